@@ -1,0 +1,49 @@
+"""Every exception labelrank raises on purpose.
+
+Each message says what is wrong (with the value), what was expected, and what to do next. The command line
+prints it in one line and exits 1; a page shows it as it is.
+"""
+
+
+class LabelRankError(Exception):
+    """Base of all errors that a user can act on."""
+
+
+class SettingsError(LabelRankError, ValueError):
+    """An environment variable or option holds a value that cannot work."""
+
+
+class DatasetError(LabelRankError, ValueError):
+    """A dataset cannot be opened, or has nothing to rank."""
+
+
+class ArchiveError(DatasetError):
+    """A zip is not one, is unsafe, or does not hold class folders."""
+
+
+class MediaError(DatasetError):
+    """One picture cannot be used; the rest of its dataset can."""
+
+
+class CheckpointError(LabelRankError, ValueError):
+    """A checkpoint's files are missing, unsafe, or do not fit each other."""
+
+
+class FeaturesError(LabelRankError, ValueError):
+    """A features file cannot be read, or holds values that cannot be ranked."""
+
+
+class RankingError(LabelRankError, ValueError):
+    """The features given cannot be ranked with the method asked for."""
+
+
+class LabelMapError(LabelRankError, ValueError):
+    """A label map is not a bijection, or a format cannot carry its names."""
+
+
+class JobError(LabelRankError, RuntimeError):
+    """A background job does not exist or cannot do what was asked."""
+
+
+class Cancelled(LabelRankError):
+    """The work was stopped because its caller asked for it."""

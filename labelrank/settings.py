@@ -1,0 +1,76 @@
+"""The workspace and every limit, read once from environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from labelrank.errors import SettingsError
+
+
+def _default_workspace() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("labelrank"))
+
+
+def assets_dir() -> Path:
+    """Return the folder of embedded files: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent / "assets"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "assets"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where files go and how much of anything is accepted.
+
+    Every field but the first two is a limit that protects a shared server; each is raised with the environment
+    variable `LABELRANK_<FIELD>` in capitals.
+    """
+
+    workspace: Path = field(default_factory=_default_workspace)
+    """Folder of uploads, cached features and jobs (`LABELRANK_HOME`)."""
+    shared: bool = False
+    """Whether strangers use this server (`LABELRANK_SHARED=1`): its folders are then out of reach of the app, its
+    paths are not shown, and a session sees the jobs it started, or has the link of, alone. Always so on a Space."""
+    max_archive_entries: int = 75_000
+    """Entries in one zip."""
+    max_archive_bytes: int = 50 * 2**30
+    """Unpacked bytes of one zip; nothing is unpacked to disk."""
+    max_compression_ratio: int = 100
+    """Unpacked over packed bytes of a zip of more than 100 MiB unpacked."""
+    max_media_bytes: int = 64 * 2**20
+    """Bytes of one picture's file."""
+    max_pixels: int = 100_000_000
+    """Width times height of one picture."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name.startswith("max_") and value < 1:
+                raise SettingsError(f"LABELRANK_{f.name.upper()} is {value}; expected a whole number of at least 1.")
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
+        """Return the settings of this process.
+
+        Raises:
+            SettingsError: A limit is not a positive whole number.
+        """
+        values: dict[str, Path | int] = {}
+        if (shared := env.get("LABELRANK_SHARED", "0")) not in ("0", "1"):
+            raise SettingsError(f"LABELRANK_SHARED is {shared!r}; expected 0 or 1.")
+        values["shared"] = shared == "1" or bool(env.get("SPACE_ID"))
+        if home := env.get("LABELRANK_HOME"):
+            values["workspace"] = Path(home).expanduser().resolve()
+        for f in fields(cls):
+            name = f"LABELRANK_{f.name.upper()}"
+            if not f.name.startswith("max_") or name not in env:
+                continue
+            try:
+                values[f.name] = int(env[name])
+            except ValueError:
+                raise SettingsError(f"{name} is {env[name]!r}; expected a whole number of at least 1.") from None
+        return cls(**values)  # type: ignore[arg-type]
