@@ -1,0 +1,296 @@
+"""A zip of class folders as a dataset. It is checked before anything is read from it, and never unpacked to disk."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import stat
+import struct
+import threading
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from labelrank.data.dataset import Dataset
+from labelrank.data.folder import Fingerprint, Layout, read_layout
+from labelrank.data.image import HEAD_BYTES, decode_image, describe_head
+from labelrank.errors import ArchiveError, DatasetError, MediaError
+from labelrank.settings import Settings
+
+# Source: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.12 (central directory), 4.3.14 to 4.3.16 (its end).
+_END = struct.Struct("<4s4H2LH")
+_END_MAGIC = b"PK\5\6"
+_END64_LOCATOR = struct.Struct("<4sLQL")
+_END64_LOCATOR_MAGIC = b"PK\6\7"
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_END64_MAGIC = b"PK\6\6"
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_ENTRY_MAGIC = b"PK\1\2"
+_LOCAL_HEADER_BYTES = 30
+_MAX_COMMENT_BYTES = 0xFFFF
+_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_UTF8_NAME = 0x800
+_BOMB_FROM_BYTES = 100 * 2**20
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_COMPRESSION_NAMES = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+
+_REPACK = "Pack the folder again with a current zip tool"
+
+
+class _Archive:
+    """An open zip whose entries have been checked; reads from any thread.
+
+    The file stays open as long as this object lives: ZipFile closes it when the last reference is gone.
+    """
+
+    def __init__(self, path: Path, name: str, settings: Settings) -> None:
+        self.name = name
+        self._lock = threading.Lock()
+        try:
+            with path.open("rb") as file:
+                _check_directory(file, name, settings)
+            self._zip = zipfile.ZipFile(path)
+        except ArchiveError:
+            raise
+        except OSError as error:
+            raise ArchiveError(f"{name!r} cannot be read ({error.strerror or error}). Check the path.") from error
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
+            raise ArchiveError(f"{name!r} is a damaged zip ({error}). Fetch or pack it again.") from error
+        try:
+            self.files, self.folders = _check_entries(self._zip.infolist(), name, path.stat().st_size, settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._zip.close()
+
+    def layout(self) -> Layout:
+        return read_layout(self.files, self.folders, source=self.name, no_class_folders=ArchiveError)
+
+    def read(self, path: str, key: str) -> bytes:
+        try:
+            # One file handle: ZipFile guards its position, but not the count of its open entries.
+            with self._lock, self._zip.open(self.files[path]) as entry:
+                # Never more than the entry declares: without a size, zipfile unpacks all there is before it cuts.
+                return entry.read(self.files[path].file_size)
+        # ValueError: a local header whose name is not what its flags say.
+        except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, ValueError) as error:
+            raise MediaError(
+                f"{key!r} cannot be unpacked from {self.name!r} ({error}). Fetch or pack the zip again."
+            ) from error
+
+
+def open_archive(path: Path, *, split: str | None, settings: Settings, id: str | None = None) -> Dataset:
+    """Return the pictures of a zip laid out as `<class>/*` or `{train,val,test}/<class>/*`, with or without a root.
+
+    Keys, labels, digest and selections are those of the unpacked folder (see `folder.read_layout`). Pictures are
+    read from the zip when they are asked for, from any thread.
+
+    Args:
+        path: The zip.
+        split: Split to read; by default train where there are splits.
+        settings: Gives `max_archive_entries`, `max_archive_bytes`, `max_compression_ratio`, `max_media_bytes`.
+        id: What the dataset is called in messages and provenance; the file's name by default.
+
+    Raises:
+        ArchiveError: The file is not a zip, is damaged, holds no class folders, exceeds a limit, or holds an entry
+            that no honest dataset needs: outside of its folder, a link, encrypted, given twice.
+        DatasetError: Fewer than two classes, or not the split asked for.
+    """
+    name = id if id is not None else path.name
+    archive = _Archive(path, name, settings)
+    try:
+        layout = archive.layout()
+
+        def fingerprint(entry: str, key: str) -> Fingerprint:
+            return Fingerprint(archive.files[entry].file_size, archive.files[entry].CRC)
+
+        def load(entry: str, key: str) -> np.ndarray:
+            return decode_image(archive.read(entry, key), name=key, settings=settings)
+
+        return layout.to_dataset(id=name, split=split, fingerprint=fingerprint, load=load, settings=settings)
+    except DatasetError:
+        archive.close()
+        raise
+
+
+def check_archive(path: Path, *, name: str, settings: Settings) -> None:
+    """Check that a zip is safe and holds class folders, whatever its splits.
+
+    Raises:
+        ArchiveError: As for `open_archive`.
+        DatasetError: Fewer than two classes.
+    """
+    archive = _Archive(path, name, settings)
+    try:
+        archive.layout()
+    finally:
+        archive.close()
+
+
+def _check_directory(file: BinaryIO, name: str, settings: Settings) -> None:
+    """Check the zip's directory before zipfile reads it, for zipfile makes an object of every entry first.
+
+    The count that the end record declares is not believed: the entries themselves are walked.
+    """
+    size = file.seek(0, 2)
+    tail_start = max(0, size - _MAX_COMMENT_BYTES - _END.size)
+    file.seek(tail_start)
+    tail = file.read()
+    end = tail.rfind(_END_MAGIC)
+    if end < 0 or len(tail) - end < _END.size:
+        file.seek(0)
+        head = file.read(HEAD_BYTES)
+        if head.startswith(b"PK\3\4"):
+            raise ArchiveError(
+                f"{name!r} begins like a zip but its end is missing after {size:,} bytes: it was cut short. "
+                "Fetch or upload it again."
+            )
+        raise ArchiveError(
+            f"{name!r} is not a zip: it {describe_head(head)}. Expected a .zip of class folders; pack them into one."
+        )
+    _, _, _, _, count, directory_bytes, _, _ = _END.unpack_from(tail, end)
+    directory_end = tail_start + end
+    locator = end - _END64_LOCATOR.size
+    if locator >= 0 and tail[locator:].startswith(_END64_LOCATOR_MAGIC):
+        # Right before its locator; a locator that points elsewhere would have other readers see other entries.
+        directory_end = tail_start + locator - _END64.size
+        if _END64_LOCATOR.unpack_from(tail, locator)[2] != directory_end:
+            raise ArchiveError(
+                f"{name!r} is a damaged zip (its 64-bit directory is elsewhere). Fetch or pack it again."
+            )
+        file.seek(max(0, directory_end))
+        record = file.read(_END64.size)
+        if directory_end < 0 or not record.startswith(_END64_MAGIC):
+            raise ArchiveError(f"{name!r} is a damaged zip (its 64-bit directory is missing). Fetch or pack it again.")
+        _, _, _, _, _, _, _, count, directory_bytes, _ = _END64.unpack(record)
+    if count <= settings.max_archive_entries:
+        count = _count_entries(file, directory_end - directory_bytes, directory_end, name, settings)
+    if count > settings.max_archive_entries:
+        raise ArchiveError(
+            f"{name!r} has {count:,} entries or more; at most {settings.max_archive_entries:,} are accepted "
+            "(LABELRANK_MAX_ARCHIVE_ENTRIES). Keep fewer files per class, or raise the limit."
+        )
+
+
+def _count_entries(file: BinaryIO, start: int, end: int, name: str, settings: Settings) -> int:
+    """Return the number of entries between two offsets, or one more than the limit as soon as it is passed."""
+    damaged = ArchiveError(f"{name!r} is a damaged zip (its directory is broken). Fetch or pack it again.")
+    if start < 0:
+        raise damaged
+    file.seek(start)
+    count, position = 0, start
+    while position < end and count <= settings.max_archive_entries:
+        header = file.read(_ENTRY.size)
+        if len(header) < _ENTRY.size or not header.startswith(_ENTRY_MAGIC):
+            raise damaged
+        fields = _ENTRY.unpack(header)
+        flags, name_bytes, more_bytes = fields[3], fields[10], fields[11] + fields[12]
+        raw_name = file.read(name_bytes)
+        if flags & _UTF8_NAME:
+            try:
+                raw_name.decode()
+            except UnicodeDecodeError:
+                raise ArchiveError(
+                    f"{name!r} has an entry {raw_name!r} whose name is marked as UTF-8 but is not. {_REPACK}."
+                ) from None
+        file.seek(more_bytes, 1)
+        position += _ENTRY.size + name_bytes + more_bytes
+        count += 1
+    return count
+
+
+def _check_entries(
+    entries: list[zipfile.ZipInfo], name: str, size: int, settings: Settings
+) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
+    """Return the files by normalised path, and the folders, of a zip of `size` bytes."""
+    files: dict[str, zipfile.ZipInfo] = {}
+    folders: list[str] = []
+    for info in entries:
+        path = _entry_path(info, name)
+        if info.is_dir():
+            folders.append(path)
+            continue
+        if info.flag_bits & _ENCRYPTED:
+            raise ArchiveError(f"{name!r} has an encrypted entry {path!r}. Pack the folder again without a password.")
+        if info.compress_type not in _COMPRESSIONS:
+            method = _COMPRESSION_NAMES.get(info.compress_type, f"number {info.compress_type}")
+            raise ArchiveError(
+                f"{name!r} has an entry {path!r} with the compression method {method}; expected Deflate or none. "
+                f"{_REPACK} and its usual method."
+            )
+        if path in files:
+            raise ArchiveError(f"{name!r} has the entry {path!r} twice. {_REPACK}.")
+        files[path] = info
+    _check_bomb(files, name, size, settings)
+    return files, [f for f in folders if f]
+
+
+def _entry_path(info: zipfile.ZipInfo, name: str) -> str:
+    """Return the entry's relative posix path without empty and `.` parts.
+
+    Raises:
+        ArchiveError: The path leaves the archive's folder or could be meant to, or the entry is no plain file.
+    """
+    raw = info.orig_filename  # as stored: zipfile cuts names at a NUL byte
+    mode = info.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        what = "a link" if stat.S_ISLNK(mode) else "a special file"
+        raise ArchiveError(
+            f"{name!r} has an entry {raw!r} that is {what}; expected plain files and folders. "
+            "Pack the files themselves."
+        )
+    if raw.startswith(("/", "\\")) or _DRIVE.match(raw):
+        raise ArchiveError(
+            f"{name!r} has an entry with an absolute path: {raw!r}; expected paths such as cat/1.png. "
+            f"{_REPACK}, from inside the folder."
+        )
+    parts = raw.replace("\\", "/").split("/")
+    if ".." in parts:
+        raise ArchiveError(
+            f"{name!r} has an entry that leaves its folder: {raw!r}; expected paths such as cat/1.png. "
+            f"{_REPACK}, from inside the folder."
+        )
+    if not raw or "\\" in raw or "\0" in raw:
+        what = "no name" if not raw else "backslashes in its name" if "\\" in raw else "a NUL character in its name"
+        raise ArchiveError(f"{name!r} has an entry with {what}: {raw!r}; expected a path such as cat/1.png. {_REPACK}.")
+    if not info.flag_bits & _UTF8_NAME:
+        raw = _as_utf8(raw)
+    return "/".join(part for part in raw.split("/") if part not in ("", "."))
+
+
+def _as_utf8(name: str) -> str:
+    """Return a name read as cp437 as UTF-8 when its bytes are UTF-8: Finder writes such names without the mark."""
+    try:
+        return name.encode("cp437").decode()
+    except UnicodeError:
+        return name
+
+
+def _check_bomb(files: dict[str, zipfile.ZipInfo], name: str, size: int, settings: Settings) -> None:
+    unpacked = sum(info.file_size for info in files.values())
+    if unpacked > settings.max_archive_bytes:
+        raise ArchiveError(
+            f"{name!r} would unpack to {unpacked:,} bytes; at most {settings.max_archive_bytes:,} are accepted "
+            "(LABELRANK_MAX_ARCHIVE_BYTES). Keep fewer or smaller pictures, or raise the limit."
+        )
+    # Against the size of the zip itself: the packed sizes that entries declare could lie.
+    ratio = unpacked / size
+    if unpacked > _BOMB_FROM_BYTES and ratio > settings.max_compression_ratio:
+        raise ArchiveError(
+            f"{name!r} would unpack from {size:,} to {unpacked:,} bytes, {ratio:,.0f} times its size; at most "
+            f"{settings.max_compression_ratio} times is accepted (LABELRANK_MAX_COMPRESSION_RATIO), for real pictures "
+            "hardly shrink. Check where the file comes from."
+        )
+    in_file_order = sorted(files.items(), key=lambda item: item[1].header_offset)
+    for (path, info), (next_path, following) in itertools.pairwise(in_file_order):
+        if info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size > following.header_offset:
+            raise ArchiveError(
+                f"{name!r} has entries that share the same bytes: {path!r} and {next_path!r}. "
+                "Zip bombs are made so; check where the file comes from, or unpack and pack it again."
+            )

@@ -1,0 +1,204 @@
+"""Picture files to RGB arrays, with every limit checked before a pixel is decoded."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from labelrank.errors import MediaError
+from labelrank.settings import Settings
+
+EXTENSIONS = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""File name endings, in lower case, that are read as pictures."""
+
+READABLE = "JPEG, PNG, BMP, GIF, WebP, TIFF or PPM"
+
+_Decoder = Callable[[io.BytesIO, str], ImageFile.ImageFile]
+
+
+class _Kind(NamedTuple):
+    title: str
+    offset: int
+    magic: bytes
+    decoder: _Decoder | None = None
+
+
+# Only these decoders can be reached by a file's content. Pillow knows forty more formats, some of which start
+# other programs (EPS) or are rarely exercised; none of them is needed for photographs.
+_KINDS = (
+    _Kind("a JPEG picture", 0, b"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
+    _Kind("a PNG picture", 0, b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    _Kind("a GIF picture", 0, b"GIF87a", GifImagePlugin.GifImageFile),
+    _Kind("a GIF picture", 0, b"GIF89a", GifImagePlugin.GifImageFile),
+    _Kind("a WebP picture", 8, b"WEBP", WebPImagePlugin.WebPImageFile),
+    _Kind("a TIFF picture", 0, b"II*\0", TiffImagePlugin.TiffImageFile),
+    _Kind("a TIFF picture", 0, b"MM\0*", TiffImagePlugin.TiffImageFile),
+    _Kind("a TIFF picture", 0, b"II+\0", TiffImagePlugin.TiffImageFile),
+    _Kind("a TIFF picture", 0, b"MM\0+", TiffImagePlugin.TiffImageFile),
+    *(_Kind("a PPM picture", 0, b"P%d" % n, PpmImagePlugin.PpmImageFile) for n in range(1, 7)),
+    _Kind("a BMP picture", 0, b"BM", BmpImagePlugin.BmpImageFile),
+    _Kind("a HEIC picture", 4, b"ftyphei"),
+    _Kind("a HEIC picture", 4, b"ftypmif1"),
+    _Kind("an AVIF picture", 4, b"ftypavif"),
+    _Kind("a video", 4, b"ftyp"),
+    _Kind("a video", 8, b"AVI "),
+    _Kind("a PDF document", 0, b"%PDF"),
+    _Kind("a zip", 0, b"PK\x03\x04"),
+    _Kind("an empty zip", 0, b"PK\x05\x06"),
+    _Kind("a RAR archive", 0, b"Rar!"),
+    _Kind("a 7-Zip archive", 0, b"7z\xbc\xaf\x27\x1c"),
+    _Kind("a gzip archive", 0, b"\x1f\x8b"),
+    _Kind("a bzip2 archive", 0, b"BZh"),
+    _Kind("an xz archive", 0, b"\xfd7zXZ\0"),
+    _Kind("a zstd archive", 0, b"\x28\xb5\x2f\xfd"),
+    _Kind("a tar archive", 257, b"ustar"),
+    _Kind("a Parquet file", 0, b"PAR1"),
+    _Kind("an HDF5 file", 0, b"\x89HDF"),
+    _Kind("a web page", 0, b"<!"),
+    _Kind("a web page", 0, b"<html"),
+)
+HEAD_BYTES = 512
+"""Bytes of a file's beginning that `describe_head` wants to see."""
+
+# What Pillow's decoders raise on damaged or hostile bytes: UnidentifiedImageError and truncation are OSError, a
+# broken PNG chunk or TIFF tag is a SyntaxError, ValueError, struct.error, zlib.error, LookupError, TypeError or
+# AttributeError, absurd sizes are ArithmeticError or MemoryError, a missing codec is NotImplementedError (a
+# RuntimeError). MemoryError is here because the header, not our code, asked for the memory.
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+
+def _kind_of(head: bytes) -> _Kind | None:
+    return next((k for k in _KINDS if head[k.offset : k.offset + len(k.magic)] == k.magic), None)
+
+
+def describe_head(head: bytes) -> str:
+    """Return what a file that starts with `head` looks like, as the end of "the file ...".
+
+    >>> describe_head(bytes.fromhex("89504e470d0a1a0a"))
+    'starts with 89504e47: a PNG picture'
+    """
+    if not head:
+        return "is empty (0 bytes)"
+    kind = _kind_of(head)
+    return f"starts with {head[:4].hex()}" + (f": {kind.title}" if kind else "")
+
+
+def decode_image(data: bytes, *, name: str, settings: Settings) -> np.ndarray:
+    """Return the picture as it is meant to be seen, RGB uint8 (H, W, 3); not to be written to.
+
+    The EXIF orientation is applied. Of an animation the first frame is taken. Transparency is dropped as Pillow's
+    `convert("RGB")` does: hidden pixels keep the colour they are stored with. Grey pictures of 16 bits are scaled
+    by 1/257 to 8 bits (Pillow would clip them to white); colour pictures of 16 bits lose their low byte. Colour
+    profiles are not applied.
+
+    Args:
+        data: The whole file.
+        name: The picture's key, for messages.
+        settings: Gives `max_media_bytes` and `max_pixels`; both are checked before anything is decoded.
+
+    Raises:
+        MediaError: The bytes are not a picture of a format we read, are damaged, or exceed a limit.
+    """
+    if len(data) > settings.max_media_bytes:
+        raise too_large(name, len(data), settings)
+    kind = _kind_of(data[:HEAD_BYTES])
+    if kind is None or kind.decoder is None:
+        raise MediaError(
+            f"{name!r} {describe_head(data[:HEAD_BYTES])}; expected a {READABLE} picture. "
+            "Save it in one of these formats or leave it out."
+        )
+    # Pillow has a limit of its own. It stays as a second guard inside decoders (a GIF allocates its background
+    # while its header is read), but must never be the tighter one.
+    if Image.MAX_IMAGE_PIXELS is not None and settings.max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = settings.max_pixels
+    try:
+        # Not Image.open: it would refuse a large header itself, without telling its width and height.
+        with kind.decoder(io.BytesIO(data), name) as image:
+            width, height = image.size
+            if width * height > settings.max_pixels:
+                raise MediaError(
+                    f"{name!r} is {width:,} x {height:,} pixels; at most {settings.max_pixels:,} pixels are accepted "
+                    "(LABELRANK_MAX_PIXELS). Make it smaller or raise the limit."
+                )
+            if width < 1 or height < 1:
+                raise MediaError(f"{name!r} is {width} x {height} pixels; expected at least 1 x 1. Leave it out.")
+            image.load()
+            return _to_rgb(image, name)
+    except MediaError:
+        raise
+    except Image.DecompressionBombError as error:
+        # Pillow's guard acts at twice its limit, which is at least ours.
+        raise MediaError(
+            f"{name!r} asks for memory for more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; at most "
+            f"{settings.max_pixels:,} pixels are accepted (LABELRANK_MAX_PIXELS). Make it smaller or raise the limit."
+        ) from error
+    except _DECODER_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise MediaError(
+            f"{name!r} looks like {kind.title} but is damaged or cut short ({reason}). "
+            "Save or fetch it again, or leave it out."
+        ) from error
+
+
+def too_large(name: str, size_bytes: int, settings: Settings) -> MediaError:
+    """Return the error for a picture file of more bytes than are accepted."""
+    return MediaError(
+        f"{name!r} has {size_bytes:,} bytes; at most {settings.max_media_bytes:,} are accepted for one picture "
+        "(LABELRANK_MAX_MEDIA_BYTES). Make it smaller or raise the limit."
+    )
+
+
+def _to_rgb(image: ImageFile.ImageFile, name: str) -> np.ndarray:
+    # Damaged EXIF leaves the pixels sound, and the orientation unknown: the picture stays as it is stored.
+    with contextlib.suppress(*_DECODER_ERRORS):
+        ImageOps.exif_transpose(image, in_place=True)
+    # PNG and PPM use mode "I" for 16 bits in some Pillow versions; in TIFF it means 32 bits.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        wide = np.asarray(image).astype(np.int32)
+        grey = ((np.clip(wide, 0, 65535) + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        values = "32-bit or signed whole numbers" if image.mode == "I" else "floating-point numbers"
+        raise MediaError(
+            f"{name!r} holds {values}, for which no value is agreed to be white; expected 8 or 16 bits per channel. "
+            "Save it as an 8-bit picture."
+        )
+    rgb: Image.Image = image
+    if image.mode in ("P", "PA") and "transparency" in image.info:
+        rgb = image.convert("RGBA")  # Pillow warns about transparent palettes that are converted in one step
+    if rgb.mode != "RGB":
+        rgb = rgb.convert("RGB")
+    return np.asarray(rgb)  # (H, W, 3)

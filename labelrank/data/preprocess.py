@@ -1,0 +1,272 @@
+"""Pictures to encoder input, as a checkpoint's `preprocessor_config.json` says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from labelrank.errors import CheckpointError, MediaError
+
+# What a key means when it is absent, by family. Source: transformers 5.23,
+# ViTImageProcessorPil and VideoMAEImageProcessorPil. "square" says how a size that is one number is read.
+_COMMON = {
+    "do_resize": True,
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": 0.5,
+    "image_std": 0.5,
+}
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "ViTImageProcessor": {**_COMMON, "square": True, "size": 224, "do_center_crop": False, "crop_size": None},
+    "VideoMAEImageProcessor": {**_COMMON, "square": False, "size": 224, "do_center_crop": True, "crop_size": 224},
+}
+# Not all of Image.Resampling: newer Pillows have filters that no checkpoint was trained with.
+_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+_MAX_EDGE = 8192
+_MAX_RESIZED_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop, rescale and normalise, in this order; a step that is None is left out.
+
+    Make one with `from_config`, which checks the values. Calling it takes RGB uint8 (H, W, 3) and gives float32
+    (height, width, 3) of `output_size`.
+
+    Source: the Pillow image processors of transformers. Values agree within float32 rounding; we fold rescaling
+    and normalisation into one multiplication and one addition.
+    """
+
+    size: tuple[int, int] | None
+    """Height and width after resizing, without keeping the aspect."""
+    shortest_edge: int | None
+    """Length of the shorter edge after resizing, keeping the aspect."""
+    resample: int
+    """Pillow's number of the filter: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming."""
+    crop_size: tuple[int, int] | None
+    """Height and width of the centre crop; black borders fill up what the picture lacks."""
+    rescale_factor: float | None
+    image_mean: tuple[float, float, float] | None
+    image_std: tuple[float, float, float] | None
+    image_processor_type: str = "ViTImageProcessor"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
+        """Return the preprocessing that a `preprocessor_config.json` describes.
+
+        Keys that do not touch the pixels, and `do_convert_rgb` (pictures are RGB already), are ignored. A file
+        without a type, as the oldest ones are, is read as ViT's.
+
+        Raises:
+            CheckpointError: A value is not what its key takes, the type is not known, or pictures of different
+                shapes would stay different in shape.
+        """
+        if not isinstance(config, Mapping):
+            raise _bad("the content", config, "a JSON object")
+        family = _family_of(config)
+        values = {key: config.get(key, default) for key, default in _FAMILIES[family].items()}
+        if config.get("do_pad"):
+            raise _bad("do_pad", config["do_pad"], "false (padding is not supported)")
+
+        size = shortest_edge = crop_size = factor = mean = std = None
+        if _flag(values, "do_resize"):
+            size, shortest_edge = _read_size(values["size"], square=_FAMILIES[family]["square"])
+        if _flag(values, "do_center_crop"):
+            crop_size = _read_crop_size(values["crop_size"])
+        if _flag(values, "do_rescale"):
+            factor = values["rescale_factor"]
+            if not _is_number(factor):
+                raise _bad("rescale_factor", factor, "a finite number, such as 0.00392156862745098 (1/255)")
+        if _flag(values, "do_normalize"):
+            mean = _per_channel(values, "image_mean")
+            std = _per_channel(values, "image_std")
+            if min(std) <= 0:
+                raise _bad("image_std", values["image_std"], "numbers above 0")
+        resample = values["resample"]
+        if not _is_int(resample) or resample not in _RESAMPLE:
+            known = ", ".join(f"{value} ({name})" for value, name in _RESAMPLE.items())
+            raise _bad("resample", resample, f"one of {known}")
+        if size is None and crop_size is None:
+            key = "do_resize" if shortest_edge is None else "do_center_crop"
+            raise _bad(key, False, "true: without it, pictures of different shapes would not fit one encoder")
+        return cls(size, shortest_edge, resample, crop_size, factor, mean, std, family)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the content of a `preprocessor_config.json` that gives this preprocessing again."""
+        config: dict[str, Any] = {
+            "image_processor_type": self.image_processor_type,
+            "do_resize": self.size is not None or self.shortest_edge is not None,
+            "resample": self.resample,
+            "do_center_crop": self.crop_size is not None,
+            "do_rescale": self.rescale_factor is not None,
+            "do_normalize": self.image_mean is not None,
+        }
+        if self.size:
+            config["size"] = {"height": self.size[0], "width": self.size[1]}
+        elif self.shortest_edge:
+            config["size"] = {"shortest_edge": self.shortest_edge}
+        if self.crop_size:
+            config["crop_size"] = {"height": self.crop_size[0], "width": self.crop_size[1]}
+        if self.rescale_factor is not None:
+            config["rescale_factor"] = self.rescale_factor
+        if self.image_mean is not None and self.image_std is not None:
+            config |= {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
+        return config
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Height and width of every result."""
+        size = self.crop_size or self.size
+        assert size is not None  # from_config refuses what has neither
+        return size
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return encoder input, float32 (height, width, 3), for RGB uint8 (H, W, 3).
+
+        Raises:
+            MediaError: The picture is so long that keeping its aspect needs more than 100 million pixels.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise MediaError(f"Picture is {image.dtype} {image.shape}; expected RGB uint8 (height, width, 3).")
+        if self.size:
+            image = _resize(image, *self.size, self.resample)
+        elif self.shortest_edge:
+            image = _resize(image, *_keep_aspect(image, self.shortest_edge), self.resample)
+        if self.crop_size:
+            image = _center_crop(image, *self.crop_size)
+        factor = 1.0 if self.rescale_factor is None else self.rescale_factor
+        mean = np.array(self.image_mean or (0.0, 0.0, 0.0))
+        std = np.array(self.image_std or (1.0, 1.0, 1.0))
+        height, width, _ = image.shape
+        # (pixel * factor - mean) / std. Rows of width * 3 are six times as fast as an inner loop over 3 channels.
+        scale = np.tile((factor / std).astype(np.float32), width)
+        offset = np.tile((-mean / std).astype(np.float32), width)
+        result = np.multiply(image.reshape(height, width * 3), scale, dtype=np.float32)
+        result += offset
+        return result.reshape(height, width, 3)
+
+
+def _family_of(config: Mapping[str, Any]) -> str:
+    key = "image_processor_type" if config.get("image_processor_type") is not None else "feature_extractor_type"
+    name = config.get(key)
+    if name is None:
+        return "ViTImageProcessor"
+    # Names of one family over the years: ViTFeatureExtractor, ViTImageProcessor, ...Fast, ...Pil.
+    stem = str(name).removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    if stem not in _FAMILIES:
+        raise _bad(key, name, f"one of {', '.join(_FAMILIES)}")
+    return stem
+
+
+def _bad(key: str, value: object, expected: str) -> CheckpointError:
+    return CheckpointError(
+        f"preprocessor_config.json: {key} is {value!r}; expected {expected}. "
+        "Correct the file, or choose another checkpoint."
+    )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)  # JSON's true is an int to Python
+
+
+def _flag(values: Mapping[str, Any], key: str) -> bool:
+    if values[key] is None:
+        return False  # transformers 4.56 writes null for the steps that a model does not use
+    if not isinstance(values[key], bool):
+        raise _bad(key, values[key], "true or false")
+    return values[key]
+
+
+def _is_number(value: object) -> bool:
+    # The bound also keeps out NaN, infinity and the endless integers that JSON allows.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e9
+
+
+def _per_channel(values: Mapping[str, Any], key: str) -> tuple[float, float, float]:
+    value = values[key]
+    channels = value if isinstance(value, list | tuple) else [value] * 3
+    if len(channels) != 3 or not all(_is_number(c) for c in channels):
+        raise _bad(key, value, "a finite number, or a list of three, one per channel")
+    red, green, blue = channels
+    return float(red), float(green), float(blue)
+
+
+def _edge(key: str, value: object, whole: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_EDGE:
+        raise _bad(key, whole, f"whole numbers from 1 to {_MAX_EDGE}")
+    return value
+
+
+def _read_size(value: object, *, square: bool) -> tuple[tuple[int, int] | None, int | None]:
+    """Return (height, width) and None, or None and the shortest edge."""
+    if _is_int(value):
+        edge = _edge("size", value, value)
+        return ((edge, edge), None) if square else (None, edge)
+    if isinstance(value, Mapping) and set(value) == {"shortest_edge"}:
+        return None, _edge("size", value["shortest_edge"], dict(value))
+    return _height_width("size", value, 'a whole number, {"height", "width"} or {"shortest_edge"}'), None
+
+
+def _read_crop_size(value: object) -> tuple[int, int]:
+    if _is_int(value):
+        edge = _edge("crop_size", value, value)
+        return edge, edge
+    return _height_width("crop_size", value, 'a whole number or {"height", "width"}')
+
+
+def _height_width(key: str, value: object, expected: str) -> tuple[int, int]:
+    if isinstance(value, Mapping) and set(value) == {"height", "width"}:
+        pair = value["height"], value["width"]
+    elif isinstance(value, list | tuple) and len(value) == 2:
+        pair = value[0], value[1]
+    else:
+        raise _bad(key, value, expected)
+    return _edge(key, pair[0], value), _edge(key, pair[1], value)
+
+
+def _keep_aspect(image: np.ndarray, shortest_edge: int) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    # The longer edge is cut off to a whole number, as transformers does; not rounded.
+    longest_edge = int(shortest_edge * max(height, width) / min(height, width))
+    if shortest_edge * longest_edge > _MAX_RESIZED_PIXELS:
+        raise MediaError(
+            f"Picture is {width:,} x {height:,} pixels; resized to a shortest edge of {shortest_edge} its longest "
+            f"edge would be {longest_edge:,}. Crop it to a less extreme shape or leave it out."
+        )
+    return (longest_edge, shortest_edge) if width <= height else (shortest_edge, longest_edge)
+
+
+def _resize(image: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image  # Pillow's filters change nothing at the same size
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling(resample)))
+
+
+def _center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows, rows_to = _crop_slices(image.shape[0], height)
+    columns, columns_to = _crop_slices(image.shape[1], width)
+    part = image[rows, columns]
+    if part.shape[:2] == (height, width):
+        return np.ascontiguousarray(part)
+    result = np.zeros((height, width, 3), image.dtype)
+    result[rows_to, columns_to] = part
+    return result
+
+
+def _crop_slices(length: int, wanted: int) -> tuple[slice, slice]:
+    """Return where to read and where to write along one edge.
+
+    An odd remainder goes to the end when cropping and to the start when padding, as transformers does.
+    """
+    if length >= wanted:
+        start = (length - wanted) // 2
+        return slice(start, start + wanted), slice(None)
+    start = math.ceil((wanted - length) / 2)
+    return slice(None), slice(start, start + length)
