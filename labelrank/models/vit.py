@@ -1,0 +1,206 @@
+"""The vision transformer: layers and the encoder. `keras.ops` only, so every Keras backend runs it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from labelrank.models.config import ACTIVATIONS, EncoderConfig, TransformerConfig
+
+
+def sincos_position_embedding(hidden_dim: int, grid_size: tuple[int, int]) -> np.ndarray:
+    """Return the fixed 2-D sine-cosine table, float32 (1, 1 + grid_h * grid_w, hidden_dim); CLS gets zeros.
+
+    The first half of the channels encodes the column, the second half the row, as in the published MAE code.
+
+    Source: He et al. 2022, arXiv:2111.06377, Appendix A.1; Vaswani et al. 2017, section 3.5.
+    """
+
+    def one_axis(places: np.ndarray, dim: int) -> np.ndarray:
+        frequency = 1.0 / 10000 ** (np.arange(dim // 2, dtype=np.float64) / (dim / 2))
+        angle = places.reshape(-1, 1) * frequency
+        return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+
+    rows, columns = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in grid_size), indexing="ij")
+    table = np.concatenate([one_axis(columns, hidden_dim // 2), one_axis(rows, hidden_dim // 2)], axis=1)
+    return np.concatenate([np.zeros((1, hidden_dim)), table])[None].astype(np.float32)
+
+
+def add_position_embedding(layer: keras.layers.Layer, hidden_dim: int, grid_size: tuple[int, int]) -> Any:
+    """Return a layer's position weight (1, 1 + N, hidden_dim): the fixed table, until a checkpoint overwrites it."""
+    table = sincos_position_embedding(hidden_dim, grid_size)
+    return layer.add_weight(
+        shape=table.shape,
+        initializer=lambda shape, dtype=None: ops.convert_to_tensor(table, dtype=dtype),
+        trainable=False,
+        name="position_embedding",
+    )
+
+
+def patchify(images: Any, patch_size: tuple[int, int]) -> Any:
+    """Cut images (B, H, W, C) into flat patches (B, N, patch_h * patch_w * C), row by row, channels last."""
+    height, width, channels = images.shape[1:]
+    ph, pw = patch_size
+    rows, columns = height // ph, width // pw
+    x = ops.reshape(images, (-1, rows, ph, columns, pw, channels))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, rows * columns, ph * pw * channels))
+
+
+class SelfAttention(keras.layers.Layer):
+    """Multi-head self-attention over tokens (B, N, D)."""
+
+    def __init__(self, hidden_dim: int, num_heads: int, *, use_qkv_bias: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.num_heads = num_heads
+        self.use_qkv_bias = use_qkv_bias
+
+        def dense(name: str, use_bias: bool) -> keras.layers.Dense:
+            return keras.layers.Dense(hidden_dim, use_bias=use_bias, dtype=self.dtype_policy, name=name)
+
+        self.query = dense("query", use_qkv_bias)
+        self.key = dense("key", use_qkv_bias)
+        self.value = dense("value", use_qkv_bias)
+        self.output_dense = dense("output", True)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        for layer in (self.query, self.key, self.value, self.output_dense):
+            layer.build(input_shape)
+
+    def call(self, tokens: Any) -> Any:
+        num_tokens = tokens.shape[1]
+        head_dim = self.hidden_dim // self.num_heads
+
+        def heads(x: Any, axes: tuple[int, ...]) -> Any:
+            return ops.transpose(ops.reshape(x, (-1, num_tokens, self.num_heads, head_dim)), axes)
+
+        query = heads(self.query(tokens) * head_dim**-0.5, (0, 2, 1, 3))  # (B, heads, N, head_dim)
+        key = heads(self.key(tokens), (0, 2, 3, 1))  # (B, heads, head_dim, N)
+        value = heads(self.value(tokens), (0, 2, 1, 3))
+        mixed = ops.matmul(ops.softmax(ops.matmul(query, key), axis=-1), value)
+        return self.output_dense(ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, num_tokens, self.hidden_dim)))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "num_heads": self.num_heads,
+            "use_qkv_bias": self.use_qkv_bias,
+        }
+
+
+class TransformerBlock(keras.layers.Layer):
+    """A pre-norm block: tokens + attention(norm(tokens)), then + mlp(norm(tokens))."""
+
+    def __init__(self, config: TransformerConfig | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config = config if isinstance(config, TransformerConfig) else TransformerConfig(**config)
+        kind, options = ACTIVATIONS[config.activation]
+        self.activation, self.activation_options = getattr(keras.activations, kind), options
+        policy = {"dtype": self.dtype_policy}
+        epsilon = config.layer_norm_epsilon
+        self.norm_before = keras.layers.LayerNormalization(epsilon=epsilon, name="norm_before", **policy)
+        self.attention = SelfAttention(
+            config.hidden_dim, config.num_heads, use_qkv_bias=config.use_qkv_bias, name="attention", **policy
+        )
+        self.norm_after = keras.layers.LayerNormalization(epsilon=epsilon, name="norm_after", **policy)
+        self.mlp_in = keras.layers.Dense(config.mlp_dim, name="mlp_in", **policy)
+        self.mlp_out = keras.layers.Dense(config.hidden_dim, name="mlp_out", **policy)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        for layer in (self.norm_before, self.attention, self.norm_after, self.mlp_in):
+            layer.build(input_shape)
+        self.mlp_out.build((*input_shape[:-1], self.config.mlp_dim))
+
+    def call(self, tokens: Any) -> Any:
+        tokens = tokens + self.attention(self.norm_before(tokens))
+        hidden = self.activation(self.mlp_in(self.norm_after(tokens)), **self.activation_options)
+        return tokens + self.mlp_out(hidden)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": asdict(self.config)}
+
+
+class ViTEncoder(keras.layers.Layer):
+    """Maps normalised images (B, H, W, C) to tokens (B, 1 + N, D), the CLS token first.
+
+    With `visible` int (B, V), only those patches are encoded, in that order: tokens (B, 1 + V, D). Without it
+    every patch is, in reading order, as feature extraction needs.
+
+    Source: Dosovitskiy et al. 2021, arXiv:2010.11929; He et al. 2022, arXiv:2111.06377.
+    """
+
+    def __init__(self, config: EncoderConfig | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config = config if isinstance(config, EncoderConfig) else encoder_config_from_dict(config)
+        transformer = config.transformer
+        self.patch_embedding = keras.layers.Dense(
+            transformer.hidden_dim, name="patch_embedding", dtype=self.dtype_policy
+        )
+        self.blocks = [
+            TransformerBlock(transformer, name=f"block_{i}", dtype=self.dtype_policy)
+            for i in range(transformer.num_layers)
+        ]
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=transformer.layer_norm_epsilon, name="norm", dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        config = self.config
+        dim = config.transformer.hidden_dim
+        self.cls_token = self.add_weight(
+            shape=(1, 1, dim), initializer=keras.initializers.RandomNormal(stddev=0.02), name="cls_token"
+        )
+        self.position_embedding = add_position_embedding(self, dim, config.grid_size)
+        patch_dim = config.patch_size[0] * config.patch_size[1] * config.num_channels
+        self.patch_embedding.build((None, config.num_patches, patch_dim))
+        tokens_shape = (None, 1 + config.num_patches, dim)
+        for layer in (*self.blocks, self.norm):
+            layer.build(tokens_shape)
+
+    def call(self, images: Any, visible: Any = None) -> Any:
+        position = ops.cast(self.position_embedding, self.compute_dtype)
+        tokens = self.patch_embedding(patchify(images, self.config.patch_size)) + position[:, 1:]
+        if visible is not None:
+            tokens = ops.take_along_axis(tokens, visible[:, :, None], axis=1)
+        cls = ops.cast(self.cls_token, self.compute_dtype) + position[:, :1]
+        # Broadcast against the batch without asking for its size, which is unknown while tracing.
+        cls = cls + ops.zeros_like(tokens[:, :1])
+        tokens = ops.concatenate([cls, tokens], axis=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def compute_output_shape(
+        self, images_shape: tuple[int | None, ...], visible_shape: tuple[int | None, ...] | None = None
+    ) -> tuple[int | None, ...]:
+        count = self.config.num_patches if visible_shape is None else visible_shape[1]
+        return (images_shape[0], None if count is None else 1 + count, self.config.transformer.hidden_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": asdict(self.config)}
+
+
+def encoder_config_from_dict(values: dict[str, Any]) -> EncoderConfig:
+    """Return the EncoderConfig that `dataclasses.asdict` gave, also after a pass through JSON."""
+    decoder = values.get("decoder")
+    return EncoderConfig(
+        **{
+            **values,
+            "transformer": TransformerConfig(**values["transformer"]),
+            "decoder": TransformerConfig(**decoder) if decoder else None,
+            "image_size": tuple(values["image_size"]),
+            "patch_size": tuple(values["patch_size"]),
+        }
+    )
