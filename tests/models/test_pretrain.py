@@ -1,0 +1,153 @@
+"""Masked pre-training: it learns, repeats itself, and leaves nothing half-written."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labelrank.data.digits import digits
+from labelrank.errors import Cancelled, CheckpointError, DatasetError
+from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
+
+# Wide enough to learn something in seconds.
+SIZES = {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "decoder_dim": 32, "decoder_heads": 2, "batch_size": 25}
+
+
+def train(out, *, epochs=2, max_per_class=10, **options):
+    from labelrank.models.pretrain import PretrainRecipe, pretrain
+
+    names = ("on_progress", "should_stop", "held_out")
+    hooks = {name: options.pop(name) for name in names if name in options}
+    recipe = PretrainRecipe(epochs=epochs, warmup_epochs=0, flip=False, **{**SIZES, **options})
+    return pretrain(digits("val").select(max_per_class), out, recipe, command="labelrank pretrain ...", **hooks)
+
+
+@pytest.fixture(scope="module")
+def trained(keras, tmp_path_factory):
+    """A finished run: its folder, its result and the progress it reported."""
+    out, progress = tmp_path_factory.mktemp("trained") / "one", []
+    result = train(
+        out, epochs=40, max_per_class=20, learning_rate=2e-3,
+        held_out=[digits("test").select(3)], on_progress=lambda *a: progress.append(a),
+    )  # fmt: skip
+    return out, result, progress
+
+
+def test_checkpoint_is_whole_and_loads(trained):
+    out, result, progress = trained
+    assert {p.name for p in out.iterdir()} == {
+        "config.json", "preprocessor_config.json", "model.safetensors", "README.md", "loss.svg",
+    }  # fmt: skip
+    assert [p.name for p in out.parent.iterdir()] == ["one"]
+    assert [p[:2] for p in progress] == [*((i, 40) for i in range(1, 41)), (40, 40)]
+    info = describe_checkpoint(str(out))
+    assert info.num_parameters == result.num_parameters
+    assert info.licence == "apache-2.0"
+    assert json.loads((out / "config.json").read_text())["model_type"] == "vit_mae"
+
+
+def test_loss_falls_below_what_a_constant_gives(trained):
+    losses = trained[1].losses
+    # The pictures are standardised: predicting their mean everywhere has a loss of 1.
+    assert losses[-1] < 0.7 < losses[0]
+
+
+def test_card_reports_the_probe_beside_its_baselines(trained):
+    card = (trained[0] / "README.md").read_text()
+    assert "Accuracy of a logistic regression on 30 held-out pictures (test), fitted on 200" in card
+    for row in ("this encoder, mean", "this encoder, CLS", "at random initialisation, mean", "raw pixels"):
+        assert row in card
+    assert "labelrank pretrain ..." in card
+    assert "![Reconstruction loss by epoch](loss.svg)" in card
+
+
+def test_the_same_seed_gives_the_same_weights(keras, tmp_path):
+    weights = []
+    for name in ("one", "two"):
+        train(tmp_path / name, epochs=1)
+        weights.append(hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).digest())
+    assert weights[0] == weights[1]
+
+
+def test_cancelled_training_leaves_nothing(keras, tmp_path):
+    with pytest.raises(Cancelled):
+        train(tmp_path / "out", should_stop=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_size": 500}, DatasetError, "100 readable pictures, fewer than one batch of 500"),
+        ({"patch_size": 5}, CheckpointError, "not a multiple of the patch size"),
+        ({"hidden_dim": 34}, CheckpointError, "hidden size 34 is not a multiple of 4"),
+        ({"mask_ratio": 0.999}, CheckpointError, "leaves none of 64 patches visible"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_it_starts(keras, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        train(tmp_path / "out", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_out_that_cannot_be_written_is_said_before_training(keras):
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        train(Path("/proc/checkpoint"))
+
+
+def test_a_probe_without_enough_pictures_is_left_out_with_the_reason(keras, tmp_path):
+    train(tmp_path / "out", epochs=1, max_per_class=2, batch_size=10, held_out=[digits("test").select(1)])
+    assert "No probe: it needs" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_existing_checkpoint_is_not_overwritten(keras, tmp_path):
+    (tmp_path / "model.safetensors").write_text("precious")
+    with pytest.raises(CheckpointError, match="exists and is not an empty folder"):
+        train(tmp_path)
+    assert (tmp_path / "model.safetensors").read_text() == "precious"
+
+
+def test_crops_stay_inside_the_picture_and_flips_can_be_off():
+    from PIL import Image
+
+    from labelrank.models.pretrain import PretrainRecipe, _random_crop
+
+    rng = np.random.default_rng(0)
+    gradient = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
+    recipe = PretrainRecipe(flip=False, min_crop_scale=0.3)
+    crops = [_random_crop(Image.fromarray(gradient), recipe, rng) for _ in range(50)]
+    assert all(crop.shape == (32, 32, 3) and crop[:, 0].mean() < crop[:, -1].mean() for crop in crops)
+    flipped = [_random_crop(Image.fromarray(gradient), replace(recipe, flip=True), rng) for _ in range(50)]
+    assert 5 < sum(crop[:, 0].mean() > crop[:, -1].mean() for crop in flipped) < 45
+
+
+def test_embedded_checkpoint_reads_more_than_an_untrained_one(keras):
+    """The claim of its card, measured again at one strength of the probe."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from labelrank.features.extract import pool_tokens
+    from labelrank.models.runtime import build_encoder
+    from labelrank.models.vit import ViTEncoder
+
+    checkpoint = open_checkpoint("mae-tiny-digits")
+    keras.utils.set_random_seed(1)
+    untrained = ViTEncoder(checkpoint.config)
+    untrained.build((None, *checkpoint.config.image_size, 3))
+
+    def error_rate(encoder):
+        data = {split: digits(split) for split in ("train", "val", "test")}
+        features = {}
+        for split, dataset in data.items():
+            images = np.stack([checkpoint.preprocessing(dataset.load(s)) for s in dataset.samples])
+            features[split] = pool_tokens(keras.ops.convert_to_numpy(encoder(images)), "mean")
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        classifier.fit(features["train"], data["train"].labels)
+        rates = [1 - classifier.score(features[split], data[split].labels) for split in ("val", "test")]
+        return sum(rates) / 2
+
+    assert error_rate(build_encoder(checkpoint)) < 0.7 * error_rate(untrained)
