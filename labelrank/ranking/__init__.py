@@ -1,0 +1,26 @@
+"""Rank classes along one axis of their features. NumPy, SciPy and scikit-learn only.
+
+`METHODS` and `SOLVERS` are at hand without scikit-learn, so that a menu of them costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from labelrank.ranking.moments import ClassMoments
+    from labelrank.ranking.ranker import LabelRanker
+
+METHODS = ("centroid", "reference")
+SOLVERS = ("auto", "svd", "eigen")
+__all__ = ["METHODS", "SOLVERS", "ClassMoments", "LabelRanker"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ClassMoments":
+        from labelrank.ranking.moments import ClassMoments
+
+        return ClassMoments
+    if name == "LabelRanker":
+        from labelrank.ranking.ranker import LabelRanker
+
+        return LabelRanker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
