@@ -1,0 +1,300 @@
+"""A label map in the file formats that other tools read, each carrying names by position exactly or refusing.
+
+A class name is data: a format that cannot carry one says so and names the formats that can, rather than write a
+file that reads back as another map.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelrank.errors import LabelMapError
+from labelrank.files import is_replaceable, replacing
+
+if TYPE_CHECKING:
+    from labelrank.label_map import LabelMap
+
+# str.splitlines breaks at all of these; a file that is read line by line only at the first two.
+_ALL_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+_FILE_BREAKS = "\n\r"
+
+SampleColumns = Mapping[str, Sequence[Any]]
+"""Equally long columns, one row per sample: `key` text, `x` projection, `label` class name, `y` position."""
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """One file format: how it is called, described and written."""
+
+    title: str
+    filename: str
+    mime: str
+    describe: str
+    """One sentence for the user: what it is for."""
+    write: Callable[[LabelMap, SampleColumns | None], bytes]
+    name_problem: Callable[[str], str | None] = lambda name: None
+    """Says what the format cannot carry in a class name, or None."""
+
+
+def export(label_map: LabelMap, format: str, *, samples: SampleColumns | None = None) -> bytes:
+    """Return the label map in `format`, one of `FORMATS`; the text formats are UTF-8 with a newline at the end.
+
+    Args:
+        label_map: What to write.
+        format: A key of `FORMATS`.
+        samples: Used by `parquet`, which then has one row per sample instead of one per class.
+
+    Raises:
+        LabelMapError: The format is unknown or cannot carry a class name; the samples do not fit the map.
+    """
+    if format not in FORMATS:
+        raise LabelMapError(f"Export format is {format!r}; expected one of {', '.join(FORMATS)}. Choose one of these.")
+    chosen = FORMATS[format]
+    for position, name in enumerate(label_map.names):
+        if problem := chosen.name_problem(name):
+            able = [key for key, other in FORMATS.items() if not any(map(other.name_problem, label_map.names))]
+            raise LabelMapError(
+                f"Class name {name!r} (position {position}) {problem}, which {chosen.title} cannot carry. "
+                f"Rename the class in the dataset, or use one of the formats that can: {', '.join(able)}."
+            )
+    return chosen.write(label_map, samples)
+
+
+def write_export(label_map: LabelMap, format: str, path: Path | str, *, samples: SampleColumns | None = None) -> None:
+    """Write the label map in `format` to `path`, under a temporary name first.
+
+    Raises:
+        LabelMapError: As `export`, or the folder does not exist or cannot be written.
+    """
+    write_file(path, export(label_map, format, samples=samples))
+
+
+def write_file(path: Path | str, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
+
+    Raises:
+        LabelMapError: The folder does not exist or cannot be written, or `path` is not a regular file.
+    """
+    # Through links, so that a link stays one and its target is replaced.
+    target = Path(os.path.realpath(path))
+    try:
+        # Asked of the path itself: a pipe's real path names nothing, that of /dev/stdout names the shell's file.
+        if not is_replaceable(Path(path)):
+            raise LabelMapError(f"Cannot write {str(path)!r}: it exists and is not a file. Give the path of a file.")
+        with replacing(target) as partial:
+            partial.write_bytes(data)
+    except FileNotFoundError:
+        raise LabelMapError(
+            f"Cannot write {str(path)!r}: the folder {str(target.parent)!r} does not exist. "
+            "Create it, or give a path in a folder that exists."
+        ) from None
+    except OSError as error:
+        raise LabelMapError(
+            f"Cannot write {str(path)!r}: {error.strerror}. Give a path in a folder that you can write to."
+        ) from None
+
+
+def _text_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _lines(lines: Sequence[str]) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _position_by_name(label_map: LabelMap) -> dict[str, int]:
+    return {name: position for position, name in enumerate(label_map.names)}
+
+
+def _hugging_face(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
+    id2label = {str(position): name for position, name in enumerate(label_map.names)}
+    return _text_json({"id2label": id2label, "label2id": _position_by_name(label_map)})
+
+
+def _dataset_card(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        # PyYAML writes a next-line character as it is between single quotes and reads it back as a space;
+        # between double quotes it escapes every line break.
+        style = '"' if any(char in _ALL_BREAKS for char in text) else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, represent)
+    names = {str(position): name for position, name in enumerate(label_map.names)}
+    feature = {"name": "label", "dtype": {"class_label": {"names": names}}}
+    card = {"dataset_info": {"features": [feature]}}
+    # No width: a name stays on its line, where a person looks for it.
+    return yaml.dump(card, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=math.inf).encode()
+
+
+def _labels_txt(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
+    return _lines(label_map.names)
+
+
+def _class_ind(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
+    return _lines([f"{position + 1} {name}" for position, name in enumerate(label_map.names)])
+
+
+# OWASP's list of what starts a formula: = + - @, tab, line breaks, and the full-width signs.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+
+
+def neutral_cell(text: str) -> str:
+    """Return `text` so that a spreadsheet shows it instead of running it as a formula.
+
+    A text that starts with any number of apostrophes and then a formula sign gets one apostrophe more, so two
+    texts never become one: a reader takes one apostrophe off what starts with one or more and a formula sign.
+
+    Source: OWASP, CSV Injection.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _csv(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
+    table = io.StringIO()
+    # RFC 4180's line ends, which also make the writer quote a name with a carriage return in it.
+    writer = csv.writer(table, lineterminator="\r\n")
+    writer.writerow(["new_id", "old_id", "name", "centroid"])
+    for ranked in label_map.classes:
+        writer.writerow([ranked.position, ranked.label, neutral_cell(ranked.name), ranked.centroid])
+    return table.getvalue().encode()
+
+
+def _class_to_idx(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
+    return _text_json(_position_by_name(label_map))
+
+
+def _keras(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
+    # JSON's escapes are Python's too, so an array of texts is also a list literal.
+    return _text_json(list(label_map.names))
+
+
+def _parquet(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if samples is None:
+        columns = {
+            "x": pa.array([ranked.centroid for ranked in label_map.classes], pa.float64()),
+            "y": pa.array([ranked.position for ranked in label_map.classes], pa.int32()),
+            "label": pa.array(label_map.names, pa.string()),
+        }
+    else:
+        _check_samples(label_map, samples)
+        types = {"key": pa.string(), "x": pa.float64(), "y": pa.int32(), "label": pa.string()}
+        columns = {name: pa.array(list(samples[name]), of_type) for name, of_type in types.items()}
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def _check_samples(label_map: LabelMap, samples: SampleColumns) -> None:
+    missing = [name for name in ("key", "x", "y", "label") if name not in samples]
+    if missing:
+        raise LabelMapError(f"Samples lack the column {', '.join(missing)}; expected key, x, y, label. Add it.")
+    sizes = {name: len(samples[name]) for name in ("key", "x", "y", "label")}
+    if len(set(sizes.values())) > 1:
+        raise LabelMapError(f"Columns of the samples have different lengths, {sizes}; expected one row per sample.")
+    position_of = _position_by_name(label_map)
+    for key, y, label in zip(samples["key"], samples["y"], samples["label"], strict=True):
+        if position_of.get(label) != y:
+            raise LabelMapError(
+                f"Sample {key!r} is at y {y}, but the label map has {label!r} at position {position_of.get(label)}. "
+                "Take samples and label map from the same ranking."
+            )
+
+
+def _line_problem(separators: str) -> Callable[[str], str | None]:
+    """Return the check of a format with one name per line, whose readers strip each line."""
+
+    def problem(name: str) -> str | None:
+        if any(char in separators for char in name):
+            return "has a line break in it"
+        if name != name.strip():
+            return "starts or ends with white space"
+        return None
+
+    return problem
+
+
+FORMATS: dict[str, ExportFormat] = {
+    "hf": ExportFormat(
+        "Hugging Face config",
+        "id2label.json",
+        "application/json",
+        "The id2label and label2id of a model's config.json, to paste into it.",
+        _hugging_face,
+    ),
+    "card": ExportFormat(
+        "Dataset card",
+        "dataset_card.yaml",
+        "application/yaml",
+        "The class_label names for the YAML at the top of a Hugging Face dataset's README.md.",
+        _dataset_card,
+    ),
+    "labels-txt": ExportFormat(
+        "labels.txt",
+        "labels.txt",
+        "text/plain",
+        "One class name per line; the first line is position 0.",
+        _labels_txt,
+        _line_problem(_ALL_BREAKS),
+    ),
+    "classind": ExportFormat(
+        "UCF classInd.txt",
+        "classInd.txt",
+        "text/plain",
+        "Number and class name per line as in UCF101, counted from 1; some of its readers need names without spaces.",
+        _class_ind,
+        _line_problem(_ALL_BREAKS),
+    ),
+    "csv": ExportFormat(
+        "CSV",
+        "label_map.csv",
+        "text/csv",
+        "A table for spreadsheets and pandas: new_id (position), old_id (label), name, centroid.",
+        _csv,
+    ),
+    "torchvision": ExportFormat(
+        "torchvision class_to_idx",
+        "class_to_idx.json",
+        "application/json",
+        "The class_to_idx of torchvision's folder datasets: class name to position.",
+        _class_to_idx,
+    ),
+    "timm": ExportFormat(
+        "timm class map",
+        "class_map.txt",
+        "text/plain",
+        "The file for timm's --class-map: one class name per line in the order of the positions.",
+        _labels_txt,
+        _line_problem(_FILE_BREAKS),
+    ),
+    "keras": ExportFormat(
+        "Keras class_names",
+        "class_names.json",
+        "application/json",
+        "The class_names of keras.utils.image_dataset_from_directory, a list for Python and JSON alike.",
+        _keras,
+    ),
+    "parquet": ExportFormat(
+        "Parquet for embedding viewers",
+        "projection.parquet",
+        "application/vnd.apache.parquet",
+        "Columns x (projection), y (position) and label (class name), one row per sample where samples are at hand.",
+        _parquet,
+    ),
+}
