@@ -1,0 +1,320 @@
+"""`labelrank ...`: data on stdout, progress and messages on stderr; exit 0 done, 1 told in one line, 2 wrong usage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelrank import __version__
+from labelrank.errors import LabelRankError, RankingError
+from labelrank.exports import FORMATS
+from labelrank.features.extract import POOLINGS
+from labelrank.models.runtime import PRECISIONS
+from labelrank.ranking import METHODS, SOLVERS
+
+if TYPE_CHECKING:
+    from labelrank.data.dataset import Problem
+    from labelrank.features.store import FeatureSet
+    from labelrank.label_map import LabelMap
+
+
+class _OneLineErrors(click.Group):
+    """Tells a LabelRankError in one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabelRankError as error:
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="labelrank")
+def main() -> None:
+    """Rank the labels of a dataset along one axis of a masked autoencoder's features."""
+
+
+class _Progress:
+    """Shows (done, total, stage) with rate and time left: one live line on a terminal, a few lines elsewhere."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.live = sys.stderr.isatty()
+        self.stage = ""
+        self.started = self.shown = time.monotonic()
+
+    def __call__(self, done: int, total: int, stage: str) -> None:
+        now = time.monotonic()
+        name = stage.split(",")[0]
+        if name != self.stage:
+            self.stage, self.started, self.shown = name, now, float("-inf")
+        if done < total and now - self.shown < (0.1 if self.live else 10.0):
+            return
+        self.shown = now
+        text = f"{stage}: {done:,} of {total:,} {self.unit}"
+        if done and now > self.started:
+            rate = done / (now - self.started)
+            text += f", {rate:,.1f}/s"
+            if done < total:
+                text += f", {_duration((total - done) / rate)} left"
+        click.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live or done >= total)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _report(problems: tuple[Problem, ...]) -> None:
+    for problem in problems[:10]:
+        _say(f"Left out: {_printable(problem.subject)}: {_printable(problem.reason)}")
+    if len(problems) > 10:
+        _say(f"Left out: {len(problems) - 10:,} more, all listed in the metadata of the features file.")
+
+
+def _extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--split", help="Split to read; train where the data has splits."),
+        click.option("--max-per-class", type=click.IntRange(min=1), help="Samples of each class; all by default."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Chooses the samples of --max-per-class."),
+        click.option("--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True),
+        click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
+        click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+def _extract(data: str, checkpoint: str, **options: Any) -> FeatureSet:
+    from labelrank.extraction import Request, extract, plan
+    from labelrank.settings import Settings
+
+    work = plan(Request(dataset=data, checkpoint=checkpoint, **options), Settings.from_env())
+    dataset = work.dataset
+    split = f" ({dataset.split})" if dataset.split else ""
+    _say(f"{dataset.id}{split}: {len(dataset.samples):,} pictures, {len(dataset.class_names):,} classes.")
+    if dataset.split == "test":
+        _say(
+            "Warning: features from the test split let its labels decide the order; use train to report test accuracy."
+        )
+    features = extract(work, on_progress=_Progress("pictures"))
+    _report(features.failures)
+    return features
+
+
+@main.command()
+@click.argument("data")
+@click.option("--checkpoint", required=True, help="Embedded name (mae-tiny-digits) or a folder.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Features file to write.")
+@_extraction_options
+def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
+    """Encode every sample of DATA: 'digits', a folder of class folders, or a zip of one."""
+    from labelrank.errors import FeaturesError
+    from labelrank.features.store import write_features
+
+    if not out.absolute().parent.is_dir():
+        raise FeaturesError(f"The folder of {out} does not exist; create it or choose another --out.")
+    features = _extract(data, checkpoint, **options)
+    write_features(features, out)
+    rows, dim = features.X.shape
+    _say(f"Wrote {out}: {rows:,} rows of {dim:,} features.")
+
+
+def _shrinkage(ctx: click.Context, param: click.Parameter, value: str) -> float | str | None:
+    if value in ("none", "auto"):
+        return None if value == "none" else value
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise click.BadParameter(f"{value!r} is not none, auto or a number from 0 to 1.")
+    return number
+
+
+def _ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--method", type=click.Choice(METHODS), default="centroid", show_default=True),
+        click.option("--solver", type=click.Choice(SOLVERS), default="auto", show_default=True),
+        click.option(
+            "--shrinkage", default="none", show_default=True, callback=_shrinkage, help="none, auto, or from 0 to 1."
+        ),
+        click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+def _rank(features: FeatureSet, method: str, solver: str, shrinkage: float | str | None) -> LabelMap:
+    from labelrank.label_map import LabelMap
+    from labelrank.ranking import LabelRanker
+    from labelrank.ranking.ranker import is_underdetermined
+
+    if solver == "svd" and shrinkage is not None:
+        raise click.UsageError("--shrinkage needs --solver eigen or auto.")
+    rows, dim = features.X.shape
+    if is_underdetermined(rows, dim, len(features.class_names), shrinkage):
+        _say(
+            f"Warning: {rows:,} rows are too few for {dim:,} dimensions, so the order may be chance. "
+            "Take more samples, or use --shrinkage auto."
+        )
+    ranker = LabelRanker(method=method, solver=solver, shrinkage=shrinkage).fit(features.X, features.y)
+    return LabelMap.from_ranking(ranker, features.class_names, features.provenance)
+
+
+def _show(label_map: LabelMap, style: str) -> None:
+    if style == "json":
+        click.echo(json.dumps(label_map.to_json(), indent=2, ensure_ascii=False))
+        return
+    header = ("position", "class", "label", "centroid", "samples")
+    rows = [
+        (str(c.position), _printable(c.name), str(c.label), f"{c.centroid:.4f}", f"{c.count:,}")
+        for c in label_map.classes
+    ]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for row in (header, *rows):
+        cells = [
+            cell.ljust(w) if i == 1 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _printable(name: str) -> str:
+    """Return a class name as it fits into one cell: its line breaks and control codes must not break the table."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
+
+
+@main.command()
+@click.argument("features", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Label map to write (JSON).")
+@_ranking_options
+def rank(features: Path, out: Path | None, style: str, **options: Any) -> None:
+    """Rank the classes of a features file and print the order; --out keeps it as a label map."""
+    from labelrank.features.store import read_features
+
+    label_map = _rank(read_features(features), **options)
+    if out:
+        label_map.save(out)
+        _say(f"Wrote {out}, content hash {label_map.content_hash}.")
+    _show(label_map, style)
+
+
+@main.command()
+@click.argument("label_map", type=click.Path(path_type=Path))
+@click.option("--format", "format_", required=True, type=click.Choice(list(FORMATS)))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    help="For parquet: the features file the map was made from, to write one row per sample instead of per class.",
+)
+def export(label_map: Path, format_: str, out: Path, features: Path | None) -> None:
+    """Write a label map in the format another tool reads."""
+    from labelrank.exports import write_export
+    from labelrank.label_map import read_label_map
+
+    if features and format_ != "parquet":
+        raise click.UsageError("--features goes with --format parquet.")
+    ranked = read_label_map(label_map)
+    write_export(ranked, format_, out, samples=_sample_columns(ranked, features) if features else None)
+    _say(f"Wrote {out}.")
+
+
+def _sample_columns(label_map: LabelMap, path: Path) -> dict[str, Any]:
+    """Return each sample's projection and position, after checking that these features give this map."""
+    from labelrank.features.store import read_features
+    from labelrank.ranking import LabelRanker
+
+    features = read_features(path)
+    ranker = LabelRanker(method=label_map.method, **label_map.parameters).fit(features.X, features.y)
+    names = tuple(features.class_names[ranker.classes_[i]] for i in ranker.order_)
+    if names != label_map.names:
+        raise RankingError(
+            f"{path} gives another order than the label map; give the features that the map was made from."
+        )
+    return {
+        "key": list(features.keys),
+        "x": ranker.transform(features.X)[:, 0],
+        "label": [features.class_names[label] for label in features.y],
+        "y": [label_map.position_of[label] for label in features.y],
+    }
+
+
+@main.command()
+@_ranking_options
+def demo(style: str, **options: Any) -> None:
+    """Run the whole path on the embedded digits and checkpoint, and print the label map."""
+    started = time.monotonic()
+    label_map = _rank(_extract("digits", "mae-tiny-digits"), **options)
+    _show(label_map, style)
+    _say(f"Done in {time.monotonic() - started:.1f} s. Content hash {label_map.content_hash}.")
+
+
+@main.command()
+@click.argument("data")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the checkpoint.")
+@click.option("--split", help="Split to train on; train where the data has splits.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.")
+@click.option("--warmup-epochs", type=click.IntRange(min=0), help="Epochs of rising learning rate.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures per step.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak, after warm-up.")
+@click.option("--weight-decay", type=click.FloatRange(min=0))
+@click.option(
+    "--mask-ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Share of patches removed."
+)
+@click.option("--norm-pix-loss/--plain-pix-loss", default=None, help="Standardise each patch of the target.")
+@click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures; off for digits.")
+@click.option("--min-crop-scale", type=click.FloatRange(0, 1, min_open=True), help="Least area of a random crop.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Pixels, height and width.")
+@click.option("--patch-size", type=click.IntRange(min=1), help="Pixels, height and width.")
+@click.option("--hidden-dim", type=click.IntRange(min=1), help="Channels of the encoder.")
+@click.option("--num-layers", type=click.IntRange(min=1), help="Blocks of the encoder.")
+@click.option("--num-heads", type=click.IntRange(min=1), help="Attention heads of the encoder.")
+@click.option("--decoder-dim", type=click.IntRange(min=1), help="Channels of the decoder.")
+@click.option("--decoder-layers", type=click.IntRange(min=1), help="Blocks of the decoder.")
+@click.option("--decoder-heads", type=click.IntRange(min=1), help="Attention heads of the decoder.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights, crops and masks.")
+def pretrain(data: str, out: Path, split: str | None, **options: Any) -> None:
+    """Pre-train a small masked autoencoder on the pictures of DATA and write it in Hugging Face format."""
+    from labelrank.data import open_dataset
+    from labelrank.models.runtime import select_backend
+    from labelrank.settings import Settings
+
+    settings = Settings.from_env()
+    dataset = open_dataset(data, split=split, settings=settings)
+    select_backend(training=True)
+    from labelrank.models.pretrain import PretrainRecipe, pretrain
+
+    given = {name: value for name, value in options.items() if value is not None}
+    # A mirrored digit is not a digit.
+    recipe = dataclasses.replace(PretrainRecipe(flip=data != "digits"), **given)
+    others = [s for s in ("val", "test") if s in dataset.splits and s != dataset.split]
+    held_out = [open_dataset(data, split=s, settings=settings) for s in others]
+    command = shlex.join(["labelrank", *sys.argv[1:]])
+    result = pretrain(dataset, out, recipe, command=command, held_out=held_out, on_progress=_Progress("epochs"))
+    _report(result.problems)
+    _say(f"Wrote {out}: {result.num_parameters:,} parameters, {_duration(result.duration_s)}.")
+
+
+@main.command()
+def worker() -> None:
+    """Run background jobs until stopped, for deployments that start the worker themselves."""
+    from labelrank.jobs.queue import run_consumer
+    from labelrank.settings import Settings
+
+    settings = Settings.from_env()
+    _say(f"Running the jobs of {settings.workspace}. Stop with Ctrl-C.")
+    run_consumer(settings)

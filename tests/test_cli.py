@@ -1,0 +1,297 @@
+"""The command line's contract: what goes to stdout, what to stderr, and which exit code."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from labelrank.cli import main
+from labelrank.errors import FeaturesError
+from labelrank.exports import FORMATS
+from labelrank.features.store import FeatureSet, read_features, write_features
+from labelrank.label_map import read_label_map
+from labelrank.ranking import METHODS
+from tests.conftest import GOLDEN
+
+
+@pytest.fixture
+def features(tmp_path):
+    """The golden ranking features as a features file."""
+    golden = np.load(GOLDEN / "ranking" / "features.npz")
+    path = tmp_path / "features.parquet"
+    write_features(
+        FeatureSet(
+            X=golden["X"],
+            y=golden["y"].astype(np.int32),
+            keys=tuple(str(i) for i in range(len(golden["y"]))),
+            class_names=tuple(map(str, golden["class_names"])),
+        ),
+        path,
+    )
+    return path
+
+
+def in_process(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def picture(colour):
+    data = BytesIO()
+    Image.new("RGB", (8, 8), colour).save(data, "PNG")
+    return data.getvalue()
+
+
+def class_zip(path, names=("cat", "dog")):
+    with zipfile.ZipFile(path, "w") as file:
+        for i, name in enumerate(names):
+            for j in range(3):
+                file.writestr(f"{name}/{j}.png", picture((40 * i, 80 * j, 10)))
+    return path
+
+
+def test_demo_prints_the_label_map_and_nothing_else_on_stdout(run_cli):
+    done = run_cli("demo")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["position", "class", "label", "centroid", "samples"]
+    assert sorted(line.split()[1] for line in lines[1:]) == sorted(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    )
+    assert sum(int(line.split()[4]) for line in lines[1:]) == 1297
+    assert "Content hash" in done.stderr
+
+
+def test_same_commands_twice_give_the_same_content_hash(run_cli, tmp_path):
+    hashes = []
+    for run in ("one", "two"):
+        out, label_map = tmp_path / f"{run}.parquet", tmp_path / f"{run}.json"
+        done = run_cli(
+            *("extract", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", 20, "--seed", 3, "--out", out)
+        )
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        done = run_cli("rank", out, "--out", label_map)
+        assert done.returncode == 0, done.stderr
+        hashes.append(json.loads(label_map.read_text())["content_hash"])
+    assert hashes[0] == hashes[1]
+
+
+def test_folder_and_zip_of_it_give_the_same_features(run_cli, tmp_path):
+    archive = class_zip(tmp_path / "pets.zip")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path / "pets")
+    found = []
+    for data in (archive, tmp_path / "pets"):
+        out = tmp_path / "f.parquet"
+        done = run_cli("extract", data, "--checkpoint", "mae-tiny-digits", "--out", out)
+        assert done.returncode == 0, done.stderr
+        found.append(read_features(out))
+    assert found[0].keys == found[1].keys
+    assert found[0].provenance["dataset"]["digest"] == found[1].provenance["dataset"]["digest"]
+    np.testing.assert_array_equal(found[0].X, found[1].X)
+
+
+def test_bad_pictures_are_reported_and_the_good_ones_kept(run_cli, tmp_path):
+    archive = class_zip(tmp_path / "pets.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("cat/broken.png", picture("red")[:45])
+        file.writestr("dog/notes.txt", "hello")
+    out = tmp_path / "f.parquet"
+    done = run_cli("extract", archive, "--checkpoint", "mae-tiny-digits", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "Left out: cat/broken.png" in done.stderr
+    features = read_features(out)
+    assert len(features.keys) == 6
+    assert {"cat/broken.png", "dog/notes.txt"} <= {f.subject for f in features.failures}
+
+
+def test_pretrain_writes_a_checkpoint_that_extract_reads(run_cli, tmp_path):
+    tiny = "--epochs 1 --warmup-epochs 0 --hidden-dim 8 --num-layers 1 --num-heads 2 --decoder-dim 8 --decoder-heads 2"
+    done = run_cli("pretrain", class_zip(tmp_path / "pets.zip"), "--out", "made", "--batch-size", 4, *tiny.split())
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 epochs" in done.stderr
+    assert done.stdout == ""
+    done = run_cli("extract", tmp_path / "pets.zip", "--checkpoint", "made", "--out", "f.parquet", "--pooling", "cls")
+    assert done.returncode == 0, done.stderr
+    assert read_features(tmp_path / "f.parquet").X.shape == (6, 8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rank_reproduces_the_golden_orders(features, tmp_path, method):
+    golden = json.loads((GOLDEN / "ranking" / "golden.json").read_text())
+    result = in_process("rank", features, "--out", tmp_path / "map.json", "--method", method, "--format", "json")
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed == json.loads((tmp_path / "map.json").read_text())
+    names = [c["name"] for c in printed["classes"]]
+    if method == "centroid":
+        assert names == golden["centroid_order"]
+    else:
+        assert names in (golden["reference_order"], golden["reference_order_if_axis_flipped"])
+
+
+@pytest.mark.parametrize("shrinkage", ["none", "auto", "0.3"])
+def test_shrinkage_is_recorded(features, tmp_path, shrinkage):
+    result = in_process("rank", features, "--out", tmp_path / "map.json", "--shrinkage", shrinkage)
+    assert result.exit_code == 0, result.output
+    recorded = read_label_map(tmp_path / "map.json").parameters["shrinkage"]
+    assert str(recorded).lower() == shrinkage
+
+
+def test_few_rows_get_a_warning_and_shrinkage_silences_it(tmp_path):
+    X = np.random.default_rng(0).normal(size=(9, 20)).astype(np.float32)
+    y = np.repeat(np.arange(3, dtype=np.int32), 3)
+    write_features(FeatureSet(X, y, tuple(map(str, range(9))), ("a", "b", "c")), tmp_path / "f.parquet")
+    assert "9 rows are too few for 20 dimensions" in in_process("rank", tmp_path / "f.parquet").stderr
+    assert in_process("rank", tmp_path / "f.parquet", "--shrinkage", "auto").stderr == ""
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_format_is_exported(features, tmp_path, format_):
+    in_process("rank", features, "--out", tmp_path / "map.json")
+    out = tmp_path / "exported"
+    result = in_process("export", tmp_path / "map.json", "--format", format_, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    content = out.read_bytes()
+    if format_ != "parquet":
+        assert b"class_00" in content
+    if format_ == "csv":
+        rows = list(csv.DictReader(content.decode().splitlines()))
+        label_map = read_label_map(tmp_path / "map.json")
+        assert [int(row["old_id"]) for row in rows] == list(label_map.order)
+
+
+@pytest.mark.parametrize("out", ["/dev/stdout", "/dev/null", "/dev/fd/1"])
+def test_a_stream_as_out_is_refused_and_what_it_leads_to_is_kept(features, tmp_path, out):
+    in_process("rank", features, "--out", tmp_path / "map.json")
+    kept = tmp_path / "log.txt"
+    kept.write_text("written before\n")
+    for arguments in (
+        ("export", tmp_path / "map.json", "--format", "hf", "--out", out),
+        ("rank", features, "--out", out),
+    ):
+        with kept.open("a") as stdout:
+            command = [sys.executable, "-m", "labelrank", *map(str, arguments)]
+            done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 1
+        assert "is not a file" in done.stderr
+    assert kept.read_text() == "written before\n"
+    with pytest.raises(FeaturesError, match="cannot be written"):
+        write_features(read_features(features), Path(out))
+    assert Path("/dev/null").is_char_device()
+    assert Path("/dev/stdout").is_symlink()
+
+
+def test_parquet_with_features_has_a_row_per_sample(features, tmp_path):
+    import pyarrow.parquet as pq
+
+    in_process("rank", features, "--out", tmp_path / "map.json")
+    arguments = ("export", tmp_path / "map.json", "--format", "parquet", "--out", tmp_path / "points.parquet")
+    assert in_process(*arguments, "--features", features).exit_code == 0
+    table = pq.read_table(tmp_path / "points.parquet").to_pandas()
+    assert len(table) == 120
+    # On the same axis as the map: the mean of a class's points is its centroid.
+    label_map = read_label_map(tmp_path / "map.json")
+    means = table.groupby("label")["x"].mean()
+    for ranked in label_map.classes:
+        assert means[ranked.name] == pytest.approx(ranked.centroid, abs=1e-6)
+
+
+def test_table_survives_hostile_class_names(tmp_path):
+    names = ("two\nlines", "=cmd()", "<script>", "caf\u00e9 \U0001f600")
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4, dtype=np.int32), 5)
+    X = (rng.normal(size=(20, 3)) + y[:, None]).astype(np.float32)
+    write_features(FeatureSet(X, y, tuple(map(str, range(20))), names), tmp_path / "f.parquet")
+    result = in_process("rank", tmp_path / "f.parquet")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 5
+    assert "two\\nlines" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("extract", "none.zip", "--checkpoint", "mae-tiny-digits", "--out", "f.parquet"), "none.zip"),
+        (("extract", "digits", "--checkpoint", "nowhere", "--out", "f.parquet"), "Checkpoint 'nowhere' is neither"),
+        (("extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", "no/f.parquet"), "does not exist"),
+        (
+            ("extract", "digits", "--checkpoint", "mae-tiny-digits", "--split", "x", "--out", "f.parquet"),
+            "no split 'x'",
+        ),
+        (("rank", "none.parquet"), "none.parquet does not exist"),
+        (("export", "none.json", "--format", "hf", "--out", "x"), "none.json"),
+        (("pretrain", "digits", "--out", "x", "--patch-size", "5"), "not a multiple of the patch size"),
+        (("extract", "~nobody-here/x", "--checkpoint", "mae-tiny-digits", "--out", "f.parquet"), "cannot be a path"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_errors_are_one_line_and_exit_1(run_cli, arguments, message):
+    done = run_cli(*arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("command", "backend"), [("extract", "torch9"), ("pretrain", "openvino")])
+def test_a_keras_backend_that_cannot_do_it_is_named(run_cli, command, backend):
+    more = ("--checkpoint", "mae-tiny-digits") if command == "extract" else ()
+    done = run_cli(command, "digits", "--out", "x", *more, env={"KERAS_BACKEND": backend})
+    assert done.returncode == 1
+    assert f"KERAS_BACKEND is '{backend}'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("extract", "digits"),
+        ("extract", "digits", "--checkpoint", "c", "--out", "o", "--pooling", "max"),
+        ("extract", "digits", "--checkpoint", "c", "--out", "o", "--max-per-class", "0"),
+        ("rank", "f.parquet", "--method", "alphabetical"),
+        ("rank", "f.parquet", "--shrinkage", "much"),
+        ("rank", "f.parquet", "--shrinkage", "2"),
+        ("export", "m.json", "--format", "xml", "--out", "x"),
+        ("export", "m.json", "--format", "csv", "--out", "x", "--features", "f.parquet"),
+        ("dance",),
+    ],
+)
+def test_wrong_usage_exits_2(arguments):
+    assert in_process(*arguments).exit_code == 2
+
+
+def test_one_class_and_a_class_without_rows_are_explained(tmp_path):
+    def rank(y, names):
+        X = np.random.default_rng(0).normal(size=(len(y), 3)).astype(np.float32)
+        keys = tuple(map(str, range(len(y))))
+        write_features(FeatureSet(X, np.array(y, np.int32), keys, names), tmp_path / "f.parquet")
+        return in_process("rank", tmp_path / "f.parquet")
+
+    alone = rank([0, 0, 0], ("only",))
+    assert alone.exit_code == 1
+    assert "Error: " in alone.stderr
+    rowless = rank([0, 0, 2, 2], ("a", "unseen", "b"))
+    assert rowless.exit_code == 1
+    assert "'unseen'" in rowless.stderr
+
+
+def test_pickle_checkpoint_is_refused_before_anything_is_read(run_cli, tmp_path):
+    folder = tmp_path / "theirs"
+    shutil.copytree(GOLDEN / "vit_mae", folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    done = run_cli("extract", "digits", "--checkpoint", folder, "--out", "f.parquet")
+    assert done.returncode == 1
+    assert "runs code" in done.stderr
+    assert not (tmp_path / "f.parquet").exists()
