@@ -1,0 +1,414 @@
+"""What is known about every job: one SQLite file and one log per job."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from labelrank.errors import JobError
+from labelrank.settings import Settings
+
+QUEUED, RUNNING = "queued", "running"
+SUCCEEDED, FAILED, CANCELLED, INTERRUPTED = "succeeded", "failed", "cancelled", "interrupted"
+STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED, INTERRUPTED)
+RESUMABLE = (FAILED, CANCELLED, INTERRUPTED)
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE job (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    params TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'interrupted')),
+    attempt INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    pid INTEGER,
+    progress TEXT,
+    error TEXT,
+    result TEXT,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL
+);
+CREATE INDEX job_owner_created ON job (owner, created_at);
+CREATE INDEX job_state_created ON job (state, created_at);
+"""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running job is, in units of its present stage (pictures, epochs, ...)."""
+
+    stage: str
+    done: int
+    total: int | None = None
+    rate: float | None = None
+    """Units per second; None until measured."""
+    eta_s: float | None = None
+    """Seconds left in this stage; None until measured."""
+
+    @property
+    def fraction(self) -> float | None:
+        """Part of the stage that is done, in [0, 1]; None where the total is unknown."""
+        return min(1.0, max(0.0, self.done / self.total)) if self.total else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as it was when it was read; times are seconds since 1970 (UTC)."""
+
+    id: str
+    owner: str
+    kind: str
+    subject: str
+    """What it works on, for people: 'digits (train), mae-tiny-digits'."""
+    params: dict[str, Any]
+    state: str
+    attempt: int
+    """How often it was started; a resumed job counts on."""
+    cancel_requested: bool
+    pid: int | None
+    progress: Progress | None
+    error: str | None
+    """Why it failed or was interrupted, for people."""
+    result: dict[str, Any] | None
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    log_path: Path
+    """Standard output and error of its process; absent until it is started."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in (QUEUED, RUNNING)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it can be started again."""
+        return self.state in RESUMABLE
+
+
+class JobStore:
+    """The jobs of one workspace, safe to use from any thread and process.
+
+    Every call is one short transaction on its own connection. A change of state names the states it may start
+    from, so that whoever comes second (a cancel beside a success, a message delivered twice) changes nothing.
+
+    Args:
+        path: The SQLite file; made when absent. Each job's folder is `jobs/<id>` beside it.
+        clock: Returns seconds since 1970.
+        timeout_s: How long one call waits for another process's transaction.
+
+    Raises (all methods):
+        JobError: The file is damaged, was written by a newer version, or cannot be read or written.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, timeout_s: float = 10.0) -> None:
+        self.path = Path(path)
+        self._clock = clock
+        self._timeout_s = timeout_s
+
+    @classmethod
+    def for_settings(cls, settings: Settings) -> JobStore:
+        """Return the store of this workspace."""
+        return cls(settings.workspace / "jobs.sqlite")
+
+    def create(self, kind: str, params: Mapping[str, Any], owner: str, subject: str) -> Job:
+        """Return a new queued job.
+
+        Args:
+            kind: One of `labelrank.jobs.worker.TASKS`.
+            params: What its task is given; plain JSON values.
+            owner: Whose list it appears in.
+            subject: What it works on, in a few words for people.
+        """
+        # 128 random bits: who has the link to a job may see it, so a link cannot be guessed.
+        job_id = secrets.token_hex(16)
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO job (id, owner, kind, subject, params, state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (job_id, owner, kind, subject, json.dumps(dict(params)), QUEUED, self._clock()),
+            )
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> Job:
+        """Return the job with this id.
+
+        Raises:
+            JobError: There is none.
+        """
+        job = self.find(job_id)
+        if job is None:
+            raise JobError(f"There is no job {job_id[:64]!r}. It may have been deleted; the Jobs page lists yours.")
+        return job
+
+    def find(self, job_id: str) -> Job | None:
+        """Return the job with this id, or None when there is none (any more)."""
+        with self._transaction(write=False) as db:
+            row = db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone()
+        return None if row is None else self._job(row)
+
+    def list(self, owner: str | None = None, *, limit: int = 100) -> tuple[Job, ...]:
+        """Return the jobs of one owner, or of all, newest first."""
+        with self._transaction(write=False) as db:
+            rows = db.execute(
+                "SELECT * FROM job WHERE ?1 IS NULL OR owner = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2",
+                (owner, limit),
+            ).fetchall()
+        return tuple(self._job(row) for row in rows)
+
+    def in_state(self, state: str) -> tuple[Job, ...]:
+        """Return all jobs in one state, oldest first."""
+        with self._transaction(write=False) as db:
+            rows = db.execute("SELECT * FROM job WHERE state = ? ORDER BY created_at, rowid", (state,)).fetchall()
+        return tuple(self._job(row) for row in rows)
+
+    def claim(self, job_id: str) -> Job | None:
+        """Turn a queued job into a running one and return it; None when it is not queued (any more).
+
+        Of any number of callers one gets the job. Its `attempt` is the proof: what a process of an earlier
+        attempt still writes is not accepted.
+        """
+        changed = self._update(
+            "state = ?, attempt = attempt + 1, started_at = ?", (RUNNING, self._clock()), job_id, (QUEUED,)
+        )
+        return self.get(job_id) if changed else None
+
+    def set_pid(self, job_id: str, attempt: int, pid: int) -> bool:
+        """Note which process does the work. Returns whether this attempt still runs."""
+        return self._update("pid = ?", (pid,), job_id, (RUNNING,), attempt)
+
+    def set_progress(self, job_id: str, attempt: int, progress: Progress) -> bool:
+        """Note how far the work is. Returns whether this attempt still runs."""
+        return self._update("progress = ?", (json.dumps(asdict(progress)),), job_id, (RUNNING,), attempt)
+
+    def succeed(self, job_id: str, attempt: int, result: Mapping[str, Any]) -> bool:
+        """Store the result and finish. Returns whether this attempt still ran.
+
+        Raises:
+            TypeError: The result is not made of plain JSON values.
+        """
+        return self._finish(job_id, attempt, SUCCEEDED, None, json.dumps(dict(result)))
+
+    def fail(self, job_id: str, attempt: int, error: str) -> bool:
+        """Finish with a reason for people. Returns whether this attempt still ran."""
+        return self._finish(job_id, attempt, FAILED, error)
+
+    def interrupt(self, job_id: str, attempt: int, error: str) -> bool:
+        """Finish because the work was stopped from outside. Returns whether this attempt still ran."""
+        return self._finish(job_id, attempt, INTERRUPTED, error)
+
+    def cancel(self, job_id: str, attempt: int) -> bool:
+        """Finish a running job that stopped because its user asked. Returns whether this attempt still ran."""
+        return self._finish(job_id, attempt, CANCELLED, None)
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Cancel a queued job now, ask a running one to stop, leave a finished one alone; return it.
+
+        Raises:
+            JobError: There is no such job.
+        """
+        if not self._update("state = ?, finished_at = ?", (CANCELLED, self._clock()), job_id, (QUEUED,)):
+            self._update("cancel_requested = 1", (), job_id, (RUNNING,))
+        return self.get(job_id)
+
+    def requeue(self, job_id: str) -> Job:
+        """Queue a failed, cancelled or interrupted job again under its own id, and return it.
+
+        The log goes on where it ended, so that a link to the job shows its whole story.
+
+        Raises:
+            JobError: There is no such job, or it waits, runs or has succeeded.
+        """
+        cleared = "progress = NULL, error = NULL, result = NULL, pid = NULL, started_at = NULL, finished_at = NULL"
+        changed = self._update(f"state = ?, cancel_requested = 0, {cleared}", (QUEUED,), job_id, RESUMABLE)
+        job = self.get(job_id)
+        if not changed:
+            raise JobError(
+                f"Job {job_id} is {job.state}; only a {', '.join(RESUMABLE[:-1])} or {RESUMABLE[-1]} job can be "
+                f"resumed. {'Wait until it ends.' if job.active else 'Start a new job instead.'}"
+            )
+        return job
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job that does not run, with its folder.
+
+        Raises:
+            JobError: There is no such job, it runs, or its folder cannot be removed.
+        """
+        with self._transaction() as db:
+            removed = db.execute("DELETE FROM job WHERE id = ? AND state != ?", (job_id, RUNNING)).rowcount
+        if not removed:
+            self.get(job_id)
+            raise JobError(f"Job {job_id} is running and cannot be deleted. Cancel it first.")
+        folder = self._folder(job_id)
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            pass  # it never started
+        except OSError as error:
+            raise JobError(f"The job is deleted, its folder is not ({error}). Remove it by hand: {folder}.") from error
+
+    def read_log(self, job_id: str, max_bytes: int = 64 * 1024) -> str:
+        """Return the end of a job's log, at most `max_bytes` of it; empty when it was never started.
+
+        Raises:
+            JobError: There is no such job, or its log cannot be read.
+        """
+        path = self.get(job_id).log_path
+        try:
+            with path.open("rb") as file:
+                skipped = max(0, file.seek(0, 2) - max_bytes)
+                file.seek(skipped)
+                tail = file.read(max_bytes)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise JobError(f"The job's log cannot be read ({error}): {path}.") from error
+        if not skipped:
+            return tail.decode("utf-8", errors="replace")
+        # Start at a whole line, where there is one: a cut character or a half sentence says nothing.
+        start = tail.find(b"\n") + 1
+        return f"[{skipped + start:,} bytes left out]\n" + tail[start:].decode("utf-8", errors="replace")
+
+    def append_log(self, job_id: str, text: str) -> None:
+        """Add lines to a job's log.
+
+        Raises:
+            JobError: The log cannot be written.
+        """
+        path = self._folder(job_id) / "log.txt"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(text.encode("utf-8", errors="replace"))
+        except OSError as error:
+            raise JobError(f"The job's log cannot be written ({error}): {path}. Free some space.") from error
+
+    @contextlib.contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keep calls of all threads and processes fast while this is open.
+
+        Closing the last connection moves SQLite's log of changes into the main file and waits for the disk, some
+        ten milliseconds each time; one idle connection anywhere prevents that.
+        """
+        with self._explained():
+            db = self._connect()
+        with contextlib.closing(db):
+            yield
+
+    def _finish(self, job_id: str, attempt: int, state: str, error: str | None, result: str | None = None) -> bool:
+        return self._update(
+            "state = ?, error = ?, result = ?, finished_at = ?, pid = NULL",
+            (state, error, result, self._clock()),
+            job_id,
+            (RUNNING,),
+            attempt,
+        )
+
+    def _update(
+        self, assignments: str, values: tuple, job_id: str, states: tuple[str, ...], attempt: int | None = None
+    ) -> bool:
+        where = f"id = ? AND state IN ({', '.join('?' * len(states))}) AND (? IS NULL OR attempt = ?)"
+        with self._transaction() as db:
+            # Only the fixed texts of this file are put together here; every value is bound.
+            sql = f"UPDATE job SET {assignments} WHERE {where}"  # noqa: S608
+            return db.execute(sql, (*values, job_id, *states, attempt, attempt)).rowcount == 1
+
+    def _folder(self, job_id: str) -> Path:
+        return self.path.parent / "jobs" / job_id
+
+    def _job(self, row: sqlite3.Row) -> Job:
+        values = dict(row)
+        try:
+            for name in ("params", "progress", "result"):
+                values[name] = None if values[name] is None else json.loads(values[name])
+            progress = None if values["progress"] is None else Progress(**values["progress"])
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+        values |= {"progress": progress, "cancel_requested": bool(values["cancel_requested"])}
+        return Job(**values, log_path=self._folder(row["id"]) / "log.txt")
+
+    @contextlib.contextmanager
+    def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
+        # A connection that is closed early takes its open transaction back.
+        with self._explained(), contextlib.closing(self._connect()) as db:
+            db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            yield db
+            db.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise JobError(
+                f"The job database cannot be used ({error}): {self.path}. Check that its folder can be written, that "
+                "the disk is not full and that no other program holds the file, then try again."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:
+                raise  # its subclasses are mistakes in this file, not in the user's
+            raise self._damaged(error) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        """Return a new connection to a database that has this version's tables."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JobError(
+                f"The workspace cannot be made ({error}). Set LABELRANK_HOME to a folder that can be written."
+            ) from error
+        # No isolation level: transactions begin and end where this file says so.
+        db = sqlite3.connect(self.path, timeout=self._timeout_s, isolation_level=None)
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA synchronous = NORMAL")  # in WAL mode a power cut may undo the last change, never more
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._create_tables(db)
+            elif version > SCHEMA_VERSION:
+                raise JobError(
+                    f"The job database was written by a newer labelrank (format {version}, this one knows "
+                    f"{SCHEMA_VERSION}): {self.path}. Install that version, or set LABELRANK_HOME to another folder."
+                )
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _create_tables(self, db: sqlite3.Connection) -> None:
+        # Two processes may be here at once. SQLite does not wait for its lock when it changes the journal mode.
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            for statement in SCHEMA.split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+
+    def _damaged(self, error: Exception) -> JobError:
+        return JobError(
+            f"The job database is damaged ({error}): {self.path}. Nothing was changed. Move it away, with the files "
+            f"{self.path.name}-wal and {self.path.name}-shm beside it, and start again: the list of jobs starts "
+            "empty, finished features are kept."
+        )

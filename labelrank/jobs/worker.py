@@ -1,0 +1,188 @@
+"""The process that does one job: `python -m labelrank.jobs.worker JOB_ID`.
+
+It loads the job, calls its task and stores the outcome. It is started by `labelrank.jobs.queue`, which kills it
+when it does not stop on request, and ends by itself when the process that started it is gone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from labelrank.errors import Cancelled, JobError, LabelRankError
+from labelrank.jobs.store import RUNNING, Job, JobStore, Progress
+from labelrank.settings import Settings
+
+TASKS: dict[str, str] = {"extract": "labelrank.extraction:run"}
+"""Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop) -> dict.
+
+The module is imported here, in the child, and nowhere else: it may load keras.
+"""
+
+PARENT_PID = "LABELRANK_JOB_PARENT"
+"""Environment variable with the id of the process that has to be alive for this one to go on."""
+
+INTERRUPTED_TEXT = "The app stopped while this job ran. Resume runs it again."
+MEMORY_ADVICE = "Try fewer samples, or free memory on this machine; the log has the details."
+
+
+class ProgressReporter:
+    """Turns a task's `on_progress(done, total, stage)` into progress with a measured rate, written now and then.
+
+    The rate is the mean over the last `window_s` seconds, so that it follows a change (the first batch, which
+    compiles, is soon forgotten) and does not jump with each batch.
+
+    Args:
+        write: Stores one Progress.
+        clock: Returns seconds, never running backwards.
+        min_interval_s: Shortest time between two writes; a new stage and the end of one are written at once.
+        window_s: Time over which the rate is measured.
+        settle_s: Time a stage has to run before its rate means anything.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Progress], Any],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        min_interval_s: float = 0.2,
+        window_s: float = 10.0,
+        settle_s: float = 0.5,
+    ) -> None:
+        self._write = write
+        self._clock = clock
+        self._min_interval_s = min_interval_s
+        self._window_s = window_s
+        self._settle_s = settle_s
+        self._points: deque[tuple[float, int]] = deque()
+        self._latest: Progress | None = None
+        self._written: Progress | None = None
+        self._written_at = float("-inf")
+
+    def __call__(self, done: int, total: int | None, stage: str) -> None:
+        """Take a report: `done` of `total` units of `stage`; a total of None is unknown."""
+        now = self._clock()
+        # Plain integers: a count may come from an array, and only those fit into JSON.
+        done, total = int(done), None if total is None else int(total)
+        before = self._latest
+        if before is None or stage != before.stage or done < before.done:
+            self._points.clear()
+        if not self._points or now - self._points[-1][0] >= self._window_s / 100:
+            self._points.append((now, done))
+        # The point just outside the window stays: the window is then full, and a slow task has two points at all.
+        while len(self._points) > 1 and self._points[1][0] <= now - self._window_s:
+            self._points.popleft()
+        elapsed_s, advance = now - self._points[0][0], done - self._points[0][1]
+        rate = advance / elapsed_s if advance and elapsed_s >= self._settle_s else None
+        eta_s = None if rate is None or total is None else max(0, total - done) / rate
+        self._latest = Progress(stage, done, total, rate, eta_s)
+        new_stage = before is None or stage != before.stage
+        at_end = done == total and (before is None or before.done != done)
+        if new_stage or at_end or now - self._written_at >= self._min_interval_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the last report if that has not been done."""
+        if self._latest is None or self._latest is self._written:
+            return
+        self._written, self._written_at = self._latest, self._clock()
+        try:
+            self._write(self._latest)
+        except JobError as error:
+            # Hours of work are worth more than a progress bar.
+            print(f"Progress was not stored: {error}", file=sys.stderr)
+
+
+def main(job_id: str, *, tasks: Mapping[str, str] = TASKS, watch_interval_s: float = 0.5, grace_s: float = 5.0) -> int:
+    """Do one job that has been claimed, store its outcome and return the exit status.
+
+    Args:
+        job_id: A running job.
+        tasks: Kind of job -> 'module:function'.
+        watch_interval_s: How often the parent process is looked for.
+        grace_s: Time the task has to stop by itself when the parent process is gone.
+
+    Raises:
+        JobError: There is no such job, or it is not running.
+    """
+    settings = Settings.from_env()
+    store = JobStore.for_settings(settings)
+    job = store.get(job_id)
+    if job.state != RUNNING:
+        raise JobError(f"Job {job_id} is {job.state}; expected a job that the queue has just started.")
+    # Not threading.Event: a signal handler may interrupt the very code that holds its lock.
+    stop_asked: list[str] = []
+    signal.signal(signal.SIGTERM, lambda *_: stop_asked.append("SIGTERM"))
+    _watch_parent(stop_asked, interval_s=watch_interval_s, grace_s=grace_s)
+    progress = ProgressReporter(lambda value: store.set_progress(job.id, job.attempt, value))
+    try:
+        result = _task(job, tasks)(
+            job.params, settings=settings, on_progress=progress, should_stop=lambda: bool(stop_asked)
+        )
+        progress.flush()
+        store.succeed(job.id, job.attempt, result)
+    except Cancelled:
+        progress.flush()
+        if store.get(job.id).cancel_requested:
+            store.cancel(job.id, job.attempt)
+        else:
+            store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
+    except LabelRankError as error:
+        _fail(store, job, progress, str(error))
+    except MemoryError:
+        _fail(store, job, progress, f"The job ran out of memory. {MEMORY_ADVICE}")
+    except Exception:  # noqa: BLE001 - whatever it is, the job has to end with a sentence and the log with the rest
+        _fail(store, job, progress, unexpected(job.id))
+    else:
+        return 0
+    return 1
+
+
+def unexpected(job_id: str) -> str:
+    """Return what a user reads of a mistake in the program; its traceback is in the log."""
+    return f"Something unexpected went wrong; the log of job {job_id} has the details."
+
+
+def _fail(store: JobStore, job: Job, progress: ProgressReporter, error: str) -> None:
+    traceback.print_exc()
+    progress.flush()
+    store.fail(job.id, job.attempt, error)
+
+
+def _task(job: Job, tasks: Mapping[str, str]) -> Callable[..., dict[str, Any]]:
+    if job.kind not in tasks:
+        raise JobError(f"No task is known for a job of kind {job.kind!r}; expected one of {', '.join(sorted(tasks))}.")
+    module, function = tasks[job.kind].split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _watch_parent(stop_asked: list[str], *, interval_s: float, grace_s: float) -> None:
+    """Start a thread that ends this process, and what it started, when its parent is gone.
+
+    A killed web process cannot tell its children, and nobody would read the result of a child that goes on.
+    """
+    parent = int(os.environ.get(PARENT_PID) or os.getppid())
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(interval_s)
+        print("The process that started this job is gone; stopping.", file=sys.stderr, flush=True)
+        stop_asked.append("parent gone")
+        time.sleep(grace_s)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

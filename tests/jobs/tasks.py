@@ -1,0 +1,94 @@
+"""Tasks that behave in each way a job can; imported by child.py in the job's process."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from labelrank.errors import Cancelled, DatasetError
+
+
+def run(params, *, settings, on_progress, should_stop):
+    return globals()[params["do"]](params, settings, on_progress, should_stop)
+
+
+def count(params, settings, on_progress, should_stop):
+    print("counting")
+    print("a warning", file=sys.stderr)
+    for done in range(1, 6):
+        on_progress(done, 5, "counting")
+    on_progress(1, 3, "tidying up")
+    on_progress(2, 3, "tidying up")
+    return {"name": params.get("name"), "workspace": str(settings.workspace), "max_pixels": settings.max_pixels}
+
+
+def record(params, settings, on_progress, should_stop):
+    with (settings.workspace / "record.txt").open("a") as file:
+        file.write(f"{params['name']} starts\n")
+        file.flush()
+        time.sleep(0.05)
+        file.write(f"{params['name']} ends\n")
+    return {}
+
+
+def wait(params, settings, on_progress, should_stop):
+    on_progress(1, 10, "waiting")
+    while not should_stop():
+        time.sleep(0.01)
+    raise Cancelled("stopped on request")
+
+
+def wait_once(params, settings, on_progress, should_stop):
+    mark = settings.workspace / "waited"
+    if mark.exists():
+        return {"resumed": True}
+    mark.touch()
+    return wait(params, settings, on_progress, should_stop)
+
+
+def stubborn(params, settings, on_progress, should_stop):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    on_progress(helper.pid, None, "ignoring")
+    while True:
+        time.sleep(0.01)
+
+
+def refuse(params, settings, on_progress, should_stop):
+    raise DatasetError("The dataset has 0 classes, a ranking needs 2. Choose another one.")
+
+
+def refuse_once(params, settings, on_progress, should_stop):
+    mark = settings.workspace / "refused"
+    if mark.exists():
+        return {"attempt": 2}
+    mark.touch()
+    raise DatasetError("Not yet.")
+
+
+def crash(params, settings, on_progress, should_stop):
+    raise ZeroDivisionError("an inner detail")
+
+
+def out_of_memory(params, settings, on_progress, should_stop):
+    raise MemoryError
+
+
+def end(params, settings, on_progress, should_stop):
+    sys.exit(3)
+
+
+def segfault(params, settings, on_progress, should_stop):
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+def no_json(params, settings, on_progress, should_stop):
+    return {"value": object()}
+
+
+def linger(params, settings, on_progress, should_stop):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return {"done": True}

@@ -1,0 +1,457 @@
+import contextlib
+import json
+import os
+import pickle
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from labelrank.errors import JobError
+from labelrank.jobs.queue import cancel, ensure_consumer, resume, run_consumer, stop_consumer, submit
+from labelrank.jobs.queue import child_command as real_command
+from labelrank.jobs.store import JobStore
+from labelrank.jobs.worker import TASKS
+
+from .conftest import child_command, consumer_threads, runs, wait_for
+
+INTERRUPTED = "The app stopped while this job ran. Resume runs it again."
+
+
+@pytest.fixture
+def start(settings):
+    def start(do, **params):
+        return submit("extract", {"do": do, **params}, owner="me", subject=f"a job to {do}", settings=settings)
+
+    return start
+
+
+@pytest.fixture
+def rows(settings):
+    """Read the queue's own file."""
+
+    def read(table):
+        with contextlib.closing(sqlite3.connect(settings.workspace / "queue.sqlite")) as db:
+            return db.execute(f"SELECT * FROM {table}").fetchall()
+
+    return read
+
+
+def test_a_job_succeeds_with_progress_result_and_log(consumer, start, ended, store, settings):
+    job = ended(start("count", name="Zoë"))
+    assert (job.state, job.error, job.attempt) == ("succeeded", None, 1)
+    assert job.result == {"name": "Zoë", "workspace": str(settings.workspace), "max_pixels": 12_345}
+    assert (job.progress.stage, job.progress.done, job.progress.total) == ("tidying up", 2, 3)
+    assert job.created_at <= job.started_at <= job.finished_at
+    log = store.read_log(job.id)
+    assert log.startswith("--- run 1, ")
+    assert "counting\n" in log
+    assert "a warning\n" in log
+
+
+def test_jobs_run_one_by_one_in_order(consumer, start, ended, settings):
+    jobs = [start("record", name=name) for name in "abc"]
+    assert [ended(job).state for job in jobs] == ["succeeded"] * 3
+    expected = [f"{name} {what}" for name in "abc" for what in ("starts", "ends")]
+    assert (settings.workspace / "record.txt").read_text().splitlines() == expected
+
+
+def test_a_refusal_is_told_in_its_own_words(consumer, start, ended):
+    job = ended(start("refuse"))
+    assert (job.state, job.result) == ("failed", None)
+    assert job.error == "The dataset has 0 classes, a ranking needs 2. Choose another one."
+
+
+@pytest.mark.parametrize("do", ["crash", "no_json"])
+def test_a_mistake_in_the_program_is_one_sentence_and_its_traceback_is_in_the_log(consumer, start, ended, store, do):
+    job = ended(start(do))
+    assert job.state == "failed"
+    assert job.error == f"Something unexpected went wrong; the log of job {job.id} has the details."
+    log = store.read_log(job.id)
+    assert "Traceback (most recent call last)" in log
+    assert {"crash": "ZeroDivisionError: an inner detail", "no_json": "TypeError"}[do] in log
+
+
+@pytest.mark.parametrize(
+    ("do", "reason"),
+    [
+        ("out_of_memory", "The job ran out of memory. Try fewer samples"),
+        ("end", "The job's process ended (exit status 3) without a result."),
+        ("segfault", "The job's process was ended by signal 11 (SIGSEGV)."),
+    ],
+    ids=["out of memory", "exit", "segfault"],
+)
+def test_a_process_that_ends_badly_leaves_a_readable_reason(consumer, start, ended, do, reason):
+    job = ended(start(do))
+    assert job.state == "failed"
+    assert job.error.startswith(reason)
+
+
+def test_a_crash_in_native_code_leaves_a_trace_in_the_log(consumer, start, ended, store):
+    assert "Segmentation fault" in store.read_log(ended(start("segfault")).id)
+
+
+def test_a_killed_child_fails_its_job_and_the_next_job_runs(consumer, start, ended, reporting, store):
+    job, following = start("wait"), start("count")
+    os.kill(reporting(job).pid, signal.SIGKILL)
+    job = ended(job)
+    assert job.state == "failed"
+    assert job.error.startswith("The job's process was killed (signal 9, SIGKILL); most often the machine ran out of")
+    assert job.error in store.read_log(job.id)
+    assert "Try fewer samples" in job.error
+    assert ended(following).state == "succeeded"
+
+
+def test_a_queued_job_is_cancelled_at_once_and_never_runs(consumer, start, ended, reporting, settings):
+    running, waiting = start("wait"), start("record", name="never")
+    reporting(running)
+    assert cancel(waiting.id, settings).state == "cancelled"
+    cancel(running.id, settings)
+    ended(running)
+    assert ended(start("count")).state == "succeeded"
+    assert not (settings.workspace / "record.txt").exists()
+
+
+def test_a_running_job_stops_when_it_is_cancelled(consumer, start, ended, reporting, settings):
+    job = reporting(start("wait"))
+    assert cancel(job.id, settings).cancel_requested
+    pid, job = job.pid, ended(job)
+    assert (job.state, job.error, job.result) == ("cancelled", None, None)
+    wait_for(lambda: not runs(pid))
+
+
+def test_a_job_that_ignores_the_wish_is_killed_with_all_it_started(consumer, start, ended, reporting, settings):
+    job = reporting(start("stubborn"))
+    helper = job.progress.done
+    assert runs(job.pid)
+    assert runs(helper)
+    asked = time.monotonic()
+    cancel(job.id, settings)
+    assert ended(job).state == "cancelled"
+    assert time.monotonic() - asked > 0.5, "it had its time to stop by itself"
+    wait_for(lambda: not runs(job.pid) and not runs(helper))
+
+
+def test_a_process_that_hangs_on_its_way_out_does_not_hold_up_the_queue(consumer, start, ended):
+    first, second = start("linger"), start("count")
+    assert ended(first).result == {"done": True}
+    assert ended(second).state == "succeeded"
+
+
+def test_a_job_deleted_while_its_process_ends_does_not_hold_up_the_queue(consumer, start, ended, store):
+    first, second = start("linger"), start("count")
+    ended(first)
+    store.delete(first.id)
+    assert ended(second).state == "succeeded"
+
+
+def test_a_failed_job_is_resumed_under_its_id_and_its_log_goes_on(consumer, start, ended, store, settings):
+    job = ended(start("refuse_once"))
+    assert job.error == "Not yet."
+    assert resume(job.id, settings).state == "queued"
+    again = ended(job)
+    assert (again.id, again.state, again.attempt, again.result) == (job.id, "succeeded", 2, {"attempt": 2})
+    log = store.read_log(job.id)
+    assert "DatasetError: Not yet." in log
+    assert log.index("--- run 1, ") < log.index("--- run 2, ")
+
+
+def test_a_succeeded_job_cannot_be_resumed(consumer, start, ended, settings):
+    job = ended(start("count"))
+    with pytest.raises(JobError, match=r"is succeeded; only a .* can be resumed. Start a new job instead"):
+        resume(job.id, settings)
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones(settings, store):
+    with pytest.raises(JobError, match=r"no kind of job 'exract'. Choose one of .*extract"):
+        submit("exract", {}, owner="me", subject="", settings=settings)
+    assert store.list() == ()
+
+
+def test_a_message_that_comes_twice_runs_the_job_once(start, ended, settings, rows):
+    job = start("record", name="once")
+    with contextlib.closing(sqlite3.connect(settings.workspace / "queue.sqlite")) as db:
+        db.execute("INSERT INTO task (queue, data, priority) SELECT queue, data, priority FROM task")
+        db.commit()
+    assert len(rows("task")) == 2
+    ensure_consumer(settings, command=child_command)
+    try:
+        ended(job)
+        assert ended(start("count")).state == "succeeded"
+    finally:
+        stop_consumer(settings)
+    assert (settings.workspace / "record.txt").read_text() == "once starts\nonce ends\n"
+
+
+def test_a_job_whose_message_was_lost_runs_after_a_restart(store, settings, ended):
+    job = store.create("extract", {"do": "count"}, "me", "digits")
+    assert ensure_consumer(settings, command=child_command)
+    try:
+        assert ended(job).state == "succeeded"
+    finally:
+        stop_consumer(settings)
+
+
+def test_the_queue_holds_json_and_does_not_grow(start, ended, settings, rows):
+    job = start("count")
+    [(_, _, data, _)] = rows("task")
+    message = json.loads(bytes(data))
+    assert message["args"] == [job.id]
+    assert not message["kwargs"]
+    with pytest.raises(pickle.UnpicklingError):
+        pickle.loads(bytes(data))
+    ensure_consumer(settings, command=child_command)
+    try:
+        ended(job)
+        ended(start("refuse"))
+        wait_for(lambda: not rows("task"))
+    finally:
+        stop_consumer(settings)
+    assert [rows(table) for table in ("task", "kv", "schedule", "counter")] == [[], [], [], []]
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_put_into_the_queue_is_not_loaded(consumer, start, ended, settings, tmp_path):
+    mark = tmp_path / "exploded"
+    pickle.loads(pickle.dumps(Bomb(mark)))
+    assert mark.exists(), "the bomb works"
+    mark.unlink()
+    with contextlib.closing(sqlite3.connect(settings.workspace / "queue.sqlite", timeout=10)) as db:
+        db.execute("INSERT INTO task (queue, data) VALUES ('labelrank', ?)", (pickle.dumps(Bomb(mark)),))
+        db.commit()
+    assert ended(start("count")).state == "succeeded"
+    assert not mark.exists()
+
+
+def test_a_supervisor_that_breaks_fails_its_job_and_goes_on(start, ended, store, settings):
+    commands = iter([RuntimeError("no command"), ["/nowhere/python"], None])
+
+    def command(job_id):
+        planned = next(commands)
+        if isinstance(planned, Exception):
+            raise planned
+        return child_command(job_id) if planned is None else [*planned, job_id]
+
+    ensure_consumer(settings, command=command)
+    try:
+        jobs = [ended(start("count")) for _ in range(3)]
+    finally:
+        stop_consumer(settings)
+    assert [job.state for job in jobs] == ["failed", "failed", "succeeded"]
+    assert jobs[0].error == f"Something unexpected went wrong; the log of job {jobs[0].id} has the details."
+    assert "RuntimeError: no command" in store.read_log(jobs[0].id)
+    assert "/nowhere/python" in store.read_log(jobs[1].id)
+
+
+def test_a_database_that_refuses_for_a_while_loses_no_job(start, ended, settings, monkeypatch):
+    real, refused = JobStore.claim, []
+
+    def claim(self, job_id):
+        if not refused:
+            refused.append(job_id)
+            raise JobError("database is locked")
+        return real(self, job_id)
+
+    monkeypatch.setattr(JobStore, "claim", claim)
+    job = start("count")
+    ensure_consumer(settings, command=child_command)
+    try:
+        assert ended(job).state == "succeeded"
+    finally:
+        stop_consumer(settings)
+    assert refused == [job.id]
+
+
+def test_the_real_command_needs_no_installation_and_names_the_kinds_it_knows(
+    settings, store, ended, monkeypatch, tmp_path
+):
+    def command_without_installed_packages(job_id):
+        python, *arguments = real_command(job_id)
+        return [python, "-S", *arguments]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    job = store.create("knit", {}, "me", "a sock")
+    ensure_consumer(settings, command=command_without_installed_packages)
+    try:
+        job = ended(job)
+    finally:
+        stop_consumer(settings)
+    assert job.error == f"No task is known for a job of kind 'knit'; expected one of {', '.join(sorted(TASKS))}."
+
+
+def test_many_threads_start_one_consumer(settings):
+    barrier, answers = threading.Barrier(8), []
+
+    def ensure():
+        barrier.wait()
+        answers.append(ensure_consumer(settings, command=child_command))
+
+    threads = [threading.Thread(target=ensure) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    try:
+        assert sorted(answers) == [False] * 7 + [True]
+        assert len(consumer_threads()) == 1
+        assert not ensure_consumer(settings, command=child_command)
+    finally:
+        stop_consumer(settings)
+    assert ensure_consumer(settings, command=child_command), "it can be started again"
+    stop_consumer(settings)
+
+
+def test_two_workspaces_have_their_own_consumers(settings, tmp_path):
+    other = type(settings)(workspace=tmp_path / "other")
+    try:
+        assert ensure_consumer(settings, command=child_command)
+        assert ensure_consumer(other, command=child_command)
+    finally:
+        stop_consumer(settings)
+        stop_consumer(other)
+
+
+def test_of_two_processes_one_runs_the_consumer_and_the_other_can_take_over(web, settings, start, ended):
+    processes = [web("app"), web("app")]
+    answers = [process.stdout.readline().strip() for process in processes]
+    assert sorted(answers) == ["False", "True"]
+    holder = processes[answers.index("True")]
+    assert not ensure_consumer(settings, command=child_command)
+    with pytest.raises(JobError, match=rf"run by another process already \(process {holder.pid}\)"):
+        run_consumer(settings, command=child_command)
+    assert ended(start("count")).state == "succeeded"
+    holder.kill()
+    holder.wait()
+    assert ensure_consumer(settings, command=child_command)
+    try:
+        assert ended(start("count")).state == "succeeded"
+    finally:
+        stop_consumer(settings)
+
+
+def test_a_restarted_app_interrupts_the_running_job_and_runs_the_waiting_ones(web, settings, start, ended, reporting):
+    app = web("app")
+    assert app.stdout.readline() == "True\n"
+    job, waiting = start("wait_once"), [start("record", name=name) for name in "ab"]
+    pid = reporting(job).pid
+    app.kill()
+    app.wait()
+    assert ensure_consumer(settings, command=child_command)
+    try:
+        job = ended(job)
+        assert (job.state, job.error, job.pid) == ("interrupted", INTERRUPTED, None)
+        assert not runs(pid)
+        assert [ended(job).state for job in waiting] == ["succeeded"] * 2
+        record = (settings.workspace / "record.txt").read_text().split()
+        assert record == ["a", "starts", "a", "ends", "b", "starts", "b", "ends"]
+        resume(job.id, settings)
+        assert ended(job).result == {"resumed": True}
+    finally:
+        stop_consumer(settings)
+
+
+def test_an_orphan_that_hangs_is_killed_by_the_next_consumer(web, settings, start, ended, reporting):
+    app = web("app", "--alone")
+    job = reporting(start("stubborn"))
+    app.kill()
+    app.wait()
+    assert runs(job.pid), "it does not notice"
+    assert ensure_consumer(settings, command=child_command)
+    try:
+        assert not runs(job.pid)
+        wait_for(lambda: not runs(job.progress.done))
+        assert ended(job).state == "interrupted"
+    finally:
+        stop_consumer(settings)
+
+
+def test_an_orphan_ends_itself_with_all_it_started(web, start, reporting, store):
+    app = web("app")
+    job = reporting(start("stubborn"))
+    app.kill()
+    app.wait()
+    wait_for(lambda: not runs(job.pid) and not runs(job.progress.done))
+    assert "The process that started this job is gone" in store.read_log(job.id)
+
+
+def test_a_process_that_took_over_the_number_of_a_dead_job_is_left_alone(store, settings, ended):
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    try:
+        job = store.claim(store.create("extract", {}, "me", "digits").id)
+        store.set_pid(job.id, job.attempt, stranger.pid)
+        assert ensure_consumer(settings, command=child_command)
+        stop_consumer(settings)
+        assert store.get(job.id).state == "interrupted"
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_job_that_was_to_be_cancelled_when_the_app_died_is_cancelled(store, settings):
+    job = store.claim(store.create("extract", {}, "me", "digits").id)
+    store.request_cancel(job.id)
+    assert ensure_consumer(settings, command=child_command)
+    stop_consumer(settings)
+    assert store.get(job.id).state == "cancelled"
+
+
+def test_stopping_the_consumer_interrupts_its_job_and_keeps_the_waiting_ones(settings, start, reporting, store):
+    ensure_consumer(settings, command=child_command)
+    job, waiting = start("wait"), start("count")
+    pid = reporting(job).pid
+    stop_consumer(settings)
+    assert not runs(pid)
+    job = store.get(job.id)
+    assert (job.state, job.error) == ("interrupted", INTERRUPTED)
+    assert store.get(waiting.id).state == "queued"
+
+
+def test_an_app_that_ends_leaves_no_process_behind(web, start, reporting, store):
+    app = web("app")
+    job = reporting(start("wait"))
+    app.stdin.close()
+    assert app.wait(timeout=10) == 0
+    assert not runs(job.pid)
+    assert store.get(job.id).state == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_worker_command_stops_in_good_order(web, start, ended, reporting, store, number):
+    worker = web("worker")
+    assert ended(start("count")).state == "succeeded"
+    job = reporting(start("wait"))
+    worker.send_signal(number)
+    assert worker.wait(timeout=10) == 0
+    assert worker.stdout.read() == "stopped\n"
+    assert not runs(job.pid)
+    assert store.get(job.id).state == "interrupted"
+
+
+def test_a_damaged_queue_is_reported_and_loses_no_job(settings, start, ended):
+    job = start("count")
+    path = settings.workspace / "queue.sqlite"
+    for extra in settings.workspace.glob("queue.sqlite-*"):
+        extra.unlink()
+    path.write_bytes(b"This is no database. " * 500)
+    with pytest.raises(JobError, match=r"The job queue cannot be used .* delete this file and start again"):
+        ensure_consumer(settings, command=child_command)
+    path.unlink()
+    assert ensure_consumer(settings, command=child_command), "the failed start left the place free"
+    try:
+        assert ended(job).state == "succeeded"
+    finally:
+        stop_consumer(settings)

@@ -1,0 +1,317 @@
+import sqlite3
+import threading
+
+import pytest
+
+from labelrank.errors import JobError
+from labelrank.jobs.store import RESUMABLE, STATES, JobStore, Progress
+
+FINISHED = ("succeeded", "failed", "cancelled", "interrupted")
+
+
+def new_job(store, **changes):
+    values = {"kind": "extract", "params": {"dataset": "digits"}, "owner": "me", "subject": "digits (train)"}
+    return store.create(**(values | changes))
+
+
+def running_job(store):
+    job = store.claim(new_job(store).id)
+    assert job is not None
+    return job
+
+
+FINISH = {
+    "succeeded": lambda store, job: store.succeed(job.id, job.attempt, {"rows": 3}),
+    "failed": lambda store, job: store.fail(job.id, job.attempt, "No."),
+    "cancelled": lambda store, job: store.cancel(job.id, job.attempt),
+    "interrupted": lambda store, job: store.interrupt(job.id, job.attempt, "The app stopped."),
+}
+
+
+def test_a_new_job_is_queued_and_holds_what_it_was_given(store):
+    params = {"dataset": "Ümläut <b>", "max_per_class": None, "seed": 0, "nested": [1, {"a": 0.5}]}
+    job = new_job(store, params=params)
+    assert (job.kind, job.owner, job.subject, job.params) == ("extract", "me", "digits (train)", params)
+    assert (job.state, job.attempt, job.active, job.resumable) == ("queued", 0, True, False)
+    assert (job.progress, job.error, job.result, job.pid, job.started_at, job.finished_at) == (None,) * 6
+    assert store.get(job.id) == job
+
+
+def test_ids_are_128_random_bits(store):
+    ids = {new_job(store).id for _ in range(20)}
+    assert len(ids) == 20
+    assert all(len(bytes.fromhex(job_id)) == 16 for job_id in ids)
+
+
+def test_another_store_on_the_same_file_finds_the_jobs(store):
+    job = running_job(store)
+    store.set_progress(job.id, job.attempt, Progress("encode", 3, 10, 2.0, 3.5))
+    again = JobStore(store.path).get(job.id)
+    assert again.progress == Progress("encode", 3, 10, 2.0, 3.5)
+    assert again.progress.fraction == 0.3
+    assert again.state == "running"
+
+
+@pytest.mark.parametrize(("done", "total", "fraction"), [(3, 0, None), (3, None, None), (11, 10, 1.0), (0, 4, 0.0)])
+def test_the_fraction_of_a_progress_is_within_0_and_1_or_unknown(done, total, fraction):
+    assert Progress("encode", done, total).fraction == fraction
+
+
+def test_times_come_from_the_clock(tmp_path):
+    now = iter([100.0, 200.0, 300.0])
+    store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: next(now))
+    job = running_job(store)
+    store.succeed(job.id, job.attempt, {})
+    job = store.get(job.id)
+    assert (job.created_at, job.started_at, job.finished_at) == (100.0, 200.0, 300.0)
+
+
+def test_jobs_are_listed_newest_first_for_one_owner_or_all(tmp_path):
+    now = iter([1.0, 3.0, 2.0, 3.0])
+    store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: next(now))
+    a, b, c, d = (new_job(store, owner=owner).id for owner in ("me", "you", "me", "me"))
+    assert [job.id for job in store.list()] == [d, b, c, a]
+    assert [job.id for job in store.list("me")] == [d, c, a]
+    assert [job.id for job in store.list("me", limit=1)] == [d]
+    assert store.list("nobody") == ()
+    assert [job.id for job in store.in_state("queued")] == [a, c, b, d]
+
+
+def test_a_job_is_claimed_once_however_many_try(store):
+    job = new_job(store)
+    barrier, claimed = threading.Barrier(8), []
+
+    def claim():
+        barrier.wait()
+        claimed.append(store.claim(job.id))
+
+    threads = [threading.Thread(target=claim) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == 8
+    winners = [job for job in claimed if job is not None]
+    assert [(job.state, job.attempt) for job in winners] == [("running", 1)]
+
+
+def test_a_new_database_is_made_once_however_many_try(tmp_path):
+    barrier, ids = threading.Barrier(8), []
+
+    def create():
+        barrier.wait()
+        ids.append(new_job(JobStore(tmp_path / "jobs.sqlite")).id)
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(job.id for job in JobStore(tmp_path / "jobs.sqlite").list()) == sorted(ids)
+    assert len(ids) == 8
+
+
+@pytest.mark.parametrize("state", FINISHED)
+def test_a_finished_job_never_changes_its_state(store, state):
+    job = running_job(store)
+    assert FINISH[state](store, job)
+    finished = store.get(job.id)
+    assert finished.state == state
+    assert (finished.result is not None, finished.error is not None) == (
+        state == "succeeded",
+        state in ("failed", "interrupted"),
+    )
+    for finish in FINISH.values():
+        assert not finish(store, job)
+    assert not store.set_progress(job.id, job.attempt, Progress("encode", 1, 2))
+    assert not store.set_pid(job.id, job.attempt, 1)
+    assert store.claim(job.id) is None
+    assert store.request_cancel(job.id) == finished
+    assert store.get(job.id) == finished
+
+
+def test_cancelling_a_queued_job_takes_effect_at_once(store):
+    job = store.request_cancel(new_job(store).id)
+    assert job.state == "cancelled"
+    assert job.finished_at is not None
+    assert store.claim(job.id) is None
+
+
+def test_cancelling_a_running_job_asks_it_to_stop(store):
+    job = store.request_cancel(running_job(store).id)
+    assert (job.state, job.cancel_requested) == ("running", True)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_only_a_job_that_ended_without_a_result_can_be_queued_again(store, state):
+    job = new_job(store)
+    if state != "queued":
+        job = store.claim(job.id)
+    if state in FINISH:
+        store.set_progress(job.id, job.attempt, Progress("encode", 1, 2))
+        store.request_cancel(job.id)
+        FINISH[state](store, job)
+    if state in RESUMABLE:
+        again = store.requeue(job.id)
+        assert again.id == job.id
+        assert again.params == job.params
+        assert again.created_at == job.created_at
+        assert (again.state, again.cancel_requested) == ("queued", False)
+        assert (again.progress, again.error, again.result, again.pid, again.started_at, again.finished_at) == (
+            None,
+        ) * 6
+    else:
+        with pytest.raises(JobError, match=f"is {state}; only a failed, cancelled or interrupted job can be resumed"):
+            store.requeue(job.id)
+
+
+def test_a_process_of_an_earlier_run_cannot_write_into_the_next(store):
+    first = running_job(store)
+    store.interrupt(first.id, first.attempt, "The app stopped.")
+    store.requeue(first.id)
+    second = store.claim(first.id)
+    assert second.attempt == 2
+    assert not store.set_progress(first.id, first.attempt, Progress("encode", 1, 2))
+    assert not store.succeed(first.id, first.attempt, {})
+    assert store.get(first.id) == second
+    assert store.succeed(second.id, second.attempt, {})
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "running"])
+def test_deleting_a_job_removes_its_row_and_folder(store, state):
+    job = new_job(store)
+    if state != "queued":
+        FINISH[state](store, store.claim(job.id))
+        store.append_log(job.id, "a line\n")
+        assert job.log_path.exists()
+    store.delete(job.id)
+    assert store.find(job.id) is None
+    assert not job.log_path.parent.exists()
+
+
+def test_a_running_job_cannot_be_deleted(store):
+    job = running_job(store)
+    store.append_log(job.id, "a line\n")
+    with pytest.raises(JobError, match=r"is running and cannot be deleted. Cancel it first"):
+        store.delete(job.id)
+    assert store.get(job.id) == job
+    assert job.log_path.exists()
+
+
+UNKNOWN = "../../etc"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [JobStore.get, JobStore.request_cancel, JobStore.requeue, JobStore.delete, JobStore.read_log],
+    ids=lambda call: call.__name__,
+)
+def test_an_unknown_id_is_named(store, call):
+    with pytest.raises(JobError, match=r"There is no job '../../etc'"):
+        call(store, UNKNOWN)
+
+
+def test_the_end_of_a_log_is_read_from_a_whole_line_on(store):
+    job = new_job(store)
+    assert store.read_log(job.id) == ""
+    store.append_log(job.id, "first line\nsecond é line\n")  # 11 and 15 bytes
+    assert store.read_log(job.id) == "first line\nsecond é line\n"
+    assert store.read_log(job.id, max_bytes=20) == "[11 bytes left out]\nsecond é line\n"
+    store.append_log(job.id, "12345")
+    assert store.read_log(job.id, max_bytes=3) == "[28 bytes left out]\n345"
+
+
+def test_a_long_log_is_read_within_its_bound(store):
+    job = new_job(store)
+    store.append_log(job.id, "".join(f"line {i}\n" for i in range(100_000)))
+    text = store.read_log(job.id, max_bytes=1_000)
+    first, rest = text.split("\n", 1)
+    assert first.endswith("bytes left out]")
+    assert len(rest) <= 1_000
+    assert rest.startswith("line ")
+    assert rest.endswith("line 99999\n")
+
+
+def test_a_log_that_is_no_text_can_be_read(store):
+    job = new_job(store)
+    job.log_path.parent.mkdir(parents=True)
+    job.log_path.write_bytes(b"\xff\xfe\x00 mess")
+    assert store.read_log(job.id).endswith(" mess")
+
+
+@pytest.mark.parametrize("damage", ["no database", "torn", "broken json"])
+def test_a_damaged_database_is_reported_and_kept(store, damage):
+    job = new_job(store)
+    if damage == "no database":
+        store.path.write_bytes(b"This is no database. " * 500)
+    elif damage == "torn":
+        page_size = 4096
+        content = store.path.read_bytes()
+        store.path.write_bytes(content[:page_size] + b"\xa5" * (len(content) - page_size))
+    else:
+        with sqlite3.connect(store.path) as db:
+            db.execute("UPDATE job SET params = '{'")
+        db.close()
+    before = store.path.read_bytes()
+    with pytest.raises(JobError, match=r"is damaged .*Move it away") as caught:
+        JobStore(store.path).get(job.id)
+    assert str(store.path) in str(caught.value)
+    assert store.path.read_bytes() == before
+
+
+def test_a_database_of_a_newer_version_is_refused_and_kept(store):
+    new_job(store)
+    with sqlite3.connect(store.path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 1\)"):
+        store.list()
+    with sqlite3.connect(store.path) as db:
+        assert db.execute("SELECT count(*) FROM job").fetchone() == (1,)
+    db.close()
+
+
+def test_a_database_that_another_program_holds_is_reported(store):
+    job = new_job(store)
+    holder = sqlite3.connect(store.path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    impatient = JobStore(store.path, timeout_s=0.05)
+    with pytest.raises(JobError, match=r"cannot be used \(database is locked\)"):
+        impatient.claim(job.id)
+    holder.close()
+    assert impatient.claim(job.id) is not None
+
+
+def test_a_workspace_that_cannot_be_made_is_reported(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(JobError, match="Set LABELRANK_HOME"):
+        JobStore(tmp_path / "file" / "jobs.sqlite").list()
+
+
+def test_params_that_are_no_json_are_refused_and_nothing_is_stored(store):
+    with pytest.raises(TypeError):
+        new_job(store, params={"value": object()})
+    assert store.list() == ()
+
+
+def test_a_result_that_is_no_json_leaves_the_job_running(store):
+    job = running_job(store)
+    with pytest.raises(TypeError):
+        store.succeed(job.id, job.attempt, {"value": object()})
+    assert store.get(job.id) == job
+
+
+def test_a_database_that_was_deleted_meanwhile_is_made_anew(store):
+    new_job(store)
+    for path in store.path.parent.glob("jobs.sqlite*"):
+        path.unlink()
+    assert store.list() == ()
+
+
+def test_calls_work_and_their_log_of_changes_stays_while_the_store_is_kept_open(store):
+    log_of_changes = store.path.with_name("jobs.sqlite-wal")
+    with store.kept_open():
+        job = new_job(store)
+        assert log_of_changes.exists()
+    assert not log_of_changes.exists()
+    assert store.get(job.id) == job

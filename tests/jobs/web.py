@@ -1,0 +1,23 @@
+"""A process that has a consumer, like the app's: web.py app|worker [child options].
+
+It prints whether it started the consumer and then ends when its standard input is closed (app) or on a signal.
+"""
+
+import sys
+from pathlib import Path
+
+from labelrank.jobs.queue import ensure_consumer, run_consumer
+from labelrank.settings import Settings
+
+
+def command(job_id):
+    return [sys.executable, str(Path(__file__).with_name("child.py")), *sys.argv[2:], job_id]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "worker":
+        run_consumer(Settings.from_env(), command=command, grace_s=2.0)
+        print("stopped")
+    else:
+        print(ensure_consumer(Settings.from_env(), command=command, grace_s=2.0), flush=True)
+        sys.stdin.read()
