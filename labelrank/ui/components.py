@@ -1,0 +1,438 @@
+"""The parts that pages are made of: header, stepper, errors, job panel, downloads, sidebar foot."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import runpy
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import streamlit as st
+
+import labelrank
+from labelrank import charts
+from labelrank.errors import LabelRankError
+from labelrank.exports import SampleColumns
+from labelrank.jobs.queue import cancel, ensure_consumer, resume
+from labelrank.jobs.store import Job
+from labelrank.label_map import FORMATS, LabelMap, export
+from labelrank.models.runtime import resolve_precision
+from labelrank.settings import assets_dir
+from labelrank.ui import readers, state
+
+_framed = ContextVar("_framed", default=False)
+log = logging.getLogger(__name__)
+
+LOGO = str(assets_dir() / "logo.svg")
+PAGES = {
+    "Rank": [
+        ("pages/dataset.py", "Dataset", ":material/photo_library:"),
+        ("pages/features.py", "Features", ":material/scatter_plot:"),
+        ("pages/ranking.py", "Ranking", ":material/sort:"),
+    ],
+    "More": [
+        ("pages/jobs.py", "Jobs", ":material/work_history:"),
+        ("pages/about.py", "About", ":material/info:"),
+    ],
+}
+PREVIEW_CHARACTERS = 4_000
+STATE_WORDS = {
+    "queued": "waiting to start",
+    "running": "running",
+    "succeeded": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "interrupted": "interrupted",
+}
+STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
+# A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit.
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 3.5rem; }
+@media (min-width: 800px) { .stMainBlockContainer { padding-left: 3rem; padding-right: 3rem; } }
+[class*="st-key-chip_"] a, [class*="st-key-chip_"] a:visited {
+  color: inherit; margin: 0; padding: 0.1rem 0.7rem; border-radius: 1rem;
+  border: 1px solid color-mix(in srgb, currentColor 22%, transparent);
+  background: color-mix(in srgb, currentColor 6%, transparent); max-width: 100%; min-height: 0;
+}
+[class*="st-key-chip_missing"] a { border-style: dashed; background: none; opacity: 0.75; }
+[class*="st-key-chip_"] a p { font-size: 0.85rem; overflow-wrap: anywhere; white-space: normal; }
+[class*="st-key-chip_"] { max-width: 100%; }
+[class*="st-key-chip_"] [data-testid="stElementContainer"] { margin: 0; }
+</style>"""
+
+
+def escape(text: str) -> str:
+    """Return markdown that shows `text` as it is, whatever is in it."""
+    escaped = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+    # Shortcodes, addresses and arrows are replaced after markdown has been read, so a backslash does not stop them;
+    # a word joiner, which has no width, does.
+    escaped = re.sub(r"(\\[:@](?=\S)|(?i:www)(?=\\\.))", "\\1\u2060", escaped)
+    return re.sub(r"(\\[-<>~])(?=\\[-<>=])", "\\1\u2060", escaped)
+
+
+def name_text(name: str, length: int = 60) -> str:
+    """Return markdown that shows a name from the data on one line."""
+    return escape(charts.shorten(name, length))
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the largest units that tell it well."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 90:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def moment(timestamp: float | None) -> str:
+    """Return a time in the visitor's time zone."""
+    if timestamp is None:
+        return "not yet"
+    zone = ZoneInfo(st.context.timezone) if st.context.timezone else UTC
+    return f"{datetime.fromtimestamp(timestamp, zone):%d %b %Y, %H:%M}"
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size in bytes with a unit that fits."""
+    for unit in ("bytes", "kB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} GB"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+# Frame
+
+
+def navigation() -> st.Page:
+    """Declare the app's pages and return the one to run."""
+    return st.navigation(
+        {
+            section: [st.Page(path, title=title, icon=icon, default=title == "Dataset") for path, title, icon in pages]
+            for section, pages in PAGES.items()
+        }
+    )
+
+
+@contextlib.contextmanager
+def frame() -> Iterator[None]:
+    """Surround the run of a page: pages know that app.py runs them, and their errors are shown on the page."""
+    token = _framed.set(True)
+    try:
+        with guarded("page"):
+            yield
+    finally:
+        _framed.reset(token)
+
+
+def header(title: str, lead: str) -> None:
+    """Show the page's title, one sentence, the stepper, and what was wrong with the address."""
+    if not _framed.get():
+        # A server that is asked for /ranking before anything else runs pages/ranking.py by itself, because it finds a
+        # folder called pages (AppTest does so after every switch_page). app.py declares the pages, which ends that.
+        runpy.run_path(str(Path(__file__).parents[2] / "app.py"))
+        st.stop()
+    st.title(title, anchor=False)
+    stepper()
+    st.markdown(lead)
+    for notice in state.notices():
+        st.warning(escape(notice), icon=":material/link_off:")
+    state.dismiss_notices()
+
+
+def stepper() -> None:
+    """Show the current choices as chips that link to their pages; what is missing is an outline."""
+    chosen = state.choices()
+    steps = [
+        ("pages/dataset.py", _dataset_chip(chosen), "dataset"),
+        ("pages/features.py", escape(state.checkpoint_title(chosen.checkpoint)), "checkpoint"),
+        ("pages/features.py", _features_chip(), "features"),
+        ("pages/ranking.py", None, "order"),
+    ]
+    if steps[2][1] and "rows" in steps[2][1]:
+        steps[3] = ("pages/ranking.py", f"order: {chosen.method}", "order")
+    st.html(STYLE)
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center", key="stepper"):
+        for number, (page, text, name) in enumerate(steps):
+            with st.container(key=f"chip_{'chosen' if text else 'missing'}_{name}", width="content"):
+                st.page_link(page, label=text or name, icon=":material/chevron_right:" if number else None)
+
+
+def _dataset_chip(chosen: state.Choices) -> str | None:
+    if chosen.dataset is None:
+        return None
+    title = escape(state.dataset_title(chosen.dataset, chosen.split))
+    try:
+        data = readers.dataset(chosen.dataset, chosen.split)
+    except LabelRankError:
+        return title  # the Dataset page says what is wrong with it
+    return f"{title} / {plural(len(data.class_names), 'class', 'classes')} / {plural(len(data.samples), 'image')}"
+
+
+def _features_chip() -> str | None:
+    try:
+        found = readers.chosen_features()
+    except LabelRankError:
+        return None  # the Ranking page says what is wrong with them
+    if found:
+        return f"features: {found.rows:,} rows" + ("" if found.current else ", earlier choice")
+    chosen = state.choices()
+    job = state.active_job()
+    return "features: running" if job and job.id == chosen.job else None
+
+
+def sidebar_foot() -> None:
+    """Show the running job, the device with its precision, and the version."""
+    with st.sidebar:
+        if state.active_job():
+            _running_job()
+        here = readers.device()
+        precision = resolve_precision(state.choices().precision)
+        st.caption(f"{here.kind}, {plural(here.cores, 'core')} · {precision}  \nlabelrank {labelrank.__version__}")
+
+
+@st.fragment(run_every="2s")
+def _running_job() -> None:
+    with guarded("sidebar"):
+        job = state.active_job()
+        if job is None:
+            st.rerun()
+        st.caption(f"{job.kind}: {escape(job.subject)}")
+        _bar(job)
+
+
+# Errors and empty pages
+
+
+def error_box(error: LabelRankError) -> None:
+    """Show an error that the user can act on, word for word."""
+    st.error(escape(str(error)), icon=":material/error:")
+
+
+@contextlib.contextmanager
+def guarded(part: str) -> Iterator[None]:
+    """Show errors of the block on the page: ours word for word, any other as one sentence, its traceback in the log.
+
+    Args:
+        part: What is guarded; no two parts of a page have the same name.
+    """
+    try:
+        yield
+    except LabelRankError as error:
+        error_box(error)
+        if st.button("Try again", key=f"again_{part}"):
+            st.rerun()
+    except Exception:
+        job = st.session_state["choices"].job if "choices" in st.session_state else None
+        log.exception("The %s failed; job %s", part, job)
+        st.error(
+            "Something unexpected went wrong. Reload the page; if it happens again, the server's log has the details"
+            + (f" (job {job})." if job else "."),
+            icon=":material/error:",
+        )
+
+
+def empty_state(sentence: str, button: str, page: str) -> None:
+    """Show what a page needs and a button to the page that provides it."""
+    st.info(sentence, icon=":material/info:")
+    if st.button(button, type="primary"):
+        st.switch_page(page)
+
+
+def problems_table(rows: list[tuple[str, str]], subject: str) -> None:
+    """Show what is wrong with samples or classes: its subject, and the reason with the way out."""
+    frame = pd.DataFrame([(charts.visible(name), reason) for name, reason in rows], columns=[subject, "What is wrong"])
+    st.dataframe(
+        frame,
+        hide_index=True,
+        column_config={subject: st.column_config.TextColumn(width="medium")},
+        alt=f"{len(rows)} problems, each with its {subject.lower()} and reason.",
+    )
+
+
+# Jobs
+
+
+def _bar(job: Job) -> None:
+    progress = job.progress
+    if job.state == "queued" or progress is None:
+        st.progress(0.0, text="Waiting to start" if job.state == "queued" else "Starting")
+        return
+    parts = [escape(progress.stage.capitalize())]
+    if progress.total != 1:
+        parts.append(f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}")
+    if progress.rate is not None:
+        parts.append(f"{progress.rate:,.3g} images/s" if progress.rate < 100 else f"{progress.rate:,.0f} images/s")
+    if progress.eta_s is not None and progress.done < (progress.total or 0):
+        parts.append(f"about {duration(progress.eta_s)} left")
+    st.progress(progress.fraction or 0.0, text=" · ".join(parts))
+
+
+def job_panel(job: Job) -> None:
+    """Show a job: live while it is active, else how it ended."""
+    if job.active:
+        _watch(job.id)
+    elif job.state == "succeeded":
+        succeeded_panel(job)
+    else:
+        stopped_panel(job)
+
+
+@st.fragment(run_every="1s")
+def _watch(job_id: str) -> None:
+    with guarded("job"):
+        # Takes over when the process that held the queue has died since this page was opened.
+        ensure_consumer(state.settings())
+        job = state.store().get(job_id)
+        if not job.active:
+            # The whole page follows: the panel of a finished job does not tick.
+            st.rerun()
+        with st.container(border=True):
+            st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+            _bar(job)
+            with st.container(horizontal=True, vertical_alignment="center"):
+                if st.button("Cancel", key=f"cancel_{job.id}", disabled=job.cancel_requested):
+                    cancel(job.id, state.settings())
+                    st.rerun(scope="fragment")
+                if job.cancel_requested:
+                    st.caption("Stopping")
+                st.caption(f"Job {job.id}. You may leave this page: it goes on, and Jobs brings you back.")
+
+
+@st.fragment(run_every="2s")
+def ticking(show: Callable[[], None]) -> None:
+    """Show something again every two seconds for as long as a job of this session is active."""
+    with guarded("list"):
+        show()
+        if not state.active_job():
+            st.rerun()
+
+
+def stopped_panel(job: Job) -> None:
+    """Show a job that failed, was cancelled or was interrupted, with a way to go on."""
+    with st.container(border=True):
+        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+        if job.error:
+            st.error(escape(job.error), icon=":material/error:")
+        st.caption(f"Job {job.id}. Resume starts it again with the same choices.")
+        if st.button("Resume", key=f"resume_{job.id}"):
+            state.choose(job=resume(job.id, state.settings()).id)
+            st.rerun()
+        log_expander(job)
+
+
+def succeeded_panel(job: Job) -> None:
+    """Show what a job has made: rows, dimension, time, device, where it is, what failed."""
+    result: dict[str, Any] = job.result or {}
+    path = Path(result["features"])
+    with st.container(border=True):
+        st.markdown(f"**Done**: {escape(job.subject)}" + (" (from the cache)" if result["reused"] else ""))
+        with st.container(horizontal=True):
+            st.metric("Rows", f"{result['rows']:,}", width="content", help="Samples with features.")
+            st.metric("Dimension", f"{result['dim']:,}", width="content", help="Numbers per sample.")
+            st.metric("Time", duration(result["seconds"]), width="content", help="Of the extraction itself.")
+            st.metric(
+                "Precision", result["precision"], width="content", help="Number format of the encoder's arithmetic."
+            )
+            st.metric("Device", result["device"], width="content", help=f"Runtime: {result['runtime']}.")
+        if not path.exists():
+            st.warning(escape(f"The features are no longer at {path}. Extract them again."), icon=":material/warning:")
+            return
+        features_footer(path)
+        log_expander(job)
+
+
+def features_footer(path: Path) -> None:
+    """Show where a features file is, a download, and the samples that have no features."""
+    found = readers.features(path)
+    if found.failures:
+        st.warning(
+            f"{plural(len(found.failures), 'file or class', 'files or classes')} left out, each with its reason."
+        )
+        problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            "Download Parquet",
+            data=path.read_bytes,
+            file_name="features.parquet",
+            mime="application/vnd.apache.parquet",
+            on_click="ignore",
+            help="One row per sample: key, label, features; where they come from is in the file's metadata.",
+        )
+        if not state.settings().shared:
+            st.caption(f"In {escape(str(path))}")
+
+
+def log_expander(job: Job) -> None:
+    """Show the end of a job's log, folded."""
+    with st.expander("Log"):
+        text = state.store().read_log(job.id)
+        st.code(
+            text or "The log is empty.",
+            language=None,
+            wrap_lines=True,
+            height=320 if text.count("\n") > 12 else "content",
+        )
+
+
+# Label maps
+
+
+def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
+    """Show a download button with a menu of formats and a preview of the file."""
+    titles = {"json": "Label map (JSON)", **{name: form.title for name, form in FORMATS.items()}}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox(
+            "Format",
+            list(titles),
+            format_func=titles.__getitem__,
+            key="format",
+            width=280,
+            help="The label map itself, or the same order as another tool reads it.",
+        )
+        place = st.container(width="content")
+    if chosen == "json":
+        file_name, mime, text = "label_map.json", "application/json", "Everything: order, centroids, provenance, hash."
+    else:
+        form = FORMATS[chosen]
+        file_name, mime, text = form.filename, form.mime, form.describe
+    try:
+        data = label_map.to_bytes() if chosen == "json" else export(label_map, chosen, samples=samples)
+    except LabelRankError as error:
+        place.button("Download", disabled=True)
+        error_box(error)
+        return
+    place.download_button(
+        "Download",
+        data=data,
+        file_name=file_name,
+        mime=mime,
+        type="primary",
+        on_click="ignore",
+        key=f"download_{chosen}",
+    )
+    st.caption(escape(text))
+    with st.expander(f"Preview of {file_name}"):
+        if file_name.endswith(".parquet"):
+            st.dataframe(pd.read_parquet(io.BytesIO(data)).head(20), hide_index=True)
+        else:
+            preview = data.decode("utf-8")
+            st.code(preview[:PREVIEW_CHARACTERS], language=None, height=320)
+            if len(preview) > PREVIEW_CHARACTERS:
+                st.caption(f"The first {PREVIEW_CHARACTERS:,} of {len(preview):,} characters.")

@@ -1,0 +1,32 @@
+"""Versions, device, licences, citation, limits."""
+
+import streamlit as st
+
+from labelrank.ui import components, readers
+
+CITATION = """\
+Xiang, Wu, Bai: Label Ranker. ICMR 2025, doi:10.1145/3731715.3733369
+He, Chen, Xie, Li, Dollar, Girshick: Masked Autoencoders Are Scalable Vision Learners.
+  CVPR 2022, arXiv:2111.06377"""
+
+components.header(
+    "About", "labelrank puts the classes of a dataset in the order in which a masked autoencoder sees them."
+)
+here = readers.device()
+st.subheader("This server", anchor=False)
+st.markdown(
+    f"{here.kind}: {components.escape(here.model)}, {components.plural(here.cores, 'core')}. "
+    + ("It computes bfloat16." if here.bfloat16 else "It has no bfloat16 instructions; bfloat16 gains nothing here.")
+)
+st.subheader("Limits", anchor=False)
+st.dataframe(readers.limits_table(), hide_index=True, alt="Limits of this server with their values and variables.")
+st.subheader("Versions", anchor=False)
+st.dataframe(readers.versions_table(), hide_index=True, alt="Versions of labelrank and the libraries it runs on.")
+st.subheader("Licences", anchor=False)
+st.markdown(
+    "labelrank: Apache-2.0. mae-tiny-digits: Apache-2.0. "
+    "digits: E. Alpaydin, C. Kaynak, UCI Machine Learning Repository, CC BY 4.0. "
+    "A checkpoint or dataset that you bring keeps its own licence."
+)
+st.subheader("Citation", anchor=False)
+st.code(CITATION, language=None, wrap_lines=True)

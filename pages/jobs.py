@@ -1,0 +1,73 @@
+"""The session's jobs, newest first."""
+
+import streamlit as st
+
+from labelrank.jobs.queue import cancel, resume
+from labelrank.jobs.store import Job
+from labelrank.ui import components, state
+
+PER_PAGE = 15
+
+
+def result_text(job: Job) -> str:
+    if job.state == "succeeded" and job.result:
+        return f"{job.result['rows']:,} rows, {job.result['dim']:,} numbers each"
+    return components.escape(job.error or "")
+
+
+def times(job: Job) -> str:
+    started = (
+        f"started {components.moment(job.started_at)}"
+        if job.started_at
+        else f"queued {components.moment(job.created_at)}"
+    )
+    seconds = state.job_seconds(job)
+    return f"{started} · {components.duration(seconds)}" if seconds is not None else started
+
+
+def act(job: Job) -> None:
+    with st.container(horizontal=True, gap="xsmall"):
+        if st.button("Open", key=f"open_{job.id}"):
+            st.switch_page(state.open_job(job))
+        if job.active and st.button("Cancel", key=f"stop_{job.id}", disabled=job.cancel_requested):
+            cancel(job.id, state.settings())
+            st.rerun()
+        if job.resumable and st.button("Resume", key=f"resume_{job.id}"):
+            st.switch_page(state.open_job(resume(job.id, state.settings())))
+        with st.popover("Log"):
+            st.code(state.store().read_log(job.id) or "The log is empty.", language=None, wrap_lines=True)
+        with st.popover("Link"):
+            shared = "Whoever has this link can see, stop and delete the job."
+            st.markdown(shared if state.settings().shared else "Opens this job on this server.")
+            st.code(state.share_link(job.id), language=None, wrap_lines=True)
+        if not job.active:
+            with st.popover("Delete"):
+                st.markdown("Removes the job and its log. Its features stay in the cache.")
+                if st.button("Delete this job", key=f"delete_{job.id}"):
+                    state.delete_job(job)
+                    st.rerun()
+
+
+def row(job: Job) -> None:
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
+            st.badge(components.STATE_WORDS[job.state], color=components.STATE_COLOURS.get(job.state, "gray"))
+            st.markdown(f"**{components.escape(job.kind)}**: {components.escape(job.subject)}", width="content")
+        st.caption(" · ".join(part for part in (times(job), result_text(job)) if part))
+        act(job)
+
+
+def listing() -> None:
+    jobs = state.my_jobs()
+    page = st.pagination(-(-len(jobs) // PER_PAGE), key="jobs_page") if len(jobs) > PER_PAGE else 1
+    for job in jobs[(page - 1) * PER_PAGE : page * PER_PAGE]:
+        row(job)
+
+
+components.header("Jobs", "What was started here, newest first. Jobs go on when you close the page.")
+if not state.my_jobs():
+    components.empty_state("No job has been started yet.", "Choose a dataset", "pages/dataset.py")
+elif state.active_job():
+    components.ticking(listing)
+else:
+    listing()

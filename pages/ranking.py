@@ -1,0 +1,139 @@
+"""Rank the labels of the chosen features, look at the order, take the label map home."""
+
+import streamlit as st
+
+from labelrank import charts
+from labelrank.errors import LabelRankError
+from labelrank.ranking import METHODS, SOLVERS
+from labelrank.ui import components, readers, state
+
+METHOD_TEXT = {
+    "centroid": "Sorts the classes by the mean of their samples on the axis. Works for any class sizes.",
+    "reference": "The published procedure: starts at the lowest class and sorts by the distance of paired rows. "
+    "Needs the same number of samples in every class.",
+}
+
+
+def choose_method() -> None:
+    chosen = state.choices()
+    method = st.segmented_control(
+        "Method", METHODS, default=chosen.method, required=True, key="method", help="How the classes are put in order."
+    )
+    st.caption(METHOD_TEXT.get(method, ""))
+    shrinkage = "no shrinkage" if chosen.shrinkage == "none" else f"{chosen.shrinkage} shrinkage"
+    with st.expander(f"Solver {chosen.solver}, {shrinkage}", icon=":material/tune:", key="ranking_settings"):
+        solver = st.selectbox(
+            "Solver",
+            SOLVERS,
+            index=SOLVERS.index(chosen.solver),
+            key="solver",
+            help="How the axis is computed. Both give the same one: svd decomposes the rows, eigen works from class "
+            "moments and allows shrinkage. auto takes the faster one that can do what is asked.",
+        )
+        kinds = [*state.SHRINKAGES, "number"]
+        kind = st.selectbox(
+            "Shrinkage (none, auto, or a fraction)",
+            kinds,
+            index=kinds.index(chosen.shrinkage) if chosen.shrinkage in kinds else 2,
+            key="shrinkage",
+            help="Pulls the within-class covariance towards its diagonal. Helps when there are few samples per "
+            "dimension; auto estimates how much. Needs the eigen solver.",
+        )
+        if kind == "number":
+            kind = str(
+                st.number_input(
+                    "Shrinkage (fraction from 0 to 1)",
+                    min_value=0.0,
+                    max_value=1.0,
+                    step=0.05,
+                    value=chosen.shrinkage_value if isinstance(chosen.shrinkage_value, float) else 0.1,
+                    key="shrinkage_number",
+                    help="0 leaves the covariance as it is, 1 replaces it.",
+                )
+            )
+    if state.choose(method=method, solver=solver, shrinkage=kind) != chosen:
+        st.rerun()
+
+
+def of_earlier_choice(found: readers.ChosenFeatures) -> None:
+    st.warning(
+        f"This order is of earlier choices ({components.escape(found.job.subject if found.job else '')}).",
+        icon=":material/history:",
+    )
+    if readers.cached_features(state.choices()):
+        if st.button("Use the features of the current choices"):
+            state.choose(features=None)
+            st.rerun()
+    elif st.button("Extract features for the current choices"):
+        st.switch_page("pages/features.py")
+
+
+def show(found: readers.ChosenFeatures) -> None:
+    ranked = readers.ranking(found.path, state.choices())
+    source = readers.features(found.path)
+    label_map = ranked.label_map
+    if ranked.artefact:
+        st.warning(
+            f"{found.rows:,} rows are too few for {source.X.shape[1]:,} dimensions: how far the classes lie apart here "
+            "is an artefact, and their order may be chance. Take more samples, or "
+            "choose automatic shrinkage above.",
+            icon=":material/warning:",
+        )
+    with st.container(horizontal=True):
+        st.metric(
+            "Share of between-class variance",
+            f"{ranked.share:.1%}",
+            width="content",
+            help="How much of the variance between class means lies on this one axis; the rest is not in the order.",
+        )
+        st.metric("Classes", f"{len(label_map.classes):,}", width="content")
+        st.metric("Rows", f"{found.rows:,}", width="content", help="Samples that were ranked.")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        finding = charts.projection_finding(label_map.names, ranked.share)
+        st.subheader(components.escape(finding), anchor=False)
+        drawn = readers.projection_data(found.path, ranked)
+        st.altair_chart(
+            charts.projection_chart(drawn.samples, drawn.classes), alt=f"Projection of the samples. {finding}."
+        )
+        st.caption(readers.projection_caption(drawn))
+    with right:
+        st.subheader("Take the label map home", anchor=False)
+        components.downloads(label_map, readers.export_samples(found.path, ranked))
+        st.subheader("Positions", anchor=False)
+        query = (
+            st.text_input("Find a class", key="find_class", help="Part of its name.")
+            if len(label_map.classes) > 20
+            else ""
+        )
+        st.dataframe(
+            readers.positions_table(ranked, source.class_names, query),
+            hide_index=True,
+            height="auto",
+            column_config={
+                "Position": st.column_config.NumberColumn(width=70, help="The place that the class gets."),
+                "Centroid": st.column_config.NumberColumn(
+                    width=70, format="%.2f", help="Mean projection of the class."
+                ),
+                "Samples": st.column_config.NumberColumn(width=70, format="localized"),
+                "Label": st.column_config.NumberColumn(width=55, help="The number that the class has in the source."),
+                "Original order": st.column_config.TextColumn(help="The class that has this place in the source."),
+            },
+            alt=f"Classes by position. {finding}.",
+        )
+
+
+components.header("Ranking", "Every class gets a position along the axis that separates the classes best.")
+try:
+    features = readers.chosen_features()
+except LabelRankError as problem:
+    components.error_box(problem)
+    state.choose(features=None)
+    features = None
+if features is None:
+    components.empty_state("A ranking needs features first.", "Go to Features", "pages/features.py")
+else:
+    if not features.current:
+        of_earlier_choice(features)
+    choose_method()
+    show(features)

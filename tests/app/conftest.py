@@ -1,0 +1,94 @@
+"""One app per test, in a workspace of its own, whose jobs are written by the test instead of run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from labelrank.data.digits import digits
+from labelrank.features.store import FeatureSet, write_features
+from labelrank.jobs.store import Job, JobStore
+from labelrank.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+PARAMS = {
+    "dataset": "digits",
+    "split": "train",
+    "checkpoint": "mae-tiny-digits",
+    "max_per_class": 64,
+    "seed": 0,
+    "pooling": "mean",
+    "precision": "auto",
+    "recompute": False,
+}
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path))
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    # A queue that nobody works off: what a page shows of a job is then what the test wrote.
+    monkeypatch.setattr("labelrank.jobs.queue.ensure_consumer", lambda settings: False)
+    monkeypatch.setattr("labelrank.ui.components.ensure_consumer", lambda settings: False)
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    return tmp_path
+
+
+@pytest.fixture
+def store(workspace) -> JobStore:
+    return JobStore.for_settings(Settings(workspace=workspace))
+
+
+@pytest.fixture
+def app(workspace) -> AppTest:
+    return AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+
+
+@pytest.fixture
+def pixel_features(workspace) -> Callable[..., Path]:
+    """Return a function that writes a features file of the digits' pixels, with the class names given."""
+
+    def write(class_names: tuple[str, ...] | None = None, drop: int = 0) -> Path:
+        data = digits("train").select(20)
+        X = np.stack([data.load(sample)[::4, ::4, 0].ravel() for sample in data.samples]).astype(np.float32)
+        path = workspace / "features.parquet"
+        keep = slice(drop, None)
+        provenance = {
+            "dataset": {"id": "digits", "split": "train"},
+            "checkpoint": {"id": "mae-tiny-digits"},
+            "created_at": "2026-11-20T19:00:00+00:00",
+        }
+        keys = tuple(sample.key for sample in data.samples)[keep]
+        write_features(FeatureSet(X[keep], data.labels[keep], keys, class_names or data.class_names, provenance), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def finished_job(store) -> Callable[..., Job]:
+    """Return a function that stores a succeeded job with the features of a file."""
+
+    def finish(path: Path, **params) -> Job:
+        job = store.create("extract", {**PARAMS, **params}, "local", "digits / train · mae-tiny-digits")
+        claimed = store.claim(job.id)
+        result = {
+            "features": str(path),
+            "rows": 200,
+            "dim": 64,
+            "failures": 0,
+            "seconds": 1.5,
+            "reused": False,
+            "digest": "0" * 64,
+            "device": "CPU",
+            "precision": "float32",
+            "runtime": "openvino",
+        }
+        store.succeed(job.id, claimed.attempt, result)
+        return store.get(job.id)
+
+    return finish

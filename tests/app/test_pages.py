@@ -1,0 +1,475 @@
+"""Every page empty, ready and failing, without a browser."""
+
+import ast
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from labelrank.data import save_upload
+from labelrank.errors import JobError, RankingError
+from labelrank.features.store import FeatureSet, write_features
+from labelrank.jobs.store import Progress
+from labelrank.label_map import FORMATS
+from labelrank.settings import Settings
+from labelrank.ui import state
+from labelrank.ui.components import escape
+from tests.app.conftest import PARAMS, ROOT
+
+HOSTILE = ("<script>alert(1)</script>", "*bold*", "$x$", ":red[x]")
+
+
+def run(app: AppTest, page: str | None = None, **query: str) -> AppTest:
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    if page:
+        app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def title(app: AppTest) -> str:
+    return app.title[0].value
+
+
+def button(app: AppTest, label: str):
+    return next(b for b in app.button if b.label == label)
+
+
+def labels(app: AppTest) -> list[str]:
+    return [b.label for b in app.button]
+
+
+def texts(app: AppTest) -> str:
+    elements = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success]
+    return "\n".join(element.value for element in elements)
+
+
+def chips(app: AppTest) -> list[str]:
+    return [link.label for link in app.main.get("page_link")]
+
+
+def address(app: AppTest) -> dict[str, str]:
+    return {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}
+
+
+def hostile_zip(names=HOSTILE) -> io.BytesIO:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for label, name in enumerate(names):
+            for i in range(3):
+                picture = io.BytesIO()
+                Image.fromarray(np.full((12, 12, 3), 20 + 60 * label + i, np.uint8)).save(picture, format="PNG")
+                archive.writestr(f"{name.replace('/', '∕')}/{i}.png", picture.getvalue())
+    stream.seek(0)
+    return stream
+
+
+# Dataset
+
+
+def test_the_app_opens_on_the_default_dataset_ready_to_run(app):
+    run(app)
+    assert title(app) == "Dataset"
+    assert "1,297 images in 10 classes" in texts(app).replace("\\", "")
+    assert [b.label for b in app.button] == ["Use digits"]
+
+
+def test_use_digits_leads_to_features_and_into_the_address(app):
+    button(run(app), "Use digits").click().run()
+    assert title(app) == "Features"
+    assert address(app) == {"dataset": "digits", "split": "train", "checkpoint": "mae-tiny-digits"}
+
+
+def test_the_test_split_is_warned_about(app):
+    run(app, dataset="digits", split="test")
+    assert "test split is chosen" in app.warning[0].value
+
+
+def test_an_unknown_dataset_says_so_and_offers_the_default(app):
+    run(app, dataset="upload:" + "0" * 64)
+    assert "is not in this workspace any more" in app.error[0].value
+    button(app, "Back to digits").click().run()
+    assert not app.error
+
+
+def test_an_upload_is_opened_with_its_names_escaped(app, workspace):
+    name = save_upload(hostile_zip(), settings=Settings(workspace=workspace))
+    run(app, dataset=name)
+    assert title(app) == "Dataset"
+    for hostile in HOSTILE[1:]:
+        assert escape(hostile) in texts(app)
+        assert hostile not in texts(app)
+
+
+def test_a_picture_that_cannot_be_read_is_listed_and_the_rest_is_shown(app, workspace):
+    stream = hostile_zip(("cat", "dog"))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("cat/broken.png", b"\x89PNG\r\n\x1a\nthat is all")
+    stream.seek(0)
+    run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
+    table = app.dataframe[0].value
+    assert any("broken.png" in subject for subject in table["Sample or class"])
+    assert "Use this upload" in labels(app)
+
+
+def test_something_unexpected_is_one_sentence_for_the_user_and_a_traceback_in_the_log(app, monkeypatch, caplog):
+    def broken(*args):
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr("labelrank.ui.readers.gallery", broken)
+    run(app)
+    assert "Something unexpected went wrong" in app.error[0].value
+    assert "secret detail" not in texts(app)
+    assert "ZeroDivisionError" in caplog.text
+
+
+# Features
+
+
+def test_features_without_a_dataset_point_to_the_dataset_page(app):
+    run(app, "features")
+    assert title(app) == "Features"
+    button(app, "Choose a dataset").click().run()
+    assert title(app) == "Dataset"
+
+
+def test_extract_submits_one_job_with_the_choices(app, store):
+    run(app, "features", dataset="digits", split="train", per_class="16", pooling="cls")
+    assert app.expander[1].label == "Class token, 16 per class, seed 0, automatic precision"
+    button(app, "Extract features").click().run()
+    (job,) = store.list()
+    assert job.params == {**PARAMS, "max_per_class": 16, "pooling": "cls"}
+    assert address(app)["job"] == job.id
+    assert "Waiting to start" in app.get("progress")[0].proto.text
+
+
+def test_a_running_job_shows_its_rate_with_a_unit_and_can_be_cancelled(app, store):
+    job = store.create("extract", PARAMS, "local", "digits")
+    store.set_progress(job.id, store.claim(job.id).attempt, Progress("encoding", 320, 640, 123.4, 2.6))
+    run(app, job=job.id)
+    assert title(app) == "Features"
+    assert app.get("progress")[0].proto.text == "Encoding · 320 of 640 · 123 images/s · about 2.6 s left"
+    button(app, "Cancel").click().run()
+    assert store.get(job.id).cancel_requested
+
+
+def test_a_failed_job_shows_its_reason_its_log_and_a_way_on(app, store):
+    job = store.create("extract", PARAMS, "local", "digits")
+    store.fail(job.id, store.claim(job.id).attempt, "The file <b>x</b> is not there. Copy it.")
+    store.append_log(job.id, "line of the log\n")
+    run(app, job=job.id)
+    assert escape("The file <b>x</b> is not there. Copy it.") in [e.value for e in app.error]
+    assert job.id in texts(app)
+    assert any("line of the log" in code.value for code in app.code)
+    button(app, "Resume").click().run()
+    assert store.get(job.id).state == "queued"
+
+
+def test_a_finished_job_shows_what_it_made_and_leads_to_the_ranking(app, store, pixel_features, finished_job):
+    job = finished_job(pixel_features())
+    run(app, "features", job=job.id)
+    assert {m.label: m.value for m in app.metric} == {
+        "Rows": "200",
+        "Dimension": "64",
+        "Time": "1.5 s",
+        "Precision": "float32",
+        "Device": "CPU",
+    }
+    button(app, "Rank labels").click().run()
+    assert title(app) == "Ranking"
+    assert address(app)["job"] == job.id
+
+
+def test_cached_features_are_shown_and_not_hidden(app, store, pixel_features, monkeypatch):
+    path = pixel_features()
+    monkeypatch.setattr("labelrank.ui.readers._planned_path", lambda params, limits: path)
+    run(app, "features", dataset="digits", split="train")
+    assert "already here (200 rows" in app.success[0].value
+    assert "Extract features" not in labels(app)
+    button(app, "Recompute").click().run()
+    assert store.list()[0].params["recompute"] is True
+
+
+def test_settings_changed_after_a_job_keep_its_result_and_say_that_it_is_older(
+    app, pixel_features, finished_job, monkeypatch
+):
+    job = finished_job(pixel_features(), max_per_class=8)
+    run(app, "features", job=job.id, per_class="16")
+    assert "started with earlier choices" in texts(app)
+    assert {"Extract features", "Rank these earlier features"} <= set(labels(app))
+    button(app, "Rank these earlier features").click().run()
+    assert title(app) == "Ranking"
+    assert "This order is of earlier choices" in app.warning[0].value
+
+
+def test_a_checkpoint_folder_without_weights_says_why(app, tmp_path):
+    run(app, "features", dataset="digits", split="train")
+    app.text_input[0].input(str(tmp_path)).run()
+    button(app, "Use this folder").click().run()
+    assert "config" in app.error[0].value
+
+
+# Ranking
+
+
+def test_ranking_without_features_points_to_the_features_page(app):
+    run(app, "ranking")
+    assert title(app) == "Ranking"
+    button(app, "Go to Features").click().run()
+    assert title(app) == "Features"
+
+
+def test_a_job_alone_in_the_address_opens_its_ranking_with_its_choices(app, pixel_features, finished_job):
+    job = finished_job(pixel_features(), max_per_class=32, seed=7)
+    run(app, job=job.id)
+    assert title(app) == "Ranking"
+    assert [m.value for m in app.metric[1:]] == ["10", "200"]
+    assert app.session_state["choices"].seed == 7
+    assert app.session_state["choices"].max_per_class == 32
+    assert chips(app)[2:] == ["features: 200 rows", "order: centroid"]
+
+
+def test_positions_and_labels_of_the_table_agree_with_the_original_order(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features()).id)
+    table = app.dataframe[0].value
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    assert table["Position"].tolist() == list(range(10))
+    assert [names[label] for label in table["Label"]] == table["Class"].tolist()
+    assert table["Original order"].tolist() == names
+    assert table["Centroid"].is_monotonic_increasing
+
+
+def test_the_reference_method_on_unequal_classes_says_why_not(app, pixel_features, finished_job):
+    job = finished_job(pixel_features(drop=3))
+    run(app, job=job.id, method="reference")
+    app.switch_page("pages/ranking.py").run()
+    assert "same number" in app.error[0].value.replace("\\", "") or "size" in app.error[0].value
+    assert title(app) == "Ranking"
+
+
+@pytest.mark.parametrize("form", ["json", *FORMATS])
+def test_every_format_can_be_downloaded_and_previewed(app, pixel_features, finished_job, form):
+    run(app, job=finished_job(pixel_features()).id)
+    app.selectbox(key="format").select(form).run()
+    assert not app.error
+    assert [b.proto.label for b in app.get("download_button")] == ["Download"]
+    assert any(e.label.startswith("Preview of ") for e in app.expander)
+
+
+def test_a_format_that_cannot_carry_a_name_says_so_instead_of_a_download(app, pixel_features, finished_job):
+    names = ("two\nlines", *HOSTILE, "a", "b", "c", "d", "e")
+    run(app, job=finished_job(pixel_features(names)).id)
+    assert not app.error
+    app.selectbox(key="format").select("labels-txt").run()
+    assert "line break" in app.error[0].value
+    assert not app.get("download_button")
+
+
+def test_features_that_are_gone_say_so(app, pixel_features, finished_job):
+    path = pixel_features()
+    job = finished_job(path)
+    path.unlink()
+    run(app, "ranking", job=job.id)
+    assert "no longer" in app.error[0].value
+    assert "Go to Features" in labels(app)
+
+
+# Jobs and About
+
+
+def test_jobs_without_any_point_to_the_start(app):
+    run(app, "jobs")
+    assert title(app) == "Jobs"
+    assert "No job has been started" in app.info[0].value
+
+
+def test_jobs_are_listed_newest_first_and_can_be_deleted(app, store, pixel_features, finished_job):
+    finished_job(pixel_features())
+    newer = store.create("extract", PARAMS, "local", "second <b>")
+    store.request_cancel(newer.id)
+    run(app, "jobs")
+    subjects = [m.value for m in app.markdown if m.value.startswith("**extract**")]
+    assert subjects == ["**extract**: second \\<b\\>", "**extract**: digits \\/ train · mae\\-tiny\\-digits"]
+    next(b for b in app.button if b.key == f"delete_{newer.id}").click().run()
+    assert [job.subject for job in store.list()] == ["digits / train · mae-tiny-digits"]
+
+
+def test_opening_a_finished_job_shows_its_ranking(app, pixel_features, finished_job):
+    finished_job(pixel_features())
+    run(app, "jobs")
+    button(app, "Open").click().run()
+    assert title(app) == "Ranking"
+
+
+def test_on_a_space_a_session_sees_its_own_jobs_only(app, store, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "someone/labelrank")
+    store.create("extract", PARAMS, "somebody else", "not mine")
+    run(app, "jobs")
+    assert "No job has been started" in app.info[0].value
+
+
+def test_on_a_space_the_link_of_a_job_brings_it_back_after_a_reload(app, store, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "someone/labelrank")
+    mine = store.create("extract", PARAMS, "this browser before its reload", "mine")
+    store.create("extract", PARAMS, "somebody else", "not mine")
+    run(app, job=mine.id)
+    assert title(app) == "Features"
+    assert "Cancel" in labels(app)
+    app.switch_page("pages/jobs.py").run()
+    assert "mine" in texts(app)
+    assert "not mine" not in texts(app)
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_an_address_never_opens_a_folder_as_a_dataset(app, tmp_path, monkeypatch, shared):
+    monkeypatch.setenv("LABELRANK_SHARED", shared)
+    run(app, dataset=str(tmp_path))
+    assert app.session_state["choices"].dataset is None
+    assert "expected digits or an upload" in app.warning[0].value
+
+
+def test_features_that_cannot_be_read_are_told_and_can_be_made_again(app, workspace, monkeypatch):
+    damaged = workspace / "damaged.parquet"
+    damaged.write_bytes(b"damaged")
+    monkeypatch.setattr("labelrank.ui.readers._planned_path", lambda params, limits: damaged)
+    run(app, "features", dataset="digits")
+    assert "not a readable Parquet file" in app.error[0].value
+    assert "Extract features" in labels(app)
+
+
+def test_on_a_space_an_address_cannot_reach_the_servers_folders(app, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "someone/labelrank")
+    run(app, dataset=str(tmp_path), checkpoint=str(tmp_path))
+    assert app.session_state["choices"] == state.Choices()
+    assert len(app.warning) == 2
+
+
+def test_about_names_versions_device_and_limits(app):
+    run(app, "about")
+    assert title(app) == "About"
+    limits, versions = app.dataframe[0].value, app.dataframe[1].value
+    assert "LABELRANK_MAX_PIXELS" in limits["Variable"].tolist()
+    assert versions["Library"].tolist()[:2] == ["labelrank", "Python"]
+
+
+# The address
+
+
+def test_an_unknown_job_is_told_and_the_page_still_opens(app):
+    run(app, job="0" * 32)
+    assert title(app) == "Dataset"
+    assert "There is no job" in app.warning[0].value
+    assert "job" not in address(app)
+
+
+def test_values_of_the_address_that_cannot_work_are_told_one_by_one(app):
+    run(app, dataset="digits", split="train", seed="many", pooling="max")
+    assert len(app.warning) == 2
+    assert "seed\\=many" in app.warning[1].value or "seed\\=many" in app.warning[0].value
+    assert app.session_state["choices"].seed == 0
+
+
+def test_the_address_survives_a_change_of_page(app):
+    run(app, "about", dataset="digits", split="val", per_class="all")
+    assert address(app)["per_class"] == "all"
+    assert address(app)["split"] == "val"
+
+
+def no_job(job_id: str):
+    raise JobError(f"There is no job {job_id!r}.")
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        state.Choices(),
+        state.Choices(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="bfloat16"),
+        state.Choices(dataset="upload:" + "a" * 64, checkpoint="/models/é x", method="reference", shrinkage="0.25"),
+    ],
+)
+def test_choices_survive_the_address(choices):
+    query = state.to_address(choices, no_job)
+    assert state.from_address(query, no_job) == (choices, [])
+
+
+def test_choices_with_a_job_survive_the_address(store):
+    job = store.create("extract", {**PARAMS, "seed": 5}, "local", "digits")
+    choices = state.Choices(dataset="digits", split="train", job=job.id, seed=0, max_per_class=64)
+    assert state.from_address(state.to_address(choices, store.get), store.get) == (choices, [])
+
+
+# Text that comes from the data
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "*a*", "`a`", "[a](b)", "# a", "$x$", ":red[x]", ":smile:", "1. a", "a\\b", "~~a~~"]
+)
+def test_escape_leaves_no_markdown_character_bare(text):
+    escaped = escape(text)
+    for i, character in enumerate(escaped):
+        if character in "*`[]#$:~<>_|!":
+            assert escaped[i - 1] == "\\"
+    assert escaped.replace("\u2060", "").replace("\\\\", "\0").replace("\\", "").replace("\0", "\\") == text
+
+
+@pytest.mark.parametrize("text", [":smile:", "http://a.b", "www.a.b", "me@a.b", ":material/home:", ":streamlit:"])
+def test_escape_breaks_what_is_replaced_after_markdown(text):
+    assert "\u2060" in escape(text)
+
+
+# The frame
+
+
+def test_the_web_process_loads_no_framework(workspace):
+    code = (
+        "import sys\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        f"app = AppTest.from_file({str(ROOT / 'app.py')!r}, default_timeout=60).run()\n"
+        "for page in ('features', 'ranking', 'jobs', 'about', 'dataset'):\n"
+        "    app.switch_page(f'pages/{page}.py').run()\n"
+        "    assert not app.exception, app.exception\n"
+        "    assert app.title[0].value.lower() == page\n"
+        "print([m for m in ('keras', 'tensorflow', 'openvino', 'torch', 'jax') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr[-2000:]
+
+
+def test_pages_import_only_what_pages_may():
+    """A page shows; it does not compute, and it never reaches into the models' or the ranking's insides."""
+    for path in Path(ROOT / "pages").glob("*.py"):
+        modules = [
+            name.module if isinstance(name, ast.ImportFrom) else name.names[0].name
+            for name in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(name, ast.Import | ast.ImportFrom)
+        ]
+        assert all((module or "").split(".")[0] in ("streamlit", "labelrank") for module in modules), (path, modules)
+
+
+def test_ranking_errors_reach_the_page_word_for_word(app, pixel_features, finished_job, monkeypatch):
+    def refuse(*args):
+        raise RankingError("Only one class, 'cat', has samples; expected at least 2. Add another class.")
+
+    monkeypatch.setattr("labelrank.ui.readers._ranking", refuse)
+    run(app, job=finished_job(pixel_features()).id)
+    assert app.error[0].value == escape("Only one class, 'cat', has samples; expected at least 2. Add another class.")
+
+
+def test_too_few_rows_for_the_dimension_are_called_an_artefact(app, workspace, monkeypatch):
+    path = workspace / "few.parquet"
+    X = np.random.default_rng(0).normal(size=(9, 20)).astype(np.float32)
+    y = np.repeat(np.arange(3, dtype=np.int32), 3)
+    write_features(FeatureSet(X, y, tuple(map(str, range(9))), ("a", "b", "c")), path)
+    monkeypatch.setattr("labelrank.ui.readers._planned_path", lambda params, limits: path)
+    run(app, "ranking", dataset="digits")
+    assert "9 rows are too few for 20 dimensions" in app.warning[0].value
+    app.selectbox(key="shrinkage").select("auto").run()
+    assert not app.warning
