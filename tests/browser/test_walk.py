@@ -1,0 +1,184 @@
+"""The whole path in a real browser, as a person walks it."""
+
+import io
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from labelrank.jobs.queue import ensure_consumer
+from labelrank.label_map import LabelMap
+
+pytestmark = pytest.mark.browser
+
+CHART = "[data-testid=stVegaLiteChart] .marks"
+JOB_TIMEOUT_MS = 120_000
+HOSTILE = ["<script>alert(1)</script>", "*bold* _it_", "$x^2$", ":red[x]", ":smile:", "www.example.org", "=1+1"]
+
+
+def heading(page: Page, title: str) -> None:
+    expect(page.get_by_role("heading", level=1)).to_have_text(title, timeout=30_000)
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).click()
+
+
+def extract(page: Page) -> None:
+    press(page, "Extract features")
+    expect(page.get_by_role("button", name="Rank labels", exact=True)).to_be_visible(timeout=JOB_TIMEOUT_MS)
+
+
+def settled(page: Page) -> None:
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+
+
+def fits(page: Page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth") and page.evaluate(
+        "(e => e.scrollWidth <= e.clientWidth)(document.querySelector('[data-testid=stMain]'))"
+    )
+
+
+def zip_of(names: list[str]) -> bytes:
+    stream = io.BytesIO()
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(stream, "w") as archive:
+        for label, name in enumerate(names):
+            for i in range(6):
+                noise = rng.integers(0, 60, (16, 16, 3)) + 25 * label
+                picture = io.BytesIO()
+                Image.fromarray(noise.astype(np.uint8)).save(picture, format="PNG")
+                archive.writestr(f"{name.replace('/', '∕')}/{i}.png", picture.getvalue())
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_three_clicks_lead_to_a_label_map(server, open_page, width, scheme):
+    # Another seed for each walk, so that none finds the features of the one before.
+    page = open_page(f"{server.url}/?seed={width + len(scheme)}", width=width, scheme=scheme)
+    heading(page, "Dataset")
+    settled(page)
+    assert fits(page)
+    press(page, "Use digits")
+    heading(page, "Features")
+    settled(page)
+    assert fits(page)
+    extract(page)
+    settled(page)
+    assert fits(page)
+    press(page, "Rank labels")
+    heading(page, "Ranking")
+    expect(page.locator(CHART)).to_be_visible()
+    settled(page)
+    assert fits(page)
+    with page.expect_download() as download:
+        press(page, "Download")
+    label_map = LabelMap.from_json(json.loads(download.value.path().read_text(encoding="utf-8")))
+    assert download.value.suggested_filename == "label_map.json"
+    assert sorted(label_map.names) == sorted(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    )
+    assert label_map.features["dataset"]["selection"] == f"64 per class, seed {width + len(scheme)}"
+    page.reload()
+    heading(page, "Ranking")
+    expect(page.get_by_role("button", name="Download", exact=True)).to_be_visible()
+    assert not {"keras", "tensorflow", "openvino", "torch", "jax"} & server.modules()
+
+
+def test_hovering_over_a_sample_shows_its_picture(server, open_page):
+    page = open_page(f"{server.url}/?seed=2")
+    press(page, "Use digits")
+    extract(page)
+    press(page, "Rank labels")
+    expect(page.locator(CHART)).to_be_visible()
+    settled(page)
+    page.locator(f"{CHART} .mark-symbol path").nth(3).hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element img")
+    expect(tooltip).to_be_visible()
+    assert tooltip.get_attribute("src").startswith("data:image/")
+    assert tooltip.evaluate("image => image.naturalWidth") > 0
+
+
+def test_a_finished_job_opens_from_its_address_alone_in_a_cold_server(new_server, open_page):
+    first = new_server()
+    page = open_page(f"{first.url}/?seed=3")
+    press(page, "Use digits")
+    extract(page)
+    (job,) = first.store.list()
+    first.process.kill()
+    first.process.wait(20)
+    # The first thing this server is asked for is a page other than the first one.
+    second = new_server(first.workspace)
+    for path in ("/features", "/", "/ranking"):
+        page = open_page(f"{second.url}{path}?job={job.id}")
+        heading(page, "Features" if path == "/features" else "Ranking")
+        expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(5)
+        expect(page.get_by_text("features: 640 rows")).to_be_visible()
+
+
+def test_a_job_that_does_not_exist_is_told_in_words(server, open_page):
+    page = open_page(f"{server.url}/?job={'0' * 32}")
+    heading(page, "Dataset")
+    expect(page.get_by_role("alert")).to_contain_text("There is no job")
+    expect(page.get_by_role("button", name="Use digits", exact=True)).to_be_visible()
+
+
+def test_two_tabs_share_one_consumer(server, open_page):
+    pages = [open_page(f"{server.url}/?seed={seed}") for seed in (4, 5)]
+    for page in pages:
+        press(page, "Use digits")
+        heading(page, "Features")
+    for page in pages:
+        press(page, "Extract features")
+    for page in pages:
+        expect(page.get_by_role("button", name="Rank labels", exact=True)).to_be_visible(timeout=JOB_TIMEOUT_MS)
+    first, second = sorted(
+        (job for job in server.store.list() if job.params["seed"] in (4, 5)), key=lambda job: job.started_at
+    )
+    assert (first.attempt, second.attempt) == (1, 1)
+    assert second.started_at >= first.finished_at
+    assert ensure_consumer(server.settings) is False
+
+
+def test_a_job_can_be_cancelled_and_resumed(server, open_page):
+    page = open_page(f"{server.url}/?seed=6&per_class=all")
+    press(page, "Use digits")
+    press(page, "Extract features")
+    press(page, "Cancel")
+    expect(page.get_by_text("Cancelled")).to_be_visible(timeout=30_000)
+    press(page, "Resume")
+    expect(page.get_by_role("button", name="Rank labels", exact=True)).to_be_visible(timeout=JOB_TIMEOUT_MS)
+
+
+def test_names_of_an_uploaded_zip_are_shown_as_they_are(server, open_page):
+    page = open_page(server.url)
+    page.get_by_role("tab", name="Upload").click()
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(
+        {"name": "odd names.zip", "mimeType": "application/zip", "buffer": zip_of(HOSTILE)}
+    )
+    expect(page.get_by_role("heading", name="odd names.zip")).to_be_visible()
+    for name in HOSTILE:
+        shown = page.locator("[data-testid=stMarkdown] p", has_text="6 images").filter(
+            has_text=re.compile("\u2060?".join(re.escape(character) for character in name.replace("/", "∕")))
+        )
+        expect(shown).to_have_count(1)
+        assert name.replace("/", "∕") in shown.inner_text().replace("\u2060", "")
+    expect(page.locator("[data-testid=stMarkdown] .katex")).to_have_count(0)
+    expect(page.locator("[data-testid=stMarkdown] a[href*='example.org']")).to_have_count(0)
+    press(page, "Use this upload")
+    heading(page, "Features")
+
+
+def test_a_file_that_is_not_a_zip_is_refused_in_words(server, open_page):
+    page = open_page(server.url)
+    page.get_by_role("tab", name="Upload").click()
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(
+        {"name": "notes.zip", "mimeType": "application/zip", "buffer": b"these are notes"}
+    )
+    expect(page.get_by_role("alert")).to_contain_text("notes.zip")
+    expect(page.get_by_role("button", name="Use digits", exact=True)).to_be_visible()
