@@ -22,7 +22,11 @@ class ArchiveError(DatasetError):
 
 
 class MediaError(DatasetError):
-    """One picture cannot be used; the rest of its dataset can."""
+    """One picture or video cannot be used; the rest of its dataset can."""
+
+
+class HubError(LabelRankError, OSError):
+    """The Hugging Face Hub refuses, does not know, or cannot be reached."""
 
 
 class CheckpointError(LabelRankError, ValueError):

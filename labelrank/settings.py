@@ -43,6 +43,14 @@ class Settings:
     """Unpacked over packed bytes of a zip of more than 100 MiB unpacked."""
     max_media_bytes: int = 64 * 2**20
     """Bytes of one picture's file."""
+    max_video_bytes: int = 2 * 2**30
+    """Bytes of one video's file."""
+    max_video_frames: int = 100_000
+    """Frames of one video, as its container declares or as they are counted."""
+    max_download_bytes: int = 20 * 2**30
+    """Bytes fetched from the Hub for one dataset or checkpoint."""
+    max_rows: int = 5_000_000
+    """Rows of one Parquet split."""
     max_pixels: int = 100_000_000
     """Width times height of one picture."""
 

@@ -1,21 +1,68 @@
-"""What a dataset is: named classes, labelled samples, pictures that are read only when asked for."""
+"""What a dataset is: named classes, labelled samples, pictures or videos that are read only when asked for."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from labelrank.errors import DatasetError
+from labelrank.errors import DatasetError, SettingsError
+
+Progress = Callable[[int, int, str], None]
+"""Called as (done, total, stage)."""
+ShouldStop = Callable[[], bool]
 
 SPLITS = ("train", "val", "test")
+NOUNS = {"image": ("picture", "pictures"), "clip": ("video", "videos")}
+"""What one sample, and several, of each medium are called."""
+DEFAULT_FRAMES = 16
+DEFAULT_STRIDE = 4
+
+
+@dataclass(frozen=True)
+class ClipSampling:
+    """Which frames of a video make its clips: `frames` of them, each `stride` after the one before.
+
+    The first clip starts with the video; further ones start evenly spaced up to the last that fits. Frames past
+    the end are the last frame again.
+
+    Raises:
+        SettingsError: A number is below 1.
+
+    Source: Xiang, Wu, Bai 2025, whose notebook takes frames 0, 4, .., 60, clipped to the last one.
+    """
+
+    frames: int = DEFAULT_FRAMES
+    stride: int = DEFAULT_STRIDE
+    clips: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "stride", "clips"):
+            if (value := getattr(self, name)) < 1:
+                raise SettingsError(f"{name} is {value}; expected a whole number of at least 1.")
+
+    @property
+    def span(self) -> int:
+        """Frames from the first to the last of a clip, both counted."""
+        return (self.frames - 1) * self.stride + 1
+
+    def indices(self, num_frames: int) -> np.ndarray:
+        """Return the frame numbers of each clip, int64 (clips, frames), each clip in rising order.
+
+        Args:
+            num_frames: Frames of the video, in presentation order; at least 1.
+        """
+        last_start = max(0, num_frames - self.span)
+        starts = np.linspace(0, last_start, self.clips).round().astype(np.int64)
+        frames = starts[:, None] + self.stride * np.arange(self.frames)
+        return np.minimum(frames, num_frames - 1)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled picture, named by a key that is the same whatever holds the dataset."""
+    """One labelled picture or video, named by a key that is the same whatever holds the dataset."""
 
     key: str
     label: int
@@ -43,8 +90,15 @@ class Dataset:
     class_names: tuple[str, ...]
     samples: tuple[Sample, ...]
     load: Callable[[Sample], np.ndarray]
-    """Returns RGB uint8 (H, W, 3); raises MediaError when the picture cannot be used."""
+    """Returns RGB uint8 (H, W, 3), of a video its first frame; raises MediaError when it cannot be used."""
     digest: str
+    load_clips: Callable[[Sample, ClipSampling], np.ndarray] | None = None
+    """For videos: returns RGB uint8 (clips, frames, H, W, 3); raises MediaError. None for pictures."""
+    fetch: Callable[[Sequence[Sample], Progress | None, ShouldStop | None], None] | None = None
+    """Brings the media of samples that lie elsewhere closer, so that reading them does not wait one by one; None
+    where there is nothing to bring. Reading works without it."""
+    stride: int = DEFAULT_STRIDE
+    """Stride between frames that suits these videos."""
     split: str | None = None
     splits: tuple[str, ...] = ()
     """All splits of the source, in the order train, val, test."""
@@ -52,6 +106,13 @@ class Dataset:
     revision: str | None = None
     selection: str = "all"
     problems: tuple[Problem, ...] = ()
+    columns: tuple[str, str] | None = None
+    """Media and label column of a table; None where folders name the classes."""
+
+    @property
+    def media(self) -> str:
+        """What a sample is: image or clip."""
+        return "image" if self.load_clips is None else "clip"
 
     @property
     def labels(self) -> np.ndarray:
