@@ -60,6 +60,76 @@ def test_output_size_is_that_of_the_result(config, shape):
         assert result.flags.c_contiguous
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"size": 8},
+        {"image_processor_type": "VideoMAEImageProcessor", "size": 9, "crop_size": [8, 6]},
+        {**PLAIN, "do_center_crop": True, "crop_size": 50},
+    ],
+)
+def test_frames_are_treated_as_pictures_one_by_one(config):
+    preprocess = Preprocessing.from_config(config)
+    clips = np.stack([ramp(24, 40), ramp(24, 40)[::-1], ramp(24, 40) // 2, 255 - ramp(24, 40)]).reshape(2, 2, 24, 40, 3)
+    result = preprocess(clips)
+    assert result.shape == (2, 2, *preprocess.output_size, 3)
+    assert result.dtype == np.float32
+    assert result.flags.c_contiguous
+    for i in range(2):
+        for j in range(2):
+            np.testing.assert_array_equal(result[i, j], preprocess(clips[i, j]))
+    assert preprocess(clips[:0]).shape == (0, 2, *preprocess.output_size, 3)
+
+
+def test_a_file_without_a_type_is_read_as_the_models_own():
+    config = {"size": 40, "crop_size": 32}
+    assert Preprocessing.from_config(config, model_type="videomae") == Preprocessing.from_config(
+        {"image_processor_type": "VideoMAEImageProcessor", **config}
+    )
+    for model_type in ("vit", "vit_mae", None):
+        preprocess = Preprocessing.from_config(config, model_type=model_type)
+        assert (preprocess.image_processor_type, preprocess.size) == ("ViTImageProcessor", (40, 40))
+    named = Preprocessing.from_config({"image_processor_type": "ViTImageProcessor", **config}, model_type="videomae")
+    assert named.image_processor_type == "ViTImageProcessor"
+
+
+def test_the_reference_resizes_without_aspect_and_divides_by_one_deviation():
+    preprocess = Preprocessing.reference((6, 4))
+    image = ramp(9, 20)
+    resized = np.asarray(Image.fromarray(image).resize((4, 6), Image.Resampling.BILINEAR))
+    expected = (resized / 255 - [0.485, 0.456, 0.406]) / 0.225
+    np.testing.assert_allclose(preprocess(image), expected, atol=1e-6)
+
+
+def test_the_reference_is_marked_in_its_config():
+    reference = Preprocessing.reference((6, 4))
+    same_values = Preprocessing.from_config({**reference.to_config(), "labelrank_preprocessing": None})
+    assert reference.kind == "reference"
+    assert same_values.kind == "checkpoint"
+    assert reference.to_config() != same_values.to_config()
+    assert Preprocessing.from_config(json.loads(json.dumps(reference.to_config()))) == reference
+    assert reference.resized(8, 8) == Preprocessing.reference((8, 8))
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "shortest_edge", "crop_size"),
+    [
+        ({"size": 32}, (48, 80), None, None),
+        ({"size": 40, "do_center_crop": True, "crop_size": 32}, (60, 100), None, (48, 80)),
+        ({"image_processor_type": "VideoMAEImageProcessor", "size": 40, "crop_size": 32}, None, 100, (48, 80)),
+        ({**PLAIN, "do_center_crop": True, "crop_size": 32}, None, None, (48, 80)),
+    ],
+)
+def test_resized_keeps_the_share_that_is_cropped(config, size, shortest_edge, crop_size):
+    preprocess = Preprocessing.from_config(config)
+    larger = preprocess.resized(48, 80)
+    assert (larger.size, larger.shortest_edge, larger.crop_size) == (size, shortest_edge, crop_size)
+    assert larger.output_size == (48, 80)
+    assert larger(ramp(30, 30)).shape == (48, 80, 3)
+    assert (larger.image_mean, larger.resample) == (preprocess.image_mean, preprocess.resample)
+    assert preprocess.resized(32, 32) is preprocess
+
+
 def test_defaults_are_those_of_the_vit_processor():
     result = Preprocessing.from_config({"do_resize": True, "size": 2})(np.full((5, 7, 3), (0, 51, 255), np.uint8))
     np.testing.assert_allclose(result[0, 0], [-1, -0.6, 1], atol=1e-6)

@@ -1,10 +1,10 @@
-"""Pictures to encoder input, as a checkpoint's `preprocessor_config.json` says."""
+"""Pictures and frames to encoder input, as a checkpoint's `preprocessor_config.json` says."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "VideoMAEImageProcessor": {**_COMMON, "square": False, "size": 224, "do_center_crop": True, "crop_size": 224},
 }
 # Not all of Image.Resampling: newer Pillows have filters that no checkpoint was trained with.
+_DEFAULT_FAMILY = "ViTImageProcessor"
+# Of `to_config`: what is not a checkpoint's own preprocessing says so under this key.
+_KIND = "labelrank_preprocessing"
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _MAX_EDGE = 8192
 _MAX_RESIZED_PIXELS = 100_000_000
@@ -37,8 +40,8 @@ _MAX_RESIZED_PIXELS = 100_000_000
 class Preprocessing:
     """Resize, centre crop, rescale and normalise, in this order; a step that is None is left out.
 
-    Make one with `from_config`, which checks the values. Calling it takes RGB uint8 (H, W, 3) and gives float32
-    (height, width, 3) of `output_size`.
+    Make one with `from_config`, which checks the values, or with `reference`. Calling it takes RGB uint8
+    (..., H, W, 3), one picture or frames of one size, and gives float32 (..., height, width, 3) of `output_size`.
 
     Source: the Pillow image processors of transformers. Values agree within float32 rounding; we fold rescaling
     and normalisation into one multiplication and one addition.
@@ -55,14 +58,26 @@ class Preprocessing:
     rescale_factor: float | None
     image_mean: tuple[float, float, float] | None
     image_std: tuple[float, float, float] | None
-    image_processor_type: str = "ViTImageProcessor"
+    image_processor_type: str = _DEFAULT_FAMILY
+    kind: str = "checkpoint"
+    """Whose way it is: checkpoint, or reference."""
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
+    def reference(cls, image_size: tuple[int, int]) -> Preprocessing:
+        """Return the published notebook's preprocessing to height and width, for every encoder.
+
+        Source: Xiang, Wu, Bai 2025: resized without keeping the aspect, ImageNet's means, one deviation for all
+        channels.
+        """
+        mean, std = (0.485, 0.456, 0.406), (0.225, 0.225, 0.225)
+        return cls(image_size, None, 2, None, 1 / 255, mean, std, kind="reference")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, model_type: str | None = None) -> Preprocessing:
         """Return the preprocessing that a `preprocessor_config.json` describes.
 
         Keys that do not touch the pixels, and `do_convert_rgb` (pictures are RGB already), are ignored. A file
-        without a type, as the oldest ones are, is read as ViT's.
+        without a type, as the oldest ones are, is read as VideoMAE's where `model_type` is videomae, else as ViT's.
 
         Raises:
             CheckpointError: A value is not what its key takes, the type is not known, or pictures of different
@@ -70,7 +85,7 @@ class Preprocessing:
         """
         if not isinstance(config, Mapping):
             raise _bad("the content", config, "a JSON object")
-        family = _family_of(config)
+        family = _family_of(config, model_type)
         values = {key: config.get(key, default) for key, default in _FAMILIES[family].items()}
         if config.get("do_pad"):
             raise _bad("do_pad", config["do_pad"], "false (padding is not supported)")
@@ -96,7 +111,8 @@ class Preprocessing:
         if size is None and crop_size is None:
             key = "do_resize" if shortest_edge is None else "do_center_crop"
             raise _bad(key, False, "true: without it, pictures of different shapes would not fit one encoder")
-        return cls(size, shortest_edge, resample, crop_size, factor, mean, std, family)
+        kind = "reference" if config.get(_KIND) == "reference" else "checkpoint"
+        return cls(size, shortest_edge, resample, crop_size, factor, mean, std, family, kind)
 
     def to_config(self) -> dict[str, Any]:
         """Return the content of a `preprocessor_config.json` that gives this preprocessing again."""
@@ -118,7 +134,23 @@ class Preprocessing:
             config["rescale_factor"] = self.rescale_factor
         if self.image_mean is not None and self.image_std is not None:
             config |= {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
+        if self.kind != "checkpoint":
+            config[_KIND] = self.kind
         return config
+
+    def resized(self, height: int, width: int) -> Preprocessing:
+        """Return this preprocessing with another `output_size`; before a crop, the resizing grows along with it."""
+        if (height, width) == self.output_size:
+            return self
+        if self.crop_size is None:
+            return replace(self, size=(height, width))
+        crop_height, crop_width = self.crop_size
+        size, shortest_edge = self.size, self.shortest_edge
+        if size is not None:
+            size = round(size[0] * height / crop_height), round(size[1] * width / crop_width)
+        if shortest_edge is not None:
+            shortest_edge = round(shortest_edge * max(height / crop_height, width / crop_width))
+        return replace(self, size=size, shortest_edge=shortest_edge, crop_size=(height, width))
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -128,36 +160,41 @@ class Preprocessing:
         return size
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return encoder input, float32 (height, width, 3), for RGB uint8 (H, W, 3).
+        """Return encoder input, float32 (..., height, width, 3), for RGB uint8 (..., H, W, 3).
 
         Raises:
             MediaError: The picture is so long that keeping its aspect needs more than 100 million pixels.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.ndim < 3 or image.shape[-1] != 3:
             raise MediaError(f"Picture is {image.dtype} {image.shape}; expected RGB uint8 (height, width, 3).")
+        height, width = self.output_size
+        factor = 1.0 if self.rescale_factor is None else self.rescale_factor
+        mean = np.array(self.image_mean or (0.0, 0.0, 0.0))
+        std = np.array(self.image_std or (1.0, 1.0, 1.0))
+        # (pixel * factor - mean) / std. Rows of width * 3 are six times as fast as an inner loop over 3 channels.
+        scale = np.tile((factor / std).astype(np.float32), width)
+        offset = np.tile((-mean / std).astype(np.float32), width)
+        result = np.empty((*image.shape[:-3], height, width * 3), np.float32)
+        frames = image.reshape(-1, *image.shape[-3:])
+        for frame, values in zip(frames, result.reshape(-1, height, width * 3), strict=True):
+            # One frame at a time stays in the processor's cache.
+            np.multiply(self._resize_and_crop(frame).reshape(height, width * 3), scale, out=values, dtype=np.float32)
+            values += offset
+        return result.reshape(*image.shape[:-3], height, width, 3)
+
+    def _resize_and_crop(self, image: np.ndarray) -> np.ndarray:
         if self.size:
             image = _resize(image, *self.size, self.resample)
         elif self.shortest_edge:
             image = _resize(image, *_keep_aspect(image, self.shortest_edge), self.resample)
-        if self.crop_size:
-            image = _center_crop(image, *self.crop_size)
-        factor = 1.0 if self.rescale_factor is None else self.rescale_factor
-        mean = np.array(self.image_mean or (0.0, 0.0, 0.0))
-        std = np.array(self.image_std or (1.0, 1.0, 1.0))
-        height, width, _ = image.shape
-        # (pixel * factor - mean) / std. Rows of width * 3 are six times as fast as an inner loop over 3 channels.
-        scale = np.tile((factor / std).astype(np.float32), width)
-        offset = np.tile((-mean / std).astype(np.float32), width)
-        result = np.multiply(image.reshape(height, width * 3), scale, dtype=np.float32)
-        result += offset
-        return result.reshape(height, width, 3)
+        return _center_crop(image, *self.crop_size) if self.crop_size else image
 
 
-def _family_of(config: Mapping[str, Any]) -> str:
+def _family_of(config: Mapping[str, Any], model_type: str | None) -> str:
     key = "image_processor_type" if config.get("image_processor_type") is not None else "feature_extractor_type"
     name = config.get(key)
     if name is None:
-        return "ViTImageProcessor"
+        return "VideoMAEImageProcessor" if model_type == "videomae" else _DEFAULT_FAMILY
     # Names of one family over the years: ViTFeatureExtractor, ViTImageProcessor, ...Fast, ...Pil.
     stem = str(name).removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if stem not in _FAMILIES:

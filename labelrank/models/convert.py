@@ -5,14 +5,15 @@ A family is one entry in `FAMILIES`: the names of its tensors. Loading and savin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from labelrank.errors import CheckpointError
-from labelrank.models.vit import TransformerBlock, ViTEncoder
+from labelrank.models.config import EncoderConfig
+from labelrank.models.vit import TransformerBlock, ViTEncoder, interpolate_position_embedding
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,15 @@ AS_IS = Layout(lambda a: a, lambda a: a)
 TRANSPOSED = Layout(lambda a: a.T, lambda a: a.T)
 
 
-def _convolution(patch_size: tuple[int, int], channels: int) -> Layout:
-    """A patch convolution (D, C, h, w) is a dense kernel (h * w * C, D) over flat patches."""
+def _convolution(config: EncoderConfig) -> Layout:
+    """A patch convolution (D, C, [t,] h, w) is a dense kernel ([t *] h * w * C, D) over flat patches."""
+    time = () if config.tubelet_size is None else (config.tubelet_size,)
+    places = range(2, 4 + len(time))
     return Layout(
-        lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
-        lambda a: a.reshape(*patch_size, channels, a.shape[-1]).transpose(3, 2, 0, 1),
+        lambda a: a.transpose(*places, 1, 0).reshape(-1, a.shape[0]),
+        lambda a: a.reshape(*time, *config.patch_size, config.num_channels, a.shape[-1]).transpose(
+            len(places) + 1, len(places), *range(len(places))
+        ),
     )
 
 
@@ -42,10 +47,21 @@ class Pair:
     variable: Any
     name: str
     layout: Layout = AS_IS
+    third: int | None = None
+    """Which third of a tensor that holds query, key and value one below the other; None: all of the tensor."""
+    stored_shape: tuple[int, ...] | None = None
+    """Shape in the file, where it is not the variable's."""
 
     def file_shape(self) -> tuple[int, ...]:
         """Return the shape that the tensor has in the file."""
-        return self.layout.to_file(np.empty(self.variable.shape, dtype=np.int8)).shape
+        shape = self.stored_shape or self.layout.to_file(np.empty(self.variable.shape, dtype=np.int8)).shape
+        return shape if self.third is None else (3 * shape[0], *shape[1:])
+
+    def to_keras(self, value: np.ndarray) -> np.ndarray:
+        """Return the variable's value, from the tensor of `file_shape`."""
+        if self.third is not None:
+            value = np.split(value, 3)[self.third]
+        return self.layout.to_keras(value)
 
 
 @dataclass(frozen=True)
@@ -54,20 +70,12 @@ class Family:
 
     encoder_prefixes: tuple[str, ...]
     """Before the encoder's tensors; the first is written, any is read (a bare encoder has none)."""
-    decoder_blocks: tuple[str, ...]
-    """Spellings of the decoder's blocks; the first is written, any is read."""
-    decoder_prefix: str = "decoder."
+    decoder_pairs: Callable[[Any, Collection[str]], Iterator[Pair]] | None = None
+    """The decoder's pairs, for the tensor names at hand."""
+    decoder_names: tuple[str, ...] = ()
+    """What the decoder's tensors start with; known, and not needed where the encoder alone is read."""
     ignored: tuple[str, ...] = ()
-    """Prefixes of tensors that are known and not needed."""
-
-
-FAMILIES = {
-    "vit_mae": Family(
-        encoder_prefixes=("vit.", ""),
-        # transformers 5 writes the second spelling; both are read by every version.
-        decoder_blocks=("decoder.decoder_layers.", "decoder.decoder_encoder.layer."),
-    )
-}
+    """What tensors start with that are known and never needed."""
 
 
 def _dense(layer: Any, name: str, layout: Layout = TRANSPOSED) -> Iterator[Pair]:
@@ -81,41 +89,112 @@ def _norm(layer: Any, name: str) -> Iterator[Pair]:
     yield Pair(layer.beta, f"{name}.bias")
 
 
-def _block(block: TransformerBlock, name: str) -> Iterator[Pair]:
+def _attention(attention: Any, name: str, names: Collection[str]) -> Iterator[Pair]:
+    """Query, key and value, each by itself or fused; their biases by themselves, fused, or as VideoMAE has them."""
+    is_fused = f"{name}.qkv.weight" in names
+    for third, part in enumerate(("query", "key", "value")):
+        layer = getattr(attention, part)
+        if is_fused:
+            yield Pair(layer.kernel, f"{name}.qkv.weight", TRANSPOSED, third)
+        else:
+            yield Pair(layer.kernel, f"{name}.{part}.weight", TRANSPOSED)
+        if layer.bias is None:
+            # A fused bias still has a third for the key. It adds one number to all scores of a query, which the
+            # softmax takes out again, so leaving it changes nothing.
+            continue
+        if f"{name}.qkv.bias" in names:
+            yield Pair(layer.bias, f"{name}.qkv.bias", AS_IS, third)
+            continue
+        # Without a key bias: VideoMAE, whose files say q_bias; some that transformers 5 wrote say query.bias.
+        spellings = (f"{name}.{part}.bias", f"{name}.{part[0]}_bias")
+        preferred = spellings if attention.key.bias is not None else spellings[::-1]
+        yield Pair(layer.bias, next((s for s in preferred if s in names), preferred[0]))
+
+
+def _block(block: TransformerBlock, name: str, names: Collection[str]) -> Iterator[Pair]:
     yield from _norm(block.norm_before, f"{name}.layernorm_before")
-    yield from _dense(block.attention.query, f"{name}.attention.attention.query")
-    yield from _dense(block.attention.key, f"{name}.attention.attention.key")
-    yield from _dense(block.attention.value, f"{name}.attention.attention.value")
+    yield from _attention(block.attention, f"{name}.attention.attention", names)
     yield from _dense(block.attention.output_dense, f"{name}.attention.output.dense")
     yield from _norm(block.norm_after, f"{name}.layernorm_after")
     yield from _dense(block.mlp_in, f"{name}.intermediate.dense")
     yield from _dense(block.mlp_out, f"{name}.output.dense")
 
 
-def _encoder_pairs(encoder: ViTEncoder, prefix: str) -> Iterator[Pair]:
+def _encoder_pairs(encoder: ViTEncoder, prefix: str, names: Collection[str]) -> Iterator[Pair]:
     config = encoder.config
-    yield Pair(encoder.cls_token, f"{prefix}embeddings.cls_token")
-    yield Pair(encoder.position_embedding, f"{prefix}embeddings.position_embeddings")
-    layout = _convolution(config.patch_size, config.num_channels)
-    yield from _dense(encoder.patch_embedding, f"{prefix}embeddings.patch_embeddings.projection", layout)
+    if encoder.cls_token is not None:
+        yield Pair(encoder.cls_token, f"{prefix}embeddings.cls_token")
+    if config.position_embedding != "sinusoid":
+        yield _position(encoder, f"{prefix}embeddings.position_embeddings")
+    yield from _dense(encoder.patch_embedding, f"{prefix}embeddings.patch_embeddings.projection", _convolution(config))
     for i, block in enumerate(encoder.blocks):
-        yield from _block(block, f"{prefix}encoder.layer.{i}")
-    yield from _norm(encoder.norm, f"{prefix}layernorm")
+        yield from _block(block, f"{prefix}encoder.layer.{i}", names)
+    if encoder.norm is not None:
+        yield from _norm(encoder.norm, f"{prefix}layernorm")
 
 
-def _decoder_pairs(decoder: Any, blocks: str, prefix: str) -> Iterator[Pair]:
-    yield Pair(decoder.mask_token, f"{prefix}mask_token")
-    yield Pair(decoder.position_embedding, f"{prefix}decoder_pos_embed")
-    yield from _dense(decoder.embed, f"{prefix}decoder_embed")
+def _position(encoder: ViTEncoder, name: str) -> Pair:
+    config = encoder.config
+    trained, wanted, cls = config.trained_grid_size, config.grid_size, config.use_cls_token
+    return Pair(
+        encoder.position_embedding,
+        name,
+        Layout(lambda a: interpolate_position_embedding(a, trained, wanted, use_cls_token=cls), lambda a: a),
+        stored_shape=(1, int(cls) + trained[0] * trained[1], config.transformer.hidden_dim),
+    )
+
+
+def _mae_decoder_pairs(decoder: Any, names: Collection[str]) -> Iterator[Pair]:
+    yield Pair(decoder.mask_token, "decoder.mask_token")
+    yield Pair(decoder.position_embedding, "decoder.decoder_pos_embed")
+    yield from _dense(decoder.embed, "decoder.decoder_embed")
+    # transformers 5 writes the second spelling; both are read by every version.
+    blocks = _spelling(("decoder.decoder_layers.", "decoder.decoder_encoder.layer."), names)
     for i, block in enumerate(decoder.blocks):
-        yield from _block(block, f"{blocks}{i}")
-    yield from _norm(decoder.norm, f"{prefix}decoder_norm")
-    yield from _dense(decoder.predict, f"{prefix}decoder_pred")
+        yield from _block(block, f"{blocks}{i}", names)
+    yield from _norm(decoder.norm, "decoder.decoder_norm")
+    yield from _dense(decoder.predict, "decoder.decoder_pred")
 
 
-def _spelling(choices: Iterable[str], names: Iterable[str], after: str = "") -> str:
+def _videomae_decoder_pairs(decoder: Any, names: Collection[str]) -> Iterator[Pair]:
+    yield Pair(decoder.mask_token, "mask_token")
+    yield from _dense(decoder.embed, "encoder_to_decoder")
+    for i, block in enumerate(decoder.blocks):
+        yield from _block(block, f"decoder.decoder_layers.{i}", names)
+    yield from _norm(decoder.norm, "decoder.norm")
+    yield from _dense(decoder.predict, "decoder.head")
+
+
+# Heads of fine-tuned models.
+_HEADS = ("classifier.", "pooler.", "fc_norm.")
+FAMILIES = {
+    "vit_mae": Family(
+        encoder_prefixes=("vit.", ""),
+        decoder_pairs=_mae_decoder_pairs,
+        decoder_names=("decoder.",),
+        ignored=_HEADS,
+    ),
+    "vit": Family(
+        encoder_prefixes=("vit.", ""),
+        # The decoder and mask token of masked image modelling, which this family's encoder does without.
+        ignored=(*_HEADS, "vit.pooler.", "decoder.", "vit.embeddings.mask_token", "embeddings.mask_token"),
+    ),
+    "videomae": Family(
+        encoder_prefixes=("videomae.", ""),
+        decoder_pairs=_videomae_decoder_pairs,
+        decoder_names=("decoder.", "encoder_to_decoder.", "mask_token"),
+        # Position tables are computed, as in transformers.
+        ignored=(
+            *_HEADS,
+            *("position_embeddings", "embeddings.position_embeddings", "videomae.embeddings.position_embeddings"),
+            *("decoder.decoder_pos_embed", "decoder.position_embeddings"),
+        ),
+    ),
+}
+
+
+def _spelling(choices: tuple[str, ...], names: Collection[str], after: str = "") -> str:
     """Return the first of `choices` that some tensor name starts with, else the first of all."""
-    choices = tuple(choices)
     return next((c for c in choices if any(n.startswith(c + after) for n in names)), choices[0])
 
 
@@ -128,10 +207,11 @@ def tensor_pairs(
         names: Tensor names of the file at hand, which decide between spellings; None: the one we write.
     """
     family = FAMILIES[model_type]
-    present = tuple(names) if names is not None else ()
-    pairs = list(_encoder_pairs(encoder, _spelling(family.encoder_prefixes, present, "embeddings.")))
+    present = frozenset(names or ())
+    pairs = list(_encoder_pairs(encoder, _spelling(family.encoder_prefixes, present, "embeddings."), present))
     if decoder is not None:
-        pairs += _decoder_pairs(decoder, _spelling(family.decoder_blocks, present), family.decoder_prefix)
+        assert family.decoder_pairs is not None
+        pairs += family.decoder_pairs(decoder, present)
     return pairs
 
 
@@ -154,12 +234,12 @@ def load_tensors(
             to be used: some of its variables may be assigned.
     """
     family = FAMILIES[model_type]
-    names = list(tensors)
+    names = set(tensors)
     pairs = tensor_pairs(model_type, encoder, decoder, names)
     wanted = {pair.name for pair in pairs}
-    ignored = family.ignored if decoder is not None else (*family.ignored, family.decoder_prefix)
-    missing = sorted(wanted - set(names))
-    left_over = sorted(n for n in set(names) - wanted if not n.startswith(ignored or ("\0",)))
+    ignored = family.ignored if decoder is not None else family.ignored + family.decoder_names
+    missing = sorted(wanted - names)
+    left_over = sorted(name for name in names - wanted if not name.startswith(ignored))
     if missing or left_over:
         parts = [_some("misses", missing), _some("has the unknown", left_over)]
         raise CheckpointError(
@@ -167,18 +247,32 @@ def load_tensors(
             "Check that config.json and the weights belong together."
         )
     for pair in pairs:
-        value = np.asarray(tensors[pair.name], dtype=np.float32)
-        if value.shape != pair.file_shape():
-            raise CheckpointError(
-                f"Tensor {pair.name} of {source} has the shape {value.shape}; config.json asks for "
-                f"{pair.file_shape()}. Check that config.json and the weights belong together."
-            )
-        if not np.isfinite(value).all():
-            raise CheckpointError(
-                f"Tensor {pair.name} of {source} holds NaN or infinity; the checkpoint is damaged or its training "
-                "diverged. Use another one."
-            )
-        pair.variable.assign(pair.layout.to_keras(value))
+        pair.variable.assign(pair.to_keras(read_tensor(tensors, pair.name, pair.file_shape(), source=source)))
+
+
+def read_tensor(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...], *, source: str) -> np.ndarray:
+    """Return a tensor as float32, whatever precision the file has.
+
+    Raises:
+        CheckpointError: It is missing, of another shape, or not finite.
+    """
+    if name not in tensors:
+        raise CheckpointError(
+            f"{source} misses tensor {name}, which its config.json asks for. Check that config.json and the weights "
+            "belong together."
+        )
+    value = np.asarray(tensors[name], dtype=np.float32)
+    if value.shape != shape:
+        raise CheckpointError(
+            f"Tensor {name} of {source} has the shape {value.shape}; config.json asks for {shape}. "
+            "Check that config.json and the weights belong together."
+        )
+    if not np.isfinite(value).all():
+        raise CheckpointError(
+            f"Tensor {name} of {source} holds NaN or infinity; the checkpoint is damaged or its training diverged. "
+            "Use another one."
+        )
+    return value
 
 
 def _some(verb: str, names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The masked autoencoder: masking, decoder and reconstruction loss."""
+"""The masked autoencoders of images and of clips: masking, decoders and reconstruction losses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from labelrank.models.config import EncoderConfig
+from labelrank.models.config import HEAD_NORM_EPSILON, EncoderConfig
 from labelrank.models.vit import (
     TransformerBlock,
     ViTEncoder,
@@ -16,6 +17,9 @@ from labelrank.models.vit import (
     encoder_config_from_dict,
     patchify,
 )
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def mask_from_noise(noise: Any, num_visible: int) -> tuple[Any, Any, Any]:
@@ -34,6 +38,30 @@ def mask_from_noise(noise: Any, num_visible: int) -> tuple[Any, Any, Any]:
     return shuffle[:, :num_visible], restore, mask
 
 
+def tubes_from_noise(noise: Any, config: EncoderConfig) -> tuple[Any, Any, Any]:
+    """Choose the places in the image that stay visible, the same ones in every slice of a clip.
+
+    Args:
+        noise: (B, places); those with the smallest stay.
+
+    Returns:
+        visible int (B, V), hidden int (B, M): tokens that stay and that are removed, both in rising order.
+        mask float32 (B, N): 0 keep, 1 removed.
+
+    Source: Tong et al. 2022, arXiv:2203.12602, section 3.3 ("Tube masking with extremely high ratios").
+    """
+    slices, places = config.num_slices, config.noise_shape[0]
+    shuffle = ops.argsort(noise, axis=1)
+    mask = ops.cast(ops.argsort(shuffle, axis=1) >= config.num_visible // slices, "float32")
+
+    def in_every_slice(chosen: Any) -> Any:
+        starts = np.repeat(np.arange(slices) * places, chosen.shape[1])
+        return ops.tile(ops.sort(chosen, axis=1), (1, slices)) + ops.cast(starts[None], chosen.dtype)
+
+    visible, hidden = shuffle[:, : config.num_visible // slices], shuffle[:, config.num_visible // slices :]
+    return in_every_slice(visible), in_every_slice(hidden), ops.tile(mask, (1, slices))
+
+
 class MAEDecoder(keras.layers.Layer):
     """Maps encoded visible tokens (B, 1 + V, D) to pixels of every patch (B, N, patch_h * patch_w * C)."""
 
@@ -47,8 +75,7 @@ class MAEDecoder(keras.layers.Layer):
         self.embed = keras.layers.Dense(decoder.hidden_dim, name="embed", **policy)
         self.blocks = [TransformerBlock(decoder, name=f"block_{i}", **policy) for i in range(decoder.num_layers)]
         self.norm = keras.layers.LayerNormalization(epsilon=decoder.layer_norm_epsilon, name="norm", **policy)
-        self.patch_dim = config.patch_size[0] * config.patch_size[1] * config.num_channels
-        self.predict = keras.layers.Dense(self.patch_dim, name="predict", **policy)
+        self.predict = keras.layers.Dense(config.patch_dim, name="predict", **policy)
 
     def build(self, tokens_shape: tuple[int | None, ...], restore_shape: tuple[int | None, ...] | None = None) -> None:
         assert self.config.decoder is not None
@@ -56,7 +83,7 @@ class MAEDecoder(keras.layers.Layer):
         self.mask_token = self.add_weight(
             shape=(1, 1, dim), initializer=keras.initializers.RandomNormal(stddev=0.02), name="mask_token"
         )
-        self.position_embedding = add_position_embedding(self, dim, self.config.grid_size)
+        self.position_embedding = add_position_embedding(self, dim, self.config)
         self.embed.build((None, None, self.config.transformer.hidden_dim))
         for layer in (*self.blocks, self.norm, self.predict):
             layer.build((None, 1 + self.config.num_patches, dim))
@@ -76,7 +103,64 @@ class MAEDecoder(keras.layers.Layer):
     def compute_output_shape(
         self, tokens_shape: tuple[int | None, ...], restore_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        return (tokens_shape[0], self.config.num_patches, self.patch_dim)
+        return (tokens_shape[0], self.config.num_patches, self.config.patch_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": asdict(self.config)}
+
+
+class VideoMAEDecoder(keras.layers.Layer):
+    """Maps encoded visible tokens (B, V, D) to pixels of the hidden tubelets (B, M, tubelet * patch_h * patch_w * C).
+
+    Called with the tokens and with `visible` int (B, V) and `hidden` int (B, M), the places that both sets come from.
+
+    Source: Tong et al. 2022, arXiv:2203.12602; sizes of the norms' epsilon as in transformers.
+    """
+
+    def __init__(self, config: EncoderConfig | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config = config if isinstance(config, EncoderConfig) else encoder_config_from_dict(config)
+        if config.decoder is None:
+            raise ValueError("This config has no decoder.")
+        decoder = config.decoder
+        policy = {"dtype": self.dtype_policy}
+        self.embed = keras.layers.Dense(decoder.hidden_dim, use_bias=False, name="embed", **policy)
+        self.blocks = [TransformerBlock(decoder, name=f"block_{i}", **policy) for i in range(decoder.num_layers)]
+        self.norm = keras.layers.LayerNormalization(epsilon=HEAD_NORM_EPSILON, name="norm", **policy)
+        self.predict = keras.layers.Dense(config.patch_dim, name="predict", **policy)
+
+    def build(
+        self,
+        tokens_shape: tuple[int | None, ...],
+        visible_shape: tuple[int | None, ...] | None = None,
+        hidden_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
+        assert self.config.decoder is not None
+        dim = self.config.decoder.hidden_dim
+        self.mask_token = self.add_weight(
+            shape=(1, 1, dim), initializer=keras.initializers.RandomNormal(stddev=0.02), name="mask_token"
+        )
+        self.position_embedding = add_position_embedding(self, dim, self.config)
+        self.embed.build((None, None, self.config.transformer.hidden_dim))
+        for layer in (*self.blocks, self.norm, self.predict):
+            layer.build((None, self.config.num_patches, dim))
+
+    def call(self, tokens: Any, visible: Any, hidden: Any) -> Any:
+        position = ops.cast(ops.convert_to_tensor(self.position_embedding[0]), self.compute_dtype)
+        shown = self.embed(tokens) + ops.take(position, visible, axis=0)
+        masked = ops.cast(self.mask_token, self.compute_dtype) + ops.take(position, hidden, axis=0)
+        x = ops.concatenate([shown, masked], axis=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.predict(self.norm(x[:, tokens.shape[1] :]))
+
+    def compute_output_shape(
+        self,
+        tokens_shape: tuple[int | None, ...],
+        visible_shape: tuple[int | None, ...],
+        hidden_shape: tuple[int | None, ...],
+    ) -> tuple[int | None, ...]:
+        return (tokens_shape[0], hidden_shape[1], self.config.patch_dim)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": asdict(self.config)}
@@ -104,28 +188,65 @@ def reconstruction_loss(images: Any, reconstruction: Any, mask: Any, config: Enc
     return ops.sum(error * mask) / ops.sum(mask)
 
 
-class MaskedAutoencoder(keras.Model):
-    """Encoder and decoder. Called with images (B, H, W, C) and noise (B, N), the values that decide what is hidden.
+def tubelet_loss(clips: Any, reconstruction: Any, hidden: Any, config: EncoderConfig) -> Any:
+    """Return the mean squared error over the hidden tubelets, a scalar.
 
-    Returns a dict: `reconstruction` (B, N, patch_dim), `mask` (B, N) with 0 keep and 1 removed, `loss` (scalar).
+    The target is the pixels in [0, 1]: the clips' ImageNet normalisation is undone first, whatever the preprocessing
+    was, as the peer does. With `norm_pix_loss` each channel of each tubelet is then standardised by its own mean and
+    (unbiased) deviation, which takes any normalisation out again.
+
+    Args:
+        clips: Normalised, (B, T, H, W, C).
+        reconstruction: (B, M, tubelet * patch_h * patch_w * C).
+        hidden: int (B, M), the places of the reconstructed tubelets.
+
+    Source: Tong et al. 2022, arXiv:2203.12602; transformers' VideoMAEForPreTraining.
+    """
+    target = patchify(clips * IMAGENET_STD + IMAGENET_MEAN, config.patch_size, config.tubelet_size)
+    if config.norm_pix_loss:
+        pixels = config.patch_dim // config.num_channels
+        x = ops.reshape(target, (-1, config.num_patches, pixels, config.num_channels))
+        mean = ops.mean(x, axis=2, keepdims=True)
+        variance = ops.sum(ops.square(x - mean), axis=2, keepdims=True) / (pixels - 1)
+        x = (x - mean) / (ops.sqrt(variance) + 1e-6)
+        target = ops.reshape(x, (-1, config.num_patches, config.patch_dim))
+    target = ops.take_along_axis(target, hidden[:, :, None], axis=1)
+    return ops.mean(ops.square(reconstruction - target))
+
+
+class MaskedAutoencoder(keras.Model):
+    """Encoder and decoder of either family.
+
+    Called with a dict of `images`, normalised (B, H, W, C) or clips (B, T, H, W, C), and `noise`
+    (B, *config.noise_shape), the values that decide what is hidden.
+
+    Returns a dict: `reconstruction` of every patch (B, N, patch_dim), of clips of the hidden tubelets alone
+    (B, M, patch_dim) in rising order; `mask` (B, N) with 0 keep and 1 removed; `loss` (scalar).
     """
 
     def __init__(self, config: EncoderConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config if isinstance(config, EncoderConfig) else encoder_config_from_dict(config)
         self.encoder = ViTEncoder(self.config, name="encoder", dtype=self.dtype_policy)
-        self.decoder = MAEDecoder(self.config, name="decoder", dtype=self.dtype_policy)
+        decoder = MAEDecoder if self.config.media == "image" else VideoMAEDecoder
+        self.decoder = decoder(self.config, name="decoder", dtype=self.dtype_policy)
 
     def build(self, input_shape: Any = None) -> None:
-        self.encoder.build((None, *self.config.image_size, self.config.num_channels))
-        self.decoder.build((None, 1 + self.config.num_visible, self.config.transformer.hidden_dim))
+        config = self.config
+        self.encoder.build((None, *config.input_shape))
+        self.decoder.build((None, self.encoder.num_cls + config.num_visible, config.transformer.hidden_dim))
         self.built = True
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
         images, noise = inputs["images"], inputs["noise"]
-        visible, restore, mask = mask_from_noise(noise, self.config.num_visible)
-        reconstruction = self.decoder(self.encoder(images, visible), restore)
-        loss = reconstruction_loss(images, reconstruction, mask, self.config)
+        if self.config.media == "clip":
+            visible, hidden, mask = tubes_from_noise(noise, self.config)
+            reconstruction = self.decoder(self.encoder(images, visible), visible, hidden)
+            loss = tubelet_loss(images, reconstruction, hidden, self.config)
+        else:
+            visible, restore, mask = mask_from_noise(noise, self.config.num_visible)
+            reconstruction = self.decoder(self.encoder(images, visible), restore)
+            loss = reconstruction_loss(images, reconstruction, mask, self.config)
         return {"reconstruction": reconstruction, "mask": mask, "loss": loss}
 
     def compute_loss(

@@ -61,7 +61,7 @@ def has_gpu() -> bool:
 
 @dataclass(frozen=True)
 class CompiledEncoder:
-    """Maps normalised images float32 (batch_size, H, W, C) to tokens float32 (batch_size, 1 + N, D)."""
+    """Maps normalised images or clips float32 (batch_size, [T,] H, W, C) to tokens float32 (batch_size, CLS + N, D)."""
 
     run: Callable[[np.ndarray], np.ndarray]
     batch_size: int
@@ -69,6 +69,10 @@ class CompiledEncoder:
     precision: str
     runtime: str
     device: str
+    has_cls: bool = True
+    """Whether the first token is CLS."""
+    fc_norm: Callable[[np.ndarray], np.ndarray] | None = None
+    """The norm of the checkpoint's head, over pooled features (B, D); None where there is none."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Encode up to `batch_size` images; a short batch is padded, so that nothing is compiled again."""
@@ -89,51 +93,59 @@ def resolve_precision(precision: str) -> str:
     return "float32" if precision == "auto" else precision
 
 
-def build_encoder(checkpoint: Checkpoint, *, dtype: str = "float32") -> Any:
+def build_encoder(checkpoint: Checkpoint, *, dtype: str = "float32", image_size: tuple[int, int] | None = None) -> Any:
     """Return the checkpoint's encoder, a built `ViTEncoder` with its weights, on the current Keras backend.
 
+    Args:
+        image_size: Height and width to encode, to which the position table is interpolated; None: the trained one.
+
     Raises:
-        CheckpointError: The weights do not fit config.json.
+        CheckpointError: The weights do not fit config.json, or the size is not a multiple of the patches.
     """
     from labelrank.models.convert import load_tensors
     from labelrank.models.vit import ViTEncoder
 
     config = checkpoint.config
+    if image_size is not None:
+        config = config.resized(*image_size)
     encoder = ViTEncoder(config, name="encoder", dtype=dtype)
-    encoder.build((None, *config.image_size, config.num_channels))
-    load_tensors(checkpoint.tensors(), config.model_type, encoder, source=str(checkpoint.weights))
+    encoder.build((None, *config.input_shape))
+    load_tensors(checkpoint.tensors(), config.model_type, encoder, source=checkpoint.source)
     return encoder
 
 
-def compile_encoder(checkpoint: Checkpoint, *, precision: str = "auto", batch_size: int = 8) -> CompiledEncoder:
+def compile_encoder(
+    checkpoint: Checkpoint,
+    *,
+    precision: str = "auto",
+    batch_size: int = 8,
+    image_size: tuple[int, int] | None = None,
+) -> CompiledEncoder:
     """Return the checkpoint's encoder ready to run.
 
     Args:
         precision: float32 agrees with the published implementation to 1e-4; bfloat16 is faster on processors that
             compute it and off by about one percent; auto is float32.
+        image_size: Height and width to encode; None: the trained one.
 
     Raises:
-        CheckpointError: The weights do not fit config.json.
+        CheckpointError: The weights do not fit config.json, or the size is not a multiple of the patches.
         SettingsError: Unknown precision.
     """
     precision = resolve_precision(precision)
     backend = select_backend()
-    import keras
-
-    config = checkpoint.config
-    input_shape = (*config.image_size, config.num_channels)
     if backend == "openvino":
-        run = _compile_openvino(_as_model(build_encoder(checkpoint), input_shape), batch_size, precision)
+        run = _compile_openvino(_as_model(build_encoder(checkpoint, image_size=image_size)), batch_size, precision)
         device = "CPU"
     else:
         policy = "float32" if precision == "float32" else "mixed_bfloat16"
-        model = _as_model(build_encoder(checkpoint, dtype=policy), input_shape)
-        on_gpu = any(d.split(":")[0].lower() in ("gpu", "cuda") for d in keras.distribution.list_devices())
-        device = "GPU" if on_gpu else "CPU"
+        model = _as_model(build_encoder(checkpoint, dtype=policy, image_size=image_size))
+        device = "GPU" if _is_on_gpu(backend) else "CPU"
 
         def run(images: np.ndarray) -> np.ndarray:
             return np.asarray(model.predict_on_batch(images), dtype=np.float32)
 
+    config = checkpoint.config
     return CompiledEncoder(
         run=run,
         batch_size=batch_size,
@@ -141,13 +153,40 @@ def compile_encoder(checkpoint: Checkpoint, *, precision: str = "auto", batch_si
         precision=precision,
         runtime=backend,
         device=device,
+        has_cls=config.use_cls_token,
+        fc_norm=_head_norm(checkpoint) if config.fc_norm else None,
     )
 
 
-def _as_model(encoder: Any, input_shape: tuple[int, ...]) -> Any:
+def _is_on_gpu(backend: str) -> bool:
+    if backend == "torch":  # Keras does not list its devices
+        return importlib.import_module("torch").cuda.is_available()
     import keras
 
-    images = keras.Input(input_shape, name="images")
+    return any(device.split(":")[0].lower() in ("gpu", "cuda") for device in keras.distribution.list_devices())
+
+
+def _head_norm(checkpoint: Checkpoint) -> Callable[[np.ndarray], np.ndarray]:
+    from labelrank.models.config import HEAD_NORM_EPSILON
+    from labelrank.models.convert import read_tensor
+
+    tensors, shape = checkpoint.tensors(), (checkpoint.config.transformer.hidden_dim,)
+    gamma, beta = (
+        read_tensor(tensors, f"fc_norm.{part}", shape, source=checkpoint.source) for part in ("weight", "bias")
+    )
+
+    def norm(features: np.ndarray) -> np.ndarray:
+        centred = features - features.mean(axis=1, keepdims=True)
+        deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + HEAD_NORM_EPSILON)
+        return (centred / deviation * gamma + beta).astype(np.float32)
+
+    return norm
+
+
+def _as_model(encoder: Any) -> Any:
+    import keras
+
+    images = keras.Input(encoder.config.input_shape, name="images")
     return keras.Model(images, encoder(images))
 
 

@@ -30,9 +30,69 @@ def sincos_position_embedding(hidden_dim: int, grid_size: tuple[int, int]) -> np
     return np.concatenate([np.zeros((1, hidden_dim)), table])[None].astype(np.float32)
 
 
-def add_position_embedding(layer: keras.layers.Layer, hidden_dim: int, grid_size: tuple[int, int]) -> Any:
-    """Return a layer's position weight (1, 1 + N, hidden_dim): the fixed table, until a checkpoint overwrites it."""
-    table = sincos_position_embedding(hidden_dim, grid_size)
+def sinusoid_position_embedding(hidden_dim: int, num_tokens: int) -> np.ndarray:
+    """Return the fixed 1-D table over numbered tokens, float32 (1, num_tokens, hidden_dim).
+
+    Even channels are sines, odd ones cosines of the same frequency.
+
+    Source: Vaswani et al. 2017, section 3.5; as VideoMAE counts its tubelets, slice by slice, row by row.
+    """
+    channel = np.arange(hidden_dim)
+    angle = np.arange(num_tokens).reshape(-1, 1) / np.power(10000.0, 2 * (channel // 2) / hidden_dim)
+    return np.where(channel % 2, np.cos(angle), np.sin(angle))[None].astype(np.float32)
+
+
+def interpolate_position_embedding(
+    table: np.ndarray, from_grid: tuple[int, int], to_grid: tuple[int, int], *, use_cls_token: bool
+) -> np.ndarray:
+    """Return a position table (1, N, D) for another grid of patches; CLS and time are left as they are.
+
+    Source: bicubic convolution with a = -0.75 (Keys 1981) over pixel centres with repeated borders, as PyTorch's
+    `interpolate(mode="bicubic", align_corners=False)`, which transformers calls for `interpolate_pos_encoding`.
+    """
+    if from_grid == to_grid:
+        return table
+    cls, patches = table[:, : int(use_cls_token)], table[:, int(use_cls_token) :]
+    dim = table.shape[-1]
+    rows, columns = (_bicubic_weights(n, m) for n, m in zip(from_grid, to_grid, strict=True))
+    grid = patches.reshape(-1, *from_grid, dim).astype(np.float64)  # (slices, rows, columns, D)
+    grid = np.einsum("ir,jc,trcd->tijd", rows, columns, grid, optimize=True)
+    return np.concatenate([cls, grid.reshape(1, -1, dim).astype(np.float32)], axis=1)
+
+
+def _bicubic_weights(length: int, wanted: int) -> np.ndarray:
+    """Return the matrix (wanted, length) that resizes one axis."""
+    a = -0.75
+    place = (np.arange(wanted) + 0.5) * length / wanted - 0.5
+    weights = np.zeros((wanted, length))
+    for step in range(-1, 3):
+        neighbour = np.floor(place) + step
+        distance = np.abs(place - neighbour)
+        near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+        far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+        source = np.clip(neighbour, 0, length - 1).astype(np.int64)
+        np.add.at(weights, (np.arange(wanted), source), np.where(distance <= 1, near, far))
+    return weights
+
+
+def add_position_embedding(layer: keras.layers.Layer, hidden_dim: int, config: EncoderConfig) -> Any:
+    """Return a layer's position table (1, CLS + N, hidden_dim).
+
+    A weight where the checkpoint holds it: until one is loaded, the fixed table, or noise where it is learned.
+    An array where it is always computed, so that it does not count as a parameter.
+    """
+    cls = int(config.use_cls_token)
+    if config.position_embedding == "sinusoid":
+        (rows, columns), slices = config.trained_grid_size, config.num_slices
+        table = sinusoid_position_embedding(hidden_dim, slices * rows * columns)
+        return interpolate_position_embedding(table, (rows, columns), config.grid_size, use_cls_token=bool(cls))
+    if config.position_embedding == "learned":
+        return layer.add_weight(
+            shape=(1, cls + config.num_patches, hidden_dim),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="position_embedding",
+        )
+    table = sincos_position_embedding(hidden_dim, config.grid_size)
     return layer.add_weight(
         shape=table.shape,
         initializer=lambda shape, dtype=None: ops.convert_to_tensor(table, dtype=dtype),
@@ -41,30 +101,46 @@ def add_position_embedding(layer: keras.layers.Layer, hidden_dim: int, grid_size
     )
 
 
-def patchify(images: Any, patch_size: tuple[int, int]) -> Any:
-    """Cut images (B, H, W, C) into flat patches (B, N, patch_h * patch_w * C), row by row, channels last."""
-    height, width, channels = images.shape[1:]
+def patchify(images: Any, patch_size: tuple[int, int], tubelet_size: int | None = None) -> Any:
+    """Cut images (B, H, W, C) into flat patches (B, N, patch_h * patch_w * C), row by row, channels last.
+
+    With `tubelet_size`, cut clips (B, T, H, W, C) into flat tubelets (B, N, tubelet * patch_h * patch_w * C), slice by
+    slice, their frames one after the other.
+    """
+    height, width, channels = images.shape[-3:]
+    depth = tubelet_size or 1
+    slices = images.shape[1] // depth if tubelet_size else 1
     ph, pw = patch_size
     rows, columns = height // ph, width // pw
-    x = ops.reshape(images, (-1, rows, ph, columns, pw, channels))
-    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, rows * columns, ph * pw * channels))
+    # A row of a patch, its pixels and channels, stays together; slices go with the batch.
+    x = ops.reshape(images, (-1, depth, rows, ph, columns, pw * channels))
+    x = ops.transpose(x, (0, 2, 4, 1, 3, 5))  # (B * slices, rows, columns, depth, ph, pw * C)
+    return ops.reshape(x, (-1, slices * rows * columns, depth * ph * pw * channels))
 
 
 class SelfAttention(keras.layers.Layer):
     """Multi-head self-attention over tokens (B, N, D)."""
 
-    def __init__(self, hidden_dim: int, num_heads: int, *, use_qkv_bias: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        hidden_dim: int,
+        num_heads: int,
+        *,
+        use_qkv_bias: bool = True,
+        use_key_bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         self.num_heads = num_heads
         self.use_qkv_bias = use_qkv_bias
+        self.use_key_bias = use_key_bias
 
         def dense(name: str, use_bias: bool) -> keras.layers.Dense:
             return keras.layers.Dense(hidden_dim, use_bias=use_bias, dtype=self.dtype_policy, name=name)
 
         self.query = dense("query", use_qkv_bias)
-        self.key = dense("key", use_qkv_bias)
+        self.key = dense("key", use_qkv_bias and use_key_bias)
         self.value = dense("value", use_qkv_bias)
         self.output_dense = dense("output", True)
 
@@ -94,6 +170,7 @@ class SelfAttention(keras.layers.Layer):
             "hidden_dim": self.hidden_dim,
             "num_heads": self.num_heads,
             "use_qkv_bias": self.use_qkv_bias,
+            "use_key_bias": self.use_key_bias,
         }
 
 
@@ -109,7 +186,12 @@ class TransformerBlock(keras.layers.Layer):
         epsilon = config.layer_norm_epsilon
         self.norm_before = keras.layers.LayerNormalization(epsilon=epsilon, name="norm_before", **policy)
         self.attention = SelfAttention(
-            config.hidden_dim, config.num_heads, use_qkv_bias=config.use_qkv_bias, name="attention", **policy
+            config.hidden_dim,
+            config.num_heads,
+            use_qkv_bias=config.use_qkv_bias,
+            use_key_bias=config.use_key_bias,
+            name="attention",
+            **policy,
         )
         self.norm_after = keras.layers.LayerNormalization(epsilon=epsilon, name="norm_after", **policy)
         self.mlp_in = keras.layers.Dense(config.mlp_dim, name="mlp_in", **policy)
@@ -133,18 +215,20 @@ class TransformerBlock(keras.layers.Layer):
 
 
 class ViTEncoder(keras.layers.Layer):
-    """Maps normalised images (B, H, W, C) to tokens (B, 1 + N, D), the CLS token first.
+    """Maps normalised images (B, H, W, C) or clips (B, T, H, W, C) to tokens (B, CLS + N, D), a CLS token first.
 
-    With `visible` int (B, V), only those patches are encoded, in that order: tokens (B, 1 + V, D). Without it
+    With `visible` int (B, V), only those patches are encoded, in that order: tokens (B, CLS + V, D). Without it
     every patch is, in reading order, as feature extraction needs.
 
-    Source: Dosovitskiy et al. 2021, arXiv:2010.11929; He et al. 2022, arXiv:2111.06377.
+    Source: Dosovitskiy et al. 2021, arXiv:2010.11929; He et al. 2022, arXiv:2111.06377; Tong et al. 2022,
+    arXiv:2203.12602.
     """
 
     def __init__(self, config: EncoderConfig | dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, EncoderConfig) else encoder_config_from_dict(config)
         transformer = config.transformer
+        self.num_cls = int(config.use_cls_token)
         self.patch_embedding = keras.layers.Dense(
             transformer.hidden_dim, name="patch_embedding", dtype=self.dtype_policy
         )
@@ -152,41 +236,46 @@ class ViTEncoder(keras.layers.Layer):
             TransformerBlock(transformer, name=f"block_{i}", dtype=self.dtype_policy)
             for i in range(transformer.num_layers)
         ]
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=transformer.layer_norm_epsilon, name="norm", dtype=self.dtype_policy
-        )
+        self.norm = None
+        if config.final_norm:
+            self.norm = keras.layers.LayerNormalization(
+                epsilon=transformer.layer_norm_epsilon, name="norm", dtype=self.dtype_policy
+            )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         config = self.config
         dim = config.transformer.hidden_dim
-        self.cls_token = self.add_weight(
-            shape=(1, 1, dim), initializer=keras.initializers.RandomNormal(stddev=0.02), name="cls_token"
-        )
-        self.position_embedding = add_position_embedding(self, dim, config.grid_size)
-        patch_dim = config.patch_size[0] * config.patch_size[1] * config.num_channels
-        self.patch_embedding.build((None, config.num_patches, patch_dim))
-        tokens_shape = (None, 1 + config.num_patches, dim)
-        for layer in (*self.blocks, self.norm):
+        self.cls_token = None
+        if config.use_cls_token:
+            self.cls_token = self.add_weight(
+                shape=(1, 1, dim), initializer=keras.initializers.RandomNormal(stddev=0.02), name="cls_token"
+            )
+        self.position_embedding = add_position_embedding(self, dim, config)
+        self.patch_embedding.build((None, config.num_patches, config.patch_dim))
+        tokens_shape = (None, self.num_cls + config.num_patches, dim)
+        for layer in (*self.blocks, *([self.norm] if self.norm else [])):
             layer.build(tokens_shape)
 
     def call(self, images: Any, visible: Any = None) -> Any:
-        position = ops.cast(self.position_embedding, self.compute_dtype)
-        tokens = self.patch_embedding(patchify(images, self.config.patch_size)) + position[:, 1:]
+        position = ops.cast(ops.convert_to_tensor(self.position_embedding), self.compute_dtype)
+        tokens = self.patch_embedding(patchify(images, self.config.patch_size, self.config.tubelet_size))
+        tokens = tokens + position[:, self.num_cls :]
         if visible is not None:
             tokens = ops.take_along_axis(tokens, visible[:, :, None], axis=1)
-        cls = ops.cast(self.cls_token, self.compute_dtype) + position[:, :1]
-        # Broadcast against the batch without asking for its size, which is unknown while tracing.
-        cls = cls + ops.zeros_like(tokens[:, :1])
-        tokens = ops.concatenate([cls, tokens], axis=1)
+        if self.cls_token is not None:
+            cls = ops.cast(self.cls_token, self.compute_dtype) + position[:, :1]
+            # Broadcast against the batch without asking for its size, which is unknown while tracing.
+            cls = cls + ops.zeros_like(tokens[:, :1])
+            tokens = ops.concatenate([cls, tokens], axis=1)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)
+        return tokens if self.norm is None else self.norm(tokens)
 
     def compute_output_shape(
         self, images_shape: tuple[int | None, ...], visible_shape: tuple[int | None, ...] | None = None
     ) -> tuple[int | None, ...]:
         count = self.config.num_patches if visible_shape is None else visible_shape[1]
-        return (images_shape[0], None if count is None else 1 + count, self.config.transformer.hidden_dim)
+        return (images_shape[0], None if count is None else self.num_cls + count, self.config.transformer.hidden_dim)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": asdict(self.config)}
@@ -194,7 +283,7 @@ class ViTEncoder(keras.layers.Layer):
 
 def encoder_config_from_dict(values: dict[str, Any]) -> EncoderConfig:
     """Return the EncoderConfig that `dataclasses.asdict` gave, also after a pass through JSON."""
-    decoder = values.get("decoder")
+    decoder, trained = values.get("decoder"), values.get("trained_image_size")
     return EncoderConfig(
         **{
             **values,
@@ -202,5 +291,6 @@ def encoder_config_from_dict(values: dict[str, Any]) -> EncoderConfig:
             "decoder": TransformerConfig(**decoder) if decoder else None,
             "image_size": tuple(values["image_size"]),
             "patch_size": tuple(values["patch_size"]),
+            "trained_image_size": tuple(trained) if trained else None,
         }
     )

@@ -1,5 +1,6 @@
 """What we write, the peer library reads. Runs where transformers and torch are installed; our suite needs neither."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,25 @@ CHECKPOINTS = sorted((Path(__file__).parents[2] / "assets" / "checkpoints").iter
 def test_embedded_checkpoint_loads_in_transformers_without_a_missing_or_unexpected_tensor(folder):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
-    model, report = transformers.ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True)
+    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    model, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert not report["mismatched_keys"]
 
-    # With nothing masked, its loss-free output is finite and depends on the weights just read.
+    # Its output is finite and depends on the weights just read.
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
-    pixels = processor(images=np.full((32, 32, 3), 128, np.uint8), return_tensors="pt")
+    frame = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    inputs = {}
+    if model.config.model_type == "videomae":
+        pixels = processor([[frame] * model.config.num_frames], return_tensors="pt")
+        patches = (model.config.image_size // model.config.patch_size) ** 2
+        places = torch.arange(patches) % 4 != 0
+        slices = model.config.num_frames // model.config.tubelet_size
+        inputs["bool_masked_pos"] = places.repeat(slices)[None]
+    else:
+        pixels = processor(images=frame, return_tensors="pt")
     with torch.no_grad():
-        assert torch.isfinite(model(**pixels).logits).all()
+        output = model(**pixels, **inputs)
+    assert torch.isfinite(output.logits).all()
+    assert torch.isfinite(output.loss)
