@@ -4,6 +4,7 @@ import io
 import struct
 import zipfile
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +74,57 @@ HOSTILE_NAMES = [
     " ",
     "%s{0}",
 ]
+
+
+def numbered_frames(count, size=(64, 96)):
+    """Return frames uint8 (count, H, W, 3), each of which shows its number, see `number_of`, before a moving ramp."""
+    height, width = size
+    rows, columns = np.mgrid[:height, :width]
+    frames = np.empty((count, height, width, 3), np.uint8)
+    for n in range(count):
+        frames[n] = (60 + (rows + columns + 3 * n) % 120)[:, :, None]
+        for bit in range(10):
+            frames[n, :16, bit * width // 10 : (bit + 1) * width // 10] = 255 * (n >> bit & 1)
+    return frames
+
+
+def number_of(frame):
+    """Return the number that a frame of `numbered_frames` shows, whatever a codec did to it."""
+    width = frame.shape[1]
+    cells = [frame[4:12, bit * width // 10 + 3 : (bit + 1) * width // 10 - 2].mean() for bit in range(10)]
+    return sum((cell > 127) << bit for bit, cell in enumerate(cells))
+
+
+def video(frames, container="mp4", codec="libx264", *, times=None, options=None, rotation=0, sound=False):
+    """Return a video file's bytes.
+
+    Args:
+        times: When each frame is shown, in 1/30 s; one after the other by default.
+        rotation: Degrees counter-clockwise that players turn it by.
+    """
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=30, options=options or {})
+        stream.height, stream.width = frames.shape[1:3]
+        formats = [f.name for f in stream.codec.video_formats]
+        stream.pix_fmt = next((f for f in ("yuv420p", "yuvj420p") if f in formats), formats[0])
+        stream.codec_context.time_base = Fraction(1, 30)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        if sound:
+            tone = output.add_stream("aac", rate=8000)
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            silence.rate = 8000
+        for time, pixels in zip(range(len(frames)) if times is None else times, frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            output.mux(stream.encode(frame))
+            if sound:
+                silence.pts = None
+                output.mux(tone.encode(silence))
+        output.mux(stream.encode(None))
+        if sound:
+            output.mux(tone.encode(None))
+    return buffer.getvalue()

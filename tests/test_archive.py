@@ -21,10 +21,22 @@ from hypothesis import strategies as st
 
 from labelrank.data import open_dataset, save_upload, upload_name
 from labelrank.data.archive import open_archive
+from labelrank.data.dataset import ClipSampling
 from labelrank.data.folder import open_folder
-from labelrank.errors import ArchiveError, DatasetError, MediaError
+from labelrank.errors import ArchiveError, DatasetError, HubError, MediaError
 from labelrank.settings import Settings
-from tests.data_helpers import CATS_AND_DOGS, HOSTILE_NAMES, SETTINGS, png, write_tree, write_zip
+from tests.data_helpers import (
+    CATS_AND_DOGS,
+    HOSTILE_NAMES,
+    SETTINGS,
+    numbered_frames,
+    png,
+    video,
+    write_tree,
+    write_zip,
+)
+
+JHMDB = Path(__file__).parent.parent.parent / "shared" / "data" / "jhmdb12-mini.zip"
 
 
 def listing(folder):
@@ -127,9 +139,12 @@ HOSTILE = {
     "picture": (with_bytes(png()), r"is not a zip: it starts with 89504e47: a PNG picture"),
     "gzip": (with_bytes(b"\x1f\x8b\x08\0"), r"starts with 1f8b0800: a gzip archive"),
     "tar": (with_bytes(bytes(257) + b"ustar\0"), r"starts with 00000000: a tar archive"),
-    "empty zip": (lambda path: write_zip(path, {}), r"holds no pictures \(no files\)\. Expected one folder"),
+    "empty zip": (
+        lambda path: write_zip(path, {}),
+        r"holds no pictures and no videos \(no files\)\. Expected one folder",
+    ),
     "no class folders": (lambda path: write_zip(path, {"1.png": png()}), r"no class folders: 1 picture, such as"),
-    "no pictures": (lambda path: write_zip(path, {"cat/1.mp4": b"x"}), r"the first is 'cat/1\.mp4'"),
+    "no pictures": (lambda path: write_zip(path, {"cat/1.txt": b"x"}), r"the first is 'cat/1\.txt'"),
     "traversal": (with_entry("../evil.png"), r"leaves its folder: '\.\./evil\.png'; expected paths such as cat/1\.png"),
     "traversal inside": (with_entry("cat/../../evil.png"), r"leaves its folder: 'cat/\.\./\.\./evil\.png'"),
     "traversal of a text": (with_entry("cat/../../x.txt"), r"leaves its folder: 'cat/\.\./\.\./x\.txt'"),
@@ -363,6 +378,98 @@ def test_zip_equals_the_folder_it_was_made_from(files, wrap, splits, folders):
         from_folder = outcome(lambda: open_folder(root, split=None, settings=SETTINGS))
         from_zip = outcome(lambda: open_archive(path, split=None, settings=SETTINGS))
     assert from_zip == from_folder
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_videos_of_a_zip_are_those_of_the_folder(compression, tmp_path):
+    frames = numbered_frames(20)
+    files = {f"{name}/1.avi": video(frames[start:], "avi", "mpeg4") for start, name in enumerate(("jump", "run"))}
+    files |= {"run/2.mp4": video(frames), "run/cover.png": png(), "run/bad.mkv": b"\x1a\x45\xdf\xa3"}
+    zipped = open_archive(write_zip(tmp_path / "acts.zip", files, compression), split=None, settings=SETTINGS)
+    folder = open_folder(write_tree(tmp_path / "acts", files), split=None, settings=SETTINGS)
+    assert zipped.media == folder.media == "clip"
+    assert (zipped.samples, zipped.digest, zipped.problems) == (folder.samples, folder.digest, folder.problems)
+    sampling = ClipSampling(frames=2, stride=5, clips=2)
+    for sample in zipped.samples:
+        if sample.key == "run/bad.mkv":
+            with pytest.raises(MediaError, match=r"^'run/bad\.mkv' "):
+                zipped.load_clips(sample, sampling)
+            continue
+        clips = zipped.load_clips(sample, sampling)
+        assert np.array_equal(clips, folder.load_clips(sample, sampling))
+        assert np.array_equal(zipped.load(sample), clips[0, 0])
+    assert listing(tmp_path) == ["acts", "acts.zip"]  # nothing is unpacked
+
+
+class Remote(io.BytesIO):
+    """A file that remembers which bytes were read."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.parts = []
+
+    def read(self, size=-1):
+        start = self.tell()
+        data = super().read(size)
+        self.parts.append((start, start + len(data)))
+        return data
+
+
+@pytest.mark.parametrize("prefix", [b"", b"#!/bin/sh\n"])
+def test_a_fetch_is_told_the_bytes_that_its_samples_need(prefix, tmp_path):
+    files = {f"{c}/{n}.png": png(n) + bytes(n * 100) for c in ("cat", "dog") for n in range(4)}
+    data = prefix + write_zip(tmp_path / "pets.zip", files, zipfile.ZIP_STORED).read_bytes()
+    remote = Remote(data)
+    fetched = []
+    dataset = open_archive(remote, split=None, settings=SETTINGS, id="far/pets", on_fetch=lambda *a: fetched.append(a))
+    assert (dataset.id, fetched) == ("far/pets", [])
+    by_key = {s.key: s for s in dataset.samples}
+    wanted = [by_key["dog/2.png"], by_key["cat/1.png"], by_key["cat/0.png"]]
+    dataset.fetch(wanted, "progress", "stop")
+    ((ranges, *others),) = fetched
+    assert others == ["progress", "stop"]
+    # cat/0 and cat/1 are neighbours.
+    starts = [data.index(name) - 30 for name in (b"cat/0.png", b"cat/2.png", b"dog/2.png", b"dog/3.png")]
+    assert ranges == [(starts[0], starts[1]), (starts[2], starts[3])]
+    remote.parts.clear()
+    for sample in wanted:
+        dataset.load(sample)
+    assert all(any(start <= a and b <= end for start, end in ranges) for a, b in remote.parts)
+    dataset.fetch([by_key["dog/3.png"]], None, None)
+    assert fetched[-1][0] == [(starts[3], data.index(b"PK\1\2"))]
+    del dataset
+    gc.collect()
+    assert not remote.closed  # it stays the caller's
+
+
+def test_a_zip_at_hand_has_nothing_to_fetch(tmp_path):
+    assert open_archive(write_zip(tmp_path / "pets.zip", CATS_AND_DOGS), split=None, settings=SETTINGS).fetch is None
+
+
+def test_what_the_hub_says_is_passed_on(tmp_path):
+    remote = io.BytesIO(write_zip(tmp_path / "pets.zip", CATS_AND_DOGS).read_bytes())
+    dataset = open_archive(remote, split=None, settings=SETTINGS, id="far/pets")
+
+    def refuse(*_):
+        raise HubError("The Hub cannot be reached.")
+
+    remote.read = refuse
+    with pytest.raises(HubError, match=r"^The Hub cannot be reached\.$"):
+        dataset.load(dataset.samples[0])
+    with pytest.raises(HubError, match=r"^The Hub cannot be reached\.$"):
+        open_archive(remote, split=None, settings=SETTINGS, id="far/pets")
+
+
+@pytest.mark.skipif(not JHMDB.is_file(), reason="needs ../shared/data, the real videos")
+def test_jhmdb_is_read_from_its_zip():
+    for split, per_class in (("train", 10), ("val", 4), ("test", 4)):
+        dataset = open_archive(JHMDB, split=split, settings=SETTINGS)
+        assert (dataset.media, dataset.splits, dataset.problems) == ("clip", ("train", "val", "test"), ())
+        assert dataset.class_counts.tolist() == [per_class] * 12
+    known = set((JHMDB.parent / "labels" / "jhmdb21_classes.txt").read_text().split())
+    assert set(dataset.class_names) <= known
+    odd = next(s for s in dataset.samples if set("!(@)") & set(s.key))
+    assert dataset.load_clips(odd, ClipSampling()).shape == (1, 16, 240, 320, 3)
 
 
 def test_keys_do_not_depend_on_the_root_folder(tmp_path):

@@ -10,10 +10,21 @@ import numpy as np
 import pytest
 
 from labelrank.data import open_dataset
-from labelrank.data.folder import Fingerprint, open_folder, read_layout
+from labelrank.data.dataset import ClipSampling
+from labelrank.data.folder import open_folder
+from labelrank.data.layout import Fingerprint, read_layout
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
-from tests.data_helpers import CATS_AND_DOGS, HOSTILE_NAMES, SETTINGS, png, write_tree
+from tests.data_helpers import (
+    CATS_AND_DOGS,
+    HOSTILE_NAMES,
+    SETTINGS,
+    number_of,
+    numbered_frames,
+    png,
+    video,
+    write_tree,
+)
 
 
 def layout(*files, folders=()):
@@ -21,7 +32,7 @@ def layout(*files, folders=()):
 
 
 def keys(found, split=None):
-    return [(p.key, p.class_name) for p in found.pictures[split]]
+    return [(p.key, p.class_name) for p in found.places[split]]
 
 
 def problems(found, split=None):
@@ -90,6 +101,71 @@ def test_problems_of_a_split_stay_in_it():
     assert problems(found) == {}
 
 
+def test_most_files_decide_between_pictures_and_videos():
+    videos = layout("cat/1.mp4", "cat/2.AVI", "dog/1.webm", "dog/2.png", "dog/notes.txt", "fox/1.png")
+    assert videos.media == "clip"
+    assert keys(videos) == [("cat/1.mp4", "cat"), ("cat/2.AVI", "cat"), ("dog/1.webm", "dog")]
+    reasons = problems(videos)
+    assert list(reasons) == ["fox", "dog/2.png", "dog/notes.txt"]
+    assert reasons["fox"].startswith("The class folder holds no videos and is left out. Add videos")
+    assert reasons["dog/2.png"] == (
+        "2 pictures are left out, for most files here are videos and a dataset holds one kind. "
+        "Put pictures into a dataset of their own, or remove them."
+    )
+    assert reasons["dog/notes.txt"].startswith("Not a video: the name does not end in .3g2, .3gp")
+    pictures = layout("cat/1.mp4", "cat/2.png", "dog/1.png", "dog/loose.mov")
+    assert pictures.media == "image"
+    assert problems(pictures)["cat/1.mp4"].startswith("2 videos are left out, for most files here are pictures")
+    assert layout("cat/1.mp4", "cat/1.png", "dog/1.mp4", "dog/1.png").media == "image"
+
+
+def test_files_of_the_other_kind_are_counted_in_their_split():
+    found = layout("train/cat/1.mp4", "train/dog/1.mp4", "test/cat/1.mp4", "test/cat/1.jpg", "cover.png")
+    assert problems(found, "test")["test/cat/1.jpg"].startswith("1 picture is left out")
+    assert problems(found)["cover.png"].startswith("1 picture is left out")
+
+
+def test_words_follow_the_kind_of_the_files():
+    with pytest.raises(
+        DatasetError, match=r"no class folders: 1 video, such as '1\.mp4', in no folder.*each video into"
+    ):
+        layout("1.mp4")
+    with pytest.raises(DatasetError, match=r"videos lie directly in 'test', 'train'"):
+        layout("train/1.mp4", "test/1.mp4")
+    with pytest.raises(DatasetError, match=r"only one class, 'cat'.*without videos: 'dog'.*Add a folder of videos"):
+        layout("x/cat/1.mp4", "x/dog/a.txt")
+    found = layout("train/cat/1.mp4", "train/dog/1.mp4", "test/cat/1.mp4", "loose.mp4", "extra/1.mp4")
+    assert problems(found)["loose.mp4"] == "The video lies in no class folder. Move it into the folder of its class."
+    assert "its 1 video is left out" in problems(found)["extra"]
+
+
+def test_a_hidden_class_folder_is_named():
+    files = (
+        "lang/c/1.png",
+        "lang/go/1.png",
+        "lang/.net/1.png",
+        "lang/.net/2.png",
+        "lang/.net/.x.png",
+        "lang/.idea/a.xml",
+    )
+    assert problems(layout(*files)) == {
+        "lang/.net": "The folder is hidden, for its name starts with a dot; 2 of its files are left out. "
+        "Give it another name, or remove it."
+    }
+    found = layout("train/c/1.png", "train/go/1.png", "test/c/1.png", "train/.net/1.png")
+    assert list(problems(found)) == ["train/.net"]
+
+
+def test_a_hidden_class_folder_of_a_folder_is_named_and_not_a_link_to_one(tmp_path):
+    root = write_tree(
+        tmp_path / "pets", CATS_AND_DOGS | {".net/1.png": png(4), ".git/1.png": png(5), ".idea/x/1.png": b""}
+    )
+    (root / ".linked").symlink_to(root / ".net")
+    dataset = open_folder(root, split=None, settings=SETTINGS)
+    assert [p.subject for p in dataset.problems] == [".net"]
+    assert len(dataset.samples) == 3
+
+
 def test_clutter_of_file_managers_is_passed_over():
     clutter = (".DS_Store", "cat/.hidden.png", "cat/Thumbs.db", "dog/desktop.ini", "__MACOSX/cat/._1.png", ".git/x.png")
     found = layout("cat/1.png", "dog/1.png", *clutter, folders=[".git", "__MACOSX", "__MACOSX/cat"])
@@ -100,8 +176,12 @@ def test_clutter_of_file_managers_is_passed_over():
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([], r"'pets' holds no pictures \(no files\)\. Expected .*cat/1\.png.*pictures are files that end in \.bmp"),
-        (["cat/1.mp4"], r"holds no pictures \(1 file, the first is 'cat/1\.mp4'\)"),
+        (
+            [],
+            r"'pets' holds no pictures and no videos \(no files\)\. Expected .*cat/1\.png.*pictures are files that end "
+            r"in \.bmp.*, videos in \.3g2, ",
+        ),
+        (["cat/1.txt"], r"holds no pictures and no videos \(1 file, the first is 'cat/1\.txt'\)"),
         (["1.png", "2.png"], r"no class folders: 2 pictures, such as '1\.png', in no folder.*named after its"),
         (
             ["train/1.png", "test/1.png"],
@@ -263,6 +343,52 @@ def test_a_picture_over_the_size_limit_is_listed_and_the_rest_kept(tmp_path):
     assert "has 5,000 bytes; at most 4,096 are accepted" in dataset.problems[0].reason
     with pytest.raises(DatasetError, match=r"'pets' has no picture that can be used\. 'cat/1\.png' has .* bytes"):
         open_folder(root, split=None, settings=Settings(workspace=tmp_path, max_media_bytes=1))
+
+
+VIDEOS = {f"{name}/1.mp4": video(numbered_frames(20)[start:]) for start, name in enumerate(("jump", "run"))}
+TWO_FRAMES = ClipSampling(frames=2, stride=5)
+
+
+def test_videos_of_a_folder_give_clips_and_their_first_frame(tmp_path):
+    root = write_tree(tmp_path / "acts", VIDEOS | {"jump/bad.avi": b"RIFF", "run/cover.png": png()})
+    dataset = open_folder(root, split=None, settings=SETTINGS)
+    assert (dataset.media, dataset.stride) == ("clip", 4)
+    assert [s.key for s in dataset.samples] == ["jump/1.mp4", "jump/bad.avi", "run/1.mp4"]
+    assert [p.subject for p in dataset.problems] == ["run/cover.png"]
+    for label, sample in enumerate((dataset.samples[0], dataset.samples[2])):
+        assert sample.label == label
+        assert [number_of(f) for f in dataset.load_clips(sample, TWO_FRAMES)[0]] == [label, label + 5]
+        assert number_of(dataset.load(sample)) == label
+    with pytest.raises(MediaError, match=r"'jump/bad\.avi' starts with 52494646; expected a video"):
+        dataset.load_clips(dataset.samples[1], TWO_FRAMES)
+
+
+def test_a_video_over_its_own_limit_is_listed(tmp_path):
+    root = write_tree(tmp_path / "acts", VIDEOS | {"run/big.mp4": bytes(60_000)})
+    settings = Settings(workspace=tmp_path, max_video_bytes=50_000, max_media_bytes=1)
+    dataset = open_folder(root, split=None, settings=settings)
+    assert [s.key for s in dataset.samples] == ["jump/1.mp4", "run/1.mp4"]
+    assert [p.subject for p in dataset.problems] == ["run/big.mp4"]
+    assert "60,000 bytes; at most 50,000 are accepted for one video" in dataset.problems[0].reason
+
+
+def test_a_layout_can_be_told_apart_by_names_of_content_and_fetched_by_path():
+    found = layout("train/cat/1.png", "train/dog/1.png", "train/dog/2.png")
+    fetched = []
+
+    def dataset(**names):
+        return found.to_dataset(
+            id="pets",
+            split=None,
+            fingerprint=lambda path, key: Fingerprint(1, names.get(path[6:9], "same")),
+            load=lambda path, key: np.zeros((1, 1, 3), np.uint8),
+            fetch=lambda paths, on_progress, should_stop: fetched.extend(paths),
+            settings=SETTINGS,
+        )
+
+    assert dataset().digest == dataset().digest != dataset(dog="other").digest
+    dataset().fetch(dataset().samples[1:], None, None)
+    assert fetched == ["train/dog/1.png", "train/dog/2.png"]
 
 
 def test_problems_are_listed_up_to_a_number(tmp_path):

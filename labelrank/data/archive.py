@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import contextlib
 import itertools
 import re
 import stat
@@ -9,15 +11,14 @@ import struct
 import threading
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
-from labelrank.data.dataset import Dataset
-from labelrank.data.folder import Fingerprint, Layout, read_layout
-from labelrank.data.image import HEAD_BYTES, decode_image, describe_head
-from labelrank.errors import ArchiveError, DatasetError, MediaError
+from labelrank.data.dataset import Dataset, Progress, ShouldStop
+from labelrank.data.image import HEAD_BYTES, describe_head
+from labelrank.data.layout import Fingerprint, Layout, read_layout, readers
+from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError
 from labelrank.settings import Settings
 
 # Source: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.12 (central directory), 4.3.14 to 4.3.16 (its end).
@@ -40,31 +41,37 @@ _COMPRESSION_NAMES = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 
 
 _REPACK = "Pack the folder again with a current zip tool"
 
+OnFetch = Callable[[list[tuple[int, int]], Progress | None, ShouldStop | None], None]
+"""Takes the (start, end) of the bytes that will be read soon, sorted."""
+
 
 class _Archive:
     """An open zip whose entries have been checked; reads from any thread.
 
-    The file stays open as long as this object lives: ZipFile closes it when the last reference is gone.
+    A file given by its path stays open as long as this object lives: ZipFile closes it when the last reference is
+    gone.
     """
 
-    def __init__(self, path: Path, name: str, settings: Settings) -> None:
+    def __init__(self, source: Path | BinaryIO, name: str, settings: Settings) -> None:
         self.name = name
         self._lock = threading.Lock()
         try:
-            with path.open("rb") as file:
+            with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
                 _check_directory(file, name, settings)
-            self._zip = zipfile.ZipFile(path)
-        except ArchiveError:
+                size_bytes = file.seek(0, 2)
+            self._zip = zipfile.ZipFile(source)
+        except LabelRankError:  # among them those of a source on the network
             raise
         except OSError as error:
             raise ArchiveError(f"{name!r} cannot be read ({error.strerror or error}). Check the path.") from error
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
             raise ArchiveError(f"{name!r} is a damaged zip ({error}). Fetch or pack it again.") from error
         try:
-            self.files, self.folders = _check_entries(self._zip.infolist(), name, path.stat().st_size, settings)
+            self.files, self.folders = _check_entries(self._zip.infolist(), name, size_bytes, settings)
         except BaseException:
             self.close()
             raise
+        self._starts = sorted({i.header_offset for i in self._zip.infolist()} | {self._zip.start_dir, size_bytes})
 
     def close(self) -> None:
         self._zip.close()
@@ -78,42 +85,71 @@ class _Archive:
             with self._lock, self._zip.open(self.files[path]) as entry:
                 # Never more than the entry declares: without a size, zipfile unpacks all there is before it cuts.
                 return entry.read(self.files[path].file_size)
+        except LabelRankError:
+            raise
         # ValueError: a local header whose name is not what its flags say.
         except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, ValueError) as error:
             raise MediaError(
                 f"{key!r} cannot be unpacked from {self.name!r} ({error}). Fetch or pack the zip again."
             ) from error
 
+    def ranges(self, paths: Iterable[str]) -> list[tuple[int, int]]:
+        """Return where the zip holds some files, as sorted (start, end) with neighbours merged."""
+        merged: list[tuple[int, int]] = []
+        for start in sorted(self.files[path].header_offset for path in paths):
+            # To the next entry: how long this one's own header is, only that header tells.
+            end = self._starts[min(bisect.bisect_right(self._starts, start), len(self._starts) - 1)]
+            if merged and merged[-1][1] == start:
+                start = merged.pop()[0]
+            merged.append((start, end))
+        return merged
 
-def open_archive(path: Path, *, split: str | None, settings: Settings, id: str | None = None) -> Dataset:
-    """Return the pictures of a zip laid out as `<class>/*` or `{train,val,test}/<class>/*`, with or without a root.
 
-    Keys, labels, digest and selections are those of the unpacked folder (see `folder.read_layout`). Pictures are
-    read from the zip when they are asked for, from any thread.
+def open_archive(
+    source: Path | BinaryIO,
+    *,
+    split: str | None,
+    settings: Settings,
+    id: str | None = None,
+    on_fetch: OnFetch | None = None,
+) -> Dataset:
+    """Return the samples of a zip laid out as `<class>/*` or `{train,val,test}/<class>/*`, with or without a root.
+
+    Keys, labels, digest and selections are those of the unpacked folder (see `layout.read_layout`). Pictures and
+    videos are read from the zip when they are asked for, from any thread.
 
     Args:
-        path: The zip.
+        source: The zip, or an open seekable file, which stays the caller's to close.
         split: Split to read; by default train where there are splits.
-        settings: Gives `max_archive_entries`, `max_archive_bytes`, `max_compression_ratio`, `max_media_bytes`.
+        settings: Gives `max_archive_entries`, `max_archive_bytes`, `max_compression_ratio`, and the limits of media.
         id: What the dataset is called in messages and provenance; the file's name by default.
+        on_fetch: Where `source` is far away: brings the parts of it closer that hold the samples which `Dataset.fetch`
+            is given.
 
     Raises:
         ArchiveError: The file is not a zip, is damaged, holds no class folders, exceeds a limit, or holds an entry
             that no honest dataset needs: outside of its folder, a link, encrypted, given twice.
         DatasetError: Fewer than two classes, or not the split asked for.
     """
-    name = id if id is not None else path.name
-    archive = _Archive(path, name, settings)
+    name = id if id is not None else Path(source if isinstance(source, Path) else str(source.name)).name
+    archive = _Archive(source, name, settings)
     try:
         layout = archive.layout()
+        load, load_clips = readers(layout.media, archive.read, settings)
 
-        def fingerprint(entry: str, key: str) -> Fingerprint:
-            return Fingerprint(archive.files[entry].file_size, archive.files[entry].CRC)
+        def fetch(paths: list[str], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:
+            assert on_fetch is not None
+            on_fetch(archive.ranges(paths), on_progress, should_stop)
 
-        def load(entry: str, key: str) -> np.ndarray:
-            return decode_image(archive.read(entry, key), name=key, settings=settings)
-
-        return layout.to_dataset(id=name, split=split, fingerprint=fingerprint, load=load, settings=settings)
+        return layout.to_dataset(
+            id=name,
+            split=split,
+            fingerprint=lambda path, key: Fingerprint(archive.files[path].file_size, archive.files[path].CRC),
+            load=load,
+            load_clips=load_clips,
+            fetch=fetch if on_fetch else None,
+            settings=settings,
+        )
     except DatasetError:
         archive.close()
         raise
@@ -277,15 +313,15 @@ def _check_bomb(files: dict[str, zipfile.ZipInfo], name: str, size: int, setting
     if unpacked > settings.max_archive_bytes:
         raise ArchiveError(
             f"{name!r} would unpack to {unpacked:,} bytes; at most {settings.max_archive_bytes:,} are accepted "
-            "(LABELRANK_MAX_ARCHIVE_BYTES). Keep fewer or smaller pictures, or raise the limit."
+            "(LABELRANK_MAX_ARCHIVE_BYTES). Keep fewer or smaller files, or raise the limit."
         )
     # Against the size of the zip itself: the packed sizes that entries declare could lie.
     ratio = unpacked / size
     if unpacked > _BOMB_FROM_BYTES and ratio > settings.max_compression_ratio:
         raise ArchiveError(
             f"{name!r} would unpack from {size:,} to {unpacked:,} bytes, {ratio:,.0f} times its size; at most "
-            f"{settings.max_compression_ratio} times is accepted (LABELRANK_MAX_COMPRESSION_RATIO), for real pictures "
-            "hardly shrink. Check where the file comes from."
+            f"{settings.max_compression_ratio} times is accepted (LABELRANK_MAX_COMPRESSION_RATIO), for pictures and "
+            "videos hardly shrink. Check where the file comes from."
         )
     in_file_order = sorted(files.items(), key=lambda item: item[1].header_offset)
     for (path, info), (next_path, following) in itertools.pairwise(in_file_order):

@@ -1,0 +1,513 @@
+"""The layout rules that folders, zips and repositories of class folders share: paths in, classes and splits out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from labelrank.data import image, video
+from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Progress, Sample, ShouldStop
+from labelrank.errors import DatasetError, MediaError
+from labelrank.settings import Settings
+
+_SPLIT_OF = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What a split's folder may be called, in any case of letters."""
+
+EXPECTED_LAYOUT = (
+    "Expected one folder of pictures or videos per class (cat/1.png, dog/1.png), or the same inside train, val and "
+    "test (train/cat/1.png)"
+)
+_EXTENSIONS = {"image": image.EXTENSIONS, "clip": video.EXTENSIONS}
+_LISTED_EXTENSIONS = {media: ", ".join(sorted(extensions)) for media, extensions in _EXTENSIONS.items()}
+_CLUTTER_FOLDERS = {"__MACOSX", ".git", ".cache", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".Spotlight-V100"}
+"""Hidden folders that programs make: they may hold pictures, but are no classes."""
+_MAX_LISTED_PROBLEMS = 1000
+
+Load = Callable[[str, str], np.ndarray]
+"""Takes (path, key); returns RGB uint8 (H, W, 3), of a video its first frame."""
+LoadClips = Callable[[str, str, ClipSampling], np.ndarray]
+"""Takes (path, key, sampling); returns RGB uint8 (clips, frames, H, W, 3)."""
+Fetch = Callable[[list[str], Progress | None, ShouldStop | None], None]
+"""Takes the paths that will be read soon."""
+
+
+class Fingerprint(NamedTuple):
+    """Size and checksum of a file's content."""
+
+    size_bytes: int
+    checksum: int | str
+    """CRC-32, which a zip's directory holds for each entry; of a repository, what it names the content by."""
+
+
+class _Located(NamedTuple):
+    path: str
+    key: str
+    """The path without root folders."""
+    split: str | None
+    class_name: str | None
+    """None outside of class folders."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the classes, splits and samples of a source are, read off its file names alone."""
+
+    source: str
+    """Name of the folder or zip, for messages."""
+    media: str
+    """What the samples are: image or clip."""
+    class_names: tuple[str, ...]
+    """Sorted names of the folders that hold a sample in any split; a label is an index into it."""
+    splits: tuple[str, ...]
+    """Splits that hold a sample, in the order train, val, test; empty where there are no split folders."""
+    places: dict[str | None, list[_Located]]
+    """By split; under None where there are no split folders."""
+    problems: dict[str | None, list[Problem]]
+    """By split; under None what concerns the whole source."""
+
+    def choose_split(self, split: str | None) -> str | None:
+        """Return the name of the split to read: the one asked for, else train, else None for a source without.
+
+        Raises:
+            DatasetError: The split asked for is not there, or none was and there is no train.
+        """
+        wanted = _SPLIT_OF.get(split.casefold(), split) if split is not None else None
+        if not self.splits:
+            if wanted is None:
+                return None
+            raise DatasetError(
+                f"{self.source!r} has no splits, but split {split!r} was asked for. Leave the split out, "
+                f"or put the class folders into folders named {', '.join(SPLITS)}."
+            )
+        if wanted is None and "train" in self.splits:
+            return "train"
+        if wanted in self.splits:
+            return wanted
+        asked = f"no split {split!r}" if split is not None else "no train split, which is read when none is asked for"
+        raise DatasetError(f"{self.source!r} has {asked}; it has {', '.join(self.splits)}. Ask for one of these.")
+
+    def to_dataset(
+        self,
+        *,
+        id: str,
+        split: str | None,
+        fingerprint: Callable[[str, str], Fingerprint],
+        load: Load,
+        load_clips: LoadClips | None = None,
+        fetch: Fetch | None = None,
+        settings: Settings,
+        problems: Iterable[Problem] = (),
+    ) -> Dataset:
+        """Return the dataset of one split, sorted by label, then key.
+
+        Args:
+            id: What the dataset is called in the provenance of its features.
+            split: As for `choose_split`.
+            fingerprint: Takes (path, key); raises MediaError when the file cannot be read.
+            load: Reads a picture, or the first frame of a video; see `readers`.
+            load_clips: Reads a video; None for pictures.
+            fetch: Brings paths closer; None where they are at hand.
+            settings: Gives `max_media_bytes` and `max_video_bytes`: larger files are listed as problems.
+            problems: What was found wrong before the layout was read.
+
+        Raises:
+            DatasetError: The split is not there, or holds no sample that can be read.
+        """
+        chosen = self.choose_split(split)
+        label_of = {name: label for label, name in enumerate(self.class_names)}
+        noun = NOUNS[self.media][0]
+        paths: dict[str, str] = {}
+        samples: list[Sample] = []
+        fingerprints: dict[str, Fingerprint] = {}
+        unreadable: list[Problem] = []
+        for path, key, _, class_name in self.places[chosen]:
+            try:
+                found = fingerprint(path, key)
+                _check_size(self.media, key, found.size_bytes, settings)
+            except MediaError as error:
+                unreadable.append(Problem(key, str(error)))
+                continue
+            paths[key] = path
+            samples.append(Sample(key, label_of[str(class_name)]))
+            fingerprints[key] = found
+        if not samples:
+            first = f" {unreadable[0].reason}" if unreadable else ""
+            raise DatasetError(f"{self.source!r} has no {noun} that can be used{_in_split(chosen)}.{first}")
+
+        counts = Counter(s.label for s in samples)
+        empty = [
+            Problem(name, f"The class has no usable {noun}{_in_split(chosen)}. Add some, or remove its folders.")
+            for label, name in enumerate(self.class_names)
+            if not counts[label]
+        ]
+        of_split = self.problems.get(chosen, []) if chosen else []
+        problems = [*self.problems.get(None, []), *empty, *of_split, *problems, *unreadable]
+
+        def load_clips_of(sample: Sample, sampling: ClipSampling) -> np.ndarray:
+            assert load_clips is not None
+            return load_clips(paths[sample.key], sample.key, sampling)
+
+        def fetch_of(chosen: Sequence[Sample], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:
+            assert fetch is not None
+            fetch([paths[sample.key] for sample in chosen], on_progress, should_stop)
+
+        return Dataset(
+            id=id,
+            class_names=self.class_names,
+            samples=tuple(sorted(samples, key=lambda s: (s.label, s.key))),
+            load=lambda sample: load(paths[sample.key], sample.key),
+            load_clips=load_clips_of if load_clips else None,
+            fetch=fetch_of if fetch else None,
+            digest=_digest(self.class_names, fingerprints),
+            split=chosen,
+            splits=self.splits,
+            problems=_at_most(problems, self.source),
+        )
+
+
+def read_layout(
+    files: Iterable[str],
+    folders: Iterable[str] = (),
+    *,
+    source: str,
+    no_class_folders: type[DatasetError] = DatasetError,
+) -> Layout:
+    """Return the layout that relative posix paths show, whatever order they come in.
+
+    - Hidden names, `__MACOSX`, `Thumbs.db` and `desktop.ini` are passed over; a hidden class folder is a problem.
+    - The samples are pictures or videos, whichever there are more of; those of the other kind are left out, as a
+      problem.
+    - A folder that holds every sample is a root and is stripped, as often as there is one, unless samples lie
+      directly in it alone (then it is a class) or it is a split.
+    - The top folders are splits when all of them, or two or more, are named like splits and class folders lie
+      inside. Then other top folders are left out, as a problem. Everything below a class folder belongs to it.
+    - A key is the path without the root folders.
+
+    Args:
+        files: Paths of regular files.
+        folders: Paths of folders, as far as the source lists them: only they can show an empty class.
+        source: Name of the folder or zip, for messages.
+        no_class_folders: Class of the error for a source without class folders.
+
+    Raises:
+        DatasetError: No class folders, fewer than two classes, two classes or two splits that are told apart only
+            by the case of their letters or by an alias.
+    """
+    files = list(files)
+    visible = sorted(f for f in files if not is_ignored(f))
+    media, samples = _choose_media(visible)
+    noun, nouns = NOUNS[media]
+    if not samples:
+        contents = f"{_count(len(visible), 'file', 'files')}, the first is {visible[0]!r}" if visible else "no files"
+        raise no_class_folders(
+            f"{source!r} holds no pictures and no videos ({contents}). {EXPECTED_LAYOUT}; pictures are files that end "
+            f"in {_LISTED_EXTENSIONS['image']}, videos in {_LISTED_EXTENSIONS['clip']}."
+        )
+    root = _find_root(samples)
+    split_of = _find_splits(samples, media, root, source, no_class_folders)
+
+    is_sample = set(samples)
+    by_split: dict[str | None, list[_Located]] = defaultdict(list)
+    problems: dict[str | None, list[Problem]] = defaultdict(list)
+    beside_splits: Counter[str] = Counter()
+    of_other_media: dict[str | None, list[str]] = defaultdict(list)
+    for path in visible:
+        located = _locate(path, root, split_of)
+        top, _, below = located.key.partition("/")
+        if path not in is_sample:
+            if _media_of(path):
+                of_other_media[located.split].append(located.key)
+                continue
+            reason = f"Not a {noun}: the name does not end in {_LISTED_EXTENSIONS[media]}. Convert or remove it."
+            problems[located.split].append(Problem(located.key, reason))
+        elif located.class_name is not None:
+            by_split[located.split].append(located)
+        elif split_of and below and top not in split_of:
+            beside_splits[top] += 1
+        else:
+            reason = f"The {noun} lies in no class folder. Move it into the folder of its class."
+            problems[located.split].append(Problem(located.key, reason))
+    for split, keys in of_other_media.items():
+        problems[split].insert(0, _other_media(keys, media))
+
+    class_names = sorted({str(p.class_name) for group in by_split.values() for p in group})
+    # A file's folders count as listed, for zips often have no entries for folders.
+    listed = {parent for f in visible for parent in _folders_above(f)}
+    listed.update(folder for folder in folders if not is_ignored(folder))
+    class_folders = {name for f in listed if (name := _locate(f"{f}/*", root, split_of).class_name) is not None}
+    empty = sorted(class_folders - set(class_names))
+    _check_class_names(class_names, empty, media, source)
+
+    first = [
+        Problem(name, f"The class folder holds no {nouns} and is left out. Add {nouns} to it, or remove it.")
+        for name in empty
+    ]
+    first += _hidden_classes(files, root, split_of)
+    first += [
+        Problem(
+            top,
+            f"The folder lies beside the splits {', '.join(map(repr, split_of))}; its {_count(n, noun, nouns)} "
+            f"{'is' if n == 1 else 'are'} left out. Move them into a split, or name the folder train, val or test.",
+        )
+        for top, n in sorted(beside_splits.items())
+    ]
+    if not split_of:
+        first += _splits_read_as_classes(by_split[None], class_names)
+    problems[None][:0] = first
+    return Layout(
+        source=source,
+        media=media,
+        class_names=tuple(class_names),
+        splits=tuple(s for s in SPLITS if by_split.get(s)),
+        places=by_split,
+        problems=problems,
+    )
+
+
+def readers(media: str, read: Callable[[str, str], Path | bytes], settings: Settings) -> tuple[Load, LoadClips | None]:
+    """Return the `load` and `load_clips` of `Layout.to_dataset` for samples of one medium.
+
+    Args:
+        media: image or clip.
+        read: Takes (path, key); returns the file's content, or where on disk it is.
+    """
+
+    def load_image(path: str, key: str) -> np.ndarray:
+        content = read(path, key)
+        if isinstance(content, Path):
+            content = read_file(content, key, settings.max_media_bytes)
+        return image.decode_image(content, name=key, settings=settings)
+
+    def load_first_frame(path: str, key: str) -> np.ndarray:
+        return video.read_first_frame(read(path, key), name=key, settings=settings)
+
+    def load_clips(path: str, key: str, sampling: ClipSampling) -> np.ndarray:
+        return video.read_clips(read(path, key), sampling, name=key, settings=settings)
+
+    return (load_image, None) if media == "image" else (load_first_frame, load_clips)
+
+
+def read_file(path: Path, key: str, max_bytes: int) -> bytes:
+    """Return a file's content, at most one byte more than `max_bytes`.
+
+    Raises:
+        MediaError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1)
+    except OSError as error:
+        raise unreadable(key, error) from error
+
+
+def unreadable(name: str, error: OSError) -> MediaError:
+    """Return the error for a file that the system does not let us read."""
+    return MediaError(f"{name!r} cannot be read ({error.strerror or error}). Check that it exists and its rights.")
+
+
+def may_be_hidden_class(folder_name: str) -> bool:
+    """Return whether a folder is hidden as if by mistake: by a dot, and not by a program for its own use."""
+    return folder_name.startswith(".") and folder_name not in _CLUTTER_FOLDERS
+
+
+def _media_of(path: str) -> str | None:
+    ending = posixpath.splitext(path)[1].lower()
+    return next((media for media, endings in _EXTENSIONS.items() if ending in endings), None)
+
+
+def _choose_media(files: list[str]) -> tuple[str, list[str]]:
+    """Return what most of the pictures and videos among the files are, and those that are."""
+    of_media: dict[str, list[str]] = {media: [] for media in _EXTENSIONS}
+    for path in files:
+        if media := _media_of(path):
+            of_media[media].append(path)
+    return max(of_media.items(), key=lambda item: len(item[1]))
+
+
+def _other_media(keys: list[str], media: str) -> Problem:
+    other = "clip" if media == "image" else "image"
+    are = f"{_count(len(keys), *NOUNS[other])} {'is' if len(keys) == 1 else 'are'}"
+    return Problem(
+        keys[0],
+        f"{are} left out, for most files here are {NOUNS[media][1]} and a dataset holds one kind. Put "
+        f"{NOUNS[other][1]} into a dataset of their own, or remove them.",
+    )
+
+
+def _hidden_classes(files: list[str], root: list[str], split_of: dict[str, str]) -> list[Problem]:
+    """Return a problem for each hidden folder that would be a class of pictures or videos."""
+    hidden: Counter[str] = Counter()
+    for path in files:
+        parts = path.split("/")
+        folder = parts[-2] if len(parts) > 1 else ""
+        others = "/".join([*parts[:-2], parts[-1]])
+        is_class = may_be_hidden_class(folder) and _locate(path, root, split_of).class_name == folder
+        if is_class and _media_of(path) and not is_ignored(others):
+            hidden["/".join(parts[:-1])] += 1
+    return [
+        Problem(
+            folder,
+            f"The folder is hidden, for its name starts with a dot; {n:,} of its files {'is' if n == 1 else 'are'} "
+            "left out. Give it another name, or remove it.",
+        )
+        for folder, n in sorted(hidden.items())
+    ]
+
+
+def is_ignored(path: str) -> bool:
+    """Return whether a path is hidden, or clutter that file managers leave behind."""
+    parts = path.split("/")
+    return any(p.startswith(".") or p == "__MACOSX" for p in parts) or parts[-1].lower() in (
+        "thumbs.db",
+        "desktop.ini",
+    )
+
+
+def _folders_above(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
+
+
+def _find_root(samples: list[str]) -> list[str]:
+    """Return the names of the nested folders that hold the class or split folders."""
+    root: list[str] = []
+    nested = [parts for p in samples if len(parts := p.split("/")) > 1]
+    while nested and len({parts[0] for parts in nested}) == 1:
+        top = nested[0][0]
+        inner = [parts[1:] for parts in nested if len(parts) > 2]
+        if not inner:
+            break  # samples only: this is a class folder
+        if top.casefold() in _SPLIT_OF and not all(parts[0].casefold() in _SPLIT_OF for parts in inner):
+            break  # the only split
+        root.append(top)
+        nested = inner
+    return root
+
+
+def _find_splits(
+    samples: list[str], media: str, root: list[str], source: str, no_class_folders: type[DatasetError]
+) -> dict[str, str]:
+    """Return the split of each top folder that is one; empty where the top folders are classes."""
+    inside = [parts[len(root) :] for p in samples if (parts := p.split("/"))[: len(root)] == root]
+    noun, nouns = NOUNS[media]
+    tops = {parts[0] for parts in inside if len(parts) > 1}
+    if not tops:
+        raise no_class_folders(
+            f"{source!r} has no class folders: {_count(len(samples), noun, nouns)}, such as {samples[0]!r}, "
+            f"in no folder. {EXPECTED_LAYOUT}; put each {noun} into a folder named after its class."
+        )
+    split_of = {top: _SPLIT_OF[top.casefold()] for top in sorted(tops) if top.casefold() in _SPLIT_OF}
+    holds_classes = any(len(parts) > 2 and parts[0] in split_of for parts in inside)
+    if len(split_of) == len(tops) and not holds_classes:
+        raise no_class_folders(
+            f"{source!r} has no class folders: {nouns} lie directly in {', '.join(map(repr, split_of))}. "
+            f"{EXPECTED_LAYOUT}; put each {noun} into a folder named after its class."
+        )
+    if not holds_classes or (len(split_of) < 2 and len(split_of) < len(tops)):
+        return {}
+    first: dict[str, str] = {}
+    for top, split in split_of.items():
+        if split in first:
+            raise DatasetError(
+                f"{source!r} has two folders for the split {split}: {first[split]!r} and {top!r}. "
+                "Merge them, or remove one."
+            )
+        first[split] = top
+    return split_of
+
+
+def _locate(path: str, root: list[str], split_of: dict[str, str]) -> _Located:
+    parts = path.split("/")
+    if parts[: len(root)] != root:
+        return _Located(path, path, None, None)
+    inner = parts[len(root) :]
+    key = "/".join(inner)
+    split = None
+    if split_of:
+        split = split_of.get(inner[0]) if len(inner) > 1 else None
+        if split is None:
+            return _Located(path, key, None, None)
+        inner = inner[1:]
+    return _Located(path, key, split, inner[0] if len(inner) > 1 else None)
+
+
+def _splits_read_as_classes(places: list[_Located], class_names: list[str]) -> list[Problem]:
+    """Return a note for each class that is named like a split and holds folders like one."""
+    suspects = {str(p.class_name) for p in places if p.key.count("/") > 1} & {
+        name for name in class_names if name.casefold() in _SPLIT_OF
+    }
+    return [
+        Problem(
+            suspect,
+            f"The folder is read as a class, because {next(n for n in class_names if n != suspect)!r} lies beside it. "
+            "If it is a split, move the other folders into a split or away.",
+        )
+        for suspect in sorted(suspects)
+    ]
+
+
+def _check_class_names(class_names: list[str], empty: list[str], media: str, source: str) -> None:
+    if len(class_names) < 2:
+        name = class_names[0]
+        nouns = NOUNS[media][1]
+        without = f" Folders without {nouns}: {', '.join(map(repr, empty[:5]))}." if empty else ""
+        raise DatasetError(
+            f"{source!r} has only one class, {name!r}; a ranking needs at least two.{without} "
+            f"Add a folder of {nouns} for each further class beside it."
+        )
+    seen: dict[str, str] = {}
+    for name in class_names:
+        # As label_map.py compares them: caf\u00e9 may be four letters, or five with a combining accent.
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+        other = seen.setdefault(folded, name)
+        if other != name:
+            raise DatasetError(
+                f"{source!r} has two classes that differ only in the case or form of letters: {other!r} and {name!r}. "
+                "Merge or rename one: label maps are used where such names collide."
+            )
+
+
+def _check_size(media: str, key: str, size_bytes: int, settings: Settings) -> None:
+    if media == "image" and size_bytes > settings.max_media_bytes:
+        raise image.too_large(key, size_bytes, settings)
+    if media == "clip" and size_bytes > settings.max_video_bytes:
+        raise video.too_large(key, size_bytes, settings)
+
+
+def _count(n: int, noun: str, nouns: str) -> str:
+    return f"{n:,} {noun if n == 1 else nouns}"
+
+
+def _in_split(split: str | None) -> str:
+    return f" in the split {split}" if split else ""
+
+
+def _at_most(problems: list[Problem], source: str) -> tuple[Problem, ...]:
+    if len(problems) <= _MAX_LISTED_PROBLEMS:
+        return tuple(problems)
+    more = len(problems) - _MAX_LISTED_PROBLEMS
+    rest = Problem(source, f"{more:,} more problems are not listed. Correct the listed ones to see them.")
+    return (*problems[:_MAX_LISTED_PROBLEMS], rest)
+
+
+def _digest(class_names: tuple[str, ...], fingerprints: dict[str, Fingerprint]) -> str:
+    content = [class_names, sorted([key, *found] for key, found in fingerprints.items())]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

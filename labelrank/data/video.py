@@ -1,0 +1,503 @@
+"""Video files to RGB clips: the frames that were asked for, decoding little more than these need."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
+
+import numpy as np
+
+from labelrank.data.dataset import ClipSampling
+from labelrank.data.image import HEAD_BYTES, describe_head
+from labelrank.errors import LabelRankError, MediaError
+from labelrank.settings import Settings
+
+if TYPE_CHECKING:
+    # Imported where it is used: PyAV takes a fifth of a second, which a page of pictures need not wait for.
+    from av import Packet, VideoFrame
+    from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+
+EXTENSIONS = frozenset(
+    {
+        *(".3g2", ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg"),
+        *(".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    }
+)
+"""File name endings, in lower case, that are read as videos."""
+
+READABLE = "AVI, MP4, MOV, Matroska, WebM, MPEG, FLV, WMV or Ogg"
+
+
+class _Kind(NamedTuple):
+    format: str
+    """Name of the only demuxer that may read it: playlists, image sequences and devices are out of reach."""
+    offset: int
+    magic: bytes
+    has_times: bool = False
+    """Whether it stores when each frame is shown. Others leave that out, here or there or at all, and PyAV guesses."""
+
+
+_KINDS = (
+    _Kind("avi", 8, b"AVI "),
+    *(_Kind("mov", 4, box, True) for box in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")),
+    _Kind("matroska", 0, b"\x1a\x45\xdf\xa3", True),
+    _Kind("flv", 0, b"FLV\x01", True),
+    _Kind("asf", 0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    _Kind("ogg", 0, b"OggS"),
+    _Kind("mpeg", 0, b"\0\0\x01\xba"),
+    _Kind("mpegvideo", 0, b"\0\0\x01\xb3"),
+    _Kind("mpegts", 188, b"\x47"),
+    _Kind("mpegts", 196, b"\x47"),
+)
+
+# Of these every packet is one frame, so that frames can be numbered without decoding them. VP8 hides some,
+# Windows Media and H.263 leave some out.
+_ONE_FRAME_PER_PACKET = {"h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "png", "prores"}
+_LEAST_CODED_BYTES = 16
+"""A smaller packet of MPEG-4 part 2 may say that there is no new frame, or release one that came before."""
+_HELD_BYTES = 64 * 2**20
+"""Packets are kept up to this size; those of larger videos are read again when they are decoded."""
+_REORDERING = 64
+"""More than the packets after a frame's own whose frames may be shown before it; codecs allow 16."""
+_ADVICE = "Save or fetch it again, or leave it out."
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file says of itself."""
+
+    num_frames: int
+    """As its packets tell; a few old codecs have packets without a frame."""
+    width: int
+    """As it is meant to be seen, after rotation."""
+    height: int
+    fps: float | None
+    """Mean frames per second; None when the file does not tell."""
+    duration_s: float | None
+    rotation: int
+    """Degrees that stored frames are turned counter-clockwise to be upright: 0, 90, 180 or 270."""
+
+
+def probe(source: Path | bytes | BinaryIO, *, name: str, settings: Settings) -> VideoInfo:
+    """Return a video's size and length; only its first frame is decoded.
+
+    Raises:
+        MediaError: As for `read_clips`.
+    """
+    with _open(source, name, settings) as video:
+        first = next(video.frames_in_order(), None)
+        if first is None:
+            raise video.without_frames()
+        turns = _quarter_turns(first)
+        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
+        num_frames = sum(not p.is_discard for p in video.index())
+        duration_s = video.duration_s()
+        return VideoInfo(
+            num_frames=num_frames,
+            width=width,
+            height=height,
+            fps=num_frames / duration_s if duration_s else None,
+            duration_s=duration_s,
+            rotation=90 * turns,
+        )
+
+
+def read_first_frame(source: Path | bytes | BinaryIO, *, name: str, settings: Settings) -> np.ndarray:
+    """Return the first frame of a video, upright, RGB uint8 (H, W, 3).
+
+    Raises:
+        MediaError: As for `read_clips`.
+    """
+    return read_clips(source, ClipSampling(frames=1, stride=1), name=name, settings=settings)[0, 0]
+
+
+def read_clips(source: Path | bytes | BinaryIO, sampling: ClipSampling, *, name: str, settings: Settings) -> np.ndarray:
+    """Return the sampled frames of a video, upright, RGB uint8 (clips, frames, H, W, 3).
+
+    Frames are numbered in the order in which they are shown, as if all were decoded: by their times, or as the
+    decoder puts them out where the container does not store the time of each (AVI, MPEG). Frames that an edit list
+    cuts away do not count. Pixels are those of PyAV's `to_ndarray(format="rgb24")`; rotation by quarter turns is
+    applied, the aspect ratio of pixels is not. Sound is ignored.
+
+    Decoding starts at the last key frame before a sampled frame and leaves out what no sampled frame needs. Where the
+    packets do not tell the numbers of frames for certain, all frames from the first on are decoded instead.
+
+    Args:
+        source: A path, the whole file, or an open seekable file; only what it holds is read, never what it names.
+        sampling: Which frames make a clip; those past the end are the last frame again.
+        name: The video's key, for messages.
+        settings: Gives `max_video_bytes`, `max_video_frames` and, for one frame, `max_pixels`.
+
+    Raises:
+        MediaError: The bytes are not a video of a format we read, a frame that is needed cannot be decoded, or a
+            limit is exceeded.
+    """
+    with _open(source, name, settings) as video:
+        clips = video.read_indexed(sampling)
+        return clips if clips is not None else video.read_in_order(sampling)
+
+
+def too_large(name: str, size_bytes: int, settings: Settings) -> MediaError:
+    """Return the error for a video file of more bytes than are accepted."""
+    return MediaError(
+        f"{name!r} has {size_bytes:,} bytes; at most {settings.max_video_bytes:,} are accepted for one video "
+        "(LABELRANK_MAX_VIDEO_BYTES). Cut it or raise the limit."
+    )
+
+
+class _Packet(NamedTuple):
+    """What the index keeps of a packet."""
+
+    pts: int | None
+    is_key: bool
+    is_discard: bool
+    """Whether it is decoded for the sake of others, but not shown."""
+    size: int
+
+
+class _Frames:
+    """Upright RGB pixels of the frames that are wanted, by number."""
+
+    def __init__(self, wanted: np.ndarray, name: str, settings: Settings) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self.place_of = {int(number): place for place, number in enumerate(np.unique(wanted))}
+        self.missing = set(self.place_of)
+        self._pixels: np.ndarray | None = None
+        self._reformatter = VideoReformatter()  # one for all: each has to be set up
+        self._name = name
+        self._settings = settings
+
+    def add(self, number: int, frame: VideoFrame) -> None:
+        if number not in self.missing:
+            return
+        _check_size(frame.width, frame.height, self._name, self._settings)
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        upright = np.rot90(rgb, _quarter_turns(frame))
+        if self._pixels is None:
+            self._pixels = np.empty((len(self.place_of), *upright.shape), dtype=np.uint8)
+        elif self._pixels.shape[1:] != upright.shape:
+            before, now = (f"{shape[1]} x {shape[0]}" for shape in (self._pixels.shape[1:], upright.shape))
+            raise MediaError(
+                f"{self._name!r} changes from {before} to {now} pixels at frame {number:,}; expected frames of one "
+                "size. Save it with one, or leave it out."
+            )
+        self._pixels[self.place_of[number]] = upright
+        self.missing.discard(number)
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the pixels of each number, uint8 (*numbers.shape, H, W, 3)."""
+        assert self._pixels is not None
+        places = np.array([self.place_of[n] for n in numbers.ravel().tolist()])
+        if np.array_equal(places, np.arange(len(self._pixels))):  # no frame twice: nothing to copy
+            return self._pixels.reshape(*numbers.shape, *self._pixels.shape[1:])
+        return self._pixels[places.reshape(numbers.shape)]
+
+
+class _Video:
+    """A video file, read through as many demuxers as it takes: one at a time, for they share the file's position."""
+
+    def __init__(self, file: BinaryIO, kind: _Kind, name: str, settings: Settings) -> None:
+        self._file = file
+        self._kind = kind
+        self._name = name
+        self._settings = settings
+        self._container: InputContainer | None = None
+        self._is_fresh = False
+        self._held: list[Packet] | None = []
+        self._restart()
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+
+    def duration_s(self) -> float | None:
+        if self.stream.duration and self.stream.time_base:
+            return float(self.stream.duration * self.stream.time_base)
+        return self._container.duration / 1e6 if self._container and self._container.duration else None
+
+    def without_frames(self) -> MediaError:
+        return MediaError(f"{self._name!r} holds no frame that can be shown; expected at least one. {_ADVICE}")
+
+    def index(self, num_shown: int | None = None) -> list[_Packet]:
+        """Return the packets from the first on, until as many are there whose frames are shown, or all."""
+        packets = self._demux()
+        index: list[_Packet] = []
+        self._held = []
+        held_bytes = shown = 0
+        for packet in packets:
+            index.append(_Packet(packet.pts, packet.is_keyframe, packet.is_discard, packet.size))
+            held_bytes += packet.size
+            if self._held is not None:
+                self._held.append(packet)
+                if held_bytes > _HELD_BYTES:
+                    self._held = None
+            shown += not packet.is_discard
+            if shown == num_shown:
+                break
+            self._check_count(len(index))
+        return index
+
+    def frames_in_order(self) -> Iterator[VideoFrame]:
+        """Yield the frames as the decoder puts them out.
+
+        Raises:
+            MediaError: A frame cannot be decoded; the message tells its number.
+        """
+        import av
+
+        count = 0
+        try:
+            packets = self._demux()
+            for packet in itertools.chain(packets, [None]):
+                for frame in self._decoder.decode(packet):
+                    self._check_count(count + 1)
+                    yield frame
+                    count += 1
+        except av.FFmpegError as error:
+            raise MediaError(
+                f"{self._name!r} is damaged: frame {count:,} cannot be decoded ({_reason(error)}), and it or a later "
+                f"one is needed. {_ADVICE}"
+            ) from error
+
+    def read_indexed(self, sampling: ClipSampling) -> np.ndarray | None:
+        """Return the sampled frames, decoding as little as the index allows; None where it cannot be relied on."""
+        import av
+
+        if not self._may_be_indexed():
+            return None
+        # One clip starts with the video: no need to know where it ends.
+        index = self.index(sampling.span + _REORDERING if sampling.clips == 1 else None)
+        shown = self._presentation_order(index)
+        if not shown:
+            return None
+        numbers = sampling.indices(len(shown))
+        frames = _Frames(numbers, self._name, self._settings)
+        number_of = {index[shown[n]].pts: n for n in frames.place_of}
+        try:
+            for start, stop in _stretches(index, [shown[n] for n in frames.place_of]):
+                if not self._decode_stretch(index, start, stop, number_of, frames):
+                    return None
+        except av.FFmpegError:
+            return None  # a full decode may get there all the same, or tells at which frame it fails
+        return None if frames.missing else frames.take(numbers)
+
+    def read_in_order(self, sampling: ClipSampling) -> np.ndarray:
+        """Return the sampled frames, decoding from the first: to the last one, or to the end where that is needed."""
+        stop = sampling.span if sampling.clips == 1 else None
+        # The number of frames is a guess, for one pass to do. Where it turns out wrong, there is a second one.
+        guess = stop or sum(p.size > 1 and not p.is_discard for p in self.index())
+        frames = _Frames(sampling.indices(max(1, guess)), self._name, self._settings)
+        times = self._decode_in_order(frames, stop)
+        order: np.ndarray | None = None
+        if self._kind.has_times and not _is_rising(times):
+            times = self._decode_in_order(None, None)
+            if None not in times and len(set(times)) == len(times):
+                order = np.argsort(np.array(times), kind="stable")
+        if not times:
+            raise self.without_frames()
+        wanted = sampling.indices(len(times))
+        if order is not None:
+            wanted = order[wanted]
+        if not frames.place_of.keys() - frames.missing >= set(wanted.ravel().tolist()):
+            frames = _Frames(wanted, self._name, self._settings)
+            self._decode_in_order(frames, int(wanted.max()) + 1)
+        return frames.take(wanted)
+
+    @property
+    def _decoder(self) -> VideoCodecContext:
+        return self.stream.codec_context
+
+    def _restart(self) -> None:
+        """Open the file from its start, unless nothing was read since it was."""
+        import av
+        from av.codec.context import ThreadType
+        from av.stream import Discard, Disposition
+
+        if self._is_fresh:
+            return
+        self.close()
+        self._file.seek(0)
+        # Decoders keep a limit for what they allocate, which is a little more than what is seen; ours is checked after.
+        limit = {"max_pixels": str(2 * self._settings.max_pixels + 2**20)}
+        refuse = functools.partial(_refuse, self._name)  # not a method: memory would wait for the cycle to be found
+        container = av.open(
+            self._file, "r", format=self._kind.format, options=limit, metadata_errors="replace", io_open=refuse
+        )
+        self._container = container
+        videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not videos:
+            raise MediaError(f"{self._name!r} holds no video stream; expected one. Leave it out.")
+        self.stream: VideoStream = videos[0]
+        if self.stream.codec_context is None:
+            raise MediaError(
+                f"{self._name!r} is coded in a way that cannot be decoded here; expected a common codec. "
+                "Save it as H.264 in an MP4 file, or leave it out."
+            )
+        _check_size(self._decoder.width, self._decoder.height, self._name, self._settings)
+        for other in container.streams:
+            if other.index != self.stream.index:
+                other.discard = Discard.all
+        # For small frames one thread is as fast as several, and videos can be read side by side.
+        self.stream.thread_type = ThreadType.NONE
+        self.stream.thread_count = 1
+        self._decoder.options = limit
+        self._is_fresh = True
+
+    def _demux(self) -> Iterator[Packet]:
+        """Return the packets from the first on, for a decoder that has seen none."""
+        self._restart()
+        self._is_fresh = False
+        assert self._container is not None
+        return (packet for packet in self._container.demux(self.stream) if packet.size)
+
+    def _check_count(self, count: int) -> None:
+        if count > self._settings.max_video_frames:
+            raise MediaError(
+                f"{self._name!r} has more than {self._settings.max_video_frames:,} frames, the most that are accepted "
+                "(LABELRANK_MAX_VIDEO_FRAMES). Cut it or raise the limit."
+            )
+
+    def _may_be_indexed(self) -> bool:
+        is_known = self._decoder.codec.canonical_name in _ONE_FRAME_PER_PACKET
+        return is_known and (self._kind.has_times or not self._decoder.has_b_frames)
+
+    def _presentation_order(self, index: list[_Packet]) -> list[int] | None:
+        """Return the places in the index of the frames as they are shown; None where the packets do not tell."""
+        if not index or any(p.pts is None for p in index):
+            return None
+        times = [_time(p) for p in index]
+        # What is shown before the first key frame may be left out by the decoder.
+        if not index[0].is_key or times[0] != min(times) or not (self._kind.has_times or _is_rising(times)):
+            return None
+        if self._decoder.codec.canonical_name == "mpeg4" and min(p.size for p in index) < _LEAST_CODED_BYTES:
+            return None
+        shown = [place for place, p in enumerate(index) if not p.is_discard]
+        if len({times[place] for place in shown}) < len(shown):
+            return None
+        return sorted(shown, key=lambda place: times[place])
+
+    def _decode_stretch(
+        self, index: list[_Packet], start: int, stop: int, number_of: dict[int | None, int], frames: _Frames
+    ) -> bool:
+        """Decode some packets and keep what is wanted; tell whether the frames were those that the index promises."""
+        from av.video.frame import PictureType
+
+        if self._held is not None:
+            packets = iter(self._held[start:stop])
+        else:
+            packets = itertools.islice(self._demux(), start, stop)
+        self._decoder.flush_buffers()
+        expected = iter(p.pts for p in index[start:stop])
+        found_key = start == 0
+        for packet in itertools.chain(packets, [None]):
+            # Frames that no other refers to need not be decoded unless they are wanted. Without stored times they are,
+            # for each has to turn up in its place.
+            may_skip = packet is not None and packet.pts not in number_of and self._kind.has_times
+            self._decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
+            for frame in self._decoder.decode(packet):
+                if not self._kind.has_times and frame.pts != next(expected, None):
+                    return False
+                if frame.pts == index[start].pts:
+                    found_key = found_key or (frame.key_frame and frame.pict_type == PictureType.I)
+                if frame.pts in number_of:
+                    if not found_key or (frame.is_corrupt and start > 0):
+                        return False
+                    frames.add(number_of[frame.pts], frame)
+        return True
+
+    def _decode_in_order(self, frames: _Frames | None, stop: int | None) -> list[int | None]:
+        """Decode from the first frame on, keep what is wanted, and return the times of all."""
+        times: list[int | None] = []
+        for frame in itertools.islice(self.frames_in_order(), stop):
+            if frames is not None:
+                frames.add(len(times), frame)
+            times.append(frame.pts)
+        return times
+
+
+@contextlib.contextmanager
+def _open(source: Path | bytes | BinaryIO, name: str, settings: Settings) -> Iterator[_Video]:
+    import av
+
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(source, Path):
+                file: BinaryIO = stack.enter_context(source.open("rb"))
+            else:
+                file = io.BytesIO(source) if isinstance(source, bytes) else source
+            size_bytes = file.seek(0, io.SEEK_END)
+            if size_bytes > settings.max_video_bytes:
+                raise too_large(name, size_bytes, settings)
+            file.seek(0)
+            head = file.read(HEAD_BYTES)
+            kind = next((k for k in _KINDS if head[k.offset : k.offset + len(k.magic)] == k.magic), None)
+            if kind is None:
+                raise MediaError(
+                    f"{name!r} {describe_head(head)}; expected a video in {READABLE}. "
+                    "Save it in one of these or leave it out."
+                )
+            video = _Video(file, kind, name, settings)
+            stack.callback(video.close)
+            yield video
+        except LabelRankError:
+            raise
+        except (av.FFmpegError, MemoryError) as error:
+            raise MediaError(
+                f"{name!r} looks like a video but is damaged or cut short ({_reason(error)}). {_ADVICE}"
+            ) from error
+        except OSError as error:
+            raise MediaError(
+                f"{name!r} cannot be read ({error.strerror or error}). Check that it exists and its rights."
+            ) from error
+
+
+def _refuse(name: str, url: str, flags: int, options: dict[str, str]) -> NoReturn:
+    raise MediaError(f"{name!r} refers to another file, {url!r}; expected all in one file. Leave it out.")
+
+
+def _stretches(index: list[_Packet], places: list[int]) -> list[tuple[int, int]]:
+    """Return the ranges of the index, each from a key frame on, that hold all that these frames need."""
+    stretches: list[tuple[int, int]] = []
+    for place in sorted(places):
+        start = place
+        while not (index[start].is_key and _time(index[start]) <= _time(index[place])):
+            start -= 1
+        if stretches and start < stretches[-1][1]:
+            start = stretches.pop()[0]
+        stretches.append((start, place + 1))
+    return stretches
+
+
+def _time(packet: _Packet) -> int:
+    assert packet.pts is not None
+    return packet.pts
+
+
+def _is_rising(times: Sequence[int | None]) -> bool:
+    return all(a is not None and b is not None and a < b for a, b in itertools.pairwise(times))
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """Return the quarter turns counter-clockwise that make the frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def _check_size(width: int, height: int, name: str, settings: Settings) -> None:
+    if width * height > settings.max_pixels:
+        raise MediaError(
+            f"{name!r} is {width:,} x {height:,} pixels; at most {settings.max_pixels:,} pixels are accepted for one "
+            "frame (LABELRANK_MAX_PIXELS). Make it smaller or raise the limit."
+        )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
