@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 HEAVY = {"keras", "tensorflow", "openvino", "torch", "jax"}
 # Room -> the rooms of labelrank it must not know.
 FORBIDDEN = {
+    "hub": {"data", "models", "features", "ranking", "label_map", "exports", "extraction", "jobs", "charts", "ui"},
     "data": {"models", "features", "ranking", "label_map", "exports", "extraction", "jobs", "charts", "ui"},
     "ranking": {"data", "models", "features", "label_map", "exports", "extraction", "jobs", "charts", "ui", "settings"},
     "label_map": {"data", "models", "features", "extraction", "jobs", "charts", "ui"},

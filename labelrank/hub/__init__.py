@@ -1,0 +1,36 @@
+"""The Hugging Face Hub: what a repository holds, its files whole or in parts, and how it says no.
+
+The only package that imports huggingface_hub, and only inside functions. Whole files are fetched by ourselves, over
+plain HTTP: huggingface_hub 2.4 drops what arrived of a file when its process ends, and a job that was killed should go
+on from there.
+
+Source: the Hub's API and cache layout, https://huggingface.co/docs/hub/api and
+https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+"""
+
+from labelrank.hub.asking import Unreachable
+from labelrank.hub.files import Progress, ShouldStop, cached_path, download, download_all
+from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_url
+from labelrank.hub.ranges import RangeFile, open_range
+from labelrank.hub.repo import Found, HubFile, Repo, find_in_pull_requests, read_card, resolve, search
+
+__all__ = [
+    "DEFAULT_REVISION",
+    "Found",
+    "HubFile",
+    "Progress",
+    "RangeFile",
+    "Repo",
+    "ShouldStop",
+    "Unreachable",
+    "cached_path",
+    "check_repo_id",
+    "download",
+    "download_all",
+    "find_in_pull_requests",
+    "open_range",
+    "read_card",
+    "repo_url",
+    "resolve",
+    "search",
+]

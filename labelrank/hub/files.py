@@ -1,0 +1,356 @@
+"""Whole files of a repository: where they lie on this computer, and how they get there.
+
+The folder is huggingface_hub's cache, in its layout, so that what it or transformers fetched is not fetched again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from labelrank.errors import Cancelled, HubError
+from labelrank.files import replacing
+from labelrank.hub.asking import Meter, Unreachable, streaming, trying
+from labelrank.hub.names import DEFAULT_REVISION, repo_url
+
+if TYPE_CHECKING:
+    from labelrank.hub.repo import HubFile, Repo
+    from labelrank.settings import Settings
+
+Progress = Callable[[int, int, str], None]
+"""Called with bytes as (done, total, stage)."""
+ShouldStop = Callable[[], bool]
+
+_THREADS = 8
+_CHUNK_BYTES = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Return huggingface_hub's cache (HF_HUB_CACHE, HF_HOME)."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
+def storage(kind: str, repo_id: str) -> Path:
+    """Return the folder of one repository in the cache: blobs by hash, snapshots by commit, refs by name."""
+    return cache_folder() / "--".join([f"{kind}s", *repo_id.split("/")])
+
+
+def subject_of(repo: Repo, file: HubFile) -> str:
+    """Return how a message calls a file."""
+    at = "" if repo.requested_revision == DEFAULT_REVISION else f" at {repo.requested_revision}"
+    return f"{file.path} of {repo.name}{at}"
+
+
+def existing(repo: Repo, path: str) -> HubFile:
+    """Return the file at this path; raises HubError where there is none."""
+    file = repo.file(path)
+    if file is None:
+        raise HubError(
+            f"There is no {path} in {repo.name} at {repo.requested_revision}. See {repo_url(repo.kind, repo.id)}/tree/"
+            f"{repo.requested_revision} for the files there are."
+        )
+    return file
+
+
+def cached_path(repo: Repo, path: str) -> Path | None:
+    """Return where a file lies on this computer, None where it does not, or not whole."""
+    file = repo.file(path)
+    if file is None:
+        return None
+    pointer = _pointer(repo, file)
+    return pointer if _is_whole(pointer, file) else None
+
+
+def _pointer(repo: Repo, file: HubFile) -> Path:
+    return storage(repo.kind, repo.id) / "snapshots" / repo.revision / file.path
+
+
+def _is_whole(path: Path, file: HubFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size_bytes
+
+
+def download(
+    repo: Repo,
+    path: str,
+    *,
+    settings: Settings,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Path:
+    """Return where one file lies on this computer, downloaded if it was not here; see `download_all`."""
+    options = {"settings": settings, "on_progress": on_progress, "should_stop": should_stop}
+    return download_all(repo, [path], **options)[0]  # type: ignore[arg-type]
+
+
+def download_all(
+    repo: Repo,
+    paths: Sequence[str],
+    *,
+    settings: Settings,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> list[Path]:
+    """Return where files lie on this computer, those that were not here downloaded, several at a time.
+
+    What arrived of a file is kept when the connection or the process ends, and the next call goes on from there. Each
+    file is checked against the hash that names it.
+
+    Args:
+        on_progress: Called with bytes as (done, total, stage), on the caller's thread.
+
+    Raises:
+        HubError: A file does not exist, is refused, arrives damaged, or does not fit the limit or the disk.
+        Cancelled: `should_stop` returned true.
+    """
+    files = [existing(repo, path) for path in dict.fromkeys(paths)]
+    missing = [file for file in files if not _is_whole(_pointer(repo, file), file)]
+    if missing:
+        total = sum(file.size_bytes for file in missing)
+        check_size(total, f"{missing[0].path} of {repo.name}" if len(missing) == 1 else repo.name, settings)
+        meter = Meter()
+        subject = missing[0].path.rsplit("/", 1)[-1] if len(missing) == 1 else f"{len(missing):,} files"
+        run_all(
+            [partial(_download_one, repo, file, settings, meter) for file in missing],
+            meter,
+            total,
+            f"Downloading {subject} of {repo.id}",
+            on_progress,
+            should_stop,
+        )
+        _name_commit(repo)
+    return [_pointer(repo, existing(repo, path)) for path in paths]
+
+
+def check_size(size_bytes: int, subject: str, settings: Settings) -> None:
+    """Raise HubError when this is more than may be downloaded."""
+    if size_bytes > settings.max_download_bytes:
+        raise HubError(
+            f"{subject} has {size_bytes:,} bytes to download, more than the {settings.max_download_bytes:,} that are "
+            "accepted. Choose less of it, or raise LABELRANK_MAX_DOWNLOAD_BYTES."
+        )
+
+
+def run_all(
+    tasks: Sequence[Callable[[], None]],
+    meter: Meter,
+    total: int,
+    stage: str,
+    on_progress: Progress | None,
+    should_stop: ShouldStop | None,
+) -> None:
+    """Run all tasks on a few threads; report and listen on the caller's."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="hub") as pool:
+        pending = {pool.submit(task) for task in tasks}
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=0.1, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                if on_progress:
+                    on_progress(min(meter.done, total), total, stage)
+                if should_stop and should_stop():
+                    raise Cancelled("The download was stopped; what arrived is kept.")
+        except BaseException:
+            meter.stopped.set()
+            for future in pending:
+                future.cancel()
+            raise
+
+
+def _download_one(repo: Repo, file: HubFile, settings: Settings, meter: Meter) -> None:
+    place = storage(repo.kind, repo.id)
+    blob, pointer = place / "blobs" / file.blob_id, _pointer(repo, file)
+    subject = subject_of(repo, file)
+    with disk_explained(subject, place):
+        for folder in (blob.parent, pointer.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        # Two processes must not write one file; the lock is huggingface_hub's, so that it keeps out too.
+        lock = cache_folder() / ".locks" / place.name / f"{file.blob_id}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(lock, meter):
+            if _is_whole(blob, file):
+                meter.add(file.size_bytes)
+            else:
+                _fetch_blob(repo, file, blob, settings, meter)
+            _point(pointer, blob)
+
+
+def _name_commit(repo: Repo) -> None:
+    """Note in the cache which commit the revision stands for, for other programs without a network."""
+    if repo.requested_revision == repo.revision:
+        return
+    ref = storage(repo.kind, repo.id) / "refs" / repo.requested_revision
+    with disk_explained(repo.name, ref.parent):
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(ref) as temporary:
+            temporary.write_text(repo.revision, encoding="utf-8")
+
+
+@contextmanager
+def _locked(lock: Path, meter: Meter) -> Iterator[None]:
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock
+
+    while True:
+        meter.pause()
+        try:
+            with WeakFileLock(lock, timeout=0.5):
+                yield
+            return
+        except Timeout:
+            continue
+
+
+def _point(pointer: Path, blob: Path) -> None:
+    """Make the name of a file in its commit lead to its content, as huggingface_hub does."""
+    if pointer.exists() and pointer.resolve() == blob.resolve():
+        return
+    pointer.unlink(missing_ok=True)
+    try:
+        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        shutil.copyfile(blob, pointer)
+
+
+def _fetch_blob(repo: Repo, file: HubFile, blob: Path, settings: Settings, meter: Meter) -> None:
+    """Write a file's content to `blob`, going on where an earlier try ended."""
+    arrived = blob.with_name(f"{file.blob_id}.labelrank.incomplete")
+    subject = subject_of(repo, file)
+    if arrived.exists() and arrived.stat().st_size > file.size_bytes:
+        arrived.unlink()
+    free = shutil.disk_usage(blob.parent).free + (arrived.stat().st_size if arrived.exists() else 0)
+    if file.size_bytes > free:
+        raise HubError(
+            f"The disk has room for {free:,} bytes, {subject} has {file.size_bytes:,}. Free some, or set HF_HOME to a "
+            "folder on a larger disk."
+        )
+    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size_bytes, usedforsecurity=False)
+    with arrived.open("ab+") as out:
+        out.seek(0)
+        while block := out.read(_CHUNK_BYTES):
+            meter.pause()
+            digest.update(block)
+            meter.add(len(block))
+
+        def go_on() -> None:
+            start = out.tell()
+            if start == file.size_bytes:
+                return
+            with open_stream(repo, file, start, file.size_bytes, settings) as chunks:
+                for chunk in chunks:
+                    meter.pause()
+                    out.write(chunk)
+                    digest.update(chunk)
+                    meter.add(len(chunk))
+            out.flush()
+
+        trying(go_on, meter)
+    if digest.hexdigest() != file.blob_id:
+        arrived.unlink()
+        raise HubError(
+            f"{subject} arrived damaged: its hash is not the one the Hub states. Start it again; if it stays so, "
+            "something between here and the Hub changes files."
+        )
+    arrived.replace(blob)
+
+
+class Address:
+    """Where the content of a file is: the Hub's own address first, then the storage to which it sent us.
+
+    Most requests for parts then ask the storage alone. Its address holds for some minutes; the Hub gives a new one.
+    """
+
+    def __init__(self, repo: Repo, file: HubFile) -> None:
+        from huggingface_hub import hf_hub_url
+
+        self._at_hub = hf_hub_url(repo.id, file.path, repo_type=repo.kind, revision=repo.revision)
+        self.url = self._at_hub
+
+    @property
+    def is_storage(self) -> bool:
+        return self.url != self._at_hub
+
+    def learn(self, answered: str) -> None:
+        """Keep where an answer came from, if that is another host: such an address needs no token of ours."""
+        if urlsplit(answered).netloc != urlsplit(self._at_hub).netloc:
+            self.url = answered
+
+    def forget(self) -> None:
+        """Ask the Hub again next time."""
+        self.url = self._at_hub
+
+
+@contextmanager
+def open_stream(
+    repo: Repo, file: HubFile, start: int, end: int, settings: Settings, address: Address | None = None
+) -> Iterator[Iterator[bytes]]:
+    """Yield the bytes [start, end) of a file in chunks, all of them or an error."""
+    address = address or Address(repo, file)
+    subject = subject_of(repo, file)
+    whole = start == 0 and end == file.size_bytes
+    extra = {} if whole else {"Range": f"bytes={start}-{end - 1}"}
+    with ExitStack() as stack:
+        url, from_storage = address.url, address.is_storage
+        try:
+            response = stack.enter_context(
+                streaming(url, repo.kind, repo.id, subject, settings, extra, with_token=not from_storage)
+            )
+        except HubError:
+            if not from_storage:
+                raise
+            address.forget()
+            response = stack.enter_context(streaming(address.url, repo.kind, repo.id, subject, settings, extra))
+        address.learn(str(response.url))
+        if not whole:
+            given = response.headers.get("Content-Range", "")
+            if response.status_code != 206 or given != f"bytes {start}-{end - 1}/{file.size_bytes}":
+                raise HubError(
+                    f"Asked for a part of {subject}, {urlsplit(str(response.url)).netloc} sent another "
+                    f"(HTTP {response.status_code}, {given or 'no range'}). Check the proxy between here and the Hub."
+                )
+
+        def chunks() -> Iterator[bytes]:
+            left = end - start
+            for chunk in response.iter_bytes():
+                left -= len(chunk)
+                if left < 0:
+                    raise HubError(
+                        f"{subject} is longer than the {end - start:,} bytes the Hub states. Start it again."
+                    )
+                yield chunk
+            if left:
+                raise Unreachable(f"The connection ended {left:,} bytes before the end of {subject}. Start it again.")
+
+        yield chunks()
+
+
+@contextmanager
+def disk_explained(subject: str, folder: Path) -> Iterator[None]:
+    """Turn a failure to write into a HubError; `subject` is what does not fit."""
+    try:
+        yield
+    except HubError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HubError(
+                f"The disk is full: {subject} does not fit. Free some room, or set HF_HOME to a folder "
+                "on a larger disk."
+            ) from error
+        raise HubError(
+            f"{subject} cannot be kept in {folder} ({error.strerror or error}). Make the folder writable, or set "
+            "HF_HOME to another."
+        ) from error
