@@ -1,127 +1,375 @@
-"""A checkpoint's name -> its files on disk. Safetensors only; no Keras here, so that a page may describe one."""
+"""A checkpoint's name -> its files, here or on the Hub, looked at before they are downloaded.
+
+Safetensors only; no Keras here, so that a page may describe one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from labelrank import hub
 from labelrank.data.preprocess import Preprocessing
-from labelrank.errors import CheckpointError
+from labelrank.errors import CheckpointError, HubError
 from labelrank.files import local_path
 from labelrank.models.config import EncoderConfig, read_config
-from labelrank.settings import assets_dir
-
-# Name -> what it is good for, as a page says it.
-EMBEDDED = {
-    "mae-tiny-digits": "Trying the whole path in seconds, on the digits it was trained on. Not for other pictures.",
-}
+from labelrank.models.curated import CURATED, EMBEDDED
+from labelrank.settings import Settings, assets_dir
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 # Formats that run code when they are opened, or that only one framework reads.
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".pickle")
+_MAX_JSON_BYTES = 32 << 20
+_MAX_HEADER_BYTES = 100 << 20
+# safetensors' name of a type -> ours; each is read as float32.
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
+# What a tensor's name may start with, whether the encoder uses it or not; `models.convert` accounts for each by itself.
+_HEADS = {"classifier", "pooler", "fc_norm"}
+_BARE = {"embeddings", "encoder", "layernorm", "pooler"}
+_FIRST_WORDS = {
+    "vit_mae": {"vit", "decoder"} | _BARE | _HEADS,
+    "vit": {"vit", "decoder"} | _BARE | _HEADS,
+    "videomae": {"videomae", "decoder", "encoder_to_decoder", "mask_token", "position_embeddings"} | _BARE | _HEADS,
+}
+
+# --- Where the files are
+
+
+class _Files(Protocol):
+    """The files of a checkpoint, wherever they lie."""
+
+    source: str
+    """How a message calls the place."""
+    card: Mapping[str, Any]
+    licence: str | None
+    gated: bool
+    unsafe: tuple[str, ...]
+    """Files that the Hub's security scan flags."""
+
+    def names(self) -> Collection[str]: ...
+
+    def size_bytes(self, name: str) -> int: ...
+
+    def sha256(self, name: str) -> str: ...
+
+    def small(self, name: str) -> bytes:
+        """Return a whole file, of a few kB."""
+        ...
+
+    def opened(self, name: str) -> BinaryIO | hub.RangeFile:
+        """Return a file to read from without fetching all of it."""
+        ...
+
+    def is_here(self, names: Collection[str]) -> bool: ...
+
+    def fetch(
+        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
+    ) -> dict[str, Path]:
+        """Bring files here and return where they are."""
+        ...
+
+
+class _Folder:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = str(folder)
+        self.card: Mapping[str, Any] = hub.read_card(folder / "README.md")
+        self.licence = str(self.card["license"]) if "license" in self.card else None
+        self.gated = False
+        self.unsafe: tuple[str, ...] = ()
+
+    def names(self) -> Collection[str]:
+        try:
+            return sorted(p.name for p in self.folder.iterdir() if p.is_file())
+        except OSError as error:
+            raise CheckpointError(
+                f"The folder {self.folder} cannot be read ({error.strerror or error}). Check its rights."
+            ) from error
+
+    def size_bytes(self, name: str) -> int:
+        return (self.folder / name).stat().st_size
+
+    def sha256(self, name: str) -> str:
+        with (self.folder / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def small(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def opened(self, name: str) -> BinaryIO:
+        return (self.folder / name).open("rb")
+
+    def is_here(self, names: Collection[str]) -> bool:
+        return True
+
+    def fetch(
+        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
+    ) -> dict[str, Path]:
+        return {name: self.folder / name for name in names}
+
+
+class _HubFolder:
+    def __init__(self, repo: hub.Repo, settings: Settings) -> None:
+        self.repo = repo
+        self.settings = settings
+        self.card, self.licence, self.gated, self.unsafe = repo.card, repo.licence, repo.gated, repo.unsafe
+        self.source = repo.id
+        if repo.requested_revision != hub.DEFAULT_REVISION:
+            self.source += f" at {repo.requested_revision}"
+
+    def names(self) -> Collection[str]:
+        return [file.path for file in self.repo.files if "/" not in file.path]
+
+    def _file(self, name: str) -> hub.HubFile:
+        file = self.repo.file(name)
+        assert file is not None, name
+        return file
+
+    def size_bytes(self, name: str) -> int:
+        return self._file(name).size_bytes
+
+    def sha256(self, name: str) -> str:
+        return self._file(name).sha256 or hashlib.sha256(self.small(name)).hexdigest()
+
+    def small(self, name: str) -> bytes:
+        return hub.download(self.repo, name, settings=self.settings).read_bytes()
+
+    def opened(self, name: str) -> hub.RangeFile:
+        return hub.open_range(self.repo, name, settings=self.settings)
+
+    def is_here(self, names: Collection[str]) -> bool:
+        return all(hub.cached_path(self.repo, name) for name in names)
+
+    def fetch(
+        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
+    ) -> dict[str, Path]:
+        paths = hub.download_all(
+            self.repo, list(names), settings=self.settings, on_progress=on_progress, should_stop=should_stop
+        )
+        return dict(zip(names, paths, strict=True))
+
+
+# --- Checkpoints
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """What the header of a safetensors file says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder in the Hugging Face on-disk format, its two configs read and checked."""
+    """A model in the Hugging Face format, its configs and the names of its tensors read and checked."""
 
     id: str
-    """Embedded name or folder name; where the folder lies is no business of those who get the results."""
-    folder: Path
+    """Embedded name, folder name or Hub id; where a folder lies is no business of those who get the results."""
+    revision: str | None
+    """Commit of a Hub repository."""
     config: EncoderConfig
     preprocessing: Preprocessing
+    _files: _Files
+    _weights: tuple[str, ...]
+    """The weights' file; of several, their index first."""
+    _tensors: Mapping[str, _Tensor]
 
     @property
-    def weights(self) -> Path:
-        return self.folder / WEIGHTS
+    def source(self) -> str:
+        """How a message calls the weights."""
+        return f"{self._files.source}/{self._weights[0]}"
+
+    @property
+    def licence(self) -> str | None:
+        """As its card states it; of a curated one, as we know it."""
+        curated = next((one.licence for one in CURATED if one.name == self.id), None)
+        return self._files.licence or curated
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the weights."""
+        return sum(self._files.size_bytes(name) for name in self._weights)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in the weights, the decoder's and a head's too."""
+        return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
+
+    @property
+    def dtype(self) -> str:
+        """Type of most numbers in the weights: float32, float16, bfloat16 or float64."""
+        counts: Counter[str] = Counter()
+        for tensor in self._tensors.values():
+            counts[_FLOATS[tensor.dtype]] += math.prod(tensor.shape)
+        return counts.most_common(1)[0][0]
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of all that decides the features: both configs and the weights."""
+        """Hex digest of all that decides the features: both configs and the weights.
+
+        Known before the weights are downloaded, and the same for a copy of the files in a folder.
+        """
         digest = hashlib.sha256()
-        for name in (CONFIG, PREPROCESSOR, WEIGHTS):
-            with (self.folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+        for name in (CONFIG, PREPROCESSOR, *self._weights):
+            digest.update(bytes.fromhex(self._files.sha256(name)))
         return digest.hexdigest()
+
+    def fetch(self, on_progress: hub.Progress | None = None, should_stop: hub.ShouldStop | None = None) -> None:
+        """Download the weights if they are not here.
+
+        Raises:
+            HubError: They cannot be downloaded.
+            Cancelled: `should_stop` returned true; what arrived is kept.
+        """
+        self._files.fetch(self._weights, on_progress, should_stop)
 
     def tensors(self) -> Mapping[str, np.ndarray]:
         """Return name -> array, each read when it is asked for.
 
         Raises:
-            CheckpointError: The file is not a readable safetensors file.
+            CheckpointError: A file is not a readable safetensors file.
+            HubError: The weights are not here and cannot be downloaded.
         """
-        return _SafetensorsFile(self.weights)
+        paths = self._files.fetch(self._weights, None, None)
+        return _Tensors({name: paths[tensor.file] for name, tensor in self._tensors.items()})
 
 
-class _SafetensorsFile(Mapping[str, np.ndarray]):
-    def __init__(self, path: Path) -> None:
+class _Tensors(Mapping[str, np.ndarray]):
+    def __init__(self, paths: Mapping[str, Path]) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self._path = path
-        try:
-            self._file = safe_open(path, framework="numpy")
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path} is not a readable safetensors file ({error}); copy or download it again."
-            ) from error
-        self._names = tuple(self._file.keys())
+        self._paths = paths
+        self._opened: dict[Path, Any] = {}
+        for path in dict.fromkeys(paths.values()):
+            try:
+                self._opened[path] = safe_open(path, framework="numpy")
+            except (SafetensorError, OSError) as error:
+                raise _unreadable(str(path), error) from error
 
     def __getitem__(self, name: str) -> np.ndarray:
         from safetensors import SafetensorError
 
+        path = self._paths[name]
         try:
-            return self._file.get_tensor(name)
+            return self._opened[path].get_tensor(name)
         except (SafetensorError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"Tensor {name} of {self._path} cannot be read ({error}); expected float32, float16 or bfloat16."
+                f"Tensor {name} of {path} cannot be read ({error}); expected {', '.join(_FLOATS.values())}."
             ) from error
 
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers the file holds, from its header."""
-        return sum(math.prod(self._file.get_slice(name).get_shape()) for name in self._names)
-
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._paths)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._paths)
 
 
-def open_checkpoint(name: str) -> Checkpoint:
-    """Return the checkpoint with this embedded name, or in this folder.
+def open_checkpoint(name: str, *, revision: str | None = None, settings: Settings | None = None) -> Checkpoint:
+    """Return the checkpoint with this embedded name, in this folder, or with this id on the Hub.
+
+    Of a checkpoint on the Hub, the configs and the header of the weights are fetched: what cannot work is refused
+    before the weights are downloaded, which `Checkpoint.fetch` does.
+
+    Args:
+        revision: Branch, tag, commit or refs/pr/N of a checkpoint on the Hub; None for main.
+        settings: The workspace and the limits of downloads; by default those of the environment.
 
     Raises:
-        CheckpointError: There is none, a file is missing, the weights are not safetensors, or the configs do not fit.
+        CheckpointError: There is none, a file is missing, the weights are not safetensors, or the files do not fit
+            each other.
+        HubError: The Hub does not have it, refuses it, or cannot be reached.
     """
-    folder = checkpoint_folder(name)
-    config = read_config(_read_json(folder / CONFIG))
-    _check_weights(folder)
-    preprocessing = Preprocessing.from_config(_read_json(folder / PREPROCESSOR))
+    settings = settings or Settings.from_env()
+    folder = _local_folder(name, revision, settings)
+    if folder is not None:
+        return _read(_Folder(folder), name if name in EMBEDDED else folder.resolve().name, None)
+    repo = hub.resolve("model", name, revision, settings=settings)
+    return _read(_HubFolder(repo, settings), repo.id, repo.revision)
+
+
+def _local_folder(name: str, revision: str | None, settings: Settings) -> Path | None:
+    """Return the folder that a name stands for, None for the id of a repository on the Hub."""
+    choices = f"an embedded name ({', '.join(EMBEDDED)}), a folder, or an id on the Hub such as facebook/vit-mae-base"
+    folder: Path | None = None
+    if name in EMBEDDED:
+        folder = assets_dir() / "checkpoints" / name
+        if not folder.is_dir():
+            raise CheckpointError(f"The files of {name} are missing from {folder}. Install labelrank again.")
+    elif not (settings.shared and _is_id(name)):
+        try:
+            path = local_path(name)
+        except ValueError as error:
+            raise CheckpointError(f"{error}; give {choices}.") from None
+        if path.is_file():
+            raise CheckpointError(f"Checkpoint {name} is a file; give the folder that holds {CONFIG} and {WEIGHTS}.")
+        folder = path if path.is_dir() else None
+    if folder is None:
+        if _is_meant_for_hub(name):
+            return None
+        raise CheckpointError(
+            f"Checkpoint {name!r} is neither an embedded one ({', '.join(EMBEDDED)}) nor a folder here, nor an id on "
+            "the Hub such as facebook/vit-mae-base. Check the name; a folder must hold "
+            f"{CONFIG}, {PREPROCESSOR} and {WEIGHTS}."
+        )
+    if revision is not None:
+        raise CheckpointError(
+            f"Revision {revision!r} was given, but {name} is no repository on the Hub. Leave the revision out."
+        )
+    return folder
+
+
+def _is_id(name: str) -> bool:
+    try:
+        return "/" in hub.check_repo_id(name, "model")
+    except HubError:
+        return False
+
+
+def _is_meant_for_hub(name: str) -> bool:
+    """Return whether a name is an id or a mistaken one, rather than a folder that is not there."""
+    is_address = "://" in name or name.lower().startswith(("huggingface.co/", "hf.co/"))
+    return _is_id(name) or is_address or bool(re.fullmatch(r"[\w.-]+\s*/\s*[\w. -]+", name.strip()) and " " in name)
+
+
+def _read(files: _Files, id_: str, revision: str | None) -> Checkpoint:
+    names = set(files.names())
+    content = _read_json(files, CONFIG, names)
+    read_config(content)  # an unknown family is refused before anything else is looked at
+    weights = _find_weights(files, names)
+    tensors = _read_headers(files, weights, names)
+    config = read_config(content, tensors)
+    preprocessing = Preprocessing.from_config(_read_json(files, PREPROCESSOR, names), model_type=config.model_type)
     if preprocessing.output_size != config.image_size:
         raise CheckpointError(
-            f"{folder}: {PREPROCESSOR} makes pictures of {_by(preprocessing.output_size)} px, {CONFIG} asks for "
+            f"{files.source}: {PREPROCESSOR} makes pictures of {_by(preprocessing.output_size)} px, {CONFIG} asks for "
             f"{_by(config.image_size)} px. Make size and image_size agree."
         )
-    id_ = name if name in EMBEDDED else folder.resolve().name
-    checkpoint = Checkpoint(id=id_, folder=folder, config=config, preprocessing=preprocessing)
+    checkpoint = Checkpoint(id_, revision, config, preprocessing, files, weights, tensors)
     # Before anything is built: a config of a billion layers must not take the memory first.
-    described, stored = _least_parameters(config), _SafetensorsFile(checkpoint.weights).num_parameters
+    described, stored = _least_parameters(config), checkpoint.num_parameters
     if described > stored:
         raise CheckpointError(
-            f"{folder}: {CONFIG} describes an encoder of {described:,} parameters or more, {WEIGHTS} has {stored:,}. "
-            "Check that they belong together."
+            f"{files.source}: {CONFIG} describes an encoder of {described:,} parameters or more, {weights[0]} has "
+            f"{stored:,}. Check that they belong together."
         )
+    _check_tensors(checkpoint)
     return checkpoint
 
 
@@ -130,59 +378,204 @@ def _least_parameters(config: EncoderConfig) -> int:
     return size.num_layers * (4 * size.hidden_dim**2 + 2 * size.hidden_dim * size.mlp_dim)
 
 
-def checkpoint_folder(name: str) -> Path:
-    """Return the folder of an embedded checkpoint or of a path.
+def _find_weights(files: _Files, names: Collection[str]) -> tuple[str, ...]:
+    """Return the file of the weights, or their index and its parts in order."""
+    found: tuple[str, ...]
+    if WEIGHTS in names:
+        found = (WEIGHTS,)
+    elif INDEX in names:
+        parts = _read_json(files, INDEX, names).get("weight_map")
+        if not isinstance(parts, dict) or not parts or not all(_is_part(part) for part in parts.values()):
+            raise CheckpointError(
+                f"{files.source}/{INDEX} has no weight_map of tensor names to .safetensors files beside it; copy or "
+                "download it again."
+            )
+        found = (INDEX, *sorted(set(parts.values())))
+        if missing := [part for part in found if part not in names]:
+            raise CheckpointError(
+                f"{files.source} has no {', '.join(missing[:3])}, which {INDEX} names; copy or download it."
+            )
+    else:
+        raise _no_weights(files, names)
+    if unsafe := sorted({CONFIG, PREPROCESSOR, *found} & {*files.unsafe}):
+        raise CheckpointError(
+            f"The Hub's security scan flags {', '.join(unsafe)} of {files.source}, so it is not downloaded. Choose "
+            f"another checkpoint, or see its files on the Hub for the scan's report."
+        )
+    return found
 
-    Raises:
-        CheckpointError: Neither exists.
-    """
-    if name in EMBEDDED:
-        return assets_dir() / "checkpoints" / name
+
+def _is_part(name: Any) -> bool:
+    return isinstance(name, str) and PurePosixPath(name).name == name and name.endswith(".safetensors")
+
+
+def _no_weights(files: _Files, names: Collection[str]) -> CheckpointError:
+    others = sorted(n for n in names if n.endswith(_OTHER_WEIGHTS))
+    if not others:
+        return CheckpointError(
+            f"{files.source} has no {WEIGHTS}; expected the weights in the safetensors format under that name."
+        )
+    refused = (
+        f"{files.source} has {', '.join(others)} but no {WEIGHTS}. Pickle-based weights are refused because opening "
+        "them runs code of whoever made them, and other formats are read by one framework alone."
+    )
+    if isinstance(files, _HubFolder):
+        converted = None
+        # What keeps us from looking must not hide what is wrong.
+        with suppress(HubError):
+            converted = hub.find_in_pull_requests(files.repo, WEIGHTS, settings=files.settings)
+        if converted:
+            return CheckpointError(
+                f"{refused} A pull request there holds them as {WEIGHTS}: give the revision {converted} "
+                f"(--checkpoint-revision {converted}) to use it."
+            )
+        return CheckpointError(
+            f"{refused} Ask for a conversion at https://huggingface.co/spaces/safetensors/convert, which opens a pull "
+            "request there, or choose another checkpoint."
+        )
+    return CheckpointError(
+        f"{refused} Save the model again with transformers' save_pretrained(safe_serialization=True)."
+    )
+
+
+def _read_json(files: _Files, name: str, names: Collection[str]) -> dict[str, Any]:
+    where = f"{files.source}/{name}"
+    if name not in names:
+        raise CheckpointError(
+            f"{files.source} has no {name}; copy it from the model that the checkpoint was made from."
+            if isinstance(files, _Folder)
+            else f"{files.source} has no {name}, which transformers writes beside its weights. Choose another "
+            "checkpoint, or download this one and add the file of the model that it was made from."
+        )
+    if (size := files.size_bytes(name)) > _MAX_JSON_BYTES:
+        raise CheckpointError(
+            f"{where} has {size:,} bytes; expected a JSON file of a few kB. Choose another checkpoint."
+        )
     try:
-        folder = local_path(name)
-    except ValueError as error:
-        raise CheckpointError(f"{error}; give an embedded name ({', '.join(EMBEDDED)}) or a folder.") from None
-    if folder.is_file():
-        raise CheckpointError(f"Checkpoint {name} is a file; give the folder that holds {CONFIG} and {WEIGHTS}.")
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"Checkpoint {name!r} is neither an embedded one ({', '.join(EMBEDDED)}) nor a folder here. "
-            f"Give the folder that holds {CONFIG}, {PREPROCESSOR} and {WEIGHTS}."
-        )
-    return folder
-
-
-def _check_weights(folder: Path) -> None:
-    if (folder / WEIGHTS).is_file():
-        return
-    if (folder / f"{WEIGHTS}.index.json").is_file():
-        raise CheckpointError(
-            f"{folder} holds its weights in several files; this version reads one {WEIGHTS}. Save the model again with "
-            "save_pretrained(max_shard_size='1TB')."
-        )
-    others = sorted(p.name for p in folder.iterdir() if p.suffix in _OTHER_WEIGHTS)
-    if others:
-        raise CheckpointError(
-            f"{folder} has {', '.join(others)} but no {WEIGHTS}. Pickle-based weights are refused because opening them "
-            "runs code of whoever made them. Save the model again with transformers' "
-            "save_pretrained(safe_serialization=True)."
-        )
-    raise CheckpointError(f"{folder} has no {WEIGHTS}; expected the weights in the safetensors format under that name.")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}; copy it from the model that the checkpoint was made from."
-        ) from None
+        value = json.loads(files.small(name).decode("utf-8-sig"))
+    except HubError:
+        raise
     # ValueError: not UTF-8, not JSON, or a number of thousands of digits; RecursionError: nested too deep.
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); copy or download it again.") from error
+        raise CheckpointError(f"{where} cannot be read as JSON ({error}); copy or download it again.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}; expected a JSON object.")
+        raise CheckpointError(f"{where} holds a {type(value).__name__}; expected a JSON object.")
     return value
+
+
+def _unreadable(where: str, reason: object) -> CheckpointError:
+    return CheckpointError(f"{where} is not a readable safetensors file ({reason}); copy or download it again.")
+
+
+def _read_headers(files: _Files, weights: tuple[str, ...], names: Collection[str]) -> dict[str, _Tensor]:
+    """Return what the weights hold, by tensor name, from the first bytes of their files."""
+    tensors: dict[str, _Tensor] = {}
+    for part in (name for name in weights if name != INDEX):
+        for name, tensor in _read_header(files, part).items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"Tensor {name} is in {tensors[name].file} and in {part} of {files.source}; expected it once. Save "
+                    "the model again."
+                )
+            tensors[name] = tensor
+    if weights[0] == INDEX:
+        listed = _read_json(files, INDEX, names)["weight_map"]
+        wrong = sorted(n for n, part in listed.items() if n not in tensors or tensors[n].file != part)
+        if wrong:
+            raise CheckpointError(
+                f"{files.source}/{INDEX} says that {listed[wrong[0]]} holds the tensor {wrong[0]}, which it does not. "
+                "Copy or download the files again, all from the same revision."
+            )
+    return tensors
+
+
+def _read_header(files: _Files, name: str) -> dict[str, _Tensor]:
+    """Return the tensors of one safetensors file.
+
+    Source: the format's description, https://huggingface.co/docs/safetensors.
+    """
+    where, size = f"{files.source}/{name}", files.size_bytes(name)
+    try:
+        with files.opened(name) as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
+                raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        tensors, end = {}, 0
+        for tensor, facts in header.items():
+            dtype, shape = str(facts["dtype"]), tuple(int(n) for n in facts["shape"])
+            start, stop = map(int, facts["data_offsets"])
+            if dtype not in _FLOATS:
+                raise CheckpointError(
+                    f"Tensor {tensor} of {where} holds {dtype}; expected {', '.join(_FLOATS)}. Quantised weights are "
+                    "not read: use the checkpoint they were made from."
+                )
+            if min(shape, default=0) < 0 or 8 * (stop - start) != math.prod(shape) * _BITS[dtype]:
+                raise ValueError(f"tensor {tensor} of shape {shape} in bytes {start:,} to {stop:,}")
+            tensors[tensor] = _Tensor(dtype, shape, name)
+            end = max(end, stop)
+        if not tensors or 8 + length + end != size:
+            raise ValueError(f"the file has {size:,} bytes, its header speaks of {8 + length + end:,}")
+    except (CheckpointError, HubError):
+        raise
+    except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
+        raise _unreadable(where, error) from error
+    return tensors
+
+
+def _check_tensors(checkpoint: Checkpoint) -> None:
+    """Refuse weights that cannot fit the config, from names and shapes alone.
+
+    `models.convert` accounts for every tensor when they are loaded; this finds what is wrong before they are
+    downloaded: another size, missing or further layers, tensors of another architecture.
+    """
+    config, tensors = checkpoint.config, checkpoint._tensors
+    size = config.transformer
+    prefix = "videomae." if config.model_type == "videomae" else "vit."
+    if not any(name.startswith(prefix) for name in tensors):
+        prefix = ""  # an encoder saved by itself
+    dim, mlp_dim = size.hidden_dim, size.mlp_dim
+    time = () if config.tubelet_size is None else (config.tubelet_size,)
+    wanted: dict[str, tuple[int, ...]] = {
+        "embeddings.patch_embeddings.projection.weight": (dim, config.num_channels, *time, *config.patch_size)
+    }
+    if config.use_cls_token:
+        wanted["embeddings.cls_token"] = (1, 1, dim)
+    if config.position_embedding != "sinusoid":
+        wanted["embeddings.position_embeddings"] = (1, config.use_cls_token + config.num_patches, dim)
+    if config.final_norm:
+        wanted["layernorm.weight"] = (dim,)
+    for i in range(size.num_layers):
+        layer = f"encoder.layer.{i}."
+        wanted[f"{layer}layernorm_before.weight"] = (dim,)
+        wanted[f"{layer}attention.output.dense.weight"] = (dim, dim)
+        wanted[f"{layer}intermediate.dense.weight"] = (mlp_dim, dim)
+        wanted[f"{layer}output.dense.weight"] = (dim, mlp_dim)
+    wanted = {prefix + name: shape for name, shape in wanted.items()}
+    misfit = f"{checkpoint.source} does not fit a {config.model_type} model of its {CONFIG}: it"
+    advice = f"Check that {CONFIG} and the weights belong together."
+    if missing := sorted(set(wanted) - set(tensors)):
+        raise CheckpointError(f"{misfit} misses tensor {missing[0]}{_more(missing)}. {advice}")
+    layer_number = re.compile(rf"{re.escape(prefix)}encoder\.layer\.(\d+)\.")
+    unknown = sorted(
+        name
+        for name in tensors
+        if name.split(".")[0] not in _FIRST_WORDS[config.model_type]
+        or ((match := layer_number.match(name)) and int(match[1]) >= size.num_layers)
+    )
+    if unknown:
+        raise CheckpointError(f"{misfit} has the unknown tensor {unknown[0]}{_more(unknown)}. {advice}")
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise CheckpointError(
+                f"Tensor {name} of {checkpoint.source} has the shape {tensors[name].shape}; {CONFIG} asks for {shape}. "
+                f"{advice}"
+            )
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -194,50 +587,62 @@ class CheckpointInfo:
     """What a page shows of a checkpoint before anything runs."""
 
     name: str
+    revision: str | None
+    """Commit of a checkpoint on the Hub."""
     model_type: str
+    media: str
+    """What it encodes: image or clip."""
     num_parameters: int
+    dtype: str
     hidden_dim: int
     image_size: tuple[int, int]
     patch_size: tuple[int, int]
+    num_frames: int | None
+    tubelet_size: int | None
+    poolings: tuple[str, ...]
     size_bytes: int
+    """Of the weights."""
+    is_local: bool
+    """Whether the weights need no download."""
     licence: str | None
+    gated: bool
+    unsafe: tuple[str, ...]
+    """Files of the repository that the Hub's security scan flags; none of them is used."""
     good_for: str | None
     pretrained_on: str | None
 
 
-def describe_checkpoint(name: str) -> CheckpointInfo:
-    """Return what is known of a checkpoint from its header and card, without loading its weights.
+def describe_checkpoint(name: str, revision: str | None = None, *, settings: Settings | None = None) -> CheckpointInfo:
+    """Return what is known of a checkpoint from its header and card, without its weights.
 
     Raises:
-        CheckpointError: As for `open_checkpoint`.
+        CheckpointError, HubError: As for `open_checkpoint`.
     """
-    checkpoint = open_checkpoint(name)
-    card = _card_metadata(checkpoint.folder / "README.md")
-    datasets = card.get("datasets")
+    from labelrank.features.extract import poolings_of
+
+    checkpoint = open_checkpoint(name, revision=revision, settings=settings)
+    config, files = checkpoint.config, checkpoint._files
+    curated = next((one for one in CURATED if one.name == checkpoint.id), None)
+    datasets = files.card.get("datasets")
+    stated = ", ".join(map(str, datasets)) if isinstance(datasets, list) else None
     return CheckpointInfo(
         name=name,
-        model_type=checkpoint.config.model_type,
-        num_parameters=_SafetensorsFile(checkpoint.weights).num_parameters,
-        hidden_dim=checkpoint.config.transformer.hidden_dim,
-        image_size=checkpoint.config.image_size,
-        patch_size=checkpoint.config.patch_size,
-        size_bytes=checkpoint.weights.stat().st_size,
-        licence=str(card["license"]) if "license" in card else None,
-        good_for=EMBEDDED.get(name),
-        pretrained_on=", ".join(map(str, datasets)) if isinstance(datasets, list) else None,
+        revision=checkpoint.revision,
+        model_type=config.model_type,
+        media=config.media,
+        num_parameters=checkpoint.num_parameters,
+        dtype=checkpoint.dtype,
+        hidden_dim=config.transformer.hidden_dim,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        num_frames=config.num_frames,
+        tubelet_size=config.tubelet_size,
+        poolings=poolings_of(has_cls=config.use_cls_token, has_fc_norm=config.fc_norm),
+        size_bytes=checkpoint.size_bytes,
+        is_local=files.is_here(checkpoint._weights),
+        licence=checkpoint.licence,
+        gated=files.gated,
+        unsafe=files.unsafe,
+        good_for=curated.good_for if curated else None,
+        pretrained_on=curated.pretrained_on if curated else stated,
     )
-
-
-def _card_metadata(path: Path) -> dict[str, Any]:
-    """Return the YAML between the first two `---` lines of a model card; an empty dict where there is none.
-
-    A card is for people; a broken one must not keep its checkpoint from being used.
-    """
-    import yaml
-
-    try:
-        parts = path.read_text(encoding="utf-8").split("---\n", 2)
-        value = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return value if isinstance(value, dict) else {}

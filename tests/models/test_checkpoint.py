@@ -2,15 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from labelrank.errors import CheckpointError
-from labelrank.models.checkpoint import EMBEDDED, describe_checkpoint, open_checkpoint
+from labelrank.errors import CheckpointError, HubError
+from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
 from labelrank.models.config import FAMILIES, read_config, write_config
+from labelrank.models.curated import CURATED, EMBEDDED
+from labelrank.settings import assets_dir
 from tests.conftest import GOLDEN
+
+pytest_plugins = ["tests.hub_server"]
 
 
 @pytest.fixture
@@ -56,8 +62,15 @@ def test_missing_file_is_named(folder, name):
 
 
 def test_unknown_name_lists_what_there_is():
-    with pytest.raises(CheckpointError, match="'facebook/none' is neither.*mae-tiny-digits.*nor a folder"):
-        open_checkpoint("facebook/none")
+    with pytest.raises(CheckpointError, match="'nothing' is neither.*mae-tiny-digits.*nor a folder here, nor an id"):
+        open_checkpoint("nothing")
+    with pytest.raises(CheckpointError, match="'./facebook/none' is neither"):
+        open_checkpoint("./facebook/none")
+
+
+def test_a_revision_of_a_folder_is_refused(folder):
+    with pytest.raises(CheckpointError, match="Revision 'main' was given, but .* is no repository on the Hub"):
+        open_checkpoint(str(folder), revision="main")
 
 
 @pytest.mark.parametrize("name", ["~nobody-here/x", "x" * 300])
@@ -66,10 +79,66 @@ def test_what_cannot_be_a_path_is_said(name):
         open_checkpoint(name)
 
 
-def test_weights_in_several_files_get_a_way_out(folder):
-    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
-    (folder / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="in several files.*max_shard_size"):
+def shard(folder, parts=3):
+    """Split the weights as save_pretrained(max_shard_size=...) does."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, weight_map = sorted(tensors), {}
+    for i in range(parts):
+        file = f"model-{i + 1:05}-of-{parts:05}.safetensors"
+        mine = names[i::parts]
+        save_file({name: tensors[name] for name in mine}, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(mine, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_weights_in_several_files_are_the_same_model(keras, folder):
+    whole = open_checkpoint(str(folder))
+    digest, size_bytes = whole.digest, whole.size_bytes
+    wanted = load(folder).encoder.get_weights()
+    shard(folder)
+    parts = open_checkpoint(str(folder))
+    for one, other in zip(load(folder).encoder.get_weights(), wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert parts.num_parameters == whole.num_parameters
+    assert parts.size_bytes > size_bytes  # the index, and three headers
+    assert parts.digest != digest
+
+
+def spoil_index(folder, **changes):
+    path = folder / "model.safetensors.index.json"
+    weight_map = json.loads(path.read_text())["weight_map"]
+    path.write_text(json.dumps({"weight_map": {**weight_map, **changes}}))
+
+
+def test_an_index_that_is_wrong_is_named(folder):
+    shard(folder)
+    whole = (folder / "model.safetensors.index.json").read_text()
+    spoil_index(folder, extra="model-00001-of-00003.safetensors")
+    with pytest.raises(
+        CheckpointError, match="model-00001-of-00003.safetensors holds the tensor extra, which it does not"
+    ):
+        open_checkpoint(str(folder))
+    for outside in ("../../etc/x.safetensors", "/x.safetensors", "weights.bin", 7):
+        spoil_index(folder, extra=outside)
+        with pytest.raises(CheckpointError, match="has no weight_map of tensor names to .safetensors files"):
+            open_checkpoint(str(folder))
+    (folder / "model.safetensors.index.json").write_text(whole)
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match="has no model-00002-of-00003.safetensors, which model.safetensors.index.js"
+    ):
+        open_checkpoint(str(folder))
+
+
+def test_a_tensor_in_two_files_is_named(folder):
+    shard(folder)
+    first = load_file(folder / "model-00001-of-00003.safetensors")
+    second = load_file(folder / "model-00002-of-00003.safetensors")
+    name = sorted(first)[0]
+    save_file({**second, name: first[name]}, folder / "model-00002-of-00003.safetensors")
+    with pytest.raises(CheckpointError, match=f"Tensor {name} is in model-00001.* and in model-00002"):
         open_checkpoint(str(folder))
 
 
@@ -112,10 +181,72 @@ def test_bad_config_value_is_named(folder, key, value, message):
         open_checkpoint(str(folder))
 
 
+def header_of(path):
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def write_header(path, header, data):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
 def test_damaged_weights(folder):
-    (folder / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
-        open_checkpoint(str(folder)).tensors()
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    header, data = header_of(weights)
+    name = "vit.layernorm.bias"
+    damaged = {
+        "zeros": b"\x00" * 100,
+        "empty": b"",
+        "cut": whole[:-1],
+        "longer": whole + b"\x00",
+        "header longer than the file": (1 << 40).to_bytes(8, "little") + whole[8:],
+    }
+    for content in damaged.values():
+        weights.write_bytes(content)
+        with pytest.raises(CheckpointError, match="model.safetensors is not a readable safetensors file"):
+            open_checkpoint(str(folder))
+    for wrong in (
+        b"[]",
+        b"[" * 100_000,
+        b"{]",
+        {**header, name: 7},
+        {**header, name: {"dtype": "F32", "shape": [-32], "data_offsets": [0, 128]}},
+        {**header, name: {"dtype": "F32", "shape": [10**9], "data_offsets": [0, 128]}},
+        {"__metadata__": {}},
+    ):
+        write_header(weights, wrong, data)
+        with pytest.raises(CheckpointError, match="model.safetensors is not a readable safetensors file"):
+            open_checkpoint(str(folder))
+
+
+def test_quantised_weights_are_refused(folder):
+    header, data = header_of(folder / "model.safetensors")
+    tensor = header["vit.layernorm.bias"]
+    header["vit.layernorm.bias"] = {**tensor, "dtype": "F8_E4M3", "shape": [128]}
+    write_header(folder / "model.safetensors", header, data)
+    with pytest.raises(
+        CheckpointError, match="vit.layernorm.bias .* holds F8_E4M3; expected F64, F32, F16, BF16.*Quant"
+    ):
+        open_checkpoint(str(folder))
+
+
+def test_what_cannot_fit_is_refused_from_the_header_alone(folder):
+    change(folder / "config.json", num_hidden_layers=1)
+    with pytest.raises(CheckpointError, match=r"has the unknown tensor vit.encoder.layer.1\..* and \d+ more"):
+        open_checkpoint(str(folder))
+    shutil.copy(GOLDEN / "vit_mae" / "config.json", folder)
+    rewrite_tensors(folder, lambda t: t.update({"bert.embeddings.word": np.zeros((500, 500), np.float32)}))
+    with pytest.raises(CheckpointError, match="has the unknown tensor bert.embeddings.word"):
+        open_checkpoint(str(folder))
+    change(folder / "config.json", patch_size=4)
+    shutil.copy(GOLDEN / "vit_mae" / "model.safetensors", folder)
+    with pytest.raises(
+        CheckpointError, match=r"projection.weight .*\(32, 3, 8, 8\); config.json asks for \(32, 3, 4, 4\)"
+    ):
+        open_checkpoint(str(folder))
 
 
 def test_every_tensor_is_used_ignored_or_an_error(keras, folder):
@@ -162,12 +293,16 @@ def test_spellings_give_the_same_model(keras, folder, respell):
         np.testing.assert_array_equal(one, other)
 
 
-def test_half_precision_file_is_read_as_float32(keras, folder):
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"), [("float16", np.float16, 2e-3), ("bfloat16", ml_dtypes.bfloat16, 2e-2)]
+)
+def test_half_precision_file_is_read_as_float32(keras, folder, name, dtype, tolerance):
     wanted = load(folder).encoder.get_weights()
-    rewrite_tensors(folder, lambda t: t.update({n: v.astype(np.float16) for n, v in t.items()}))
+    rewrite_tensors(folder, lambda t: t.update({n: v.astype(dtype) for n, v in t.items()}))
+    assert open_checkpoint(str(folder)).dtype == name
     for one, other in zip(load(folder).encoder.get_weights(), wanted, strict=True):
         assert one.dtype == np.float32
-        np.testing.assert_allclose(one, other, atol=2e-3)
+        np.testing.assert_allclose(one, other, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
@@ -186,17 +321,230 @@ def test_config_round_trip_and_defaults():
     base = read_config({"model_type": "vit_mae"})
     assert (base.transformer.hidden_dim, base.transformer.num_layers, base.num_patches) == (768, 12, 196)
     assert (base.decoder.hidden_dim, base.decoder.num_layers, base.num_visible) == (512, 8, 49)
-    assert set(FAMILIES) == {"vit_mae"}
+    assert set(FAMILIES) == {"vit_mae", "vit", "videomae"}
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
-def test_embedded_checkpoint_is_described_and_small(name):
-    info = describe_checkpoint(name)
+@pytest.mark.parametrize("one", [one for one in CURATED if one.name in EMBEDDED], ids=lambda one: one.name)
+def test_embedded_checkpoint_is_small_and_as_the_list_says(one):
+    if not (assets_dir() / "checkpoints" / one.name).is_dir():
+        pytest.skip("not trained yet")
+    info = describe_checkpoint(one.name)
     assert info.size_bytes <= 3_000_000
-    assert info.licence == "apache-2.0"
-    assert info.good_for
-    assert info.pretrained_on == "digits"
-    assert 100_000 < info.num_parameters < 900_000
+    listed = (
+        "media",
+        "model_type",
+        "num_parameters",
+        "hidden_dim",
+        "size_bytes",
+        "licence",
+        "good_for",
+        "pretrained_on",
+    )
+    assert {n: getattr(info, n) for n in listed} == {n: getattr(one, n) for n in listed}
+    assert (info.revision, info.is_local, info.dtype) == (None, True, "float32")
+
+
+def test_the_curated_list_has_each_name_once_and_each_family():
+    assert len({one.name for one in CURATED}) == len({one.title for one in CURATED}) == len(CURATED)
+    assert {one.model_type for one in CURATED} == set(FAMILIES)
+    assert {one.media for one in CURATED if one.name in EMBEDDED} == {"image", "clip"}
+    for one in CURATED:
+        assert one.size_bytes == pytest.approx(4 * one.num_parameters, rel=0.05)
+
+
+# --- on the Hub
+
+CARD = "---\nlicense: cc-by-nc-4.0\ndatasets:\n- kinetics-400\n---\n"
+
+
+@pytest.fixture
+def published(hub, folder):
+    """A checkpoint on the Hub; its weights made large enough that their header is a small part."""
+    rewrite_tensors(folder, lambda t: t.update({"classifier.weight": np.ones((2_000, 500), np.float32)}))
+    hub.add_folder("model", "me/model", folder)
+    hub.add("model", "me/model", {"README.md": CARD})
+    return "me/model"
+
+
+def test_a_hub_checkpoint_is_looked_at_before_it_is_downloaded(hub, published, folder, settings):
+    info = describe_checkpoint(published, settings=settings)
+    assert (info.name, info.model_type, info.media, info.dtype) == (published, "vit_mae", "image", "float32")
+    assert (info.image_size, info.patch_size, info.num_frames, info.poolings) == (
+        (32, 32),
+        (8, 8),
+        None,
+        ("mean", "cls"),
+    )
+    assert (info.licence, info.pretrained_on, info.gated, info.unsafe) == ("cc-by-nc-4.0", "kinetics-400", False, ())
+    assert info.size_bytes == (folder / "model.safetensors").stat().st_size > 4_000_000
+    assert info.num_parameters == sum(v.size for v in load_file(folder / "model.safetensors").values())
+    assert len(info.revision) == 40
+    assert not info.is_local
+    assert hub.bytes_sent() < 400_000
+    open_checkpoint(published, settings=settings).fetch()
+    assert describe_checkpoint(published, settings=settings).is_local
+
+
+def test_a_hub_checkpoint_is_that_of_a_folder(keras, hub, published, folder, settings):
+    from labelrank.models.runtime import build_encoder
+
+    there, here = open_checkpoint(published, settings=settings), open_checkpoint(str(folder))
+    before = hub.bytes_sent()
+    assert there.digest == here.digest
+    assert hub.bytes_sent() == before  # from what the Hub states
+    assert (there.id, there.licence) == ("me/model", "cc-by-nc-4.0")
+    assert (there.config, there.preprocessing) == (here.config, here.preprocessing)
+    calls = []
+    there.fetch(on_progress=lambda *a: calls.append(a))
+    assert calls[-1] == (there.size_bytes, there.size_bytes, "Downloading model.safetensors of me/model")
+    hub.forget()
+    for one, other in zip(build_encoder(there).get_weights(), build_encoder(here).get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert hub.requests == []
+
+
+def test_weights_that_are_not_here_are_fetched_when_they_are_read(published, settings):
+    checkpoint = open_checkpoint(published, settings=settings)
+    assert checkpoint.tensors()["classifier.weight"].shape == (2_000, 500)
+
+
+def test_a_sharded_hub_checkpoint(hub, folder, settings):
+    shard(folder)
+    hub.add_folder("model", "me/sharded", folder)
+    there, here = open_checkpoint("me/sharded", settings=settings), open_checkpoint(str(folder))
+    assert there.digest == here.digest
+    assert there.size_bytes == here.size_bytes
+    there.fetch()
+    for name, tensor in here.tensors().items():
+        np.testing.assert_array_equal(there.tensors()[name], tensor)
+
+
+def test_a_hub_checkpoint_works_without_the_hub_once_it_is_here(hub, published, settings):
+    online = open_checkpoint(published, settings=settings)
+    online.fetch()
+    hub.stop()
+    offline = open_checkpoint(published, settings=settings)
+    assert (offline.digest, offline.revision, offline.licence) == (online.digest, online.revision, online.licence)
+    assert set(offline.tensors()) == set(online.tensors())
+    assert describe_checkpoint(published, online.revision, settings=settings).is_local
+
+
+def test_a_hub_checkpoint_at_another_revision(hub, published, folder, settings):
+    change(folder / "config.json", mask_ratio=0.5)
+    hub.add_folder("model", published, folder, revision="half")
+    half = open_checkpoint(published, revision="half", settings=settings)
+    assert half.config.mask_ratio == 0.5
+    assert half.source == "me/model at half/model.safetensors"
+    assert half.digest != open_checkpoint(published, settings=settings).digest
+
+
+@pytest.mark.parametrize("other", ["pytorch_model.bin", "tf_model.h5"])
+def test_a_hub_checkpoint_without_safetensors_is_refused_with_the_way_out(hub, folder, settings, other):
+    weights = (folder / "model.safetensors").rename(folder / other)
+    hub.add_folder("model", "me/old", folder)
+    hub.forget()
+    with pytest.raises(
+        CheckpointError, match=f"me/old has {other} but no model.safeten.*runs code.*spaces/safetensors"
+    ):
+        open_checkpoint("me/old", settings=settings)
+    assert hub.bytes_sent(other) == 0
+    hub.add("model", "me/old", {"config.json": "{}"}, revision="refs/pr/2")
+    weights.rename(folder / "model.safetensors")
+    hub.add_folder("model", "me/old", folder, revision="refs/pr/7")
+    with pytest.raises(CheckpointError, match="A pull request .*--checkpoint-revision refs/pr/7"):
+        open_checkpoint("me/old", settings=settings)
+    assert open_checkpoint("me/old", revision="refs/pr/7", settings=settings).num_parameters > 10_000
+
+
+def test_the_refusal_does_not_need_the_pull_requests(hub, folder, settings):
+    (folder / "model.safetensors").rename(folder / "model.ckpt")
+    hub.add_folder("model", "me/old", folder)
+    hub.fail("/refs", 500, times=99)
+    with pytest.raises(CheckpointError, match="me/old has model.ckpt but no model.safetensors"):
+        open_checkpoint("me/old", settings=settings)
+
+
+def test_flagged_weights_are_refused_and_a_flag_on_other_files_is_shown(hub, published, settings):
+    hub.add("model", published, {"pytorch_model.bin": b"x"}, filesWithIssues=[{"path": "pytorch_model.bin"}])
+    assert describe_checkpoint(published, settings=settings).unsafe == ("pytorch_model.bin",)
+    hub.add("model", published, {}, filesWithIssues=[{"path": "model.safetensors", "level": "unsafe"}])
+    hub.forget()
+    with pytest.raises(
+        CheckpointError, match="security scan flags model.safetensors of me/model, so it is not downloaded"
+    ):
+        open_checkpoint(published, settings=settings)
+    assert hub.bytes_sent("model.safetensors") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", '{"model_type": "bert"}', "model_type in config.json is 'bert'; this version reads vit_mae"),
+        ("config.json", "{", "me/model/config.json cannot be read as JSON"),
+        ("preprocessor_config.json", '{"size": 64}', "me/model: preprocessor_config.json makes pictures of 64 x 64 px"),
+        ("model.safetensors", "x" * 5_000_000, "me/model/model.safetensors is not a readable safetensors file"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_weights_are_downloaded(
+    hub, published, settings, name, content, message
+):
+    hub.add("model", published, {name: content})
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(published, settings=settings)
+    assert hub.bytes_sent() < 400_000
+
+
+def test_weights_of_another_size_are_refused_before_they_are_downloaded(hub, published, folder, settings):
+    change(folder / "config.json", intermediate_size=96)
+    hub.add_folder("model", published, folder)
+    with pytest.raises(CheckpointError, match=r"Tensor vit\S+ of me/model/model.safetensors has the shape \(64, 32\)"):
+        open_checkpoint(published, settings=settings)
+    assert hub.bytes_sent() < 400_000
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_file_that_a_repository_lacks_is_named(hub, published, settings, name):
+    (hub.root / "models/me/model/main" / name).unlink()
+    with pytest.raises(CheckpointError, match=f"me/model has no {name}"):
+        open_checkpoint(published, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("me/none", "The Hub has no model me/none"),
+        ("https://huggingface.co/me/model", "give the id me/model instead"),
+        ("huggingface.co/me/model", "give the id me/model instead"),
+        ("me / model", "has a space in it.*Did you mean me/model"),
+        ("https://huggingface.co/datasets/me/data", "is the address of a dataset"),
+    ],
+)
+def test_a_mistaken_id_is_explained(hub, settings, name, message):
+    with pytest.raises(HubError, match=message):
+        open_checkpoint(name, settings=settings)
+
+
+def test_gated_weights_say_where_the_terms_are(hub, published, settings):
+    hub.add("model", published, {}, gated="auto")
+    with pytest.raises(HubError, match=r"me/model is gated: .*Accept them at http\S+/me/model"):
+        open_checkpoint(published, settings=settings)
+
+
+def test_a_folder_of_the_same_name_wins_except_on_a_shared_server(
+    hub, published, folder, settings, tmp_path, monkeypatch
+):
+    shutil.copytree(folder, tmp_path / published)
+    monkeypatch.chdir(tmp_path)
+    assert open_checkpoint(published, settings=settings).revision is None
+    shared = replace(settings, shared=True)
+    assert open_checkpoint(published, settings=shared).revision is not None
+
+
+@pytest.mark.parametrize("family", ["vit", "videomae", "videomae_finetuned"])
+def test_each_family_opens(family):
+    info = describe_checkpoint(str(GOLDEN / family))
+    assert info.media == ("image" if family == "vit" else "clip")
+    assert info.num_frames == (None if family == "vit" else 8)
 
 
 def test_the_web_process_can_describe_a_checkpoint_without_keras(run_python):
