@@ -1,0 +1,445 @@
+"""Datasets of the Hugging Face Hub: Parquet of their own or converted, zips of class folders, loose class folders.
+
+Of tables and zips only what is needed is fetched: footers, label columns and directories when a dataset is opened, and
+the parts that hold the chosen samples when they are read; the whole file where that is no more work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from labelrank import hub
+from labelrank.data.archive import open_archive
+from labelrank.data.dataset import Dataset, Progress, ShouldStop
+from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
+from labelrank.data.layout import Fingerprint, read_layout, readers
+from labelrank.data.source import SPLIT_WORDS, SourceInfo, Tables, arrange, config_and_split, listed, refuse_options
+from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
+from labelrank.errors import DatasetError, HubError
+from labelrank.settings import Settings
+
+if TYPE_CHECKING:
+    from labelrank.hub import HubFile, Repo
+
+CONVERTED = "refs/convert/parquet"
+"""The branch in which the Hub keeps its conversion of a dataset's main branch."""
+PARTLY_CONVERTED = "The Hub converted the first 5 GB of this dataset alone; the rest is left out."
+
+# A request costs about as much time as this many bytes.
+_REQUEST_BYTES = 64 << 10
+_TAIL_BYTES = 128 << 10
+_MOST = 0.6
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".gz")
+
+
+class HubSource:
+    """One file of a dataset repository that is read in parts, or whole where most of it is needed."""
+
+    def __init__(self, repo: Repo, file: HubFile, settings: Settings) -> None:
+        self._repo, self._file, self._settings = repo, file, settings
+        self._opened: hub.RangeFile | None = None
+
+    @property
+    def path(self) -> str:
+        return self._file.path
+
+    @property
+    def size_bytes(self) -> int:
+        return self._file.size_bytes
+
+    @property
+    def remote(self) -> bool:
+        return hub.cached_path(self._repo, self._file.path) is None
+
+    def sha256(self) -> str:
+        if self._file.sha256 is not None:
+            return self._file.sha256
+        # Not in large-file storage, so it is small, and the Hub states no SHA-256 of it.
+        with hub.download(self._repo, self._file.path, settings=self._settings).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def open(self) -> io.RawIOBase:
+        # Where the footer of a table and the directory of a zip are.
+        self.fetch([(max(0, self.size_bytes - _TAIL_BYTES), self.size_bytes)], None, None)
+        return _Reader(self)
+
+    def fetch(
+        self, ranges: Sequence[tuple[int, int]], on_progress: Progress | None, should_stop: ShouldStop | None
+    ) -> None:
+        if not self.remote:
+            return
+        needed = sum(end - start for start, end in ranges) + _REQUEST_BYTES * len(ranges)
+        if needed < _MOST * self.size_bytes:
+            self._range().fetch(ranges, on_progress, should_stop)
+            return
+        path, settings = self._file.path, self._settings
+        hub.download(self._repo, path, settings=settings, on_progress=on_progress, should_stop=should_stop)
+        # Opened anew it is read from the disk; a read in another thread ends with the old one.
+        self._opened = None
+
+    def read_at(self, start: int, length: int) -> bytes:
+        return self._range().read_at(start, length)
+
+    def _range(self) -> hub.RangeFile:
+        opened = self._opened
+        if opened is None:
+            opened = self._opened = hub.open_range(self._repo, self._file.path, settings=self._settings)
+        return opened
+
+
+class _Reader(io.RawIOBase):
+    """A position of its own in a HubSource."""
+
+    def __init__(self, source: HubSource) -> None:
+        super().__init__()
+        self._source = source
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size_bytes}[whence]
+        if base + offset < 0:
+            raise ValueError(f"seek to {base + offset}; expected a place in the file")
+        self._position = base + offset
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._source.size_bytes - self._position)
+        data = self._source.read_at(self._position, left if size is None or size < 0 else min(size, left))
+        self._position += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a repository holds that can be read: tables, or zips, or else class folders."""
+
+    repo: Repo
+    tables: Tables | None = None
+    zips: Tables | None = None
+    """Zips by configuration, and by split where their names say so."""
+    note: str | None = None
+
+
+def _look(repo_id: str, revision: str | None, settings: Settings) -> _Found:
+    """Return what a repository holds.
+
+    Raises:
+        HubError: There is no such repository or revision, or the Hub cannot be reached.
+    """
+    repo = hub.resolve("dataset", repo_id, revision, settings=settings)
+    if tables := _tables(repo, settings):
+        return _Found(repo, tables=tables)
+    if revision in (None, hub.DEFAULT_REVISION) and (converted := _converted(repo, settings)):
+        partly = any(part.startswith("partial-") for f in converted.files for part in f.path.split("/"))
+        tables = _tables(converted, settings)
+        if tables is not None:
+            note = PARTLY_CONVERTED if partly else None
+            # The conversion has no card of its own.
+            return _Found(replace(converted, card=repo.card, licence=repo.licence), tables=tables, note=note)
+    return _Found(repo, zips=_zips(repo, settings))
+
+
+def _converted(repo: Repo, settings: Settings) -> Repo | None:
+    try:
+        return hub.resolve("dataset", repo.id, CONVERTED, settings=settings)
+    except HubError as error:
+        # Trouble on the way is not to change what is read. Without a network, there may be none in the cache.
+        if isinstance(error, hub.Unreachable) and not repo.from_cache:
+            raise
+        return None
+
+
+def _visible(repo: Repo, *extensions: str) -> list[HubFile]:
+    return [
+        file
+        for file in repo.files
+        if file.path.lower().endswith(extensions) and not any(part.startswith(".") for part in file.path.split("/"))
+    ]
+
+
+def _tables(repo: Repo, settings: Settings) -> Tables | None:
+    files = [f for f in _visible(repo, ".parquet") if not posixpath.basename(f.path).startswith("metadata.")]
+    if not files:
+        return None
+    sources = [HubSource(repo, file, settings) for file in files]
+    features = {config: _card_features(info) for config, info in _card_infos(repo.card).items()}
+    given, default = _card_configs(repo.card, sources)
+    if not given:
+        return arrange(sources, source=repo.id, features=features)
+    return Tables(repo.id, given, features, default_config=default)
+
+
+def _zips(repo: Repo, settings: Settings) -> Tables | None:
+    files = sorted(_visible(repo, ".zip"), key=lambda f: f.path)
+    if not files:
+        return None
+    sources = [HubSource(repo, file, settings) for file in files]
+    if all(config_and_split(source.path)[1] for source in sources):
+        return arrange(sources, source=repo.id)
+    by_stem: dict[str | None, Mapping[str | None, tuple[HubSource, ...]]] = {}
+    for source in sources:
+        by_stem[source.path.removesuffix(".zip")] = {None: (source,)}
+    return Tables(repo.id, by_stem)
+
+
+# --- What a card says ------------------------------------------------------------------------------------------------
+# A card is written by hand: what is not as it should be is passed over, and the files speak for themselves.
+
+
+def _card_infos(card: Mapping[str, Any]) -> dict[str | None, Mapping[str, Any]]:
+    """Return `dataset_info` by configuration; a single one holds for whatever configuration there is."""
+    given = card.get("dataset_info")
+    infos = [i for i in (given if isinstance(given, list) else [given]) if isinstance(i, Mapping)]
+    named: dict[str | None, Mapping[str, Any]] = {str(i["config_name"]): i for i in infos if i.get("config_name")}
+    if len(infos) == 1:
+        named[None] = infos[0]
+        named.setdefault("default", infos[0])
+    return named
+
+
+def _card_features(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the features of a card in the form that a Parquet file's metadata has."""
+    features: dict[str, Any] = {}
+    entries = info.get("features")
+    for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entry, Mapping):
+            continue
+        kind = entry.get("dtype")
+        if kind in ("image", "video"):
+            features[str(entry.get("name"))] = {"_type": kind.title()}
+        elif isinstance(kind, Mapping) and isinstance(label := kind.get("class_label"), Mapping):
+            names = label.get("names")
+            if isinstance(names, Mapping):
+                numbered = {int(number): name for number, name in names.items() if str(number).isdigit()}
+                names = [numbered.get(n, "") for n in range(len(numbered))]
+            features[str(entry.get("name"))] = {"_type": "ClassLabel", "names": names}
+    return features
+
+
+def _card_configs(
+    card: Mapping[str, Any], sources: Sequence[HubSource]
+) -> tuple[dict[str | None, Mapping[str | None, tuple[HubSource, ...]]], str | None]:
+    """Return the files that a card gives each configuration and split, and the default configuration."""
+    configs = card.get("configs")
+    found: dict[str | None, Mapping[str | None, tuple[HubSource, ...]]] = {}
+    default = None
+    for entry in configs if isinstance(configs, list) else []:
+        if not isinstance(entry, Mapping):
+            continue
+        name = str(entry.get("config_name", "default"))
+        files = entry.get("data_files")
+        if files is None and entry.get("data_dir"):
+            files = f"{str(entry['data_dir']).strip('/')}/**"
+        splits: dict[str | None, tuple[HubSource, ...]] = {}
+        for part in files if isinstance(files, list) else [files]:
+            split, patterns = "train", part
+            if isinstance(part, Mapping):
+                split, patterns = str(part.get("split", "train")), part.get("path")
+            wanted = [_glob(p) for p in (patterns if isinstance(patterns, list) else [patterns]) if isinstance(p, str)]
+            chosen = tuple(s for s in sources if any(pattern.fullmatch(s.path) for pattern in wanted))
+            if chosen:
+                split = SPLIT_WORDS.get(split, split)
+                splits[split] = tuple(sorted({*splits.get(split, ()), *chosen}, key=lambda s: s.path))
+        if splits:
+            found[name] = splits
+            default = name if entry.get("default") is True else default
+    return found, default
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Return a shell pattern as a regular expression: * stays within a folder, ** does not."""
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("./"))
+    translated = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(translated.get(piece) or re.escape(piece) for piece in pieces))
+
+
+def _card_rows(repo: Repo, config: str | None, split: str | None) -> int | None:
+    infos = _card_infos(repo.card)
+    splits = infos.get(config, infos.get(None, {})).get("splits")
+    for entry in splits if isinstance(splits, list) else []:
+        if isinstance(entry, Mapping) and SPLIT_WORDS.get(str(entry.get("name")), entry.get("name")) == split:
+            rows = entry.get("num_examples")
+            return rows if isinstance(rows, int) else None
+    return None
+
+
+# --- Datasets --------------------------------------------------------------------------------------------------------
+
+
+def open_hub_dataset(
+    repo_id: str,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    media_column: str | None = None,
+    label_column: str | None = None,
+    settings: Settings,
+) -> Dataset:
+    """Return one split of a dataset of the Hub.
+
+    Read is, in this order: Parquet files of the repository, by configuration and split as its card or its folders name
+    them; the Hub's own conversion of it; zips of class folders, a configuration each, or a split where they are called
+    so; class folders of loose files. Labels and keys are those of a local copy, so the same seed selects the same
+    samples; the digest too, but for loose files.
+
+    Raises:
+        HubError: There is no such repository or revision, access is refused, or the Hub cannot be reached.
+        DatasetError: It holds nothing that can be read, or a choice is not there or has to be made.
+    """
+    found = _look(repo_id, revision, settings)
+    repo = found.repo
+    if found.tables is not None:
+        from labelrank.data.parquet import open_tables
+
+        return open_tables(
+            found.tables,
+            id=repo.id,
+            config=config,
+            split=split,
+            media_column=media_column,
+            label_column=label_column,
+            revision=repo.revision,
+            settings=settings,
+        )
+    columns = {"media_column": media_column, "label_column": label_column}
+    if found.zips is not None:
+        refuse_options(repo.id, columns, "a zip of class folders, which has no columns")
+        return _open_zip(found.zips, repo, config, split, settings)
+    refuse_options(repo.id, {"config": config, **columns}, "a tree of class folders, which has splits alone")
+    return _open_loose(repo, split, settings)
+
+
+def describe_hub_dataset(
+    repo_id: str,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    media_column: str | None = None,
+    label_column: str | None = None,
+    settings: Settings,
+) -> SourceInfo:
+    """Return what there is to choose in a dataset of the Hub, with few requests.
+
+    Raises:
+        HubError, DatasetError: As for `open_hub_dataset`, but for choices that have to be made.
+    """
+    found = _look(repo_id, revision, settings)
+    repo = found.repo
+    if found.tables is not None:
+        from labelrank.data.parquet import describe_tables
+
+        info = describe_tables(
+            found.tables,
+            id=repo.id,
+            config=config,
+            split=split,
+            media_column=media_column,
+            label_column=label_column,
+            settings=settings,
+        )
+        if info.num_rows is None:
+            info = replace(info, num_rows=_card_rows(repo, info.config, info.split))
+    elif found.zips is not None and config is None and not found.zips.usual_config()[1]:
+        info = SourceInfo(id=repo.id, kind="zip", media=None, configs=found.zips.configs)
+    elif found.zips is not None:
+        dataset = _open_zip(found.zips, repo, config, split, settings)
+        size_bytes = sum(s.size_bytes for s in _zips_of(found.zips, dataset))
+        info = replace(SourceInfo.of(dataset, "zip"), configs=found.zips.configs, size_bytes=size_bytes)
+    else:
+        dataset = _open_loose(repo, split, settings)
+        info = SourceInfo.of(dataset, "class folders")
+    return replace(info, licence=repo.licence, revision=repo.revision, note=found.note)
+
+
+def _zips_of(zips: Tables, dataset: Dataset) -> Sequence[Any]:
+    by_split = zips.files[dataset.config]
+    return by_split.get(dataset.split) or by_split[None]
+
+
+def _open_zip(zips: Tables, repo: Repo, config: str | None, split: str | None, settings: Settings) -> Dataset:
+    config = zips.choose_config(config)
+    splits = zips.splits(config)
+    of_zip = zips.choose_split(config, split) if splits else None
+    sources = zips.files[config][of_zip]
+    if len(sources) > 1:
+        raise DatasetError(
+            f"{repo.id!r} has its {of_zip} split in {len(sources)} zips: {listed([s.path for s in sources])}. Expected "
+            "one; download and unpack them into one folder, and give its path."
+        )
+    source = sources[0]
+
+    def open_split(inner: str | None) -> Dataset:
+        return open_archive(source.open(), split=inner, settings=settings, id=repo.id, on_fetch=source.fetch)
+
+    if of_zip is None:
+        return replace(open_split(split), config=config, revision=repo.revision)
+    try:
+        dataset = open_split(None)
+    except DatasetError:
+        dataset = open_split(of_zip)  # the zip holds a folder named like the split, too
+    return replace(dataset, config=config, revision=repo.revision, split=of_zip, splits=splits)
+
+
+def _open_loose(repo: Repo, split: str | None, settings: Settings) -> Dataset:
+    files = {file.path: file for file in repo.files}
+    media = [path for path in files if posixpath.splitext(path)[1].lower() in IMAGE_EXTENSIONS | VIDEO_EXTENSIONS]
+    if not media:
+        raise _nothing_to_read(repo)
+    # README, licence and the like lie beside the folders; they are no problem of the data.
+    layout = read_layout([*media, *(path for path in files if "/" in path and path not in media)], source=repo.id)
+    load, load_clips = readers(layout.media, lambda path, key: hub.download(repo, path, settings=settings), settings)
+
+    def fetch(paths: list[str], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:
+        hub.download_all(repo, paths, settings=settings, on_progress=on_progress, should_stop=should_stop)
+
+    dataset = layout.to_dataset(
+        id=repo.id,
+        split=split,
+        fingerprint=lambda path, key: Fingerprint(files[path].size_bytes, files[path].blob_id),
+        load=load,
+        load_clips=load_clips,
+        fetch=fetch,
+        settings=settings,
+    )
+    return replace(dataset, revision=repo.revision)
+
+
+def _nothing_to_read(repo: Repo) -> DatasetError:
+    names = sorted(file.path for file in repo.files)
+    scripts = [n for n in names if n.endswith(".py")]
+    archives = [n for n in names if n.lower().endswith(_ARCHIVES)]
+    start = f"{repo.id!r} holds no Parquet files, no zips and no class folders"
+    url = hub.repo_url("dataset", repo.id)
+    if archives:
+        return DatasetError(
+            f"{start}, but {listed(archives[:3])}, which cannot be read in parts. Download it from {url}, unpack it "
+            "into class folders and give the path of the folder."
+        )
+    if scripts:
+        return DatasetError(
+            f"{start}: its data come from a script, {scripts[0]!r}, which is not run. Search for a copy of it in "
+            "Parquet, or run the script yourself and give the folder that it makes."
+        )
+    return DatasetError(f"{start}; its files: {listed(names[:3]) or 'none'}. Choose another dataset; see {url}.")

@@ -1,0 +1,319 @@
+"""What a user may choose of a dataset before it is opened: its configurations, splits and columns.
+
+For tables, also which files are which configuration and split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from labelrank.data.dataset import Dataset, Problem, Progress, ShouldStop
+from labelrank.errors import DatasetError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+"""What a split may be called in the name of a file or folder, and what we call it."""
+_SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
+
+_MAX_DEPTH = 5
+_MAX_LISTED_NAMES = 20
+_SHARD = re.compile(r"(.+?)-\d{4,6}-of-\d{4,6}(?:-[0-9a-f]{8,})?")
+_CONVERTED = re.compile(r"\d{4,}")
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What a dataset offers, and what is taken when nothing else is asked for.
+
+    A chosen part is None where there is nothing to choose, or several things and none that goes without saying:
+    then the user must choose.
+    """
+
+    id: str
+    kind: str
+    """What it is, for the page: "embedded", "class folders", "zip" or "Parquet"."""
+    media: str | None
+    """image or clip; None as long as that cannot be told without reading the samples."""
+    configs: tuple[str, ...] = ()
+    config: str | None = None
+    splits: tuple[str, ...] = ()
+    """Splits of the chosen configuration."""
+    split: str | None = None
+    media_columns: tuple[str, ...] = ()
+    media_column: str | None = None
+    label_columns: tuple[str, ...] = ()
+    """The likeliest first."""
+    label_column: str | None = None
+    num_classes: int | None = None
+    """Of the chosen label column, where the source names its classes."""
+    num_rows: int | None = None
+    """Samples of the chosen split."""
+    size_bytes: int | None = None
+    """Bytes of the files of the chosen split; of the whole source where splits share files."""
+    licence: str | None = None
+    revision: str | None = None
+    """Commit, of a dataset on the Hub."""
+    note: str | None = None
+    """What the user should know of this source, in a sentence."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, kind: str) -> SourceInfo:
+        """Return what there was to choose in a dataset of class folders that is open."""
+        return cls(
+            id=dataset.id,
+            kind=kind,
+            media=dataset.media,
+            config=dataset.config,
+            splits=dataset.splits,
+            split=dataset.split,
+            num_classes=len(dataset.class_names),
+            num_rows=len(dataset.samples),
+        )
+
+
+def refuse_options(subject: str, options: Mapping[str, str | None], there_is: str) -> None:
+    """Refuse choices that a source does not offer.
+
+    Args:
+        subject: Name of the source, for the message.
+        options: Name of each choice and what was asked for; None where nothing was.
+        there_is: What the source is and offers instead.
+
+    Raises:
+        DatasetError: Something was asked for.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise DatasetError(
+                f"{name.replace('_', ' ').capitalize()} {value!r} was asked for, but {subject!r} is {there_is}. Leave "
+                "it out."
+            )
+
+
+class TableFile(Protocol):
+    """One Parquet file, wherever it lies."""
+
+    @property
+    def path(self) -> str:
+        """Relative posix path within its source."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def remote(self) -> bool:
+        """Whether reading goes over a network, so that `fetch` is worth its while."""
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the content in hexadecimal digits."""
+
+    def open(self) -> Any:
+        """Return a seekable binary file."""
+
+    def fetch(
+        self, ranges: Sequence[tuple[int, int]], on_progress: Progress | None, should_stop: ShouldStop | None
+    ) -> None:
+        """Bring parts (start, end) closer, or the whole file where that is no more work."""
+
+
+@dataclass(frozen=True)
+class LocalTable:
+    """A Parquet file of this computer."""
+
+    path: str
+    location: Path
+    remote = False
+
+    @property
+    def size_bytes(self) -> int:
+        return self.location.stat().st_size
+
+    def sha256(self) -> str:
+        with self.location.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def open(self) -> pa.NativeFile:
+        import pyarrow as pa
+
+        return pa.OSFile(str(self.location))
+
+    def fetch(
+        self, ranges: Sequence[tuple[int, int]], on_progress: Progress | None, should_stop: ShouldStop | None
+    ) -> None:
+        """Do nothing: the file is here."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The Parquet files of a source, by configuration and split; the key is None where the source names none."""
+
+    source: str
+    """Name of the source, for messages."""
+    files: Mapping[str | None, Mapping[str | None, tuple[TableFile, ...]]]
+    features: Mapping[str | None, Mapping[str, Any]] = field(default_factory=dict)
+    """By configuration, the Hugging Face features that a dataset card gives; a file's own take precedence."""
+    default_config: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        return tuple(config for config in self.files if config is not None)
+
+    def splits(self, config: str | None) -> tuple[str, ...]:
+        """Return the names of a configuration's splits: train, val, test, then others."""
+        named = (split for split in self.files[config] if split is not None)
+        return tuple(sorted(named, key=lambda split: (_SPLIT_ORDER.get(split, 3), split)))
+
+    def usual_config(self) -> tuple[str | None, bool]:
+        """Return the configuration that is read when none is asked for, and whether there is one."""
+        if len(self.files) == 1:
+            return next(iter(self.files)), True
+        for config in (self.default_config, "default"):
+            if config is not None and config in self.files:
+                return config, True
+        return None, False
+
+    def choose_config(self, config: str | None) -> str | None:
+        """Return the configuration to read.
+
+        Raises:
+            DatasetError: The one asked for is not there, or none was and there are several.
+        """
+        if config is None:
+            usual, known = self.usual_config()
+            if known:
+                return usual
+            raise DatasetError(
+                f"{self.source!r} has {len(self.configs):,} configurations and none that is read by itself: "
+                f"{listed(self.configs)}. Choose one (--config)."
+            )
+        if config in self.files:
+            return config
+        there_are = f"it has {listed(self.configs)}. Choose one of these" if self.configs else "it has none to choose"
+        raise DatasetError(f"{self.source!r} has no configuration {config!r}; {there_are}.")
+
+    def usual_split(self, config: str | None) -> tuple[str | None, bool]:
+        """Return the split that is read when none is asked for, and whether there is one."""
+        splits = self.splits(config)
+        if "train" in splits:
+            return "train", True
+        if len(splits) < 2:
+            return (splits[0] if splits else None), True
+        return None, False
+
+    def choose_split(self, config: str | None, split: str | None) -> str | None:
+        """Return the split to read.
+
+        Raises:
+            DatasetError: The one asked for is not there, or none was and there are several without a train.
+        """
+        splits = self.splits(config)
+        if split is None:
+            usual, known = self.usual_split(config)
+            if known:
+                return usual
+            raise DatasetError(
+                f"{self.source!r} has no train split, which is read when none is asked for; it has {listed(splits)}. "
+                "Ask for one of these."
+            )
+        for wanted in (split, SPLIT_WORDS.get(split.casefold())):
+            if wanted in splits:
+                return wanted
+        if not splits:
+            raise DatasetError(
+                f"{self.source!r} has no splits, but split {split!r} was asked for. Leave the split out."
+            )
+        raise DatasetError(f"{self.source!r} has no split {split!r}; it has {listed(splits)}. Ask for one of these.")
+
+
+def arrange(
+    files: Iterable[TableFile], *, source: str, features: Mapping[str | None, Mapping[str, Any]] | None = None
+) -> Tables:
+    """Return Parquet files by the configuration and split that their paths name, whatever order they come in.
+
+    - `<config>/<split>/0000.parquet`, as the Hub converts datasets.
+    - A folder named like a split, or a file name with the word of a split in it: `train-00000-of-00002.parquet`,
+      `train/1.parquet`, `cifar100-test.parquet`. In a folder `data`, whatever is before `-00000-of-00002`.
+    - The folders that remain, but for `data`, are the configuration.
+    """
+    found: dict[str | None, dict[str | None, list[TableFile]]] = {}
+    for file in sorted(files, key=lambda f: f.path):
+        config, split = config_and_split(file.path)
+        found.setdefault(config, {}).setdefault(split, []).append(file)
+    problems = []
+    if None in found and len(found) > 1:
+        found["default"] = {**found.get("default", {}), **found.pop(None)}
+    arranged: dict[str | None, dict[str | None, tuple[TableFile, ...]]] = {}
+    for config in sorted(found, key=lambda c: c or ""):
+        by_split = found[config]
+        if len(by_split) > 1:
+            problems += [
+                Problem(f.path, "The name tells no split, as the others do; left out. Put train, val or test into it.")
+                for f in by_split.pop(None, [])
+            ]
+        # Two names for one split, such as dev and validation, are two splits to whoever made them.
+        usual = Counter(SPLIT_WORDS.get(split.casefold(), split) for split in by_split if split)
+        arranged[config] = {}
+        for split, group in by_split.items():
+            name = SPLIT_WORDS.get(split.casefold(), split) if split else None
+            arranged[config][name if name is None or usual[name] == 1 else split] = tuple(group)
+    return Tables(source, arranged, features or {}, problems=tuple(problems))
+
+
+def config_and_split(path: str) -> tuple[str | None, str | None]:
+    *folders, name = path.split("/")
+    stem = posixpath.splitext(name)[0]
+    split: str | None
+    if _CONVERTED.fullmatch(stem) and len(folders) > 1:
+        return "/".join(folders[:-1]), folders[-1].removeprefix("partial-")
+    shard = _SHARD.fullmatch(stem)
+    base = shard[1] if shard else stem
+    named = [word for word in re.split(r"[-._ 0-9]+", base) if word.casefold() in SPLIT_WORDS]
+    if base.casefold() in SPLIT_WORDS:
+        split = base
+    elif folders and folders[-1].removeprefix("partial-").casefold() in SPLIT_WORDS:
+        split = folders.pop().removeprefix("partial-")
+    elif named:
+        split = named[-1]
+    else:
+        split = base if shard and folders and folders[-1] == "data" else None
+    return "/".join(f for f in folders if f != "data") or None, split
+
+
+def find_tables(folder: Path) -> list[LocalTable]:
+    """Return the Parquet files of a folder, five folders deep at most; hidden ones and metadata are passed over."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        here = Path(root).relative_to(folder)
+        folders[:] = [] if len(here.parts) >= _MAX_DEPTH else sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(names):
+            if name.endswith(".parquet") and not name.startswith((".", "metadata.")):
+                found.append(LocalTable((here / name).as_posix(), Path(root, name)))
+    return found
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a message, the first few where there are many."""
+    more = len(names) - _MAX_LISTED_NAMES
+    return ", ".join(map(repr, names[:_MAX_LISTED_NAMES])) + (f" and {more:,} more" if more > 0 else "")
