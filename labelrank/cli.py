@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelrank import __version__
+from labelrank.data.dataset import NOUNS
 from labelrank.errors import LabelRankError, RankingError
 from labelrank.exports import FORMATS
+from labelrank.extraction import PREPROCESSINGS
 from labelrank.features.extract import POOLINGS
 from labelrank.models.runtime import PRECISIONS
 from labelrank.ranking import METHODS, SOLVERS
@@ -60,10 +62,11 @@ class _Progress:
         if done < total and now - self.shown < (0.1 if self.live else 10.0):
             return
         self.shown = now
-        text = f"{stage}: {done:,} of {total:,} {self.unit}"
+        scale, unit = (1e6, "MB") if stage.startswith("Downloading") else (1, self.unit)
+        text = f"{stage}: {done / scale:,.0f} of {total / scale:,.0f} {unit}"
         if done and now > self.started:
             rate = done / (now - self.started)
-            text += f", {rate:,.1f}/s"
+            text += f", {rate / scale:,.1f}{' MB' if scale > 1 else ''}/s"
             if done < total:
                 text += f", {_duration((total - done) / rate)} left"
         click.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live or done >= total)
@@ -87,12 +90,28 @@ def _report(problems: tuple[Problem, ...]) -> None:
 
 def _extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
+        click.option("--config", help="Configuration of a dataset on the Hub, or of a folder of Parquet files."),
         click.option("--split", help="Split to read; train where the data has splits."),
+        click.option("--revision", help="Branch, tag or commit of a dataset on the Hub; main by default."),
+        click.option("--media-column", help="Column of the pictures or videos, where a table has several."),
+        click.option("--label-column", help="Column of the labels, where a table has several."),
+        click.option("--checkpoint-revision", help="Branch, tag or commit of a checkpoint on the Hub."),
         click.option("--max-per-class", type=click.IntRange(min=1), help="Samples of each class; all by default."),
         click.option("--seed", type=int, default=0, show_default=True, help="Chooses the samples of --max-per-class."),
         click.option("--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True),
         click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
-        click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True),
+        click.option("--batch-size", type=click.IntRange(min=1), help="Encoder inputs at once; by default what suits."),
+        click.option("--frames", type=click.IntRange(min=1), help="Frames of a clip; as the encoder takes (16)."),
+        click.option("--stride", type=click.IntRange(min=1), help="Frames from one to the next; 4 by default."),
+        click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True, help="Clips of a video."),
+        click.option(
+            "--preprocessing",
+            type=click.Choice(PREPROCESSINGS),
+            default="checkpoint",
+            show_default=True,
+            help="As the checkpoint says, or as the published notebook does.",
+        ),
+        click.option("--image-size", type=click.IntRange(min=1), help="Interpolate to this many pixels a side."),
     ):
         command = option(command)
     return command
@@ -105,23 +124,30 @@ def _extract(data: str, checkpoint: str, **options: Any) -> FeatureSet:
     work = plan(Request(dataset=data, checkpoint=checkpoint, **options), Settings.from_env())
     dataset = work.dataset
     split = f" ({dataset.split})" if dataset.split else ""
-    _say(f"{dataset.id}{split}: {len(dataset.samples):,} pictures, {len(dataset.class_names):,} classes.")
+    nouns = NOUNS[dataset.media][1]
+    _say(f"{dataset.id}{split}: {len(dataset.samples):,} {nouns}, {len(dataset.class_names):,} classes.")
+    if licence := work.checkpoint.licence:
+        _say(f"{work.checkpoint.id}: licence {licence}.")
     if dataset.split == "test":
         _say(
             "Warning: features from the test split let its labels decide the order; use train to report test accuracy."
         )
-    features = extract(work, on_progress=_Progress("pictures"))
+    features = extract(work, on_progress=_Progress(nouns))
     _report(features.failures)
     return features
 
 
 @main.command()
 @click.argument("data")
-@click.option("--checkpoint", required=True, help="Embedded name (mae-tiny-digits) or a folder.")
+@click.option("--checkpoint", required=True, help="Embedded name, a folder, or a model id of the Hub.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Features file to write.")
 @_extraction_options
 def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
-    """Encode every sample of DATA: 'digits', a folder of class folders, or a zip of one."""
+    """Encode every sample of DATA.
+
+    DATA is 'digits', 'moving-digits', a folder of class folders, a zip of one, a Parquet file or a folder of them, or
+    the id of a dataset on the Hugging Face Hub (owner/name).
+    """
     from labelrank.errors import FeaturesError
     from labelrank.features.store import write_features
 
@@ -286,9 +312,11 @@ def demo(style: str, **options: Any) -> None:
 @click.option("--decoder-dim", type=click.IntRange(min=1), help="Channels of the decoder.")
 @click.option("--decoder-layers", type=click.IntRange(min=1), help="Blocks of the decoder.")
 @click.option("--decoder-heads", type=click.IntRange(min=1), help="Attention heads of the decoder.")
+@click.option("--num-frames", type=click.IntRange(min=1), help="Frames of a clip; videos alone.")
+@click.option("--tubelet-size", type=click.IntRange(min=1), help="Frames that one token of a clip covers.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights, crops and masks.")
 def pretrain(data: str, out: Path, split: str | None, **options: Any) -> None:
-    """Pre-train a small masked autoencoder on the pictures of DATA and write it in Hugging Face format."""
+    """Pre-train a small masked autoencoder on the pictures or videos of DATA and write it in Hugging Face format."""
     from labelrank.data import open_dataset
     from labelrank.models.runtime import select_backend
     from labelrank.settings import Settings
@@ -296,11 +324,10 @@ def pretrain(data: str, out: Path, split: str | None, **options: Any) -> None:
     settings = Settings.from_env()
     dataset = open_dataset(data, split=split, settings=settings)
     select_backend(training=True)
-    from labelrank.models.pretrain import PretrainRecipe, pretrain
+    from labelrank.models.pretrain import pretrain, recipe_for
 
     given = {name: value for name, value in options.items() if value is not None}
-    # A mirrored digit is not a digit.
-    recipe = dataclasses.replace(PretrainRecipe(flip=data != "digits"), **given)
+    recipe = dataclasses.replace(recipe_for(dataset), **given)
     others = [s for s in ("val", "test") if s in dataset.splits and s != dataset.split]
     held_out = [open_dataset(data, split=s, settings=settings) for s in others]
     command = shlex.join(["labelrank", *sys.argv[1:]])

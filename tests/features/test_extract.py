@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from labelrank import extraction
-from labelrank.data.dataset import Dataset, Sample
-from labelrank.errors import Cancelled, DatasetError, FeaturesError, MediaError, SettingsError
+from labelrank.data.dataset import ClipSampling, Dataset, Sample
+from labelrank.errors import Cancelled, CheckpointError, DatasetError, FeaturesError, MediaError, SettingsError
 from labelrank.features.extract import extract_features, pool_tokens
 from labelrank.features.store import read_features
+from tests.conftest import GOLDEN
 
 
 @dataclass
@@ -22,6 +23,8 @@ class MeanColour:
 
     batch_size: int = 4
     calls: int = 0
+    has_cls: bool = True
+    fc_norm: None = None
 
     def __call__(self, images):
         assert 0 < len(images) <= self.batch_size
@@ -38,6 +41,35 @@ def dataset_of(n, bad=()):
         return np.full((2, 2, 3), i, np.uint8)
 
     return Dataset("made", ("a", "b"), tuple(Sample(str(i), i % 2) for i in range(n)), load, digest="0")
+
+
+@dataclass
+class MeanFrame:
+    """Tokens (B, 2, 1) of clips (B, T, H, W, 3): the mean frame number, twice, without CLS."""
+
+    batch_size: int = 4
+    sizes: tuple = ()
+    has_cls: bool = False
+    fc_norm: None = None
+
+    def __call__(self, clips):
+        self.sizes += (len(clips),)
+        mean = clips.mean(axis=(1, 2, 3, 4))
+        return np.stack([mean, mean], axis=1)[:, :, None]
+
+
+def videos_of(n, frames=40, bad=()):
+    """Videos whose every pixel is the number of its frame."""
+
+    def load_clips(sample, sampling):
+        if int(sample.key) in bad:
+            raise MediaError(f"{sample.key} is cut short.")
+        numbers = sampling.indices(frames).astype(np.uint8)
+        return np.broadcast_to(numbers[:, :, None, None, None], (*numbers.shape, 2, 2, 3))
+
+    samples = tuple(Sample(str(i), i % 2) for i in range(n))
+    load = lambda sample: load_clips(sample, ClipSampling(1))[0, 0]  # noqa: E731
+    return Dataset("made", ("a", "b"), samples, load, digest="0", load_clips=load_clips)
 
 
 def as_floats(image):
@@ -74,6 +106,27 @@ def test_not_finite_features_are_listed():
     assert "not finite" in result.failures[0].reason
 
 
+@pytest.mark.parametrize("clips", [1, 3, 5])
+def test_the_clips_of_a_video_are_averaged(clips):
+    encoder, sampling = MeanFrame(), ClipSampling(frames=4, stride=2, clips=clips)
+    result = extract_features(videos_of(5, bad={2}), encoder, as_floats, sampling=sampling)
+    assert result.keys == ("0", "1", "3", "4")
+    assert result.failures[0].reason == "2 is cut short."
+    # Clips of 7 frames start evenly between 0 and 33; the mean frame of a clip is its start and 3.
+    assert result.X[:, 0] == pytest.approx(3.0 if clips == 1 else 33 / 2 + 3, abs=0.5)
+    assert max(encoder.sizes) <= encoder.batch_size
+    assert sum(encoder.sizes) == 4 * clips
+
+
+def test_frames_of_a_clip_follow_the_published_notebook():
+    assert ClipSampling().indices(100).tolist() == [list(range(0, 61, 4))]
+    assert ClipSampling().indices(30).tolist() == [[0, 4, 8, 12, 16, 20, 24, 28, *[29] * 8]]
+    assert ClipSampling(frames=2, stride=3, clips=3).indices(14).tolist() == [[0, 3], [5, 8], [10, 13]]
+    assert ClipSampling(frames=3, stride=1, clips=2).indices(1).tolist() == [[0, 0, 0]] * 2
+    with pytest.raises(SettingsError, match="stride is 0; expected a whole number of at least 1"):
+        ClipSampling(stride=0)
+
+
 def test_nothing_readable_is_an_error_that_says_why():
     with pytest.raises(
         DatasetError, match="None of the 3 pictures of made could be used. The first, 0: 0 is truncated"
@@ -92,8 +145,12 @@ def test_pooling():
     tokens = np.arange(12, dtype=np.float32).reshape(1, 4, 3)
     assert pool_tokens(tokens, "cls").tolist() == [[0, 1, 2]]
     assert pool_tokens(tokens, "mean").tolist() == [[6, 7, 8]]
-    with pytest.raises(FeaturesError, match="Pooling is 'max'; choose one of mean, cls"):
+    assert pool_tokens(tokens, "mean", has_cls=False).tolist() == [[4.5, 5.5, 6.5]]
+    assert pool_tokens(tokens, "fc_norm", has_cls=False, fc_norm=lambda x: -x).tolist() == [[-4.5, -5.5, -6.5]]
+    with pytest.raises(FeaturesError, match="Pooling is 'max'; this encoder has mean, cls"):
         pool_tokens(tokens, "max")
+    with pytest.raises(FeaturesError, match="Pooling is 'cls'; this encoder has mean"):
+        pool_tokens(tokens, "cls", has_cls=False)
 
 
 @pytest.fixture
@@ -105,7 +162,7 @@ def counted_encoder(monkeypatch):
     class Counted(MeanColour):
         device: str = "CPU"
 
-    def compile_encoder(checkpoint, *, precision, batch_size):
+    def compile_encoder(checkpoint, *, precision, batch_size, image_size):
         made.append(precision)
         return Counted(batch_size=batch_size)
 
@@ -139,7 +196,15 @@ def test_the_same_request_is_computed_once(settings, counted_encoder):
 
 @pytest.mark.parametrize(
     "change",
-    [{"split": "test"}, {"max_per_class": 4}, {"seed": 1}, {"pooling": "cls"}, {"precision": "bfloat16"}],
+    [
+        {"split": "test"},
+        {"max_per_class": 4},
+        {"seed": 1},
+        {"pooling": "cls"},
+        {"precision": "bfloat16"},
+        {"preprocessing": "reference"},
+        {"image_size": 64},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_each_part_of_the_request_changes_the_cache_key(settings, counted_encoder, change):
@@ -212,8 +277,43 @@ def test_recompute_and_a_damaged_cache_entry_run_again(settings, counted_encoder
         ({"pooling": "max"}, "Pooling is 'max'"),
         ({"precision": "int4"}, "Precision is 'int4'"),
         ({"batch_size": 0}, "batch size is 0"),
+        ({"image_size": 0}, "image size is 0"),
+        ({"preprocessing": "mine"}, "Preprocessing is 'mine'; choose one of checkpoint, reference"),
     ],
 )
 def test_bad_request_is_named(change, message):
     with pytest.raises(SettingsError, match=message):
         extraction.Request.from_params({**PARAMS, **change})
+
+
+VIDEOMAE = str(GOLDEN / "videomae_finetuned")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"dataset": "moving-digits"}, DatasetError, "encodes pictures, but moving-digits holds videos"),
+        ({"checkpoint": VIDEOMAE}, DatasetError, "encodes videos, but digits holds pictures. Choose a ViT-MAE"),
+        ({"stride": 2, "clips": 3}, SettingsError, "stride, clips was given, but digits holds pictures"),
+        ({"pooling": "fc_norm"}, SettingsError, "mae-tiny-digits does not have; choose mean or cls"),
+        ({"image_size": 33}, CheckpointError, "33"),
+        ({"dataset": "moving-digits", "checkpoint": VIDEOMAE, "pooling": "cls"}, SettingsError, "mean or fc_norm"),
+        ({"dataset": "moving-digits", "checkpoint": VIDEOMAE, "frames": 16}, SettingsError, "clips of 8 frames"),
+    ],
+)
+def test_what_does_not_fit_the_encoder_is_refused_before_anything_runs(
+    settings, counted_encoder, change, error, message
+):
+    with pytest.raises(error, match=message):
+        run({**PARAMS, **change}, settings)
+    assert not counted_encoder
+
+
+def test_clip_settings_are_part_of_the_cache_key(settings):
+    paths = {
+        extraction.plan(extraction.Request("moving-digits", VIDEOMAE, max_per_class=2, **change), settings).cached_path(
+            settings
+        )
+        for change in ({}, {"stride": 2}, {"clips": 2}, {"pooling": "fc_norm"})
+    }
+    assert len(paths) == 4
