@@ -1,4 +1,4 @@
-"""Masked pre-training of a small ViT-MAE, written as a checkpoint in the Hugging Face on-disk format."""
+"""Masked pre-training of a small ViT-MAE or VideoMAE, written as a checkpoint in the Hugging Face on-disk format."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from labelrank.data.dataset import Dataset, Problem
+from labelrank.data.dataset import DEFAULT_FRAMES, NOUNS, ClipSampling, Dataset, Problem, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import Cancelled, CheckpointError, DatasetError, MediaError
 from labelrank.models.config import EncoderConfig, TransformerConfig, write_config
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """Model size and training settings. The defaults made the embedded `mae-tiny-digits`."""
+    """Model size and training settings. The defaults made the embedded `mae-tiny-digits`; see `recipe_for`."""
 
     epochs: int = 250
     batch_size: int = 64
@@ -40,7 +40,7 @@ class PretrainRecipe:
     norm_pix_loss: bool = False
     flip: bool = True
     min_crop_scale: float = 0.6
-    """Least share of a picture's area that a random crop keeps."""
+    """Least share of a picture's area that a random crop keeps; one crop for all frames of a clip."""
     image_size: int = 32
     patch_size: int = 4
     hidden_dim: int = 96
@@ -49,25 +49,39 @@ class PretrainRecipe:
     decoder_dim: int = 64
     decoder_layers: int = 1
     decoder_heads: int = 4
+    num_frames: int | None = None
+    """Frames of a clip; None trains on pictures."""
+    tubelet_size: int = 2
+    """Frames that a token of a clip covers."""
     seed: int = 0
 
     def encoder_config(self) -> EncoderConfig:
-        """Return the model that this recipe trains.
+        """Return the model that this recipe trains: a ViT-MAE for pictures, a VideoMAE for clips.
 
         Raises:
             CheckpointError: The sizes do not fit each other.
         """
 
+        of_clips = self.num_frames is not None
+
         def transformer(dim: int, layers: int, heads: int) -> TransformerConfig:
             return TransformerConfig(
-                hidden_dim=dim, mlp_dim=4 * dim, num_layers=layers, num_heads=heads, layer_norm_epsilon=1e-6
+                hidden_dim=dim,
+                mlp_dim=4 * dim,
+                num_layers=layers,
+                num_heads=heads,
+                layer_norm_epsilon=1e-6,
+                use_key_bias=not of_clips,
             )
 
         config = EncoderConfig(
-            model_type="vit_mae",
+            model_type="videomae" if of_clips else "vit_mae",
             transformer=transformer(self.hidden_dim, self.num_layers, self.num_heads),
             image_size=(self.image_size, self.image_size),
             patch_size=(self.patch_size, self.patch_size),
+            num_frames=self.num_frames,
+            tubelet_size=self.tubelet_size if of_clips else None,
+            use_cls_token=not of_clips,
             decoder=transformer(self.decoder_dim, self.decoder_layers, self.decoder_heads),
             mask_ratio=self.mask_ratio,
             norm_pix_loss=self.norm_pix_loss,
@@ -78,6 +92,24 @@ class PretrainRecipe:
                 "make the patches smaller."
             )
         return config
+
+
+def recipe_for(dataset: Dataset) -> PretrainRecipe:
+    """Return the settings that suit a dataset; those of the embedded datasets made the embedded checkpoints."""
+    recipe = PretrainRecipe()
+    if dataset.media == "clip":
+        recipe = replace(
+            recipe,
+            epochs=40,
+            batch_size=32,
+            warmup_epochs=4,
+            norm_pix_loss=True,
+            min_crop_scale=0.8,
+            patch_size=8,
+            num_frames=DEFAULT_FRAMES,
+        )
+    # A mirrored digit is not a digit, and what moves to the left is a class of its own.
+    return replace(recipe, flip=False) if dataset.id in ("digits", "moving-digits") else recipe
 
 
 @dataclass(frozen=True)
@@ -101,7 +133,7 @@ def pretrain(
     on_progress: Callable[[int, int, str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> PretrainResult:
-    """Train a masked autoencoder on a dataset's pictures and write it to the folder `out`.
+    """Train a masked autoencoder on a dataset's pictures or videos and write it to the folder `out`.
 
     Args:
         command: What made the checkpoint, for its model card.
@@ -110,13 +142,19 @@ def pretrain(
 
     Raises:
         CheckpointError: `out` exists and is not empty, or the sizes do not fit.
-        DatasetError: No picture can be read.
+        DatasetError: No sample can be read, or the recipe is for the other medium.
         Cancelled: `should_stop` returned true; nothing is written.
 
     Source: He et al. 2022, arXiv:2111.06377: random masking, loss on the removed patches, AdamW (0.9, 0.95), warm-up
-    and half-cycle cosine, random resized crop. We draw bicubic crops of at least `min_crop_scale` of the area.
+    and half-cycle cosine, random resized crop. Tong et al. 2022, arXiv:2203.12602: tubes of patches are removed from
+    clips. We draw bicubic crops of at least `min_crop_scale` of the area, and one clip of a video, from its start.
     """
     config = recipe.encoder_config()
+    if config.media != dataset.media:
+        raise DatasetError(
+            f"{dataset.id} holds {NOUNS[dataset.media][1]}, but the recipe is for {NOUNS[config.media][1]}; set "
+            "num_frames for videos alone."
+        )
     with _new_folder(out) as folder:
         return _pretrain_into(folder, dataset, config, recipe, command, held_out, on_progress, should_stop)
 
@@ -136,13 +174,13 @@ def _pretrain_into(
     from labelrank.models.mae import MaskedAutoencoder
 
     started = time.monotonic()
-    images, problems = _read_images(dataset, recipe.image_size)
-    if recipe.batch_size > len(images):
+    frames, problems = _read_frames(dataset, recipe)
+    if recipe.batch_size > len(frames):
         raise DatasetError(
-            f"{dataset.id} has {len(images)} readable pictures, fewer than one batch of {recipe.batch_size}; "
-            "lower --batch-size or add pictures."
+            f"{dataset.id} has {len(frames)} readable {NOUNS[dataset.media][1]}, fewer than one batch of "
+            f"{recipe.batch_size}; lower --batch-size or add some."
         )
-    preprocessing = _preprocessing_for(images, recipe.image_size)
+    preprocessing = _preprocessing_for(frames, config)
 
     keras.utils.set_random_seed(recipe.seed)
     if keras.backend.backend() == "tensorflow":
@@ -151,8 +189,8 @@ def _pretrain_into(
         tf.config.experimental.enable_op_determinism()
     model = MaskedAutoencoder(config, name="mae")
     model.build()
-    batches = _batches(images, preprocessing, recipe, config.num_patches)
-    steps = len(images) // recipe.batch_size
+    batches = _batches(frames, preprocessing, recipe, config)
+    steps = len(frames) // recipe.batch_size
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=recipe.learning_rate * 1e-3,
         decay_steps=max(1, (recipe.epochs - recipe.warmup_epochs) * steps),
@@ -191,7 +229,7 @@ def _pretrain_into(
     if held_out:
         if on_progress:
             on_progress(recipe.epochs, recipe.epochs, "Probing the features")
-        probe_section = probe_report(model, preprocessing, dataset, held_out)
+        probe_section = probe_report(model, preprocessing, dataset, held_out, _sampling(dataset, recipe))
     result = PretrainResult(
         losses=tuple(losses),
         num_parameters=model.count_params(),
@@ -227,70 +265,105 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _read_images(dataset: Dataset, size: int) -> tuple[np.ndarray, list[Problem]]:
-    """Return the pictures uint8 (n, size, size, 3): shortest side to `size`, then the centre."""
-    images, problems = [], []
+def _sampling(dataset: Dataset, recipe: PretrainRecipe) -> ClipSampling | None:
+    return ClipSampling(recipe.num_frames, dataset.stride) if recipe.num_frames else None
+
+
+def _read_frames(dataset: Dataset, recipe: PretrainRecipe) -> tuple[np.ndarray, list[Problem]]:
+    """Return the samples uint8 (n, T, size, size, 3): shortest side to `size`, then the centre; T is 1 for pictures."""
+    sampling = _sampling(dataset, recipe)
+
+    def read(sample: Sample) -> np.ndarray:
+        if sampling is None:
+            return dataset.load(sample)[np.newaxis]
+        assert dataset.load_clips is not None
+        return dataset.load_clips(sample, sampling)[0]
+
+    clips, problems = [], []
     for sample in dataset.samples:
         try:
-            picture = Image.fromarray(dataset.load(sample))
+            clips.append(np.stack([_square(frame, recipe.image_size) for frame in read(sample)]))
         except MediaError as error:
             problems.append(Problem(sample.key, str(error)))
-            continue
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        box = (left, top, left + side, top + side)
-        if picture.size != (size, size):
-            picture = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
-        images.append(np.asarray(picture))
-    if not images:
-        raise DatasetError(f"None of the {len(dataset.samples)} pictures of {dataset.id} can be read.")
-    return np.stack(images), problems
+    if not clips:
+        raise DatasetError(f"None of the {len(dataset.samples)} {NOUNS[dataset.media][1]} of {dataset.id} can be read.")
+    return np.stack(clips), problems
 
 
-def _preprocessing_for(images: np.ndarray, size: int) -> Preprocessing:
-    channels = images.reshape(-1, 3).astype(np.float64) / 255
+def _square(image: np.ndarray, size: int) -> np.ndarray:
+    if image.shape[:2] == (size, size):
+        return image
+    picture = Image.fromarray(image)
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def _preprocessing_for(frames: np.ndarray, config: EncoderConfig) -> Preprocessing:
+    """Return resizing to the encoder's size and the normalisation that suits it.
+
+    For pictures the mean and standard deviation of these pictures. For clips ImageNet's: the peer library's loss
+    undoes these, whatever the file says.
+    """
+    height, width = config.image_size
+    shared = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    if config.media == "clip":
+        return Preprocessing.from_config(
+            {
+                "image_processor_type": "VideoMAEImageProcessor",
+                **shared,
+                "size": {"shortest_edge": min(height, width)},
+                "resample": int(Image.Resampling.BILINEAR),
+                "do_center_crop": True,
+                "crop_size": {"height": height, "width": width},
+                "image_mean": [0.485, 0.456, 0.406],
+                "image_std": [0.229, 0.224, 0.225],
+            }
+        )
+    channels = frames.reshape(-1, 3).astype(np.float64) / 255
     return Preprocessing.from_config(
         {
             "image_processor_type": "ViTImageProcessor",
-            "do_resize": True,
-            "size": {"height": size, "width": size},
+            **shared,
+            "size": {"height": height, "width": width},
             "resample": int(Image.Resampling.BICUBIC),
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
             "image_mean": [round(float(v), 4) for v in channels.mean(axis=0)],
             "image_std": [round(float(v), 4) or 1.0 for v in channels.std(axis=0)],
         }
     )
 
 
-def _batches(images: np.ndarray, preprocessing: Preprocessing, recipe: PretrainRecipe, num_patches: int) -> Any:
-    """Return an endless generator of (inputs, dummy label): cropped, normalised images and masking noise.
+def _batches(frames: np.ndarray, preprocessing: Preprocessing, recipe: PretrainRecipe, config: EncoderConfig) -> Any:
+    """Return an endless generator of (inputs, dummy label): cropped, normalised images or clips and masking noise.
 
     All randomness is NumPy's from one seed, so a run is the same on every backend up to rounding.
     """
     rng = np.random.default_rng(recipe.seed)
-    pictures = [Image.fromarray(image) for image in images]
     batch_size = recipe.batch_size
     while True:
-        shuffled = rng.permutation(len(pictures))
-        for start in range(0, len(pictures) - batch_size + 1, batch_size):
-            chosen = [_random_crop(pictures[i], recipe, rng) for i in shuffled[start : start + batch_size]]
-            batch = np.stack([preprocessing(image) for image in chosen])
-            noise = rng.random((batch_size, num_patches), dtype=np.float32)
-            yield {"images": batch, "noise": noise}, np.zeros(batch_size, np.float32)
+        shuffled = rng.permutation(len(frames))
+        for start in range(0, len(frames) - batch_size + 1, batch_size):
+            chosen = [_random_crop(frames[i], recipe, rng) for i in shuffled[start : start + batch_size]]
+            batch = preprocessing(np.stack(chosen))
+            noise = rng.random((batch_size, *config.noise_shape), dtype=np.float32)
+            images = batch if config.media == "clip" else batch[:, 0]
+            yield {"images": images, "noise": noise}, np.zeros(batch_size, np.float32)
 
 
-def _random_crop(picture: Image.Image, recipe: PretrainRecipe, rng: np.random.Generator) -> np.ndarray:
+def _random_crop(frames: np.ndarray, recipe: PretrainRecipe, rng: np.random.Generator) -> np.ndarray:
+    """Return frames (T, H, W, 3) cut alike at random and scaled back to their size."""
     side = recipe.image_size
     area = side * side * rng.uniform(recipe.min_crop_scale, 1.0)
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
     width, height = min(side, math.sqrt(area * aspect)), min(side, math.sqrt(area / aspect))
     left, top = rng.uniform(0, side - width), rng.uniform(0, side - height)
-    crop = picture.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
-    if recipe.flip and rng.random() < 0.5:
-        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(crop)
+    box = (left, top, left + width, top + height)
+    mirror = recipe.flip and rng.random() < 0.5
+    crops = [Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC, box=box) for frame in frames]
+    if mirror:
+        crops = [crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for crop in crops]
+    return np.stack([np.asarray(crop) for crop in crops])
 
 
 def _write_checkpoint(
@@ -346,22 +419,28 @@ def loss_curve_svg(losses: list[float]) -> str:
 def _card(dataset: Dataset, recipe: PretrainRecipe, result: PretrainResult, command: str, probe_section: str) -> str:
     import yaml
 
+    clips = recipe.num_frames is not None
+    kind, loader = ("VideoMAE", "VideoMAEForPreTraining") if clips else ("ViT-MAE", "ViTMAEForPreTraining")
     metadata = {
         "library_name": "transformers",
-        "tags": ["masked-auto-encoding", "vit_mae", "labelrank"],
+        "tags": ["masked-auto-encoding", "videomae" if clips else "vit_mae", "labelrank"],
         "datasets": [dataset.id],
     }
-    if dataset.id == "digits":
+    if dataset.id in ("digits", "moving-digits"):
         # Ours to license: made here from data that allows it. Weights from other data are their owner's to license.
         metadata = {"license": "apache-2.0", **metadata}
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
     size, patch = recipe.image_size, recipe.patch_size
+    token = f"{recipe.tubelet_size}x{patch}x{patch} tubelets" if clips else f"{patch}x{patch} px patches"
+    source = f"{recipe.num_frames} frames of {size}x{size} px" if clips else f"{size}x{size} px images"
+    nouns = NOUNS[dataset.media][1]
+    removed = "tubes" if clips else "patches"
     sentences = [
-        f"A ViT-MAE encoder ({recipe.num_layers} layers of {recipe.hidden_dim} channels, {patch}x{patch} px patches "
-        f"of {size}x{size} px images) with its decoder, {result.num_parameters:,} parameters, pre-trained without "
-        f"labels on {len(dataset.samples):,} pictures ({dataset.split or 'all'}) of {dataset.id}.",
+        f"A {kind} encoder ({recipe.num_layers} layers of {recipe.hidden_dim} channels, {token} of {source}) with its "
+        f"decoder, {result.num_parameters:,} parameters, pre-trained without labels on {len(dataset.samples):,} "
+        f"{nouns} ({dataset.split or 'all'}) of {dataset.id}.",
         f"```\n{command}\n```",
-        f"- Mask ratio {recipe.mask_ratio:g}, mean squared error on the removed patches"
+        f"- Mask ratio {recipe.mask_ratio:g}, mean squared error on the removed {removed}"
         f"{', each standardised' if recipe.norm_pix_loss else ''}.\n"
         f"- AdamW (0.9, 0.95), peak learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, "
         f"batch {recipe.batch_size}, {recipe.warmup_epochs} warm-up epochs, then cosine to 0 over {recipe.epochs}.\n"
@@ -371,8 +450,8 @@ def _card(dataset: Dataset, recipe: PretrainRecipe, result: PretrainResult, comm
         f"{result.duration_s / 60:.1f} minutes in all on {os.cpu_count()} CPU cores.",
         "![Reconstruction loss by epoch](loss.svg)",
         probe_section,
-        "Load it with `transformers.ViTMAEForPreTraining.from_pretrained(folder)` or with "
-        "`labelrank extract DATA --checkpoint folder`. It is for trying things out on pictures like its own.",
+        f"Load it with `transformers.{loader}.from_pretrained(folder)` or with "
+        f"`labelrank extract DATA --checkpoint folder`. It is for trying things out on {nouns} like its own.",
     ]
     body = "\n\n".join(s for s in sentences if s)
     return f"---\n{front}---\n\n# A small masked autoencoder of {dataset.id}\n\n{body}\n"

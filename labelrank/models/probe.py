@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelrank.data.dataset import Dataset
+from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import MediaError
-from labelrank.features.extract import POOLINGS, pool_tokens
+from labelrank.features.extract import pool_tokens, poolings_of
 
 if TYPE_CHECKING:
     from labelrank.models.mae import MaskedAutoencoder
@@ -20,7 +20,11 @@ FOLDS = 3
 
 
 def probe_report(
-    model: MaskedAutoencoder, preprocessing: Preprocessing, train: Dataset, held_out: Sequence[Dataset]
+    model: MaskedAutoencoder,
+    preprocessing: Preprocessing,
+    train: Dataset,
+    held_out: Sequence[Dataset],
+    sampling: ClipSampling | None = None,
 ) -> str:
     """Return Markdown comparing the trained encoder, the same encoder untrained, and raw pixels.
 
@@ -31,12 +35,13 @@ def probe_report(
 
     from labelrank.models.vit import ViTEncoder
 
-    fit_images, fit_labels = _read([train], preprocessing)
-    test_images, test_labels = _read(held_out, preprocessing)
+    fit_images, fit_labels = _read([train], preprocessing, sampling)
+    test_images, test_labels = _read(held_out, preprocessing, sampling)
+    nouns = NOUNS[train.media][1]
     rarest = int(np.unique(fit_labels, return_counts=True)[1].min()) if len(fit_labels) else 0
     if not len(test_labels) or rarest < FOLDS:
         return (
-            f"No probe: it needs held-out pictures (there are {len(test_labels)}) and at least {FOLDS} of each class "
+            f"No probe: it needs held-out {nouns} (there are {len(test_labels)}) and at least {FOLDS} of each class "
             f"to fit on (the rarest has {rarest})."
         )
 
@@ -44,18 +49,25 @@ def probe_report(
         search = _classifier().fit(fit_features, fit_labels)
         return float(search.score(test_features, test_labels))
 
+    config = model.config
+    poolings = poolings_of(has_cls=config.use_cls_token, has_fc_norm=False)
+
     def scores(encoder: Any) -> dict[str, float]:
         fit_tokens, test_tokens = _encode(encoder, fit_images), _encode(encoder, test_images)
-        return {p: score(pool_tokens(fit_tokens, p), pool_tokens(test_tokens, p)) for p in POOLINGS}
+        has_cls = config.use_cls_token
+        return {
+            p: score(pool_tokens(fit_tokens, p, has_cls=has_cls), pool_tokens(test_tokens, p, has_cls=has_cls))
+            for p in poolings
+        }
 
     trained = scores(model.encoder)
     untrained = []
     for seed in RANDOM_SEEDS:
         keras.utils.set_random_seed(seed)
-        encoder = ViTEncoder(model.config)
-        encoder.build((None, *model.config.image_size, model.config.num_channels))
+        encoder = ViTEncoder(config)
+        encoder.build((None, *config.input_shape))
         untrained.append(scores(encoder))
-    raw = score(fit_images.reshape(len(fit_images), -1), test_images.reshape(len(test_images), -1))
+    raw = score(_pixels(fit_images), _pixels(test_images))
 
     n = len(test_labels)
     half_width = 1.96 * np.sqrt(max(trained.values()) * (1 - max(trained.values())) / n)
@@ -66,36 +78,56 @@ def probe_report(
         values = [s[pooling] for s in untrained]
         return f"{np.mean(values):.1%} (from {min(values):.1%} to {max(values):.1%} over {len(values)} seeds)"
 
+    names = {"mean": "mean of the patch tokens", "cls": "CLS token"}
+    short = {"mean": "mean", "cls": "CLS"}
+    rows = [(f"this encoder, {names[p]}", f"{trained[p]:.1%}") for p in poolings]
+    rows += [(f"the same encoder at random initialisation, {short[p]}", random_row(p)) for p in poolings]
+    rows += [("raw pixels" if sampling is None else "raw pixels (every 4th frame, grey, averaged 2 x 2)", f"{raw:.1%}")]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"""## What a linear model reads off the features
 
-Accuracy of a logistic regression on {n:,} held-out pictures ({splits}), fitted on {len(fit_labels):,}. One
+Accuracy of a logistic regression on {n:,} held-out {nouns} ({splits}), fitted on {len(fit_labels):,}. One
 such figure is uncertain by about {half_width:.1%} either way (95 %).
 
 | features | accuracy |
 |---|---|
-| this encoder, mean of the patch tokens | {trained["mean"]:.1%} |
-| this encoder, CLS token | {trained["cls"]:.1%} |
-| the same encoder at random initialisation, mean | {random_row("mean")} |
-| the same encoder at random initialisation, CLS | {random_row("cls")} |
-| raw pixels | {raw:.1%} |"""
+{table}"""
 
 
-def _read(datasets: Sequence[Dataset], preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images and labels of all pictures that can be read."""
+def _read(
+    datasets: Sequence[Dataset], preprocessing: Preprocessing, sampling: ClipSampling | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the inputs and labels of all samples that can be read."""
     images, labels = [], []
     for dataset in datasets:
         for sample in dataset.samples:
             try:
-                images.append(preprocessing(dataset.load(sample)))
+                if sampling is None:
+                    image = dataset.load(sample)
+                else:
+                    assert dataset.load_clips is not None
+                    image = dataset.load_clips(sample, sampling)[0]
             except MediaError:
                 continue
+            images.append(preprocessing(image))
             labels.append(sample.label)
     return (np.stack(images) if images else np.empty((0,), np.float32)), np.array(labels)
 
 
-def _encode(encoder: Any, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """Return flat pixels (n, d) of images (n, H, W, 3); of clips (n, T, H, W, 3), on a coarser grid."""
+    if images.ndim == 5:
+        grey = images[:, ::4].mean(axis=-1)  # (n, T / 4, H, W)
+        n, frames, height, width = grey.shape
+        images = grey[:, :, : height // 2 * 2, : width // 2 * 2]
+        images = images.reshape(n, frames, height // 2, 2, width // 2, 2).mean(axis=(3, 5))
+    return images.reshape(len(images), -1)
+
+
+def _encode(encoder: Any, images: np.ndarray) -> np.ndarray:
     from keras import ops
 
+    batch_size = 256 if images.ndim == 4 else 32
     batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
     return np.concatenate([ops.convert_to_numpy(encoder(batch)) for batch in batches])
 

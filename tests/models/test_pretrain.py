@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelrank.data.digits import digits
+from labelrank.data.digits import digits, moving_digits
 from labelrank.errors import Cancelled, CheckpointError, DatasetError
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
 
@@ -110,18 +110,45 @@ def test_an_existing_checkpoint_is_not_overwritten(keras, tmp_path):
     assert (tmp_path / "model.safetensors").read_text() == "precious"
 
 
-def test_crops_stay_inside_the_picture_and_flips_can_be_off():
-    from PIL import Image
+def test_clips_give_a_videomae_that_loads(keras, tmp_path):
+    from labelrank.models.pretrain import pretrain, recipe_for
+    from labelrank.models.runtime import build_encoder
 
+    clips = moving_digits("val").select(4)
+    recipe = replace(recipe_for(clips), epochs=1, warmup_epochs=0, num_layers=1, hidden_dim=32, batch_size=8)
+    assert (recipe.flip, recipe.num_frames) == (False, 16)
+    result = pretrain(clips, tmp_path / "out", recipe, command="c", held_out=[moving_digits("test").select(2)])
+    assert len(result.losses) == 1
+    assert np.isfinite(result.losses[0])
+    checkpoint = open_checkpoint(str(tmp_path / "out"))
+    assert (checkpoint.config.model_type, checkpoint.config.input_shape) == ("videomae", (16, 32, 32, 3))
+    encoder = build_encoder(checkpoint)
+    assert encoder(np.zeros((1, 16, 32, 32, 3), np.float32)).shape == (1, 8 * 16, 32)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "48 videos (val) of moving-digits" in card
+    assert "24 held-out videos (test)" in card
+    assert "CLS" not in card
+
+
+def test_a_recipe_for_the_other_medium_is_refused(keras, tmp_path):
+    from labelrank.models.pretrain import PretrainRecipe, pretrain
+
+    with pytest.raises(DatasetError, match="moving-digits holds videos, but the recipe is for pictures"):
+        pretrain(moving_digits("val"), tmp_path / "out", PretrainRecipe(), command="c")
+
+
+def test_crops_stay_inside_the_picture_and_flips_can_be_off():
     from labelrank.models.pretrain import PretrainRecipe, _random_crop
 
     rng = np.random.default_rng(0)
     gradient = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
+    clip = np.stack([gradient, gradient])
     recipe = PretrainRecipe(flip=False, min_crop_scale=0.3)
-    crops = [_random_crop(Image.fromarray(gradient), recipe, rng) for _ in range(50)]
-    assert all(crop.shape == (32, 32, 3) and crop[:, 0].mean() < crop[:, -1].mean() for crop in crops)
-    flipped = [_random_crop(Image.fromarray(gradient), replace(recipe, flip=True), rng) for _ in range(50)]
-    assert 5 < sum(crop[:, 0].mean() > crop[:, -1].mean() for crop in flipped) < 45
+    crops = [_random_crop(clip, recipe, rng) for _ in range(50)]
+    assert all(crop.shape == (2, 32, 32, 3) and crop[:, :, 0].mean() < crop[:, :, -1].mean() for crop in crops)
+    assert all((crop[0] == crop[1]).all() for crop in crops)
+    flipped = [_random_crop(clip, replace(recipe, flip=True), rng) for _ in range(50)]
+    assert 5 < sum(crop[:, :, 0].mean() > crop[:, :, -1].mean() for crop in flipped) < 45
 
 
 def test_embedded_checkpoint_reads_more_than_an_untrained_one(keras):
