@@ -11,8 +11,9 @@ page = components.navigation()
 with components.frame():
     ensure_consumer(state.settings())
     if (target := state.arrival_page()) and page.url_path == "":
-        st.switch_page(target)
+        state.go(target)
     state.settle_job()
     page.run()
+    components.refresh_stepper()
     components.sidebar_foot()
     state.sync_address()

@@ -18,6 +18,11 @@ import pandas as pd
 
 STRIP_PIXELS = 72
 """Height and width of a picture in a strip."""
+CLIP_PIXELS = 96
+"""Height and width of a video in a strip."""
+CLIP_FRAMES = 8
+"""Frames of a video in a strip."""
+CLIP_FRAME_MS = 160
 MAX_POINTS = 20_000
 """Samples drawn in one chart; a browser's canvas stays quick up to here."""
 MAX_PICTURES = 3_000
@@ -28,6 +33,8 @@ ROW_CLASSES = 200
 """Up to here every class has a row with a small label; beyond, rows melt into quantile ribbons."""
 AXIS_HEIGHT = {"one line": 74, "two lines": 94}
 """Pixels that the x axis takes: the page fits a chart with its axes into the height asked for."""
+SAMPLE_NOUNS = {"image": ("image", "images"), "clip": ("video", "videos")}
+"""What a page calls one sample, and several, of each medium."""
 NEUTRAL = "#6b8aa0"
 ACCENT = "#2f7f95"
 _DIRECTION_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -114,6 +121,11 @@ def thumbnail_uri(image: np.ndarray, size: int = 48) -> str:
     picture.save(buffer, format="JPEG", quality=80)
     picture.save(png, format="PNG")
     kind, data = min(("jpeg", buffer.getvalue()), ("png", png.getvalue()), key=lambda pair: len(pair[1]))
+    return data_uri(data, kind)
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Return a picture's file, of the kind jpeg, png or webp, as an address that holds it."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
@@ -146,38 +158,73 @@ def picture_strip(images: Sequence[np.ndarray], *, columns: int, size: int = STR
     return buffer.getvalue()
 
 
-def class_counts_finding(class_names: Sequence[str], counts: np.ndarray) -> str:
+def clip_strip(clips: Sequence[np.ndarray], *, columns: int, size: int = CLIP_PIXELS, gap: int = 6) -> bytes:
+    """Return an animated WebP of `clips`, each uint8 (T, H, W, 3), playing side by side without end.
+
+    A clip with fewer frames than the longest waits on its last one. Empty places are transparent, as in
+    `picture_strip`.
+    """
+    from PIL import Image
+
+    length = max(len(clip) for clip in clips[:columns])
+    frames = [
+        Image.open(
+            io.BytesIO(
+                picture_strip([clip[min(t, len(clip) - 1)] for clip in clips], columns=columns, size=size, gap=gap)
+            )
+        )
+        for t in range(length)
+    ]
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer,
+        format="WebP",
+        save_all=True,
+        append_images=frames[1:],
+        duration=CLIP_FRAME_MS,
+        loop=0,
+        quality=60,
+        method=3,
+    )
+    return buffer.getvalue()
+
+
+def class_counts_finding(class_names: Sequence[str], counts: np.ndarray, media: str = "image") -> str:
     """Return what the class counts say, in one sentence.
 
     Args:
         class_names: Names by label.
         counts: Samples per label, int (n_classes,).
+        media: What a sample is; see `SAMPLE_NOUNS`.
     """
+    one, many = SAMPLE_NOUNS[media]
     low, high = int(counts.min()), int(counts.max())
     if low == high:
-        return f"Every class has {high:,} {'image' if high == 1 else 'images'}"
+        return f"Every class has {high:,} {one if high == 1 else many}"
     rarest, largest = shorten(class_names[int(counts.argmin())]), shorten(class_names[int(counts.argmax())])
     if low == 0:
         empty = int((counts == 0).sum())
-        return f"{empty:,} {'class has' if empty == 1 else 'classes have'} no image; {largest} has {high:,}"
+        return f"{empty:,} {'class has' if empty == 1 else 'classes have'} no {one}; {largest} has {high:,}"
     ratio = f"{high / low:,.2f}"
-    return f"The largest class has {ratio} times the images of the smallest ({largest} {high:,}, {rarest} {low:,})"
+    return f"The largest class has {ratio} times the {many} of the smallest ({largest} {high:,}, {rarest} {low:,})"
 
 
-def class_counts_chart(class_names: Sequence[str], counts: np.ndarray) -> alt.Chart:
+def class_counts_chart(class_names: Sequence[str], counts: np.ndarray, media: str = "image") -> alt.Chart:
     """Return the samples per class as bars, largest first.
 
     Args:
         class_names: Names by label.
         counts: Samples per label, int (n_classes,).
+        media: What a sample is; see `SAMPLE_NOUNS`.
     """
+    many = SAMPLE_NOUNS[media][1]
     order = np.argsort(-counts, kind="stable")
     frame = pd.DataFrame(
         {
             "rank": range(len(order)),
             "class": [shorten(class_names[i]) for i in order],
             "label": order,
-            "images": counts[order],
+            "count": counts[order],
         }
     )
     row, axis = _rows(list(frame["class"]))
@@ -185,11 +232,11 @@ def class_counts_chart(class_names: Sequence[str], counts: np.ndarray) -> alt.Ch
         alt.Chart(frame)
         .mark_bar(color=ACCENT, height={"band": 0.72})
         .encode(
-            x=alt.X("images:Q", title="Images", axis=alt.Axis(format=",d", tickMinStep=1, tickCount=6)),
+            x=alt.X("count:Q", title=many.capitalize(), axis=alt.Axis(format=",d", tickMinStep=1, tickCount=6)),
             y=alt.Y("rank:O", title=None, axis=axis),
             tooltip=[
                 alt.Tooltip("class:N", title="class"),
-                alt.Tooltip("images:Q", title="images", format=",d"),
+                alt.Tooltip("count:Q", title=many, format=",d"),
                 alt.Tooltip("label:Q", title="label"),
             ],
         )

@@ -7,7 +7,9 @@ from labelrank.ui import components, readers
 CITATION = """\
 Xiang, Wu, Bai: Label Ranker. ICMR 2025, doi:10.1145/3731715.3733369
 He, Chen, Xie, Li, Dollar, Girshick: Masked Autoencoders Are Scalable Vision Learners.
-  CVPR 2022, arXiv:2111.06377"""
+  CVPR 2022, arXiv:2111.06377
+Tong, Song, Wang, Wang: VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised
+  Video Pre-Training. NeurIPS 2022, arXiv:2203.12602"""
 
 components.header(
     "About", "labelrank puts the classes of a dataset in the order in which a masked autoencoder sees them."
@@ -24,9 +26,10 @@ st.subheader("Versions", anchor=False)
 st.dataframe(readers.versions_table(), hide_index=True, alt="Versions of labelrank and the libraries it runs on.")
 st.subheader("Licences", anchor=False)
 st.markdown(
-    "labelrank: Apache-2.0. mae-tiny-digits: Apache-2.0. "
-    "digits: E. Alpaydin, C. Kaynak, UCI Machine Learning Repository, CC BY 4.0. "
-    "A checkpoint or dataset that you bring keeps its own licence."
+    "labelrank: Apache-2.0. mae-tiny-digits, videomae-tiny-moving-digits: Apache-2.0. "
+    "digits, and moving-digits, which is drawn from it: E. Alpaydin, C. Kaynak, UCI Machine Learning Repository, "
+    "CC BY 4.0. A checkpoint or dataset that you bring, or take from the Hub, keeps its own licence; the VideoMAE "
+    "checkpoints of MCG-NJU are CC BY-NC 4.0, which forbids commercial use."
 )
 st.subheader("Citation", anchor=False)
 st.code(CITATION, language=None, wrap_lines=True)

@@ -1,4 +1,4 @@
-"""Choose a dataset and look at it: classes, pictures, and what is wrong with them."""
+"""Choose a dataset and look at it: classes, pictures or videos, and what is wrong with them."""
 
 import streamlit as st
 
@@ -8,7 +8,16 @@ from labelrank.data.dataset import Dataset
 from labelrank.errors import LabelRankError
 from labelrank.ui import components, readers, state
 
-EXAMPLE = "digits"
+EXAMPLE_TEXT = {
+    "digits": (
+        "1,797 handwritten digits, scanned at 8 by 8 pixels, in ten classes.",
+        "E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits (UCI), CC BY 4.0",
+    ),
+    "moving-digits": (
+        "2,880 short videos of those digits moving, 16 frames of 32 by 32 pixels; the class is one of twelve motions.",
+        "Drawn from the scans of digits, CC BY 4.0",
+    ),
+}
 LAYOUT = """\
 flowers.zip                 flowers.zip
   daisy/                      train/
@@ -16,26 +25,42 @@ flowers.zip                 flowers.zip
     0002.jpg                    tulip/0001.jpg
   tulip/                      test/
     0001.jpg                    daisy/0007.jpg"""
+TASKS = {"Images": "image-classification", "Videos": "video-classification", "Any": None}
+FOLDER_TAB = "Folder on this machine"
+TABS = {"example": "Examples", "hub": "Hugging Face", "upload": "Upload", "folder": FOLDER_TAB}
+LARGE_GALLERY_BYTES = 20_000_000
+
+
+def look_at(source: state.Source) -> None:
+    """Choose a dataset, so that this page shows it."""
+    state.choose_source(source)
+    st.rerun()
 
 
 def examples() -> None:
-    with st.container(border=True):
-        st.markdown(
-            "**digits**: 1,797 handwritten digits, scanned at 8 by 8 pixels, in ten classes. "
-            "Comes with labelrank and needs no network."
-        )
-        st.caption("E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits (UCI), CC BY 4.0")
-        if state.choices().dataset not in (None, EXAMPLE) and st.button("Show digits"):
-            state.choose(dataset=EXAMPLE, split=None)
-            st.rerun()
+    for column, (name, (text, origin)) in zip(st.columns(len(EXAMPLE_TEXT)), EXAMPLE_TEXT.items(), strict=True):
+        with column.container(border=True, height="stretch"):
+            st.markdown(f"**{name}**: {text} Comes with labelrank and needs no network.")
+            st.caption(origin)
+            if name == shown_source().dataset:
+                st.badge("shown below", color="blue")
+            elif st.button(f"Show {name}"):
+                look_at(state.Source(name))
+
+
+def hub_tab() -> None:
+    if found := components.hub_search("dataset", TASKS, "cifar100, flowers, actions"):
+        look_at(state.Source(found))
+    if given := components.hub_id("dataset", "uoft-cs/cifar100"):
+        look_at(state.Source(given[0], revision=given[1]))
 
 
 def upload() -> None:
     file = st.file_uploader(
-        "Zip of class folders",
-        type="zip",
-        help="One folder of pictures (PNG, JPEG, WebP, BMP, TIFF, GIF) per class, or train, val and test folders of "
-        "those.",
+        "Zip of class folders, or a Parquet file",
+        type=["zip", "parquet"],
+        help="In a zip, one folder of pictures or videos per class, or train, val and test folders of those. In a "
+        "Parquet file, a column of pictures or videos and one of labels.",
     )
     with st.expander("How the zip should look"):
         # Not st.code: its highlighter is 1.5 MB of script that the first page would wait for.
@@ -46,93 +71,158 @@ def upload() -> None:
     seen = st.session_state.setdefault("uploads_seen", {})
     if file.file_id not in seen:
         try:
-            with st.spinner("Checking the zip"):
+            with st.spinner("Checking the file"):
                 dataset_id = save_upload(file, settings=state.settings())
         except LabelRankError as refused:
             seen[file.file_id] = refused
         else:
             seen[file.file_id] = None
-            state.choose(dataset=dataset_id, split=None)
-            st.rerun()
+            look_at(state.Source(dataset_id))
     if error := seen[file.file_id]:
         components.error_box(error)
 
 
-def choose_split(data: Dataset) -> None:
-    if not data.splits:
+def folder() -> None:
+    with st.form("folder", border=False):
+        path = st.text_input(
+            "Folder, zip or Parquet file",
+            placeholder="/data/flowers",
+            help="A folder of class folders, a zip of one, a Parquet file or a folder of those. It is read where it "
+            "lies. The address of this page leaves it out: after a reload, choose it again or open its job.",
+        ).strip()
+        if st.form_submit_button("Show it") and path:
+            try:
+                look_at(state.folder_source(path))
+            except LabelRankError as error:
+                components.error_box(error)
+
+
+def shown_source() -> state.Source:
+    """Return the dataset that this page shows: the chosen one, or the first example."""
+    return state.choices().source or state.Source(state.EXAMPLES[0])
+
+
+def choose_part(source: state.Source) -> bool:
+    """Show what there is to choose from in a dataset, with what was found preselected; return whether that is all."""
+    info = readers.described(source)
+    parts = [
+        ("config", "Configuration", info.configs, info.config, "A dataset of the Hub may hold several, under names."),
+        (
+            "split",
+            "Split",
+            info.splits,
+            info.split,
+            "The part of the dataset whose samples are ranked. The train split is the honest choice.",
+        ),
+        ("media_column", "Pictures or videos", info.media_columns, info.media_column, "The column that holds them."),
+        ("label_column", "Label", info.label_columns, info.label_column, "The column that holds the classes."),
+    ]
+    wanted = {}
+    with st.container(horizontal=True):
+        for field, title, options, found, text in parts:
+            # One split is worth knowing; one column or configuration is not.
+            if len(options) < (1 if field == "split" else 2):
+                continue
+            # The likeliest label comes first; which configuration is meant, nobody but the user can know.
+            found = found or (options[0] if field.endswith("_column") else None)
+            wanted[field] = st.selectbox(
+                title,
+                options,
+                index=options.index(found) if found in options else None,
+                placeholder="Choose",
+                help=text,
+                width=220,
+                key=f"{field}_{source.dataset}_{source.revision}_{source.config if field != 'config' else ''}",
+            )
+    changed = {field: value for field, value in wanted.items() if value not in (None, getattr(info, field))}
+    if changed:
+        look_at(source.taking(**changed))
+    components.source_facts(source, info)
+    if missing := [title for field, title, *_ in parts if field in wanted and wanted[field] is None]:
+        st.info(f"Choose above: {', '.join(missing).lower()}.", icon=":material/arrow_upward:")
+    return not missing
+
+
+def show(source: state.Source) -> None:
+    st.header(components.escape(state.dataset_title(source.dataset)), anchor=False)
+    if not choose_part(source):
         return
-    split = st.selectbox(
-        "Split",
-        data.splits,
-        index=data.splits.index(data.split) if data.split in data.splits else 0,
-        help="The part of the dataset whose pictures are ranked. The train split is the honest choice.",
-        width=220,
-        key=f"split_{data.id}",
-    )
-    if split != data.split:
-        state.choose(split=split)
-        st.rerun()
-    if split == "test":
+    data = readers.dataset(source)
+    if state.choices().source:
+        state.preselect_checkpoint(data.media)
+    classes = components.plural(len(data.class_names), "class", "classes")
+    of_split = f", split {data.split}" if data.split else ""
+    st.markdown(components.escape(f"{components.samples_text(data)} in {classes}{of_split}."))
+    if data.split == "test":
         st.warning(
             "The test split is chosen: an order found on it has seen the labels that a later test is scored with. "
             "Use train unless you reproduce a published result.",
             icon=":material/warning:",
         )
-
-
-def show(data: Dataset) -> None:
-    name = EXAMPLE if data.id == EXAMPLE else "this upload"
-    title = components.escape(state.dataset_title(data.id, None))
-    st.header(title, anchor=False)
-    images = components.plural(len(data.samples), "image")
-    classes = components.plural(len(data.class_names), "class", "classes")
-    of_splits = f", split {data.split} (of {', '.join(data.splits)})" if data.split else ""
-    st.markdown(components.escape(f"{images} in {classes}{of_splits}."))
-    choose_split(data)
+    name = {"upload": "this upload", "folder": "this dataset"}.get(source.kind, source.dataset.rpartition("/")[2])
     if st.button(f"Use {name}", type="primary"):
-        state.choose(dataset=data.id, split=data.split)
-        st.switch_page("pages/features.py")
-    finding = charts.class_counts_finding(data.class_names, data.class_counts)
+        state.choose_source(readers.held(source))
+        state.go("pages/features.py")
+    finding = charts.class_counts_finding(data.class_names, data.class_counts, data.media)
     st.subheader(components.escape(finding), anchor=False)
-    st.altair_chart(charts.class_counts_chart(data.class_names, data.class_counts), alt=f"Bar chart. {finding}.")
-    st.subheader("Pictures of each class", anchor=False)
-    n_classes = len(data.class_names)
-    pages = -(-n_classes // readers.GALLERY_CLASSES)
-    page = 0
-    if pages > 1:
-        page = st.pagination(pages, key="gallery_page") - 1
-    gallery = readers.gallery(data.id, data.split, page)
-    for row in gallery.rows:
-        left, right = st.columns([1, 6], vertical_alignment="center", gap="small")
-        left.markdown(f"{components.name_text(row.name, 30)}  \n:small[{components.plural(row.count, 'image')}]")
-        if row.strip is None:
-            right.caption("No picture of this class can be read.")
-        else:
-            right.image(row.strip, alt=f"{row.shown} pictures of class {row.name}")
-    problems = [*data.problems, *gallery.problems]
+    # A hundred bars of one length say no more than the line above.
+    if len(data.class_names) <= charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
+        chart = charts.class_counts_chart(data.class_names, data.class_counts, data.media)
+        st.altair_chart(chart, alt=f"Bar chart. {finding}.")
+    problems = [*data.problems, *show_gallery(source, data)]
     st.subheader("Data check", anchor=False)
     if problems:
         st.markdown(f"{components.plural(len(problems), 'problem')}; the other samples can be used.")
         components.problems_table([(problem.subject, problem.reason) for problem in problems], "Sample or class")
     else:
-        st.markdown("Nothing was found in the names, and every picture shown here can be read.")
+        st.markdown("Nothing was found in the names, and every sample shown here can be read.")
 
 
-components.header("Dataset", "Choose the pictures whose classes are to be ranked.")
-examples_tab, upload_tab = st.tabs(["Examples", "Upload"])
-with examples_tab:
-    examples()
-with upload_tab:
-    upload()
-chosen = state.choices()
+def show_gallery(source: state.Source, data: Dataset) -> tuple:
+    """Show some samples of each class, paged; return the problems met on the way."""
+    nouns = {"image": ("picture", "pictures"), "clip": ("video", "videos")}[data.media]
+    st.subheader(f"{nouns[1].capitalize()} of each class", anchor=False)
+    pages = -(-len(data.class_names) // readers.GALLERY_CLASSES)
+    page = st.pagination(pages, key="gallery_page") - 1 if pages > 1 else 0
+    cost = readers.gallery_bytes(source, data, page)
+    if cost > LARGE_GALLERY_BYTES:
+        asked = st.session_state.setdefault("galleries_asked", set())
+        if (data.digest, page) not in asked:
+            if not st.button(f"Read a few {nouns[1]} of each class (about {components.size_text(cost)})"):
+                return ()
+            asked.add((data.digest, page))
+    try:
+        gallery = readers.gallery(source, page)
+    except LabelRankError as error:
+        components.error_box(error, retry="gallery")
+        return ()
+    moving = any(row.moving for row in gallery.rows) and st.toggle(
+        "Play", value=True, key="play", help="Off shows one frame of each video."
+    )
+    for row in gallery.rows:
+        left, right = st.columns([1, 6], vertical_alignment="center", gap="small")
+        count = components.plural(row.count, *charts.SAMPLE_NOUNS[data.media])
+        left.markdown(f"{components.name_text(row.name, 30)}  \n:small[{count}]")
+        if row.strip is None:
+            right.caption(f"No {nouns[0]} of this class can be read.")
+        elif moving and row.moving:
+            right.image(charts.data_uri(row.moving, "webp"), alt=f"{row.shown} videos of class {row.name}, playing")
+        else:
+            right.image(row.strip, alt=f"{components.plural(row.shown, *nouns)} of class {row.name}")
+    return gallery.problems
+
+
+components.header("Dataset", "Choose the pictures or videos whose classes are to be ranked.")
+names = [name for name in TABS.values() if name != FOLDER_TAB or not state.settings().shared]
+here = TABS[shown_source().kind]
+tabs = st.tabs(names, default=here if here in names else names[0], key="source", on_change="rerun")
+for tab, fill in zip(tabs, (examples, hub_tab, upload, folder), strict=False):
+    with tab:
+        # Only what is looked at asks the Hub.
+        if tab.open:
+            fill()
 try:
-    dataset = readers.dataset(chosen.dataset or EXAMPLE, chosen.split)
+    show(shown_source())
 except LabelRankError as problem:
-    components.error_box(problem)
-    if st.button("Back to digits", type="primary"):
-        state.choose(dataset=None, split=None)
-        st.rerun()
-else:
-    if chosen.dataset and chosen.split != dataset.split:
-        state.choose(split=dataset.split)
-    show(dataset)
+    if components.error_box(problem, retry="dataset", way_out="Back to digits"):
+        look_at(state.Source(state.EXAMPLES[0]))

@@ -2,123 +2,251 @@
 
 import streamlit as st
 
+from labelrank import charts
+from labelrank.data.dataset import ClipSampling, Dataset
 from labelrank.errors import LabelRankError
-from labelrank.features.extract import POOLINGS
+from labelrank.extraction import PREPROCESSINGS
 from labelrank.jobs.queue import submit
-from labelrank.models.checkpoint import EMBEDDED, CheckpointInfo
+from labelrank.models.checkpoint import CheckpointInfo
+from labelrank.models.curated import CURATED, EMBEDDED, Curated
 from labelrank.models.runtime import PRECISIONS
 from labelrank.ui import components, readers, state
 
-FAMILIES = {"vit_mae": "ViT-MAE (masked autoencoder)"}
-POOLING_TEXT = {"mean": "Mean of the patch tokens", "cls": "Class token"}
+FAMILIES = {
+    "vit_mae": "ViT-MAE (masked autoencoder)",
+    "videomae": "VideoMAE (masked autoencoder of videos)",
+    "vit": "ViT (supervised)",
+}
+POOLING_TEXT = {"mean": "Mean of the patch tokens", "cls": "Class token", "fc_norm": "Normalised mean"}
+POOLING_LABEL = {"mean": "Mean pooling", "cls": "Class token", "fc_norm": "Normalised mean pooling"}
 PRECISION_TEXT = {"auto": "Automatic", "float32": "float32", "bfloat16": "bfloat16"}
+PREPROCESSING_TEXT = {"checkpoint": "As the checkpoint says", "reference": "As the published notebook does"}
+PREPROCESSING_LABEL = {"checkpoint": "preprocessed as the checkpoint says", "reference": "published preprocessing"}
+TASKS = {
+    "image": {"Image features": "image-feature-extraction", "Image classes": "image-classification", "Any": None},
+    "clip": {"Video classes": "video-classification", "Any": None},
+}
+FRAMES_PER_SECOND = 30
+NONCOMMERCIAL = "Its licence forbids commercial use."
 
 
-def card(info: CheckpointInfo) -> None:
-    with st.container(border=True):
-        st.markdown(f"**{components.escape(state.checkpoint_title(info.name))}**")
-        facts = {
-            "Family": FAMILIES.get(info.model_type, info.model_type),
-            "Parameters": f"{info.num_parameters:,}",
-            "Dimension": f"{info.hidden_dim:,}",
-            "Input": "{} x {} px, patches {} x {}".format(*info.image_size, *info.patch_size),
-            "Licence": info.licence or "not stated",
-            "Size": components.size_text(info.size_bytes),
-            "Pre-trained on": info.pretrained_on or "not stated",
-        }
-        if info.good_for:
-            st.markdown(components.escape(info.good_for))
-        st.caption(" · ".join(f"{name}: {components.escape(value)}" for name, value in facts.items()))
+# Checkpoints
 
 
-def choose_checkpoint() -> bool:
-    """Show the checkpoints to choose from; return whether the chosen one can be used."""
+def facts(one: CheckpointInfo | Curated) -> None:
+    """Show what is known of a checkpoint, in a line, and what its licence forbids."""
+    values = {
+        "Family": FAMILIES.get(one.model_type, one.model_type),
+        "Parameters": components.count_text(one.num_parameters),
+        "Dimension": f"{one.hidden_dim:,}",
+    }
+    if isinstance(one, CheckpointInfo):
+        values["Encodes"] = components.input_text(one)
+        values["Stored as"] = one.dtype
+        values["Revision"] = components.revision_text(one.revision) or ""
+    here = one.is_local if isinstance(one, CheckpointInfo) else one.name in EMBEDDED
+    values["Size"] = components.size_text(one.size_bytes) + (", already here" if here else " to download")
+    values["Licence"] = one.licence or "not stated"
+    values["Pre-trained on"] = one.pretrained_on or "not stated"
+    st.caption(" · ".join(f"{name}: {components.escape(value)}" for name, value in values.items() if value))
+    if components.noncommercial(one.licence):
+        st.markdown(f":orange[:material/gavel:] :small[{NONCOMMERCIAL}]")
+    if isinstance(one, CheckpointInfo) and one.gated:
+        st.markdown(":orange[:material/lock:] :small[Gated: its terms have to be accepted on the Hub.]")
+    if isinstance(one, CheckpointInfo) and one.unsafe:
+        flagged = components.escape(", ".join(one.unsafe))
+        st.markdown(f":orange[:material/shield:] :small[The Hub flags {flagged} as unsafe; none of it is used.]")
+
+
+def curated_card(one: Curated, *, refused: str | None = None) -> None:
+    """Show a checkpoint of the list, with a button that takes it."""
+    with st.container(border=True, height="stretch"):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            title = components.escape(one.title)
+            st.markdown(f":gray[{title}]" if refused else f"**{title}**", width="content")
+            if one.name == state.choices().checkpoint:
+                st.badge("chosen", color="blue")
+            elif st.button("Use", key=f"use_{one.name}", disabled=refused is not None, help=refused):
+                take(one.name, None)
+        st.markdown(components.escape(one.good_for))
+        facts(one)
+
+
+def take(name: str, revision: str | None) -> None:
+    state.choose(checkpoint=name, checkpoint_revision=revision)
+    st.rerun()
+
+
+def other_checkpoints(data: Dataset, *, expanded: bool) -> None:
     chosen = state.choices()
-    names = list(dict.fromkeys([*EMBEDDED, chosen.checkpoint]))
-    if len(names) > 1:
-        name = st.radio(
-            "Checkpoint",
-            names,
-            index=names.index(chosen.checkpoint),
-            format_func=state.checkpoint_title,
-            key="checkpoint",
-        )
-        if name != chosen.checkpoint:
-            state.choose(checkpoint=name)
-            st.rerun()
-    try:
-        card(readers.checkpoint(chosen.checkpoint))
-        usable = True
-    except LabelRankError as error:
-        components.error_box(error)
-        usable = False
+    fitting = [one for one in CURATED if one.media == data.media]
+    others = [one for one in CURATED if one.media != data.media]
+    these, those = charts.SAMPLE_NOUNS[data.media][1], charts.SAMPLE_NOUNS[others[0].media][1]
+    names = [f"For {these}", "Any id of the Hub", f"For {those}"]
     if not state.settings().shared:
-        choose_folder()
-    if usable and chosen.checkpoint in EMBEDDED and chosen.dataset not in (None, "digits"):
-        st.warning(
-            f"{chosen.checkpoint} knows handwritten digits alone: the order it gives to other pictures shows how the "
-            "app works, not how the classes relate.",
-            icon=":material/warning:",
-        )
-    return usable
+        names.insert(2, "Folder on this machine")
+    with st.expander("Choose another checkpoint", expanded=expanded, key=f"checkpoints_{data.id}"):
+        tabs = dict(zip(names, st.tabs(names, key="checkpoint_tabs", on_change="rerun"), strict=True))
+        for name, tab in tabs.items():
+            if not tab.open:
+                continue
+            with tab:
+                if name == names[0]:
+                    cards(fitting)
+                elif name == names[1]:
+                    any_id(data)
+                elif name == names[-1]:
+                    why = f"{chosen.source and state.source_title(chosen.source)} holds {these}, these encode {those}."
+                    st.caption(components.escape(why))
+                    cards(others, refused=why)
+                else:
+                    from_folder()
 
 
-def choose_folder() -> None:
-    with st.expander("Another checkpoint"):
+def cards(shown: list[Curated], *, refused: str | None = None) -> None:
+    for start in range(0, len(shown), 2):
+        for column, one in zip(st.columns(2), shown[start : start + 2], strict=False):
+            with column:
+                curated_card(one, refused=refused)
+
+
+def any_id(data: Dataset) -> None:
+    if found := components.hub_search("model", TASKS[data.media], "vit-mae, videomae"):
+        st.session_state["looked_at"] = (found, None)
+    if given := components.hub_id("model", "facebook/vit-mae-base"):
+        st.session_state["looked_at"] = given
+    if not (looked := st.session_state.get("looked_at")):
+        return
+    try:
+        info = readers.checkpoint(*looked)
+    except LabelRankError as error:
+        components.error_box(error, retry="looked_at")
+        return
+    with st.container(border=True):
+        st.markdown(f"**{components.escape(looked[0])}**")
+        facts(info)
+        misfit = misfits(info, data)
+        if misfit:
+            st.caption(components.escape(misfit))
+        if st.button("Use this checkpoint", disabled=misfit is not None):
+            take(looked[0], info.revision)
+
+
+def from_folder() -> None:
+    with st.form("checkpoint_folder", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         folder = st.text_input(
             "Folder on this machine",
-            key="checkpoint_folder",
             placeholder="/models/vit-mae-base",
             help="A folder in the Hugging Face format: config.json, preprocessor_config.json and model.safetensors.",
+            width=400,
         ).strip()
-        if st.button("Use this folder", disabled=not folder):
-            try:
-                readers.checkpoint(folder)
-            except LabelRankError as error:
-                components.error_box(error)
-            else:
-                state.choose(checkpoint=folder)
-                st.rerun()
+        sent = st.form_submit_button("Use this folder")
+    if sent and folder:
+        try:
+            readers.checkpoint(path := state.folder_source(folder).dataset)
+        except LabelRankError as error:
+            components.error_box(error)
+        else:
+            take(path, None)
 
 
-def settings_label(chosen: state.Choices) -> str:
+def misfits(info: CheckpointInfo, data: Dataset) -> str | None:
+    """Return why a checkpoint cannot encode a dataset; None when it can."""
+    if info.media == data.media:
+        return None
+    takes, holds = charts.SAMPLE_NOUNS[info.media][1], charts.SAMPLE_NOUNS[data.media][1]
+    return f"{info.name} encodes {takes}, but {state.dataset_title(data.id)} holds {holds}."
+
+
+def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
+    """Show the chosen checkpoint and the others; return the chosen one when it can be used."""
+    chosen = state.preselect_checkpoint(data.media)
+    default = state.default_checkpoint(data.media)
+    info = None
+    try:
+        info = readers.checkpoint(chosen.checkpoint, chosen.checkpoint_revision)
+    except LabelRankError as error:
+        way_out = f"Use {default}" if chosen.checkpoint != default else None
+        if components.error_box(error, retry="checkpoint", way_out=way_out):
+            take(default, None)
+    misfit = misfits(info, data) if info else None
+    if info:
+        with st.container(border=True):
+            st.markdown(f"**{components.escape(readers.checkpoint_heading(info))}**")
+            if info.good_for:
+                st.markdown(components.escape(info.good_for))
+            facts(info)
+    if misfit:
+        st.warning(components.escape(f"{misfit} Take one that fits, or another dataset."), icon=":material/warning:")
+    if misfit and st.button(f"Use {default}", type="primary"):
+        take(default, None)
+    foreign = chosen.checkpoint in EMBEDDED and chosen.dataset not in state.EXAMPLES
+    other_checkpoints(data, expanded=bool(foreign or misfit or info is None))
+    if foreign:
+        st.warning(
+            f"{chosen.checkpoint} knows handwritten digits alone: the order it gives to other "
+            f"{charts.SAMPLE_NOUNS[data.media][1]} shows how the app works, not how the classes relate. Choose another "
+            "checkpoint above.",
+            icon=":material/warning:",
+        )
+    return None if misfit else info
+
+
+# Settings
+
+
+def settings_label(chosen: state.Choices, data: Dataset) -> str:
     per_class = "all samples" if chosen.max_per_class is None else f"{chosen.max_per_class:,} per class"
-    pooling = {"mean": "Mean pooling", "cls": "Class token"}[chosen.pooling]
-    precision = {"auto": "automatic precision"}.get(chosen.precision, chosen.precision)
-    return f"{pooling}, {per_class}, seed {chosen.seed}, {precision}"
+    parts = [POOLING_LABEL[chosen.pooling], per_class, f"seed {chosen.seed}"]
+    if data.media == "clip":
+        stride = chosen.stride or data.stride
+        parts.append("every frame" if stride == 1 else f"every {components.ordinal(stride)} frame")
+        parts.append(components.plural(chosen.clips, "clip") + " per video")
+    parts.append({"auto": "automatic precision"}.get(chosen.precision, chosen.precision))
+    return ", ".join([*parts, PREPROCESSING_LABEL[chosen.preprocessing]])
 
 
-def choose_settings() -> None:
+def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
     chosen = state.choices()
-    with st.expander(settings_label(chosen), icon=":material/tune:", key="settings"):
-        pooling = st.segmented_control(
+    fitting = state.fitting(chosen, data.media, info.poolings)
+    if fitting != chosen:
+        state.choose(pooling=fitting.pooling, stride=fitting.stride, clips=fitting.clips)
+        st.rerun()
+    one, many = charts.SAMPLE_NOUNS[data.media]
+    changes: dict[str, object] = {}
+    with st.expander(settings_label(chosen, data), icon=":material/tune:", key="settings"):
+        changes["pooling"] = st.segmented_control(
             "Pooling",
-            POOLINGS,
+            info.poolings,
             default=chosen.pooling,
             required=True,
             format_func=POOLING_TEXT.__getitem__,
-            key="pooling",
-            help="How the encoder's tokens become one vector per image. Mean is the published way.",
+            key=f"pooling_{info.name}",
+            help=f"How the encoder's tokens become one vector per {one}. Mean is the published way. Normalised mean is "
+            "what a fine-tuned VideoMAE classifies.",
         )
-        options = state.samples_per_class_options(chosen.max_per_class)
-        per_class = st.select_slider(
-            "Samples per class (images)",
-            options,
+        changes["max_per_class"] = st.select_slider(
+            f"Samples per class ({many})",
+            state.samples_per_class_options(chosen.max_per_class),
             value=chosen.max_per_class,
             format_func=lambda n: "all" if n is None else f"{n:,}",
             key="per_class",
-            help="At most this many images of each class are used. More take longer and make the order steadier.",
+            help=f"At most this many {many} of each class are used. More take longer and make the order steadier.",
         )
-        seed = st.number_input(
-            "Seed (whole number)",
-            min_value=0,
-            max_value=999_999_999,
-            value=chosen.seed,
-            key="seed",
-            width=220,
-            help="Decides which images are drawn. The same seed draws the same ones everywhere.",
+        if data.media == "clip":
+            changes |= choose_clips(chosen, info, data)
+        changes["seed"] = int(
+            st.number_input(
+                "Seed (whole number)",
+                min_value=0,
+                max_value=999_999_999,
+                value=chosen.seed,
+                key="seed",
+                width=220,
+                help=f"Decides which {many} are drawn. The same seed draws the same ones everywhere.",
+            )
         )
-        precision = st.segmented_control(
+        changes["precision"] = st.segmented_control(
             "Precision (number format)",
             PRECISIONS,
             default=chosen.precision,
@@ -128,9 +256,45 @@ def choose_settings() -> None:
             help="float32 is exact to 0.0001. bfloat16 is faster on processors that compute it, and off by about one "
             "percent. Automatic is float32.",
         )
-    changed = state.choose(pooling=pooling, max_per_class=per_class, seed=int(seed), precision=precision)
-    if changed != chosen:
+        changes["preprocessing"] = st.segmented_control(
+            "Preprocessing",
+            PREPROCESSINGS,
+            default=chosen.preprocessing,
+            required=True,
+            format_func=PREPROCESSING_TEXT.__getitem__,
+            key="preprocessing",
+            help="How pixels become the encoder's input. The published notebook squeezes every picture into a square "
+            "and has other statistics; take it to reproduce published orders.",
+        )
+    if state.choose(**changes) != chosen:
         st.rerun()
+
+
+def choose_clips(chosen: state.Choices, info: CheckpointInfo, data: Dataset) -> dict[str, object]:
+    """Show which frames of a video are encoded; return stride and clips."""
+    stride = st.select_slider(
+        "Stride (frames from one to the next)",
+        state.stops(state.STRIDES, chosen.stride or data.stride),
+        value=chosen.stride or data.stride,
+        key=f"stride_{data.id}",
+        help=f"A clip is {info.num_frames} frames. A larger stride covers more time and sees less of quick movements.",
+    )
+    clips = st.select_slider(
+        "Clips per video",
+        state.stops(state.CLIPS, chosen.clips),
+        value=chosen.clips,
+        key="clips",
+        help="Several clips, evenly spaced over the video, whose features are averaged. The time grows with them.",
+    )
+    span = ClipSampling(frames=info.num_frames or 1, stride=stride).span
+    st.caption(
+        f"A clip spans {span:,} frames: {span / FRAMES_PER_SECOND:.1f} s of a video with {FRAMES_PER_SECOND} frames "
+        "per second. A shorter video repeats its last frame."
+    )
+    return {"stride": None if stride == data.stride else stride, "clips": clips}
+
+
+# Jobs
 
 
 def start(*, recompute: bool) -> None:
@@ -148,7 +312,7 @@ def start(*, recompute: bool) -> None:
 
 def rank_button() -> None:
     if st.button("Rank labels", type="primary"):
-        st.switch_page("pages/ranking.py")
+        state.go("pages/ranking.py")
 
 
 def actions() -> None:
@@ -164,13 +328,14 @@ def actions() -> None:
                 start(recompute=True)
         components.job_panel(job)
         return
-    path = readers.cached_features(chosen)
+    found = None
     try:
+        path = readers.cached_features(chosen)
         found = readers.features(path) if path else None
     except LabelRankError as error:
         # Extracting makes a damaged file again.
-        components.error_box(error)
-        found = None
+        components.error_box(error, retry="plan")
+        path = None
     if path and found:
         st.success(
             f"Features for these choices are already here ({len(found.y):,} rows, "
@@ -180,11 +345,11 @@ def actions() -> None:
         with st.container(horizontal=True):
             if st.button("Rank labels", type="primary"):
                 state.choose(features=None)
-                st.switch_page("pages/ranking.py")
+                state.go("pages/ranking.py")
             if st.button("Recompute", help="Extract again and replace the cached features."):
                 start(recompute=True)
         components.features_footer(path)
-    elif st.button("Extract features", type="primary"):
+    elif not (job and job.resumable and state.is_current(job)) and st.button("Extract features", type="primary"):
         start(recompute=False)
     if job:
         if not state.is_current(job):
@@ -192,12 +357,21 @@ def actions() -> None:
         components.job_panel(job)
         if job.state == "succeeded" and not state.is_current(job) and st.button("Rank these earlier features"):
             state.choose(features=job.id)
-            st.switch_page("pages/ranking.py")
+            state.go("pages/ranking.py")
 
 
-components.header("Features", "A frozen encoder turns every picture into one vector. This runs as a background job.")
-if state.choices().dataset is None:
+components.header(
+    "Features", "A frozen encoder turns every picture or video into one vector. This runs as a background job."
+)
+if (source := state.choices().source) is None:
     components.empty_state("Features need a dataset first.", "Choose a dataset", "pages/dataset.py")
-elif choose_checkpoint():
-    choose_settings()
-    actions()
+else:
+    try:
+        dataset = readers.dataset(source)
+    except LabelRankError as problem:
+        if components.error_box(problem, retry="dataset", way_out="Go to Dataset"):
+            state.go("pages/dataset.py")
+    else:
+        if checkpoint := choose_checkpoint(dataset):
+            choose_settings(checkpoint, dataset)
+            actions()

@@ -28,12 +28,12 @@ def times(job: Job) -> str:
 def act(job: Job) -> None:
     with st.container(horizontal=True, gap="xsmall"):
         if st.button("Open", key=f"open_{job.id}"):
-            st.switch_page(state.open_job(job))
+            state.go(state.open_job(job))
         if job.active and st.button("Cancel", key=f"stop_{job.id}", disabled=job.cancel_requested):
             cancel(job.id, state.settings())
             st.rerun()
         if job.resumable and st.button("Resume", key=f"resume_{job.id}"):
-            st.switch_page(state.open_job(resume(job.id, state.settings())))
+            state.go(state.open_job(resume(job.id, state.settings())))
         with st.popover("Log"):
             st.code(state.store().read_log(job.id) or "The log is empty.", language=None, wrap_lines=True)
         with st.popover("Link"):

@@ -60,12 +60,12 @@ def of_earlier_choice(found: readers.ChosenFeatures) -> None:
         f"This order is of earlier choices ({components.escape(found.job.subject if found.job else '')}).",
         icon=":material/history:",
     )
-    if readers.cached_features(state.choices()):
+    if readers.cached_features(state.choices(), wait=False):
         if st.button("Use the features of the current choices"):
             state.choose(features=None)
             st.rerun()
     elif st.button("Extract features for the current choices"):
-        st.switch_page("pages/features.py")
+        state.go("pages/features.py")
 
 
 def show(found: readers.ChosenFeatures) -> None:
@@ -92,7 +92,7 @@ def show(found: readers.ChosenFeatures) -> None:
     with left:
         finding = charts.projection_finding(label_map.names, ranked.share)
         st.subheader(components.escape(finding), anchor=False)
-        drawn = readers.projection_data(found.path, ranked)
+        drawn = readers.projection_data(found, ranked)
         st.altair_chart(
             charts.projection_chart(drawn.samples, drawn.classes), alt=f"Projection of the samples. {finding}."
         )

@@ -7,7 +7,7 @@ import io
 import logging
 import re
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +19,14 @@ import streamlit as st
 
 import labelrank
 from labelrank import charts
-from labelrank.errors import LabelRankError
+from labelrank.data import SourceInfo
+from labelrank.data.dataset import Dataset
+from labelrank.errors import HubError, LabelRankError
 from labelrank.exports import SampleColumns
 from labelrank.jobs.queue import cancel, ensure_consumer, resume
 from labelrank.jobs.store import Job
 from labelrank.label_map import FORMATS, LabelMap, export
+from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.runtime import resolve_precision
 from labelrank.settings import assets_dir
 from labelrank.ui import readers, state
@@ -44,6 +47,7 @@ PAGES = {
     ],
 }
 PREVIEW_CHARACTERS = 4_000
+PROBLEMS_PER_PAGE = 10
 STATE_WORDS = {
     "queued": "waiting to start",
     "running": "running",
@@ -112,6 +116,28 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.1f} GB"
 
 
+def count_text(count: int) -> str:
+    """Return a large count in millions where that tells it well."""
+    return f"{count / 1e6:,.0f} million" if count >= 10_000_000 else f"{count:,}"
+
+
+def input_text(info: CheckpointInfo) -> str:
+    """Return what a checkpoint's encoder takes."""
+    size = "{} x {} px, patches {} x {}".format(*info.image_size, *info.patch_size)
+    return f"videos, {info.num_frames} frames of {size}" if info.num_frames else f"images of {size}"
+
+
+def noncommercial(licence: str | None) -> bool:
+    """Return whether a licence is one of Creative Commons that forbid commercial use."""
+    return licence is not None and "-nc" in licence.lower()
+
+
+def ordinal(number: int) -> str:
+    """Return a number as a place: 2nd, 4th."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
@@ -141,6 +167,11 @@ def frame() -> Iterator[None]:
         _framed.reset(token)
 
 
+def samples_text(data: Dataset) -> str:
+    """Return how many samples a dataset has, in the word for its medium."""
+    return plural(len(data.samples), *charts.SAMPLE_NOUNS[data.media])
+
+
 def header(title: str, lead: str) -> None:
     """Show the page's title, one sentence, the stepper, and what was wrong with the address."""
     if not _framed.get():
@@ -156,38 +187,53 @@ def header(title: str, lead: str) -> None:
     state.dismiss_notices()
 
 
-def stepper() -> None:
-    """Show the current choices as chips that link to their pages; what is missing is an outline."""
+def _steps() -> list[tuple[str, str | None, str]]:
+    """Return page, text and name of each chip; without text it is missing."""
     chosen = state.choices()
-    steps = [
+    found = _features_chip()
+    return [
         ("pages/dataset.py", _dataset_chip(chosen), "dataset"),
         ("pages/features.py", escape(state.checkpoint_title(chosen.checkpoint)), "checkpoint"),
-        ("pages/features.py", _features_chip(), "features"),
-        ("pages/ranking.py", None, "order"),
+        ("pages/features.py", found, "features"),
+        ("pages/ranking.py", f"order: {chosen.method}" if found and "rows" in found else None, "order"),
     ]
-    if steps[2][1] and "rows" in steps[2][1]:
-        steps[3] = ("pages/ranking.py", f"order: {chosen.method}", "order")
+
+
+def stepper() -> None:
+    """Show the current choices as chips that link to their pages; what is missing is an outline.
+
+    Nothing is waited for here: what lies on the Hub gets its numbers once the page has them; see `refresh_stepper`.
+    """
     st.html(STYLE)
+    steps = st.session_state["steps"] = _steps()
+    address = state.address()
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center", key="stepper"):
         for number, (page, text, name) in enumerate(steps):
             with st.container(key=f"chip_{'chosen' if text else 'missing'}_{name}", width="content"):
-                st.page_link(page, label=text or name, icon=":material/chevron_right:" if number else None)
+                st.page_link(
+                    page,
+                    label=text or name,
+                    icon=":material/chevron_right:" if number else None,
+                    query_params=address,
+                )
 
 
 def _dataset_chip(chosen: state.Choices) -> str | None:
-    if chosen.dataset is None:
+    if chosen.source is None:
         return None
-    title = escape(state.dataset_title(chosen.dataset, chosen.split))
+    title = escape(state.source_title(chosen.source))
     try:
-        data = readers.dataset(chosen.dataset, chosen.split)
+        data = readers.dataset(chosen.source, wait=False)
     except LabelRankError:
         return title  # the Dataset page says what is wrong with it
-    return f"{title} / {plural(len(data.class_names), 'class', 'classes')} / {plural(len(data.samples), 'image')}"
+    if data is None:
+        return title
+    return f"{title} / {plural(len(data.class_names), 'class', 'classes')} / {samples_text(data)}"
 
 
 def _features_chip() -> str | None:
     try:
-        found = readers.chosen_features()
+        found = readers.chosen_features(wait=False)
     except LabelRankError:
         return None  # the Ranking page says what is wrong with them
     if found:
@@ -195,6 +241,12 @@ def _features_chip() -> str | None:
     chosen = state.choices()
     job = state.active_job()
     return "features: running" if job and job.id == chosen.job else None
+
+
+def refresh_stepper() -> None:
+    """Run the page again when it has come to know more than its stepper says."""
+    if st.session_state.pop("steps", None) not in (None, _steps()):
+        st.rerun()
 
 
 def sidebar_foot() -> None:
@@ -220,9 +272,22 @@ def _running_job() -> None:
 # Errors and empty pages
 
 
-def error_box(error: LabelRankError) -> None:
-    """Show an error that the user can act on, word for word."""
+def error_box(error: LabelRankError, retry: str | None = None, way_out: str | None = None) -> bool:
+    """Show an error that the user can act on, word for word; return whether the way out was pressed.
+
+    Args:
+        retry: Key of a button that looks again, shown where the Hub failed; no two on a page have the same.
+        way_out: Label of a button that leads elsewhere.
+    """
     st.error(escape(str(error)), icon=":material/error:")
+    if not (retry and isinstance(error, HubError)) and way_out is None:
+        return False
+    with st.container(horizontal=True):
+        pressed = way_out is not None and st.button(way_out, type="primary")
+        if retry and isinstance(error, HubError) and st.button("Try again", key=f"retry_{retry}"):
+            readers.look_again()
+            st.rerun()
+    return pressed
 
 
 @contextlib.contextmanager
@@ -237,6 +302,7 @@ def guarded(part: str) -> Iterator[None]:
     except LabelRankError as error:
         error_box(error)
         if st.button("Try again", key=f"again_{part}"):
+            readers.look_again()
             st.rerun()
     except Exception:
         job = st.session_state["choices"].job if "choices" in st.session_state else None
@@ -252,18 +318,114 @@ def empty_state(sentence: str, button: str, page: str) -> None:
     """Show what a page needs and a button to the page that provides it."""
     st.info(sentence, icon=":material/info:")
     if st.button(button, type="primary"):
-        st.switch_page(page)
+        state.go(page)
 
 
 def problems_table(rows: list[tuple[str, str]], subject: str) -> None:
-    """Show what is wrong with samples or classes: its subject, and the reason with the way out."""
-    frame = pd.DataFrame([(charts.visible(name), reason) for name, reason in rows], columns=[subject, "What is wrong"])
-    st.dataframe(
-        frame,
+    """Show what is wrong with samples or classes: its subject, and the reason with the way out, paged."""
+    pages = -(-len(rows) // PROBLEMS_PER_PAGE)
+    page = st.pagination(pages, key=f"problems_{subject}") if pages > 1 else 1
+    shown = rows[(page - 1) * PROBLEMS_PER_PAGE : page * PROBLEMS_PER_PAGE]
+    # A static table: it wraps a long reason instead of cutting it.
+    st.table(
+        pd.DataFrame(
+            [(escape(charts.visible(name)), escape(reason)) for name, reason in shown],
+            columns=[subject, "What is wrong"],
+        ),
         hide_index=True,
-        column_config={subject: st.column_config.TextColumn(width="medium")},
+        border="horizontal",
         alt=f"{len(rows)} problems, each with its {subject.lower()} and reason.",
     )
+
+
+# The Hub
+
+
+def hub_search(kind: str, tasks: Mapping[str, str | None], example: str) -> str | None:
+    """Show a search of the Hub with its results; return the id that was chosen among them just now.
+
+    Args:
+        kind: dataset or model.
+        tasks: Title of each filter -> the Hub's name of the task, None for any.
+        example: Shown in the empty search box.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        text = st.text_input(
+            f"Search the {kind}s of the Hub", key=f"search_{kind}", type="search", placeholder=example, width=320
+        ).strip()
+        task = st.segmented_control(
+            "Task", list(tasks), default=next(iter(tasks)), required=True, key=f"task_{kind}", width="content"
+        )
+    try:
+        found = readers.search(kind, text, tasks[task])
+    except HubError as error:
+        error_box(error, retry=f"search_{kind}")
+        return None
+    if not found:
+        st.caption(f"No {kind} of this task is called {escape(text)}. Try fewer letters, or any task.")
+        return None
+    key = f"found_{kind}_{text}_{task}"
+
+    def take() -> None:
+        if rows := st.session_state[key].selection.rows:
+            st.session_state[f"taken_{kind}"] = found[rows[0]].id
+
+    st.dataframe(
+        readers.search_table(kind, found),
+        hide_index=True,
+        height=min(len(found), 7) * 35 + 38,
+        key=key,
+        on_select=take,
+        selection_mode="single-row",
+        placeholder="",
+        column_config={
+            "Id": st.column_config.TextColumn(width=230),
+            "Parameters": st.column_config.NumberColumn(format="localized"),
+            "Size": st.column_config.NumberColumn("Size (MB)", format="%,.1f"),
+            "Downloads": st.column_config.NumberColumn(format="localized", help="In the last 30 days."),
+        },
+        alt=f"{len(found)} {kind}s of the Hub, most downloaded first.",
+    )
+    st.caption("Most downloaded first. Tick a row to look at it; nothing large is downloaded for that.")
+    return st.session_state.pop(f"taken_{kind}", None)
+
+
+def hub_id(kind: str, example: str) -> tuple[str, str | None] | None:
+    """Show a field for an id of the Hub and one for its revision; return both once they are given."""
+    with st.form(f"hub_{kind}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        name = st.text_input(f"Or the id of a {kind}", placeholder=example, width=320, help="Owner and name.").strip()
+        revision = st.text_input(
+            "Revision", placeholder="main", width=160, help="A branch, a tag or a commit. Empty: the newest of main."
+        ).strip()
+        sent = st.form_submit_button("Look at it")
+    if not (sent and name):
+        return None
+    readers.look_again()
+    try:
+        return readers.full_id(kind, name), revision or None
+    except HubError as error:
+        error_box(error, retry=f"id_{kind}")
+        return None
+
+
+def revision_text(revision: str | None) -> str | None:
+    """Return a revision as a person reads it: a commit by its first letters."""
+    return revision[:7] if revision and re.fullmatch(r"[0-9a-f]{40}", revision) else revision
+
+
+def source_facts(source: state.Source, info: SourceInfo) -> None:
+    """Show where a dataset of the Hub comes from, under which licence, and how much an extraction downloads."""
+    if source.kind == "hub":
+        facts = [
+            f"[{escape(source.dataset)}]({readers.hub_url('dataset', source.dataset)})",
+            f"revision {escape(revision_text(info.revision) or 'unknown')}",
+            f"licence {escape(info.licence)}" if info.licence else "licence not stated",
+        ]
+        if info.size_bytes is not None:
+            facts.append(f"at most {size_text(info.size_bytes)} to download; less with fewer samples per class")
+        st.caption(" · ".join(facts))
+    if info.note:
+        st.caption(escape(info.note))
 
 
 # Jobs
@@ -274,11 +436,17 @@ def _bar(job: Job) -> None:
     if job.state == "queued" or progress is None:
         st.progress(0.0, text="Waiting to start" if job.state == "queued" else "Starting")
         return
-    parts = [escape(progress.stage.capitalize())]
-    if progress.total != 1:
-        parts.append(f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}")
-    if progress.rate is not None:
-        parts.append(f"{progress.rate:,.3g} images/s" if progress.rate < 100 else f"{progress.rate:,.0f} images/s")
+    parts = [escape(progress.stage[:1].upper() + progress.stage[1:])]
+    if progress.stage.startswith("Downloading"):
+        parts.append(f"{progress.done / 1e6:,.1f} of {progress.total / 1e6:,.1f} MB" if progress.total else "starting")
+        if progress.rate is not None:
+            parts.append(f"{progress.rate / 1e6:,.1f} MB/s")
+    else:
+        if progress.total != 1:
+            parts.append(f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}")
+        if progress.rate is not None:
+            noun = readers.nouns_of(job)[1]
+            parts.append(f"{progress.rate:,.3g} {noun}/s" if progress.rate < 100 else f"{progress.rate:,.0f} {noun}/s")
     if progress.eta_s is not None and progress.done < (progress.total or 0):
         parts.append(f"about {duration(progress.eta_s)} left")
     st.progress(progress.fraction or 0.0, text=" · ".join(parts))
@@ -301,6 +469,7 @@ def _watch(job_id: str) -> None:
         ensure_consumer(state.settings())
         job = state.store().get(job_id)
         if not job.active:
+            readers.look_again_at(job)
             # The whole page follows: the panel of a finished job does not tick.
             st.rerun()
         with st.container(border=True):
@@ -331,7 +500,7 @@ def stopped_panel(job: Job) -> None:
         if job.error:
             st.error(escape(job.error), icon=":material/error:")
         st.caption(f"Job {job.id}. Resume starts it again with the same choices.")
-        if st.button("Resume", key=f"resume_{job.id}"):
+        if st.button("Resume", key=f"resume_{job.id}", type="primary" if state.is_current(job) else "secondary"):
             state.choose(job=resume(job.id, state.settings()).id)
             st.rerun()
         log_expander(job)
@@ -403,7 +572,7 @@ def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
             list(titles),
             format_func=titles.__getitem__,
             key="format",
-            width=280,
+            width=230,
             help="The label map itself, or the same order as another tool reads it.",
         )
         place = st.container(width="content")

@@ -2,101 +2,383 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
+import threading
 import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 import labelrank
-from labelrank import charts
-from labelrank.data import open_dataset
-from labelrank.data.dataset import Dataset, Problem
-from labelrank.errors import DatasetError, JobError, LabelRankError, MediaError
+from labelrank import charts, hub
+from labelrank.data import SourceInfo, describe_source, open_dataset
+from labelrank.data.dataset import DEFAULT_FRAMES, ClipSampling, Dataset, Problem, Sample
+from labelrank.errors import Cancelled, DatasetError, HubError, JobError, LabelRankError, MediaError
 from labelrank.extraction import Request, plan
 from labelrank.features.store import FeatureSet, read_features
 from labelrank.jobs.store import Job
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
+from labelrank.models.curated import CURATED
 from labelrank.models.runtime import has_gpu
 from labelrank.settings import Settings
 from labelrank.ui import state
 
+T = TypeVar("T")
+
 GALLERY_CLASSES = 10
 GALLERY_COLUMNS = 10
+REMOTE_COLUMNS = {"image": 4, "clip": 2}
+"""Samples of a class shown where they come over the network, by medium."""
 PICTURE_SECONDS = 2.0
 """Time given to reading the pictures of a chart; what is not read by then is shown without one."""
+REMOTE_PICTURE_SECONDS = 4.0
+"""Time given to fetching them first, where they lie elsewhere."""
+CLIP_COLUMNS = 6
+"""Videos of a class shown side by side; each costs about as much as ten pictures."""
+SEARCH_LIMIT = 20
+KEPT_SECONDS = {"example": 3600.0, "upload": 3600.0, "hub": 900.0, "folder": 60.0}
+"""How long an opened dataset is kept without looking again, by where it lies."""
+FAILED_SECONDS = 60.0
+"""How long a failure of the Hub is kept: every run of a page would wait for it again."""
+MAX_LOOKUPS = 64
 
 
-@st.cache_resource(max_entries=8, show_spinner="Opening the dataset")
-def _dataset(name: str, split: str | None, limits: Settings) -> Dataset:
-    return open_dataset(name, split=split, settings=limits)
+class LookUps:
+    """Answers that may come over the network, each kept for a while, and the Hub's failures too.
+
+    Args:
+        clock: Returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T], *, seconds: float, waiting: str) -> T:
+        """Return the answer kept under `key`, or make it.
+
+        Args:
+            seconds: How long a new answer is kept.
+            waiting: Said on the page while it is made.
+
+        Raises:
+            HubError: As `make` raised it now, or within the last `FAILED_SECONDS`.
+        """
+        found, answer = self._find(key)
+        if not found:
+            with st.spinner(waiting):
+                try:
+                    answer = make()
+                except HubError as error:
+                    answer, seconds = error, FAILED_SECONDS
+            with self._lock:
+                self._kept[key] = (self._clock() + seconds, answer)
+                while len(self._kept) > MAX_LOOKUPS:
+                    self._kept.popitem(last=False)
+        if isinstance(answer, HubError):
+            raise answer.with_traceback(None)
+        return answer
+
+    def peek(self, key: Hashable) -> Any | None:
+        """Return the answer kept under `key`; None when there is none, or it is a failure."""
+        answer = self._find(key)[1]
+        return None if isinstance(answer, HubError) else answer
+
+    def forget(self, key: Hashable) -> None:
+        """Let the next look-up make this answer again."""
+        with self._lock:
+            self._kept.pop(key, None)
+
+    def forget_failures(self) -> None:
+        """Let the next look-up ask again for what failed."""
+        with self._lock:
+            for key in [key for key, (_, answer) in self._kept.items() if isinstance(answer, HubError)]:
+                del self._kept[key]
+
+    def _find(self, key: Hashable) -> tuple[bool, Any]:
+        with self._lock:
+            if key not in self._kept:
+                return False, None
+            until, answer = self._kept[key]
+            if self._clock() > until:
+                del self._kept[key]
+                return False, None
+            self._kept.move_to_end(key)
+            return True, answer
 
 
-def dataset(name: str, split: str | None) -> Dataset:
-    """Return the opened dataset; cached, for it reads nothing but names until a picture is asked for.
+@st.cache_resource(show_spinner=False)
+def _lookups() -> LookUps:
+    return LookUps()
+
+
+def look_again() -> None:
+    """Forget that the Hub failed, so that the next run of the page asks it again."""
+    _lookups().forget_failures()
+
+
+def look_again_at(job: Job) -> None:
+    """Forget what was known of the checkpoint of a job, whose weights it may have downloaded."""
+    chosen = state.choices_of_job(job)
+    _lookups().forget(_checkpoint_key(chosen.checkpoint, chosen.checkpoint_revision))
+
+
+# Datasets
+
+
+def _allowed(source: state.Source) -> state.Source:
+    if source.kind == "folder" and state.settings().shared:
+        raise DatasetError(
+            f"This shared server opens examples, uploads and datasets of the Hub, not {source.dataset!r}. Upload a zip "
+            "or a Parquet file of it."
+        )
+    if source.kind == "hub" and Path(source.dataset).exists():
+        raise DatasetError(
+            f"{source.dataset!r} is a folder of this server as well as a name on the Hub. Start the server elsewhere, "
+            "or give the folder by its full path."
+        )
+    return source
+
+
+def _opener(source: state.Source, *, describe: bool) -> Callable[..., Any]:
+    if source.kind != "hub":
+        return describe_source if describe else open_dataset
+    # Not by way of open_dataset, whose messages also think of a path.
+    from labelrank.data.hub import describe_hub_dataset, open_hub_dataset
+
+    return describe_hub_dataset if describe else open_hub_dataset
+
+
+@overload
+def dataset(source: state.Source) -> Dataset: ...
+@overload
+def dataset(source: state.Source, *, wait: bool) -> Dataset | None: ...
+def dataset(source: state.Source, *, wait: bool = True) -> Dataset | None:
+    """Return the opened dataset; kept, for it reads nothing but names until a picture is asked for.
+
+    Args:
+        wait: Whether to open it where that needs the network; without, None then.
 
     Raises:
-        DatasetError: It cannot be used, or is a folder of the server, which is for the command line.
+        DatasetError: It cannot be used, or is a folder of a shared server.
+        HubError: The Hub refuses it or cannot be reached.
     """
-    if name != "digits" and not name.startswith("upload:"):
-        raise DatasetError(f"The app opens digits and uploads, not {name!r}. Choose an example or upload a zip.")
-    return _dataset(name, split, state.settings())
+    key = ("dataset", _allowed(source), limits := state.settings())
+    if not wait and source.kind == "hub":
+        return _lookups().peek(key)
+    return _lookups().get(
+        key,
+        lambda: _opener(source, describe=False)(source.dataset, **source.options, settings=limits),
+        seconds=KEPT_SECONDS[source.kind],
+        waiting="Opening the dataset",
+    )
+
+
+def held(source: state.Source) -> state.Source:
+    """Return the source as it was opened, by the names that were taken.
+
+    A dataset of the Hub is held at its present commit, so that an address and a job mean the same samples later on.
+    One that was read from the Hub's conversion is not: those commits do not last.
+
+    Raises:
+        DatasetError, HubError: As for `dataset`.
+    """
+    data = dataset(source)
+    if source.kind != "hub":
+        return source.taking(split=data.split)
+    limits = state.settings()
+    commit = _lookups().get(
+        ("commit", source.dataset, source.revision, limits),
+        lambda: hub.resolve("dataset", source.dataset, source.revision, settings=limits).revision,
+        seconds=KEPT_SECONDS["hub"],
+        waiting="Looking at the dataset",
+    )
+    source = replace(source, config=data.config, split=data.split)
+    return replace(source, revision=commit) if data.revision == commit else source
+
+
+def described(source: state.Source) -> SourceInfo:
+    """Return what there is to choose from in a dataset: configurations, splits and columns, with size and licence.
+
+    Raises:
+        DatasetError, HubError: As for `dataset`.
+    """
+    limits = state.settings()
+    return _lookups().get(
+        ("source", _allowed(source), limits),
+        lambda: _opener(source, describe=True)(source.dataset, **source.options, settings=limits),
+        seconds=KEPT_SECONDS[source.kind],
+        waiting="Looking at the dataset",
+    )
+
+
+def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:
+    """Return what the Hub has for a search, most downloaded first.
+
+    Raises:
+        HubError: It cannot be asked.
+    """
+    limits = state.settings()
+    return _lookups().get(
+        ("search", kind, text, task, limits.shared),
+        lambda: tuple(hub.search(kind, text, task=task, limit=SEARCH_LIMIT, settings=limits)),
+        seconds=KEPT_SECONDS["hub"],
+        waiting="Searching the Hub",
+    )
+
+
+def search_table(kind: str, found: Sequence[hub.Found]) -> pd.DataFrame:
+    """Return the results of a search for people, one row each."""
+    rows = [
+        {
+            "Id": one.id,
+            "Rows": (one.rows or "").replace("<n<", " to ").replace("n<", "below ").replace("n>", "over "),
+            "Parameters": None if one.parameters is None else one.parameters,
+            "Size": None if one.size_bytes is None else one.size_bytes / 1e6,
+            "Downloads": one.downloads,
+            "Licence": one.licence or "",
+            "Gated": "gated" if one.gated else "",
+            "Task": (one.task or "").replace("-", " "),
+        }
+        for one in found
+    ]
+    return pd.DataFrame(rows).drop(columns="Parameters" if kind == "dataset" else "Rows")
+
+
+def full_id(kind: str, name: str) -> str:
+    """Return the id that a word for a repository of the Hub means, owner/name.
+
+    Raises:
+        HubError: It cannot be one, or the Hub has none of this name.
+    """
+    hub.check_repo_id(name, kind)
+    if not state.is_hub_id(name):
+        # The oldest repositories answer to a bare name, which here would be that of an example or a folder.
+        limits = state.settings()
+        name = _lookups().get(
+            ("name", kind, name, limits),
+            lambda: hub.resolve(kind, name, settings=limits).id,
+            seconds=KEPT_SECONDS["hub"],
+            waiting=f"Looking for {name}",
+        )
+        if not state.is_hub_id(name):
+            raise HubError(f"{name!r} has no owner on the Hub; expected owner/name. Search for a copy of it.")
+    return name
+
+
+def hub_url(kind: str, name: str) -> str:
+    """Return the address of a repository's page."""
+    return hub.repo_url(kind, name)
 
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """The first pictures of one class, side by side."""
+    """The first samples of one class, side by side."""
 
     name: str
     count: int
     strip: bytes | None
-    """PNG, or None when no picture of the class can be read."""
+    """PNG; None when no sample of the class can be read."""
     shown: int
+    moving: bytes | None = None
+    """Animated WebP of the same samples, where they are videos."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """One page of classes with their pictures, and the pictures that could not be read on the way."""
+    """One page of classes with their pictures, and the samples that could not be read on the way."""
 
     rows: tuple[GalleryRow, ...]
     problems: tuple[Problem, ...]
 
 
-@st.cache_data(max_entries=64, show_spinner="Reading pictures")
-def _gallery(name: str, split: str | None, digest: str, page: int, limits: Settings) -> Gallery:
-    data = _dataset(name, split, limits)
+@st.cache_data(max_entries=64, show_spinner=False)
+def _gallery(source: state.Source, digest: str, page: int, limits: Settings, _data: Dataset) -> Gallery:
+    data = _data
+    labels = data.labels
+    shown = range(len(data.class_names))[page * GALLERY_CLASSES : (page + 1) * GALLERY_CLASSES]
+    of_class = {label: [data.samples[i] for i in np.flatnonzero(labels == label)] for label in shown}
+    columns = GALLERY_COLUMNS
+    if data.fetch:
+        # Over the network: a few, all asked for at once, and none in the place of one that cannot be read.
+        columns = REMOTE_COLUMNS[data.media]
+        of_class = {label: samples[:columns] for label, samples in of_class.items()}
+        data.fetch([sample for samples in of_class.values() for sample in samples], None, None)
+    elif data.media == "clip":
+        columns = CLIP_COLUMNS
     rows, problems = [], []
-    for label in range(len(data.class_names))[page * GALLERY_CLASSES : (page + 1) * GALLERY_CLASSES]:
-        images: list[np.ndarray] = []
-        for sample in (s for s in data.samples if s.label == label):
-            if len(images) == GALLERY_COLUMNS:
+    for label, samples in of_class.items():
+        clips: list[np.ndarray] = []
+        for sample in samples:
+            if len(clips) == columns:
                 break
             try:
-                images.append(charts.fitted(data.load(sample)))
+                clips.append(_preview(data, sample))
             except MediaError as error:
                 problems.append(Problem(sample.key, str(error)))
-        strip = charts.picture_strip(images, columns=GALLERY_COLUMNS) if images else None
-        rows.append(GalleryRow(data.class_names[label], int(data.class_counts[label]), strip, len(images)))
+        stills = [clip[len(clip) // 2] for clip in clips]
+        size = charts.STRIP_PIXELS if data.media == "image" else charts.CLIP_PIXELS
+        rows.append(
+            GalleryRow(
+                name=data.class_names[label],
+                count=int(data.class_counts[label]),
+                strip=charts.picture_strip(stills, columns=columns, size=size) if clips else None,
+                shown=len(clips),
+                moving=charts.clip_strip(clips, columns=columns, size=size) if clips and data.media == "clip" else None,
+            )
+        )
     return Gallery(tuple(rows), tuple(problems))
 
 
-def gallery(name: str, split: str | None, page: int) -> Gallery:
+def _preview(data: Dataset, sample: Sample) -> np.ndarray:
+    """Return a sample small, uint8 (T, H, W, 3): of a picture one frame, of a video a few over the time of a clip."""
+    if data.load_clips is None:
+        return charts.fitted(data.load(sample))[np.newaxis]
+    # As much time as an encoder sees at once, in fewer frames.
+    stride = max(1, data.stride * DEFAULT_FRAMES // charts.CLIP_FRAMES)
+    frames = data.load_clips(sample, ClipSampling(frames=charts.CLIP_FRAMES, stride=stride))[0]
+    return np.stack([charts.fitted(frame, charts.CLIP_PIXELS) for frame in frames])
+
+
+def gallery_bytes(source: state.Source, data: Dataset, page: int) -> float:
+    """Return about how many bytes a page of the gallery has to fetch, as far as that is known."""
+    info = described(source)
+    if not data.fetch or not info.size_bytes or not info.num_rows:
+        return 0.0
+    counts = data.class_counts[page * GALLERY_CLASSES : (page + 1) * GALLERY_CLASSES]
+    samples = int(np.minimum(counts, REMOTE_COLUMNS[data.media]).sum())
+    return samples * info.size_bytes / info.num_rows
+
+
+def gallery(source: state.Source, page: int) -> Gallery:
     """Return the pictures of one page of classes; `page` counts from 0."""
-    return _gallery(name, split, dataset(name, split).digest, page, state.settings())
+    data = dataset(source)
+    with st.spinner(f"Reading {charts.SAMPLE_NOUNS[data.media][1]}"):
+        return _gallery(source, data.digest, page, state.settings(), data)
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading pictures")
-def _thumbnails(name: str, split: str | None, digest: str, keys: tuple[str, ...], limits: Settings) -> dict[str, str]:
-    data = _dataset(name, split, limits)
+def _thumbnails(
+    source: state.Source, digest: str, keys: tuple[str, ...], limits: Settings, _data: Dataset
+) -> dict[str, str]:
+    data = _data
     samples = {sample.key: sample for sample in data.samples}
+    if data.fetch:
+        end = time.monotonic() + REMOTE_PICTURE_SECONDS
+        with contextlib.suppress(Cancelled):
+            data.fetch([samples[key] for key in keys if key in samples], None, lambda: time.monotonic() > end)
     pictures: dict[str, str] = {}
     end = time.monotonic() + PICTURE_SECONDS
     for key in keys:
@@ -113,10 +395,33 @@ def _thumbnails(name: str, split: str | None, digest: str, keys: tuple[str, ...]
 # Checkpoints and features
 
 
-@st.cache_data(max_entries=32, show_spinner=False, ttl=60)
-def checkpoint(name: str) -> CheckpointInfo:
-    """Return what is known of a checkpoint before it runs."""
-    return describe_checkpoint(name)
+def checkpoint(name: str, revision: str | None = None) -> CheckpointInfo:
+    """Return what is known of a checkpoint before it runs, and before its weights are downloaded.
+
+    Raises:
+        CheckpointError: It cannot be used.
+        HubError: The Hub refuses it or cannot be reached.
+    """
+    limits = state.settings()
+    remote = state.is_hub_id(name)
+    return _lookups().get(
+        _checkpoint_key(name, revision),
+        lambda: describe_checkpoint(name, revision, settings=limits),
+        seconds=KEPT_SECONDS["hub" if remote else "folder"],
+        waiting="Looking at the checkpoint",
+    )
+
+
+def _checkpoint_key(name: str, revision: str | None) -> Hashable:
+    return ("checkpoint", name, revision, state.settings())
+
+
+def checkpoint_heading(info: CheckpointInfo) -> str:
+    """Return the name of a checkpoint for people: of a curated one its title with the id."""
+    title = next((one.title for one in CURATED if one.name == info.name), None)
+    if title in (None, info.name):
+        return info.name if state.is_hub_id(info.name) else state.checkpoint_title(info.name)
+    return f"{title} ({info.name})"
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the features")
@@ -137,28 +442,41 @@ class ChosenFeatures:
     rows: int
     current: bool
     job: Job | None = None
+    source: state.Source | None = None
+    """The dataset they are of."""
 
 
-@st.cache_data(max_entries=64, ttl=60, show_spinner=False)
-def _planned_path(params: dict[str, Any], limits: Settings) -> Path:
-    # Hashes the weights, which is not for every run of a page.
-    return plan(Request.from_params(params), limits).cached_path(limits)
-
-
-def cached_features(chosen: state.Choices) -> Path | None:
+def cached_features(chosen: state.Choices, *, wait: bool = True) -> Path | None:
     """Return the file with the features of these choices when it is there already.
 
+    Args:
+        wait: Whether to look where that needs the network; without, None then.
+
     Raises:
-        DatasetError, CheckpointError: One of the two cannot be used.
+        LabelRankError: The dataset or the checkpoint cannot be used, or they do not fit each other.
     """
-    if chosen.dataset is None:
+    if chosen.source is None:
         return None
-    path = _planned_path(chosen.extract_params(), state.settings())
-    return path if path.is_file() else None
+    source, request, limits = chosen.source, Request.from_params(chosen.extract_params()), state.settings()
+    key = ("plan", request, limits)
+    remote = source.kind == "hub" or state.is_hub_id(chosen.checkpoint)
+    if remote and not wait:
+        path = _lookups().peek(key)
+    else:
+        path = _lookups().get(
+            key,
+            lambda: plan(request, limits, dataset=dataset(source)).cached_path(limits),
+            seconds=KEPT_SECONDS["hub" if remote else "folder"],
+            waiting="Looking for features of these choices",
+        )
+    return path if path and path.is_file() else None
 
 
-def chosen_features() -> ChosenFeatures | None:
+def chosen_features(*, wait: bool = True) -> ChosenFeatures | None:
     """Return the features to rank: those of the chosen job, else those that the choices find in the cache.
+
+    Args:
+        wait: As for `cached_features`.
 
     Raises:
         LabelRankError: The job is unknown, or its features are gone.
@@ -172,9 +490,22 @@ def chosen_features() -> ChosenFeatures | None:
                 raise JobError(
                     f"The features of job {job.id} are no longer there. Extract them again: Features, Extract features."
                 )
-            return ChosenFeatures(path, job.result["rows"], state.same_work(job.params, chosen.extract_params()), job)
-    path_here = cached_features(chosen)
-    return ChosenFeatures(path_here, len(features(path_here).y), True) if path_here else None
+            current = state.same_work(job.params, chosen.extract_params())
+            return ChosenFeatures(path, job.result["rows"], current, job, state.choices_of_job(job).source)
+    path_here = cached_features(chosen, wait=wait)
+    if path_here is None:
+        return None
+    return ChosenFeatures(path_here, len(features(path_here).y), True, source=chosen.source)
+
+
+def nouns_of(job: Job) -> tuple[str, str]:
+    """Return what one sample, and several, of a job's dataset are called."""
+    source = state.choices_of_job(job).source
+    try:
+        data = dataset(source, wait=False) if source else None
+    except LabelRankError:
+        data = None
+    return charts.SAMPLE_NOUNS[data.media] if data else ("sample", "samples")
 
 
 def created_at(found: FeatureSet) -> str:
@@ -240,9 +571,9 @@ class ProjectionData:
     pictures: int
 
 
-def projection_data(path: Path, ranked: Ranking) -> ProjectionData:
+def projection_data(chosen: ChosenFeatures, ranked: Ranking) -> ProjectionData:
     """Return the frames for `charts.projection_chart`, with pictures where the dataset still has them."""
-    found = features(path)
+    found = features(chosen.path)
     names = ranked.label_map.names
     drawn = charts.stratified_mask(ranked.position, charts.MAX_POINTS)
     keys = np.asarray(found.keys, dtype=object)
@@ -255,7 +586,7 @@ def projection_data(path: Path, ranked: Ranking) -> ProjectionData:
         }
     )
     wanted = charts.stratified_mask(ranked.position[drawn], charts.MAX_PICTURES)
-    pictures = pictures_of(found, tuple(keys[drawn][wanted]))
+    pictures = pictures_of(found, chosen.source, tuple(keys[drawn][wanted]))
     samples["image"] = [pictures.get(key) for key in keys[drawn]]
     classes = pd.DataFrame(
         {
@@ -271,12 +602,20 @@ def projection_data(path: Path, ranked: Ranking) -> ProjectionData:
     return ProjectionData(samples, classes, len(found.y), len(pictures))
 
 
-def pictures_of(found: FeatureSet, keys: tuple[str, ...]) -> dict[str, str]:
-    """Return key -> small picture as a data URI, as many as can be read quickly; none when the dataset is gone."""
-    source = found.provenance.get("dataset", {})
+def pictures_of(found: FeatureSet, source: state.Source | None, keys: tuple[str, ...]) -> dict[str, str]:
+    """Return key -> small picture as a data URI, of a video its first frame.
+
+    As many as can be read quickly; none when the dataset is gone or holds something else by now.
+    """
+    origin = found.provenance.get("dataset", {})
+    if source is None:
+        return {}
+    source = replace(source, revision=origin.get("revision"))
     try:
-        data = dataset(source.get("id", ""), source.get("split"))
-        return _thumbnails(source["id"], source.get("split"), data.digest, keys, state.settings())
+        data = dataset(source)
+        if data.digest != origin.get("digest", data.digest):
+            return {}
+        return _thumbnails(source, data.digest, keys, state.settings(), data)
     except LabelRankError:
         return {}
 
@@ -366,6 +705,8 @@ LIBRARIES = (
     "pandas",
     "pyarrow",
     "pillow",
+    "av",
+    "huggingface_hub",
     "altair",
 )
 
@@ -391,6 +732,6 @@ def limits_table() -> pd.DataFrame:
             f"LABELRANK_{field.name.upper()}",
         )
         for field in fields(limits)
-        if field.name != "workspace"
+        if field.name.startswith("max_")
     ]
     return pd.DataFrame(rows, columns=["At most", "Value", "Variable"])

@@ -6,25 +6,89 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import streamlit as st
 
+from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data import upload_name
-from labelrank.errors import JobError
+from labelrank.errors import DatasetError, JobError
+from labelrank.extraction import PREPROCESSINGS, Request
 from labelrank.features.extract import POOLINGS
+from labelrank.files import local_path
 from labelrank.jobs.store import Job, JobStore
-from labelrank.models.checkpoint import EMBEDDED
+from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.models.runtime import PRECISIONS
 from labelrank.ranking import METHODS, SOLVERS
 from labelrank.settings import Settings
 
 SAMPLES_PER_CLASS: tuple[int | None, ...] = (8, 16, 32, 64, 128, 256, 512, 1024, None)
+STRIDES = (1, 2, 4, 8, 16)
+CLIPS = (1, 2, 4, 8)
 SHRINKAGES = ("none", "auto")
+_HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which dataset, and which part of it; None is what the source takes by itself."""
+
+    dataset: str
+    split: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    media_column: str | None = None
+    label_column: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Where the dataset lies: example, upload, hub or folder."""
+        return kind_of(self.dataset)
+
+    @property
+    def options(self) -> dict[str, str | None]:
+        """All but the name, as `open_dataset` takes it."""
+        return {name: getattr(self, name) for name in SOURCE_FIELDS if name != "dataset"}
+
+    def taking(self, **parts: str | None) -> Source:
+        """Return the same dataset with other parts; another configuration has splits and columns of its own."""
+        own = ("split", "media_column", "label_column") if "config" in parts else ()
+        changes: dict[str, Any] = {**dict.fromkeys(own), **parts}
+        return replace(self, **changes)
+
+
+SOURCE_FIELDS = tuple(field.name for field in fields(Source))
+
+
+def kind_of(name: str) -> str:
+    """Return where the dataset of this name lies: example, upload, hub or folder."""
+    if name in EXAMPLES:
+        return "example"
+    if name.startswith("upload:"):
+        return "upload"
+    return "hub" if _HUB_ID.fullmatch(name) else "folder"
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a name is one of the Hub's, owner/name; a folder here of that name is given as a full path."""
+    return bool(_HUB_ID.fullmatch(name))
+
+
+def folder_source(path: str) -> Source:
+    """Return the dataset at a path of this computer.
+
+    Raises:
+        DatasetError: No path can look like this.
+    """
+    try:
+        # The full path, which no id of the Hub looks like.
+        return Source(str(local_path(path).resolve()))
+    except ValueError as error:
+        raise DatasetError(f"{error}; expected a folder, a zip or a Parquet file. Check the path.") from None
 
 
 @dataclass(frozen=True)
@@ -32,12 +96,22 @@ class Choices:
     """Everything a session has chosen. The defaults work; None is not chosen yet, or all samples of a class."""
 
     dataset: str | None = None
+    config: str | None = None
     split: str | None = None
+    media_column: str | None = None
+    label_column: str | None = None
+    revision: str | None = None
+    """Of the dataset on the Hub."""
     checkpoint: str = next(iter(EMBEDDED))
+    checkpoint_revision: str | None = None
     pooling: str = "mean"
     max_per_class: int | None = 64
     seed: int = 0
     precision: str = "auto"
+    stride: int | None = None
+    """Frames of a video from one to the next; None: what suits the dataset."""
+    clips: int = 1
+    preprocessing: str = "checkpoint"
     job: str | None = None
     """The job whose progress the Features page shows."""
     features: str | None = None
@@ -49,8 +123,15 @@ class Choices:
 
     def extract_params(self, *, recompute: bool = False) -> dict[str, Any]:
         """Return the parameters of an `extract` job for these choices."""
-        names = ("dataset", "split", "checkpoint", "max_per_class", "seed", "pooling", "precision")
-        return {**{name: getattr(self, name) for name in names}, "recompute": recompute}
+        names = Request.__dataclass_fields__.keys() & {field.name for field in fields(self)}
+        return {**{name: getattr(self, name) for name in sorted(names)}, "recompute": recompute}
+
+    @property
+    def source(self) -> Source | None:
+        """The dataset that is chosen; None before one is."""
+        if self.dataset is None:
+            return None
+        return Source(**{name: getattr(self, name) for name in SOURCE_FIELDS})
 
     @property
     def shrinkage_value(self) -> str | float | None:
@@ -87,12 +168,18 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _per_class(text: str) -> int | None:
-    if text == "all":
-        return None
+def _at_least_one(text: str) -> int:
     if (number := _number(text)) < 1:
         raise ValueError
     return number
+
+
+def _per_class(text: str) -> int | None:
+    return None if text == "all" else _at_least_one(text)
+
+
+def _stride(text: str) -> int | None:
+    return None if text == "auto" else _at_least_one(text)
 
 
 def _one_of(*options: str) -> Callable[[str], str]:
@@ -105,14 +192,14 @@ def _one_of(*options: str) -> Callable[[str], str]:
 
 
 def _dataset_name(text: str) -> str:
-    # An address must not reach into the server's own folders; those are for the command line.
-    if text != "digits" and not text.startswith("upload:"):
+    # An address must not reach into the server's own folders; those are for the page and the command line.
+    if kind_of(text) == "folder" or (kind_of(text) == "hub" and Path(text).exists()):
         raise ValueError
     return text
 
 
 def _checkpoint_name(text: str) -> str:
-    if settings().shared and text not in EMBEDDED:
+    if settings().shared and text not in EMBEDDED and (not is_hub_id(text) or Path(text).exists()):
         raise ValueError
     return text
 
@@ -125,20 +212,36 @@ def _shrinkage(text: str) -> str:
 
 # Name in the address -> field, how it is read, what is expected.
 _ADDRESS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "dataset": ("dataset", _dataset_name, "digits or an upload"),
+    "dataset": ("dataset", _dataset_name, f"{', '.join(EXAMPLES)}, an upload, or owner/name of the Hugging Face Hub"),
+    "config": ("config", str, "the name of a configuration"),
     "split": ("split", str, "the name of a split"),
-    "checkpoint": ("checkpoint", _checkpoint_name, " or ".join(EMBEDDED)),
+    "media_column": ("media_column", str, "the name of a column"),
+    "label_column": ("label_column", str, "the name of a column"),
+    "revision": ("revision", str, "a branch, tag or commit"),
+    "checkpoint": (
+        "checkpoint",
+        _checkpoint_name,
+        f"{', '.join(EMBEDDED)}, or owner/name of the Hugging Face Hub",
+    ),
+    "checkpoint_revision": ("checkpoint_revision", str, "a branch, tag or commit"),
     "pooling": ("pooling", _one_of(*POOLINGS), " or ".join(POOLINGS)),
     "per_class": ("max_per_class", _per_class, "a whole number of at least 1, or all"),
     "seed": ("seed", _number, "a whole number of at least 0"),
     "precision": ("precision", _one_of(*PRECISIONS), " or ".join(PRECISIONS)),
+    "stride": ("stride", _stride, "a whole number of at least 1, or auto"),
+    "clips": ("clips", _at_least_one, "a whole number of at least 1"),
+    "preprocessing": ("preprocessing", _one_of(*PREPROCESSINGS), " or ".join(PREPROCESSINGS)),
     "job": ("job", str, "the id of a job"),
     "features": ("features", str, "the id of a job"),
     "method": ("method", _one_of(*METHODS), " or ".join(METHODS)),
     "solver": ("solver", _one_of(*SOLVERS), " or ".join(SOLVERS)),
     "shrinkage": ("shrinkage", _shrinkage, "none, auto or a number from 0 to 1"),
 }
-_ALWAYS = ("dataset", "split", "checkpoint")
+# What belongs to a name and is forgotten when another name is given.
+_PARTS = {"dataset": SOURCE_FIELDS[1:], "checkpoint": ("checkpoint_revision",)}
+_ALWAYS = tuple(name for group in _PARTS.items() for name in (group[0], *group[1]))
+# How None is written where it is a choice and not the lack of one.
+_NONE = {"per_class": "all", "stride": "auto"}
 
 
 def choices_of_job(job: Job) -> Choices:
@@ -167,15 +270,19 @@ def from_address(query: Mapping[str, str], job_of: Callable[[str], Job]) -> tupl
             except JobError as error:
                 notices.append(str(error))
     values: dict[str, Any] = {}
+    refused: set[str] = set()
     for name, (field, parse, expected) in _ADDRESS.items():
-        if name not in query or name in ("job", "features"):
+        if name not in query or name in ("job", "features") or name in refused:
             continue
         try:
             values[field] = parse(query[name])
+            values |= dict.fromkeys(_PARTS.get(name, ()))
         except ValueError:
+            refused.update(_PARTS.get(name, ()))
+            now = getattr(choices, field)
             notices.append(
                 f"This address has {name}={query[name]}; expected {expected}. "
-                f"{name} is now {getattr(choices, field)}: choose another on its page."
+                f"{name} is now {'not chosen' if now is None else now}: choose another on its page."
             )
     if "features" in jobs:
         values["features"] = jobs["features"].id
@@ -192,13 +299,20 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
             except JobError:
                 continue
     query = {}
+    # A server's folder stays out of the address; a job brings it back, to whoever has the link of the job.
+    named = choices.dataset is not None and kind_of(choices.dataset) != "folder"
     for name, (field, _, _) in _ADDRESS.items():
         value = getattr(choices, field)
-        wanted = choices.dataset is not None if name in _ALWAYS else value != getattr(base, field) or name == "job"
+        if name in SOURCE_FIELDS:
+            wanted = named
+        elif name in _ALWAYS:
+            wanted = choices.dataset is not None
+        else:
+            wanted = value != getattr(base, field) or name == "job"
         if name == "features" and choices.features in (None, choices.job):
             wanted = False
-        if wanted and (value is not None or name == "per_class"):
-            query[name] = "all" if value is None else str(value)
+        if wanted and (value is not None or name in _NONE):
+            query[name] = _NONE[name] if value is None else str(value)
     return query
 
 
@@ -216,6 +330,13 @@ def choose(**changes: Any) -> Choices:
     """Change this session's choices and return them."""
     st.session_state["choices"] = replace(choices(), **changes)
     return st.session_state["choices"]
+
+
+def choose_source(source: Source) -> Choices:
+    """Choose a dataset; how a video's clips are taken, which depends on the videos, goes back to the default."""
+    chosen = choices()
+    sampling = {} if chosen.dataset == source.dataset else {"stride": None, "clips": 1}
+    return choose(**{name: getattr(source, name) for name in SOURCE_FIELDS}, **sampling)
 
 
 def open_job(job: Job) -> str:
@@ -242,9 +363,19 @@ def dismiss_notices() -> None:
     st.session_state["notices"] = []
 
 
+def address() -> dict[str, str]:
+    """Return the address of the choices."""
+    return to_address(choices(), store().get)
+
+
+def go(page: str) -> NoReturn:
+    """Turn to another page with the choices in its address: one step back in the browser's history, not three."""
+    st.switch_page(page, query_params=address())
+
+
 def sync_address() -> None:
-    """Write the choices into the address, which a change of page empties."""
-    query = to_address(choices(), store().get)
+    """Write the choices into the address, which a change of page in the sidebar empties."""
+    query = address()
     if st.query_params.to_dict() != query:
         st.query_params.from_dict(query)
 
@@ -287,7 +418,7 @@ def shown_job() -> Job | None:
 
 def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two jobs' parameters ask for the same features."""
-    return {k: v for k, v in one.items() if k != "recompute"} == {k: v for k, v in other.items() if k != "recompute"}
+    return Request.from_params(one) == Request.from_params(other)
 
 
 def is_current(job: Job) -> bool:
@@ -314,17 +445,25 @@ def delete_job(job: Job) -> None:
 
 def subject_of(chosen: Choices) -> str:
     """Return what a job of these choices is about, in a few words."""
-    return f"{dataset_title(chosen.dataset or '', chosen.split)} · {checkpoint_title(chosen.checkpoint)}"
+    return f"{source_title(chosen.source or Source(''))} · {checkpoint_title(chosen.checkpoint)}"
 
 
 # Datasets
 
 
-def dataset_title(name: str, split: str | None) -> str:
-    """Return the name of a dataset and its split as a person reads them."""
-    if name.startswith("upload:"):
-        name = upload_name(name, settings=settings())
-    return f"{name} / {split}" if split else name
+def dataset_title(name: str) -> str:
+    """Return the name of a dataset as a person reads it."""
+    kind = kind_of(name)
+    if kind == "upload":
+        return upload_name(name, settings=settings())
+    return Path(name).name if kind == "folder" else name
+
+
+def source_title(source: Source) -> str:
+    """Return a dataset with its configuration and split as a person reads them."""
+    # `default` is what the Hub calls the only configuration.
+    config = None if source.config == "default" else source.config
+    return " / ".join(part for part in (dataset_title(source.dataset), config, source.split) if part)
 
 
 def checkpoint_title(name: str) -> str:
@@ -348,5 +487,37 @@ def settle_job() -> None:
 
 def samples_per_class_options(chosen: int | None) -> list[int | None]:
     """Return the stops of the slider, with a number from an address among them."""
-    numbers = sorted({*(n for n in SAMPLES_PER_CLASS if n is not None), *([] if chosen is None else [chosen])})
-    return [*numbers, None]
+    return [*stops(tuple(n for n in SAMPLES_PER_CLASS if n is not None), chosen), None]
+
+
+def stops(numbers: tuple[int, ...], chosen: int | None) -> list[int]:
+    """Return the stops of a slider in rising order, with what is chosen among them."""
+    return sorted({*numbers, *([] if chosen is None else [chosen])})
+
+
+def default_checkpoint(media: str) -> str:
+    """Return the embedded checkpoint for a medium, image or clip."""
+    return next(one.name for one in CURATED if one.name in EMBEDDED and one.media == media)
+
+
+def preselect_checkpoint(media: str) -> Choices:
+    """Take the embedded checkpoint for a medium in place of another embedded one, and return the choices.
+
+    What the user brought is never changed.
+    """
+    default = default_checkpoint(media)
+    if choices().checkpoint in EMBEDDED and choices().checkpoint != default:
+        choose(checkpoint=default, checkpoint_revision=None)
+    return choices()
+
+
+def fitting(chosen: Choices, media: str, poolings: Sequence[str]) -> Choices:
+    """Return the choices with what a dataset's medium or a checkpoint does not have set back to the default.
+
+    Args:
+        media: Of the dataset, image or clip.
+        poolings: Those that the checkpoint has.
+    """
+    if chosen.pooling not in poolings:
+        chosen = replace(chosen, pooling="mean")
+    return chosen if media == "clip" else replace(chosen, stride=None, clips=1)

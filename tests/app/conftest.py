@@ -92,3 +92,42 @@ def finished_job(store) -> Callable[..., Job]:
         return store.get(job.id)
 
     return finish
+
+
+def run(app: AppTest, page: str | None = None, **query: str) -> AppTest:
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    if page:
+        app.switch_page(f"pages/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def title(app: AppTest) -> str:
+    return app.title[0].value
+
+
+def button(app: AppTest, label: str):
+    return next(b for b in app.button if b.label == label)
+
+
+def labels(app: AppTest) -> list[str]:
+    return [b.label for b in app.button]
+
+
+def texts(app: AppTest) -> str:
+    elements = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success]
+    return "\n".join(element.value for element in elements)
+
+
+def settings_label(app: AppTest) -> str:
+    return next(e.label for e in app.expander if " per class" in e.label or "all samples" in e.label)
+
+
+def chips(app: AppTest) -> list[str]:
+    return [link.label for link in app.main.get("page_link")]
+
+
+def address(app: AppTest) -> dict[str, str]:
+    return {name: value[0] if isinstance(value, list) else value for name, value in app.query_params.items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from labelrank.jobs.store import JobStore
 from labelrank.settings import Settings
@@ -58,7 +58,7 @@ class Server:
         return set(path.read_text(encoding="utf-8").split())
 
 
-def start_server(workspace: Path) -> Server:
+def start_server(workspace: Path, environment: dict[str, str]) -> Server:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,7 +66,7 @@ def start_server(workspace: Path) -> Server:
     command = [sys.executable, "-c", LAUNCHER, str(workspace / "modules.txt"), "run", str(ROOT / "app.py"), *options]
     log = (workspace / "server.log").open("wb")
     env = {name: value for name, value in os.environ.items() if not name.startswith("SPACE_")}
-    env["LABELRANK_HOME"] = str(workspace)
+    env |= {"LABELRANK_HOME": str(workspace), **environment}
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + 60
@@ -83,11 +83,11 @@ def start_server(workspace: Path) -> Server:
 
 @pytest.fixture(scope="module")
 def new_server(tmp_path_factory) -> Iterator[Callable[..., Server]]:
-    """Return a function that starts a server, by default in a workspace of its own."""
+    """Return a function that starts a server, by default in a workspace of its own, with more in its environment."""
     started: list[Server] = []
 
-    def start(workspace: Path | None = None) -> Server:
-        started.append(start_server(workspace or tmp_path_factory.mktemp("workspace")))
+    def start(workspace: Path | None = None, **environment: str) -> Server:
+        started.append(start_server(workspace or tmp_path_factory.mktemp("workspace"), environment))
         return started[-1]
 
     yield start
@@ -107,6 +107,8 @@ def server(new_server) -> Server:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
+    # A busy machine is slow and not broken.
+    expect.set_options(timeout=20_000)
     found = os.environ.get("CHROMIUM") or ("/usr/bin/chromium" if Path("/usr/bin/chromium").exists() else None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

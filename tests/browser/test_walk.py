@@ -6,12 +6,17 @@ import re
 import zipfile
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
 from labelrank.jobs.queue import ensure_consumer
 from labelrank.label_map import LabelMap
+from tests.conftest import GOLDEN
+from tests.hub_server import running
+from tests.table_helpers import STRUCT, class_label, content
+from tests.table_helpers import table as parquet_table
 
 pytestmark = pytest.mark.browser
 
@@ -172,6 +177,103 @@ def test_names_of_an_uploaded_zip_are_shown_as_they_are(server, open_page):
     expect(page.locator("[data-testid=stMarkdown] a[href*='example.org']")).to_have_count(0)
     press(page, "Use this upload")
     heading(page, "Features")
+
+
+def test_videos_are_ranked_with_the_embedded_checkpoint(server, open_page):
+    page = open_page(server.url)
+    press(page, "Show moving-digits")
+    expect(page.get_by_role("heading", name="Every class has 200 videos")).to_be_visible()
+    clips = page.locator("img[src^='data:image/webp']")
+    expect(clips).to_have_count(10)
+    assert clips.first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 500
+    settled(page)
+    assert fits(page)
+    press(page, "Use moving-digits")
+    heading(page, "Features")
+    page.goto(f"{page.url}&per_class=8")
+    extract(page)
+    press(page, "Rank labels")
+    expect(page.locator(CHART)).to_be_visible()
+    settled(page)
+    page.locator(f"{CHART} .mark-symbol path").nth(3).hover(force=True)
+    expect(page.locator("#vg-tooltip-element img")).to_be_visible()
+    with page.expect_download() as download:
+        press(page, "Download")
+    label_map = LabelMap.from_json(json.loads(download.value.path().read_text(encoding="utf-8")))
+    assert len(label_map.names) == 12
+    assert label_map.features["dataset"]["id"] == "moving-digits"
+    assert label_map.features["checkpoint"]["id"] == "videomae-tiny-moving-digits"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("hub")) as hub:
+        pets = tmp_path_factory.mktemp("pets") / "train.parquet"
+        files = {"README.md": "---\nlicense: cc0-1.0\n---\n", "train.parquet": content(pets, content=table_of(60))}
+        task = "task_categories:image-classification"
+        hub.add("dataset", "zoo/pets", files, downloads=9, tags=[task])
+        hub.add("dataset", "zoo/gated", files, downloads=5, tags=[task], gated="manual")
+        hub.add_folder("model", "facebook/vit-mae-base", GOLDEN / "vit_mae")
+        yield hub
+
+
+def test_a_dataset_and_a_checkpoint_of_the_hub_are_found_downloaded_and_ranked(new_server, hub, open_page, tmp_path):
+    network = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "*", "no_proxy": "*"}
+    server = new_server(HF_TOKEN="", **network)
+    page = open_page(server.url)
+    heading(page, "Dataset")
+    settled(page)
+    assert not {"huggingface_hub", "av"} & server.modules()
+    page.get_by_role("tab", name="Hugging Face").click()
+    table = page.get_by_test_id("stDataFrame")
+    expect(table).to_be_visible()
+    settled(page)
+    tick(page, table, row=1)
+    expect(page.get_by_role("alert")).to_contain_text("zoo/gated is gated")
+    expect(page.get_by_role("button", name="Try again", exact=True)).to_be_visible()
+    tick(page, table, row=0)
+    expect(page.get_by_text("60 images in 3 classes, split train.")).to_be_visible()
+    expect(page.get_by_text("licence cc0-1.0")).to_be_visible()
+    press(page, "Use pets")
+    heading(page, "Features")
+    card = page.get_by_test_id("stColumn").filter(has_text="ViT-MAE base")
+    card.get_by_role("button", name="Use", exact=True).click()
+    expect(page.get_by_text("ViT-MAE base (facebook/vit-mae-base)")).to_be_visible()
+    expect(page.get_by_text(re.compile("30,768.* to download"))).to_be_visible()
+    extract(page)
+    expect(page.get_by_text(re.compile("30,768.* already here"))).to_be_visible()
+    link = page.url
+    press(page, "Rank labels")
+    expect(page.locator(CHART)).to_be_visible()
+    with page.expect_download() as download:
+        press(page, "Download")
+    label_map = LabelMap.from_json(json.loads(download.value.path().read_text(encoding="utf-8")))
+    assert label_map.features["dataset"]["id"] == "zoo/pets"
+    assert len(label_map.features["dataset"]["revision"]) == 40
+    assert label_map.features["checkpoint"]["id"] == "facebook/vit-mae-base"
+    shared = open_page(link)
+    heading(shared, "Features")
+    expect(shared.get_by_text("ViT-MAE base (facebook/vit-mae-base)")).to_be_visible()
+    expect(shared.get_by_text("zoo/pets / train / 3 classes / 60 images")).to_be_visible()
+    assert not {"keras", "tensorflow", "openvino", "torch", "jax"} & server.modules()
+
+
+def tick(page: Page, table, row: int) -> None:
+    """Tick a row of a table, which is drawn on a canvas: its box is at the left, below the header."""
+    table.click(position={"x": 16, "y": 36 + 35 * row + 17})
+
+
+def table_of(count: int):
+    """Return a Parquet table with pictures of three classes that differ in brightness."""
+    rng = np.random.default_rng(0)
+    files = []
+    for n in range(count):
+        picture = io.BytesIO()
+        Image.fromarray(rng.integers(0, 80, (32, 32, 3), dtype=np.uint8) + np.uint8(80 * (n % 3))).save(picture, "PNG")
+        files.append({"bytes": picture.getvalue(), "path": None})
+    features = {"image": {"_type": "Image"}, "label": class_label(["dark", "grey", "light"])}
+    columns = {"image": pa.array(files, STRUCT), "label": pa.array([n % 3 for n in range(count)], pa.int64())}
+    return parquet_table(columns, features)
 
 
 def test_a_file_that_is_not_a_zip_is_refused_in_words(server, open_page):
