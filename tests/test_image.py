@@ -238,6 +238,8 @@ def test_damaged_bytes_only_ever_give_a_media_error(image_format):
 def test_describe_head_names_what_it_knows():
     assert describe_head(png()) == "starts with 89504e47: a PNG picture"
     assert describe_head(b"\x01\x02") == "starts with 0102"
+    for head in (b"RIFF\0\0\0\0AVI ", b"\0\0\0\x20ftypisom", b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\0\0\x01\xba"):
+        assert describe_head(head).endswith(": a video")
 
 
 @pytest.mark.skipif(not SAMPLES.is_file(), reason=f"the real pictures of {SAMPLES} are not on this machine")
