@@ -190,7 +190,7 @@ def test_videos_are_ranked_with_the_embedded_checkpoint(server, open_page):
     assert fits(page)
     press(page, "Use moving-digits")
     heading(page, "Features")
-    page.goto(f"{page.url}&per_class=8")
+    page.goto(f"{page.url}&per_class=32")
     extract(page)
     press(page, "Rank labels")
     expect(page.locator(CHART)).to_be_visible()
