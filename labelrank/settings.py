@@ -47,6 +47,8 @@ class Settings:
     """Bytes of one video's file."""
     max_video_frames: int = 100_000
     """Frames of one video, as its container declares or as they are counted."""
+    max_clip_bytes: int = 2**30
+    """Bytes of the decoded frames of one video's clips, which are in memory at once."""
     max_download_bytes: int = 20 * 2**30
     """Bytes fetched from the Hub for one dataset or checkpoint."""
     max_rows: int = 5_000_000

@@ -19,6 +19,7 @@ NOUNS = {"image": ("picture", "pictures"), "clip": ("video", "videos")}
 """What one sample, and several, of each medium are called."""
 DEFAULT_FRAMES = 16
 DEFAULT_STRIDE = 4
+_MOST = {"frames": 4096, "stride": 1000, "clips": 100}
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ClipSampling:
     the end are the last frame again.
 
     Raises:
-        SettingsError: A number is below 1.
+        SettingsError: A number is below 1, or larger than any use of it.
 
     Source: Xiang, Wu, Bai 2025, whose notebook takes frames 0, 4, .., 60, clipped to the last one.
     """
@@ -39,9 +40,9 @@ class ClipSampling:
     clips: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("frames", "stride", "clips"):
-            if (value := getattr(self, name)) < 1:
-                raise SettingsError(f"{name} is {value}; expected a whole number of at least 1.")
+        for name, most in _MOST.items():
+            if not 1 <= (value := getattr(self, name)) <= most:
+                raise SettingsError(f"{name} is {value}; expected a whole number from 1 to {most:,}.")
 
     @property
     def span(self) -> int:

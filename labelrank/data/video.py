@@ -7,7 +7,6 @@ import functools
 import io
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
@@ -70,46 +69,6 @@ _REORDERING = 64
 _ADVICE = "Save or fetch it again, or leave it out."
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a video file says of itself."""
-
-    num_frames: int
-    """As its packets tell; a few old codecs have packets without a frame."""
-    width: int
-    """As it is meant to be seen, after rotation."""
-    height: int
-    fps: float | None
-    """Mean frames per second; None when the file does not tell."""
-    duration_s: float | None
-    rotation: int
-    """Degrees that stored frames are turned counter-clockwise to be upright: 0, 90, 180 or 270."""
-
-
-def probe(source: Path | bytes | BinaryIO, *, name: str, settings: Settings) -> VideoInfo:
-    """Return a video's size and length; only its first frame is decoded.
-
-    Raises:
-        MediaError: As for `read_clips`.
-    """
-    with _open(source, name, settings) as video:
-        first = next(video.frames_in_order(), None)
-        if first is None:
-            raise video.without_frames()
-        turns = _quarter_turns(first)
-        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
-        num_frames = sum(not p.is_discard for p in video.index())
-        duration_s = video.duration_s()
-        return VideoInfo(
-            num_frames=num_frames,
-            width=width,
-            height=height,
-            fps=num_frames / duration_s if duration_s else None,
-            duration_s=duration_s,
-            rotation=90 * turns,
-        )
-
-
 def read_first_frame(source: Path | bytes | BinaryIO, *, name: str, settings: Settings) -> np.ndarray:
     """Return the first frame of a video, upright, RGB uint8 (H, W, 3).
 
@@ -134,7 +93,7 @@ def read_clips(source: Path | bytes | BinaryIO, sampling: ClipSampling, *, name:
         source: A path, the whole file, or an open seekable file; only what it holds is read, never what it names.
         sampling: Which frames make a clip; those past the end are the last frame again.
         name: The video's key, for messages.
-        settings: Gives `max_video_bytes`, `max_video_frames` and, for one frame, `max_pixels`.
+        settings: Gives `max_video_bytes`, `max_video_frames`, `max_clip_bytes` and, for one frame, `max_pixels`.
 
     Raises:
         MediaError: The bytes are not a video of a format we read, a frame that is needed cannot be decoded, or a
@@ -170,6 +129,7 @@ class _Frames:
         from av.video.reformatter import VideoReformatter
 
         self.place_of = {int(number): place for place, number in enumerate(np.unique(wanted))}
+        self._num_wanted = wanted.size
         self.missing = set(self.place_of)
         self._pixels: np.ndarray | None = None
         self._reformatter = VideoReformatter()  # one for all: each has to be set up
@@ -183,6 +143,13 @@ class _Frames:
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         upright = np.rot90(rgb, _quarter_turns(frame))
         if self._pixels is None:
+            # Those wanted twice count twice: `take` copies them.
+            if (size_bytes := self._num_wanted * upright.size) > self._settings.max_clip_bytes:
+                raise MediaError(
+                    f"{self._name!r} is {upright.shape[1]:,} x {upright.shape[0]:,} pixels: its {self._num_wanted:,} "
+                    f"frames would take {size_bytes:,} bytes, more than the {self._settings.max_clip_bytes:,} that are "
+                    "accepted (LABELRANK_MAX_CLIP_BYTES). Scale it down, take fewer clips, or raise the limit."
+                )
             self._pixels = np.empty((len(self.place_of), *upright.shape), dtype=np.uint8)
         elif self._pixels.shape[1:] != upright.shape:
             before, now = (f"{shape[1]} x {shape[0]}" for shape in (self._pixels.shape[1:], upright.shape))
@@ -218,11 +185,6 @@ class _Video:
     def close(self) -> None:
         if self._container is not None:
             self._container.close()
-
-    def duration_s(self) -> float | None:
-        if self.stream.duration and self.stream.time_base:
-            return float(self.stream.duration * self.stream.time_base)
-        return self._container.duration / 1e6 if self._container and self._container.duration else None
 
     def without_frames(self) -> MediaError:
         return MediaError(f"{self._name!r} holds no frame that can be shown; expected at least one. {_ADVICE}")

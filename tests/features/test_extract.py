@@ -1,7 +1,7 @@
 """Extraction with a plain NumPy encoder: order, padding, failures, stopping. And the cache around it."""
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -123,8 +123,9 @@ def test_frames_of_a_clip_follow_the_published_notebook():
     assert ClipSampling().indices(30).tolist() == [[0, 4, 8, 12, 16, 20, 24, 28, *[29] * 8]]
     assert ClipSampling(frames=2, stride=3, clips=3).indices(14).tolist() == [[0, 3], [5, 8], [10, 13]]
     assert ClipSampling(frames=3, stride=1, clips=2).indices(1).tolist() == [[0, 0, 0]] * 2
-    with pytest.raises(SettingsError, match="stride is 0; expected a whole number of at least 1"):
-        ClipSampling(stride=0)
+    for wrong in ({"stride": 0}, {"clips": 50_000_000}):
+        with pytest.raises(SettingsError, match=r"(stride is 0|clips is 50000000); expected a whole number from 1 to"):
+            ClipSampling(**wrong)
 
 
 def test_nothing_readable_is_an_error_that_says_why():
@@ -225,9 +226,16 @@ def zip_of_pictures(path, files):
 
 def test_a_class_that_the_split_lacks_is_refused_before_anything_runs(settings, tmp_path, counted_encoder):
     data = zip_of_pictures(tmp_path / "d.zip", ["train/a/1.png", "train/b/1.png", "val/c/1.png"])
-    with pytest.raises(DatasetError, match="no picture of class 'c' in split train"):
+    with pytest.raises(DatasetError, match="no picture of class 'c' in split train, only in others"):
         run({"dataset": data, "checkpoint": "mae-tiny-digits"}, settings)
     assert not counted_encoder
+
+
+def test_a_named_class_that_no_row_has_is_refused_with_the_way_out(settings, counted_encoder):
+    dataset = replace(dataset_of(4), class_names=("a", "b", "c"), split="train", columns=("image", "label"))
+    request = extraction.Request("made", "mae-tiny-digits")
+    with pytest.raises(DatasetError, match=r"column 'label' names 'c', but no row of the split train has it"):
+        extraction.plan(request, settings, dataset=dataset)
 
 
 def test_a_class_of_which_nothing_can_be_read_is_listed(settings, tmp_path, counted_encoder):
@@ -297,6 +305,7 @@ VIDEOMAE = str(GOLDEN / "videomae_finetuned")
         ({"stride": 2, "clips": 3}, SettingsError, "stride, clips was given, but digits holds pictures"),
         ({"pooling": "fc_norm"}, SettingsError, "mae-tiny-digits does not have; choose mean or cls"),
         ({"image_size": 33}, CheckpointError, "33"),
+        ({"image_size": 800_000}, CheckpointError, "800,?000"),
         ({"dataset": "moving-digits", "checkpoint": VIDEOMAE, "pooling": "cls"}, SettingsError, "mean or fc_norm"),
         ({"dataset": "moving-digits", "checkpoint": VIDEOMAE, "frames": 16}, SettingsError, "clips of 8 frames"),
     ],
