@@ -88,13 +88,20 @@ def _report(problems: tuple[Problem, ...]) -> None:
         _say(f"Left out: {len(problems) - 10:,} more, all listed in the metadata of the features file.")
 
 
-def _extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def _dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--config", help="Configuration of a dataset on the Hub, or of a folder of Parquet files."),
         click.option("--split", help="Split to read; train where the data has splits."),
         click.option("--revision", help="Branch, tag or commit of a dataset on the Hub; main by default."),
         click.option("--media-column", help="Column of the pictures or videos, where a table has several."),
         click.option("--label-column", help="Column of the labels, where a table has several."),
+    ):
+        command = option(command)
+    return command
+
+
+def _extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
         click.option("--checkpoint-revision", help="Branch, tag or commit of a checkpoint on the Hub."),
         click.option("--max-per-class", type=click.IntRange(min=1), help="Samples of each class; all by default."),
         click.option("--seed", type=int, default=0, show_default=True, help="Chooses the samples of --max-per-class."),
@@ -141,6 +148,7 @@ def _extract(data: str, checkpoint: str, **options: Any) -> FeatureSet:
 @click.argument("data")
 @click.option("--checkpoint", required=True, help="Embedded name, a folder, or a model id of the Hub.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Features file to write.")
+@_dataset_options
 @_extraction_options
 def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
     """Encode every sample of DATA.
@@ -292,7 +300,7 @@ def demo(style: str, **options: Any) -> None:
 @main.command()
 @click.argument("data")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the checkpoint.")
-@click.option("--split", help="Split to train on; train where the data has splits.")
+@_dataset_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.")
 @click.option("--warmup-epochs", type=click.IntRange(min=0), help="Epochs of rising learning rate.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Pictures per step.")
@@ -315,21 +323,34 @@ def demo(style: str, **options: Any) -> None:
 @click.option("--num-frames", type=click.IntRange(min=1), help="Frames of a clip; videos alone.")
 @click.option("--tubelet-size", type=click.IntRange(min=1), help="Frames that one token of a clip covers.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of weights, crops and masks.")
-def pretrain(data: str, out: Path, split: str | None, **options: Any) -> None:
+def pretrain(
+    data: str,
+    out: Path,
+    config: str | None,
+    split: str | None,
+    revision: str | None,
+    media_column: str | None,
+    label_column: str | None,
+    **options: Any,
+) -> None:
     """Pre-train a small masked autoencoder on the pictures or videos of DATA and write it in Hugging Face format."""
     from labelrank.data import open_dataset
     from labelrank.models.runtime import select_backend
     from labelrank.settings import Settings
 
     settings = Settings.from_env()
-    dataset = open_dataset(data, split=split, settings=settings)
+    source = {"config": config, "revision": revision, "media_column": media_column, "label_column": label_column}
+    dataset = open_dataset(data, split=split, **source, settings=settings)
     select_backend(training=True)
     from labelrank.models.pretrain import pretrain, recipe_for
 
     given = {name: value for name, value in options.items() if value is not None}
     recipe = dataclasses.replace(recipe_for(dataset), **given)
     others = [s for s in ("val", "test") if s in dataset.splits and s != dataset.split]
-    held_out = [open_dataset(data, split=s, settings=settings) for s in others]
+    held_out = [open_dataset(data, split=s, **source, settings=settings) for s in others]
+    for part in (dataset, *held_out):
+        if part.fetch:
+            part.fetch(part.samples, _Progress("bytes"), None)
     command = shlex.join(["labelrank", *sys.argv[1:]])
     result = pretrain(dataset, out, recipe, command=command, held_out=held_out, on_progress=_Progress("epochs"))
     _report(result.problems)

@@ -131,13 +131,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         settings=settings,
     )
     sampling = _sampling(request, checkpoint, dataset)
-    empty = [repr(name) for name, n in zip(dataset.class_names, dataset.class_counts, strict=True) if not n]
-    if empty:
-        noun = NOUNS[dataset.media][0]
-        raise DatasetError(
-            f"{dataset.id} has no {noun} of class {', '.join(empty[:5])} in split {dataset.split}, only in others; a "
-            f"ranking needs all classes. Add {noun}s, remove the class from every split, or choose another split."
-        )
+    _check_classes(dataset)
     dataset = dataset.select(request.max_per_class, request.seed)
     preprocessing = _preprocessing(request, checkpoint)
     provenance = {
@@ -163,6 +157,25 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         "runtime": preferred_backend(),
     }
     return Plan(request, dataset, checkpoint, preprocessing, sampling, provenance)
+
+
+def _check_classes(dataset: Dataset) -> None:
+    """Raise DatasetError when a class has no sample: a label map needs a position for each of its labels."""
+    empty = [repr(name) for name, n in zip(dataset.class_names, dataset.class_counts, strict=True) if not n]
+    if not empty:
+        return
+    names = ", ".join(empty[:5]) + (f" and {len(empty) - 5:,} more" if len(empty) > 5 else "")
+    split = f" of the split {dataset.split}" if dataset.split else ""
+    if dataset.columns:
+        raise DatasetError(
+            f"{dataset.id}: column {dataset.columns[1]!r} names {names}, but no row{split} has it; a ranking needs "
+            "rows of every class. Choose another split or label column, or a table that names only what it holds."
+        )
+    noun = NOUNS[dataset.media][0]
+    raise DatasetError(
+        f"{dataset.id} has no {noun} of class {names} in split {dataset.split}, only in others; a ranking needs all "
+        f"classes. Add {noun}s, remove the class from every split, or choose another split."
+    )
 
 
 def _check_pooling(request: Request, checkpoint: Checkpoint) -> None:

@@ -295,3 +295,20 @@ def test_pickle_checkpoint_is_refused_before_anything_is_read(run_cli, tmp_path)
     assert done.returncode == 1
     assert "runs code" in done.stderr
     assert not (tmp_path / "f.parquet").exists()
+
+
+def test_pretraining_reads_the_columns_it_is_told(run_cli, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pictures = [{"bytes": picture((10 * i, 99, 200)), "path": None} for i in range(8)]
+    columns = {"image": pictures, "fine": list("abcdabcd"), "coarse": list("aabbaabb")}
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    sizes = ("--epochs", 1, "--batch-size", 4, "--hidden-dim", 8, "--num-layers", 1, "--image-size", 8)
+    arguments = ("pretrain", tmp_path / "train.parquet", "--out", tmp_path / "out", *sizes, "--warmup-epochs", 0)
+    refused = run_cli(*arguments)
+    assert refused.returncode == 1
+    assert "'fine', 'coarse'" in refused.stderr
+    done = run_cli(*arguments, "--label-column", "coarse")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "model.safetensors").is_file()
