@@ -2,7 +2,8 @@
 
 `<root>/{models,datasets}/[<owner>/]<name>/<revision>/...` holds the files of one revision, its slashes written %2F
 (`main`, `refs%2Fpr%2F1`, `refs%2Fconvert%2Fparquet`); `<name>/.hub.json` what else the Hub says (gated, private,
-downloads, likes, tags, pipeline_tag, lastModified, filesWithIssues). A revision's commit follows from its files.
+downloads, likes, tags, pipeline_tag, lastModified, filesWithIssues; authors of pull requests by number). A revision's
+commit follows from its files.
 
 In tests, `pytest_plugins = ["tests.hub_server"]` brings the fixture `hub`. By hand: `python tests/hub_server.py ROOT`.
 """
@@ -24,7 +25,7 @@ import yaml
 
 # What .gitattributes of a new repository puts into large-file storage.
 LARGE = {".avi", ".bin", ".h5", ".jpg", ".mp4", ".parquet", ".png", ".safetensors", ".zip"}
-_ACTIONS = {"revision", "tree", "paths-info", "refs", "resolve"}
+_ACTIONS = {"revision", "tree", "paths-info", "refs", "resolve", "discussions"}
 _BLOCK = 1 << 16
 # huggingface_hub asks for this by itself, to name the program that calls it; it is none of our requests.
 _NAMES_OF_CALLERS = "/api/agent-harnesses"
@@ -299,6 +300,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self.redirect(307, self.path.replace(repo_id, facts["renamed"], 1))
         if action == "refs":
             return self.send_json(self.refs(repo))
+        if is_api and action == "discussions":
+            return self.send_json(self.discussions(facts))
         name = rest[0] if rest else "main"
         revision = self.hub.find(repo, name)
         if revision is None:
@@ -358,6 +361,13 @@ class _Handler(BaseHTTPRequestHandler):
         if "include_prs" in self.query:
             refs["pullRequests"] = group("refs/pr/")
         return refs
+
+    def discussions(self, facts):
+        made = [
+            {"num": int(number), "author": {"name": author}, "isPullRequest": True, "status": "open"}
+            for number, author in facts.get("authors", {}).items()
+        ]
+        return {"discussions": made, "count": len(made), "start": 0}
 
     def tree(self, revision, under):
         entries = [f for f in revision.files.values() if not under or f["path"].startswith(f"{under}/")]

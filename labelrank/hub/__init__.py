@@ -9,16 +9,17 @@ https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 """
 
 from labelrank.hub.asking import Unreachable
-from labelrank.hub.files import Progress, ShouldStop, cached_path, download, download_all
+from labelrank.hub.files import Progress, ShouldStop, cached_path, download, download_all, remove_damaged
 from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_url
 from labelrank.hub.ranges import RangeFile, open_range
-from labelrank.hub.repo import Found, HubFile, Repo, find_in_pull_requests, read_card, resolve, search
+from labelrank.hub.repo import Found, HubFile, PullRequest, Repo, find_in_pull_requests, read_card, resolve, search
 
 __all__ = [
     "DEFAULT_REVISION",
     "Found",
     "HubFile",
     "Progress",
+    "PullRequest",
     "RangeFile",
     "Repo",
     "ShouldStop",
@@ -30,6 +31,7 @@ __all__ = [
     "find_in_pull_requests",
     "open_range",
     "read_card",
+    "remove_damaged",
     "repo_url",
     "resolve",
     "search",

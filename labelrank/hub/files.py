@@ -9,12 +9,12 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from labelrank.errors import Cancelled, HubError
@@ -78,6 +78,40 @@ def _pointer(repo: Repo, file: HubFile) -> Path:
 
 def _is_whole(path: Path, file: HubFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size_bytes
+
+
+def remove_damaged(repo: Repo, paths: Collection[str], *, should_stop: ShouldStop | None = None) -> list[str]:
+    """Remove those files from this computer whose content is not what their hash says; return their paths.
+
+    Files that are not here are left out. `cached_path` trusts the length alone, because hashing takes time.
+
+    Raises:
+        HubError: A file cannot be read or removed.
+        Cancelled: `should_stop` returned true.
+    """
+    damaged = []
+    for path in paths:
+        pointer = cached_path(repo, path)
+        if pointer is None:
+            continue
+        file = existing(repo, path)
+        digest = _digest_of(file)
+        with disk_explained(subject_of(repo, file), pointer.parent):
+            with pointer.open("rb") as content:
+                while block := content.read(_CHUNK_BYTES):
+                    if should_stop and should_stop():
+                        raise Cancelled("The check of the downloaded files was stopped.")
+                    digest.update(block)
+            if digest.hexdigest() != file.blob_id:
+                (storage(repo.kind, repo.id) / "blobs" / file.blob_id).unlink(missing_ok=True)
+                pointer.unlink(missing_ok=True)
+                damaged.append(path)
+    return damaged
+
+
+def _digest_of(file: HubFile) -> Any:
+    """Return the hash, of nothing yet, whose value names the content of a file."""
+    return hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size_bytes, usedforsecurity=False)
 
 
 def download(
@@ -237,7 +271,7 @@ def _fetch_blob(repo: Repo, file: HubFile, blob: Path, settings: Settings, meter
             f"The disk has room for {free:,} bytes, {subject} has {file.size_bytes:,}. Free some, or set HF_HOME to a "
             "folder on a larger disk."
         )
-    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size_bytes, usedforsecurity=False)
+    digest = _digest_of(file)
     with arrived.open("ab+") as out:
         out.seek(0)
         while block := out.read(_CHUNK_BYTES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from labelrank.errors import HubError
 from labelrank.files import replacing
 from labelrank.hub.asking import Unreachable, get_json
 from labelrank.hub.files import disk_explained, storage
-from labelrank.hub.names import DEFAULT_REVISION, REPO_ID, check_repo_id, endpoint
+from labelrank.hub.names import DEFAULT_REVISION, REPO_ID, check_repo_id, endpoint, repo_url
 
 if TYPE_CHECKING:
     from labelrank.settings import Settings
@@ -27,6 +27,8 @@ _MAX_FILES = 500_000
 _MAX_PULL_REQUESTS = 30
 # What the Hub's scanners call a file that must not be used; "caution" is advice.
 _FLAGGED = {"unsafe", "suspicious"}
+# The account in whose name https://huggingface.co/spaces/safetensors/convert opens pull requests.
+_CONVERTER = "SFconvertbot"
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,6 @@ class Found:
     id: str
     task: str | None
     downloads: int
-    likes: int
     licence: str | None
     gated: bool
     rows: str | None
@@ -94,8 +95,6 @@ class Found:
     size_bytes: int | None
     parameters: int | None
     """Of a model with safetensors."""
-    updated: str | None
-    """Day of the last change, as 2026-11-21."""
 
 
 def resolve(kind: str, repo_id: str, revision: str | None = None, *, settings: Settings) -> Repo:
@@ -113,7 +112,8 @@ def resolve(kind: str, repo_id: str, revision: str | None = None, *, settings: S
     """
     check_repo_id(repo_id, kind)
     revision = revision or DEFAULT_REVISION
-    if ".." in revision or revision.startswith("/") or re.search(r"[\s\\]", revision):
+    is_path = ".." in revision or any(part in ("", ".") for part in revision.split("/"))
+    if is_path or not revision.isprintable() or re.search(r"[\s\\]", revision):
         raise HubError(f"Revision {revision!r} cannot exist; expected a branch, tag, commit, or refs/pr/1.")
     try:
         repo = _ask(kind, repo_id, revision, settings)
@@ -281,8 +281,21 @@ def read_card(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def find_in_pull_requests(repo: Repo, path: str, *, settings: Settings) -> str | None:
-    """Return the first pull request's revision (refs/pr/N) that holds a file, None where none does.
+@dataclass(frozen=True)
+class PullRequest:
+    """A change that somebody proposes to the owner of a repository, who has not taken it over."""
+
+    revision: str
+    """refs/pr/N."""
+    url: str
+    author: str | None
+    """Name of the account; None where the Hub does not say."""
+
+
+def find_in_pull_requests(repo: Repo, paths: Collection[str], *, settings: Settings) -> PullRequest | None:
+    """Return the first pull request that holds one of these files, None where none does.
+
+    Those of the Hub's own converter come before those of others.
 
     Raises:
         HubError: The Hub cannot be asked.
@@ -291,18 +304,33 @@ def find_in_pull_requests(repo: Repo, path: str, *, settings: Settings) -> str |
     refs, _ = get_json(
         f"{api}/refs", repo.kind, repo.id, f"the branches of {repo.name}", settings, {"include_prs": "1"}
     )
-    numbers = sorted(
+    numbers = [
         int(match[1])
         for ref in (refs.get("pullRequests") or () if isinstance(refs, dict) else ())
         if (match := re.fullmatch(r"refs/pr/(\d+)", str(ref.get("ref"))))
-    )
+    ]
+    authors = _authors(repo, api, settings) if numbers else {}
+    numbers.sort(key=lambda number: (authors.get(number) != _CONVERTER, number))
     for number in numbers[:_MAX_PULL_REQUESTS]:
         revision = f"refs/pr/{number}"
         subject = f"the files of {repo.name} at {revision}"
         entries, _ = get_json(f"{api}/tree/{quote(revision, safe='')}", repo.kind, repo.id, subject, settings)
-        if any(entry.get("path") == path for entry in entries):
-            return revision
+        if any(entry.get("path") in paths for entry in entries):
+            return PullRequest(revision, f"{repo_url(repo.kind, repo.id)}/discussions/{number}", authors.get(number))
     return None
+
+
+def _authors(repo: Repo, api: str, settings: Settings) -> dict[int, str]:
+    """Return number -> account of the latest pull requests; those that the Hub does not tell are left out."""
+    subject = f"the pull requests of {repo.name}"
+    try:
+        answer, _ = get_json(
+            f"{api}/discussions", repo.kind, repo.id, subject, settings, {"type": "pull_request", "status": "all"}
+        )
+        return {int(one["num"]): str(one["author"]["name"]) for one in answer["discussions"] if one.get("author")}
+    # Who made a pull request is worth telling, and its files can be found without.
+    except (AttributeError, HubError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def search(kind: str, text: str, *, task: str | None = None, limit: int = 20, settings: Settings) -> list[Found]:
@@ -314,7 +342,7 @@ def search(kind: str, text: str, *, task: str | None = None, limit: int = 20, se
     Raises:
         HubError: The Hub cannot be asked.
     """
-    expand = ["downloads", "likes", "gated", "lastModified", "tags", "cardData"]
+    expand = ["downloads", "gated", "tags", "cardData"]
     expand += ["pipeline_tag", "safetensors"] if kind == "model" else ["mainSize"]
     params: dict[str, Any] = {"sort": "downloads", "limit": str(limit), "expand": expand}
     if text.strip():
@@ -350,11 +378,9 @@ def _found(entry: Mapping[str, Any]) -> Found:
         id=str(entry["id"]),
         task=entry.get("pipeline_tag") or tagged("task_categories:"),
         downloads=int(entry.get("downloads") or 0),
-        likes=int(entry.get("likes") or 0),
         licence=_licence(entry.get("cardData"), tags),
         gated=bool(entry.get("gated")),
         rows=tagged("size_categories:"),
         size_bytes=None if size is None else int(size),
         parameters=weights.get("total"),
-        updated=str(entry["lastModified"])[:10] if entry.get("lastModified") else None,
     )

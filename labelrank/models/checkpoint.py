@@ -25,6 +25,7 @@ from labelrank.errors import CheckpointError, HubError
 from labelrank.files import local_path
 from labelrank.models.config import EncoderConfig, read_config
 from labelrank.models.curated import CURATED, EMBEDDED
+from labelrank.models.names import check_names, check_shape, encoder_tensors, head_tensors
 from labelrank.settings import Settings, assets_dir
 
 CONFIG = "config.json"
@@ -38,14 +39,6 @@ _MAX_HEADER_BYTES = 100 << 20
 # safetensors' name of a type -> ours; each is read as float32.
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
-# What a tensor's name may start with, whether the encoder uses it or not; `models.convert` accounts for each by itself.
-_HEADS = {"classifier", "pooler", "fc_norm"}
-_BARE = {"embeddings", "encoder", "layernorm", "pooler"}
-_FIRST_WORDS = {
-    "vit_mae": {"vit", "decoder"} | _BARE | _HEADS,
-    "vit": {"vit", "decoder"} | _BARE | _HEADS,
-    "videomae": {"videomae", "decoder", "encoder_to_decoder", "mask_token", "position_embeddings"} | _BARE | _HEADS,
-}
 
 # --- Where the files are
 
@@ -60,6 +53,8 @@ class _Files(Protocol):
     gated: bool
     unsafe: tuple[str, ...]
     """Files that the Hub's security scan flags."""
+    from_cache: bool
+    """Whether the Hub could not be asked, and this is what was known of it before."""
 
     def names(self) -> Collection[str]: ...
 
@@ -80,7 +75,7 @@ class _Files(Protocol):
     def fetch(
         self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
     ) -> dict[str, Path]:
-        """Bring files here and return where they are."""
+        """Bring files here and return where they are; a damaged copy of one of the Hub's is replaced."""
         ...
 
 
@@ -92,6 +87,7 @@ class _Folder:
         self.licence = str(self.card["license"]) if "license" in self.card else None
         self.gated = False
         self.unsafe: tuple[str, ...] = ()
+        self.from_cache = False
 
     def names(self) -> Collection[str]:
         try:
@@ -128,9 +124,11 @@ class _HubFolder:
         self.repo = repo
         self.settings = settings
         self.card, self.licence, self.gated, self.unsafe = repo.card, repo.licence, repo.gated, repo.unsafe
+        self.from_cache = repo.from_cache
         self.source = repo.id
         if repo.requested_revision != hub.DEFAULT_REVISION:
             self.source += f" at {repo.requested_revision}"
+        self._hashed: set[str] = set()
 
     def names(self) -> Collection[str]:
         return [file.path for file in self.repo.files if "/" not in file.path]
@@ -158,9 +156,20 @@ class _HubFolder:
     def fetch(
         self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
     ) -> dict[str, Path]:
-        paths = hub.download_all(
-            self.repo, list(names), settings=self.settings, on_progress=on_progress, should_stop=should_stop
-        )
+        unhashed = [name for name in names if name not in self._hashed]
+        damaged = hub.remove_damaged(self.repo, unhashed, should_stop=should_stop)
+        try:
+            paths = hub.download_all(
+                self.repo, list(names), settings=self.settings, on_progress=on_progress, should_stop=should_stop
+            )
+        except HubError as error:
+            if not damaged:
+                raise
+            raise HubError(
+                f"The copy of {', '.join(damaged)} of {self.source} on this computer was damaged, so it was removed, "
+                f"and it cannot be fetched again: {error}"
+            ) from error
+        self._hashed |= {*names}
         return dict(zip(names, paths, strict=True))
 
 
@@ -195,6 +204,11 @@ class Checkpoint:
     def source(self) -> str:
         """How a message calls the weights."""
         return f"{self._files.source}/{self._weights[0]}"
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether the Hub could not be asked, and this is what was known of `revision` before."""
+        return self._files.from_cache
 
     @property
     def licence(self) -> str | None:
@@ -232,7 +246,7 @@ class Checkpoint:
         return digest.hexdigest()
 
     def fetch(self, on_progress: hub.Progress | None = None, should_stop: hub.ShouldStop | None = None) -> None:
-        """Download the weights if they are not here.
+        """Download the weights if they are not here, or are here damaged.
 
         Raises:
             HubError: They cannot be downloaded.
@@ -301,7 +315,14 @@ def open_checkpoint(name: str, *, revision: str | None = None, settings: Setting
     if folder is not None:
         return _read(_Folder(folder), name if name in EMBEDDED else folder.resolve().name, None)
     repo = hub.resolve("model", name, revision, settings=settings)
-    return _read(_HubFolder(repo, settings), repo.id, repo.revision)
+    files = _HubFolder(repo, settings)
+    try:
+        return _read(files, repo.id, repo.revision)
+    except CheckpointError:
+        # It may be the copy on this computer that is wrong.
+        if not hub.remove_damaged(repo, [n for n in files.names() if n.endswith((".json", ".safetensors"))]):
+            raise
+        return _read(files, repo.id, repo.revision)
 
 
 def _local_folder(name: str, revision: str | None, settings: Settings) -> Path | None:
@@ -423,11 +444,12 @@ def _no_weights(files: _Files, names: Collection[str]) -> CheckpointError:
         converted = None
         # What keeps us from looking must not hide what is wrong.
         with suppress(HubError):
-            converted = hub.find_in_pull_requests(files.repo, WEIGHTS, settings=files.settings)
+            converted = hub.find_in_pull_requests(files.repo, {WEIGHTS, INDEX}, settings=files.settings)
         if converted:
             return CheckpointError(
-                f"{refused} A pull request there holds them as {WEIGHTS}: give the revision {converted} "
-                f"(--checkpoint-revision {converted}) to use it."
+                f"{refused} A pull request there by {converted.author or 'an unknown account'} holds them as "
+                f"safetensors; the owner has not taken it over, so look at {converted.url} first. To use it, give the "
+                f"revision {converted.revision} (--checkpoint-revision {converted.revision})."
             )
         return CheckpointError(
             f"{refused} Ask for a conversion at https://huggingface.co/spaces/safetensors/convert, which opens a pull "
@@ -525,57 +547,16 @@ def _read_header(files: _Files, name: str) -> dict[str, _Tensor]:
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:
-    """Refuse weights that cannot fit the config, from names and shapes alone.
+    """Refuse weights that do not fit the config, from names and shapes alone, before they are downloaded.
 
-    `models.convert` accounts for every tensor when they are loaded; this finds what is wrong before they are
-    downloaded: another size, missing or further layers, tensors of another architecture.
+    Raises:
+        CheckpointError: A tensor is missing, left over, or of another shape.
     """
-    config, tensors = checkpoint.config, checkpoint._tensors
-    size = config.transformer
-    prefix = "videomae." if config.model_type == "videomae" else "vit."
-    if not any(name.startswith(prefix) for name in tensors):
-        prefix = ""  # an encoder saved by itself
-    dim, mlp_dim = size.hidden_dim, size.mlp_dim
-    time = () if config.tubelet_size is None else (config.tubelet_size,)
-    wanted: dict[str, tuple[int, ...]] = {
-        "embeddings.patch_embeddings.projection.weight": (dim, config.num_channels, *time, *config.patch_size)
-    }
-    if config.use_cls_token:
-        wanted["embeddings.cls_token"] = (1, 1, dim)
-    if config.position_embedding != "sinusoid":
-        wanted["embeddings.position_embeddings"] = (1, config.use_cls_token + config.num_patches, dim)
-    if config.final_norm:
-        wanted["layernorm.weight"] = (dim,)
-    for i in range(size.num_layers):
-        layer = f"encoder.layer.{i}."
-        wanted[f"{layer}layernorm_before.weight"] = (dim,)
-        wanted[f"{layer}attention.output.dense.weight"] = (dim, dim)
-        wanted[f"{layer}intermediate.dense.weight"] = (mlp_dim, dim)
-        wanted[f"{layer}output.dense.weight"] = (dim, mlp_dim)
-    wanted = {prefix + name: shape for name, shape in wanted.items()}
-    misfit = f"{checkpoint.source} does not fit a {config.model_type} model of its {CONFIG}: it"
-    advice = f"Check that {CONFIG} and the weights belong together."
-    if missing := sorted(set(wanted) - set(tensors)):
-        raise CheckpointError(f"{misfit} misses tensor {missing[0]}{_more(missing)}. {advice}")
-    layer_number = re.compile(rf"{re.escape(prefix)}encoder\.layer\.(\d+)\.")
-    unknown = sorted(
-        name
-        for name in tensors
-        if name.split(".")[0] not in _FIRST_WORDS[config.model_type]
-        or ((match := layer_number.match(name)) and int(match[1]) >= size.num_layers)
-    )
-    if unknown:
-        raise CheckpointError(f"{misfit} has the unknown tensor {unknown[0]}{_more(unknown)}. {advice}")
-    for name, shape in wanted.items():
-        if tensors[name].shape != shape:
-            raise CheckpointError(
-                f"Tensor {name} of {checkpoint.source} has the shape {tensors[name].shape}; {CONFIG} asks for {shape}. "
-                f"{advice}"
-            )
-
-
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+    config, tensors, source = checkpoint.config, checkpoint._tensors, checkpoint.source
+    check_names(config, tensors, decoder=False, source=source)
+    for wanted in (*encoder_tensors(config, tensors), *head_tensors(config)):
+        found = tensors.get(wanted.name)
+        check_shape(wanted.name, found.shape if found else None, wanted.shape, source=source)
 
 
 def _by(size: tuple[int, int]) -> str:

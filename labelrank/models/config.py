@@ -24,6 +24,10 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 POSITION_EMBEDDINGS = {"vit_mae": "sincos", "vit": "learned", "videomae": "sinusoid"}
 # Of the norms that VideoMAE has outside its blocks and encoder: PyTorch's default, whatever layer_norm_eps says.
 HEAD_NORM_EPSILON = 1e-5
+# Far above any model there is, and far below what would fill the memory: position tables grow with the patches, and
+# not all of them are in the file.
+MAX_IMAGE_SIDE = 8192
+MAX_PATCHES = 20_000
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,18 @@ class EncoderConfig:
             raise CheckpointError(
                 f"The {self.num_frames} frames of a clip are not a multiple of the tubelet size {self.tubelet_size}; "
                 "correct num_frames or tubelet_size in config.json."
+            )
+        if max(self.image_size) > MAX_IMAGE_SIDE:
+            raise CheckpointError(
+                f"The image size {self.image_size[0]:,} x {self.image_size[1]:,} is more than the {MAX_IMAGE_SIDE:,} "
+                "pixels a side that are read; correct image_size in config.json, or choose a smaller --image-size."
+            )
+        if self.num_patches > MAX_PATCHES:
+            frames = "" if self.num_frames is None else f"{self.num_frames:,} frames of "
+            raise CheckpointError(
+                f"An input of {frames}{self.image_size[0]:,} x {self.image_size[1]:,} pixels has {self.num_patches:,} "
+                f"patches, more than the {MAX_PATCHES:,} that are read; correct image_size, patch_size or num_frames "
+                "in config.json, or choose a smaller --image-size."
             )
         if self.position_embedding == "sincos":
             for size in (self.transformer, self.decoder):
@@ -155,7 +171,7 @@ class EncoderConfig:
         The decoder is left out: its table stays at the size it was trained for.
 
         Raises:
-            CheckpointError: The size is not a multiple of the patch size.
+            CheckpointError: The size is not a multiple of the patch size, or far too large.
         """
         if (height, width) == self.image_size:
             return self

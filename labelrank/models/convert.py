@@ -1,6 +1,6 @@
 """Hugging Face tensor name <-> Keras variable, both ways, with every tensor accounted for.
 
-A family is one entry in `FAMILIES`: the names of its tensors. Loading and saving walk the same pairs.
+`models.names` lists a file's tensors; here each meets its variable. Loading and saving walk the same pairs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 
 from labelrank.errors import CheckpointError
 from labelrank.models.config import EncoderConfig
-from labelrank.models.vit import TransformerBlock, ViTEncoder, interpolate_position_embedding
+from labelrank.models.names import Tensor, check_names, check_shape, decoder_tensors, encoder_tensors
+from labelrank.models.vit import ViTEncoder, interpolate_position_embedding
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,14 @@ class Layout:
     to_file: Callable[[np.ndarray], np.ndarray]
 
 
-AS_IS = Layout(lambda a: a, lambda a: a)
-TRANSPOSED = Layout(lambda a: a.T, lambda a: a.T)
+def _layouts(config: EncoderConfig) -> dict[str, Layout]:
+    """Return the layout of each kind that `models.names` speaks of."""
+    return {
+        "as is": Layout(lambda a: a, lambda a: a),
+        "transposed": Layout(lambda a: a.T, lambda a: a.T),
+        "convolution": _convolution(config),
+        "positions": _positions(config),
+    }
 
 
 def _convolution(config: EncoderConfig) -> Layout:
@@ -40,184 +47,54 @@ def _convolution(config: EncoderConfig) -> Layout:
     )
 
 
+def _positions(config: EncoderConfig) -> Layout:
+    """The table of the trained size is interpolated to the encoder's."""
+    trained, wanted, cls = config.trained_grid_size, config.grid_size, config.use_cls_token
+    return Layout(lambda a: interpolate_position_embedding(a, trained, wanted, use_cls_token=cls), lambda a: a)
+
+
 @dataclass(frozen=True)
 class Pair:
     """One Keras variable and the tensor that holds it."""
 
     variable: Any
-    name: str
-    layout: Layout = AS_IS
-    third: int | None = None
-    """Which third of a tensor that holds query, key and value one below the other; None: all of the tensor."""
-    stored_shape: tuple[int, ...] | None = None
-    """Shape in the file, where it is not the variable's."""
-
-    def file_shape(self) -> tuple[int, ...]:
-        """Return the shape that the tensor has in the file."""
-        shape = self.stored_shape or self.layout.to_file(np.empty(self.variable.shape, dtype=np.int8)).shape
-        return shape if self.third is None else (3 * shape[0], *shape[1:])
+    tensor: Tensor
+    layout: Layout
 
     def to_keras(self, value: np.ndarray) -> np.ndarray:
-        """Return the variable's value, from the tensor of `file_shape`."""
-        if self.third is not None:
-            value = np.split(value, 3)[self.third]
+        """Return the variable's value, from the tensor as it lies in the file."""
+        if self.tensor.third is not None:
+            value = np.split(value, 3)[self.tensor.third]
         return self.layout.to_keras(value)
 
 
-@dataclass(frozen=True)
-class Family:
-    """The tensor names of one model type."""
-
-    encoder_prefixes: tuple[str, ...]
-    """Before the encoder's tensors; the first is written, any is read (a bare encoder has none)."""
-    decoder_pairs: Callable[[Any, Collection[str]], Iterator[Pair]] | None = None
-    """The decoder's pairs, for the tensor names at hand."""
-    decoder_names: tuple[str, ...] = ()
-    """What the decoder's tensors start with; known, and not needed where the encoder alone is read."""
-    ignored: tuple[str, ...] = ()
-    """What tensors start with that are known and never needed."""
+def _find(layer: Any, path: str) -> Any:
+    """Return the variable that `models.names` calls so, such as blocks.0.norm_before.gamma."""
+    for word in path.split("."):
+        layer = layer[int(word)] if word.isdigit() else getattr(layer, word)
+    return layer
 
 
-def _dense(layer: Any, name: str, layout: Layout = TRANSPOSED) -> Iterator[Pair]:
-    yield Pair(layer.kernel, f"{name}.weight", layout)
-    if layer.bias is not None:
-        yield Pair(layer.bias, f"{name}.bias")
+def _pairs(layer: Any, tensors: Iterable[Tensor]) -> Iterator[Pair]:
+    layouts = _layouts(layer.config)
+    for tensor in tensors:
+        yield Pair(_find(layer, tensor.variable), tensor, layouts[tensor.layout])
 
 
-def _norm(layer: Any, name: str) -> Iterator[Pair]:
-    yield Pair(layer.gamma, f"{name}.weight")
-    yield Pair(layer.beta, f"{name}.bias")
-
-
-def _attention(attention: Any, name: str, names: Collection[str]) -> Iterator[Pair]:
-    """Query, key and value, each by itself or fused; their biases by themselves, fused, or as VideoMAE has them."""
-    is_fused = f"{name}.qkv.weight" in names
-    for third, part in enumerate(("query", "key", "value")):
-        layer = getattr(attention, part)
-        if is_fused:
-            yield Pair(layer.kernel, f"{name}.qkv.weight", TRANSPOSED, third)
-        else:
-            yield Pair(layer.kernel, f"{name}.{part}.weight", TRANSPOSED)
-        if layer.bias is None:
-            # A fused bias still has a third for the key. It adds one number to all scores of a query, which the
-            # softmax takes out again, so leaving it changes nothing.
-            continue
-        if f"{name}.qkv.bias" in names:
-            yield Pair(layer.bias, f"{name}.qkv.bias", AS_IS, third)
-            continue
-        # Without a key bias: VideoMAE, whose files say q_bias; some that transformers 5 wrote say query.bias.
-        spellings = (f"{name}.{part}.bias", f"{name}.{part[0]}_bias")
-        preferred = spellings if attention.key.bias is not None else spellings[::-1]
-        yield Pair(layer.bias, next((s for s in preferred if s in names), preferred[0]))
-
-
-def _block(block: TransformerBlock, name: str, names: Collection[str]) -> Iterator[Pair]:
-    yield from _norm(block.norm_before, f"{name}.layernorm_before")
-    yield from _attention(block.attention, f"{name}.attention.attention", names)
-    yield from _dense(block.attention.output_dense, f"{name}.attention.output.dense")
-    yield from _norm(block.norm_after, f"{name}.layernorm_after")
-    yield from _dense(block.mlp_in, f"{name}.intermediate.dense")
-    yield from _dense(block.mlp_out, f"{name}.output.dense")
-
-
-def _encoder_pairs(encoder: ViTEncoder, prefix: str, names: Collection[str]) -> Iterator[Pair]:
-    config = encoder.config
-    if encoder.cls_token is not None:
-        yield Pair(encoder.cls_token, f"{prefix}embeddings.cls_token")
-    if config.position_embedding != "sinusoid":
-        yield _position(encoder, f"{prefix}embeddings.position_embeddings")
-    yield from _dense(encoder.patch_embedding, f"{prefix}embeddings.patch_embeddings.projection", _convolution(config))
-    for i, block in enumerate(encoder.blocks):
-        yield from _block(block, f"{prefix}encoder.layer.{i}", names)
-    if encoder.norm is not None:
-        yield from _norm(encoder.norm, f"{prefix}layernorm")
-
-
-def _position(encoder: ViTEncoder, name: str) -> Pair:
-    config = encoder.config
-    trained, wanted, cls = config.trained_grid_size, config.grid_size, config.use_cls_token
-    return Pair(
-        encoder.position_embedding,
-        name,
-        Layout(lambda a: interpolate_position_embedding(a, trained, wanted, use_cls_token=cls), lambda a: a),
-        stored_shape=(1, int(cls) + trained[0] * trained[1], config.transformer.hidden_dim),
-    )
-
-
-def _mae_decoder_pairs(decoder: Any, names: Collection[str]) -> Iterator[Pair]:
-    yield Pair(decoder.mask_token, "decoder.mask_token")
-    yield Pair(decoder.position_embedding, "decoder.decoder_pos_embed")
-    yield from _dense(decoder.embed, "decoder.decoder_embed")
-    # transformers 5 writes the second spelling; both are read by every version.
-    blocks = _spelling(("decoder.decoder_layers.", "decoder.decoder_encoder.layer."), names)
-    for i, block in enumerate(decoder.blocks):
-        yield from _block(block, f"{blocks}{i}", names)
-    yield from _norm(decoder.norm, "decoder.decoder_norm")
-    yield from _dense(decoder.predict, "decoder.decoder_pred")
-
-
-def _videomae_decoder_pairs(decoder: Any, names: Collection[str]) -> Iterator[Pair]:
-    yield Pair(decoder.mask_token, "mask_token")
-    yield from _dense(decoder.embed, "encoder_to_decoder")
-    for i, block in enumerate(decoder.blocks):
-        yield from _block(block, f"decoder.decoder_layers.{i}", names)
-    yield from _norm(decoder.norm, "decoder.norm")
-    yield from _dense(decoder.predict, "decoder.head")
-
-
-# Heads of fine-tuned models.
-_HEADS = ("classifier.", "pooler.", "fc_norm.")
-FAMILIES = {
-    "vit_mae": Family(
-        encoder_prefixes=("vit.", ""),
-        decoder_pairs=_mae_decoder_pairs,
-        decoder_names=("decoder.",),
-        ignored=_HEADS,
-    ),
-    "vit": Family(
-        encoder_prefixes=("vit.", ""),
-        # The decoder and mask token of masked image modelling, which this family's encoder does without.
-        ignored=(*_HEADS, "vit.pooler.", "decoder.", "vit.embeddings.mask_token", "embeddings.mask_token"),
-    ),
-    "videomae": Family(
-        encoder_prefixes=("videomae.", ""),
-        decoder_pairs=_videomae_decoder_pairs,
-        decoder_names=("decoder.", "encoder_to_decoder.", "mask_token"),
-        # Position tables are computed, as in transformers.
-        ignored=(
-            *_HEADS,
-            *("position_embeddings", "embeddings.position_embeddings", "videomae.embeddings.position_embeddings"),
-            *("decoder.decoder_pos_embed", "decoder.position_embeddings"),
-        ),
-    ),
-}
-
-
-def _spelling(choices: tuple[str, ...], names: Collection[str], after: str = "") -> str:
-    """Return the first of `choices` that some tensor name starts with, else the first of all."""
-    return next((c for c in choices if any(n.startswith(c + after) for n in names)), choices[0])
-
-
-def tensor_pairs(
-    model_type: str, encoder: ViTEncoder, decoder: Any = None, names: Iterable[str] | None = None
-) -> list[Pair]:
-    """Return each variable of a built encoder (and decoder) with its tensor name.
+def tensor_pairs(encoder: ViTEncoder, decoder: Any = None, names: Collection[str] = ()) -> list[Pair]:
+    """Return each variable of a built encoder (and decoder) with its tensor.
 
     Args:
-        names: Tensor names of the file at hand, which decide between spellings; None: the one we write.
+        names: Tensor names of the file at hand, which decide between spellings; empty: the one we write.
     """
-    family = FAMILIES[model_type]
-    present = frozenset(names or ())
-    pairs = list(_encoder_pairs(encoder, _spelling(family.encoder_prefixes, present, "embeddings."), present))
+    pairs = list(_pairs(encoder, encoder_tensors(encoder.config, names)))
     if decoder is not None:
-        assert family.decoder_pairs is not None
-        pairs += family.decoder_pairs(decoder, present)
+        pairs += _pairs(decoder, decoder_tensors(decoder.config, names))
     return pairs
 
 
 def load_tensors(
     tensors: Mapping[str, Any],
-    model_type: str,
     encoder: ViTEncoder,
     decoder: Any = None,
     *,
@@ -233,21 +110,12 @@ def load_tensors(
         CheckpointError: A tensor is missing, left over, of another shape, or not finite. The model is then not
             to be used: some of its variables may be assigned.
     """
-    family = FAMILIES[model_type]
-    names = set(tensors)
-    pairs = tensor_pairs(model_type, encoder, decoder, names)
-    wanted = {pair.name for pair in pairs}
-    ignored = family.ignored if decoder is not None else family.ignored + family.decoder_names
-    missing = sorted(wanted - names)
-    left_over = sorted(name for name in names - wanted if not name.startswith(ignored))
-    if missing or left_over:
-        parts = [_some("misses", missing), _some("has the unknown", left_over)]
-        raise CheckpointError(
-            f"{source} does not fit a {model_type} model of its config.json: it {' and '.join(p for p in parts if p)}. "
-            "Check that config.json and the weights belong together."
-        )
-    for pair in pairs:
-        pair.variable.assign(pair.to_keras(read_tensor(tensors, pair.name, pair.file_shape(), source=source)))
+    names = frozenset(tensors)
+    config = encoder.config if decoder is None else decoder.config
+    check_names(config, names, decoder=decoder is not None, source=source)
+    for pair in tensor_pairs(encoder, decoder, names):
+        value = read_tensor(tensors, pair.tensor.name, pair.tensor.shape, source=source)
+        pair.variable.assign(pair.to_keras(value))
 
 
 def read_tensor(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...], *, source: str) -> np.ndarray:
@@ -256,17 +124,9 @@ def read_tensor(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...], *
     Raises:
         CheckpointError: It is missing, of another shape, or not finite.
     """
-    if name not in tensors:
-        raise CheckpointError(
-            f"{source} misses tensor {name}, which its config.json asks for. Check that config.json and the weights "
-            "belong together."
-        )
-    value = np.asarray(tensors[name], dtype=np.float32)
-    if value.shape != shape:
-        raise CheckpointError(
-            f"Tensor {name} of {source} has the shape {value.shape}; config.json asks for {shape}. "
-            "Check that config.json and the weights belong together."
-        )
+    value = np.asarray(tensors[name], dtype=np.float32) if name in tensors else None
+    check_shape(name, None if value is None else value.shape, shape, source=source)
+    assert value is not None
     if not np.isfinite(value).all():
         raise CheckpointError(
             f"Tensor {name} of {source} holds NaN or infinity; the checkpoint is damaged or its training diverged. "
@@ -275,18 +135,13 @@ def read_tensor(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...], *
     return value
 
 
-def _some(verb: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{verb} tensor{'s' if len(names) > 1 else ''} {', '.join(names[:3])}{more}"
-
-
-def save_tensors(model_type: str, encoder: ViTEncoder, decoder: Any = None) -> dict[str, np.ndarray]:
+def save_tensors(encoder: ViTEncoder, decoder: Any = None) -> dict[str, np.ndarray]:
     """Return name -> float32 array as Hugging Face lays it out; `load_tensors` undoes it."""
     from keras import ops
 
     return {
-        pair.name: np.ascontiguousarray(pair.layout.to_file(ops.convert_to_numpy(pair.variable)), dtype=np.float32)
-        for pair in tensor_pairs(model_type, encoder, decoder)
+        pair.tensor.name: np.ascontiguousarray(
+            pair.layout.to_file(ops.convert_to_numpy(pair.variable)), dtype=np.float32
+        )
+        for pair in tensor_pairs(encoder, decoder)
     }

@@ -377,7 +377,7 @@ def _write_checkpoint(
     config = model.config
     (folder / CONFIG).write_text(json.dumps(write_config(config), indent=2) + "\n", encoding="utf-8")
     (folder / PREPROCESSOR).write_text(json.dumps(preprocessing.to_config(), indent=2) + "\n", encoding="utf-8")
-    tensors = save_tensors(config.model_type, model.encoder, model.decoder)
+    tensors = save_tensors(model.encoder, model.decoder)
     # transformers asks for the framework's name in the metadata; the layout is PyTorch's. Written by us, because
     # save_file makes a file that only its owner can read.
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))

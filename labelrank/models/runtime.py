@@ -110,7 +110,7 @@ def build_encoder(checkpoint: Checkpoint, *, dtype: str = "float32", image_size:
         config = config.resized(*image_size)
     encoder = ViTEncoder(config, name="encoder", dtype=dtype)
     encoder.build((None, *config.input_shape))
-    load_tensors(checkpoint.tensors(), config.model_type, encoder, source=checkpoint.source)
+    load_tensors(checkpoint.tensors(), encoder, source=checkpoint.source)
     return encoder
 
 

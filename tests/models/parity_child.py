@@ -44,12 +44,12 @@ def differences(folder: Path) -> dict[str, float]:
 
     tensors = checkpoint.tensors()
     if config.decoder is None:
-        saved = save_tensors(config.model_type, build_encoder(checkpoint))
+        saved = save_tensors(build_encoder(checkpoint))
         return {**found, "saved as loaded": compare_tensors(saved, tensors)}
     model = MaskedAutoencoder(config)
     model.build()
-    load_tensors(tensors, config.model_type, model.encoder, model.decoder, source=str(folder))
-    found["saved as loaded"] = compare_tensors(save_tensors(config.model_type, model.encoder, model.decoder), tensors)
+    load_tensors(tensors, model.encoder, model.decoder, source=str(folder))
+    found["saved as loaded"] = compare_tensors(save_tensors(model.encoder, model.decoder), tensors)
     inputs = ops.convert_to_tensor(images)
     if config.media == "clip":
         hidden, visible = (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from labelrank import hub as hub_client
 from labelrank.errors import CheckpointError, HubError
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
 from labelrank.models.config import FAMILIES, read_config, write_config
@@ -42,7 +43,7 @@ def load(folder, *, decoder=False):
     checkpoint = open_checkpoint(str(folder))
     model = MaskedAutoencoder(checkpoint.config)
     model.build()
-    load_tensors(checkpoint.tensors(), "vit_mae", model.encoder, model.decoder if decoder else None, source=str(folder))
+    load_tensors(checkpoint.tensors(), model.encoder, model.decoder if decoder else None, source=str(folder))
     return model
 
 
@@ -171,6 +172,8 @@ def test_config_that_is_not_json(folder, text):
         ("hidden_act", "tanh", "hidden_act in config.json is 'tanh'; known are gelu"),
         ("mask_ratio", 1.5, "mask_ratio is 1.5"),
         ("image_size", [32], r"image_size in config.json is \[32\]"),
+        ("image_size", 800_000, "image size 800,000 x 800,000 is more than the 8,192 pixels a side that are read"),
+        ("image_size", 8_192, "8,192 x 8,192 pixels has 1,048,576 patches, more than the 20,000 that are read"),
         ("image_size", 64, "makes pictures of 32 x 32 px, config.json asks for 64 x 64 px"),
     ],
 )
@@ -234,7 +237,7 @@ def test_quantised_weights_are_refused(folder):
 
 def test_what_cannot_fit_is_refused_from_the_header_alone(folder):
     change(folder / "config.json", num_hidden_layers=1)
-    with pytest.raises(CheckpointError, match=r"has the unknown tensor vit.encoder.layer.1\..* and \d+ more"):
+    with pytest.raises(CheckpointError, match=r"has the unknown tensors vit.encoder.layer.1\..* and \d+ more"):
         open_checkpoint(str(folder))
     shutil.copy(GOLDEN / "vit_mae" / "config.json", folder)
     rewrite_tensors(folder, lambda t: t.update({"bert.embeddings.word": np.zeros((500, 500), np.float32)}))
@@ -246,6 +249,79 @@ def test_what_cannot_fit_is_refused_from_the_header_alone(folder):
         CheckpointError, match=r"projection.weight .*\(32, 3, 8, 8\); config.json asks for \(32, 3, 4, 4\)"
     ):
         open_checkpoint(str(folder))
+
+
+LAYER = "vit.encoder.layer.0."
+ATTENTION = f"{LAYER}attention.attention."
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.pop(f"{ATTENTION}query.weight"), f"misses tensor {ATTENTION}query.weight"),
+        (lambda t: t.pop(f"{ATTENTION}value.bias"), f"misses tensor {ATTENTION}value.bias"),
+        (lambda t: t.pop(f"{LAYER}layernorm_after.bias"), f"misses tensor {LAYER}layernorm_after.bias"),
+        (lambda t: t.pop("vit.layernorm.bias"), "misses tensor vit.layernorm.bias"),
+        (
+            lambda t: t.update({f"{ATTENTION}query.lora_A.weight": np.zeros((4, 32), np.float32)}),
+            f"has the unknown tensor {ATTENTION}query.lora_A.weight",
+        ),
+        (
+            lambda t: t.update({f"{LAYER}lambda_1": np.zeros(32, np.float32)}),
+            f"has the unknown tensor {LAYER}lambda_1",
+        ),
+        (
+            lambda t: t.update({"vit.embeddings.distillation_token": np.zeros((1, 1, 32), np.float32)}),
+            "has the unknown tensor vit.embeddings.distillation_token",
+        ),
+        (
+            lambda t: t.update({f"{ATTENTION}qkv.weight": np.zeros((96, 32), np.float32)}),
+            f"has the unknown tensors {ATTENTION}key.weight, {ATTENTION}query.weight, {ATTENTION}value.weight",
+        ),
+        (
+            lambda t: t.update({f"{LAYER}output.dense.bias": np.zeros(31, np.float32)}),
+            rf"Tensor {LAYER}output.dense.bias of .*\(31,\); config.json asks for \(32,\)",
+        ),
+    ],
+    ids=["query", "bias", "norm", "last norm", "adapter", "layer scale", "distillation", "fused and not", "shape"],
+)
+def test_what_cannot_load_is_refused_before_the_weights_are_downloaded(hub, published, folder, settings, edit, message):
+    rewrite_tensors(folder, edit)
+    hub.add_folder("model", published, folder)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(published, settings=settings)
+    assert hub.bytes_sent() < 400_000
+
+
+def test_a_head_of_which_half_is_missing_is_refused_at_the_look(tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(GOLDEN / "videomae_finetuned", folder)
+    rewrite_tensors(folder, lambda t: t.pop("fc_norm.bias"))
+    with pytest.raises(CheckpointError, match=r"misses tensor fc_norm.bias, which its config.json asks for"):
+        open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("family", ["vit_mae", "vit", "videomae", "videomae_finetuned"])
+def test_the_look_asks_for_what_the_weights_are_loaded_into(keras, family):
+    from labelrank.models.convert import tensor_pairs
+    from labelrank.models.mae import MaskedAutoencoder
+    from labelrank.models.vit import ViTEncoder
+
+    checkpoint = open_checkpoint(str(GOLDEN / family))
+    tensors = checkpoint.tensors()
+    if checkpoint.config.decoder is None:
+        encoder, decoder = ViTEncoder(checkpoint.config), None
+        encoder.build((None, *checkpoint.config.input_shape))
+    else:
+        model = MaskedAutoencoder(checkpoint.config)
+        model.build()
+        encoder, decoder = model.encoder, model.decoder
+    pairs = tensor_pairs(encoder, decoder, tensors)
+    for pair in pairs:
+        assert pair.tensor.shape == tensors[pair.tensor.name].shape
+        assert pair.to_keras(tensors[pair.tensor.name]).shape == tuple(pair.variable.shape), pair.tensor
+    weights = [w for layer in (encoder, decoder) if layer is not None for w in layer.weights]
+    assert {id(pair.variable) for pair in pairs} == {id(weight) for weight in weights}
 
 
 def test_every_tensor_is_used_ignored_or_an_error(keras, folder):
@@ -321,6 +397,20 @@ def test_config_round_trip_and_defaults():
     assert (base.transformer.hidden_dim, base.transformer.num_layers, base.num_patches) == (768, 12, 196)
     assert (base.decoder.hidden_dim, base.decoder.num_layers, base.num_visible) == (512, 8, 49)
     assert set(FAMILIES) == {"vit_mae", "vit", "videomae"}
+
+
+def test_sizes_that_would_fill_the_memory_are_refused(tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(GOLDEN / "videomae", folder)
+    config = open_checkpoint(str(folder)).config
+    with pytest.raises(CheckpointError, match="800,000 x 800,000 is more than the 8,192 .* a smaller --image-size"):
+        config.resized(800_000, 800_000)
+    with pytest.raises(CheckpointError, match=r"8 frames of 8,000 x 8,000 pixels has \S+ patches, more than"):
+        config.resized(8_000, 8_000)
+    # The table of the places is computed: nothing in the file would contradict.
+    change(folder / "config.json", num_frames=1_000_000)
+    with pytest.raises(CheckpointError, match="1,000,000 frames of .* patches, more than the 20,000 that are read"):
+        open_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("one", [one for one in CURATED if one.name in EMBEDDED], ids=lambda one: one.name)
@@ -426,6 +516,83 @@ def test_a_hub_checkpoint_works_without_the_hub_once_it_is_here(hub, published, 
     assert describe_checkpoint(published, online.revision, settings=settings).is_local
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_weights_that_went_bad_in_the_cache_are_fetched_again(hub, published, folder, settings, sharded):
+    if sharded:
+        shard(folder)
+        published = "me/sharded"
+        hub.add_folder("model", published, folder)
+    open_checkpoint(published, settings=settings).fetch()
+    repo = open_checkpoint(published, settings=settings)._files.repo
+    name = "model-00002-of-00003.safetensors" if sharded else "model.safetensors"
+    weights = hub_client.cached_path(repo, name)
+    content = weights.read_bytes()
+    weights.resolve().write_bytes(content[:-1_000] + bytes(100) + content[-900:])
+    assert weights.read_bytes() != content
+    hub.forget()
+    checkpoint = open_checkpoint(published, settings=settings)
+    checkpoint.fetch()
+    assert weights.read_bytes() == content
+    assert hub.bytes_sent("storage") == len(content)  # this file and no other
+    hub.forget()
+    for tensor, value in open_checkpoint(str(folder)).tensors().items():
+        np.testing.assert_array_equal(checkpoint.tensors()[tensor], value)
+    assert hub.requests == []
+
+
+def test_weights_that_went_bad_are_told_where_the_hub_cannot_be_asked(hub, published, settings):
+    checkpoint = open_checkpoint(published, settings=settings)
+    checkpoint.fetch()
+    weights = hub_client.cached_path(checkpoint._files.repo, "model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1_000:-900] = bytes(100)
+    weights.resolve().write_bytes(content)
+    hub.stop()
+    message = "copy of model.safetensors of me/model on this computer was damaged, so it was removed.*cannot be reached"
+    with pytest.raises(HubError, match=message):
+        open_checkpoint(published, settings=settings).tensors()
+    hub.start()
+    open_checkpoint(published, settings=settings).fetch()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_copy_that_went_bad_does_not_keep_a_checkpoint_from_opening(hub, published, settings, name):
+    checkpoint = open_checkpoint(published, settings=settings)
+    checkpoint.fetch()
+    copy = hub_client.cached_path(checkpoint._files.repo, name)
+    copy.resolve().write_bytes(bytes(copy.stat().st_size))
+    assert open_checkpoint(published, settings=settings).digest == checkpoint.digest
+    hub.add("model", published, {name: bytes(1_000)})
+    with pytest.raises(CheckpointError, match="cannot be read as JSON|is not a readable safetensors file"):
+        open_checkpoint(published, settings=settings)
+
+
+def test_weights_are_hashed_once(published, settings, monkeypatch):
+    open_checkpoint(published, settings=settings).fetch()
+    hashed = []
+
+    def remove_damaged(repo, paths, **options):
+        hashed.extend(paths)
+        return []
+
+    monkeypatch.setattr(hub_client, "remove_damaged", remove_damaged)
+    checkpoint = open_checkpoint(published, settings=settings)
+    checkpoint.fetch()
+    checkpoint.tensors()
+    assert hashed == ["model.safetensors"]
+
+
+def test_a_checkpoint_says_when_the_hub_could_not_be_asked(hub, published, folder, settings):
+    online = open_checkpoint(published, settings=settings)
+    online.fetch()
+    assert not online.from_cache
+    assert not open_checkpoint(str(folder)).from_cache
+    hub.stop()
+    offline = open_checkpoint(published, settings=settings)
+    assert offline.from_cache
+    assert offline.revision == online.revision
+
+
 def test_a_hub_checkpoint_at_another_revision(hub, published, folder, settings):
     change(folder / "config.json", mask_ratio=0.5)
     hub.add_folder("model", published, folder, revision="half")
@@ -451,6 +618,41 @@ def test_a_hub_checkpoint_without_safetensors_is_refused_with_the_way_out(hub, f
     with pytest.raises(CheckpointError, match="A pull request .*--checkpoint-revision refs/pr/7"):
         open_checkpoint("me/old", settings=settings)
     assert open_checkpoint("me/old", revision="refs/pr/7", settings=settings).num_parameters > 10_000
+
+
+def test_a_pull_request_is_told_with_who_made_it(hub, folder, settings):
+    weights = folder / "model.safetensors"
+    hub.add_folder("model", "me/old", folder, revision="refs/pr/3")
+    hub.add_folder("model", "me/old", folder, revision="refs/pr/20")
+    weights.rename(folder / "pytorch_model.bin")
+    hub.add_folder("model", "me/old", folder)
+
+    def refusal():
+        with pytest.raises(CheckpointError) as caught:
+            open_checkpoint("me/old", settings=settings)
+        return str(caught.value)
+
+    assert "by an unknown account holds them" in refusal()
+    hub.add("model", "me/old", {}, authors={3: "mallory"})
+    said = refusal()
+    assert "by mallory holds them as safetensors; the owner has not taken it over" in said
+    assert f"look at {hub.endpoint}/me/old/discussions/3 first" in said
+    hub.add("model", "me/old", {}, authors={3: "mallory", 20: "SFconvertbot"})
+    said = refusal()
+    assert "by SFconvertbot" in said
+    assert "(--checkpoint-revision refs/pr/20)" in said
+    hub.fail("/discussions", 500, times=99)
+    assert "by an unknown account holds them" in refusal()
+
+
+def test_a_pull_request_of_weights_in_several_files_is_found(hub, folder, settings):
+    weights = (folder / "model.safetensors").read_bytes()
+    shard(folder)
+    hub.add_folder("model", "me/old", folder, revision="refs/pr/4")
+    hub.add("model", "me/old", {"config.json": folder / "config.json", "pytorch_model.bin": weights})
+    with pytest.raises(CheckpointError, match="--checkpoint-revision refs/pr/4"):
+        open_checkpoint("me/old", settings=settings)
+    assert open_checkpoint("me/old", revision="refs/pr/4", settings=settings).num_parameters > 10_000
 
 
 def test_the_refusal_does_not_need_the_pull_requests(hub, folder, settings):

@@ -39,7 +39,7 @@ def load(values, tensors, *, decoder=True, size=None):
         encoder = ViTEncoder(config)
         encoder.build((None, *config.input_shape))
         parts = (encoder, None)
-    load_tensors(tensors, config.model_type, *parts, source="the file")
+    load_tensors(tensors, *parts, source="the file")
     return parts
 
 

@@ -131,7 +131,7 @@ def test_a_masked_autoencoder_of_clips_learns_and_has_no_tables_among_its_weight
     model.fit(inputs, np.zeros(8), epochs=60, batch_size=8, verbose=0)
     # Standardised pixels: predicting zero everywhere has a loss of about 1.
     assert float(model(inputs)["loss"]) < 0.5 < before
-    assert model.count_params() == sum(t.size for t in save_tensors("videomae", model.encoder, model.decoder).values())
+    assert model.count_params() == sum(t.size for t in save_tensors(model.encoder, model.decoder).values())
 
 
 def test_mask_keeps_the_patches_with_the_smallest_noise(keras):

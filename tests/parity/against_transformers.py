@@ -243,17 +243,17 @@ def compare(rng, case, folder):
         case.differences["resized"] = compare_resized(rng, case, model, checkpoint)
 
     if config.decoder is None:
-        tensors = save_tensors(config.model_type, build_encoder(checkpoint))
+        tensors = save_tensors(build_encoder(checkpoint))
         case.differences["back"] = compare_back(
             case, folder, tensors, None, lambda peer: all_tokens(peer, pixels), theirs
         )
         return
     ours = MaskedAutoencoder(config)
     ours.build()
-    load_tensors(checkpoint.tensors(), config.model_type, ours.encoder, ours.decoder, source=case.class_name)
+    load_tensors(checkpoint.tensors(), ours.encoder, ours.decoder, source=case.class_name)
     run = compare_clips if config.media == "clip" else compare_images
     again = run(rng, case, model, ours, pixels)
-    tensors = save_tensors(config.model_type, ours.encoder, ours.decoder)
+    tensors = save_tensors(ours.encoder, ours.decoder)
     case.differences["back"] = compare_back(case, folder, tensors, write_config(config), again, again(model))
 
 
