@@ -13,6 +13,7 @@ from labelrank.data import open_dataset
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.folder import open_folder
 from labelrank.data.layout import Fingerprint, read_layout
+from labelrank.data.source import SPLIT_WORDS
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
 from tests.data_helpers import (
@@ -54,6 +55,11 @@ def test_splits_are_found_under_their_many_names(root):
     assert found.class_names == ("cat", "dog")
     assert keys(found, "train") == [("Training/cat/1.png", "cat")]
     assert keys(found, "val") == [("valid/dog/1.png", "dog")]
+
+
+def test_splits_may_be_called_what_they_are_in_tables():
+    for word, split in SPLIT_WORDS.items():
+        assert layout(f"{word}/cat/1.png", f"{word}/dog/1.png").splits == (split,)
 
 
 def test_a_single_split_is_a_split_and_not_a_root():
@@ -257,7 +263,7 @@ def test_labels_are_the_same_in_every_split(splits):
         assert dataset.class_names == ("cat", "dog")
         assert dataset.class_counts.tolist() == [1, 0]
         reasons = {p.subject: p.reason for p in dataset.problems}
-        assert "no usable picture in the split val" in reasons["dog"]
+        assert "no usable picture in the split val; a ranking needs some of every class" in reasons["dog"]
 
 
 def test_a_split_that_is_not_there_lists_those_that_are(splits, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -245,6 +246,56 @@ def test_card_says_configurations_splits_and_class_names(hub, settings, tmp_path
     assert (whole.config, len(whole.samples)) == ("all", 12)
 
 
+def test_folder_of_a_card_is_read_by_its_splits(hub, settings, tmp_path):
+    card = "---\nconfigs:\n- config_name: big\n  data_dir: ./big/\n- config_name: plain\n  data_dir: plain\n---\n"
+    train, test = (write(tmp_path / f"{n}.parquet", pets(n)) for n in (6, 4))
+    files = {"big/train-00000-of-00001.parquet": train, "big/test/0.parquet": test, "plain/a.parquet": train}
+    hub.add("dataset", REPO, {"README.md": card, **files, "bigger/train.parquet": test})
+    data = open_dataset(REPO, config="big", settings=settings)
+    assert (data.split, data.splits, len(data.samples)) == ("train", ("train", "test"), 6)
+    assert len(open_dataset(REPO, config="big", split="test", settings=settings).samples) == 4
+    plain = open_dataset(REPO, config="plain", settings=settings)
+    assert (plain.split, plain.splits, len(plain.samples)) == ("train", ("train",), 6)
+
+
+def test_splits_of_a_card_keep_their_names_where_two_mean_the_same(hub, settings, tmp_path):
+    sizes = {"train": 8, "dev": 3, "validation": 4, "test": 5, "eval": 6}
+    parts = "".join(f"  - split: {split}\n    path: files/{split}.parquet\n" for split in sizes)
+    counts = "".join(f"  - name: {split}\n    num_examples: {n}\n" for split, n in sizes.items())
+    card = f"---\nconfigs:\n- config_name: all\n  data_files:\n{parts}dataset_info:\n  splits:\n{counts}---\n"
+    files = {f"files/{split}.parquet": write(tmp_path / f"{split}.parquet", pets(n)) for split, n in sizes.items()}
+    hub.add("dataset", REPO, {"README.md": card, **files})
+    for split, n in sizes.items():
+        data = open_dataset(REPO, split=split, settings=settings)
+        assert (data.split, len(data.samples)) == (split, n)
+    assert set(data.splits) == set(sizes)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fitting", "others"),
+    [
+        ("data/train-*", ["data/train-0.parquet"], ["data/train/0.parquet", "train-0.parquet", "xdata/train-0"]),
+        ("./a.b", ["a.b"], ["axb", "a.b/c"]),
+        ("**/a?.parquet", ["a1.parquet", "x/y/a1.parquet"], ["xa1.parquet", "x/a12.parquet", "x/a/.parquet"]),
+        ("a/**", ["a/b", "a/b/c"], ["b/a", "ab"]),
+        ("a/**/b/*", ["a/b/c", "a/x/y/b/c"], ["a/xb/c", "a/b/c/d"]),
+        ("*a*b", ["ab", "aab", "xaxb"], ["ba", "a/b", "abx"]),
+    ],
+)
+def test_patterns_of_a_card_fit_as_in_a_shell(pattern, fitting, others):
+    fits = hub_module._glob(pattern)
+    assert [path for path in [*fitting, *others] if fits(path)] == fitting
+
+
+@pytest.mark.parametrize("wild", ["**a", "**/", "*?"])
+def test_pattern_of_many_wildcards_takes_no_time(wild):
+    started = time.perf_counter()
+    fits = hub_module._glob(wild * 40 + "b")
+    assert not any(fits("a/" * 60 + "a" * n) for n in range(50))
+    assert not hub_module._glob(wild * 10_000)("a" * 200)
+    assert time.perf_counter() - started < 10
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -376,6 +427,16 @@ def test_zips_called_like_splits_are_splits(root, hub, settings, tmp_path):
     assert (test.split, test.splits, len(test.samples)) == ("test", ("train", "test"), 3)
 
 
+def test_labels_are_the_same_in_the_zips_of_all_splits(hub, settings, tmp_path):
+    of_test = {f"{name}/1.png": png() for name in ("ant", "dog")}
+    zips = {"train.zip": write_zip(tmp_path / "a.zip", CATS_AND_DOGS), "test.zip": write_zip(tmp_path / "b", of_test)}
+    hub.add("dataset", REPO, zips)
+    train, test = (open_dataset(REPO, split=split, settings=settings) for split in ("train", "test"))
+    assert train.class_names == test.class_names == ("ant", "cat", "dog")
+    assert (train.class_counts.tolist(), test.class_counts.tolist()) == ([0, 2, 1], [1, 0, 1])
+    assert [p.subject for p in train.problems] == ["ant"]
+
+
 def test_unsafe_zip_of_the_hub_is_refused(hub, settings, tmp_path):
     path = write_zip(tmp_path / "pets.zip", {**CATS_AND_DOGS, "../evil.png": png()})
     hub.add("dataset", REPO, {"pets.zip": path})
@@ -463,7 +524,8 @@ def test_repository_that_is_not_there_is_told_with_the_folder_it_may_have_been(h
         ("../me/pets", r"No file or folder '\.\./me/pets' exists"),
         ("me/../pets", r"No file or folder"),
         ("me/pets.zip", r"No file or folder 'me/pets.zip' exists"),
-        ("datasets/me/pets", r"No file or folder"),
+        ("datasets/me/pets", r"No file or folder.*Did you mean the dataset me/pets on the Hub"),
+        ("me/pets/", r"No file or folder.*Did you mean the dataset me/pets on the Hub"),
         ("pets", r"No dataset 'pets' is known; expected .*owner/name"),
     ],
 )
@@ -472,6 +534,11 @@ def test_name_that_is_no_id_is_told_without_asking_the_hub(name, message, hub, s
         with pytest.raises((DatasetError, HubError), match=message):
             look(name, settings=settings)
     assert hub.requests == []
+
+
+def test_address_of_another_endpoint_gives_the_id(hub, settings):
+    with pytest.raises(HubError, match="is an address; give the id me/pets instead"):
+        open_dataset(f"{hub.endpoint}/datasets/me/pets", settings=settings)
 
 
 def test_folder_that_is_called_like_a_dataset_goes_before_it(hub, settings, tmp_path, monkeypatch):
@@ -488,6 +555,34 @@ def test_download_limit_is_kept(hub, tmp_path):
     with pytest.raises(HubError, match="MAX_DOWNLOAD_BYTES"):
         data = open_dataset(REPO, settings=settings)
         data.fetch(data.samples, None, None)
+
+
+def test_download_limit_is_that_of_all_files_together(hub, tmp_path):
+    path = big_pets(tmp_path)
+    hub.add("dataset", REPO, {f"data/train-{n:05}-of-00004.parquet": path for n in range(4)})
+    limit = 2 * path.stat().st_size
+    data = open_dataset(REPO, settings=Settings(workspace=tmp_path / "w", max_download_bytes=limit))
+    before = storage_bytes(hub)
+    with pytest.raises(HubError, match=r"4 files from 'data/train-00000-of-00004.parquet' on .*MAX_DOWNLOAD_BYTES"):
+        data.fetch(data.samples, None, None)
+    assert storage_bytes(hub) == before
+    data.fetch(data.samples[:3], None, None)
+
+
+@pytest.mark.parametrize("kind", ["zip", "class folders"])
+def test_table_without_pictures_beside_other_data_is_passed_over(kind, hub, settings, tmp_path):
+    stats = write(tmp_path / "stats.parquet", table({"mean": [0.5], "count": [2]}))
+    files = CATS_AND_DOGS if kind == "class folders" else {"pets.zip": write_zip(tmp_path / "pets.zip", CATS_AND_DOGS)}
+    hub.add("dataset", REPO, {"stats.parquet": stats, **files})
+    data = open_dataset(REPO, settings=settings)
+    assert data.class_names == ("cat", "dog")
+    assert [p.subject for p in data.problems] == ["stats.parquet"]
+    info = describe_source(REPO, settings=settings)
+    assert info.kind == kind
+    assert "'stats.parquet'" in info.note
+    hub.add("dataset", "me/numbers", {"stats.parquet": stats, "assets/logo.png": png()})
+    with pytest.raises(DatasetError, match="no column that can be the media column; it has 'count'"):
+        open_dataset("me/numbers", settings=settings)
 
 
 def test_counts_and_labels_equal_the_source(hub, settings, tmp_path, small_requests):

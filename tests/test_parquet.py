@@ -72,10 +72,18 @@ def test_large_row_groups_are_read_in_passing_with_the_same_pictures(kept, tmp_p
 def test_file_names_are_keys_where_every_row_has_one_of_its_own(tmp_path):
     paths = [f"{name}.png" for name in "abcdefg"]
     data = opened(write(tmp_path / "a.parquet", pets(7, paths=paths)))
-    assert [s.key for s in data.samples] == paths
-    for wrong in ([*paths[:6], "a.png"], [*paths[:6], None], [*paths[:6], ""]):
+    assert [s.key for s in data.samples] == [f"{CLASS_NAMES[n % 3]}/{path}" for n, path in enumerate(paths)]
+    of_split = opened(write(tmp_path / "val.parquet", pets(7, paths=[f"below/{path}" for path in paths])))
+    assert [s.key for s in of_split.samples] == [f"val/{s.key}" for s in data.samples]
+    same_in_other_class = opened(write(tmp_path / "a.parquet", pets(7, paths=[*paths[:6], "b.png"])))
+    assert same_in_other_class.samples[6].key == "cat/b.png"
+    for wrong in ([*paths[:6], "a.png"], [*paths[:6], None], [*paths[:6], ""], [*paths[:6], "a" * 2000]):
         again = opened(write(tmp_path / "a.parquet", pets(7, paths=wrong)))
         assert again.samples[6].key == "row-00000006"
+    unlabelled = pets(7, paths=paths, labels=[0, 1, -1, 0, 1, 2, 2])
+    data = opened(write(tmp_path / "a.parquet", unlabelled))
+    assert [s.key for s in data.samples][:3] == ["cat/a.png", "dog/b.png", "cat/d.png"]
+    assert [p.subject for p in data.problems] == ["row-00000002"]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,14 @@ def test_pictures_may_be_a_bare_column_of_bytes(tmp_path):
         np.testing.assert_array_equal(data.load(data.samples[3]), pixels(3))
 
 
+def test_pictures_may_be_stored_once_for_several_rows(tmp_path):
+    column = pa.array([png(1), png(0), png(1)]).dictionary_encode()
+    data = opened(write(tmp_path / "a.parquet", table({"image": column, "label": [0, 1, 1]})))
+    assert data.columns == ("image", "label")
+    for n, seed in enumerate([1, 0, 1]):
+        np.testing.assert_array_equal(data.load(data.samples[n]), pixels(seed))
+
+
 def test_class_names_of_texts_are_those_of_all_splits(tmp_path):
     write(tmp_path / "train.parquet", table({"image": images(2), "label": ["cat", "dog"]}))
     write(tmp_path / "test.parquet", table({"image": images(3), "label": ["cat", "dog", "ant"]}))
@@ -117,7 +133,7 @@ def test_class_names_of_texts_are_those_of_all_splits(tmp_path):
     assert train.class_names == test.class_names == ("ant", "cat", "dog")
     assert train.labels.tolist() == [1, 2]
     assert [p.subject for p in train.problems] == ["ant"]
-    assert "no row in the split train" in train.problems[0].reason
+    assert "no row in the split train; a ranking needs rows of every class" in train.problems[0].reason
 
 
 def test_ten_thousand_classes_are_read(tmp_path):
@@ -187,11 +203,58 @@ def test_column_of_videos_gives_clips(told_by, tmp_path):
             {None: {"train": ["train/0.parquet"], "val": ["validation/0.parquet"]}},
         ),
         (
-            ["default/train/0000.parquet", "default/odd/0000.parquet", "small/partial-train/0000.parquet"],
+            ["default/train/0000.parquet", "default/test/0000.parquet", "small/partial-train/0000.parquet"],
             {
-                "default": {"train": ["default/train/0000.parquet"], "odd": ["default/odd/0000.parquet"]},
+                "default": {"train": ["default/train/0000.parquet"], "test": ["default/test/0000.parquet"]},
                 "small": {"train": ["small/partial-train/0000.parquet"]},
             },
+        ),
+        (["data/train/cats/0001.parquet"], {None: {"train": ["data/train/cats/0001.parquet"]}}),
+        (
+            [f"data/{s}-00000-of-00001.parquet" for s in ("test", "test_hidden", "train", "train_extra")],
+            {None: {s: [f"data/{s}-00000-of-00001.parquet"] for s in ("test", "test_hidden", "train", "train_extra")}},
+        ),
+        (
+            ["glue/validation_matched-00000-of-00001.parquet", "glue/validation_mismatched-00000-of-00001.parquet"],
+            {
+                "glue": {
+                    s: [f"glue/{s}-00000-of-00001.parquet"] for s in ("validation_matched", "validation_mismatched")
+                }
+            },
+        ),
+        (
+            ["test.parquet", "test_hidden.parquet", "train-1.parquet", "train-2.parquet"],
+            {
+                None: {
+                    "test": ["test.parquet"],
+                    "test_hidden": ["test_hidden.parquet"],
+                    "train": ["train-1.parquet", "train-2.parquet"],
+                }
+            },
+        ),
+        (
+            ["test-cifar10.parquet", "test-cifar100.parquet"],
+            {None: {"test-cifar10": ["test-cifar10.parquet"], "test-cifar100": ["test-cifar100.parquet"]}},
+        ),
+        (
+            ["train1.parquet", "train2.parquet", "val_2023-01-05.parquet", "val_2023-02-06.parquet"],
+            {
+                None: {
+                    "train": ["train1.parquet", "train2.parquet"],
+                    "val": ["val_2023-01-05.parquet", "val_2023-02-06.parquet"],
+                }
+            },
+        ),
+        (
+            ["default/train.parquet", "small/train.parquet", "train.parquet"],
+            {
+                "default": {"train": ["default/train.parquet", "train.parquet"]},
+                "small": {"train": ["small/train.parquet"]},
+            },
+        ),
+        (
+            ["a-val.parquet", "b-val.parquet", "a-train.parquet"],
+            {None: {"train": ["a-train.parquet"], "a-val": ["a-val.parquet"], "b-val": ["b-val.parquet"]}},
         ),
         (
             ["cifar100/train-00000-of-00001.parquet", "cifar10/test-00000-of-00001-0123456789abcdef.parquet"],
@@ -213,6 +276,13 @@ def test_configuration_and_split_are_read_off_the_paths(paths, expected):
         tables = arrange([LocalTable(p, Path(p)) for p in order], source="x")
         found = {c: {s: [f.path for f in files] for s, files in by.items()} for c, by in tables.files.items()}
         assert found == expected
+
+
+def test_conversion_of_the_hub_has_a_folder_for_each_split():
+    paths = ["default/odd/0000.parquet", "default/partial-train/0000.parquet"]
+    tables = arrange([LocalTable(p, Path(p)) for p in paths], source="x", converted=True)
+    assert tables.configs == ("default",)
+    assert tables.splits("default") == ("train", "odd")
 
 
 def test_folder_of_tables_is_read_by_split_in_the_order_of_its_names(tmp_path):
@@ -255,6 +325,17 @@ def test_only_split_is_read_when_none_is_asked_for(tmp_path):
     write(tmp_path / "two" / "val.parquet")
     with pytest.raises(DatasetError, match=r"no train split.*'val', 'test'"):
         opened(tmp_path / "two")
+
+
+def test_table_without_pictures_beside_class_folders_is_a_problem(tmp_path):
+    path = write(tmp_path / "stats.parquet", table({"mean": [0.5], "count": [2]}))
+    with pytest.raises(DatasetError, match="no column that can be the media column"):
+        opened(tmp_path)
+    write_tree(tmp_path, CATS_AND_DOGS)
+    data = opened(tmp_path)
+    assert data.class_names == ("cat", "dog")
+    assert [p.subject for p in data.problems] == [path.name]
+    assert describe_source(str(tmp_path), settings=SETTINGS).kind == "class folders"
 
 
 def test_tables_beside_class_folders_are_read_unless_they_are_metadata(tmp_path):
@@ -336,15 +417,15 @@ def test_two_columns_of_pictures_have_to_be_chosen_from(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"label": [1, 2]}, "no column that can be the media column; it has none. Expected a column of pictures"),
+        ({"label": [1, 2]}, r"can be the media column; it has 'label' \(labels\). Expected a column of pictures"),
         ({"image": images(2)}, "no column that can be the label column; it has 'image' "),
         (
             {"image": images(2), "x": [0.5, 1.5]},
             r"label column; it has 'image' \(pictures or videos\), 'x' \(type double\)",
         ),
         ({"image": images(2), "x": [[1], [2]]}, r"'x' \(lists, several values to a row\)"),
-        ({"image": [[png()], [png()]], "label": [1, 2]}, r"media column; it has 'image' \(lists"),
-        ({"image": [{"url": "a"}, {"url": "b"}], "label": [1, 2]}, "media column; it has 'image' .type struct"),
+        ({"image": [[png()], [png()]], "label": [1, 2]}, r"media column; it has 'label' \(labels\), 'image' \(lists"),
+        ({"image": [{"url": "a"}, {"url": "b"}], "label": [1, 2]}, "media column; .* 'image' .type struct"),
     ],
 )
 def test_table_without_usable_columns_says_what_it_has(columns, message, tmp_path):
@@ -359,7 +440,8 @@ def test_empty_file_of_a_split_is_no_trouble(tmp_path):
     write(tmp_path / "train-00002-of-00003.parquet", pets(4, paths=["a.png", "b.png", "c.png", "d.png"]))
     with pq.ParquetWriter(tmp_path / "train-00001-of-00003.parquet", pets(0).schema):
         pass  # not even an empty row group
-    assert [s.key for s in opened(tmp_path).samples] == ["a.png", "b.png", "c.png", "d.png"]
+    keys = ["train/cat/a.png", "train/dog/b.png", "train/=1+1/c.png", "train/cat/d.png"]
+    assert [s.key for s in opened(tmp_path).samples] == keys
     with pytest.raises(DatasetError, match="no row with a usable label"):
         opened(tmp_path / "train-00001-of-00003.parquet")
 
@@ -371,6 +453,36 @@ def test_files_of_one_split_must_have_the_same_columns(tmp_path):
         DatasetError, match=r"'train-00001-of-00002.parquet': the column 'label' is of type string; in .* int64"
     ):
         opened(tmp_path)
+
+
+def test_files_of_one_split_must_name_the_same_classes(tmp_path):
+    write(tmp_path / "train-00000-of-00002.parquet", pets(4, names=["cat", "dog", "eel"]))
+    for other in (pets(4, names=["dog", "cat", "eel"]), table({"image": images(2), "label": [0, 1]})):
+        write(tmp_path / "train-00001-of-00002.parquet", other)
+        with pytest.raises(DatasetError, match=r"'train-00001-of.* in 'train-00000-of.*'cat', 'dog', 'eel'"):
+            opened(tmp_path)
+
+
+def test_labels_of_different_types_in_two_splits_are_told(tmp_path):
+    texts, numbers = (table({"image": images(2), "label": labels}) for labels in (["a", "b"], [0, 1]))
+    for train, test, found in ((numbers, texts, "string"), (texts, numbers, "int64")):
+        write(tmp_path / "train.parquet", train)
+        write(tmp_path / "test.parquet", test)
+        with pytest.raises(DatasetError, match=rf"'test.parquet': the column 'label' is of type {found}; in 'train.pa"):
+            opened(tmp_path)
+
+
+def test_number_too_large_for_a_label_is_told(tmp_path):
+    content = table({"image": images(2), "label": pa.array([1, 2**64 - 1], pa.uint64())})
+    with pytest.raises(DatasetError, match="column 'label' of type uint64 holds a value that is no label"):
+        opened(write(tmp_path / "a.parquet", content))
+
+
+def test_columns_of_the_same_name_are_named(tmp_path):
+    twice = pa.Table.from_arrays([images(2), pa.array([0, 1]), pa.array([1, 0])], ["image", "label", "label"])
+    for look in (open_dataset, describe_source):
+        with pytest.raises(DatasetError, match=r"'a.parquet' has several columns of the same name: 'label'. Rename"):
+            look(str(write(tmp_path / "a.parquet", twice)), settings=SETTINGS)
 
 
 def test_metadata_that_is_not_as_expected_leaves_the_types_to_tell(tmp_path):
@@ -655,9 +767,8 @@ def test_cifar100_has_the_counts_names_and_labels_of_its_source(file, level, per
     for n in (0, 1, 99, 100, 5_000, 7_341, 9_999):
         expected = np.asarray(Image.open(io.BytesIO(stored[n]["bytes"])).convert("RGB"))
         np.testing.assert_array_equal(data.load(data.samples[n]), expected)
-        assert data.samples[n].key == stored[n]["path"] or (
-            stored[n]["path"] is None and data.samples[n].key.endswith(str(n))
-        )
+        name = f"{data.split}/{names[data.samples[n].label]}/{stored[n]['path']}"
+        assert data.samples[n].key == (f"row-{n:08}" if stored[n]["path"] is None else name)
 
 
 @needs_shared

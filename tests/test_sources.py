@@ -19,8 +19,8 @@ pytest_plugins = ["tests.hub_server"]
 
 CLASSES = ("cat", "dog", "eel")
 # The same pictures, under the same names, in every source.
-PICTURES = {f"{name}/{n:02}.png": png(10 * c + n) for c, name in enumerate(CLASSES) for n in range(8)}
-BROKEN = "eel/99.png"
+PICTURES = {f"train/{name}/{n:02}.png": png(10 * c + n) for c, name in enumerate(CLASSES) for n in range(8)}
+BROKEN = "train/eel/99.png"
 SOURCES = [
     "digits",
     "moving-digits",
@@ -39,10 +39,13 @@ OURS = [source for source in SOURCES if source not in EMBEDDED]
 REPO = "me/pets"
 
 
-def as_table(*, texts=False):
+def as_table(*, texts=False, without_path=None):
+    """Return the pictures as the datasets library converts a folder: of each path, the file's name is kept."""
     files = {**PICTURES, BROKEN: b"not a picture"}
-    names = [path.split("/")[0] for path in files]
-    rows = pa.array([{"bytes": data, "path": path} for path, data in files.items()])
+    names = [path.split("/")[1] for path in files]
+    rows = pa.array(
+        [{"bytes": data, "path": None if p == without_path else p.split("/")[-1]} for p, data in files.items()]
+    )
     if texts:
         return table({"image": rows, "label": names})
     labels = [CLASSES.index(name) for name in names]
@@ -122,14 +125,14 @@ def test_description_says_what_opening_gives(name, source, settings):
 def test_same_pictures_give_the_same_classes_keys_and_selection(name, settings):
     data = open_dataset(name, settings=settings)
     assert data.class_names == CLASSES
-    assert {s.key: CLASSES[s.label] for s in data.samples} == {p: p.split("/")[0] for p in [*PICTURES, BROKEN]}
+    assert {s.key: CLASSES[s.label] for s in data.samples} == {p: p.split("/")[1] for p in [*PICTURES, BROKEN]}
     for sample in data.samples:
         if sample.key != BROKEN:
             expected = np.asarray(Image.open(io.BytesIO(PICTURES[sample.key])))
             np.testing.assert_array_equal(data.load(sample), expected)
     # Drawn by the hash of seed and key, so written here once for all sources.
-    drawn = {"cat/02.png", "cat/06.png", "dog/02.png", "dog/07.png", "eel/00.png", "eel/07.png"}
-    assert {s.key for s in data.select(2, seed=7).samples} == drawn
+    drawn = {"cat/00.png", "cat/05.png", "dog/00.png", "dog/04.png", "eel/00.png", "eel/99.png"}
+    assert {s.key for s in data.select(2, seed=7).samples} == {f"train/{name}" for name in drawn}
 
 
 @pytest.mark.parametrize("source", OURS)
@@ -138,6 +141,36 @@ def test_unreadable_picture_is_named_and_the_rest_kept(name, settings):
     broken = next(s for s in data.samples if s.key == BROKEN)
     with pytest.raises(MediaError, match=rf"{BROKEN}.* starts with 6e6f7420; expected a JPEG"):
         data.load(broken)
+
+
+def test_table_with_a_row_without_a_path_has_rows_as_keys(tmp_path, settings):
+    path = write(tmp_path / "train.parquet", as_table(without_path="train/dog/03.png"))
+    data = open_dataset(str(path), settings=settings)
+    assert [s.key for s in data.samples] == [f"row-{n:08}" for n in range(len(PICTURES) + 1)]
+
+
+def test_folder_zip_and_table_of_the_same_splits_draw_the_same_samples(tmp_path, settings):
+    files = {f"{split}/{name}/{n}.png": png(n) for split in ("train", "val") for name in CLASSES for n in range(12)}
+    rows = {split: [path for path in files if path.startswith(split)] for split in ("train", "val")}
+    for split, paths in rows.items():
+        pictures = pa.array([{"bytes": files[path], "path": path.split("/")[-1]} for path in paths])
+        labels = [CLASSES.index(path.split("/")[1]) for path in paths]
+        features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
+        name = {"val": "validation"}.get(split, split)
+        content = table({"image": pictures, "label": labels}, features)
+        write(tmp_path / "table" / "data" / f"{name}-00000-of-00001.parquet", content)
+    places = [
+        write_tree(tmp_path / "folder", files),
+        write_zip(tmp_path / "pets.zip", files),
+        tmp_path / "table",
+    ]
+    for split in rows:
+        drawn = [
+            {s.key for s in open_dataset(str(place), split=split, settings=settings).select(3, seed=5).samples}
+            for place in places
+        ]
+        assert drawn[0] == drawn[1] == drawn[2]
+        assert len(drawn[0]) == 9
 
 
 def test_split_that_is_not_there_is_named(name, settings):

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 from labelrank.data.archive import check_archive, open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
-from labelrank.data.folder import open_folder
+from labelrank.data.folder import holds_class_folders, open_folder
 from labelrank.data.source import LocalTable, SourceInfo, Tables, arrange, find_tables, refuse_options
 from labelrank.errors import ArchiveError, DatasetError, HubError
 from labelrank.files import local_path, replacing
+from labelrank.hub.names import REPO_ID
 from labelrank.settings import Settings
 
 __all__ = [
@@ -40,6 +42,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _HUB_ADDRESS = re.compile(r"([a-z]+://)?(www\.)?(huggingface\.co|hf\.co)/|hf://", re.IGNORECASE)
 # One slash between two names that do not begin like a path. Whether they can be an id, the Hub's rules tell.
 _OWNER_AND_NAME = re.compile(r"[^/\\~.][^/\\]*/[^/\\.][^/\\]*")
+_HUB_PATH = re.compile(rf"(?:datasets/)?(?=[^/]+/[^/]+)({REPO_ID.pattern})/?")
 _FILE_ENDINGS = (".zip", ".parquet", ".tar", ".gz", ".tgz", ".rar", ".7z")
 _BLOCK_BYTES = 1 << 20
 _PARQUET_MAGIC = b"PAR1"
@@ -174,13 +177,19 @@ def _find(name: str, settings: Settings) -> _Place | None:
         raise DatasetError(f"{error}; expected {_CHOICES}. Check the path.") from None
     if path.is_dir():
         id = path.resolve().name or str(path)
-        found = find_tables(path)
-        return _Place(id, path, arrange(found, source=id) if found else None)
+        tables = arrange(found, source=id) if (found := find_tables(path)) else None
+        if tables is not None:
+            from labelrank.data.parquet import without_media
+
+            # Statistics in Parquet beside class folders are no reason to refuse these: there, they are a problem.
+            if without_media(tables, settings) and holds_class_folders(path):
+                tables = None
+        return _Place(id, path, tables)
     if path.is_file():
         with path.open("rb") as file:
             is_table = path.suffix == ".parquet" or file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
         return _Place(path.name, path, arrange([LocalTable(path.name, path)], source=path.name) if is_table else None)
-    if _HUB_ADDRESS.match(name):
+    if _is_hub_address(name):
         from labelrank import hub
 
         hub.check_repo_id(name, "dataset")
@@ -189,8 +198,23 @@ def _find(name: str, settings: Settings) -> _Place | None:
     if is_id:
         return None
     if "/" in name or "\\" in name or path.suffix:
-        raise DatasetError(f"No file or folder {name!r} exists; expected {_CHOICES}. Check the path.")
+        words = None if path.suffix.lower() in _FILE_ENDINGS else _HUB_PATH.fullmatch(name)
+        meant = f" Did you mean the dataset {words[1]} on the Hub?" if words else ""
+        raise DatasetError(f"No file or folder {name!r} exists; expected {_CHOICES}. Check the path.{meant}")
     raise DatasetError(f"No dataset {name!r} is known; expected {_CHOICES}. Check the name.")
+
+
+def _is_hub_address(name: str) -> bool:
+    if _HUB_ADDRESS.match(name):
+        return True
+    if not _ADDRESS.match(name):
+        return False
+    from labelrank.hub.names import endpoint
+
+    try:
+        return urlsplit(name).netloc == urlsplit(endpoint()).netloc
+    except ValueError:  # brackets that are no IPv6 address
+        return False
 
 
 @contextlib.contextmanager

@@ -112,6 +112,7 @@ def open_archive(
     settings: Settings,
     id: str | None = None,
     on_fetch: OnFetch | None = None,
+    more_classes: Iterable[str] = (),
 ) -> Dataset:
     """Return the samples of a zip laid out as `<class>/*` or `{train,val,test}/<class>/*`, with or without a root.
 
@@ -125,6 +126,7 @@ def open_archive(
         id: What the dataset is called in messages and provenance; the file's name by default.
         on_fetch: Where `source` is far away: brings the parts of it closer that hold the samples which `Dataset.fetch`
             is given.
+        more_classes: Classes of which this zip may hold nothing, so that labels are those of a zip beside it.
 
     Raises:
         ArchiveError: The file is not a zip, is damaged, holds no class folders, exceeds a limit, or holds an entry
@@ -134,7 +136,7 @@ def open_archive(
     name = id if id is not None else Path(source if isinstance(source, Path) else str(source.name)).name
     archive = _Archive(source, name, settings)
     try:
-        layout = archive.layout()
+        layout = archive.layout().with_classes(more_classes)
         load, load_clips = readers(layout.media, archive.read, settings)
 
         def fetch(paths: list[str], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:
@@ -162,9 +164,14 @@ def check_archive(path: Path, *, name: str, settings: Settings) -> None:
         ArchiveError: As for `open_archive`.
         DatasetError: Fewer than two classes.
     """
-    archive = _Archive(path, name, settings)
+    archive_classes(path, name=name, settings=settings)
+
+
+def archive_classes(source: Path | BinaryIO, *, name: str, settings: Settings) -> tuple[str, ...]:
+    """Return the class names of a zip, of all its splits; raises as `check_archive` does."""
+    archive = _Archive(source, name, settings)
     try:
-        archive.layout()
+        return archive.layout().class_names
     finally:
         archive.close()
 

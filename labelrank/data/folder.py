@@ -48,6 +48,17 @@ def open_folder(path: Path, *, split: str | None, settings: Settings) -> Dataset
     )
 
 
+def holds_class_folders(path: Path) -> bool:
+    """Return whether `open_folder` would find classes in a folder; no file is read."""
+    root = path.resolve()
+    try:
+        files, folders, _ = _list_files(root)
+        read_layout(files, folders, source=root.name)
+    except DatasetError:
+        return False
+    return True
+
+
 def _list_files(root: Path) -> tuple[list[str], list[str], list[Problem]]:
     """Return the relative posix paths of regular files and of folders, and what had to be passed over."""
     files: list[str] = []

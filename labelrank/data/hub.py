@@ -10,16 +10,26 @@ import hashlib
 import io
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from labelrank import hub
-from labelrank.data.archive import open_archive
-from labelrank.data.dataset import Dataset, Progress, ShouldStop
+from labelrank.data.archive import archive_classes, open_archive
+from labelrank.data.dataset import Dataset, Problem, Progress, ShouldStop
 from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
-from labelrank.data.layout import Fingerprint, read_layout, readers
-from labelrank.data.source import SPLIT_WORDS, SourceInfo, Tables, arrange, config_and_split, listed, refuse_options
+from labelrank.data.layout import Fingerprint, Layout, read_layout, readers
+from labelrank.data.source import (
+    SPLIT_WORDS,
+    SourceInfo,
+    TableFile,
+    Tables,
+    arrange,
+    config_and_split,
+    listed,
+    refuse_options,
+    split_names,
+)
 from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from labelrank.errors import DatasetError, HubError
 from labelrank.settings import Settings
@@ -35,6 +45,8 @@ PARTLY_CONVERTED = "The Hub converted the first 5 GB of this dataset alone; the 
 _REQUEST_BYTES = 64 << 10
 _TAIL_BYTES = 128 << 10
 _MOST = 0.6
+_CONVERTED_PATH = re.compile(r"[^/]+/[^/]+/\d{4}\.parquet")
+_MAX_PATTERN_CHARS = 500
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".gz")
 
 
@@ -69,13 +81,21 @@ class HubSource:
         self.fetch([(max(0, self.size_bytes - _TAIL_BYTES), self.size_bytes)], None, None)
         return _Reader(self)
 
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> int:
+        if not self.remote:
+            return 0
+        return sum(end - start for start, end in ranges) if self._in_parts(ranges) else self.size_bytes
+
+    def _in_parts(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        needed = sum(end - start for start, end in ranges) + _REQUEST_BYTES * len(ranges)
+        return needed < _MOST * self.size_bytes
+
     def fetch(
         self, ranges: Sequence[tuple[int, int]], on_progress: Progress | None, should_stop: ShouldStop | None
     ) -> None:
         if not self.remote:
             return
-        needed = sum(end - start for start, end in ranges) + _REQUEST_BYTES * len(ranges)
-        if needed < _MOST * self.size_bytes:
+        if self._in_parts(ranges):
             self._range().fetch(ranges, on_progress, should_stop)
             return
         path, settings = self._file.path, self._settings
@@ -138,6 +158,8 @@ class _Found:
     zips: Tables | None = None
     """Zips by configuration, and by split where their names say so."""
     note: str | None = None
+    passed_over: tuple[str, ...] = ()
+    """Tables without pictures or videos, beside zips or class folders that have some."""
 
 
 def _look(repo_id: str, revision: str | None, settings: Settings) -> _Found:
@@ -148,7 +170,11 @@ def _look(repo_id: str, revision: str | None, settings: Settings) -> _Found:
     """
     repo = hub.resolve("dataset", repo_id, revision, settings=settings)
     if tables := _tables(repo, settings):
-        return _Found(repo, tables=tables)
+        if not ((_visible(repo, ".zip") or _has_class_folders(repo)) and _without_media(tables, settings)):
+            return _Found(repo, tables=tables)
+        others = sorted(file.path for file in _visible(repo, ".parquet"))
+        told = f"Parquet files without pictures or videos are passed over: {listed(others)}."
+        return _Found(repo, zips=_zips(repo, settings), note=told, passed_over=tuple(others))
     if revision in (None, hub.DEFAULT_REVISION) and (converted := _converted(repo, settings)):
         partly = any(part.startswith("partial-") for f in converted.files for part in f.path.split("/"))
         tables = _tables(converted, settings)
@@ -157,6 +183,29 @@ def _look(repo_id: str, revision: str | None, settings: Settings) -> _Found:
             # The conversion has no card of its own.
             return _Found(replace(converted, card=repo.card, licence=repo.licence), tables=tables, note=note)
     return _Found(repo, zips=_zips(repo, settings))
+
+
+def _has_class_folders(repo: Repo) -> bool:
+    try:
+        return _layout(repo) is not None
+    except DatasetError:
+        return False
+
+
+def _layout(repo: Repo) -> Layout | None:
+    """Return the class folders of loose files, None where there are no pictures or videos."""
+    paths = [file.path for file in repo.files]
+    media = {path for path in paths if posixpath.splitext(path)[1].lower() in IMAGE_EXTENSIONS | VIDEO_EXTENSIONS}
+    if not media:
+        return None
+    # README, licence and the like lie beside the folders; they are no problem of the data.
+    return read_layout([path for path in paths if path in media or "/" in path], source=repo.id)
+
+
+def _without_media(tables: Tables, settings: Settings) -> bool:
+    from labelrank.data.parquet import without_media
+
+    return without_media(tables, settings)
 
 
 def _converted(repo: Repo, settings: Settings) -> Repo | None:
@@ -185,8 +234,18 @@ def _tables(repo: Repo, settings: Settings) -> Tables | None:
     features = {config: _card_features(info) for config, info in _card_infos(repo.card).items()}
     given, default = _card_configs(repo.card, sources)
     if not given:
-        return arrange(sources, source=repo.id, features=features)
+        return arrange(sources, source=repo.id, features=features, converted=_is_conversion(repo))
     return Tables(repo.id, given, features, default_config=default)
+
+
+def _is_conversion(repo: Repo) -> bool:
+    """Return whether this is the Hub's conversion: by its branch, or by what a commit of that branch looks like."""
+    paths = [file.path for file in _visible(repo, "")]
+    return repo.requested_revision == CONVERTED or (
+        repo.requested_revision == repo.revision
+        and all(_CONVERTED_PATH.fullmatch(path) for path in paths)
+        and not any(path.split("/")[0] in (*SPLIT_WORDS, "data") for path in paths)
+    )
 
 
 def _zips(repo: Repo, settings: Settings) -> Tables | None:
@@ -249,35 +308,87 @@ def _card_configs(
         name = str(entry.get("config_name", "default"))
         files = entry.get("data_files")
         if files is None and entry.get("data_dir"):
-            files = f"{str(entry['data_dir']).strip('/')}/**"
-        splits: dict[str | None, tuple[HubSource, ...]] = {}
+            if splits := _splits_below(str(entry["data_dir"]), sources):
+                found[name] = splits
+                default = name if entry.get("default") is True else default
+            continue
+        chosen_for: dict[str, set[HubSource]] = {}
         for part in files if isinstance(files, list) else [files]:
             split, patterns = "train", part
             if isinstance(part, Mapping):
                 split, patterns = str(part.get("split", "train")), part.get("path")
             wanted = [_glob(p) for p in (patterns if isinstance(patterns, list) else [patterns]) if isinstance(p, str)]
-            chosen = tuple(s for s in sources if any(pattern.fullmatch(s.path) for pattern in wanted))
-            if chosen:
-                split = SPLIT_WORDS.get(split, split)
-                splits[split] = tuple(sorted({*splits.get(split, ()), *chosen}, key=lambda s: s.path))
-        if splits:
-            found[name] = splits
+            if chosen := {s for s in sources if any(fits(s.path) for fits in wanted)}:
+                chosen_for.setdefault(split, set()).update(chosen)
+        if chosen_for:
+            names = split_names([*chosen_for])
+            found[name] = {names[s]: tuple(sorted(of, key=lambda f: f.path)) for s, of in chosen_for.items()}
             default = name if entry.get("default") is True else default
     return found, default
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
-    """Return a shell pattern as a regular expression: * stays within a folder, ** does not."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("./"))
-    translated = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(translated.get(piece) or re.escape(piece) for piece in pieces))
+def _splits_below(folder: str, sources: Sequence[HubSource]) -> dict[str | None, tuple[HubSource, ...]]:
+    """Return the files below a folder by the split that their paths name; those that name none are train."""
+    folder = f"{folder.removeprefix('./').strip('/')}/"
+    below = [s for s in sources if s.path.startswith(folder) or folder in ("/", "./")]
+    by_split: dict[str, list[HubSource]] = {}
+    for of_config in arrange(below, source=folder).files.values():
+        for split, files in of_config.items():
+            by_split.setdefault(split or "train", []).extend(f for f in files if isinstance(f, HubSource))
+    return {split: tuple(sorted(files, key=lambda f: f.path)) for split, files in by_split.items()}
+
+
+def _glob(pattern: str) -> Callable[[str], bool]:
+    """Return whether a path is what a shell pattern says: * stays within a folder, ** does not.
+
+    All ways to match are followed at once, so the time grows with the lengths alone: as a regular expression, a card
+    with many wildcards could keep us busy for years.
+    """
+    pattern = pattern.removeprefix("./")
+    start = re.split(r"[*?]", pattern, maxsplit=1)[0]
+    if start == pattern:
+        return lambda path: path == pattern
+    if len(pattern) > _MAX_PATTERN_CHARS:
+        return lambda path: False
+    # A folder of any depth is entered or not ("**/"), and left at a slash (".../").
+    signs: list[str] = []
+    for piece in re.findall(r"\*\*/|\*\*|\*|.", pattern[len(start) :], re.DOTALL):
+        signs += ["**/", ".../"] if piece == "**/" else [piece]
+
+    def reach(place: int, places: set[int]) -> None:
+        while place not in places:
+            places.add(place)
+            sign = signs[place] if place < len(signs) else ""
+            if sign == "**/":
+                places.add(place + 1)
+            place += {"**/": 2, "**": 1, "*": 1}.get(sign, 0)
+
+    def fits(path: str) -> bool:
+        if not path.startswith(start):
+            return False
+        places: set[int] = set()
+        reach(0, places)
+        for letter in path[len(start) :]:
+            following: set[int] = set()
+            for place in places:
+                sign = signs[place] if place < len(signs) else ""
+                if sign in ("**", ".../") or (sign == "*" and letter != "/"):
+                    reach(place, following)
+                if sign == letter or (sign == "?" and letter != "/") or (sign == ".../" and letter == "/"):
+                    reach(place + 1, following)
+            places = following
+        return len(signs) in places
+
+    return fits
 
 
 def _card_rows(repo: Repo, config: str | None, split: str | None) -> int | None:
     infos = _card_infos(repo.card)
     splits = infos.get(config, infos.get(None, {})).get("splits")
-    for entry in splits if isinstance(splits, list) else []:
-        if isinstance(entry, Mapping) and SPLIT_WORDS.get(str(entry.get("name")), entry.get("name")) == split:
+    entries = [e for e in splits if isinstance(e, Mapping)] if isinstance(splits, list) else []
+    names = split_names([str(entry.get("name")) for entry in entries])
+    for entry in entries:
+        if names[str(entry.get("name"))] == split:
             rows = entry.get("num_examples")
             return rows if isinstance(rows, int) else None
     return None
@@ -325,9 +436,14 @@ def open_hub_dataset(
     columns = {"media_column": media_column, "label_column": label_column}
     if found.zips is not None:
         refuse_options(repo.id, columns, "a zip of class folders, which has no columns")
-        return _open_zip(found.zips, repo, config, split, settings)
-    refuse_options(repo.id, {"config": config, **columns}, "a tree of class folders, which has splits alone")
-    return _open_loose(repo, split, settings)
+        dataset = _open_zip(found.zips, repo, config, split, settings)
+    else:
+        refuse_options(repo.id, {"config": config, **columns}, "a tree of class folders, which has splits alone")
+        dataset = _open_loose(repo, split, settings)
+    reason = "The table has no column of pictures or videos, and is passed over. Remove it, or move it elsewhere."
+    listed_before = {problem.subject for problem in dataset.problems}
+    more = [Problem(path, reason) for path in found.passed_over if path not in listed_before]
+    return replace(dataset, problems=(*dataset.problems, *more)) if more else dataset
 
 
 def describe_hub_dataset(
@@ -389,9 +505,19 @@ def _open_zip(zips: Tables, repo: Repo, config: str | None, split: str | None, s
             "one; download and unpack them into one folder, and give its path."
         )
     source = sources[0]
+    # A label is to mean the same class in each split, so the class names are those of all their zips.
+    others = [s for of_split in zips.files[config].values() for s in of_split if s is not source]
+    more_classes = {name for other in others for name in _classes_of(other, settings)}
 
     def open_split(inner: str | None) -> Dataset:
-        return open_archive(source.open(), split=inner, settings=settings, id=repo.id, on_fetch=source.fetch)
+        return open_archive(
+            source.open(),
+            split=inner,
+            settings=settings,
+            id=repo.id,
+            on_fetch=source.fetch,
+            more_classes=more_classes,
+        )
 
     if of_zip is None:
         return replace(open_split(split), config=config, revision=repo.revision)
@@ -402,13 +528,18 @@ def _open_zip(zips: Tables, repo: Repo, config: str | None, split: str | None, s
     return replace(dataset, config=config, revision=repo.revision, split=of_zip, splits=splits)
 
 
+def _classes_of(source: TableFile, settings: Settings) -> tuple[str, ...]:
+    try:
+        return archive_classes(source.open(), name=source.path, settings=settings)
+    except DatasetError:
+        return ()  # told when it is this one that is asked for
+
+
 def _open_loose(repo: Repo, split: str | None, settings: Settings) -> Dataset:
     files = {file.path: file for file in repo.files}
-    media = [path for path in files if posixpath.splitext(path)[1].lower() in IMAGE_EXTENSIONS | VIDEO_EXTENSIONS]
-    if not media:
+    layout = _layout(repo)
+    if layout is None:
         raise _nothing_to_read(repo)
-    # README, licence and the like lie beside the folders; they are no problem of the data.
-    layout = read_layout([*media, *(path for path in files if "/" in path and path not in media)], source=repo.id)
     load, load_clips = readers(layout.media, lambda path, key: hub.download(repo, path, settings=settings), settings)
 
     def fetch(paths: list[str], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:

@@ -8,7 +8,7 @@ import posixpath
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,20 +16,9 @@ import numpy as np
 
 from labelrank.data import image, video
 from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Progress, Sample, ShouldStop
+from labelrank.data.source import SPLIT_WORDS
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
-
-_SPLIT_OF = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What a split's folder may be called, in any case of letters."""
 
 EXPECTED_LAYOUT = (
     "Expected one folder of pictures or videos per class (cat/1.png, dog/1.png), or the same inside train, val and "
@@ -89,7 +78,7 @@ class Layout:
         Raises:
             DatasetError: The split asked for is not there, or none was and there is no train.
         """
-        wanted = _SPLIT_OF.get(split.casefold(), split) if split is not None else None
+        wanted = SPLIT_WORDS.get(split.casefold(), split) if split is not None else None
         if not self.splits:
             if wanted is None:
                 return None
@@ -103,6 +92,16 @@ class Layout:
             return wanted
         asked = f"no split {split!r}" if split is not None else "no train split, which is read when none is asked for"
         raise DatasetError(f"{self.source!r} has {asked}; it has {', '.join(self.splits)}. Ask for one of these.")
+
+    def with_classes(self, names: Iterable[str]) -> Layout:
+        """Return the layout with further class names, which other parts of the source have.
+
+        Raises:
+            DatasetError: Two classes are told apart only by the case of their letters.
+        """
+        class_names = sorted({*self.class_names, *names})
+        _check_class_names(class_names, [], self.media, self.source)
+        return replace(self, class_names=tuple(class_names))
 
     def to_dataset(
         self,
@@ -154,7 +153,11 @@ class Layout:
 
         counts = Counter(s.label for s in samples)
         empty = [
-            Problem(name, f"The class has no usable {noun}{_in_split(chosen)}. Add some, or remove its folders.")
+            Problem(
+                name,
+                f"The class has no usable {noun}{_in_split(chosen)}; a ranking needs some of every class. Add "
+                "some, remove its folders, or choose another split.",
+            )
             for label, name in enumerate(self.class_names)
             if not counts[label]
         ]
@@ -395,7 +398,7 @@ def _find_root(samples: list[str]) -> list[str]:
         inner = [parts[1:] for parts in nested if len(parts) > 2]
         if not inner:
             break  # samples only: this is a class folder
-        if top.casefold() in _SPLIT_OF and not all(parts[0].casefold() in _SPLIT_OF for parts in inner):
+        if top.casefold() in SPLIT_WORDS and not all(parts[0].casefold() in SPLIT_WORDS for parts in inner):
             break  # the only split
         root.append(top)
         nested = inner
@@ -414,7 +417,7 @@ def _find_splits(
             f"{source!r} has no class folders: {_count(len(samples), noun, nouns)}, such as {samples[0]!r}, "
             f"in no folder. {EXPECTED_LAYOUT}; put each {noun} into a folder named after its class."
         )
-    split_of = {top: _SPLIT_OF[top.casefold()] for top in sorted(tops) if top.casefold() in _SPLIT_OF}
+    split_of = {top: SPLIT_WORDS[top.casefold()] for top in sorted(tops) if top.casefold() in SPLIT_WORDS}
     holds_classes = any(len(parts) > 2 and parts[0] in split_of for parts in inside)
     if len(split_of) == len(tops) and not holds_classes:
         raise no_class_folders(
@@ -452,7 +455,7 @@ def _locate(path: str, root: list[str], split_of: dict[str, str]) -> _Located:
 def _splits_read_as_classes(places: list[_Located], class_names: list[str]) -> list[Problem]:
     """Return a note for each class that is named like a split and holds folders like one."""
     suspects = {str(p.class_name) for p in places if p.key.count("/") > 1} & {
-        name for name in class_names if name.casefold() in _SPLIT_OF
+        name for name in class_names if name.casefold() in SPLIT_WORDS
     }
     return [
         Problem(

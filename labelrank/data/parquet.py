@@ -31,6 +31,7 @@ from labelrank.data.source import LocalTable, SourceInfo, TableFile, Tables, arr
 from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from labelrank.data.video import read_clips, read_first_frame
 from labelrank.errors import Cancelled, DatasetError, LabelRankError, MediaError
+from labelrank.hub.files import check_size
 from labelrank.settings import Settings
 
 EXPECTED_TABLE = "Expected a column of pictures or videos (their bytes) and a column of labels (whole numbers or texts)"
@@ -54,6 +55,7 @@ _TEXT_ROWS = 64
 # Labels that are different in every row of this many name the samples, not classes.
 _NAMES_SAMPLES_FROM = 1000
 _ROW_KEY = "row-{:08d}"
+_MAX_KEY_CHARS = 1000
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -136,7 +138,10 @@ class _Columns:
                 f"{source!r} has {len(likely)} columns that can be the {what} column: {listed(likely)}. "
                 f"Choose one (--{what}-column)."
             )
-        known = {**dict.fromkeys(self.media, "pictures or videos"), **self.others}
+        known = {
+            **dict.fromkeys(self.media, "pictures or videos"),
+            **dict.fromkeys(self.labels, "labels"),
+        } | self.others
         there_are = ", ".join(f"{name!r} ({why})" for name, why in list(known.items())[:_MAX_LISTED_COLUMNS]) or "none"
         raise DatasetError(
             f"{source!r} has no column that can be the {what} column; it has {there_are}. {EXPECTED_TABLE}."
@@ -155,7 +160,7 @@ def _read_columns(schema: pa.Schema, features: Mapping[str, Any]) -> _Columns:
         if media := _media_column(column.name, kind, declared):
             columns.media[column.name] = media
             continue
-        value = kind.value_type if pa.types.is_dictionary(kind) else kind
+        value = _value_type(kind)
         if column.name.startswith("__index_level_"):
             columns.others[column.name] = "row numbers"
         elif pa.types.is_integer(value) or pa.types.is_boolean(value) or _is_text(value):
@@ -183,6 +188,10 @@ def _class_names(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(str(name) for name in names)
 
 
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
@@ -192,12 +201,14 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _media_column(name: str, kind: pa.DataType, media: str | None) -> _MediaColumn | None:
-    if _is_bytes(kind):
+    if _is_bytes(_value_type(kind)):
         return _MediaColumn(name, name, None, media, media is not None)
-    if not pa.types.is_struct(kind) or (place := kind.get_field_index("bytes")) < 0 or not _is_bytes(kind[place].type):
+    if not pa.types.is_struct(kind) or (place := kind.get_field_index("bytes")) < 0:
+        return None
+    if not _is_bytes(_value_type(kind[place].type)):
         return None
     place = kind.get_field_index("path")
-    path_leaf = f"{name}.path" if place >= 0 and _is_text(kind[place].type) else None
+    path_leaf = f"{name}.path" if place >= 0 and _is_text(_value_type(kind[place].type)) else None
     return _MediaColumn(name, f"{name}.bytes", path_leaf, media, media is not None)
 
 
@@ -245,6 +256,12 @@ class _Table:
             raise DatasetError(
                 f"{file.path!r} has {sum(rows):,} rows; at most {settings.max_rows:,} are accepted "
                 "(LABELRANK_MAX_ROWS). Split the table, or raise the limit."
+            )
+        twice = [name for name, count in Counter(self.schema.names).items() if count > 1]
+        if twice:
+            raise DatasetError(
+                f"{file.path!r} has several columns of the same name: {listed(twice)}. Rename them, so that each "
+                "column has a name of its own."
             )
         self.num_rows = sum(rows)
         self.starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
@@ -479,7 +496,16 @@ class _MediaReader:
             (self._tables[n].file, self._tables[n].ranges(self._column.leaf, self._settings, sorted(groups)))
             for n, groups in sorted(wanted.items())
         ]
+        _check_cost(work, self._settings)
         _fetch_all(work, on_progress, should_stop)
+
+
+def _check_cost(work: Iterable[tuple[TableFile, Sequence[tuple[int, int]]]], settings: Settings) -> None:
+    """Raise HubError when parts of several files are together more than may be downloaded."""
+    costs = {file.path: cost for file, ranges in work if (cost := file.cost(ranges))}
+    if costs:
+        subject = next(iter(costs)) if len(costs) == 1 else f"The {len(costs):,} files from {next(iter(costs))!r} on"
+        check_size(sum(costs.values()), subject, settings)
 
 
 def _fetch_all(
@@ -578,6 +604,21 @@ def describe_tables(
     )
 
 
+def without_media(tables: Tables, settings: Settings) -> bool:
+    """Return whether no table has a column that can be the media; the first file of each split is looked at.
+
+    A file that cannot be read is taken for one that has: what is wrong with it is to be told.
+    """
+    try:
+        return not any(
+            _Table(files[0], settings).columns(tables.features.get(config, {})).media
+            for config, by_split in tables.files.items()
+            for files in by_split.values()
+        )
+    except DatasetError:
+        return False
+
+
 def check_table(path: Path, *, name: str, settings: Settings) -> None:
     """Check that a Parquet file has a column of media and one of labels.
 
@@ -602,9 +643,12 @@ def open_tables(
     """Return one split of a source of tables as a dataset, in the order of its rows.
 
     Class names are those of a ClassLabel, else the sorted texts, or numbers, of the label column in all splits of the
-    configuration. A key is the file name that goes with the media where every row has one and no two are the same, else
-    `row-` and the row's number in the split, counted from 0. The digest is that of class names, columns and the files'
-    content, and so the same for a local copy.
+    configuration. The digest is that of class names, columns and the files' content, and so the same for a local copy.
+
+    A key is `<split>/<class>/<file name>`, or without the split where there are none: what a folder of the same files
+    has, with a split's folder called as we call it. The file name is the last part of the path that goes with the
+    media; a class name is taken as it is, slashes too. Where a row has no path, or two would have the same key, all
+    keys are `row-` and the row's number in the split, counted from 0.
 
     Rows without a usable label are listed as problems.
 
@@ -642,19 +686,31 @@ def open_tables(
         files = [file for name, group in by_split.items() if name != split for file in group]
         alike = _in_parallel(lambda file: _Table(file, settings), files)
         others = [t for t in alike if t.num_rows and label.name in t.columns(features).labels]
+        for table in others:
+            if table.columns(features).labels[label.name].is_text != label.is_text:
+                raise DatasetError(
+                    f"{table.file.path!r}: the column {label.name!r} is of type {_type_of(table, label.name)}; in "
+                    f"{opened[0].file.path!r} it is of type {_type_of(opened[0], label.name)}. The labels of all "
+                    "splits must be texts, or all whole numbers; write one of the files again."
+                )
+
+    def ranges(table: _Table) -> list[tuple[int, int]]:
+        leaves = [label.name] if paths is None or table in others else [label.name, paths]
+        return [r for leaf in leaves for r in table.ranges(leaf, settings)]
 
     def read(table: _Table) -> tuple[list[Any], np.ndarray]:
-        leaves = [label.name] if paths is None or table in others else [label.name, paths]
-        table.file.fetch([r for leaf in leaves for r in table.ranges(leaf, settings)], None, None)
+        table.file.fetch(ranges(table), None, None)
         return _label_values(table, label)
+
+    _check_cost([(table.file, ranges(table)) for table in [*opened, *others]], settings)
 
     columns = _in_parallel(read, [*opened, *others])
     class_names, label_of = _classes(label, [values for values, _ in columns], rows, source)
-    names = _file_names(opened, paths) if paths is not None else None
-    keys = names if names is not None else [_ROW_KEY.format(row) for row in range(rows)]
     values, places = _joined(columns[: len(opened)])
     labels = np.array([*(label_of.get(value, -1) for value in values), -1])[places]  # place -1 is the last
     usable = np.flatnonzero(labels >= 0)
+    named = _named_keys(opened, paths, split, class_names, labels) if paths is not None else None
+    keys = named if named is not None else [_ROW_KEY.format(row) for row in range(rows)]
     unlabelled = [
         _unlabelled(keys[row], row, values[places[row]] if places[row] >= 0 else None, label, class_names)
         for row in np.flatnonzero(labels < 0)[:_MAX_LISTED_PROBLEMS].tolist()
@@ -664,7 +720,11 @@ def open_tables(
         raise DatasetError(f"{source!r} has no row with a usable label{_in_split(split)}.{first}")
     counts = np.bincount(labels[usable], minlength=len(class_names))
     empty = [
-        Problem(name, f"The class has no row{_in_split(split)}. Add some, or choose another split or label column.")
+        Problem(
+            name,
+            f"The class has no row{_in_split(split)}; a ranking needs rows of every class. Add some, or choose "
+            "another split or label column.",
+        )
         for name, count in zip(class_names, counts, strict=True)
         if not count
     ]
@@ -673,7 +733,7 @@ def open_tables(
         rest = f"{more:,} more problems are not listed. Correct the listed ones to see them."
         problems = [*problems[:_MAX_LISTED_PROBLEMS], Problem(source, rest)]
     row_of = {keys[row]: row for row in usable.tolist()}
-    media_of = _MediaReader(opened, media, row_of, names is not None, settings)
+    media_of = _MediaReader(opened, media, row_of, named is not None, settings)
     samples = tuple(map(Sample, row_of, labels[usable].tolist()))
     is_clip = _medium(media, samples, media_of.data) == "clip"
     return Dataset(
@@ -708,11 +768,18 @@ def _check_same_columns(
     ):
         if not same:
             place = table.schema.get_field_index(name)
-            found = f"of type {table.schema.field(place).type}" if place >= 0 else "missing"
+            found = f"of type {_type_of(table, name)}" if place >= 0 else "missing"
             raise DatasetError(
                 f"{table.file.path!r}: the column {name!r} is {found}; in {first.file.path!r} it is of type "
-                f"{first.schema.field(name).type}. Files of one split must have the same columns."
+                f"{_type_of(first, name)}. Files of one split must have the same columns."
             )
+    names = columns.labels[label.name].class_names
+    if names != label.class_names:
+        raise DatasetError(
+            f"{table.file.path!r}: the classes of column {label.name!r} are {listed(names or ['not named'])[:300]}; in "
+            f"{first.file.path!r} they are {listed(label.class_names or ['not named'])[:300]}. Files of one split must "
+            "name the same classes in the same order; write one of them again."
+        )
     return columns.media[media.name]
 
 
@@ -725,7 +792,13 @@ def _label_values(table: _Table, label: _LabelColumn) -> tuple[list[Any], np.nda
         if boolean:
             column = column.cast(pa.string())
         if not pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string() if label.is_text else pa.int64()).dictionary_encode()
+            try:
+                column = column.cast(pa.string() if label.is_text else pa.int64()).dictionary_encode()
+            except pa.ArrowInvalid as error:
+                raise DatasetError(
+                    f"{table.file.path!r}: the column {label.name!r} of type {kind} holds a value that is no label "
+                    f"({_first_line(error)}). Expected whole numbers below 2^63, or texts; choose another label column."
+                ) from error
         array = column.unify_dictionaries().combine_chunks()
         if isinstance(array, pa.ChunkedArray):  # of no rows
             return [], np.empty(0, np.int64)
@@ -781,19 +854,32 @@ def _classes(
     return class_names, label_of
 
 
-def _file_names(tables: Sequence[_Table], path_leaf: str) -> list[str] | None:
-    """Return the file name of each row; None where some have none, or two the same.
+def _named_keys(
+    tables: Sequence[_Table], path_leaf: str, split: str | None, class_names: Sequence[str], labels: np.ndarray
+) -> list[str] | None:
+    """Return a key for each row from its file name; None where some have none, or two would have the same.
 
-    Reading ends at the first that is missing or there before: a few texts could be repeated to fill the memory.
+    Reading ends at the first such row, or a very long name: a few texts could be repeated to fill the memory.
     """
-    names: dict[str | None, None] = {}
+    folders = [f"{split}/{name}/" if split else f"{name}/" for name in class_names]
+    label_of = labels.tolist()
+    keys: dict[str, None] = {}
     for table in tables:
         for some in table.texts(path_leaf):
-            before = len(names)
-            names.update(dict.fromkeys(some))
-            if len(names) - before < len(some) or None in names or "" in names:
-                return None
-    return [str(name) for name in names]
+            for path in some:
+                row = len(keys)
+                label = label_of[row]
+                name = posixpath.basename(path or "")
+                # A row without a label is no sample; its key is only shown.
+                key = f"{folders[label]}{name}" if label >= 0 else _ROW_KEY.format(row)
+                if not name or len(key) > _MAX_KEY_CHARS or key in keys:
+                    return None
+                keys[key] = None
+    return list(keys)
+
+
+def _type_of(table: _Table, column: str) -> pa.DataType:
+    return table.schema.field(column).type
 
 
 def _joined(columns: Iterable[tuple[list[Any], np.ndarray]]) -> tuple[list[Any], np.ndarray]:

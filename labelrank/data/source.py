@@ -39,7 +39,7 @@ _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 _MAX_DEPTH = 5
 _MAX_LISTED_NAMES = 20
 _SHARD = re.compile(r"(.+?)-\d{4,6}-of-\d{4,6}(?:-[0-9a-f]{8,})?")
-_CONVERTED = re.compile(r"\d{4,}")
+_NUMBERS_AT_END = re.compile(r"(?:[-._ ]+\d+)+$")
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,9 @@ class TableFile(Protocol):
     def open(self) -> Any:
         """Return a seekable binary file."""
 
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> int:
+        """Return the bytes that `fetch` would bring over a network, at most."""
+
     def fetch(
         self, ranges: Sequence[tuple[int, int]], on_progress: Progress | None, should_stop: ShouldStop | None
     ) -> None:
@@ -157,6 +160,9 @@ class LocalTable:
         import pyarrow as pa
 
         return pa.OSFile(str(self.location))
+
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> int:
+        return 0
 
     def fetch(
         self, ranges: Sequence[tuple[int, int]], on_progress: Progress | None, should_stop: ShouldStop | None
@@ -248,22 +254,32 @@ class Tables:
 
 
 def arrange(
-    files: Iterable[TableFile], *, source: str, features: Mapping[str | None, Mapping[str, Any]] | None = None
+    files: Iterable[TableFile],
+    *,
+    source: str,
+    features: Mapping[str | None, Mapping[str, Any]] | None = None,
+    converted: bool = False,
 ) -> Tables:
     """Return Parquet files by the configuration and split that their paths name, whatever order they come in.
 
-    - `<config>/<split>/0000.parquet`, as the Hub converts datasets.
-    - A folder named like a split, or a file name with the word of a split in it: `train-00000-of-00002.parquet`,
-      `train/1.parquet`, `cifar100-test.parquet`. In a folder `data`, whatever is before `-00000-of-00002`.
-    - The folders that remain, but for `data`, are the configuration.
+    - Whatever is before `-00000-of-00002`, in a folder or with the word of a split in it.
+    - A folder named like a split, or a file name with the word of a split in it: `train/1.parquet`, `train-1.parquet`,
+      `cifar100-test.parquet`. Where several kinds of names have the same word (`test.parquet`, `test_hidden.parquet`),
+      each is a split of its own.
+    - The folders above, but for `data`, are the configuration.
+    - Where `converted` is true, `<config>/<split>/0000.parquet` and nothing else, as the Hub converts datasets.
     """
     found: dict[str | None, dict[str | None, list[TableFile]]] = {}
+    words: dict[str, str] = {}
     for file in sorted(files, key=lambda f: f.path):
-        config, split = config_and_split(file.path)
+        config, split, word = _read_path(file.path, converted)
         found.setdefault(config, {}).setdefault(split, []).append(file)
-    problems = []
+        if split and word:
+            words[split] = word
+    problems: list[Problem] = []
     if None in found and len(found) > 1:
-        found["default"] = {**found.get("default", {}), **found.pop(None)}
+        for split, group in found.pop(None).items():
+            found.setdefault("default", {}).setdefault(split, []).extend(group)
     arranged: dict[str | None, dict[str | None, tuple[TableFile, ...]]] = {}
     for config in sorted(found, key=lambda c: c or ""):
         by_split = found[config]
@@ -272,33 +288,57 @@ def arrange(
                 Problem(f.path, "The name tells no split, as the others do; left out. Put train, val or test into it.")
                 for f in by_split.pop(None, [])
             ]
-        # Two names for one split, such as dev and validation, are two splits to whoever made them.
-        usual = Counter(SPLIT_WORDS.get(split.casefold(), split) for split in by_split if split)
-        arranged[config] = {}
-        for split, group in by_split.items():
-            name = SPLIT_WORDS.get(split.casefold(), split) if split else None
-            arranged[config][name if name is None or usual[name] == 1 else split] = tuple(group)
+        names = split_names([split for split in by_split if split], words)
+        arranged[config] = {names[split] if split else None: tuple(group) for split, group in by_split.items()}
     return Tables(source, arranged, features or {}, problems=tuple(problems))
 
 
-def config_and_split(path: str) -> tuple[str | None, str | None]:
+def split_names(given: Sequence[str], words: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what we call each split of a source: its own name where we would call two the same.
+
+    Args:
+        given: Names of the splits; dev and validation are two splits to whoever made them.
+        words: For names that are more than the word of a split, that word. Any name that is the word alone goes first.
+    """
+    usual = {split: SPLIT_WORDS.get(split.casefold(), split) for split in given}
+    if words:
+        alone = set(usual.values())
+        longer = {split: SPLIT_WORDS[words[split].casefold()] for split in given if split in words}
+        usual.update({split: name for split, name in longer.items() if name not in alone})
+    count = Counter(usual.values())
+    return {split: name if count[name] == 1 else split for split, name in usual.items()}
+
+
+def config_and_split(path: str, *, converted: bool = False) -> tuple[str | None, str | None]:
+    """Return the configuration and split that a path names; see `arrange`."""
+    config, split, word = _read_path(path, converted)
+    return config, word or split
+
+
+def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str | None]:
+    """Return the configuration, the split, and the split's word where its name has more in it than that."""
     *folders, name = path.split("/")
     stem = posixpath.splitext(name)[0]
-    split: str | None
-    if _CONVERTED.fullmatch(stem) and len(folders) > 1:
-        return "/".join(folders[:-1]), folders[-1].removeprefix("partial-")
+    if converted and len(folders) > 1:
+        return "/".join(folders[:-1]), folders[-1].removeprefix("partial-"), None
     shard = _SHARD.fullmatch(stem)
     base = shard[1] if shard else stem
     named = [word for word in re.split(r"[-._ 0-9]+", base) if word.casefold() in SPLIT_WORDS]
-    if base.casefold() in SPLIT_WORDS:
+    split_folders = [n for n, f in enumerate(folders) if f.removeprefix("partial-").casefold() in SPLIT_WORDS]
+    split: str | None = None
+    word = None
+    if base.casefold() in SPLIT_WORDS or (shard and named):
         split = base
-    elif folders and folders[-1].removeprefix("partial-").casefold() in SPLIT_WORDS:
-        split = folders.pop().removeprefix("partial-")
+    elif split_folders:
+        split = folders[split_folders[-1]].removeprefix("partial-")
+        folders = folders[: split_folders[-1]]  # those below are a part of the split
     elif named:
-        split = named[-1]
-    else:
-        split = base if shard and folders and folders[-1] == "data" else None
-    return "/".join(f for f in folders if f != "data") or None, split
+        split, word = _NUMBERS_AT_END.sub("", base), named[-1]
+        if split.rstrip("0123456789").casefold() in SPLIT_WORDS:
+            split = word
+    elif shard and folders:
+        split = base
+    return "/".join(f for f in folders if f != "data") or None, split, word
 
 
 def find_tables(folder: Path) -> list[LocalTable]:
