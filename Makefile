@@ -19,6 +19,7 @@ lint: $(VENV)/.test-installed
 bench: $(VENV)/.test-installed
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/lda.py
+	$(BIN)/python benchmarks/decode.py
 
 # Browser tests use /usr/bin/chromium, or $$CHROMIUM, or the one that Playwright brings.
 chromium: $(VENV)/.test-installed

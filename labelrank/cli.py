@@ -133,6 +133,11 @@ def _extract(data: str, checkpoint: str, **options: Any) -> FeatureSet:
     split = f" ({dataset.split})" if dataset.split else ""
     nouns = NOUNS[dataset.media][1]
     _say(f"{dataset.id}{split}: {len(dataset.samples):,} {nouns}, {len(dataset.class_names):,} classes.")
+    if work.checkpoint.from_cache and work.checkpoint.revision != options.get("checkpoint_revision"):
+        _say(
+            f"Warning: the Hub could not be asked; {work.checkpoint.id} is used as it was known before, at commit "
+            f"{work.checkpoint.revision}."
+        )
     if licence := work.checkpoint.licence:
         _say(f"{work.checkpoint.id}: licence {licence}.")
     if dataset.split == "test":
