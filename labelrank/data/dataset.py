@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -151,3 +152,17 @@ class Dataset:
             samples=tuple(s for s in self.samples if s.key in chosen),
             selection=f"{max_per_class} per class, seed {seed}",
         )
+
+
+def check_distinct(class_names: Sequence[str], source: str) -> None:
+    """Raise DatasetError when two class names differ only in the case or form of letters."""
+    seen: dict[str, str] = {}
+    for name in class_names:
+        # As label_map.py compares them: caf\u00e9 may be four letters, or five with a combining accent.
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+        other = seen.setdefault(folded, name)
+        if other != name:
+            raise DatasetError(
+                f"{source!r} has two classes that differ only in the case or form of letters: {other!r} and {name!r}. "
+                "Merge or rename one: label maps are used where such names collide."
+            )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from labelrank.data import image, video
-from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Progress, Sample, ShouldStop
+from labelrank.data.dataset import (
+    NOUNS,
+    SPLITS,
+    ClipSampling,
+    Dataset,
+    Problem,
+    Progress,
+    Sample,
+    ShouldStop,
+    check_distinct,
+)
 from labelrank.data.source import SPLIT_WORDS
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
@@ -476,16 +485,7 @@ def _check_class_names(class_names: list[str], empty: list[str], media: str, sou
             f"{source!r} has only one class, {name!r}; a ranking needs at least two.{without} "
             f"Add a folder of {nouns} for each further class beside it."
         )
-    seen: dict[str, str] = {}
-    for name in class_names:
-        # As label_map.py compares them: caf\u00e9 may be four letters, or five with a combining accent.
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
-        other = seen.setdefault(folded, name)
-        if other != name:
-            raise DatasetError(
-                f"{source!r} has two classes that differ only in the case or form of letters: {other!r} and {name!r}. "
-                "Merge or rename one: label maps are used where such names collide."
-            )
+    check_distinct(class_names, source)
 
 
 def _check_size(media: str, key: str, size_bytes: int, settings: Settings) -> None:

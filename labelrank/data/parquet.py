@@ -10,7 +10,6 @@ import hashlib
 import json
 import posixpath
 import threading
-import unicodedata
 from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labelrank.data.dataset import ClipSampling, Dataset, Problem, Progress, Sample, ShouldStop
+from labelrank.data.dataset import ClipSampling, Dataset, Problem, Progress, Sample, ShouldStop, check_distinct
 from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
 from labelrank.data.image import HEAD_BYTES, decode_image, describe_head
 from labelrank.data.source import LocalTable, SourceInfo, TableFile, Tables, arrange, listed
@@ -841,16 +840,7 @@ def _classes(
         )
     if "" in class_names:
         raise DatasetError(f"{source!r} has a class without a name in column {label.name!r}. Name it.")
-    seen: dict[str, str] = {}
-    for name in class_names:
-        # As label_map.py compares them: caf\u00e9 may be four letters, or five with a combining accent.
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
-        other = seen.setdefault(folded, name)
-        if other != name:
-            raise DatasetError(
-                f"{source!r} has two classes that differ only in the case or form of letters: {other!r} and {name!r}. "
-                "Merge or rename one: label maps are used where such names collide."
-            )
+    check_distinct(class_names, source)
     return class_names, label_of
 
 
