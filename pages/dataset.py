@@ -5,7 +5,7 @@ import streamlit as st
 from labelrank import charts
 from labelrank.data import save_upload
 from labelrank.data.dataset import Dataset
-from labelrank.errors import LabelRankError
+from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import components, readers, state
 
 EXAMPLE_TEXT = {
@@ -37,7 +37,8 @@ def look_at(source: state.Source) -> None:
     st.rerun()
 
 
-def examples() -> None:
+def examples() -> bool:
+    """Show what comes with labelrank; like each tab, return whether what was given there was refused."""
     for column, (name, (text, origin)) in zip(st.columns(len(EXAMPLE_TEXT)), EXAMPLE_TEXT.items(), strict=True):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{name}**: {text} Comes with labelrank and needs no network.")
@@ -46,16 +47,23 @@ def examples() -> None:
                 st.badge("shown below", color="blue")
             elif st.button(f"Show {name}"):
                 look_at(state.Source(name))
+    return False
 
 
-def hub_tab() -> None:
+def hub_tab() -> bool:
     if found := components.hub_search("dataset", TASKS, "cifar100, flowers, actions"):
         look_at(state.Source(found))
-    if given := components.hub_id("dataset", "uoft-cs/cifar100"):
+    try:
+        given = components.hub_id("dataset", "uoft-cs/cifar100")
+    except HubError as error:
+        components.hub_id_error(error, "dataset")
+        return True
+    if given:
         look_at(state.Source(given[0], revision=given[1]))
+    return False
 
 
-def upload() -> None:
+def upload() -> bool:
     file = st.file_uploader(
         "Zip of class folders, or a Parquet file",
         type=["zip", "parquet"],
@@ -66,7 +74,7 @@ def upload() -> None:
         # Not st.code: its highlighter is 1.5 MB of script that the first page would wait for.
         st.text(LAYOUT)
     if file is None:
-        return
+        return False
     # Streamlit hands the same file over at every run of the page; it is copied and checked once.
     seen = st.session_state.setdefault("uploads_seen", {})
     if file.file_id not in seen:
@@ -80,12 +88,13 @@ def upload() -> None:
             look_at(state.Source(dataset_id))
     if error := seen[file.file_id]:
         components.error_box(error)
+    return error is not None
 
 
-def folder() -> None:
+def folder() -> bool:
     with st.form("folder", border=False):
         path = st.text_input(
-            "Folder, zip or Parquet file",
+            "Full path of a folder, zip or Parquet file",
             placeholder="/data/flowers",
             help="A folder of class folders, a zip of one, a Parquet file or a folder of those. It is read where it "
             "lies. The address of this page leaves it out: after a reload, choose it again or open its job.",
@@ -95,6 +104,8 @@ def folder() -> None:
                 look_at(state.folder_source(path))
             except LabelRankError as error:
                 components.error_box(error)
+                return True
+    return False
 
 
 def shown_source() -> state.Source:
@@ -105,6 +116,9 @@ def shown_source() -> state.Source:
 def choose_part(source: state.Source) -> bool:
     """Show what there is to choose from in a dataset, with what was found preselected; return whether that is all."""
     info = readers.described(source)
+    if source.split is None and info.split not in (None, "train"):
+        # Only a train split is read without being asked for.
+        look_at(source.taking(split=info.split))
     parts = [
         ("config", "Configuration", info.configs, info.config, "A dataset of the Hub may hold several, under names."),
         (
@@ -143,8 +157,11 @@ def choose_part(source: state.Source) -> bool:
     return not missing
 
 
-def show(source: state.Source) -> None:
-    st.header(components.escape(state.dataset_title(source.dataset)), anchor=False)
+def show(source: state.Source, *, refused: bool) -> None:
+    """Show a dataset; after a refusal, as the one that is still shown."""
+    name = components.escape(state.dataset_title(source.dataset))
+    still = "Still chosen" if state.choices().source else "Still shown"
+    st.header(f"{still}: {name}" if refused else name, anchor=False)
     if not choose_part(source):
         return
     data = readers.dataset(source)
@@ -216,13 +233,15 @@ components.header("Dataset", "Choose the pictures or videos whose classes are to
 names = [name for name in TABS.values() if name != FOLDER_TAB or not state.settings().shared]
 here = TABS[shown_source().kind]
 tabs = st.tabs(names, default=here if here in names else names[0], key="source", on_change="rerun")
+refusal = False
 for tab, fill in zip(tabs, (examples, hub_tab, upload, folder), strict=False):
     with tab:
         # Only what is looked at asks the Hub.
         if tab.open:
-            fill()
+            refusal = fill()
 try:
-    show(shown_source())
+    show(shown_source(), refused=refusal)
 except LabelRankError as problem:
-    if components.error_box(problem, retry="dataset", way_out="Back to digits"):
+    # One error at a time: the answer to what was just given.
+    if not refusal and components.error_box(problem, retry="dataset", way_out="Back to digits"):
         look_at(state.Source(state.EXAMPLES[0]))

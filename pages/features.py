@@ -4,7 +4,7 @@ import streamlit as st
 
 from labelrank import charts
 from labelrank.data.dataset import ClipSampling, Dataset
-from labelrank.errors import LabelRankError
+from labelrank.errors import FeaturesError, HubError, LabelRankError
 from labelrank.extraction import PREPROCESSINGS
 from labelrank.jobs.queue import submit
 from labelrank.models.checkpoint import CheckpointInfo
@@ -113,8 +113,12 @@ def cards(shown: list[Curated], *, refused: str | None = None) -> None:
 def any_id(data: Dataset) -> None:
     if found := components.hub_search("model", TASKS[data.media], "vit-mae, videomae"):
         st.session_state["looked_at"] = (found, None)
-    if given := components.hub_id("model", "facebook/vit-mae-base"):
-        st.session_state["looked_at"] = given
+    try:
+        if given := components.hub_id("model", "facebook/vit-mae-base"):
+            st.session_state["looked_at"] = given
+    except HubError as error:
+        components.hub_id_error(error, "model")
+        st.session_state.pop("looked_at", None)
     if not (looked := st.session_state.get("looked_at")):
         return
     try:
@@ -328,14 +332,16 @@ def actions() -> None:
                 start(recompute=True)
         components.job_panel(job)
         return
-    found = None
+    found, can_start = None, True
     try:
         path = readers.cached_features(chosen)
         found = readers.features(path) if path else None
     except LabelRankError as error:
-        # Extracting makes a damaged file again.
         components.error_box(error, retry="plan")
         path = None
+        # Extracting makes a damaged file again; on anything else, the job would fail likewise.
+        can_start = isinstance(error, FeaturesError)
+    resumes = job is not None and job.resumable and state.is_current(job)
     if path and found:
         st.success(
             f"Features for these choices are already here ({len(found.y):,} rows, "
@@ -349,7 +355,7 @@ def actions() -> None:
             if st.button("Recompute", help="Extract again and replace the cached features."):
                 start(recompute=True)
         components.features_footer(path)
-    elif not (job and job.resumable and state.is_current(job)) and st.button("Extract features", type="primary"):
+    elif can_start and not resumes and st.button("Extract features", type="primary"):
         start(recompute=False)
     if job:
         if not state.is_current(job):

@@ -23,6 +23,7 @@ from labelrank.data import SourceInfo
 from labelrank.data.dataset import Dataset
 from labelrank.errors import HubError, LabelRankError
 from labelrank.exports import SampleColumns
+from labelrank.hub import Unreachable
 from labelrank.jobs.queue import cancel, ensure_consumer, resume
 from labelrank.jobs.store import Job
 from labelrank.label_map import FORMATS, LabelMap, export
@@ -47,7 +48,15 @@ PAGES = {
     ],
 }
 PREVIEW_CHARACTERS = 4_000
+_UPLOAD = re.compile(r"upload:[0-9a-f]{64}")
+# What is quoted, passed over; an address; an option, with its value where that cannot be a word of the sentence.
+_COPIED = re.compile(
+    r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?!\w)"
+    r"|(?<![\w`/-])(?P<copied>https?://[\w.~:/?#%=&+-]*[\w/]|--[a-z][a-z-]*[a-z](?: (?=[^\s)]*[/\d])[\w./-]*\w)?)",
+    re.ASCII,
+)
 PROBLEMS_PER_PAGE = 10
+ID_HELP = "Owner and name, or the address of its page on the Hub."
 STATE_WORDS = {
     "queued": "waiting to start",
     "running": "running",
@@ -80,6 +89,22 @@ def escape(text: str) -> str:
     # a word joiner, which has no width, does.
     escaped = re.sub(r"(\\[:@](?=\S)|(?i:www)(?=\\\.))", "\\1\u2060", escaped)
     return re.sub(r"(\\[-<>~])(?=\\[-<>=])", "\\1\u2060", escaped)
+
+
+def message_text(text: str) -> str:
+    """Return markdown of an error's words: what is to be copied out of it can be, and uploads go by their names.
+
+    Addresses and options become code, as it is, and those of the Hub lead there. Within quotes stands what came with
+    the data, which is escaped.
+    """
+    text = _UPLOAD.sub(lambda upload: state.dataset_title(upload[0]), text)
+    parts, end = [], 0
+    for found in _COPIED.finditer(text):
+        if word := found["copied"]:
+            linked = word.startswith("http") and readers.is_of_hub(word)
+            parts += [escape(text[end : found.start()]), f"[`{word}`]({word})" if linked else f"`{word}`"]
+            end = found.end()
+    return "".join([*parts, escape(text[end:])])
 
 
 def name_text(name: str, length: int = 60) -> str:
@@ -273,13 +298,13 @@ def _running_job() -> None:
 
 
 def error_box(error: LabelRankError, retry: str | None = None, way_out: str | None = None) -> bool:
-    """Show an error that the user can act on, word for word; return whether the way out was pressed.
+    """Show an error that the user can act on; return whether the way out was pressed.
 
     Args:
         retry: Key of a button that looks again, shown where the Hub failed; no two on a page have the same.
         way_out: Label of a button that leads elsewhere.
     """
-    st.error(escape(str(error)), icon=":material/error:")
+    st.error(message_text(str(error)), icon=":material/error:")
     if not (retry and isinstance(error, HubError)) and way_out is None:
         return False
     with st.container(horizontal=True):
@@ -329,7 +354,7 @@ def problems_table(rows: list[tuple[str, str]], subject: str) -> None:
     # A static table: it wraps a long reason instead of cutting it.
     st.table(
         pd.DataFrame(
-            [(escape(charts.visible(name)), escape(reason)) for name, reason in shown],
+            [(escape(charts.visible(name)), message_text(reason)) for name, reason in shown],
             columns=[subject, "What is wrong"],
         ),
         hide_index=True,
@@ -362,7 +387,10 @@ def hub_search(kind: str, tasks: Mapping[str, str | None], example: str) -> str 
         error_box(error, retry=f"search_{kind}")
         return None
     if not found:
-        st.caption(f"No {kind} of this task is called {escape(text)}. Try fewer letters, or any task.")
+        if text:
+            st.caption(f"No {kind} of this task is called {escape(text)}. Try fewer letters, or any task.")
+        else:
+            st.caption(f"The Hub lists no {kind} of this task. Try any task.")
         return None
     key = f"found_{kind}_{text}_{task}"
 
@@ -391,9 +419,13 @@ def hub_search(kind: str, tasks: Mapping[str, str | None], example: str) -> str 
 
 
 def hub_id(kind: str, example: str) -> tuple[str, str | None] | None:
-    """Show a field for an id of the Hub and one for its revision; return both once they are given."""
+    """Show a field for an id of the Hub and one for its revision; return both once they are given.
+
+    Raises:
+        HubError: What was given just now is no id, or the Hub has none of this name.
+    """
     with st.form(f"hub_{kind}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.text_input(f"Or the id of a {kind}", placeholder=example, width=320, help="Owner and name.").strip()
+        name = st.text_input(f"Or the id of a {kind}", placeholder=example, width=320, help=ID_HELP).strip()
         revision = st.text_input(
             "Revision", placeholder="main", width=160, help="A branch, a tag or a commit. Empty: the newest of main."
         ).strip()
@@ -401,11 +433,13 @@ def hub_id(kind: str, example: str) -> tuple[str, str | None] | None:
     if not (sent and name):
         return None
     readers.look_again()
-    try:
-        return readers.full_id(kind, name), revision or None
-    except HubError as error:
-        error_box(error, retry=f"id_{kind}")
-        return None
+    name, linked_revision = readers.linked_id(kind, name)
+    return readers.full_id(kind, name), revision or linked_revision
+
+
+def hub_id_error(error: HubError, kind: str) -> None:
+    """Show why `hub_id` took nothing; asking again helps only where the Hub did not answer."""
+    error_box(error, retry=f"id_{kind}" if isinstance(error, Unreachable) else None)
 
 
 def revision_text(revision: str | None) -> str | None:
@@ -498,7 +532,7 @@ def stopped_panel(job: Job) -> None:
     with st.container(border=True):
         st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
         if job.error:
-            st.error(escape(job.error), icon=":material/error:")
+            st.error(message_text(job.error), icon=":material/error:")
         st.caption(f"Job {job.id}. Resume starts it again with the same choices.")
         if st.button("Resume", key=f"resume_{job.id}", type="primary" if state.is_current(job) else "secondary"):
             state.choose(job=resume(job.id, state.settings()).id)

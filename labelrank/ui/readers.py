@@ -21,7 +21,7 @@ import streamlit as st
 
 import labelrank
 from labelrank import charts, hub
-from labelrank.data import SourceInfo, describe_source, open_dataset
+from labelrank.data import SPLITS, SourceInfo, describe_source, open_dataset
 from labelrank.data.dataset import DEFAULT_FRAMES, ClipSampling, Dataset, Problem, Sample
 from labelrank.errors import Cancelled, DatasetError, HubError, JobError, LabelRankError, MediaError
 from labelrank.extraction import Request, plan
@@ -52,6 +52,7 @@ KEPT_SECONDS = {"example": 3600.0, "upload": 3600.0, "hub": 900.0, "folder": 60.
 FAILED_SECONDS = 60.0
 """How long a failure of the Hub is kept: every run of a page would wait for it again."""
 MAX_LOOKUPS = 64
+_ID_MEANT = re.compile(r"is an address; give the id (?P<id>\S+)(?: and the revision (?P<revision>\S+))? instead\.$")
 
 
 class LookUps:
@@ -212,13 +213,30 @@ def held(source: state.Source) -> state.Source:
 def described(source: state.Source) -> SourceInfo:
     """Return what there is to choose from in a dataset: configurations, splits and columns, with size and licence.
 
+    Of class folders without a train split, the first split there is comes as the chosen one.
+
     Raises:
         DatasetError, HubError: As for `dataset`.
     """
     limits = state.settings()
+
+    def look(part: state.Source) -> SourceInfo:
+        return _opener(part, describe=True)(part.dataset, **part.options, settings=limits)
+
+    def look_beyond_train() -> SourceInfo:
+        try:
+            return look(source)
+        except DatasetError as error:
+            if source.split or "no train split" not in str(error):
+                raise
+            for split in SPLITS[1:]:
+                with contextlib.suppress(DatasetError):
+                    return look(source.taking(split=split))
+            raise
+
     return _lookups().get(
         ("source", _allowed(source), limits),
-        lambda: _opener(source, describe=True)(source.dataset, **source.options, settings=limits),
+        look_beyond_train,
         seconds=KEPT_SECONDS[source.kind],
         waiting="Looking at the dataset",
     )
@@ -257,6 +275,17 @@ def search_table(kind: str, found: Sequence[hub.Found]) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns="Parameters" if kind == "dataset" else "Rows")
 
 
+def linked_id(kind: str, name: str) -> tuple[str, str | None]:
+    """Return the id and the revision that an address of the Hub leads to; any other word as it is."""
+    try:
+        hub.check_repo_id(name, kind)
+    except HubError as error:
+        # The check knows which id was meant, and says so.
+        if meant := _ID_MEANT.search(str(error)):
+            return meant["id"], meant["revision"]
+    return name, None
+
+
 def full_id(kind: str, name: str) -> str:
     """Return the id that a word for a repository of the Hub means, owner/name.
 
@@ -276,6 +305,12 @@ def full_id(kind: str, name: str) -> str:
         if not state.is_hub_id(name):
             raise HubError(f"{name!r} has no owner on the Hub; expected owner/name. Search for a copy of it.")
     return name
+
+
+def is_of_hub(address: str) -> bool:
+    """Return whether an address leads to the Hub."""
+    hosts = (hub.repo_url("model", ""), "https://huggingface.co/", "https://status.huggingface.co/")
+    return f"{address}/".startswith(hosts)
 
 
 def hub_url(kind: str, name: str) -> str:

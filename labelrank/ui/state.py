@@ -82,13 +82,18 @@ def folder_source(path: str) -> Source:
     """Return the dataset at a path of this computer.
 
     Raises:
-        DatasetError: No path can look like this.
+        DatasetError: It is no full path, or nothing is there.
     """
     try:
-        # The full path, which no id of the Hub looks like.
-        return Source(str(local_path(path).resolve()))
+        full = local_path(path)
     except ValueError as error:
-        raise DatasetError(f"{error}; expected a folder, a zip or a Parquet file. Check the path.") from None
+        raise DatasetError(f"{error}; expected the full path of a folder or file. Check the path.") from None
+    # No id of the Hub looks like a full path, and the server's own folder is not the user's.
+    if not full.is_absolute():
+        raise DatasetError(f"{path!r} is no full path; expected one such as {str(Path.home() / 'pets')!r}. Give that.")
+    if not full.exists():
+        raise DatasetError(f"No file or folder {path!r} exists on this machine. Check the path.")
+    return Source(str(full.resolve()))
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,11 @@ def test_a_search_lists_what_the_hub_has_by_downloads(app, hub):
     assert "No dataset of this task is called nothing like it" in plain(app)
 
 
+def test_an_empty_search_that_finds_nothing_says_so(app, hub):
+    on_tab(app)
+    assert "The Hub lists no dataset of this task." in plain(app)
+
+
 def test_an_id_opens_the_dataset_with_its_facts_and_nothing_large_is_downloaded(app, hub):
     rng = np.random.default_rng(0)
 
@@ -153,10 +158,21 @@ def test_configurations_are_choices_and_another_one_forgets_the_split(app, hub):
     assert "4 images in 3 classes, split train" in plain(app)
 
 
+def test_class_folders_without_a_train_split_open_at_the_first_there_is(app, hub):
+    hub.add("dataset", ID, {f"{part}/{c}/{n}.png": png(n) for part in ("test", "val") for c in "ab" for n in range(3)})
+    run(app, dataset=ID)
+    assert not app.error
+    split = next(box for box in app.selectbox if box.label == "Split")
+    assert (split.options, split.value) == (["val", "test"], "val")
+    split.select("test").run()
+    assert "test split is chosen" in texts(app)
+    assert address(app)["split"] == "test"
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("https://huggingface.co/datasets/zoo/pets", "give the id zoo/pets"),
+        ("https://huggingface.co/zoo/pets", "the address of a model"),
         ("zoo pets", "space"),
         ("../secrets", "path"),
         ("zoo/pets/train", "more than one slash"),
@@ -166,7 +182,26 @@ def test_what_is_no_id_is_named_and_the_page_stays(app, hub, name, said):
     give_id(on_tab(app), name)
     assert said in errors(app)[0]
     assert "Use digits" in labels(app)
+    assert "Try again" not in labels(app)
+    assert "Still shown: digits" in [h.value for h in app.header]
     assert not [r for r in hub.requests if "pets" in r.path]
+
+
+def test_an_address_of_the_hub_is_taken_as_the_id_in_it(app, hub):
+    add_pets(hub)
+    hub.add("dataset", ID, {"train.parquet": content(hub.root / "t2.parquet", content=pets(4))}, revision="older")
+    give_id(on_tab(app), f"https://huggingface.co/datasets/{ID}/tree/older")
+    assert not app.error
+    assert "4 images in 3 classes" in plain(app)
+    assert (address(app)["dataset"], address(app)["revision"]) == (ID, "older")
+
+
+def test_an_id_that_is_refused_replaces_the_error_before_it(app, hub):
+    give_id(on_tab(app), "zoo/nothing")
+    assert "The Hub has no dataset zoo/nothing" in errors(app)[0]
+    give_id(app, "zoo nothing")
+    assert len(errors(app)) == 1
+    assert "space" in errors(app)[0]
 
 
 def fail_gated(hub):
@@ -266,13 +301,23 @@ def class_folders(root):
 def test_a_folder_of_this_machine_is_shown_and_stays_out_of_the_address(app, workspace):
     folder = class_folders(workspace / "my pets")
     on_tab(app, "Folder on this machine")
-    next(field for field in app.text_input if field.label == "Folder, zip or Parquet file").input(str(folder))
+    next(field for field in app.text_input if "Parquet file" in field.label).input(str(folder))
     button(app, "Show it").click().run()
     assert "6 images in 2 classes" in plain(app)
     button(app, "Use this dataset").click().run()
     assert title(app) == "Features"
     assert "my pets" in chips(app)[0]
     assert "dataset" not in address(app)
+
+
+@pytest.mark.parametrize(("path", "said"), [("my pets", "no full path"), ("/nowhere/pets", "on this machine")])
+def test_a_folder_that_is_not_there_is_not_taken_for_an_example_or_an_id(app, hub, path, said):
+    on_tab(app, "Folder on this machine")
+    next(field for field in app.text_input if "Parquet file" in field.label).input(path)
+    button(app, "Show it").click().run()
+    assert said in errors(app)[0]
+    assert "digits" not in errors(app)[0]
+    assert "Hub" not in errors(app)[0]
 
 
 def test_a_shared_server_has_no_tab_for_folders(app, monkeypatch):

@@ -12,26 +12,26 @@ import pytest
 from PIL import Image
 
 from labelrank.data import save_upload
-from labelrank.errors import JobError, RankingError
+from labelrank.errors import CheckpointError, JobError, RankingError
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import Progress
 from labelrank.label_map import FORMATS
 from labelrank.settings import Settings
 from labelrank.ui import state
-from labelrank.ui.components import escape
+from labelrank.ui.components import escape, message_text
 from tests.app.conftest import PARAMS, ROOT, address, button, chips, labels, run, settings_label, texts, title
 
 HOSTILE = ("<script>alert(1)</script>", "*bold*", "$x$", ":red[x]")
 
 
-def hostile_zip(names=HOSTILE) -> io.BytesIO:
+def hostile_zip(names=HOSTILE, sep="∕") -> io.BytesIO:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for label, name in enumerate(names):
             for i in range(3):
                 picture = io.BytesIO()
                 Image.fromarray(np.full((12, 12, 3), 20 + 60 * label + i, np.uint8)).save(picture, format="PNG")
-                archive.writestr(f"{name.replace('/', '∕')}/{i}.png", picture.getvalue())
+                archive.writestr(f"{name.replace('/', sep)}/{i}.png", picture.getvalue())
     stream.seek(0)
     return stream
 
@@ -71,6 +71,37 @@ def test_an_upload_is_opened_with_its_names_escaped(app, workspace):
     for hostile in HOSTILE[1:]:
         assert escape(hostile) in texts(app)
         assert hostile not in texts(app)
+
+
+def test_an_upload_with_a_test_split_alone_is_shown_with_its_warning(app, workspace):
+    stream = hostile_zip(("test/cat", "test/dog"), sep="/")
+    run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
+    assert not app.error
+    split = next(box for box in app.selectbox if box.label == "Split")
+    assert (split.options, split.value) == (["test"], "test")
+    assert "test split is chosen" in app.warning[0].value
+    button(app, "Use this upload").click().run()
+    assert address(app)["split"] == "test"
+
+
+@pytest.fixture
+def pets_upload(workspace) -> str:
+    stream = hostile_zip(("cat", "dog"))
+    stream.name = "my pets.zip"
+    return save_upload(stream, settings=Settings(workspace=workspace))
+
+
+def test_an_error_calls_an_upload_by_its_file_name(app, pets_upload):
+    run(app, dataset=pets_upload, split="val")
+    assert escape("'my pets.zip' has no splits") in app.error[0].value
+
+
+def test_a_failed_job_calls_an_upload_by_its_file_name(app, pets_upload, store):
+    name = pets_upload
+    job = store.create("extract", {**PARAMS, "dataset": name, "split": None}, "local", "pets")
+    store.fail(job.id, store.claim(job.id).attempt, f"{name!r} is gone.")
+    run(app, job=job.id)
+    assert escape("'my pets.zip' is gone.") in [e.value for e in app.error]
 
 
 def test_a_picture_that_cannot_be_read_is_listed_and_the_rest_is_shown(app, workspace):
@@ -158,7 +189,7 @@ def test_a_finished_job_shows_what_it_made_and_leads_to_the_ranking(app, store, 
 
 def test_cached_features_are_shown_and_not_hidden(app, store, pixel_features, monkeypatch):
     path = pixel_features()
-    monkeypatch.setattr("labelrank.ui.readers._planned_path", lambda *_: path)
+    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: path)
     run(app, "features", dataset="digits", split="train")
     assert "already here (200 rows" in app.success[0].value
     assert "Extract features" not in labels(app)
@@ -309,10 +340,20 @@ def test_an_address_never_opens_a_folder_as_a_dataset(app, tmp_path, monkeypatch
 def test_features_that_cannot_be_read_are_told_and_can_be_made_again(app, workspace, monkeypatch):
     damaged = workspace / "damaged.parquet"
     damaged.write_bytes(b"damaged")
-    monkeypatch.setattr("labelrank.ui.readers._planned_path", lambda *_: damaged)
+    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: damaged)
     run(app, "features", dataset="digits")
     assert "not a readable Parquet file" in app.error[0].value
     assert "Extract features" in labels(app)
+
+
+def test_choices_that_cannot_be_extracted_say_why_and_offer_no_start(app, monkeypatch):
+    def refuse(*_, **__):
+        raise CheckpointError("The encoder has no class token.")
+
+    monkeypatch.setattr("labelrank.ui.readers.cached_features", refuse)
+    run(app, "features", dataset="digits")
+    assert "no class token" in app.error[0].value
+    assert "Extract features" not in labels(app)
 
 
 def test_on_a_space_an_address_cannot_reach_the_servers_folders(app, tmp_path, monkeypatch):
@@ -407,6 +448,32 @@ def test_escape_breaks_what_is_replaced_after_markdown(text):
     assert "\u2060" in escape(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Take it (--checkpoint-revision refs/pr/1).", r"Take it \(`--checkpoint-revision refs/pr/1`\)\."),
+        ("Choose one (--config).", r"Choose one \(`--config`\)\."),
+        (
+            "See https://huggingface.co/zoo/vit, then go on",
+            r"See [`https://huggingface.co/zoo/vit`](https://huggingface.co/zoo/vit)\, then go on",
+        ),
+        ("See https://huggingface.co.evil.org/x now", "See `https://huggingface.co.evil.org/x` now"),
+    ],
+)
+def test_what_is_to_be_copied_out_of_an_error_is_as_it_was(text, shown):
+    assert message_text(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'https://huggingface.co/x' is bad", "the user's 'a https://huggingface.co/x b' --is", "a`--b`", "'it\\'s --b 1'"],
+)
+def test_names_in_an_error_make_neither_links_nor_code(text):
+    shown = message_text(text)
+    assert "](" not in shown
+    assert "`--b" not in shown.replace("\\`", "")
+
+
 # The frame
 
 
@@ -452,7 +519,7 @@ def test_too_few_rows_for_the_dimension_are_called_an_artefact(app, workspace, m
     X = np.random.default_rng(0).normal(size=(9, 20)).astype(np.float32)
     y = np.repeat(np.arange(3, dtype=np.int32), 3)
     write_features(FeatureSet(X, y, tuple(map(str, range(9))), ("a", "b", "c")), path)
-    monkeypatch.setattr("labelrank.ui.readers._planned_path", lambda *_: path)
+    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: path)
     run(app, "ranking", dataset="digits")
     assert "9 rows are too few for 20 dimensions" in app.warning[0].value
     app.selectbox(key="shrinkage").select("auto").run()
