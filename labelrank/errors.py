@@ -17,6 +17,15 @@ class DatasetError(LabelRankError, ValueError):
     """A dataset cannot be opened, or has nothing to rank."""
 
 
+class NoTrainSplit(DatasetError):
+    """A dataset has splits, but not the one that is read when none is asked for."""
+
+    def __init__(self, message: str, splits: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.splits = splits
+        """Those it has; at least one."""
+
+
 class ArchiveError(DatasetError):
     """A zip is not one, is unsafe, or does not hold class folders."""
 
@@ -27,6 +36,20 @@ class MediaError(DatasetError):
 
 class HubError(LabelRankError, OSError):
     """The Hugging Face Hub refuses, does not know, or cannot be reached."""
+
+
+class Unreachable(HubError):
+    """The Hub cannot answer now; a later try, or the cache, may help."""
+
+    def __init__(self, message: str, *, wait_s: float = 0.0, no_network: bool = False, retry: bool = True) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+        self.no_network = no_network
+        self.retry = retry
+
+
+class UnknownRepo(HubError):
+    """The Hub has no repository of this name, or none that may be seen."""
 
 
 class CheckpointError(LabelRankError, ValueError):

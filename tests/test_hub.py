@@ -64,6 +64,7 @@ def repo(model, settings):
         ("hf://datasets/uoft-cs/cifar100", "is the address of a dataset"),
         ("https://example.com/me/model", "is an address; expected the id of a model"),
         ("https://huggingface.co/docs", "is an address; expected the id of a model"),
+        ("https://[", "is an address; expected the id of a model"),
     ],
 )
 def test_what_cannot_be_an_id_is_named_with_what_was_meant(name, message):

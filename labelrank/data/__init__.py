@@ -16,7 +16,7 @@ from labelrank.data.archive import check_archive, open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
 from labelrank.data.folder import holds_class_folders, open_folder
 from labelrank.data.source import LocalTable, SourceInfo, Tables, arrange, find_tables, refuse_options
-from labelrank.errors import ArchiveError, DatasetError, HubError
+from labelrank.errors import ArchiveError, DatasetError, UnknownRepo
 from labelrank.files import local_path, replacing
 from labelrank.hub.names import REPO_ID
 from labelrank.settings import Settings
@@ -222,10 +222,8 @@ def _not_here_either(name: str) -> Iterator[None]:
     """Say of a name that the Hub does not know that it is no path either: it may have been meant as one."""
     try:
         yield
-    except HubError as error:
-        if not str(error).startswith("The Hub has no dataset"):
-            raise
-        raise HubError(f"{error} Nor is there a file or folder {name!r} here.") from error
+    except UnknownRepo as error:
+        raise UnknownRepo(f"{error} Nor is there a file or folder {name!r} here.") from error
 
 
 def save_upload(stream: IO[bytes], *, settings: Settings) -> str:

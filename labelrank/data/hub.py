@@ -31,7 +31,7 @@ from labelrank.data.source import (
     split_names,
 )
 from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
-from labelrank.errors import DatasetError, HubError
+from labelrank.errors import DatasetError, HubError, Unreachable
 from labelrank.settings import Settings
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _converted(repo: Repo, settings: Settings) -> Repo | None:
         return hub.resolve("dataset", repo.id, CONVERTED, settings=settings)
     except HubError as error:
         # Trouble on the way is not to change what is read. Without a network, there may be none in the cache.
-        if isinstance(error, hub.Unreachable) and not repo.from_cache:
+        if isinstance(error, Unreachable) and not repo.from_cache:
             raise
         return None
 

@@ -26,7 +26,7 @@ from labelrank.data.dataset import (
     check_distinct,
 )
 from labelrank.data.source import SPLIT_WORDS
-from labelrank.errors import DatasetError, MediaError
+from labelrank.errors import DatasetError, MediaError, NoTrainSplit
 from labelrank.settings import Settings
 
 EXPECTED_LAYOUT = (
@@ -99,8 +99,12 @@ class Layout:
             return "train"
         if wanted in self.splits:
             return wanted
-        asked = f"no split {split!r}" if split is not None else "no train split, which is read when none is asked for"
-        raise DatasetError(f"{self.source!r} has {asked}; it has {', '.join(self.splits)}. Ask for one of these.")
+        there_are = f"it has {', '.join(self.splits)}. Ask for one of these."
+        if split is None:
+            raise NoTrainSplit(
+                f"{self.source!r} has no train split, which is read when none is asked for; {there_are}", self.splits
+            )
+        raise DatasetError(f"{self.source!r} has no split {split!r}; {there_are}")
 
     def with_classes(self, names: Iterable[str]) -> Layout:
         """Return the layout with further class names, which other parts of the source have.

@@ -8,9 +8,8 @@ Source: the Hub's API and cache layout, https://huggingface.co/docs/hub/api and
 https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 """
 
-from labelrank.hub.asking import Unreachable
 from labelrank.hub.files import Progress, ShouldStop, cached_path, download, download_all, remove_damaged
-from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_url
+from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_of_address, repo_url
 from labelrank.hub.ranges import RangeFile, open_range
 from labelrank.hub.repo import Found, HubFile, PullRequest, Repo, find_in_pull_requests, read_card, resolve, search
 
@@ -23,7 +22,6 @@ __all__ = [
     "RangeFile",
     "Repo",
     "ShouldStop",
-    "Unreachable",
     "cached_path",
     "check_repo_id",
     "download",
@@ -32,6 +30,7 @@ __all__ = [
     "open_range",
     "read_card",
     "remove_damaged",
+    "repo_of_address",
     "repo_url",
     "resolve",
     "search",

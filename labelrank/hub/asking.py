@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labelrank.errors import Cancelled, HubError
+from labelrank.errors import Cancelled, HubError, UnknownRepo, Unreachable
 from labelrank.hub.names import DEFAULT_REVISION, endpoint, repo_url
 
 if TYPE_CHECKING:
@@ -23,16 +23,6 @@ _CONNECT_TIMEOUT_S = 10.0
 WAITS_S = (1.0, 2.0, 4.0, 8.0)
 ASKING_WAITS_S = (1.0, 3.0)
 _LONGEST_WAIT_S = 60.0
-
-
-class Unreachable(HubError):
-    """The Hub cannot answer now; a later try, or the cache, may help."""
-
-    def __init__(self, message: str, *, wait_s: float = 0.0, no_network: bool = False, retry: bool = True) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
-        self.no_network = no_network
-        self.retry = retry
 
 
 def headers(settings: Settings, *, with_token: bool = True) -> dict[str, str]:
@@ -129,7 +119,7 @@ def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: st
         raise HubError(f"There is no {subject}. See {url}/tree/{DEFAULT_REVISION} for the files there are.")
     if status in (401, 404):
         private = "the account logged in here may not see it" if logged_in else f"it is private: then {log_in}"
-        raise HubError(f"The Hub has no {kind} {repo_id}, or {private}. Check the spelling, or search for it.")
+        raise UnknownRepo(f"The Hub has no {kind} {repo_id}, or {private}. Check the spelling, or search for it.")
     if status == 403:
         reason = f" ({said})" if said else ""
         way_out = "Use an access token with the right to read it" if logged_in else log_in[0].upper() + log_in[1:]

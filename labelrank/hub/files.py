@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from labelrank.errors import Cancelled, HubError
+from labelrank.errors import Cancelled, HubError, Unreachable
 from labelrank.files import replacing
-from labelrank.hub.asking import Meter, Unreachable, streaming, trying
+from labelrank.hub.asking import Meter, streaming, trying
 from labelrank.hub.names import DEFAULT_REVISION, repo_url
 
 if TYPE_CHECKING:

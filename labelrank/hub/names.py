@@ -26,7 +26,7 @@ def check_repo_id(name: str, kind: str) -> str:
     if re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE) or name.lower().startswith(
         tuple(f"{h}/" for h in _HOSTS)
     ):
-        linked = _repo_of_address(name)
+        linked = repo_of_address(name)
         if linked is None:
             raise HubError(f"{name!r} is an address; {expected}. Give the id alone.")
         linked_kind, linked_id, revision = linked
@@ -49,9 +49,12 @@ def check_repo_id(name: str, kind: str) -> str:
     raise HubError(f"{name[:200]!r} {problem}; {expected}.{meant}")
 
 
-def _repo_of_address(address: str) -> tuple[str, str, str | None] | None:
+def repo_of_address(address: str) -> tuple[str, str, str | None] | None:
     """Return kind, id and revision that an address of the Hub leads to, None where it leads elsewhere."""
-    parts = urlsplit(address if "://" in address else f"https://{address}")
+    try:
+        parts = urlsplit(address if "://" in address else f"https://{address}")
+    except ValueError:  # brackets that hold no IPv6 address
+        return None
     path = parts.path
     if parts.scheme == "hf":
         path = f"{parts.netloc}{parts.path}"

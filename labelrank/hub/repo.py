@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from labelrank.errors import HubError
+from labelrank.errors import HubError, Unreachable
 from labelrank.files import replacing
-from labelrank.hub.asking import Unreachable, get_json
+from labelrank.hub.asking import get_json
 from labelrank.hub.files import disk_explained, storage
 from labelrank.hub.names import DEFAULT_REVISION, REPO_ID, check_repo_id, endpoint, repo_url
 

@@ -21,9 +21,8 @@ import labelrank
 from labelrank import charts
 from labelrank.data import SourceInfo
 from labelrank.data.dataset import Dataset
-from labelrank.errors import HubError, LabelRankError
+from labelrank.errors import HubError, LabelRankError, Unreachable
 from labelrank.exports import SampleColumns
-from labelrank.hub import Unreachable
 from labelrank.jobs.queue import cancel, ensure_consumer, resume
 from labelrank.jobs.store import Job
 from labelrank.label_map import FORMATS, LabelMap, export

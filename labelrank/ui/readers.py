@@ -21,9 +21,9 @@ import streamlit as st
 
 import labelrank
 from labelrank import charts, hub
-from labelrank.data import SPLITS, SourceInfo, describe_source, open_dataset
+from labelrank.data import SourceInfo, describe_source, open_dataset
 from labelrank.data.dataset import DEFAULT_FRAMES, ClipSampling, Dataset, Problem, Sample
-from labelrank.errors import Cancelled, DatasetError, HubError, JobError, LabelRankError, MediaError
+from labelrank.errors import Cancelled, DatasetError, HubError, JobError, LabelRankError, MediaError, NoTrainSplit
 from labelrank.extraction import Request, plan
 from labelrank.features.store import FeatureSet, read_features
 from labelrank.jobs.store import Job
@@ -52,7 +52,6 @@ KEPT_SECONDS = {"example": 3600.0, "upload": 3600.0, "hub": 900.0, "folder": 60.
 FAILED_SECONDS = 60.0
 """How long a failure of the Hub is kept: every run of a page would wait for it again."""
 MAX_LOOKUPS = 64
-_ID_MEANT = re.compile(r"is an address; give the id (?P<id>\S+)(?: and the revision (?P<revision>\S+))? instead\.$")
 
 
 class LookUps:
@@ -226,13 +225,8 @@ def described(source: state.Source) -> SourceInfo:
     def look_beyond_train() -> SourceInfo:
         try:
             return look(source)
-        except DatasetError as error:
-            if source.split or "no train split" not in str(error):
-                raise
-            for split in SPLITS[1:]:
-                with contextlib.suppress(DatasetError):
-                    return look(source.taking(split=split))
-            raise
+        except NoTrainSplit as error:
+            return look(source.taking(split=error.splits[0]))
 
     return _lookups().get(
         ("source", _allowed(source), limits),
@@ -277,13 +271,8 @@ def search_table(kind: str, found: Sequence[hub.Found]) -> pd.DataFrame:
 
 def linked_id(kind: str, name: str) -> tuple[str, str | None]:
     """Return the id and the revision that an address of the Hub leads to; any other word as it is."""
-    try:
-        hub.check_repo_id(name, kind)
-    except HubError as error:
-        # The check knows which id was meant, and says so.
-        if meant := _ID_MEANT.search(str(error)):
-            return meant["id"], meant["revision"]
-    return name, None
+    linked = hub.repo_of_address(name)
+    return linked[1:] if linked and linked[0] == kind else (name, None)
 
 
 def full_id(kind: str, name: str) -> str:
