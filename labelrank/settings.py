@@ -55,6 +55,8 @@ class Settings:
     """Rows of one Parquet split."""
     max_pixels: int = 100_000_000
     """Width times height of one picture."""
+    max_cache_bytes: int = 20 * 2**30
+    """Bytes of features, unfinished extractions and compiled encoders in the workspace; the longest unused go first."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

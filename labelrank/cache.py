@@ -1,0 +1,227 @@
+"""What the workspace keeps to save work: features, unfinished extractions, compiled encoders, within a limit.
+
+Entries are `features/<digest>.parquet`, `parts/<digest>/` and `encoders/<key>/`. Uploads, jobs and the Hub's own cache
+are none. Whoever works with an entry holds it (`using`), with a lock of the operating system that a killed process
+cannot leave behind; `evict` removes only what nobody holds. Locks are `flock`, so Linux and macOS alone. On a file
+system without them nothing is held, and nothing is evicted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from labelrank.settings import Settings
+
+KINDS = ("features", "parts", "encoders")
+"""Folders of the workspace whose content is entries."""
+
+_EVICTED = ".evicted"
+_PARTIAL = ".partial"  # as `files.replacing` names what is not whole yet
+_STALE_AFTER_S = 24 * 3600.0
+# What flock says where it is not there: NFS without its lock service, some FUSE and network file systems.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file or folder of the cache."""
+
+    path: Path
+    kind: str
+    """One of `KINDS`."""
+    size_bytes: int
+    used_at: float
+    """Seconds since 1970."""
+    in_use: bool
+    """Whether a process holds it now, this one included."""
+
+
+@contextmanager
+def using(path: Path) -> Iterator[None]:
+    """Hold an entry, so that `evict` leaves it, and mark it as used when this starts and when it ends.
+
+    Several may hold one entry. What is held is the file or folder that is there now: where another takes its place
+    in the meantime, that one is not. The modification time of a file does not change.
+
+    Raises:
+        OSError: The entry does not exist (FileNotFoundError) or may not be read.
+    """
+    descriptor = _hold(path)
+    try:
+        _mark(descriptor)
+        yield
+        _mark(descriptor)
+    finally:
+        os.close(descriptor)  # gives the lock back
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """Return all entries, those first that would be evicted first."""
+    return sorted(_entries(settings), key=lambda entry: (entry.used_at, entry.path))
+
+
+def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ...]:
+    """Remove the least recently used entries until all together are within `settings.max_cache_bytes`.
+
+    What a process holds stays, even where the limit is then exceeded, and so does what cannot be removed. Also
+    removed is what killed processes left: temporaries a day old, and entries that were being removed.
+
+    Args:
+        spare: Entries that stay although nobody holds them yet.
+
+    Returns:
+        The entries that were removed.
+    """
+    _clear_away(settings)
+    found = entries(settings)
+    excess = sum(entry.size_bytes for entry in found) - settings.max_cache_bytes
+    removed = []
+    for entry in found:
+        if excess <= 0:
+            break
+        if entry.path not in spare and not entry.in_use and _remove(entry.path):
+            removed.append(entry.path)
+            excess -= entry.size_bytes
+    return tuple(removed)
+
+
+def _entries(settings: Settings) -> Iterator[Entry]:
+    for kind in KINDS:
+        for path in _listing(settings.workspace / kind):
+            if path.name.startswith("."):
+                continue
+            with contextlib.suppress(OSError):  # removed by another process in this moment
+                status = path.lstat()
+                if stat.S_ISDIR(status.st_mode):
+                    # Listing a folder may change its time of access, so its other time says when it was used.
+                    yield Entry(path, kind, _folder_size(path), status.st_mtime, _is_held(path))
+                elif stat.S_ISREG(status.st_mode):
+                    used_at = max(status.st_atime, status.st_mtime)
+                    yield Entry(path, kind, status.st_size, used_at, _is_held(path))
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []  # not there yet, or no more
+
+
+def _folder_size(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(root, name).lstat().st_size
+    return total
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _hold(path: Path) -> int:
+    """Return a descriptor of what is at `path`, locked against eviction."""
+    while True:
+        descriptor = _open(path)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                return descriptor
+            # It may have been removed, or another put in its place, while this waited for the lock.
+            if _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock_out(path: Path) -> int | None:
+    """Return a descriptor of what is at `path`, locked so that nobody can hold it; None where somebody does."""
+    descriptor = _open(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_held(path: Path) -> bool:
+    descriptor = _lock_out(path)
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _mark(descriptor: int) -> None:
+    status, now = os.fstat(descriptor), time.time_ns()
+    modified = now if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
+    with contextlib.suppress(OSError):  # of another user, or on a file system that may only be read
+        os.utime(descriptor, ns=(now, modified))
+
+
+def _remove(path: Path) -> bool:
+    """Remove an entry that nobody holds, at once for everybody else; tell whether that was done here."""
+    try:
+        descriptor = _lock_out(path)
+    except OSError:
+        return False
+    if descriptor is None:
+        return False
+    try:
+        if not _is_at(descriptor, path):
+            return False
+        hidden = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}{_EVICTED}")
+        path.rename(hidden)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    _delete(hidden)
+    return True
+
+
+def _clear_away(settings: Settings) -> None:
+    """Remove what processes left that were killed while they wrote or removed an entry."""
+    oldest = time.time() - _STALE_AFTER_S
+    for kind in KINDS:
+        folder = settings.workspace / kind
+        inside = [path for entry in _listing(folder) if not entry.name.startswith(".") for path in _listing(entry)]
+        for path in (*_listing(folder), *inside):
+            if not path.name.startswith("."):
+                continue
+            with contextlib.suppress(OSError):
+                if path.suffix == _EVICTED or (path.suffix == _PARTIAL and path.lstat().st_mtime < oldest):
+                    _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
