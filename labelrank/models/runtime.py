@@ -1,42 +1,66 @@
 """A compiled encoder for this device and precision.
 
 Inference on a CPU runs in OpenVINO: Keras' OpenVINO backend starts without TensorFlow and is the fastest path
-there. Training, and inference on a GPU, use TensorFlow. Whoever sets `KERAS_BACKEND` decides for both.
+there. A model is exported from Keras once and kept, so that the next start needs no Keras either. Training, and
+inference on a GPU, use TensorFlow, or JAX or PyTorch where they are what has a GPU build. Whoever sets
+`KERAS_BACKEND` decides for both.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import os
+import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from labelrank.errors import SettingsError
+import labelrank
+from labelrank.cores import cpu_cores
+from labelrank.errors import CheckpointError, SettingsError
+from labelrank.models.config import HEAD_NORM_EPSILON, EncoderConfig
+from labelrank.models.device import Device, cpu, gpus, has_gpu, matmul_rate
+from labelrank.models.kept import Unwritable, entry_path, load_kept
 
 if TYPE_CHECKING:
     from labelrank.models.checkpoint import Checkpoint
 
 TRAINING_BACKENDS = ("tensorflow", "jax", "torch")
 BACKENDS = ("openvino", *TRAINING_BACKENDS)
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+_T = TypeVar("_T")
+
+_MODEL, _HEAD = "encoder.xml", "head.safetensors"  # the weights lie beside the first
+_HEAD_TENSORS = ("fc_norm.weight", "fc_norm.bias")
+# Share of NumPy's matmul rate that OpenVINO reaches in a whole ViT-B, and what native bfloat16 multiplies it by.
+_SHARE_OF_MATMUL = 0.85
+_BFLOAT16_GAIN = 1.9
+
+
+# --- Backend, device and precision
 
 
 def preferred_backend(*, training: bool = False) -> str:
     """Return the Keras backend that this process uses, or would use; changes and imports nothing.
+
+    Unless `KERAS_BACKEND` says otherwise: on a GPU the first of TensorFlow, JAX and PyTorch that can use it; else
+    OpenVINO, and TensorFlow for training.
 
     Raises:
         SettingsError: `KERAS_BACKEND` names none that is installed, or one that cannot train.
     """
     if "keras" in sys.modules:
         return sys.modules["keras"].backend.backend()
-    default = "tensorflow" if training or has_gpu() else "openvino"
-    chosen = os.environ.get("KERAS_BACKEND", default)
+    chosen = _wanted_backend(training=training)
     known = TRAINING_BACKENDS if training else BACKENDS
     if chosen not in known or importlib.util.find_spec(chosen) is None:
         raise SettingsError(
@@ -46,17 +70,143 @@ def preferred_backend(*, training: bool = False) -> str:
     return chosen
 
 
+def _wanted_backend(*, training: bool = False) -> str:
+    fitting = (name for name in TRAINING_BACKENDS if _runs_on_gpu(name))
+    return os.environ.get("KERAS_BACKEND") or next(fitting, "tensorflow" if training else "openvino")
+
+
+def _runs_on_gpu(backend: str) -> bool:
+    return backend in TRAINING_BACKENDS and has_gpu() and _has_gpu_build(backend)
+
+
+@functools.cache
+def _has_gpu_build(backend: str) -> bool:
+    """Return whether what is installed of a backend can use an NVIDIA GPU, from the packages' metadata alone."""
+    if backend == "tensorflow":
+        # Its wheel can; the libraries it loads come with the extra, or with the system (containers made for GPUs).
+        needed = [
+            re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+            for requirement in (metadata.requires(backend) or () if _version(backend) else ())
+            if "and-cuda" in requirement
+        ]
+        return bool(needed) and (all(map(_version, needed)) or _system_has("cudnn"))
+    if backend == "jax":
+        return any(_version(f"jax-cuda{major}-plugin") for major in (12, 13, 14))
+    # PyTorch's own index marks builds, as 2.11.0+cu130 and +cpu; on PyPI the one for Linux needs CUDA's packages.
+    version = _version(backend) or ""
+    mark = version.partition("+")[2]
+    return mark.startswith("cu") or (
+        not mark and any("nvidia-" in r or "cuda" in r for r in (metadata.requires(backend) or () if version else ()))
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _system_has(library: str) -> bool:
+    import ctypes.util
+
+    return ctypes.util.find_library(library) is not None
+
+
 def select_backend(*, training: bool = False) -> str:
     """Settle the Keras backend of this process and return its name; to be called before Keras is imported."""
     # TensorFlow's start-up notes are not for our users; its errors are.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = backend = preferred_backend(training=training)
+    if backend == "jax":  # takes three quarters of a GPU's memory at its start otherwise
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return backend
 
 
-def has_gpu() -> bool:
-    """Return whether an NVIDIA driver offers a device here; asks no framework, so it is safe anywhere."""
-    return Path("/dev/nvidia0").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1")
+def devices() -> tuple[Device, ...]:
+    """Return what encoders run on in this process: the GPUs where there are some that the backend can use, or the CPU.
+
+    Reads the system and the packages' metadata; imports no framework.
+    """
+    return (gpus() if _runs_on_gpu(_wanted_backend()) else ()) or (cpu(),)
+
+
+def resolve_precision(precision: str) -> str:
+    """Return the precision that runs for the one asked for.
+
+    `auto` is bfloat16 where the device multiplies in it natively, and float32 elsewhere; float16 on a GPU of before
+    bfloat16. On a CPU, backends other than OpenVINO gain nothing from bfloat16.
+
+    Raises:
+        SettingsError: It is not one of `PRECISIONS`, or the device does not multiply in it.
+    """
+    if precision not in PRECISIONS:
+        raise SettingsError(f"Precision is {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    backend = preferred_backend()
+    device = gpus()[0] if _runs_on_gpu(backend) else cpu()
+    if (
+        device.kind == "CPU"
+        and precision in ("bfloat16", "float16")
+        and not (precision == "bfloat16" and device.bfloat16)
+    ):
+        raise SettingsError(
+            f"Precision is {precision!r}, which this processor ({device.name}) does not multiply in. Choose auto or "
+            "float32."
+        )
+    if precision != "auto":
+        return precision
+    if device.kind == "GPU":
+        return "bfloat16" if device.bfloat16 else "float16" if device.capability else "float32"
+    return "bfloat16" if backend == "openvino" and device.bfloat16 else "float32"
+
+
+# --- What an encoder costs
+
+
+def encoder_flops(config: EncoderConfig) -> float:
+    """Return the floating-point operations of the matrix products for one image or clip; a multiply-add is two."""
+    size = config.transformer
+    tokens, dim = config.num_patches + int(config.use_cls_token), size.hidden_dim
+    # Query, key, value and output; scores and their mixing; the two layers of the MLP.
+    block = 4 * tokens * dim**2 + 2 * tokens**2 * dim + 2 * tokens * dim * size.mlp_dim
+    return 2.0 * (config.num_patches * config.patch_dim * dim + size.num_layers * block)
+
+
+def estimated_rate(config: EncoderConfig, precision: str) -> float | None:
+    """Return the images or clips a second that an encoder should reach here, from how fast NumPy multiplies matrices.
+
+    A guess before anything has run, good to about a third for models of some size: small ones are slower than it says,
+    and reading files may be slower than either. The first call measures for 0.2 s.
+
+    Returns:
+        None on a GPU, of which NumPy knows nothing.
+
+    Raises:
+        SettingsError: As for `resolve_precision`.
+    """
+    device, precision = devices()[0], resolve_precision(precision)
+    if device.kind == "GPU":
+        return None
+    gain = _BFLOAT16_GAIN if precision == "bfloat16" and device.bfloat16 else 1.0
+    return matmul_rate() * _SHARE_OF_MATMUL * gain / encoder_flops(config)
+
+
+# --- Encoders
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What an encoder does in turn with a batch; a device may still be working when the first two return."""
+
+    put: Callable[[np.ndarray], Any]
+    """Images to the device."""
+    encode: Callable[[Any], Any]
+    """Through the model, to tokens in float32."""
+    fetch: Callable[[Any], np.ndarray]
+    """Tokens from the device."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.fetch(self.encode(self.put(images)))
 
 
 @dataclass(frozen=True)
@@ -64,6 +214,7 @@ class CompiledEncoder:
     """Maps normalised images or clips float32 (batch_size, [T,] H, W, C) to tokens float32 (batch_size, CLS + N, D)."""
 
     run: Callable[[np.ndarray], np.ndarray]
+    """Of a backend with devices of its own, `Steps`, which `benchmarks/gpu.py` times one by one."""
     batch_size: int
     hidden_dim: int
     precision: str
@@ -73,6 +224,10 @@ class CompiledEncoder:
     """Whether the first token is CLS."""
     fc_norm: Callable[[np.ndarray], np.ndarray] | None = None
     """The norm of the checkpoint's head, over pooled features (B, D); None where there is none."""
+    reused: bool = False
+    """Whether the model came from the cache."""
+    entry: Path | None = None
+    """Where the model is kept; None where it is not. It is loaded already: eviction takes nothing from this encoder."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Encode up to `batch_size` images; a short batch is padded, so that nothing is compiled again."""
@@ -82,21 +237,11 @@ class CompiledEncoder:
         return self.run(images)[:count]
 
 
-def resolve_precision(precision: str) -> str:
-    """Return the precision that runs for the one asked for.
-
-    Raises:
-        SettingsError: It is not one of `PRECISIONS`.
-    """
-    if precision not in PRECISIONS:
-        raise SettingsError(f"Precision is {precision!r}; choose one of {', '.join(PRECISIONS)}.")
-    return "float32" if precision == "auto" else precision
-
-
 def build_encoder(checkpoint: Checkpoint, *, dtype: str = "float32", image_size: tuple[int, int] | None = None) -> Any:
     """Return the checkpoint's encoder, a built `ViTEncoder` with its weights, on the current Keras backend.
 
     Args:
+        dtype: A Keras dtype policy, such as mixed_bfloat16.
         image_size: Height and width to encode, to which the position table is interpolated; None: the trained one.
 
     Raises:
@@ -105,9 +250,7 @@ def build_encoder(checkpoint: Checkpoint, *, dtype: str = "float32", image_size:
     from labelrank.models.convert import load_tensors
     from labelrank.models.vit import ViTEncoder
 
-    config = checkpoint.config
-    if image_size is not None:
-        config = config.resized(*image_size)
+    config = _sized(checkpoint, image_size)
     encoder = ViTEncoder(config, name="encoder", dtype=dtype)
     encoder.build((None, *config.input_shape))
     load_tensors(checkpoint.tensors(), encoder, source=checkpoint.source)
@@ -120,42 +263,198 @@ def compile_encoder(
     precision: str = "auto",
     batch_size: int = 8,
     image_size: tuple[int, int] | None = None,
+    cache: Path | None = None,
 ) -> CompiledEncoder:
     """Return the checkpoint's encoder ready to run.
 
     Args:
         precision: float32 agrees with the published implementation to 1e-4; bfloat16 is faster on processors that
-            compute it and off by about one percent; auto is float32.
+            compute it and off by about one percent, float16 likewise on GPUs; auto is what suits the device
+            (`resolve_precision`).
         image_size: Height and width to encode; None: the trained one.
+        cache: Folder of exported models, kept for the next time; None: nothing is kept. One model serves every
+            precision and batch size, which are settled when it is loaded. Backends other than OpenVINO keep none.
 
     Raises:
         CheckpointError: The weights do not fit config.json, or the size is not a multiple of the patches.
-        SettingsError: Unknown precision.
+        SettingsError: Unknown precision, or float16 without a GPU.
     """
     precision = resolve_precision(precision)
     backend = select_backend()
+    config = _sized(checkpoint, image_size)
+    entry, reused = None, False
     if backend == "openvino":
-        run = _compile_openvino(_as_model(build_encoder(checkpoint, image_size=image_size)), batch_size, precision)
-        device = "CPU"
+        on_gpu, shape = False, (batch_size, *config.input_shape)
+        (run, head), entry, reused = _load_exported(
+            checkpoint,
+            config,
+            cache,
+            lambda folder: (_compile_openvino(folder / _MODEL, shape, precision), _read_head(folder, config)),
+        )
     else:
-        policy = "float32" if precision == "float32" else "mixed_bfloat16"
-        model = _as_model(build_encoder(checkpoint, dtype=policy, image_size=image_size))
-        device = "GPU" if _is_on_gpu(backend) else "CPU"
-
-        def run(images: np.ndarray) -> np.ndarray:
-            return np.asarray(model.predict_on_batch(images), dtype=np.float32)
-
-    config = checkpoint.config
+        run, on_gpu = _compile_keras(checkpoint, config, backend, batch_size, precision)
+        head = _head_of(checkpoint, config)
     return CompiledEncoder(
         run=run,
         batch_size=batch_size,
         hidden_dim=config.transformer.hidden_dim,
         precision=precision,
         runtime=backend,
-        device=device,
+        device="GPU" if on_gpu else "CPU",
         has_cls=config.use_cls_token,
-        fc_norm=_head_norm(checkpoint) if config.fc_norm else None,
+        fc_norm=_norm(*(head[name] for name in _HEAD_TENSORS)) if head else None,
+        reused=reused,
+        entry=entry,
     )
+
+
+def _sized(checkpoint: Checkpoint, image_size: tuple[int, int] | None) -> EncoderConfig:
+    return checkpoint.config if image_size is None else checkpoint.config.resized(*image_size)
+
+
+def _head_of(checkpoint: Checkpoint, config: EncoderConfig) -> dict[str, np.ndarray]:
+    """Return scale and shift of the norm of a checkpoint's head, by tensor; empty where it has none."""
+    from labelrank.models.convert import read_tensor
+
+    if not config.fc_norm:
+        return {}
+    tensors, shape = checkpoint.tensors(), (config.transformer.hidden_dim,)
+    return {name: read_tensor(tensors, name, shape, source=checkpoint.source) for name in _HEAD_TENSORS}
+
+
+def _norm(scale: np.ndarray, shift: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def norm(features: np.ndarray) -> np.ndarray:
+        centred = features - features.mean(axis=1, keepdims=True)
+        deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + HEAD_NORM_EPSILON)
+        return (centred / deviation * scale + shift).astype(np.float32)
+
+    return norm
+
+
+# --- OpenVINO, from a model that was exported once
+
+
+def _compile_openvino(model: Path, shape: tuple[int, ...], precision: str) -> Callable[[np.ndarray], np.ndarray]:
+    import openvino
+
+    core = openvino.Core()
+    exported = core.read_model(model)
+    exported.reshape(list(shape))
+    request = core.compile_model(
+        exported,
+        "CPU",
+        {
+            # OpenVINO takes bfloat16 by itself where the processor has it; the caller decides.
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            # It sees the cores of the machine, not what a container leaves to this process.
+            "INFERENCE_NUM_THREADS": cpu_cores(),
+            # Threads that stay on their core wait there for whatever else runs on it; free ones are as fast alone.
+            "ENABLE_CPU_PINNING": False,
+        },
+    ).create_infer_request()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        request.infer([np.ascontiguousarray(images, dtype=np.float32)])
+        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+
+    return run
+
+
+def _load_exported(
+    checkpoint: Checkpoint, config: EncoderConfig, cache: Path | None, load: Callable[[Path], _T]
+) -> tuple[_T, Path | None, bool]:
+    """Have a checkpoint's model loaded from the folder it is exported to.
+
+    Args:
+        load: Gets the folder, whose content is whole and checked, and which may be gone afterwards.
+
+    Returns:
+        What `load` returns; where the model is kept, None where it is not; whether it was there already.
+    """
+    export = functools.partial(_export, checkpoint, config)
+    if cache is not None:
+        identity = _identity(checkpoint, config)
+        try:
+            loaded, reused = load_kept(cache, identity, export, load)
+            return loaded, entry_path(cache, identity), reused
+        except Unwritable as error:
+            print(f"The encoder cannot be kept in {cache} ({error}), so the next start is slower.", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            export(Path(name))
+        except Unwritable as error:
+            raise CheckpointError(
+                f"The encoder of {checkpoint.source} cannot be written to {name} ({error}). Make room there, or set "
+                "TMPDIR to another folder."
+            ) from error
+        return load(Path(name)), None, False
+
+
+def _identity(checkpoint: Checkpoint, config: EncoderConfig) -> dict[str, Any]:
+    """Return all that determines an exported model."""
+    return {
+        "checkpoint": checkpoint.digest,
+        "image_size": list(config.image_size),
+        "labelrank": labelrank.__version__,
+        **{name: metadata.version(name) for name in ("keras", "openvino")},
+    }
+
+
+def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path) -> None:
+    """Write a checkpoint's encoder as OpenVINO reads it, of any batch size, and its head.
+
+    Raises:
+        CheckpointError: The weights do not fit config.json.
+        HubError: They cannot be downloaded.
+        Unwritable: The folder does not take them.
+    """
+    import keras
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    images = keras.Input(config.input_shape, name="images")
+    model = keras.Model(images, build_encoder(checkpoint, image_size=config.image_size)(images))
+    head = _head_of(checkpoint, config)
+    try:
+        model.export(str(folder / _MODEL), format="openvino", verbose=False)
+        if head:
+            save_file(head, folder / _HEAD)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # OpenVINO says "iostream error" of a full disk.
+        free = shutil.disk_usage(folder).free / 2**20
+        raise Unwritable(f"{error}; {free:,.0f} MiB are free") from error
+
+
+def _read_head(folder: Path, config: EncoderConfig) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / _HEAD) if config.fc_norm else {}
+
+
+# --- Keras' other backends
+
+
+def _compile_keras(
+    checkpoint: Checkpoint, config: EncoderConfig, backend: str, batch_size: int, precision: str
+) -> tuple[Steps, bool]:
+    """Return what encodes a batch, compiled for its one shape, and whether it does so on a GPU."""
+    # Before anything is put on a device.
+    prepare, compile_ = {
+        "tensorflow": (_prepare_tensorflow, _compile_tensorflow),
+        "jax": (_prepare_jax, _compile_jax),
+        "torch": (_prepare_torch, _compile_torch),
+    }[backend]
+    prepare(is_exact=precision == "float32")
+    policy = precision if precision == "float32" else f"mixed_{precision}"
+    encoder = build_encoder(checkpoint, dtype=policy, image_size=config.image_size)
+    on_gpu = _is_on_gpu(backend)
+    if not on_gpu and devices()[0].kind == "GPU":
+        raise SettingsError(
+            f"{backend} finds no GPU, though the driver offers {devices()[0].name}. Reinstall {backend} with its CUDA "
+            "libraries, or set CUDA_VISIBLE_DEVICES to nothing to run on the CPU."
+        )
+    return compile_(encoder, (batch_size, *config.input_shape), on_gpu), on_gpu
 
 
 def _is_on_gpu(backend: str) -> bool:
@@ -166,52 +465,67 @@ def _is_on_gpu(backend: str) -> bool:
     return any(device.split(":")[0].lower() in ("gpu", "cuda") for device in keras.distribution.list_devices())
 
 
-def _head_norm(checkpoint: Checkpoint) -> Callable[[np.ndarray], np.ndarray]:
-    from labelrank.models.config import HEAD_NORM_EPSILON
-    from labelrank.models.convert import read_tensor
+def _prepare_tensorflow(*, is_exact: bool) -> None:
+    import tensorflow as tf
 
-    tensors, shape = checkpoint.tensors(), (checkpoint.config.transformer.hidden_dim,)
-    gamma, beta = (
-        read_tensor(tensors, f"fc_norm.{part}", shape, source=checkpoint.source) for part in ("weight", "bias")
+    for device in tf.config.list_physical_devices("GPU"):
+        # Refused once a device is in use; whoever used it has settled the matter.
+        with contextlib.suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(device, True)
+    if is_exact:
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def _compile_tensorflow(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> Steps:
+    import tensorflow as tf
+
+    # On a CPU, XLA is no faster than TensorFlow's own kernels.
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], jit_compile=on_gpu, autograph=False)
+    def encode(images: Any) -> Any:
+        return tf.cast(encoder(images, training=False), tf.float32)
+
+    encode.get_concrete_function()  # traced now, so that errors come before the first batch
+    return Steps(lambda images: tf.convert_to_tensor(images, tf.float32), encode, lambda tokens: tokens.numpy())
+
+
+def _prepare_jax(*, is_exact: bool) -> None:
+    jax = importlib.import_module("jax")
+
+    if is_exact:
+        jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def _compile_jax(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> Steps:
+    jax = importlib.import_module("jax")
+
+    # Arguments, not constants of the program: those would be folded and copied while it is compiled.
+    weights = [[v.value for v in vs] for vs in (encoder.trainable_variables, encoder.non_trainable_variables)]
+
+    @jax.jit
+    def encode(weights: Any, images: Any) -> Any:
+        return encoder.stateless_call(*weights, images)[0].astype("float32")
+
+    compiled = encode.lower(weights, jax.ShapeDtypeStruct(shape, "float32")).compile()
+    return Steps(
+        lambda images: jax.device_put(np.asarray(images, np.float32)),
+        functools.partial(compiled, weights),
+        np.asarray,
     )
 
-    def norm(features: np.ndarray) -> np.ndarray:
-        centred = features - features.mean(axis=1, keepdims=True)
-        deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + HEAD_NORM_EPSILON)
-        return (centred / deviation * gamma + beta).astype(np.float32)
 
-    return norm
+def _prepare_torch(*, is_exact: bool) -> None:
+    torch = importlib.import_module("torch")
 
-
-def _as_model(encoder: Any) -> Any:
-    import keras
-
-    images = keras.Input(encoder.config.input_shape, name="images")
-    return keras.Model(images, encoder(images))
+    if is_exact:
+        torch.set_float32_matmul_precision("highest")
 
 
-def _compile_openvino(model: Any, batch_size: int, precision: str) -> Callable[[np.ndarray], np.ndarray]:
-    import openvino
+def _compile_torch(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> Steps:
+    torch = importlib.import_module("torch")
 
-    core = openvino.Core()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "encoder.xml"
-        model.export(str(path), format="openvino", verbose=False)
-        exported = core.read_model(path)
-        exported.reshape([batch_size, *model.inputs[0].shape[1:]])
-        compiled = core.compile_model(
-            exported,
-            "CPU",
-            # OpenVINO takes bfloat16 by itself where the processor has it; the caller decides.
-            {
-                "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-                "PERFORMANCE_HINT": "LATENCY",
-            },
-        )
-    request = compiled.create_infer_request()
-
-    def run(images: np.ndarray) -> np.ndarray:
-        request.infer([np.ascontiguousarray(images, dtype=np.float32)])
-        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
-
-    return run
+    device = "cuda" if on_gpu else "cpu"
+    return Steps(
+        lambda images: torch.as_tensor(np.asarray(images, np.float32), device=device),
+        torch.inference_mode()(lambda images: encoder(images).float()),
+        lambda tokens: tokens.cpu().numpy(),
+    )

@@ -1,0 +1,142 @@
+"""What this computer computes with, read from the system: no framework is imported, so the web process may ask."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labelrank.cores import cpu_cores
+
+# First GPUs of NVIDIA that multiply in bfloat16 (Ampere).
+_BFLOAT16_CAPABILITY = (8, 0)
+_GPU_QUERY = ("nvidia-smi", "--query-gpu=uuid,compute_cap,name", "--format=csv,noheader")
+_GPU_QUERY_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Device:
+    """One processor that an encoder can run on."""
+
+    kind: str
+    """CPU or GPU."""
+    name: str
+    """As its maker calls it."""
+    cores: int | None
+    """Those of a CPU that this process may use; None of a GPU."""
+    bfloat16: bool
+    """Whether it multiplies in bfloat16 natively."""
+    capability: tuple[int, int] | None = None
+    """CUDA compute capability of a GPU; None where unknown, and of a CPU."""
+
+
+def has_gpu() -> bool:
+    """Return whether an NVIDIA driver offers a device that this process may use."""
+    return bool(gpus())
+
+
+def gpus() -> tuple[Device, ...]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES leaves to this process, in its order."""
+    return _gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+@functools.cache
+def cpu() -> Device:
+    """Return the CPU."""
+    path = Path("/proc/cpuinfo")
+    name, bfloat16 = _parse_cpu(path.read_text(encoding="utf-8", errors="replace") if path.exists() else "")
+    return Device("CPU", name or platform.processor() or platform.machine(), cpu_cores(), bfloat16)
+
+
+@functools.cache
+def matmul_rate() -> float:
+    """Return the FLOP/s at which NumPy multiplies float32 matrices here; measured once, in about 0.2 s."""
+    import numpy as np
+
+    size = 768  # small enough to find a moment between what else runs
+    a = np.full((size, size), 0.5, np.float32)
+    out = a @ a  # starts the threads
+    best_s, end = math.inf, time.perf_counter() + 0.2
+    while (started := time.perf_counter()) < end:
+        np.matmul(a, a, out=out)
+        best_s = min(best_s, time.perf_counter() - started)
+    return 2 * size**3 / best_s
+
+
+def _parse_cpu(text: str) -> tuple[str, bool]:
+    """Return a processor's name and whether it has bfloat16, from /proc/cpuinfo; "" where it has no name."""
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
+    return name.group(1).strip() if name else "", bool(
+        flags and {"avx512_bf16", "amx_bf16"} & set(flags.group(1).split())
+    )
+
+
+@functools.cache
+def _gpus(visible: str | None) -> tuple[Device, ...]:
+    if visible is not None and visible.strip() in ("", "-1"):
+        return ()
+    # The program may be there without device files (WSL), and the files without the program (small containers).
+    found = _parse_gpus(_ask_driver()) or [
+        ("", _gpu("NVIDIA GPU", None)) for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)
+    ]
+    return _visible(found, visible)
+
+
+def _ask_driver() -> str:
+    """Return what nvidia-smi lists; "" where it is missing or fails."""
+    if shutil.which(_GPU_QUERY[0]) is None:
+        return ""
+    try:
+        done = subprocess.run(_GPU_QUERY, capture_output=True, text=True, timeout=_GPU_QUERY_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _parse_gpus(text: str) -> list[tuple[str, Device]]:
+    """Return each GPU that nvidia-smi lists, with its UUID."""
+    found = []
+    for line in text.splitlines():
+        if not line.startswith("GPU-"):
+            continue
+        uuid, capability, name = (word.strip() for word in line.split(",", 2))
+        # Drivers before 510 do not know it: "[N/A]".
+        number = re.fullmatch(r"(\d+)\.(\d+)", capability)
+        found.append((uuid, _gpu(name, (int(number[1]), int(number[2])) if number else None)))
+    return found
+
+
+def _gpu(name: str, capability: tuple[int, int] | None) -> Device:
+    bfloat16 = capability is not None and capability >= _BFLOAT16_CAPABILITY
+    return Device("GPU", name, None, bfloat16, capability)
+
+
+def _visible(found: Sequence[tuple[str, Device]], visible: str | None) -> tuple[Device, ...]:
+    """Return the devices that a value of CUDA_VISIBLE_DEVICES names; as CUDA does, up to the first it does not know.
+
+    Numbers count as nvidia-smi does, by slot; CUDA may count the fastest first, which differs where GPUs do.
+    """
+    if visible is None:
+        return tuple(device for _, device in found)
+    devices = []
+    for word in visible.split(","):
+        name = word.strip()
+        if name.isdigit():
+            matches = [device for _, device in found[int(name) :]]
+        elif name.startswith("MIG-"):  # a slice of one GPU; which one is not listed, and machines mix none
+            matches = [device for _, device in found]
+        else:
+            matches = [device for uuid, device in found if name and uuid.startswith(name)]
+        if not matches:
+            break
+        devices.append(matches[0])
+    return tuple(devices)

@@ -1,0 +1,493 @@
+"""Backend and precision are chosen from the system; a compiled encoder is kept, and trusted only when whole."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import labelrank
+from labelrank.errors import CheckpointError, SettingsError
+from labelrank.models import device, kept, runtime
+from labelrank.models.checkpoint import open_checkpoint
+from labelrank.models.config import EncoderConfig, TransformerConfig
+from labelrank.models.device import Device, cpu
+from labelrank.models.kept import Unwritable, load_kept
+from tests.conftest import GOLDEN
+from tests.models.test_device import H200, OLD_DRIVER, T4
+
+VIT_B = EncoderConfig("vit_mae", TransformerConfig(768, 3072, 12, 12), (224, 224), (16, 16))
+WITH_BFLOAT16 = "model name : A\nflags : avx512f avx512_bf16\n"
+WITHOUT_BFLOAT16 = "model name : B\nflags : avx2\n"
+CUDA_12 = ("nvidia-cudnn-cu12", "nvidia-cublas-cu12")
+TOLERANCE = 1e-4
+
+
+needs_bfloat16 = pytest.mark.skipif(not cpu().bfloat16, reason="this processor does not multiply in bfloat16")
+
+
+@pytest.fixture
+def system(monkeypatch):
+    """Pretend another computer: what /proc/cpuinfo and nvidia-smi say, and which packages are installed."""
+
+    def pretend(*, cpuinfo=WITHOUT_BFLOAT16, gpus="", packages=("tensorflow", "openvino"), backend=None):
+        name, bfloat16 = device._parse_cpu(cpuinfo)
+        found = device._visible(device._parse_gpus(gpus), None)
+        requires = {
+            "tensorflow": [*(f'{name}<99; extra == "and-cuda"' for name in CUDA_12), "numpy>=2"],
+            "torch": ["filelock", "nvidia-cudnn-cu13==9.19; platform_system == 'Linux'"],
+        }
+        versions = dict(package if isinstance(package, tuple) else (package, "1.0") for package in packages)
+
+        def version(package):
+            if package not in versions:
+                raise runtime.metadata.PackageNotFoundError(package)
+            return versions[package]
+
+        monkeypatch.delitem(sys.modules, "keras", raising=False)
+        monkeypatch.setattr(runtime, "cpu", lambda: Device("CPU", name, 2, bfloat16))
+        monkeypatch.setattr(runtime, "gpus", lambda: found)
+        monkeypatch.setattr(runtime, "has_gpu", lambda: bool(found))
+        monkeypatch.setattr(runtime.metadata, "requires", lambda package: requires.get(package))
+        monkeypatch.setattr(runtime.metadata, "version", version)
+        monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name if name in versions else None)
+        monkeypatch.setattr(runtime, "_system_has", lambda library: f"lib{library}" in versions)
+        runtime._has_gpu_build.cache_clear()
+        if backend is None:
+            monkeypatch.delenv("KERAS_BACKEND", raising=False)
+        else:
+            monkeypatch.setenv("KERAS_BACKEND", backend)
+
+    yield pretend
+    runtime._has_gpu_build.cache_clear()
+
+
+# --- Backend, device and precision
+
+
+@pytest.mark.parametrize(
+    ("packages", "inference", "training"),
+    [
+        (("tensorflow", "openvino"), "openvino", "tensorflow"),
+        (("tensorflow", "openvino", *CUDA_12), "tensorflow", "tensorflow"),
+        (("tensorflow", "openvino", CUDA_12[0]), "openvino", "tensorflow"),
+        (("tensorflow", "openvino", "libcudnn"), "tensorflow", "tensorflow"),
+        (("tensorflow", "openvino", "jax", "jax-cuda13-plugin"), "jax", "jax"),
+        (("tensorflow", "openvino", "jax", "jax-cuda12-plugin", *CUDA_12), "tensorflow", "tensorflow"),
+        (("tensorflow", "openvino", "jax"), "openvino", "tensorflow"),
+        (("tensorflow", "openvino", ("torch", "2.11.0+cu130")), "torch", "torch"),
+        (("tensorflow", "openvino", ("torch", "2.11.0+cpu")), "openvino", "tensorflow"),
+        (("tensorflow", "openvino", ("torch", "2.11.0")), "torch", "torch"),
+    ],
+)
+def test_on_a_gpu_the_backend_is_one_that_can_use_it(system, packages, inference, training):
+    system(gpus=H200, packages=packages)
+    assert runtime.preferred_backend() == inference
+    assert runtime.preferred_backend(training=True) == training
+    kind = "CPU" if inference == "openvino" else "GPU"
+    assert [found.kind for found in runtime.devices()] == [kind]
+
+
+def test_without_a_gpu_inference_is_openvinos(system):
+    system(packages=("tensorflow", "openvino", *CUDA_12))
+    assert runtime.preferred_backend() == "openvino"
+    assert runtime.preferred_backend(training=True) == "tensorflow"
+
+
+def test_the_environment_decides_before_anything_else(system):
+    system(gpus=f"{H200}\n{H200}", packages=("tensorflow", "openvino", *CUDA_12), backend="openvino")
+    assert runtime.preferred_backend() == "openvino"
+    assert [found.kind for found in runtime.devices()] == ["CPU"]
+    with pytest.raises(SettingsError, match="KERAS_BACKEND is 'openvino'; training runs on"):
+        runtime.preferred_backend(training=True)
+    system(backend="jax")
+    with pytest.raises(SettingsError, match="KERAS_BACKEND is 'jax'"):
+        runtime.preferred_backend()
+
+
+@pytest.mark.parametrize(
+    ("computer", "expected"),
+    [
+        ({"cpuinfo": WITH_BFLOAT16}, "bfloat16"),
+        ({"cpuinfo": WITHOUT_BFLOAT16}, "float32"),
+        ({"cpuinfo": ""}, "float32"),
+        ({"cpuinfo": WITH_BFLOAT16, "backend": "tensorflow"}, "float32"),
+        ({"gpus": H200, "packages": ("tensorflow", *CUDA_12)}, "bfloat16"),
+        ({"gpus": T4, "packages": ("tensorflow", *CUDA_12)}, "float16"),
+        ({"gpus": OLD_DRIVER, "packages": ("tensorflow", *CUDA_12)}, "float32"),
+        # A GPU that nothing installed can use.
+        ({"gpus": T4, "cpuinfo": WITH_BFLOAT16}, "bfloat16"),
+        ({"gpus": T4, "cpuinfo": WITH_BFLOAT16, "packages": ("openvino", *CUDA_12), "backend": "openvino"}, "bfloat16"),
+    ],
+)
+def test_auto_is_what_the_device_multiplies_in(system, computer, expected):
+    system(**computer)
+    assert runtime.resolve_precision("auto") == expected
+    assert runtime.resolve_precision("float32") == "float32"
+
+
+def test_a_precision_that_the_device_does_not_multiply_in_is_refused(system):
+    system(cpuinfo=WITHOUT_BFLOAT16)
+    for precision in ("float16", "bfloat16"):
+        with pytest.raises(SettingsError, match=rf"'{precision}', which this processor .* Choose auto or float32"):
+            runtime.resolve_precision(precision)
+    system(cpuinfo=WITH_BFLOAT16)
+    assert runtime.resolve_precision("bfloat16") == "bfloat16"
+    with pytest.raises(SettingsError, match="'float16', which this processor"):
+        runtime.resolve_precision("float16")
+    system(gpus=T4, packages=("tensorflow", *CUDA_12))
+    assert runtime.resolve_precision("float16") == "float16"
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(SettingsError, match="Precision is 'int4'; choose one of auto, float32, bfloat16, float16"):
+        runtime.resolve_precision("int4")
+
+
+# --- Cost
+
+
+def test_flops_are_those_of_the_published_sizes():
+    assert runtime.encoder_flops(VIT_B) == pytest.approx(35.1e9, rel=0.002)
+    clips = replace(VIT_B, model_type="videomae", num_frames=16, tubelet_size=2, use_cls_token=False)
+    assert runtime.encoder_flops(clips) == pytest.approx(361e9, rel=0.002)
+
+
+def test_the_estimated_rate_follows_the_measured_matmul(system, monkeypatch):
+    monkeypatch.setattr(runtime, "matmul_rate", lambda: 351e9)
+    system(cpuinfo=WITH_BFLOAT16)
+    exact = runtime.estimated_rate(VIT_B, "float32")
+    assert 7 < exact < 10
+    assert runtime.estimated_rate(VIT_B, "auto") == pytest.approx(1.9 * exact)
+    system(cpuinfo=WITHOUT_BFLOAT16)
+    assert runtime.estimated_rate(VIT_B, "auto") == pytest.approx(exact)
+    system(gpus=H200, packages=("tensorflow", *CUDA_12))
+    assert runtime.estimated_rate(VIT_B, "auto") is None
+
+
+# --- What is kept
+
+
+IDENTITY = {"checkpoint": "a1", "image_size": [32, 32]}
+
+
+def make(folder):
+    (folder / "model").write_bytes(b"weights" * 1000)
+
+
+def read(folder):
+    return (folder / "model").read_bytes()
+
+
+def visible(cache):
+    return [path.name for path in cache.iterdir() if not path.name.startswith(".")]
+
+
+def test_what_is_kept_is_made_once(tmp_path):
+    calls = []
+    for expected in (False, True, True):
+        loaded, reused = load_kept(tmp_path, IDENTITY, lambda folder: (calls.append(1), make(folder)), read)
+        assert (loaded, reused) == (b"weights" * 1000, expected)
+    assert calls == [1]
+    assert [*tmp_path.iterdir()] == [kept.entry_path(tmp_path, IDENTITY)]
+
+
+def cut(entry):
+    (entry / "model").write_bytes(b"weights" * 500)
+
+
+def flip(entry):
+    (entry / "model").write_bytes(b"weightt" * 1000)
+
+
+def note(change):
+    def damage(entry):
+        content = json.loads((entry / kept._NOTE).read_text())
+        change(content)
+        (entry / kept._NOTE).write_text(json.dumps(content))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (cut, "model has changed"),
+        (flip, "model has changed"),
+        (lambda entry: (entry / "model").unlink(), "No such file or directory"),
+        (lambda entry: (entry / kept._NOTE).unlink(), "No such file or directory"),
+        (lambda entry: (entry / kept._NOTE).write_text('{"identity": {'), "entry.json cannot be read"),
+        (lambda entry: (entry / kept._NOTE).write_text("[]"), "entry.json cannot be read"),
+        (note(lambda content: content["identity"].update(checkpoint="b2")), "speaks of something else"),
+        (note(lambda content: content["files"].update(model="0" * 64)), "model has changed"),
+        (lambda entry: ([p.unlink() for p in entry.iterdir()], entry.rmdir(), entry.write_text("")), "Not a directory"),
+    ],
+)
+def test_a_damaged_entry_is_reported_and_made_again(tmp_path, capsys, damage, told):
+    load_kept(tmp_path, IDENTITY, make, read)
+    entry = kept.entry_path(tmp_path, IDENTITY)
+    damage(entry)
+    assert load_kept(tmp_path, IDENTITY, make, read) == (b"weights" * 1000, False)
+    error = capsys.readouterr().err
+    assert str(entry) in error
+    assert told in error
+    assert error.count("\n") == 1
+    assert load_kept(tmp_path, IDENTITY, make, read) == (b"weights" * 1000, True)
+    assert [*tmp_path.iterdir()] == [entry]
+
+
+def test_a_half_made_entry_is_never_seen(tmp_path):
+    def fail(folder):
+        make(folder)
+        assert visible(tmp_path) == []
+        raise CheckpointError("half way")
+
+    with pytest.raises(CheckpointError, match="half way"):
+        load_kept(tmp_path, IDENTITY, fail, read)
+    assert [*tmp_path.iterdir()] == []
+
+    def cannot_load(folder):
+        assert visible(tmp_path) == []
+        raise RuntimeError("not a model")
+
+    with pytest.raises(RuntimeError, match="not a model"):
+        load_kept(tmp_path, IDENTITY, make, cannot_load)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_killed_process_leaves_no_entry(tmp_path):
+    program = (
+        "import os, signal, sys; from pathlib import Path; from labelrank.models.kept import load_kept\n"
+        "def make(folder):\n"
+        "    (folder / 'model').write_bytes(b'weig')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"load_kept(Path(sys.argv[1]), {IDENTITY!r}, make, lambda folder: None)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
+    assert done.returncode == -9
+    assert visible(tmp_path) == []
+    assert load_kept(tmp_path, IDENTITY, make, read) == (b"weights" * 1000, False)
+    assert len(visible(tmp_path)) == 1
+
+
+def test_two_that_make_the_same_entry_both_get_it(tmp_path):
+    barrier, found = threading.Barrier(2, timeout=20), []
+
+    def make_together(folder):
+        barrier.wait()
+        make(folder)
+
+    threads = [
+        threading.Thread(target=lambda: found.append(load_kept(tmp_path, IDENTITY, make_together, read)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [(b"weights" * 1000, False)] * 2
+    assert [*tmp_path.iterdir()] == [kept.entry_path(tmp_path, IDENTITY)]
+
+
+def test_an_entry_is_held_while_it_is_loaded(settings):
+    from labelrank.cache import entries, evict
+
+    cache, tight = settings.workspace / "encoders", replace(settings, max_cache_bytes=1)
+    load_kept(cache, IDENTITY, make, read)
+
+    def look(folder):
+        assert [entry.in_use for entry in entries(settings)] == [True]
+        assert evict(tight) == ()
+        return read(folder)
+
+    assert load_kept(cache, IDENTITY, make, look) == (b"weights" * 1000, True)
+    assert evict(tight) == (kept.entry_path(cache, IDENTITY),)
+    assert load_kept(cache, IDENTITY, make, read) == (b"weights" * 1000, False)
+
+
+def test_a_cache_that_cannot_be_written_is_told_apart(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Unwritable, match="Not a directory"):
+        load_kept(tmp_path / "file" / "cache", IDENTITY, make, read)
+
+
+# --- Exported models
+
+
+@pytest.fixture
+def exports(monkeypatch):
+    """Count exports, each of which writes a stand-in for a model."""
+    made = []
+
+    def export(checkpoint, config, folder):
+        made.append(config.image_size)
+        make(folder)
+
+    monkeypatch.setattr(runtime, "_export", export)
+    return made
+
+
+def stand_in(digest="a1", config=VIT_B):
+    return SimpleNamespace(digest=digest, config=config, source="weights of a test")
+
+
+def load_exported(cache, checkpoint=None, image_size=None):
+    checkpoint = checkpoint or stand_in()
+    return runtime._load_exported(checkpoint, runtime._sized(checkpoint, image_size), cache, read)
+
+
+def test_each_part_of_the_key_has_its_own_entry(monkeypatch, tmp_path, exports):
+    _, first, reused = load_exported(tmp_path)
+    assert not reused
+    assert load_exported(tmp_path)[1:] == (first, True)
+    # The size that it has anyway.
+    assert load_exported(tmp_path, image_size=(224, 224))[1:] == (first, True)
+    seen = {first}
+
+    def is_another(**options):
+        _, entry, reused = load_exported(tmp_path, **options)
+        assert not reused
+        assert entry not in seen
+        seen.add(entry)
+
+    is_another(checkpoint=stand_in("b2"))
+    is_another(image_size=(224, 240))
+    versions = {name: runtime.metadata.version(name) for name in ("keras", "openvino")}
+    monkeypatch.setattr(runtime.metadata, "version", versions.__getitem__)
+    for name in versions:
+        versions[name] += ".1"
+        is_another()
+    monkeypatch.setattr(labelrank, "__version__", "9.9.9")
+    is_another()
+    assert len(exports) == len(seen) == len(visible(tmp_path)) == 6
+
+
+def test_without_a_cache_nothing_is_kept(tmp_path, exports):
+    for _ in range(2):
+        assert load_exported(None) == (b"weights" * 1000, None, False)
+    assert len(exports) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, exports, capsys):
+    (tmp_path / "file").touch()
+    assert load_exported(tmp_path / "file" / "cache") == (b"weights" * 1000, None, False)
+    assert "cannot be kept in" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+
+
+def test_a_model_that_can_be_written_nowhere_is_an_error_that_says_so(tmp_path, monkeypatch):
+    def full(checkpoint, config, folder):
+        raise Unwritable("iostream error; 0 MiB are free")
+
+    monkeypatch.setattr(runtime, "_export", full)
+    with pytest.raises(CheckpointError, match=r"weights of a test cannot be written to .*0 MiB.*Make room"):
+        load_exported(tmp_path)
+    assert [*tmp_path.iterdir()] == []
+
+
+# --- The real thing
+
+
+def images_for(checkpoint, count):
+    return np.random.default_rng(0).normal(size=(count, *checkpoint.config.input_shape)).astype(np.float32)
+
+
+class Child:
+    """Encodes in fresh processes, which share a cache."""
+
+    def __init__(self, folder):
+        self.folder, self.cache = folder, folder / "encoders"
+
+    def __call__(self, checkpoint, images, *, precision="float32", batch_size=4, backend=None):
+        inputs, outputs = self.folder / "inputs.npy", self.folder / "tokens.npy"
+        np.save(inputs, images)
+        env = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+        env |= {"KERAS_BACKEND": backend} if backend else {}
+        command = [sys.executable, Path(__file__).with_name("runtime_child.py")]
+        command += [checkpoint, self.cache, precision, str(batch_size), inputs, outputs]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return np.load(outputs), json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def encode(tmp_path_factory):
+    return Child(tmp_path_factory.mktemp("runtime"))
+
+
+@pytest.mark.parametrize("name", ["mae-tiny-digits", "videomae-tiny-moving-digits"])
+def test_a_kept_encoder_loads_no_keras_and_gives_the_same_bytes(encode, name):
+    images = images_for(open_checkpoint(name), 6)
+    fresh, first = encode(name, images)
+    again, second = encode(name, images)
+    assert (first["reused"], second["reused"]) == (False, True)
+    assert first["entry"] == second["entry"]
+    assert first["loaded"] == ["keras"]  # not TensorFlow
+    assert second["loaded"] == []
+    assert fresh.tobytes() == again.tobytes()
+    # Batch size and precision are settled when the model is loaded.
+    _, third = encode(name, images, batch_size=3)
+    assert (third["reused"], third["entry"]) == (True, first["entry"])
+
+
+@needs_bfloat16
+def test_a_kept_encoder_runs_in_bfloat16_too(encode):
+    images = images_for(open_checkpoint("mae-tiny-digits"), 6)
+    exact, first = encode("mae-tiny-digits", images)
+    tokens, report = encode("mae-tiny-digits", images, precision="bfloat16")
+    assert (report["reused"], report["entry"], report["precision"]) == (True, first["entry"], "bfloat16")
+    assert 0 < np.linalg.norm(tokens - exact) <= 0.02 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("name", ["vit_mae", "vit", "videomae", "videomae_finetuned"])
+def test_a_kept_encoder_agrees_with_the_goldens(encode, name):
+    golden = np.load(GOLDEN / name / "golden.npz")
+    images = np.ascontiguousarray(np.moveaxis(golden["pixel_values"], -3, -1))
+    encode(GOLDEN / name, images)
+    tokens, report = encode(GOLDEN / name, images)
+    assert report["reused"]
+    assert np.abs(tokens - golden["tokens"]).max() <= TOLERANCE
+    assert ("fc_norm" in golden) == (report["fc_norm"] is not None)
+    if report["fc_norm"]:
+        assert np.abs(np.array(report["fc_norm"]) - golden["fc_norm"]).max() <= TOLERANCE
+
+
+def test_tensorflow_on_a_processor_agrees_with_openvino(encode):
+    images = images_for(open_checkpoint("mae-tiny-digits"), 6)
+    expected, _ = encode("mae-tiny-digits", images)
+    found, report = encode("mae-tiny-digits", images, backend="tensorflow")
+    assert (report["runtime"], report["device"], report["entry"]) == ("tensorflow", "CPU", "None")
+    assert np.abs(found - expected).max() <= TOLERANCE
+
+
+def test_a_ragged_last_batch_compiles_nothing(keras, monkeypatch):
+    from labelrank.models.vit import ViTEncoder
+
+    calls, call = [], ViTEncoder.call
+    monkeypatch.setattr(ViTEncoder, "call", lambda *a, **k: (calls.append(1), call(*a, **k))[1])
+    checkpoint = open_checkpoint("mae-tiny-digits")
+    encoder = runtime.compile_encoder(checkpoint, batch_size=4, precision="float32")
+    images = images_for(checkpoint, 4)
+    traced = len(calls)
+    whole, ragged = encoder(images), encoder(images[:3])
+    assert len(calls) == traced > 0
+    assert ragged.shape[0] == 3
+    np.testing.assert_array_equal(ragged, whole[:3])
+
+
+@needs_bfloat16
+def test_bfloat16_of_keras_is_near_float32(keras):
+    checkpoint = open_checkpoint("mae-tiny-digits")
+    images = images_for(checkpoint, 2)
+    exact, rounded = (
+        runtime.compile_encoder(checkpoint, batch_size=2, precision=precision)(images)
+        for precision in ("float32", "bfloat16")
+    )
+    assert exact.dtype == rounded.dtype == np.float32
+    assert 0 < np.linalg.norm(rounded - exact) <= 0.02 * np.linalg.norm(exact)
