@@ -81,6 +81,19 @@ def test_frames_are_treated_as_pictures_one_by_one(config):
     assert preprocess(clips[:0]).shape == (0, 2, *preprocess.output_size, 3)
 
 
+@pytest.mark.parametrize("crop", [{}, {"do_center_crop": True, "crop_size": 40}])
+def test_the_result_can_be_put_where_the_caller_wants_it(crop):
+    preprocessing = Preprocessing.from_config({"size": 32, **crop})
+    clip = np.random.default_rng(0).integers(0, 256, (3, 20, 50, 3), dtype=np.uint8)
+    batch = np.full((2, 3, *preprocessing.output_size, 3), np.nan, np.float32)
+    assert preprocessing(clip, out=batch[1]) is not None
+    np.testing.assert_array_equal(batch[1], preprocessing(clip))
+    assert np.isnan(batch[0]).all()
+    for wrong in (batch, batch[0].astype(np.float64), batch[0][:, ::-1]):
+        with pytest.raises(ValueError, match="expected contiguous float32"):
+            preprocessing(clip, out=wrong)
+
+
 def test_a_file_without_a_type_is_read_as_the_models_own():
     config = {"size": 40, "crop_size": 32}
     assert Preprocessing.from_config(config, model_type="videomae") == Preprocessing.from_config(

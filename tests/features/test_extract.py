@@ -1,20 +1,20 @@
-"""Extraction with a plain NumPy encoder: order, padding, failures, stopping. And the cache around it."""
+"""Extraction with a plain NumPy encoder: order, padding, failures, stopping."""
 
-import zipfile
+import itertools
+import os
+import random
+import sys
+import threading
+import time
 from dataclasses import dataclass, replace
-from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from labelrank import extraction
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
-from labelrank.errors import Cancelled, CheckpointError, DatasetError, FeaturesError, MediaError, SettingsError
-from labelrank.features.extract import extract_features, pool_tokens
-from labelrank.features.store import read_features
-from tests.conftest import GOLDEN
+from labelrank.errors import Cancelled, DatasetError, FeaturesError, HubError, MediaError, SettingsError
+from labelrank.features import extract
+from labelrank.features.extract import extract_features, extract_parts, pool_tokens
 
 
 @dataclass
@@ -72,8 +72,11 @@ def videos_of(n, frames=40, bad=()):
     return Dataset("made", ("a", "b"), samples, load, digest="0", load_clips=load_clips)
 
 
-def as_floats(image):
-    return image.astype(np.float32)
+def as_floats(image, out=None):
+    if out is None:
+        return image.astype(np.float32)
+    out[...] = image
+    return out
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 9])
@@ -154,175 +157,256 @@ def test_pooling():
         pool_tokens(tokens, "cls", has_cls=False)
 
 
-@pytest.fixture
-def counted_encoder(monkeypatch):
-    """Stands where the compiled encoder would be, and counts how often one is made."""
-    made = []
-
-    @dataclass
-    class Counted(MeanColour):
-        device: str = "CPU"
-
-    def compile_encoder(checkpoint, *, precision, batch_size, image_size):
-        made.append(precision)
-        return Counted(batch_size=batch_size)
-
-    monkeypatch.setattr(extraction, "compile_encoder", compile_encoder)
-    return made
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
 
 
-PARAMS = {"dataset": "digits", "split": "val", "checkpoint": "mae-tiny-digits", "max_per_class": 3, "seed": 0}
-PARAMS |= {"pooling": "mean", "precision": "auto"}
+def parts_of(dataset, *sizes):
+    samples = iter(dataset.samples)
+    return [tuple(itertools.islice(samples, size)) for size in sizes]
 
 
-def run(params, settings):
-    return extraction.run(params, settings=settings, on_progress=lambda *a: None, should_stop=lambda: False)
+@dataclass
+class Recording(MeanColour):
+    """Keeps what it was given, batch by batch."""
+
+    seen: tuple = ()
+
+    def __call__(self, images):
+        self.seen += (images[:, 0, 0, 0].tolist(),)
+        return super().__call__(images)
 
 
-def cached(params, settings):
-    path = extraction.plan(extraction.Request.from_params(params), settings).cached_path(settings)
-    return path if path.is_file() else None
+def test_parts_come_in_order_and_no_batch_crosses_their_borders():
+    dataset, encoder = dataset_of(16, bad={1, 14}), Recording()
+    results = list(extract_parts(dataset, parts_of(dataset, 6, 1, 0, 9), encoder, as_floats))
+    keys = [result.keys for result in results]
+    assert keys == [("0", "2", "3", "4", "5"), ("6",), (), ("7", "8", "9", "10", "11", "12", "13", "15")]
+    assert [result.X[:, 0].tolist() for result in results] == [list(map(float, part)) for part in keys]
+    assert [result.y.tolist() for result in results] == [[int(key) % 2 for key in part] for part in keys]
+    assert [[f.subject for f in result.failures] for result in results] == [["1"], [], [], ["14"]]
+    # What failed leaves its batch short: the others stay in theirs.
+    assert encoder.seen == ([0, 2, 3], [4, 5], [6], [7, 8, 9, 10], [11, 12, 13], [15])
 
 
-def test_the_same_request_is_computed_once(settings, counted_encoder):
-    assert cached(PARAMS, settings) is None
-    first = run(PARAMS, settings)
-    assert (first["reused"], first["rows"], first["dim"]) == (False, 30, 3)
-    again = run(PARAMS, settings)
-    assert again["reused"] is True
-    assert again["features"] == first["features"] == str(cached(PARAMS, settings))
-    assert len(counted_encoder) == 1
-    assert read_features(cached(PARAMS, settings)).digest == first["digest"]
+def test_a_part_alone_is_encoded_as_among_others():
+    dataset = dataset_of(23, bad={3, 9})
+    parts = parts_of(dataset, 5, 7, 11)
+    together = Recording()
+    among = list(extract_parts(dataset, parts, together, as_floats))
+    alone = Recording()
+    for part, expected in zip(parts, among, strict=True):
+        (result,) = extract_parts(dataset, [part], alone, as_floats)
+        assert (result.keys, result.failures) == (expected.keys, expected.failures)
+        assert result.X.tobytes() == expected.X.tobytes()
+    assert alone.seen == together.seen
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"split": "test"},
-        {"max_per_class": 4},
-        {"seed": 1},
-        {"pooling": "cls"},
-        {"precision": "bfloat16"},
-        {"preprocessing": "reference"},
-        {"image_size": 64},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_each_part_of_the_request_changes_the_cache_key(settings, counted_encoder, change):
-    run(PARAMS, settings)
-    assert cached({**PARAMS, **change}, settings) is None
-    run({**PARAMS, **change}, settings)
-    assert len(counted_encoder) == 2
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("clips", [None, 3])
+def test_samples_keep_their_places_however_long_each_takes_to_read(workers, clips):
+    shuffled = random.Random(workers)
+    delays = [shuffled.random() / 500 for _ in range(60)]
+
+    def slow(load):
+        def wait_and_load(sample, *sampling):
+            time.sleep(delays[int(sample.key)])
+            return load(sample, *sampling) * 0 + np.uint8(sample.key)
+
+        return wait_and_load
+
+    if clips is None:
+        dataset, sampling, encoder = dataset_of(60, bad={7, 31}), None, MeanColour()
+    else:
+        dataset, encoder = videos_of(60, bad={7, 31}), MeanFrame()
+        sampling = ClipSampling(4, 2, clips)
+        dataset = replace(dataset, load_clips=slow(dataset.load_clips))
+    dataset = replace(dataset, load=slow(dataset.load))
+    result = extract_features(dataset, encoder, as_floats, sampling=sampling, workers=workers)
+    expected = [i for i in range(60) if i not in (7, 31)]
+    assert result.X[:, 0].tolist() == expected
+    assert result.keys == tuple(map(str, expected))
 
 
-def zip_of_pictures(path, files):
-    with zipfile.ZipFile(path, "w") as file:
-        for name in files:
-            data = BytesIO()
-            Image.new("RGB", (4, 4), "red").save(data, "PNG")
-            file.writestr(name, data.getvalue()[:40] if "broken" in name else data.getvalue())
-    return str(path)
+def test_a_part_of_which_nothing_can_be_read_has_no_rows():
+    dataset = dataset_of(9, bad={0, 1, 2, 6, 7, 8})
+    first, second, third = extract_parts(dataset, parts_of(dataset, 3, 3, 3), MeanColour(), as_floats)
+    assert (first.X.shape, second.X.shape, third.X.shape) == ((0, 0), (3, 3), (0, 3))
+    assert (third.X.dtype, third.y.dtype, third.keys) == (np.float32, np.int32, ())
+    assert [f.subject for f in third.failures] == ["6", "7", "8"]
 
 
-def test_a_class_that_the_split_lacks_is_refused_before_anything_runs(settings, tmp_path, counted_encoder):
-    data = zip_of_pictures(tmp_path / "d.zip", ["train/a/1.png", "train/b/1.png", "val/c/1.png"])
-    with pytest.raises(DatasetError, match="no picture of class 'c' in split train, only in others"):
-        run({"dataset": data, "checkpoint": "mae-tiny-digits"}, settings)
-    assert not counted_encoder
+def counted(dataset):
+    """The dataset, and the keys of the samples that were read so far."""
+    read = []
+
+    def load(sample):
+        read.append(sample.key)
+        return dataset.load(sample)
+
+    return replace(dataset, load=load), read
 
 
-def test_a_named_class_that_no_row_has_is_refused_with_the_way_out(settings, counted_encoder):
-    dataset = replace(dataset_of(4), class_names=("a", "b", "c"), split="train", columns=("image", "label"))
-    request = extraction.Request("made", "mae-tiny-digits")
-    with pytest.raises(DatasetError, match=r"column 'label' names 'c', but no row of the split train has it"):
-        extraction.plan(request, settings, dataset=dataset)
+def settled(read, at_least):
+    """How many samples are read when so many have been and nothing more happens."""
+    ends = time.monotonic() + 30
+    while len(read) < at_least and time.monotonic() < ends:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    return len(read)
 
 
-def test_a_class_of_which_nothing_can_be_read_is_listed(settings, tmp_path, counted_encoder):
-    data = zip_of_pictures(tmp_path / "d.zip", ["a/1.png", "b/1.png", "c/broken.png"])
-    result = run({"dataset": data, "checkpoint": "mae-tiny-digits"}, settings)
-    failures = {f.subject: f.reason for f in read_features(Path(result["features"])).failures}
-    assert set(failures) == {"c/broken.png", "c"}
-    assert "cannot be ranked" in failures["c"]
+def test_reading_goes_on_ahead_of_the_caller_but_not_far():
+    dataset, read = counted(dataset_of(4000))
+    results = extract_parts(dataset, parts_of(dataset, *[5] * 800), MeanColour(), as_floats, workers=2)
+    next(results)
+    # The 5 of the first part in two batches, those of the second too, and one batch for the threads.
+    assert settled(read, 14) == 5 + 5 + 4
+    next(results)
+    assert settled(read, 19) == 5 + 5 + 5 + 4
+    results.close()
 
 
-def test_batch_size_does_not_change_the_cache_key(settings, counted_encoder):
-    run(PARAMS, settings)
-    assert run({**PARAMS, "batch_size": 2}, settings)["reused"] is True
+def test_large_inputs_are_read_less_far_ahead(monkeypatch):
+    dataset, read = counted(dataset_of(400))
+    monkeypatch.setattr(extract, "_MAX_BYTES_AHEAD", 1)
+    results = extract_parts(dataset, parts_of(dataset, *[4] * 100), MeanColour(), as_floats, workers=2)
+    for _ in range(10):
+        next(results)
+    assert settled(read, 44) == 44
+    results.close()
 
 
-def test_another_checkpoint_or_dataset_content_changes_the_cache_key(settings, tmp_path):
-    def archive(name, colour):
-        with zipfile.ZipFile(tmp_path / name, "w") as file:
-            for label in "ab":
-                data = BytesIO()
-                Image.new("RGB", (4, 4), colour).save(data, "PNG")
-                file.writestr(f"{label}/0.png", data.getvalue())
-        return str(tmp_path / name)
+def test_parts_may_be_endless_and_are_asked_for_in_the_callers_thread():
+    dataset, threads, totals = dataset_of(3), set(), []
 
-    request = extraction.Request(dataset=archive("one.zip", "red"), checkpoint="mae-tiny-digits")
-    path = extraction.plan(request, settings).cached_path(settings)
-    archive("one.zip", "blue")
-    assert extraction.plan(request, settings).cached_path(settings) != path
+    def endless():
+        while True:
+            threads.add(threading.current_thread())
+            yield dataset.samples
 
-
-def test_recompute_and_a_damaged_cache_entry_run_again(settings, counted_encoder, capsys):
-    path = run(PARAMS, settings)["features"]
-    assert run({**PARAMS, "recompute": True}, settings)["reused"] is False
-    Path(path).write_bytes(b"damaged")
-    assert run(PARAMS, settings)["reused"] is False
-    assert "made again" in capsys.readouterr().out
-    other = run({**PARAMS, "seed": 5}, settings)["features"]
-    Path(path).write_bytes(Path(other).read_bytes())
-    assert run(PARAMS, settings)["reused"] is False
-    assert "features of other work" in capsys.readouterr().out
-    assert len(counted_encoder) == 5
+    results = extract_parts(
+        dataset, endless(), MeanColour(), as_floats, on_progress=lambda done, total, stage: totals.append((done, total))
+    )
+    for result in itertools.islice(results, 50):
+        assert result.keys == ("0", "1", "2")
+    results.close()
+    assert threads == {threading.current_thread()}
+    assert totals[-1] == (150, None)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"pooling": "max"}, "Pooling is 'max'"),
-        ({"precision": "int4"}, "Precision is 'int4'"),
-        ({"batch_size": 0}, "batch size is 0"),
-        ({"image_size": 0}, "image size is 0"),
-        ({"preprocessing": "mine"}, "Preprocessing is 'mine'; choose one of checkpoint, reference"),
-    ],
-)
-def test_bad_request_is_named(change, message):
-    with pytest.raises(SettingsError, match=message):
-        extraction.Request.from_params({**PARAMS, **change})
+def test_progress_counts_over_all_parts():
+    dataset, progress = dataset_of(7, bad={0}), []
+    parts = parts_of(dataset, 5, 2)
+    list(extract_parts(dataset, parts, MeanColour(), as_floats, on_progress=lambda *a: progress.append(a)))
+    assert progress == [(n, 7, "Extracting features") for n in (4, 5, 7)]
 
 
-VIDEOMAE = str(GOLDEN / "videomae_finetuned")
+def test_closing_ends_the_reading_at_once():
+    dataset, read = counted(dataset_of(100))
+    inner = dataset.load
+    dataset = replace(dataset, load=lambda sample: time.sleep(0.02) or inner(sample))
+    results = extract_parts(dataset, parts_of(dataset, 4, 96), MeanColour(batch_size=2), as_floats, workers=2)
+    next(results)
+    before = len(read)
+    results.close()
+    assert len(read) <= before + 2  # those that were being read
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"dataset": "moving-digits"}, DatasetError, "encodes pictures, but moving-digits holds videos"),
-        ({"checkpoint": VIDEOMAE}, DatasetError, "encodes videos, but digits holds pictures. Choose a ViT-MAE"),
-        ({"stride": 2, "clips": 3}, SettingsError, "stride, clips was given, but digits holds pictures"),
-        ({"pooling": "fc_norm"}, SettingsError, "mae-tiny-digits does not have; choose mean or cls"),
-        ({"image_size": 33}, CheckpointError, "33"),
-        ({"image_size": 800_000}, CheckpointError, "800,?000"),
-        ({"dataset": "moving-digits", "checkpoint": VIDEOMAE, "pooling": "cls"}, SettingsError, "mean or fc_norm"),
-        ({"dataset": "moving-digits", "checkpoint": VIDEOMAE, "frames": 16}, SettingsError, "clips of 8 frames"),
-    ],
-)
-def test_what_does_not_fit_the_encoder_is_refused_before_anything_runs(
-    settings, counted_encoder, change, error, message
-):
-    with pytest.raises(error, match=message):
-        run({**PARAMS, **change}, settings)
-    assert not counted_encoder
+def test_samples_are_read_side_by_side():
+    together = threading.Barrier(3, timeout=20)
+    dataset = dataset_of(3)
+    inner = dataset.load
+    dataset = replace(dataset, load=lambda sample: together.wait() * 0 + inner(sample))
+    assert extract_features(dataset, MeanColour(), as_floats, workers=3).keys == ("0", "1", "2")
 
 
-def test_clip_settings_are_part_of_the_cache_key(settings):
-    paths = {
-        extraction.plan(extraction.Request("moving-digits", VIDEOMAE, max_per_class=2, **change), settings).cached_path(
-            settings
-        )
-        for change in ({}, {"stride": 2}, {"clips": 2}, {"pooling": "fc_norm"})
-    }
-    assert len(paths) == 4
+def test_an_error_of_the_source_ends_it_after_what_came_before():
+    dataset = dataset_of(20)
+
+    def load(sample):
+        if sample.key == "9":
+            raise HubError("The network is gone.")
+        return np.full((2, 2, 3), 1, np.uint8)
+
+    dataset = replace(dataset, load=load)
+    results = extract_parts(dataset, parts_of(dataset, 8, 12), MeanColour(), as_floats)
+    assert len(next(results).keys) == 8
+    with pytest.raises(HubError, match="The network is gone"):
+        next(results)
+
+
+def test_an_error_of_the_encoder_leaves_no_thread():
+    class Broken(MeanColour):
+        def __call__(self, images):
+            raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        extract_features(dataset_of(50), Broken(), as_floats)
+
+
+@pytest.mark.parametrize(("slow", "waits"), [("reading", True), ("encoding", False)])
+def test_the_time_is_told_in_which_the_encoder_waits(slow, waits):
+    class Slow(MeanColour):
+        def __call__(self, images):
+            time.sleep(0.02 if slow == "encoding" else 0)
+            return super().__call__(images)
+
+    dataset = dataset_of(40)
+    inner = dataset.load
+    if slow == "reading":
+        dataset = replace(dataset, load=lambda sample: time.sleep(0.01) or inner(sample))
+    result = extract_features(dataset, Slow(), as_floats, workers=2)
+    share = result.waited_s / (result.waited_s + result.encoded_s)
+    assert share > 0.8 if waits else share < 0.3
+    assert result.waited_s + result.encoded_s > 0.15
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+@pytest.mark.parametrize(("slow", "behind"), [("reading", False), ("encoding", True)])
+def test_readers_go_behind_an_encoder_that_does_not_wait_for_them(slow, behind):
+    class Slow(MeanColour):
+        def __call__(self, images):
+            time.sleep(0.02 if slow == "encoding" else 0)
+            return super().__call__(images)
+
+    dataset, niceness = dataset_of(60), []
+    inner = dataset.load
+
+    def load(sample):
+        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        time.sleep(0.005 if slow == "reading" else 0)
+        return inner(sample)
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    extract_features(replace(dataset, load=load), Slow(), as_floats, workers=2)
+    assert niceness[0] == before
+    assert niceness[-1] == (min(19, before + extract.READER_NICENESS) if behind else before)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+def test_an_encoder_may_return_what_it_was_given():
+    """The memory of inputs is used again; features must not lie in it."""
+
+    class Identity(MeanColour):
+        def __call__(self, images):
+            return images.reshape(len(images), -1, 3)
+
+    result = extract_features(dataset_of(40), Identity(), as_floats, pooling="cls")
+    assert result.X[:, 0].tolist() == list(range(40))
+
+
+def test_memory_does_not_grow_with_the_dataset():
+    """Buffers are handed out again: as many as are ahead, whatever the number of batches."""
+    buffers = {}
+
+    class Keeping(MeanColour):
+        def __call__(self, images):
+            buffers[id(images.base)] = images.base
+            return super().__call__(images)
+
+    extract_features(dataset_of(250), Keeping(), as_floats, workers=2)
+    assert len(buffers) <= 4
