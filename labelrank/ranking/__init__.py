@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.ranker import LabelRanker
+    from labelrank.ranking.stability import OrderStability
 
 METHODS = ("centroid", "reference")
 SOLVERS = ("auto", "svd", "eigen")
-__all__ = ["METHODS", "SOLVERS", "ClassMoments", "LabelRanker"]
+__all__ = ["METHODS", "SOLVERS", "ClassMoments", "LabelRanker", "OrderStability"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from labelrank.ranking.ranker import LabelRanker
 
         return LabelRanker
+    if name == "OrderStability":
+        from labelrank.ranking.stability import OrderStability
+
+        return OrderStability
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

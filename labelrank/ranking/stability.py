@@ -1,0 +1,650 @@
+"""How far another sample of the same size would put the classes in the same order, judged while the rows come in."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import LinAlgError, cholesky, eigh, lapack, solve_triangular
+from scipy.special import ndtr, ndtri, stdtrit
+from scipy.stats import kendalltau
+
+from labelrank.errors import RankingError
+from labelrank.ranking.moments import ClassMoments, class_means, first_not_finite
+from labelrank.ranking.ranker import (
+    _RANK_TOLERANCE,
+    _SIGN_TOLERANCE,
+    LabelRanker,
+    _check_counts,
+    _spread,
+    oas_shrinkage,
+)
+
+# Counts per class at which an estimate is worth its time, about a quarter apart: fixed, so that a resumed run
+# decides the same. Most can be halved without a remainder.
+SCHEDULE = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
+_BEYOND_SCHEDULE = 256
+
+_GROUPS = 8
+# Two rows per class in each half are the least that says anything.
+_MIN_PER_CLASS = 4
+# Degrees of freedom per feature between which the whole or its halves say nothing: see `OrderStability`. Below, fits
+# are from rows; above, from moments.
+_PEAK = (0.75, 1.6)
+# Half splits that are fitted from rows: a fit takes ten times as long, and the axis is mostly noise.
+_ROW_SPLITS = 6
+# Smallest eigenvalue, in features of unit variance, that a Cholesky factor is trusted with.
+_SAFE_EIGENVALUE = 1e-6
+
+# Fitted to simulated samples; docs/stability.md has the coverage on others.
+_ALIGNED_ERROR = 1.6
+_DOUBT_PER_CLASS = 3.5
+# Of how far off the aligned tau is, what falls with the square of the degrees of freedom per feature.
+_SCATTER_ERROR = 0.8
+# Of the same, what more classes do not help against: an axis that turns between nearly equal ones.
+_AXIS_ERROR = 0.15
+
+_CONFIDENCE = 0.9
+_MAX_ODDS_FACTOR = 5.0
+_MAX_RELIABILITY = 1 - 1e-6
+_MAX_LEAN = 30.0
+_MAX_AHEAD = 64.0
+_QUANTILES = (np.arange(64) + 0.5) / 64
+_NORMAL = ndtri(_QUANTILES)
+# The spread between halves is that of 8 groups.
+_STUDENT = stdtrit(_GROUPS - 1, _QUANTILES)
+
+
+@dataclass(frozen=True)
+class StabilityEstimate:
+    """The expected agreement of an order with that of another sample of the same size.
+
+    Attributes:
+        n_samples: Rows seen.
+        per_class: Mean rows per class.
+        tau: Expected Kendall tau, in [-1, 1].
+        low: Lower end of its 90 % interval.
+        high: Upper end.
+        aligned: Expected tau where an order and its reverse are the same, in [0, 1]: the other sample's axis is turned
+            to point along this one's, so that the centroids of both correlate by 0 or more, before its order is read.
+            Always 1 with two classes.
+        aligned_low: Lower end of its 90 % interval.
+        aligned_high: Upper end.
+    """
+
+    n_samples: int
+    per_class: float
+    tau: float
+    low: float
+    high: float
+    aligned: float
+    aligned_low: float
+    aligned_high: float
+
+
+def due(per_class: float, previous: float | None = None) -> bool:
+    """Return whether a count of `SCHEDULE`, which goes on every 256, was reached after `previous` rows per class.
+
+    Args:
+        per_class: Rows per class now.
+        previous: Rows per class when this was last asked; one less where not given.
+    """
+    if previous is None:
+        previous = per_class - 1
+    if per_class <= SCHEDULE[-1]:
+        return any(previous < count <= per_class for count in SCHEDULE)
+    return previous < SCHEDULE[-1] or per_class // _BEYOND_SCHEDULE > previous // _BEYOND_SCHEDULE
+
+
+class OrderStability:
+    """Estimates, from one sample, how far the orders of two such samples agree, while the sample grows.
+
+    The question is about `LabelRanker(method="centroid", shrinkage=shrinkage)` on the rows seen so far, against the
+    same on an equal number of other rows of each class. Rows are kept as class moments in 8 groups: row number j of
+    its class goes to group j mod 8, whatever the batches. An estimate fits the axis on the halves that the groups can
+    be cut into, takes how far two halves agree, and carries that over to the whole:
+
+    - Both axes turned the same way, the tau of two halves has a reliability r = sin(pi tau / 2), and its odds
+      r / (1 - r) grow in proportion to the rows (Spearman and Brown's formula); without shrinkage also in proportion
+      to the square of 1 - d / (n - K), what an estimated scatter leaves of the signal.
+    - Which way an axis is turned, the ranker decides by which end stands out. How clearly it does in the halves,
+      against how much that differs between halves, gives the probability that another sample is turned the same way.
+
+    The expected tau is the product of both, averaged over what is uncertain in either; its interval has their
+    quantiles. Simulations and CIFAR-100 in `docs/stability.md` show how often it holds, and where it is wide.
+
+    Without shrinkage an axis is mostly noise where rows, less one per class, are about as many as features, whatever
+    it was with fewer or will be with more. From where the whole comes near that point (0.75 degrees of freedom per
+    feature) to where its halves are past it (1.6) there is no estimate, and up to there nothing is foreseen.
+
+    Memory is that of 8 class moments, twice that during an estimate (75 MB at 768 features), and without shrinkage
+    the rows themselves while they are few (up to about 0.75 per feature).
+
+    Source: Spearman 1910, Brown 1910 for the growth of reliability; Greiner 1909 for tau and correlation. The
+    combination, and its widths, are ours.
+    """
+
+    def __init__(self, n_features: int, *, shrinkage: float | str | None = None, seed: int = 0) -> None:
+        """Start with no rows.
+
+        Args:
+            n_features: Features per row, d.
+            shrinkage: As in `LabelRanker`.
+            seed: Picks which halves are fitted where not all of them are.
+
+        Raises:
+            RankingError: `n_features` is less than 1, or shrinkage is none.
+        """
+        LabelRanker(shrinkage=shrinkage)._check_parameters()
+        self.n_features = n_features
+        self.shrinkage = shrinkage
+        self.seed = seed
+        self._groups = [ClassMoments(n_features) for _ in range(_GROUPS)]
+        self._rank = n_features
+        self._labels = np.empty(0, dtype=np.int64)
+        self._count = np.empty(0, dtype=np.int64)
+        self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] | None = [] if self._unshrunk else None
+        self._history: list[StabilityEstimate] = []
+        self._finding: _Finding | None = None
+
+    @property
+    def history(self) -> tuple[StabilityEstimate, ...]:
+        """All estimates so far, the oldest first."""
+        return tuple(self._history)
+
+    def update(self, X: np.ndarray, y: np.ndarray) -> None:
+        """Take in rows; on an error nothing is taken in.
+
+        Only the order of the rows within a class matters, not where batches end. Classes need not be equally large,
+        but the sample should have grown evenly, in rounds: the other sample is imagined with these class sizes.
+
+        Args:
+            X: Real (n, d), finite.
+            y: Integer labels (n,).
+
+        Raises:
+            RankingError: Shapes do not fit, labels are no integers, or a value is NaN or infinite.
+        """
+        X, y = np.asarray(X), np.asarray(y)
+        self._check(X, y)
+        if len(X) == 0:
+            return
+        y = y.astype(np.int64)
+        group = self._place(y) % _GROUPS
+        for g in np.unique(group):
+            self._groups[g].update(X[group == g], y[group == g])
+        if self._rows is not None:
+            self._rows.append((X.astype(np.float32 if X.dtype == np.float32 else np.float64), y, group))
+            if self._freedom(self._n_samples) >= _PEAK[0]:
+                self._rows = None
+
+    def estimate(self) -> StabilityEstimate | None:
+        """Return the estimate for the rows seen so far and add it to `history`.
+
+        None, and nothing is added, while there are fewer than two classes or 4 rows per class on average, while rows
+        without shrinkage are about as many as features (see the class), or while no axis can be found: no two rows of
+        a class differ, or all class means are equal.
+        """
+        if len(self._labels) < 2 or self._n_samples < _MIN_PER_CLASS * len(self._labels):
+            return None
+        if self._unshrunk and self._rows is None and self._freedom(self._n_samples / 2) < _PEAK[1]:
+            return None
+        try:
+            finding = self._find()
+        except RankingError:  # what `LabelRanker` says of rows that have no axis, in the whole or in a half
+            return None
+        self._finding = finding
+        per_class = finding.n_samples / finding.n_classes
+        self._history.append(
+            StabilityEstimate(
+                finding.n_samples,
+                per_class,
+                *_expected(finding, either_direction=False),
+                *_expected(finding, either_direction=True),
+            )
+        )
+        return self._history[-1]
+
+    def projection(self, per_class: Sequence[float], *, either_direction: bool = False) -> np.ndarray:
+        """Return the expected tau, float64, of this sample grown to each count of rows per class and another like it.
+
+        As of the last estimate. NaN for counts below it, before there is one, and where it says nothing of more rows
+        (see the class).
+
+        Args:
+            per_class: Rows per class, one or more counts.
+            either_direction: The tau meant is `StabilityEstimate.aligned`.
+        """
+        counts = np.asarray(per_class, dtype=np.float64)
+        finding = self._finding
+        if finding is None or not finding.foresees:
+            return np.full(counts.shape, np.nan)
+        return np.array([self._project(finding, count, either_direction) for count in counts])
+
+    def needed(self, target: float, *, either_direction: bool = False) -> float | None:
+        """Return the count per class at which `target` is expected.
+
+        The present count where the last estimate has it. None where it is not foreseeable: not within 64 times the
+        rows, see `projection`, or before the first estimate.
+
+        Args:
+            target: Kendall tau.
+            either_direction: The tau meant is `StabilityEstimate.aligned`.
+        """
+        if not self._history:
+            return None
+        last = self._history[-1]
+        if (last.aligned if either_direction else last.tau) >= target:
+            return last.per_class
+        counts = last.per_class * np.geomspace(1, _MAX_AHEAD, 200)
+        reached = np.flatnonzero(self.projection(counts.tolist(), either_direction=either_direction) >= target)
+        return float(counts[reached[0]]) if len(reached) else None
+
+    @property
+    def _n_samples(self) -> int:
+        return int(self._count.sum())
+
+    @property
+    def _unshrunk(self) -> bool:
+        return self.shrinkage is None or self.shrinkage == 0
+
+    def _check(self, X: np.ndarray, y: np.ndarray) -> None:
+        if X.ndim != 2 or y.shape != (len(X),):
+            raise RankingError(f"X has shape {X.shape} and y {y.shape}; expected rows (n, {self.n_features}) and (n,).")
+        self._groups[0].update(X[:0], y[:0])  # refuses another number of features, and what are no numbers
+        if len(y) and y.dtype.kind not in "iu":
+            raise RankingError(f"y holds {y.dtype}; expected integer labels. Number the classes first.")
+        if found := first_not_finite(X):
+            affected, row, feature = found
+            raise RankingError(
+                f"Features hold NaN or infinity in {affected} of {len(X)} rows; the first is row {row} (label "
+                f"{y[row]}), feature {feature}: {X[row, feature]}. Extract these rows again or remove them."
+            )
+
+    def _place(self, y: np.ndarray) -> np.ndarray:
+        """Return how many rows of its class came before each row, int64 (n,), and count the rows."""
+        labels = np.union1d(self._labels, y)
+        before = np.zeros(len(labels), dtype=np.int64)
+        before[np.searchsorted(labels, self._labels)] = self._count
+        codes = np.searchsorted(labels, y)
+        batch = np.bincount(codes, minlength=len(labels))
+        place = np.empty(len(y), dtype=np.int64)
+        place[np.argsort(codes, kind="stable")] = np.arange(len(y)) - np.repeat(np.cumsum(batch) - batch, batch)
+        self._labels, self._count = labels, before + batch
+        return place + before[codes]
+
+    def _freedom(self, n_samples: float) -> float:
+        """Return the degrees of freedom of that many rows, per direction in which rows of a class vary."""
+        return (n_samples - len(self._labels)) / self._rank
+
+    def _find(self) -> _Finding:
+        occupied = [g for g in range(_GROUPS) if self._groups[g].n_samples]
+        splits = _balanced_splits(occupied, self._per_group())
+        halves: _FromGroups | _FromRows
+        if self._rows is None:
+            halves = _FromGroups(self._groups, self.shrinkage)
+            self._rank = halves.rank
+        else:
+            halves = _FromRows(self._rows)
+            if len(splits) > _ROW_SPLITS:
+                picked = np.random.default_rng(self.seed).choice(len(splits), _ROW_SPLITS, replace=False)
+                splits = [splits[i] for i in sorted(picked)]
+        whole = halves.order(occupied)
+        taus, leans, sizes = [], [], []
+        for left in splits:
+            right = [g for g in occupied if g not in left]
+            a, b = halves.order(left), halves.order(right)
+            turn_a, turn_b = _turn(a, whole), _turn(b, whole)
+            taus.append(turn_a * turn_b * _kendall(a, b))
+            leans.append((turn_a * a.lean, turn_b * b.lean))
+            n_left, n_right = (sum(self._groups[g].n_samples for g in half) for half in (left, right))
+            sizes.append(2 * n_left * n_right / (n_left + n_right))
+        size, lean = float(np.mean(sizes)), np.array(leans)
+        factor = min(self._odds_factor(size, self._n_samples), _MAX_ODDS_FACTOR)
+        noise = np.sqrt(np.mean((lean[:, 0] - lean[:, 1]) ** 2) / 2)
+        error = np.hypot(_ALIGNED_ERROR / np.sqrt(len(self._labels)), _AXIS_ERROR)
+        if self._unshrunk and (freedom := self._freedom(size)) > 1:
+            noise *= (1 - 1 / freedom) / (1 - 1 / self._freedom(self._n_samples))
+            error = np.hypot(error, _SCATTER_ERROR / freedom**2)
+        seen = _grown(float(np.mean(taus)), factor)
+        return _Finding(
+            n_samples=self._n_samples,
+            n_classes=len(self._labels),
+            seen=seen,
+            aligned=_with_doubt(seen, len(self._labels)),
+            error=float(error),
+            lean=float(np.clip(lean.mean() / max(noise, 1e-12), -_MAX_LEAN, _MAX_LEAN)),
+            foresees=not self._unshrunk or self._freedom(self._n_samples / 2) >= _PEAK[1],
+        )
+
+    def _per_group(self) -> np.ndarray:
+        """Return rows per group and class, int64 (8, K)."""
+        table = np.zeros((_GROUPS, len(self._labels)), dtype=np.int64)
+        for row, moments in zip(table, self._groups, strict=True):
+            row[np.searchsorted(self._labels, moments.labels)] = moments.count
+        return table
+
+    def _odds_factor(self, n_from: float, n_to: float) -> float:
+        """Return how much the odds of the reliability grow from `n_from` rows to `n_to`."""
+        factor = n_to / n_from
+        if self._unshrunk and (freedom := self._freedom(n_from)) > 1:
+            factor *= ((1 - 1 / self._freedom(n_to)) / (1 - 1 / freedom)) ** 2
+        return factor
+
+    def _project(self, finding: _Finding, per_class: float, either_direction: bool) -> float:
+        n_samples = per_class * finding.n_classes
+        ratio = n_samples / finding.n_samples
+        if ratio < 1 - 1e-9:
+            return np.nan
+        aligned = _grown(finding.aligned, self._odds_factor(finding.n_samples, n_samples))
+        tau = float(np.mean(_aligned_values(aligned, finding.error)))
+        return tau if either_direction else tau * _same_side_later(finding, ratio)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What the halves of one sample say of the whole; the estimate and all projections follow from it.
+
+    Attributes:
+        n_samples: Rows of the whole sample.
+        n_classes: K.
+        seen: What the halves say of the Kendall tau of two such samples, their axes turned the same way, in [0, 1].
+        aligned: What is expected of it.
+        error: Standard deviation of the logarithm of 1 - tau, for the aligned one.
+        lean: How clearly the sign rule decides, in standard deviations over samples; negative where the whole sample
+            is turned against most of its halves.
+        foresees: Whether more rows can be judged from these.
+    """
+
+    n_samples: int
+    n_classes: int
+    seen: float
+    aligned: float
+    error: float
+    lean: float
+    foresees: bool
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Where the classes lie on the axis of one fit, turned by the ranker's sign rule.
+
+    Attributes:
+        labels: int64 (k,), ascending.
+        centroids: float64 (k,), up to a positive factor.
+        lean: How clearly the sign rule decides, in [0, 1]: 0 is a tie.
+    """
+
+    labels: np.ndarray
+    centroids: np.ndarray
+    lean: float
+
+
+class _FromGroups:
+    """Fits on unions of groups, from their class moments, several times as fast as `LabelRanker.fit_moments`.
+
+    A Cholesky factor of the scatter takes the place of its eigenvectors. Without shrinkage this needs a scatter of
+    full rank: where the whole sample has none, features are replaced once by their coordinates in its span.
+    """
+
+    def __init__(self, groups: Sequence[ClassMoments], shrinkage: float | str | None) -> None:
+        self.shrinkage = shrinkage
+        self.labels = np.unique(np.concatenate([moments.labels for moments in groups]))
+        shape = (len(groups), len(self.labels))
+        self.count = np.zeros(shape, dtype=np.int64)
+        mean = np.zeros((*shape, groups[0].n_features))
+        for g, moments in enumerate(groups):
+            codes = np.searchsorted(self.labels, moments.labels)
+            self.count[g, codes], mean[g, codes] = moments.count, moments.mean
+        # Around the mean of the class over all groups, scatters simply add up.
+        self.centre = np.einsum("gk,gkd->kd", self.count, mean) / self.count.sum(axis=0)[:, None]
+        self.shift = np.where(self.count[:, :, None] > 0, mean - self.centre, 0.0)
+        self.around = []
+        for g, moments in enumerate(groups):
+            weighted = np.sqrt(self.count[g])[:, None] * self.shift[g]
+            self.around.append(moments.scatter + weighted.T @ weighted)
+        self.rank = groups[0].n_features
+        self.basis: np.ndarray | None = None  # (d, rank)
+        self._reduce()
+
+    def _reduce(self) -> None:
+        """Leave out directions in which rows of a class do not vary, but for features left out by `_spread`."""
+        if self.shrinkage is not None and self.shrinkage != 0:
+            return
+        total = np.sum(self.around, axis=0)
+        n = int(self.count.sum())
+        active, deviation = _spread(np.diag(total) / n, self.centre)
+        self.rank = len(deviation)
+        total = total[np.ix_(active, active)] / (n * deviation * deviation[:, None])
+        if _factor(total.copy()) is not None:
+            return
+        eigenvalues, vectors = np.linalg.eigh(total)
+        kept = vectors[:, eigenvalues > _RANK_TOLERANCE]
+        self.rank = kept.shape[1]
+        self.basis = np.zeros((len(active), self.rank))
+        self.basis[active] = kept / deviation[:, None]
+        self.deviation = np.zeros(len(active))
+        self.deviation[active] = deviation
+        self.centre = self.centre @ self.basis
+        self.shift = self.shift @ self.basis
+        self.around = [self.basis.T @ around @ self.basis for around in self.around]
+
+    def order(self, groups: Sequence[int]) -> _Order:
+        """Return the order from the rows of some groups.
+
+        Raises:
+            RankingError: These rows have no axis.
+        """
+        picked = list(groups)
+        count = self.count[picked].sum(axis=0)
+        seen = count > 0
+        count = count[seen]
+        _check_counts(self.labels[seen], count)
+        shift = np.einsum("gk,gkd->kd", self.count[picked][:, seen], self.shift[picked][:, seen]) / count[:, None]
+        scatter = self.around[picked[0]].copy()
+        for g in picked[1:]:
+            scatter += self.around[g]
+        weighted = np.sqrt(count)[:, None] * shift
+        scatter -= weighted.T @ weighted
+        centroids, axis, deviation = self._solve(count, self.centre[seen] + shift, scatter)
+        # In one unit for all features, as the sign rule has them.
+        loading = axis * deviation if self.basis is None else (self.basis @ axis) * self.deviation
+        return _Order(self.labels[seen], *_turned(centroids, loading))
+
+    def _solve(
+        self, count: np.ndarray, mean: np.ndarray, scatter: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return centroids (k,) up to a factor, the axis (d,) up to its sign and length, and deviations (d,)."""
+        n = int(count.sum())
+        # Rounding may leave a feature that does not vary just below zero.
+        active, deviation = _spread(np.maximum(np.diag(scatter), 0.0) / n, mean)
+        within = scatter if active.all() else scatter[np.ix_(active, active)]
+        within /= n
+        within /= deviation
+        within /= deviation[:, None]
+        if self.shrinkage is not None:
+            own = oas_shrinkage(within, n - len(count)) if isinstance(self.shrinkage, str) else float(self.shrinkage)
+            within *= 1 - own
+            within[np.diag_indices_from(within)] += own
+        between = _between(count, mean)[:, active] / deviation
+        lower = _factor(within.copy())
+        if lower is not None:
+            whitened = solve_triangular(lower, between.T, lower=True, check_finite=False)  # (active features, k)
+            top = _top(whitened)
+            scaled = solve_triangular(lower, whitened @ top, lower=True, trans="T", check_finite=False)
+        else:  # a half spans less than the whole
+            eigenvalues, vectors = np.linalg.eigh(within)
+            kept = eigenvalues > _RANK_TOLERANCE
+            whiten = vectors[:, kept] / np.sqrt(eigenvalues[kept])  # (active features, rank)
+            whitened = (between @ whiten).T
+            top = _top(whitened)
+            scaled = whiten @ (whitened @ top)
+        axis, deviations = np.zeros(len(active)), np.zeros(len(active))
+        axis[active], deviations[active] = scaled / deviation, deviation
+        return top / np.sqrt(count), axis, deviations
+
+
+class _FromRows:
+    """Fits on unions of groups from the rows themselves, where their degrees of freedom are fewer than the features."""
+
+    def __init__(self, rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
+        self.X = np.concatenate([X for X, _, _ in rows])
+        self.y = np.concatenate([y for _, y, _ in rows])
+        self.group = np.concatenate([group for _, _, group in rows])
+
+    def order(self, groups: Sequence[int]) -> _Order:
+        """Return the order from the rows of some groups.
+
+        Raises:
+            RankingError: These rows have no axis.
+        """
+        picked = np.isin(self.group, list(groups))
+        labels, codes = np.unique(self.y[picked], return_inverse=True)
+        count = np.bincount(codes)
+        _check_counts(labels, count)
+        X = self.X[picked].astype(np.float64)
+        mean = class_means(X, codes, len(labels))
+        residual = X - mean[codes]
+        active, deviation = _spread(np.mean(residual**2, axis=0), mean)
+        residual = residual[:, active] / (deviation * np.sqrt(len(X)))
+        between = _between(count, mean)[:, active] / deviation
+        wide = len(residual) < residual.shape[1]
+        eigenvalues, vectors = np.linalg.eigh(residual @ residual.T if wide else residual.T @ residual)
+        kept = eigenvalues > _RANK_TOLERANCE
+        whiten = vectors[:, kept] / np.sqrt(eigenvalues[kept])
+        if wide:
+            whiten = residual.T @ whiten / np.sqrt(eigenvalues[kept])  # (active features, rank)
+        whitened = (between @ whiten).T
+        top = _top(whitened)
+        return _Order(labels, *_turned(top / np.sqrt(count), whiten @ (whitened @ top)))
+
+
+def _factor(matrix: np.ndarray) -> np.ndarray | None:
+    """Return the lower Cholesky factor of a symmetric matrix, which is overwritten, or None where it is not safe."""
+    norm = float(np.abs(matrix).sum(axis=0).max())
+    try:
+        lower = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+    except LinAlgError:
+        return None
+    reciprocal_condition, _ = lapack.dpocon(lower, norm, uplo="L")
+    return lower if reciprocal_condition * norm > _SAFE_EIGENVALUE else None
+
+
+def _between(count: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return the weighted deviations (k, d) of class means from the mean of all rows."""
+    return np.sqrt(count)[:, None] * (mean - count @ mean / count.sum())
+
+
+def _top(whitened: np.ndarray) -> np.ndarray:
+    """Return the coordinates (k,) of the columns of whitened (r, k) on their first principal axis, up to a factor."""
+    wide = whitened.shape[0] < whitened.shape[1]
+    gram = whitened @ whitened.T if wide else whitened.T @ whitened
+    last = len(gram) - 1
+    values, vectors = eigh(gram, subset_by_index=[last, last], check_finite=False)
+    if values[0] <= 0:
+        raise RankingError("All class means are equal in every direction in which rows of a class vary.")
+    return vectors[:, 0] @ whitened if wide else vectors[:, 0]
+
+
+def _turned(centroids: np.ndarray, loading: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return centroids (k,) turned by the ranker's `SIGN_RULE`, and how clearly it decides, in [0, 1].
+
+    Args:
+        centroids: (k,), either way round.
+        loading: float64 (d,), the axis the same way round, in units that compare.
+    """
+    middle = centroids.mean()
+    above, below = centroids.max() - middle, middle - centroids.min()
+    if abs(above - below) <= _SIGN_TOLERANCE * (above + below):
+        below, above = max(loading.max(), 0.0), max(-loading.min(), 0.0)
+    lean = float((below - above) / (below + above)) if below + above > 0 else 0.0
+    return (centroids if lean >= 0 else -centroids), abs(lean)
+
+
+def _common(a: _Order, b: _Order) -> tuple[np.ndarray, np.ndarray]:
+    """Return both orders' centroids of the classes that both have."""
+    if np.array_equal(a.labels, b.labels):
+        return a.centroids, b.centroids
+    _, in_a, in_b = np.intersect1d(a.labels, b.labels, assume_unique=True, return_indices=True)
+    return a.centroids[in_a], b.centroids[in_b]
+
+
+def _turn(order: _Order, reference: _Order) -> int:
+    """Return -1 where the axis of `order` runs against that of `reference`, else 1."""
+    a, b = _common(order, reference)
+    return -1 if (a - a.mean()) @ (b - b.mean()) < 0 else 1
+
+
+def _kendall(a: _Order, b: _Order) -> float:
+    """Return Kendall's tau over the classes that both orders have.
+
+    Raises:
+        RankingError: These are fewer than two.
+    """
+    first, second = _common(a, b)
+    if len(first) < 2:
+        raise RankingError("Two halves of the rows have fewer than two classes in common.")
+    return float(kendalltau(first, second).statistic)
+
+
+def _balanced_splits(occupied: Sequence[int], per_group: np.ndarray) -> list[tuple[int, ...]]:
+    """Return the ways to cut the groups in two that leave the classes most alike, each as its first half.
+
+    Args:
+        occupied: Groups that have rows, at least two.
+        per_group: int64 (groups, K), rows.
+    """
+    first, rest = occupied[0], occupied[1:]
+    sizes = {len(occupied) // 2, -(-len(occupied) // 2)}
+    candidates = [(first, *more) for size in sorted(sizes) for more in itertools.combinations(rest, size - 1)]
+    total = per_group.sum(axis=0)
+    difference = [int(np.abs(total - 2 * per_group[list(left)].sum(axis=0)).sum()) for left in candidates]
+    return [left for left, value in zip(candidates, difference, strict=True) if value <= 1.3 * min(difference)]
+
+
+def _grown(tau: float, factor: float) -> float:
+    """Return tau, where positive, after the odds of its reliability have grown `factor` times."""
+    reliability = min(np.sin(np.pi / 2 * tau), _MAX_RELIABILITY)
+    if reliability <= 0:
+        return 0.0
+    odds = factor * reliability / (1 - reliability)
+    return float(2 / np.pi * np.arcsin(odds / (1 + odds)))
+
+
+def _with_doubt(tau: float, n_classes: int) -> float:
+    """Return tau pulled towards 0, the more the fewer classes there are: a few in agreement may be luck."""
+    if n_classes == 2:  # once aligned, two classes cannot disagree
+        return 1.0
+    weight = _DOUBT_PER_CLASS * (n_classes - 1)
+    return 1 - 2 * ((1 - tau) / 2 * weight + 0.25) / (weight + 0.5)
+
+
+def _aligned_values(aligned: float, error: float) -> np.ndarray:
+    """Return equally likely values (64,) of the tau of aligned samples: its distance from 1 is off by a factor."""
+    return np.clip(1 - (1 - aligned) * np.exp(error * _NORMAL), 0.0, 1.0)
+
+
+def _lean_values(finding: _Finding) -> np.ndarray:
+    """Return equally likely values (64,) of the mean lean over samples, positive where this sample is turned."""
+    return finding.lean + _STUDENT
+
+
+def _expected(finding: _Finding, *, either_direction: bool) -> tuple[float, float, float]:
+    """Return the expected tau and both ends of its interval."""
+    same_side = np.ones(len(_QUANTILES)) if either_direction else 2 * ndtr(_lean_values(finding)) - 1
+    values = np.outer(same_side, _aligned_values(finding.aligned, finding.error))
+    # Few classes that always agreed may well go on doing so: the upper end is not drawn towards 0.
+    best = np.outer(same_side, _aligned_values(max(finding.seen, finding.aligned), finding.error))
+    low, high = np.quantile(values, (1 - _CONFIDENCE) / 2), np.quantile(best, (1 + _CONFIDENCE) / 2)
+    return float(values.mean()), float(low), float(high)
+
+
+def _same_side_later(finding: _Finding, ratio: float) -> float:
+    """Return the expected product of the signs of this sample, grown `ratio` times, and of another of that size."""
+    truth = _lean_values(finding)
+    new = max(ratio - 1, 1e-9)  # rows that are not in this sample yet
+    own = 2 * ndtr((finding.lean + new * truth) / np.sqrt(new)) - 1
+    other = 2 * ndtr(truth * np.sqrt(ratio)) - 1
+    return float(np.mean(own * other))
