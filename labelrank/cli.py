@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from labelrank.ranking import METHODS, SOLVERS
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
+    from labelrank.extraction import Outcome
     from labelrank.features.store import FeatureSet
     from labelrank.label_map import LabelMap
 
@@ -53,19 +54,21 @@ class _Progress:
         self.live = sys.stderr.isatty()
         self.stage = ""
         self.started = self.shown = time.monotonic()
+        self.begun_at = 0
 
     def __call__(self, done: int, total: int, stage: str) -> None:
         now = time.monotonic()
         name = stage.split(",")[0]
         if name != self.stage:
-            self.stage, self.started, self.shown = name, now, float("-inf")
+            self.stage, self.started, self.shown, self.begun_at = name, now, float("-inf"), done
         if done < total and now - self.shown < (0.1 if self.live else 10.0):
             return
         self.shown = now
         scale, unit = (1e6, "MB") if stage.startswith("Downloading") else (1, self.unit)
         text = f"{stage}: {done / scale:,.0f} of {total / scale:,.0f} {unit}"
-        if done and now > self.started:
-            rate = done / (now - self.started)
+        # What was done before, in finished parts, is no work of this time.
+        if done > self.begun_at and now > self.started:
+            rate = (done - self.begun_at) / (now - self.started)
             text += f", {rate / scale:,.1f}{' MB' if scale > 1 else ''}/s"
             if done < total:
                 text += f", {_duration((total - done) / rate)} left"
@@ -79,6 +82,66 @@ def _duration(seconds: float) -> str:
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
+
+
+class _Reporter:
+    """Says how an extraction runs: device and precision once, what is reused, and each estimate of the stability."""
+
+    def __init__(self, nouns: str) -> None:
+        self._nouns = nouns
+        self._begun = False
+        self._estimates = self._unknown = 0
+
+    def __call__(self, report: Mapping[str, Any]) -> None:
+        if not self._begun:
+            self._begun = True
+            reused = f", {report['reused_samples']:,} {self._nouns} reused" if report["reused_samples"] else ""
+            _say(f"{report['precision']} on {report['device']} ({report['device_name']}), {report['runtime']}{reused}.")
+        stability = report["stability"] or {"points": [], "unknown": []}
+        for per_class in stability["unknown"][self._unknown :]:
+            _say(f"{per_class:,} per class: no estimate, for too few samples or about as many as features.")
+        self._unknown = len(stability["unknown"])
+        for point in stability["points"][self._estimates :]:
+            if stability["either_direction"]:
+                found = f"expected tau in either direction {_interval(point, 'aligned')}"
+            else:
+                found = f"expected tau {_interval(point, 'tau')}, but for the direction {point['aligned']:.2f}"
+            needed = stability["needed"]
+            ahead = ""
+            if needed and needed > point["per_class"]:
+                ahead = f"; {stability['target']:g} at about {needed:,.0f} per class"
+            _say(f"{point['per_class']:,.4g} per class: {found}{ahead}.")
+        self._estimates = len(stability["points"])
+
+    def sum_up(self, outcome: Outcome) -> None:
+        """Say where the features come from, and whether the order is as stable as was asked for."""
+        if outcome.reused:
+            _say("These features were here already; --recompute makes them anew.")
+        if outcome.problem:
+            _say(f"Warning: the cache does not keep them: {outcome.problem}")
+        stability = outcome.features.provenance.get("stability")
+        if not stability:
+            return
+        rows, target = f"{len(outcome.features.y):,} {self._nouns}", stability["target"]
+        if "tau" not in stability:
+            _say(f"Warning: {rows} are too few to say how stable the order is. Take more.")
+            return
+        kind = "aligned" if stability["either_direction"] else "tau"
+        what = "expected tau in either direction" if stability["either_direction"] else "expected tau"
+        found = f"{what} {_interval(stability, kind)} at {stability['per_class']:,.4g} per class, asked for {target:g}"
+        if stability["reached"]:
+            early = stability["taken"] < stability["of"]
+            _say(f"{'Stopped with' if early else 'Took all'} {rows}: {found}.")
+            return
+        way_out = "More samples, or --shrinkage auto here and in rank, may help."
+        if stability["aligned"] >= target:
+            way_out = "Only which end comes first is open: --either-direction stops sooner where that does not matter."
+        _say(f"Warning: all {rows} were taken: {found}. {way_out}")
+
+
+def _interval(point: Mapping[str, Any], name: str) -> str:
+    ends = ("low", "high") if name == "tau" else (f"{name}_low", f"{name}_high")
+    return f"{point[name]:.2f} ({point[ends[0]]:.2f} to {point[ends[1]]:.2f})"
 
 
 def _report(problems: tuple[Problem, ...]) -> None:
@@ -100,6 +163,18 @@ def _dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _shrinkage(ctx: click.Context, param: click.Parameter, value: str) -> float | str | None:
+    if value in ("none", "auto"):
+        return None if value == "none" else value
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise click.BadParameter(f"{value!r} is not none, auto or a number from 0 to 1.")
+    return number
+
+
 def _extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--checkpoint-revision", help="Branch, tag or commit of a checkpoint on the Hub."),
@@ -119,16 +194,51 @@ def _extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="As the checkpoint says, or as the published notebook does.",
         ),
         click.option("--image-size", type=click.IntRange(min=1), help="Interpolate to this many pixels a side."),
+        click.option(
+            "--until-stable",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            help="Take samples in rounds, and no more once the order of an equal sample is expected to agree with "
+            "this one by Kendall's tau; 0.85, for example.",
+        ),
+        click.option(
+            "--either-direction",
+            is_flag=True,
+            help="In --until-stable, count an order and its reverse as the same; far fewer samples may do.",
+        ),
+        click.option(
+            "--shrinkage",
+            "ranking_shrinkage",
+            default="none",
+            show_default=True,
+            callback=_shrinkage,
+            help="Of the ranking that --until-stable means: none, auto, or from 0 to 1.",
+        ),
+        click.option("--shard", callback=_shard, help="Take only share I of N, as 1/4; `merge` joins them."),
+        click.option("--recompute", is_flag=True, help="Make the features anew, though they are in the cache."),
     ):
         command = option(command)
     return command
 
 
-def _extract(data: str, checkpoint: str, **options: Any) -> FeatureSet:
-    from labelrank.extraction import Request, extract, plan
+def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    index, slash, count = value.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise click.BadParameter(f"{value!r} is not I/N with I from 1 to N, such as 1/4.")
+    return int(index), int(count)
+
+
+def _extract(data: str, checkpoint: str, *, recompute: bool = False, **options: Any) -> FeatureSet:
+    from labelrank.extraction import Request, obtain, plan
     from labelrank.settings import Settings
 
-    work = plan(Request(dataset=data, checkpoint=checkpoint, **options), Settings.from_env())
+    if options.get("until_stable") is None:
+        for name, option in (("either_direction", "--either-direction"), ("ranking_shrinkage", "--shrinkage")):
+            if options.get(name):
+                raise click.UsageError(f"{option} goes with --until-stable.")
+    settings = Settings.from_env()
+    work = plan(Request(dataset=data, checkpoint=checkpoint, **options), settings)
     dataset = work.dataset
     split = f" ({dataset.split})" if dataset.split else ""
     nouns = NOUNS[dataset.media][1]
@@ -144,9 +254,22 @@ def _extract(data: str, checkpoint: str, **options: Any) -> FeatureSet:
         _say(
             "Warning: features from the test split let its labels decide the order; use train to report test accuracy."
         )
-    features = extract(work, on_progress=_Progress(nouns))
-    _report(features.failures)
-    return features
+    reporter = _Reporter(nouns)
+    try:
+        outcome = obtain(
+            work,
+            settings,
+            recompute=recompute,
+            follow_stability=work.request.until_stable is not None,
+            on_progress=_Progress(nouns),
+            on_report=reporter,
+        )
+    except KeyboardInterrupt:
+        _say("\nStopped. Finished parts are kept: the same command goes on from them.")
+        raise
+    reporter.sum_up(outcome)
+    _report(outcome.features.failures)
+    return outcome.features
 
 
 @main.command()
@@ -161,27 +284,39 @@ def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
     DATA is 'digits', 'moving-digits', a folder of class folders, a zip of one, a Parquet file or a folder of them, or
     the id of a dataset on the Hugging Face Hub (owner/name).
     """
+    _check_folder(out)
+    _write(_extract(data, checkpoint, **options), out)
+
+
+@main.command()
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Features file to write.")
+def merge(shards: tuple[Path, ...], out: Path) -> None:
+    """Join the features files of all shards of one extraction, or folders of them, into one file."""
     from labelrank.errors import FeaturesError
-    from labelrank.features.store import write_features
+    from labelrank.features.store import merge_features
+
+    _check_folder(out)
+    if any(out.resolve() == shard.resolve() for shard in shards):
+        raise FeaturesError(f"{out} is one of the shards and would be overwritten; choose another --out.")
+    _write(merge_features(shards), out)
+
+
+def _check_folder(out: Path) -> None:
+    from labelrank.errors import FeaturesError
 
     if not out.absolute().parent.is_dir():
         raise FeaturesError(f"The folder of {out} does not exist; create it or choose another --out.")
-    features = _extract(data, checkpoint, **options)
+
+
+def _write(features: FeatureSet, out: Path) -> None:
+    from labelrank.features.store import write_features
+
     write_features(features, out)
     rows, dim = features.X.shape
     _say(f"Wrote {out}: {rows:,} rows of {dim:,} features.")
-
-
-def _shrinkage(ctx: click.Context, param: click.Parameter, value: str) -> float | str | None:
-    if value in ("none", "auto"):
-        return None if value == "none" else value
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise click.BadParameter(f"{value!r} is not none, auto or a number from 0 to 1.")
-    return number
+    if not rows:
+        _say("Warning: this shard is empty; there are more shards than samples.")
 
 
 def _ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -204,6 +339,8 @@ def _rank(features: FeatureSet, method: str, solver: str, shrinkage: float | str
 
     if solver == "svd" and shrinkage is not None:
         raise click.UsageError("--shrinkage needs --solver eigen or auto.")
+    if shard := features.provenance.get("shard"):
+        _say(f"Warning: this is shard {shard['index']} of {shard['count']} alone; merge all shards before you rank.")
     rows, dim = features.X.shape
     if is_underdetermined(rows, dim, len(features.class_names), shrinkage):
         _say(

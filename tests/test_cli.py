@@ -154,6 +154,38 @@ def test_few_rows_get_a_warning_and_shrinkage_silences_it(tmp_path):
     assert in_process("rank", tmp_path / "f.parquet", "--shrinkage", "auto").stderr == ""
 
 
+def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli, tmp_path):
+    asked = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", tmp_path / "f.parquet"]
+    first = run_cli(*asked, "--until-stable", "0.4", "--either-direction")
+    assert first.returncode == 0
+    assert "on CPU (" in first.stderr
+    assert "10 per class: no estimate" in first.stderr
+    assert "expected tau in either direction 0." in first.stderr
+    assert "Stopped with " in first.stderr
+    features = read_features(tmp_path / "f.parquet")
+    assert len(features.y) < 1297
+    again = run_cli(*asked, "--until-stable", "0.4", "--either-direction")
+    assert "These features were here already" in again.stderr
+    strict = run_cli(*asked, "--until-stable", "0.99", "--max-per-class", "40")
+    assert "Warning: all 400 pictures were taken: expected tau" in strict.stderr
+    assert "pictures reused" in strict.stderr
+
+
+def test_a_shard_that_is_ranked_alone_gets_a_warning_and_is_not_overwritten_by_merging(features, tmp_path):
+    whole = read_features(features)
+    half = tmp_path / "half.parquet"
+    shard = {"shard": {"index": 1, "count": 2}}
+    rows = np.arange(len(whole.y))
+    write_features(FeatureSet(whole.X, whole.y, whole.keys, whole.class_names, shard, (), rows), half)
+    assert "shard 1 of 2 alone; merge all shards before you rank" in in_process("rank", half).stderr
+    assert "shard" not in in_process("rank", features).stderr
+    before = half.read_bytes()
+    merged = in_process("merge", half, "--out", half)
+    assert merged.exit_code == 1
+    assert "is one of the shards and would be overwritten" in merged.stderr
+    assert half.read_bytes() == before
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_format_is_exported(features, tmp_path, format_):
     in_process("rank", features, "--out", tmp_path / "map.json")
@@ -260,6 +292,14 @@ def test_a_keras_backend_that_cannot_do_it_is_named(run_cli, command, backend):
         ("extract", "digits"),
         ("extract", "digits", "--checkpoint", "c", "--out", "o", "--pooling", "max"),
         ("extract", "digits", "--checkpoint", "c", "--out", "o", "--max-per-class", "0"),
+        *(
+            ("extract", "digits", "--checkpoint", "c", "--out", "o", "--shard", shard)
+            for shard in ("0/4", "5/4", "x", "1/")
+        ),
+        ("extract", "digits", "--checkpoint", "c", "--out", "o", "--until-stable", "1"),
+        ("extract", "digits", "--checkpoint", "c", "--out", "o", "--either-direction"),
+        ("extract", "digits", "--checkpoint", "c", "--out", "o", "--shrinkage", "auto"),
+        ("merge", "--out", "o"),
         ("rank", "f.parquet", "--method", "alphabetical"),
         ("rank", "f.parquet", "--shrinkage", "much"),
         ("rank", "f.parquet", "--shrinkage", "2"),

@@ -10,12 +10,13 @@ HEAVY = {"keras", "tensorflow", "openvino", "torch", "jax"}
 # Room -> the rooms of labelrank it must not know.
 FORBIDDEN = {
     "hub": {"data", "models", "features", "ranking", "label_map", "exports", "extraction", "jobs", "charts", "ui"},
-    "data": {"models", "features", "ranking", "label_map", "exports", "extraction", "jobs", "charts", "ui"},
+    "cache": {"hub", "data", "models", "features", "ranking", "extraction", "jobs", "charts", "ui"},
+    "data": {"cache", "models", "features", "ranking", "label_map", "exports", "extraction", "jobs", "charts", "ui"},
     "ranking": {"data", "models", "features", "label_map", "exports", "extraction", "jobs", "charts", "ui", "settings"},
     "label_map": {"data", "models", "features", "extraction", "jobs", "charts", "ui"},
     "exports": {"data", "models", "features", "extraction", "jobs", "charts", "ui"},
     "models": {"extraction", "jobs", "charts", "ui", "ranking", "label_map"},
-    "features": {"models", "extraction", "jobs", "charts", "ui", "ranking", "label_map"},
+    "features": {"cache", "models", "extraction", "jobs", "charts", "ui", "ranking", "label_map"},
     "extraction": {"jobs", "charts", "ui"},
     "jobs": {"charts", "ui", "models", "features"},
     "charts": {"ui", "jobs", "models", "extraction"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -140,18 +140,36 @@ class Dataset:
         if max_per_class < 1:
             raise DatasetError(f"Samples per class is {max_per_class}; expected at least 1.")
 
+        by_class = self._drawn(seed)
+        chosen = {s.key for group in by_class for s in group[:max_per_class]}
+        return replace(
+            self,
+            samples=tuple(s for s in self.samples if s.key in chosen),
+            selection=f"{max_per_class} per class, seed {seed}",
+        )
+
+    def rounds(self, seed: int = 0) -> Iterator[tuple[Sample, ...]]:
+        """Yield all samples in rounds: one of each class that has any left, by ascending label.
+
+        The draw is that of `select`: what it takes of each class are the first rounds.
+        """
+        left = self._drawn(seed)
+        number = 0
+        while left:
+            yield tuple(group[number] for group in left)
+            number += 1
+            left = [group for group in left if number < len(group)]
+
+    def _drawn(self, seed: int) -> list[list[Sample]]:
+        """Return the samples of each class that has any, by label, in the order in which a seed draws them."""
+
         def draw(sample: Sample) -> bytes:
             return hashlib.sha256(f"{seed}:{sample.key}".encode("utf-8", "surrogatepass")).digest()
 
         by_class: dict[int, list[Sample]] = {}
         for sample in self.samples:
             by_class.setdefault(sample.label, []).append(sample)
-        chosen = {s.key for group in by_class.values() for s in sorted(group, key=draw)[:max_per_class]}
-        return replace(
-            self,
-            samples=tuple(s for s in self.samples if s.key in chosen),
-            selection=f"{max_per_class} per class, seed {seed}",
-        )
+        return [sorted(by_class[label], key=draw) for label in sorted(by_class)]
 
 
 def check_distinct(class_names: Sequence[str], source: str) -> None:

@@ -1,35 +1,41 @@
-"""Names in, features file out: what `labelrank extract` and an extraction job share.
-
-`features` is handed its dataset and encoder; here they are looked up, and results are found again by the digest of
-all that determines them.
-"""
+"""From the names of a dataset and a checkpoint to what would run, and under which digest its results are kept."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import labelrank
 from labelrank.data import open_dataset
-from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Progress, ShouldStop
+from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.data.preprocess import Preprocessing
-from labelrank.errors import DatasetError, FeaturesError, SettingsError
-from labelrank.features.extract import POOLINGS, extract_features, poolings_of
-from labelrank.features.store import FeatureSet, provenance_digest, read_features, write_features
+from labelrank.errors import DatasetError, SettingsError
+from labelrank.features.extract import POOLINGS, poolings_of
+from labelrank.features.parts import Part, cut
+from labelrank.features.store import provenance_digest
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
-from labelrank.models.runtime import PRECISIONS, compile_encoder, preferred_backend, resolve_precision
+from labelrank.models.runtime import PRECISIONS, devices, encoder_flops, preferred_backend, resolve_precision
 from labelrank.settings import Settings
 
 PREPROCESSINGS = ("checkpoint", "reference")
-# A batch of about this many tokens keeps two cores busy; more only takes memory. ViT-B at 224 px: 8 pictures.
-_TOKENS_PER_BATCH = 1600
-_MAX_BATCH_SIZE = 8
+# Per batch: about this many tokens keep two cores, or a GPU, busy; more only takes memory. ViT-B at 224 px has 197.
+_TOKENS_PER_BATCH = {"CPU": 1_600, "GPU": 50_000}
+_MAX_BATCH_SIZE = {"CPU": 8, "GPU": 256}
+# A killed extraction loses one part at most: some 15 s of work on two cores with bfloat16, of a GPU's less.
+_FLOPS_PER_PART = {"CPU": 5e12, "GPU": 1e15}
+_MAX_PART_SAMPLES = 4_096
+_MAX_SHARDS = 99_999
+_NOT_OF_A_SAMPLE = (
+    "max_per_class",
+    "seed",
+    "batch_size",
+    "until_stable",
+    "either_direction",
+    "ranking_shrinkage",
+    "shard",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,14 @@ class Request:
     """`checkpoint`: as its preprocessor_config.json says; `reference`: as the published notebook does."""
     image_size: int | None = None
     """Pixels, height and width, to which the position embedding is interpolated; None: the checkpoint's own."""
+    until_stable: float | None = None
+    """Kendall's tau to an equal independent sample at which no more samples are taken; None: take all."""
+    either_direction: bool = False
+    """Whether an order and its reverse count as the same in `until_stable`."""
+    ranking_shrinkage: float | str | None = None
+    """Shrinkage of the ranking whose stability is meant, as `LabelRanker` takes it."""
+    shard: tuple[int, int] | None = None
+    """Which of how many shares of the samples to take, counted from 1."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -73,12 +87,33 @@ class Request:
         for name, number in (("batch size", self.batch_size), ("image size", self.image_size)):
             if number is not None and number < 1:
                 raise SettingsError(f"The {name} is {number}; expected at least 1.")
+        if self.until_stable is not None and not 0 < self.until_stable < 1:
+            raise SettingsError(
+                f"The tau to stop at is {self.until_stable}; expected a number above 0 and below 1, such as 0.85."
+            )
+        if self.shard is not None:
+            index, count = self.shard
+            if not 1 <= index <= count <= _MAX_SHARDS:
+                raise SettingsError(
+                    f"The shard is {index}/{count}; expected I/N with I from 1 to N and N at most {_MAX_SHARDS:,}, "
+                    "such as 1/4."
+                )
+            if self.until_stable is not None:
+                raise SettingsError(
+                    "A shard does not see the samples of the others, so it cannot tell when the order is stable. "
+                    "Give either a shard or a tau to stop at."
+                )
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Request:
         """Return the request in a job's parameters; keys that do not change the features are ignored."""
         known = cls.__dataclass_fields__
         return cls(**{k: v for k, v in params.items() if k in known})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the features of one sample, as it was asked for; the rest decides which samples are taken."""
+        return {name: value for name, value in asdict(self).items() if name not in _NOT_OF_A_SAMPLE}
 
 
 @dataclass(frozen=True)
@@ -94,19 +129,48 @@ class Plan:
     provenance: Mapping[str, Any]
     """As in `FeatureSet.provenance`, without versions and time."""
 
+    @property
+    def digest(self) -> str:
+        """Of the finished features; see `FeatureSet.digest`."""
+        return provenance_digest(self.dataset.class_names, self.provenance)
+
     def cached_path(self, settings: Settings) -> Path:
         """Return where the features of exactly this plan are kept."""
-        return (
-            settings.workspace / "features" / f"{provenance_digest(self.dataset.class_names, self.provenance)}.parquet"
-        )
+        return settings.workspace / "features" / f"{self.digest}.parquet"
+
+    @property
+    def part_provenance(self) -> dict[str, Any]:
+        """The provenance of one part: that of the whole without the selection of samples."""
+        return {**self.provenance, "dataset": {**self.provenance["dataset"], "selection": None}}
+
+    @property
+    def part_digest(self) -> str:
+        """Of the parts; the same for every number of samples per class, so that a larger one takes them over."""
+        return provenance_digest(self.dataset.class_names, self.part_provenance)
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What is encoded and kept together, in the order of the work."""
+        from labelrank.ranking.stability import due
+
+        clips = self.sampling.clips if self.sampling else 1
+        flops = encoder_flops(self.checkpoint.config.resized(*self.preprocessing.output_size)) * clips
+        size = min(max(round(_FLOPS_PER_PART[_device()] / flops), self.batch_size), _MAX_PART_SAMPLES)
+        shard = self.request.shard or (1, 1)
+        return cut(self.dataset, seed=self.request.seed, size=size, ends_at=due, shard=shard)
 
     @property
     def batch_size(self) -> int:
         """Encoder inputs at once."""
         if self.request.batch_size is not None:
             return self.request.batch_size
-        fitting = max(1, _TOKENS_PER_BATCH // self.checkpoint.config.num_patches)
-        return min(fitting, _MAX_BATCH_SIZE, len(self.dataset.samples) * (self.sampling.clips if self.sampling else 1))
+        fitting = max(1, _TOKENS_PER_BATCH[_device()] // self.checkpoint.config.num_patches)
+        inputs = len(self.dataset.samples) * (self.sampling.clips if self.sampling else 1)
+        return min(fitting, _MAX_BATCH_SIZE[_device()], inputs)
+
+
+def _device() -> str:
+    return devices()[0].kind
 
 
 def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None) -> Plan:
@@ -132,7 +196,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
     )
     sampling = _sampling(request, checkpoint, dataset)
     _check_classes(dataset)
-    dataset = dataset.select(request.max_per_class, request.seed)
+    dataset = _selected(dataset, request)
     preprocessing = _preprocessing(request, checkpoint)
     provenance = {
         "dataset": {
@@ -157,6 +221,18 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         "runtime": preferred_backend(),
     }
     return Plan(request, dataset, checkpoint, preprocessing, sampling, provenance)
+
+
+def _selected(dataset: Dataset, request: Request) -> Dataset:
+    """Return the samples that may be taken, with a selection that says by which rule."""
+    dataset = dataset.select(request.max_per_class, request.seed)
+    if request.until_stable is None:
+        return dataset
+    most = "all" if request.max_per_class is None else f"at most {request.max_per_class} per class"
+    shrinkage = request.ranking_shrinkage
+    method = ", either direction" if request.either_direction else ""
+    method += "" if shrinkage is None else f", shrinkage {shrinkage}"
+    return replace(dataset, selection=f"until tau {request.until_stable:g}{method}, {most}, seed {request.seed}")
 
 
 def _check_classes(dataset: Dataset) -> None:
@@ -224,108 +300,3 @@ def _preprocessing(request: Request, checkpoint: Checkpoint) -> Preprocessing:
     if request.preprocessing == "reference":
         return Preprocessing.reference(size)
     return checkpoint.preprocessing.resized(*size) if request.image_size is not None else checkpoint.preprocessing
-
-
-def extract(plan: Plan, *, on_progress: Progress | None = None, should_stop: ShouldStop | None = None) -> FeatureSet:
-    """Run a plan and return the features with their provenance.
-
-    Raises:
-        CheckpointError: The weights do not fit config.json.
-        DatasetError: No sample could be read.
-        HubError: A download failed.
-        Cancelled: `should_stop` returned true.
-    """
-    plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
-    if plan.dataset.fetch:
-        plan.dataset.fetch(plan.dataset.samples, on_progress, should_stop)
-    if on_progress:
-        on_progress(0, len(plan.dataset.samples), "Loading the encoder")
-    encoder = compile_encoder(
-        plan.checkpoint,
-        precision=plan.request.precision,
-        batch_size=plan.batch_size,
-        image_size=plan.preprocessing.output_size,
-    )
-    extracted = extract_features(
-        plan.dataset,
-        encoder,
-        plan.preprocessing,
-        pooling=plan.request.pooling,
-        sampling=plan.sampling,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
-    return FeatureSet(
-        X=extracted.X,
-        y=extracted.y,
-        keys=extracted.keys,
-        class_names=plan.dataset.class_names,
-        provenance={
-            **plan.provenance,
-            "device": encoder.device,
-            "versions": versions(),
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-        failures=(*plan.dataset.problems, *extracted.failures, *_classes_without_rows(plan.dataset, extracted.y)),
-    )
-
-
-def _classes_without_rows(dataset: Dataset, y: np.ndarray) -> list[Problem]:
-    reason = (
-        f"None of its {NOUNS[dataset.media][1]} could be used, so it cannot be ranked; repair or remove the class and "
-        "extract again."
-    )
-    counts = np.bincount(y, minlength=len(dataset.class_names))
-    return [Problem(name, reason) for name, n in zip(dataset.class_names, counts, strict=True) if not n]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes features, by package."""
-    from importlib.metadata import version
-
-    packages = ("keras", "openvino", "tensorflow", "numpy", "pillow", "av", "scikit-learn")
-    return {"labelrank": labelrank.__version__, **{name: version(name) for name in packages}}
-
-
-def run(
-    params: Mapping[str, Any],
-    *,
-    settings: Settings,
-    on_progress: Progress,
-    should_stop: ShouldStop,
-) -> dict[str, Any]:
-    """Do an extraction job and return its result: where the features are, how many, and how they were made.
-
-    A cached file is used unless `recompute` is set; one that cannot be read is made again.
-    """
-    started = time.monotonic()
-    on_progress(0, 1, "Reading the dataset")
-    work = plan(Request.from_params(params), settings)
-    path = work.cached_path(settings)
-    features = None
-    if path.is_file() and not params.get("recompute"):
-        try:
-            features = read_features(path)
-            if features.digest != path.stem:
-                raise FeaturesError(f"{path} holds the features of other work; expected those its name stands for.")
-        except FeaturesError as error:
-            features = None
-            print(f"The cached features are made again: {error}", flush=True)
-    reused = features is not None
-    if features is None:
-        features = extract(work, on_progress=on_progress, should_stop=should_stop)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_features(features, path)
-    rows, dim = features.X.shape
-    return {
-        "features": str(path),
-        "rows": rows,
-        "dim": dim,
-        "failures": len(features.failures),
-        "seconds": round(time.monotonic() - started, 3),
-        "reused": reused,
-        "digest": features.digest,
-        "device": features.provenance["device"],
-        "precision": features.provenance["precision"],
-        "runtime": features.provenance["runtime"],
-    }

@@ -1,0 +1,110 @@
+"""Following how stable the order of the classes is while samples come in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelrank.errors import SettingsError
+from labelrank.extraction.planning import Plan
+from labelrank.features.parts import Part
+from labelrank.features.store import FeatureSet
+
+if TYPE_CHECKING:
+    from labelrank.ranking.stability import OrderStability
+
+# Where no target waits for them, estimates are left out where the means of all classes would fill the memory: classes x
+# features.
+_MAX_MEAN_VALUES = 2_000_000
+_MAX_MEAN_VALUES_ASKED_FOR = 10_000_000
+# Groups of class moments, and as much again a few times while an estimate is made.
+_BYTES_PER_MEAN_VALUE = 256
+_FIRST = 4
+_PROJECTED = (8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Monitor:
+    """Follows how stable the order is, and says when it is stable enough."""
+
+    def __init__(self, plan: Plan, *, follow: bool = True) -> None:
+        self.target = plan.request.until_stable
+        self._either = plan.request.either_direction
+        self._shrinkage = plan.request.ranking_shrinkage
+        self._seed, self._classes = plan.request.seed, len(plan.dataset.class_names)
+        self._is_off = plan.request.shard is not None or not (follow or self.target)
+        self._order: OrderStability | None = None
+        self._unknown: list[int] = []
+        self._was_enough = False
+        self._estimated_at = 0
+        self._report: dict[str, Any] | None = None
+        self.reached = False
+
+    def take(self, part: Part, features: FeatureSet) -> bool:
+        """Take in the next part; return whether the order is stable enough to end."""
+        if not features.keys or self._is_off:
+            return False
+        n_features = features.X.shape[1]
+        values = self._classes * n_features
+        if self.target is not None and values > _MAX_MEAN_VALUES_ASKED_FOR:
+            raise SettingsError(
+                f"How stable the order of {self._classes:,} classes of {n_features:,} features is would take "
+                f"{values * _BYTES_PER_MEAN_VALUE / 2**30:.0f} GiB to tell; take a fixed number of samples per class "
+                "instead of a tau to stop at."
+            )
+        if self.target is None and values > _MAX_MEAN_VALUES:
+            return False
+        from labelrank.ranking.stability import OrderStability, due  # loads scikit-learn
+
+        if self._order is None:
+            self._order = OrderStability(n_features, shrinkage=self._shrinkage, seed=self._seed)
+        self._order.update(features.X, features.y)
+        # Without a target estimates only tell, and powers of two do: each may take as long as a fast encoder.
+        wanted = due(part.rounds) if self.target is not None else part.rounds >= _FIRST and part.rounds.bit_count() == 1
+        if wanted and part.rounds > self._estimated_at:
+            self._estimate(part.rounds)
+        return self.reached
+
+    def finish(self, rounds: int) -> None:
+        """Estimate once more with all that there is."""
+        if self._order is not None and rounds > self._estimated_at and not self.reached:
+            self._estimate(rounds)
+
+    def _estimate(self, rounds: int) -> None:
+        assert self._order is not None
+        found = self._order.estimate()
+        self._estimated_at = rounds
+        if found is None:
+            self._unknown.append(rounds)
+        elif self.target is not None:
+            before, self._was_enough = self._was_enough, (found.aligned if self._either else found.tau) >= self.target
+            # Two classes are in one order or the other; of runs on pure noise one estimate let a tenth pass, two 2 %.
+            self.reached = self._was_enough and (before or self._classes > 2)
+        self._report = self._describe()
+
+    def report(self) -> dict[str, Any] | None:
+        """Return the course of the estimates for people; None where there are none."""
+        return self._report
+
+    def _describe(self) -> dict[str, Any]:
+        assert self._order is not None
+        # Samples per class at which nothing could be said: too few, or about as many rows as features.
+        projected = self._order.projection(_PROJECTED, either_direction=self._either)
+        return {
+            "target": self.target,
+            "either_direction": self._either,
+            "classes": self._classes,
+            "points": [asdict(point) for point in self._order.history],
+            "unknown": self._unknown,
+            "projection": [
+                [n, round(float(tau), 4)] for n, tau in zip(_PROJECTED, projected, strict=True) if np.isfinite(tau)
+            ],
+            "needed": self._order.needed(self.target, either_direction=self._either) if self.target else None,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return where the work ended, for the provenance."""
+        last = self._order.history[-1] if self._order and self._order.history else None
+        asked = {"target": self.target, "either_direction": self._either, "reached": self.reached}
+        return asked | (asdict(last) if last else {})

@@ -1,0 +1,386 @@
+"""Doing a plan: part by part, each kept when it is finished, until all is done or the order is stable."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelrank import cache
+from labelrank.data.dataset import NOUNS, Progress, ShouldStop
+from labelrank.errors import Cancelled, DatasetError, FeaturesError
+from labelrank.extraction.gpus import on_gpus, visible_gpus
+from labelrank.extraction.making import Making, now, versions, worth_another_try
+from labelrank.extraction.monitor import Monitor
+from labelrank.extraction.note import Note
+from labelrank.extraction.planning import Plan, Request, plan
+from labelrank.features.extract import STAGE
+from labelrank.features.parts import Part, PartFolder
+from labelrank.features.store import (
+    FeatureSet,
+    classes_without_rows,
+    joined_circumstances,
+    read_features,
+    write_features,
+)
+from labelrank.models.runtime import devices
+from labelrank.settings import Settings
+
+OnReport = Callable[[Mapping[str, Any]], None]
+"""Called with what is known of a running extraction besides its progress; see `_Report`."""
+
+_TOLD_REASONS = 5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Features with the story of their making."""
+
+    features: FeatureSet
+    path: Path | None
+    """Where they are kept; None for a shard, and where they cannot be."""
+    reused: bool
+    """Whether they were there already."""
+    report: Mapping[str, Any]
+    """As `_Report` gives it; empty where they were there already."""
+    problem: str | None = None
+    """Why they are not kept."""
+
+
+def run(
+    params: Mapping[str, Any],
+    *,
+    settings: Settings,
+    on_progress: Progress,
+    should_stop: ShouldStop,
+    on_report: OnReport | None = None,
+) -> dict[str, Any]:
+    """Do an extraction job and return its result: where the features are, how many, and how they were made.
+
+    Cached features and finished parts are used unless `recompute` is set; what cannot be read is made again.
+    """
+    started = time.monotonic()
+    on_progress(0, 1, "Reading the dataset")
+    work = plan(Request.from_params({**params, "shard": None}), settings)
+    outcome = obtain(
+        work,
+        settings,
+        recompute=bool(params.get("recompute")),
+        on_progress=on_progress,
+        should_stop=should_stop,
+        on_report=on_report,
+    )
+    if outcome.problem:
+        raise FeaturesError(f"{outcome.problem} Then start the same extraction again.")
+    features = outcome.features
+    rows, dim = features.X.shape
+    stability = features.provenance.get("stability", {})
+    return {
+        **outcome.report,
+        "features": str(outcome.path),
+        "media": work.dataset.media,
+        "rows": rows,
+        "dim": dim,
+        "failures": len(features.failures),
+        "seconds": round(time.monotonic() - started, 3),
+        "reused": outcome.reused,
+        "digest": features.digest,
+        "stopped_early": bool(stability.get("reached")) and stability["taken"] < stability["of"],
+        **{name: features.provenance[name] for name in ("device", "precision", "runtime")},
+    }
+
+
+def obtain(
+    plan: Plan,
+    settings: Settings,
+    *,
+    recompute: bool = False,
+    follow_stability: bool = True,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+    on_report: OnReport | None = None,
+) -> Outcome:
+    """Return the features of a plan: those that are kept, or new ones, which are kept then.
+
+    Raises:
+        As `extract`.
+    """
+    path = None if plan.request.shard else plan.cached_path(settings)
+    if path and not recompute and (kept := _kept_features(path)) is not None:
+        if not worth_another_try(plan, kept):
+            return Outcome(kept, path, True, {})
+        print("Samples that could not be read can be now; their parts are made again.", file=sys.stderr, flush=True)
+    last: dict[str, Any] = {}
+
+    def remember(report: Mapping[str, Any]) -> None:
+        last.update(report)
+        if on_report:
+            on_report(report)
+
+    try:
+        features = extract(
+            plan,
+            settings,
+            recompute=recompute,
+            follow_stability=follow_stability,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            on_report=remember,
+        )
+        problem = _keep(features, path) if path else None
+    finally:
+        cache.evict(settings, spare=[path] if path else [])
+    return Outcome(features, None if problem else path, False, last, problem)
+
+
+def _keep(features: FeatureSet, path: Path) -> str | None:
+    """Write features where they are found again; return why that cannot be done, or None."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_features(features, path)
+    except (OSError, FeaturesError) as error:
+        return f"{error} All parts are finished and kept."
+    return None
+
+
+def _kept_features(path: Path) -> FeatureSet | None:
+    """Return the features kept at a path; None where there are none, or damaged ones, which is reported."""
+    if not path.is_file():
+        return None
+    try:
+        with cache.using(path):
+            features = read_features(path)
+        if features.digest != path.stem:
+            raise FeaturesError(f"{path} holds the features of other work; expected those its name stands for.")
+    except FileNotFoundError:  # evicted in this moment
+        return None
+    except (OSError, FeaturesError) as error:
+        print(f"The cached features are made again: {error}", file=sys.stderr, flush=True)
+        return None
+    return features
+
+
+def extract(
+    plan: Plan,
+    settings: Settings,
+    *,
+    recompute: bool = False,
+    follow_stability: bool = True,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+    on_report: OnReport | None = None,
+) -> FeatureSet:
+    """Run a plan and return the features with their provenance.
+
+    Finished parts of the same work are used, whatever stopped it, and so are those of fewer samples per class.
+
+    Args:
+        recompute: Make all parts anew.
+        follow_stability: Estimate on the way how stable the order is, as far as that costs little. A plan that ends
+            when it is stable enough does so in any case.
+        on_progress: Called as (done, total, stage).
+        should_stop: Asked before each batch; finished parts are kept.
+        on_report: Called after each part with what is known of the extraction besides its progress.
+
+    Raises:
+        CheckpointError: The weights do not fit config.json.
+        DatasetError: No sample could be read, or from some point on none could.
+        FeaturesError: A part cannot be written; or dataset or checkpoint are other ones than when this extraction
+            was stopped.
+        HubError: A download failed.
+        Cancelled: `should_stop` returned true.
+    """
+    folder = PartFolder(settings.workspace / "parts" / plan.part_digest, plan.part_digest)
+    note = Note.of(plan, folder.path)
+    note.check_unchanged(give_up=recompute)
+    # What a stopped recomputation has made is new already.
+    if recompute and not note.is_recomputing:
+        folder.remove(plan.parts)
+    note.write(finished=False, recomputing=recompute or note.is_recomputing)
+    with cache.using(folder.path):
+        parts = _Parts(plan, settings, folder, on_progress, should_stop)
+        monitor, report = Monitor(plan, follow=follow_stability), _Report(plan, parts, on_report)
+        features: list[FeatureSet] = []
+        rounds = taken = 0
+        with contextlib.closing(iter(parts)) as finished:
+            for part, made in finished:
+                features.append(made)
+                rounds, taken = part.rounds, taken + len(part.samples)
+                stable = monitor.take(part, made)
+                report.tell(made, monitor)
+                if stable:
+                    break
+        monitor.finish(rounds)
+        report.tell(None, monitor)
+        whole = _assembled(plan, features)
+        if plan.request.until_stable is not None:
+            stability = {**monitor.summary(), "taken": taken, "of": parts.total}
+            whole = replace(whole, provenance={**whole.provenance, "stability": stability})
+        note.write(finished=True)
+    return whole
+
+
+def _assembled(plan: Plan, parts: list[FeatureSet]) -> FeatureSet:
+    """Return the features of all parts in dataset order; `parts` is emptied on the way, so that memory holds them once.
+
+    Raises:
+        DatasetError: There are none, though there were samples.
+    """
+    place = {sample.key: row for row, sample in enumerate(plan.dataset.samples)}
+    failures = sorted((failure for part in parts for failure in part.failures), key=lambda f: place[f.subject])
+    parts[:] = [part for part in parts if part.keys]
+    if not parts and plan.parts:
+        samples, nouns = sum(len(part.samples) for part in plan.parts), NOUNS[plan.dataset.media][1]
+        first = f" The first, {failures[0].subject}: {failures[0].reason}" if failures else ""
+        raise DatasetError(f"None of the {samples:,} {nouns} of {plan.dataset.id} could be used.{first}")
+    # Of a shard that fell empty nothing tells where it was made.
+    origin = joined_circumstances(parts) or {"device": devices()[0].kind, "versions": versions(), "created_at": now()}
+    provenance = {**plan.provenance, **origin}
+    if plan.request.shard is not None:
+        provenance["shard"] = dict(zip(("index", "count"), plan.request.shard, strict=True))
+    rows = np.array([place[key] for part in parts for key in part.keys], dtype=np.int64)
+    order = np.argsort(rows)
+    target = np.argsort(order)
+    keys = [key for part in parts for key in part.keys]
+    y = np.concatenate([part.y for part in parts] or [np.empty(0, np.int32)])[order]
+    X = np.empty((len(keys), parts[0].X.shape[1] if parts else 0), np.float32)
+    start = 0
+    while parts:
+        part = parts.pop(0)
+        X[target[start : start + len(part.X)]] = part.X
+        start += len(part.X)
+    missing = () if plan.request.shard else classes_without_rows(plan.dataset.class_names, y)
+    return FeatureSet(
+        X=X,
+        y=y,
+        keys=tuple(keys[i] for i in order),
+        class_names=plan.dataset.class_names,
+        provenance=provenance,
+        failures=(*plan.dataset.problems, *failures, *missing),
+        rows=rows[order] if plan.request.shard else None,
+    )
+
+
+class _Parts:
+    """The parts of a plan in the order of the work: finished ones from their folder, others made now."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        folder: PartFolder,
+        on_progress: Progress | None,
+        should_stop: ShouldStop | None,
+    ) -> None:
+        self._plan, self._settings, self._folder, self._should_stop = plan, settings, folder, should_stop
+        self._on_progress = on_progress
+        self._finished: dict[str, FeatureSet] = {}
+        self._missing: list[Part] = []
+        for part in plan.parts:
+            features = folder.read(part)
+            if features is None or worth_another_try(plan, features):
+                self._missing.append(part)
+            else:
+                self._finished[part.name] = features
+        self.total = sum(len(part.samples) for part in plan.parts)
+        self.made = 0
+        """Samples whose features were made now."""
+        self.reused = self.total - sum(len(part.samples) for part in self._missing)
+        """Samples whose features are here already."""
+        self.making = Making(plan, settings, folder, self._tell, should_stop)
+        self._first: tuple[float, int] | None = None
+        self._done = 0
+
+    def __iter__(self) -> Generator[tuple[Part, FeatureSet], None, None]:
+        with contextlib.closing(self._new()) as new:
+            for part in self._plan.parts:
+                if self._should_stop and self._should_stop():
+                    raise Cancelled("Extraction was cancelled.")
+                features = self._finished.pop(part.name, None)
+                if features is None:
+                    features = next(new)
+                    self.made += len(part.samples)
+                yield part, features
+
+    def _new(self) -> Generator[FeatureSet, None, None]:
+        gpus = [device for device in devices() if device.kind == "GPU"][: len(self._missing)]
+        if len(gpus) < 2:
+            yield from self.making.make(self._missing)
+            return
+        self._plan.checkpoint.fetch(on_progress=self._on_progress, should_stop=self._should_stop)
+        yield from on_gpus(
+            self._plan,
+            self._settings,
+            self._folder,
+            self._missing,
+            visible_gpus(os.environ, len(gpus)),
+            lambda done: self._tell(done, self.total, STAGE),
+            self._should_stop,
+        )
+
+    @property
+    def rate(self) -> float | None:
+        """Samples per second since the encoder is loaded; None before that is known."""
+        busy_s = self.making.waited_s + self.making.encoded_s
+        if busy_s:
+            return self.made / busy_s
+        if self._first is None or self._done == self._first[1]:
+            return None
+        return (self._done - self._first[1]) / (time.monotonic() - self._first[0])
+
+    def _tell(self, done: int, total: int, stage: str) -> None:
+        """Pass progress on, with what was here already counted in."""
+        if stage == STAGE:
+            self._done = done
+            self._first = self._first or (time.monotonic(), done)
+            done += self.reused
+        if self._on_progress:
+            self._on_progress(done, total, stage)
+
+
+class _Report:
+    """What is known of a running extraction besides its progress, told after each part."""
+
+    def __init__(self, plan: Plan, parts: _Parts, on_report: OnReport | None) -> None:
+        self._plan, self._parts, self._on_report = plan, parts, on_report
+        self._reasons: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+        self._failed = 0
+
+    def tell(self, features: FeatureSet | None, monitor: Monitor) -> None:
+        """Take in the next part, if any, and tell how things stand."""
+        for problem in features.failures if features else ():
+            kind = re.sub(r"\d+", "#", problem.reason.replace(problem.subject, ""))
+            self._reasons[kind] += 1
+            self._examples.setdefault(kind, problem.reason)
+            self._failed += 1
+        if self._on_report:
+            self._on_report(self._values(monitor))
+
+    def _values(self, monitor: Monitor) -> dict[str, Any]:
+        parts, making = self._parts, self._parts.making
+        provenance = self._plan.provenance
+        busy_s = making.waited_s + making.encoded_s
+        return {
+            "precision": provenance["precision"],
+            "device": making.encoder.device if making.encoder else devices()[0].kind,
+            "device_name": devices()[0].name,
+            "runtime": provenance["runtime"],
+            "encoder_reused": making.encoder.reused if making.encoder else None,
+            "samples": parts.total,
+            "reused_samples": parts.reused,
+            "failed": self._failed,
+            "reasons": [[self._examples[kind], count] for kind, count in self._reasons.most_common(_TOLD_REASONS)],
+            "waited": round(making.waited_s / busy_s, 4) if busy_s else None,
+            "rate": round(parts.rate, 3) if parts.rate else None,
+            "stability": monitor.report(),
+        }
