@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from labelrank.ui import components, readers
+from labelrank.ui import components, server
 
 CITATION = """\
 Xiang, Wu, Bai: Label Ranker. ICMR 2025, doi:10.1145/3731715.3733369
@@ -14,16 +14,11 @@ Tong, Song, Wang, Wang: VideoMAE: Masked Autoencoders are Data-Efficient Learner
 components.header(
     "About", "labelrank puts the classes of a dataset in the order in which a masked autoencoder sees them."
 )
-here = readers.device()
 st.subheader("This server", anchor=False)
-st.markdown(
-    f"{here.kind}: {components.escape(here.model)}, {components.plural(here.cores, 'core')}. "
-    + ("It computes bfloat16." if here.bfloat16 else "It has no bfloat16 instructions; bfloat16 gains nothing here.")
-)
-st.subheader("Limits", anchor=False)
-st.dataframe(readers.limits_table(), hide_index=True, alt="Limits of this server with their values and variables.")
-st.subheader("Versions", anchor=False)
-st.dataframe(readers.versions_table(), hide_index=True, alt="Versions of labelrank and the libraries it runs on.")
+for device in server.device_names():
+    st.markdown(components.escape(device))
+components.titled_table("Limits", server.limits_table(), "Limits of this server with their values and variables.")
+components.titled_table("Versions", server.versions_table(), "Versions of labelrank and the libraries it runs on.")
 st.subheader("Licences", anchor=False)
 st.markdown(
     "labelrank: Apache-2.0. mae-tiny-digits, videomae-tiny-moving-digits: Apache-2.0. "

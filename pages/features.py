@@ -6,11 +6,9 @@ from labelrank import charts
 from labelrank.data.dataset import ClipSampling, Dataset
 from labelrank.errors import FeaturesError, HubError, LabelRankError
 from labelrank.extraction import PREPROCESSINGS
-from labelrank.jobs.queue import submit
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
-from labelrank.models.runtime import PRECISIONS
-from labelrank.ui import components, readers, state
+from labelrank.ui import components, job_panel, readers, server, state
 
 FAMILIES = {
     "vit_mae": "ViT-MAE (masked autoencoder)",
@@ -19,7 +17,6 @@ FAMILIES = {
 }
 POOLING_TEXT = {"mean": "Mean of the patch tokens", "cls": "Class token", "fc_norm": "Normalised mean"}
 POOLING_LABEL = {"mean": "Mean pooling", "cls": "Class token", "fc_norm": "Normalised mean pooling"}
-PRECISION_TEXT = {"auto": "Automatic", "float32": "float32", "bfloat16": "bfloat16"}
 PREPROCESSING_TEXT = {"checkpoint": "As the checkpoint says", "reference": "As the published notebook does"}
 PREPROCESSING_LABEL = {"checkpoint": "preprocessed as the checkpoint says", "reference": "published preprocessing"}
 TASKS = {
@@ -199,8 +196,16 @@ def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
 # Settings
 
 
+def tau_text(tau: float | None) -> str:
+    return "Off" if tau is None else f"{tau:.2f}" if round(tau, 2) == tau else f"{tau:g}"
+
+
 def settings_label(chosen: state.Choices, data: Dataset) -> str:
     per_class = "all samples" if chosen.max_per_class is None else f"{chosen.max_per_class:,} per class"
+    if chosen.until_stable is not None:
+        most = f"of {per_class}" if chosen.max_per_class is None else f"at most {per_class}"
+        whichever = " in either direction" if chosen.either_direction else ""
+        per_class = f"until tau {tau_text(chosen.until_stable)}{whichever}, {most}"
     parts = [POOLING_LABEL[chosen.pooling], per_class, f"seed {chosen.seed}"]
     if data.media == "clip":
         stride = chosen.stride or data.stride
@@ -212,9 +217,9 @@ def settings_label(chosen: state.Choices, data: Dataset) -> str:
 
 def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
     chosen = state.choices()
-    fitting = state.fitting(chosen, data.media, info.poolings)
+    fitting = state.fitting(chosen, data.media, info.poolings, server.precisions())
     if fitting != chosen:
-        state.choose(pooling=fitting.pooling, stride=fitting.stride, clips=fitting.clips)
+        state.choose(**{name: getattr(fitting, name) for name in ("pooling", "stride", "clips", "precision")})
         st.rerun()
     one, many = charts.SAMPLE_NOUNS[data.media]
     changes: dict[str, object] = {}
@@ -237,6 +242,29 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
             key="per_class",
             help=f"At most this many {many} of each class are used. More take longer and make the order steadier.",
         )
+        job_panel.expected_work(chosen)
+        taus = ["off", *map(str, state.stops(state.STABLE_TAUS, chosen.until_stable))]
+        tau = st.segmented_control(
+            "Stop when the order is stable (expected tau)",
+            taus,
+            default="off" if chosen.until_stable is None else str(chosen.until_stable),
+            required=True,
+            format_func=lambda text: tau_text(None if text == "off" else float(text)),
+            key="until_stable",
+            help=f"Stops before all {many} are used, once the order is expected to agree this well with the one that "
+            f"as many other {many} would give. Tau is 1 for the same order and 0 for unrelated ones; at 0.85, about 92 "
+            "of 100 pairs of classes stand the same way round. Samples per class is then the upper limit.",
+        )
+        changes["until_stable"] = None if tau == "off" else float(tau)
+        if tau != "off":
+            changes["either_direction"] = st.checkbox(
+                "An order and its reverse count as the same",
+                value=chosen.either_direction,
+                key="either_direction",
+                help="Classes that are neighbours are neighbours in the reverse, too. Which end comes first is decided "
+                "by a rule, and where the ends are much alike it takes far more samples to be sure of that. Tick this "
+                "if it does not matter to you.",
+            )
         if data.media == "clip":
             changes |= choose_clips(chosen, info, data)
         changes["seed"] = int(
@@ -252,13 +280,13 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
         )
         changes["precision"] = st.segmented_control(
             "Precision (number format)",
-            PRECISIONS,
+            server.precisions(),
             default=chosen.precision,
             required=True,
-            format_func=PRECISION_TEXT.__getitem__,
+            format_func=lambda name: f"Automatic ({server.precision_of('auto')})" if name == "auto" else name,
             key="precision",
-            help="float32 is exact to 0.0001. bfloat16 is faster on processors that compute it, and off by about one "
-            "percent. Automatic is float32.",
+            help="float32 is exact to 0.0001. bfloat16 and float16 are faster on processors that compute them, and off "
+            "by about one percent. Automatic takes what is fastest here.",
         )
         changes["preprocessing"] = st.segmented_control(
             "Preprocessing",
@@ -301,19 +329,6 @@ def choose_clips(chosen: state.Choices, info: CheckpointInfo, data: Dataset) -> 
 # Jobs
 
 
-def start(*, recompute: bool) -> None:
-    chosen = state.choices()
-    job = submit(
-        "extract",
-        chosen.extract_params(recompute=recompute),
-        owner=state.owner(),
-        subject=state.subject_of(chosen),
-        settings=state.settings(),
-    )
-    state.choose(job=job.id)
-    st.rerun()
-
-
 def rank_button() -> None:
     if st.button("Rank labels", type="primary"):
         state.go("pages/ranking.py")
@@ -321,16 +336,17 @@ def rank_button() -> None:
 
 def actions() -> None:
     chosen = state.choices()
-    job = state.shown_job()
-    if job and job.active:
-        components.job_panel(job)
+    if twin := state.active_twin():
+        state.choose(job=twin.id)
+        job_panel.job_panel(twin)
         return
+    job = state.shown_job()
     if job and state.is_current(job) and job.state == "succeeded":
         with st.container(horizontal=True):
             rank_button()
             if st.button("Recompute", help="Extract again and replace the cached features."):
-                start(recompute=True)
-        components.job_panel(job)
+                job_panel.start_extraction(recompute=True)
+        job_panel.job_panel(job)
         return
     found, can_start = None, True
     try:
@@ -353,14 +369,19 @@ def actions() -> None:
                 state.choose(features=None)
                 state.go("pages/ranking.py")
             if st.button("Recompute", help="Extract again and replace the cached features."):
-                start(recompute=True)
-        components.features_footer(path)
-    elif can_start and not resumes and st.button("Extract features", type="primary"):
-        start(recompute=False)
+                job_panel.start_extraction(recompute=True)
+        job_panel.features_footer(path, found)
+    elif can_start and not resumes:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if st.button("Extract features", type="primary"):
+                job_panel.start_extraction(recompute=False)
+            job_panel.expected_work(chosen)
+            if before := state.queue_length():
+                st.caption(f"Starts after {components.plural(before, 'job')} of this server", width="content")
     if job:
         if not state.is_current(job):
             st.caption("The job below was started with earlier choices.")
-        components.job_panel(job)
+        job_panel.job_panel(job)
         if job.state == "succeeded" and not state.is_current(job) and st.button("Rank these earlier features"):
             state.choose(features=job.id)
             state.go("pages/ranking.py")

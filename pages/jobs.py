@@ -4,14 +4,19 @@ import streamlit as st
 
 from labelrank.jobs.queue import cancel, resume
 from labelrank.jobs.store import Job
-from labelrank.ui import components, state
+from labelrank.ui import components, job_panel, state
 
 PER_PAGE = 15
 
 
 def result_text(job: Job) -> str:
     if job.state == "succeeded" and job.result:
-        return f"{job.result['rows']:,} rows, {job.result['dim']:,} numbers each"
+        made = f"{job.result['rows']:,} rows, {job.result['dim']:,} numbers each"
+        steady = job_panel.stability_text(job.result)
+        return " · ".join(part for part in (made, "from the cache" if job.result["reused"] else "", steady) if part)
+    if job.state == "queued":
+        before = state.store().position(job.id)
+        return f"{components.plural(before, 'job')} before this one" if before else "next to start"
     return components.escape(job.error or "")
 
 
@@ -19,7 +24,7 @@ def times(job: Job) -> str:
     started = (
         f"started {components.moment(job.started_at)}"
         if job.started_at
-        else f"queued {components.moment(job.created_at)}"
+        else f"queued {components.moment(job.queued_at)}"
     )
     seconds = state.job_seconds(job)
     return f"{started} · {components.duration(seconds)}" if seconds is not None else started
@@ -54,6 +59,8 @@ def row(job: Job) -> None:
             st.badge(components.STATE_WORDS[job.state], color=components.STATE_COLOURS.get(job.state, "gray"))
             st.markdown(f"**{components.escape(job.kind)}**: {components.escape(job.subject)}", width="content")
         st.caption(" · ".join(part for part in (times(job), result_text(job)) if part))
+        if job.state == "running":
+            components.progress_bar(job)
         act(job)
 
 
@@ -67,7 +74,7 @@ def listing() -> None:
 components.header("Jobs", "What was started here, newest first. Jobs go on when you close the page.")
 if not state.my_jobs():
     components.empty_state("No job has been started yet.", "Choose a dataset", "pages/dataset.py")
-elif state.active_job():
-    components.ticking(listing)
+elif state.active_jobs():
+    job_panel.ticking(listing)
 else:
     listing()

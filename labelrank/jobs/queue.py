@@ -250,7 +250,7 @@ class Supervisor:
     def _settle(self, job: Job, returncode: int) -> None:
         """Give a final state to a job whose process has ended without storing one."""
         now = self._store.find(job.id)
-        if now is None:
+        if now is None or now.state != RUNNING:
             return
         if now.cancel_requested:
             self._store.cancel(job.id, job.attempt)
@@ -258,8 +258,9 @@ class Supervisor:
             self._store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
         else:
             reason = _how_it_ended(returncode, job.id)
-            # A process that was killed could not write this itself.
-            self._store.append_log(job.id, reason)
+            # A process that was killed could not write this itself. On a full disk the state still fits.
+            with contextlib.suppress(JobError):
+                self._store.append_log(job.id, reason)
             self._store.fail(job.id, job.attempt, reason)
 
     def _insist(self, action: Callable[[], T]) -> T | None:

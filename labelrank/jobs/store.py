@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ SUCCEEDED, FAILED, CANCELLED, INTERRUPTED = "succeeded", "failed", "cancelled", 
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED, INTERRUPTED)
 RESUMABLE = (FAILED, CANCELLED, INTERRUPTED)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE job (
     id TEXT PRIMARY KEY,
@@ -34,15 +34,25 @@ CREATE TABLE job (
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     pid INTEGER,
     progress TEXT,
+    report TEXT,
     error TEXT,
     result TEXT,
     created_at REAL NOT NULL,
+    queued_at REAL,
     started_at REAL,
     finished_at REAL
 );
 CREATE INDEX job_owner_created ON job (owner, created_at);
 CREATE INDEX job_state_created ON job (state, created_at);
 """
+MIGRATIONS = {
+    1: """
+ALTER TABLE job ADD COLUMN report TEXT;
+ALTER TABLE job ADD COLUMN queued_at REAL;
+UPDATE job SET queued_at = created_at;
+""",
+}
+"""Version -> what makes it the next one."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +89,14 @@ class Job:
     cancel_requested: bool
     pid: int | None
     progress: Progress | None
+    report: dict[str, Any] | None
+    """What its task says of its work besides the progress: device, what failed, ...; the last one stays."""
     error: str | None
     """Why it failed or was interrupted, for people."""
     result: dict[str, Any] | None
     created_at: float
+    queued_at: float
+    """When it last took its place in the queue; a resumed job takes a new one."""
     started_at: float | None
     finished_at: float | None
     log_path: Path
@@ -135,9 +149,10 @@ class JobStore:
         """
         # 128 random bits: who has the link to a job may see it, so a link cannot be guessed.
         job_id = secrets.token_hex(16)
+        columns = "id, owner, kind, subject, params, state, created_at, queued_at"
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO job (id, owner, kind, subject, params, state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO job ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",  # noqa: S608
                 (job_id, owner, kind, subject, json.dumps(dict(params)), QUEUED, self._clock()),
             )
         return self.get(job_id)
@@ -159,20 +174,37 @@ class JobStore:
             row = db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else self._job(row)
 
-    def list(self, owner: str | None = None, *, limit: int = 100) -> tuple[Job, ...]:
-        """Return the jobs of one owner, or of all, newest first."""
+    def list(self, owner: str | None = None, *, states: Collection[str] = STATES, limit: int = 100) -> tuple[Job, ...]:
+        """Return the jobs of one owner, or of all, in some states, newest first."""
+        sql = (
+            "SELECT * FROM job WHERE (?1 IS NULL OR owner = ?1) AND state IN (SELECT value FROM json_each(?2)) "
+            "ORDER BY created_at DESC, rowid DESC LIMIT ?3"
+        )
         with self._transaction(write=False) as db:
-            rows = db.execute(
-                "SELECT * FROM job WHERE ?1 IS NULL OR owner = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2",
-                (owner, limit),
-            ).fetchall()
+            rows = db.execute(sql, (owner, json.dumps([*states]), limit)).fetchall()
         return tuple(self._job(row) for row in rows)
 
     def in_state(self, state: str) -> tuple[Job, ...]:
-        """Return all jobs in one state, oldest first."""
+        """Return all jobs in one state, in the order in which they were queued."""
         with self._transaction(write=False) as db:
-            rows = db.execute("SELECT * FROM job WHERE state = ? ORDER BY created_at, rowid", (state,)).fetchall()
+            rows = db.execute("SELECT * FROM job WHERE state = ? ORDER BY queued_at, rowid", (state,)).fetchall()
         return tuple(self._job(row) for row in rows)
+
+    def count(self, states: Collection[str]) -> int:
+        """Return how many jobs, of any owner, are in some states."""
+        with self._transaction(write=False) as db:
+            sql = "SELECT count(*) FROM job WHERE state IN (SELECT value FROM json_each(?))"
+            return db.execute(sql, (json.dumps([*states]),)).fetchone()[0]
+
+    def position(self, job_id: str) -> int:
+        """Return how many jobs, of any owner, run or wait before this one; 0 for one that does not wait (any more)."""
+        with self._transaction(write=False) as db:
+            return db.execute(
+                "SELECT count(*) FROM job AS other JOIN job AS mine ON mine.id = ?1 AND mine.state = ?2 WHERE "
+                "other.state = ?3 OR other.state = ?2 AND "
+                "(other.queued_at, other.rowid) < (mine.queued_at, mine.rowid)",
+                (job_id, QUEUED, RUNNING),
+            ).fetchone()[0]
 
     def claim(self, job_id: str) -> Job | None:
         """Turn a queued job into a running one and return it; None when it is not queued (any more).
@@ -192,6 +224,14 @@ class JobStore:
     def set_progress(self, job_id: str, attempt: int, progress: Progress) -> bool:
         """Note how far the work is. Returns whether this attempt still runs."""
         return self._update("progress = ?", (json.dumps(asdict(progress)),), job_id, (RUNNING,), attempt)
+
+    def set_report(self, job_id: str, attempt: int, report: Mapping[str, Any]) -> bool:
+        """Note what is known of the work besides its progress. Returns whether this attempt still runs.
+
+        Raises:
+            TypeError: The report is not made of plain JSON values.
+        """
+        return self._update("report = ?", (json.dumps(dict(report)),), job_id, (RUNNING,), attempt)
 
     def succeed(self, job_id: str, attempt: int, result: Mapping[str, Any]) -> bool:
         """Store the result and finish. Returns whether this attempt still ran.
@@ -224,15 +264,18 @@ class JobStore:
         return self.get(job_id)
 
     def requeue(self, job_id: str) -> Job:
-        """Queue a failed, cancelled or interrupted job again under its own id, and return it.
+        """Queue a failed, cancelled or interrupted job again under its own id, behind those that wait, and return it.
 
         The log goes on where it ended, so that a link to the job shows its whole story.
 
         Raises:
             JobError: There is no such job, or it waits, runs or has succeeded.
         """
-        cleared = "progress = NULL, error = NULL, result = NULL, pid = NULL, started_at = NULL, finished_at = NULL"
-        changed = self._update(f"state = ?, cancel_requested = 0, {cleared}", (QUEUED,), job_id, RESUMABLE)
+        empty = ("progress", "report", "error", "result", "pid", "started_at", "finished_at")
+        cleared = ", ".join(f"{name} = NULL" for name in empty)
+        changed = self._update(
+            f"state = ?, queued_at = ?, cancel_requested = 0, {cleared}", (QUEUED, self._clock()), job_id, RESUMABLE
+        )
         job = self.get(job_id)
         if not changed:
             raise JobError(
@@ -332,7 +375,7 @@ class JobStore:
     def _job(self, row: sqlite3.Row) -> Job:
         values = dict(row)
         try:
-            for name in ("params", "progress", "result"):
+            for name in ("params", "progress", "report", "result"):
                 values[name] = None if values[name] is None else json.loads(values[name])
             progress = None if values["progress"] is None else Progress(**values["progress"])
         except (ValueError, TypeError) as error:
@@ -383,6 +426,8 @@ class JobStore:
                     f"The job database was written by a newer labelrank (format {version}, this one knows "
                     f"{SCHEMA_VERSION}): {self.path}. Install that version, or set LABELRANK_HOME to another folder."
                 )
+            elif version < SCHEMA_VERSION:
+                self._migrate(db)
         except BaseException:
             db.close()
             raise
@@ -404,6 +449,15 @@ class JobStore:
             for statement in SCHEMA.split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute("COMMIT")
+
+    def _migrate(self, db: sqlite3.Connection) -> None:
+        # Of several processes that find an old file, the first changes it; the others wait and then find it new.
+        db.execute("BEGIN IMMEDIATE")
+        for version in range(db.execute("PRAGMA user_version").fetchone()[0], SCHEMA_VERSION):
+            for statement in MIGRATIONS[version].split(";"):
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {version + 1}")
         db.execute("COMMIT")
 
     def _damaged(self, error: Exception) -> JobError:

@@ -22,7 +22,7 @@ from labelrank.jobs.store import RUNNING, Job, JobStore, Progress
 from labelrank.settings import Settings
 
 TASKS: dict[str, str] = {"extract": "labelrank.extraction:run"}
-"""Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop) -> dict.
+"""Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop, on_report) -> dict.
 
 The module is imported here, in the child, and nowhere else: it may load keras.
 """
@@ -30,7 +30,7 @@ The module is imported here, in the child, and nowhere else: it may load keras.
 PARENT_PID = "LABELRANK_JOB_PARENT"
 """Environment variable with the id of the process that has to be alive for this one to go on."""
 
-INTERRUPTED_TEXT = "The app stopped while this job ran. Resume runs it again."
+INTERRUPTED_TEXT = "The app stopped while this job ran. Resume goes on from what was finished."
 MEMORY_ADVICE = "Try fewer samples, or free memory on this machine; the log has the details."
 
 
@@ -94,11 +94,7 @@ class ProgressReporter:
         if self._latest is None or self._latest is self._written:
             return
         self._written, self._written_at = self._latest, self._clock()
-        try:
-            self._write(self._latest)
-        except JobError as error:
-            # Hours of work are worth more than a progress bar.
-            print(f"Progress was not stored: {error}", file=sys.stderr)
+        _unless_refused(self._write, self._latest)
 
 
 def main(job_id: str, *, tasks: Mapping[str, str] = TASKS, watch_interval_s: float = 0.5, grace_s: float = 5.0) -> int:
@@ -123,9 +119,18 @@ def main(job_id: str, *, tasks: Mapping[str, str] = TASKS, watch_interval_s: flo
     signal.signal(signal.SIGTERM, lambda *_: stop_asked.append("SIGTERM"))
     _watch_parent(stop_asked, interval_s=watch_interval_s, grace_s=grace_s)
     progress = ProgressReporter(lambda value: store.set_progress(job.id, job.attempt, value))
+
+    def report(value: Mapping[str, Any]) -> None:
+        progress.flush()  # who reads the report sees how far the work was
+        _unless_refused(store.set_report, job.id, job.attempt, value)
+
     try:
         result = _task(job, tasks)(
-            job.params, settings=settings, on_progress=progress, should_stop=lambda: bool(stop_asked)
+            job.params,
+            settings=settings,
+            on_progress=progress,
+            should_stop=lambda: bool(stop_asked),
+            on_report=report,
         )
         progress.flush()
         store.succeed(job.id, job.attempt, result)
@@ -144,6 +149,14 @@ def main(job_id: str, *, tasks: Mapping[str, str] = TASKS, watch_interval_s: flo
     else:
         return 0
     return 1
+
+
+def _unless_refused(write: Callable[..., Any], *values: Any) -> None:
+    """Write, and go on when the job database refuses: hours of work are worth more than a progress bar."""
+    try:
+        write(*values)
+    except JobError as error:
+        print(f"Progress was not stored: {error}", file=sys.stderr)
 
 
 def unexpected(job_id: str) -> str:

@@ -1,4 +1,4 @@
-"""The parts that pages are made of: header, stepper, errors, job panel, downloads, sidebar foot."""
+"""The parts that pages are made of: header, stepper, errors, the Hub, downloads, sidebar foot."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import io
 import logging
 import re
 import runpy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -23,13 +23,11 @@ from labelrank.data import SourceInfo
 from labelrank.data.dataset import Dataset
 from labelrank.errors import HubError, LabelRankError, Unreachable
 from labelrank.exports import SampleColumns
-from labelrank.jobs.queue import cancel, ensure_consumer, resume
 from labelrank.jobs.store import Job
 from labelrank.label_map import FORMATS, LabelMap, export
 from labelrank.models.checkpoint import CheckpointInfo
-from labelrank.models.runtime import resolve_precision
 from labelrank.settings import assets_dir
-from labelrank.ui import readers, state
+from labelrank.ui import readers, server, state
 
 _framed = ContextVar("_framed", default=False)
 log = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ _COPIED = re.compile(
 PROBLEMS_PER_PAGE = 10
 ID_HELP = "Owner and name, or the address of its page on the Hub."
 STATE_WORDS = {
-    "queued": "waiting to start",
+    "queued": "waiting",
     "running": "running",
     "succeeded": "done",
     "failed": "failed",
@@ -121,6 +119,30 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def rough_duration(seconds: float) -> str:
+    """Return an estimated duration, no finer than it can be known."""
+    if seconds < 8:
+        return "a few seconds"
+    if seconds < 55:
+        return f"{5 * round(seconds / 5)} s"
+    if seconds < 5400:
+        return f"{max(1, round(seconds / 60))} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
+
+
+def share_text(share: float) -> str:
+    """Return a fraction in percent with sensible digits."""
+    if 0 < share < 0.0005:
+        return "less than 0.1 %"
+    return f"{share:.1%}".replace("%", " %") if share < 0.1 else f"{share:.0%}".replace("%", " %")
+
+
+def rate_text(rate: float, nouns: str) -> str:
+    """Return how many samples are done in a second."""
+    return f"{rate:,.3g} {nouns}/s" if rate < 100 else f"{rate:,.0f} {nouns}/s"
 
 
 def moment(timestamp: float | None) -> str:
@@ -262,9 +284,8 @@ def _features_chip() -> str | None:
         return None  # the Ranking page says what is wrong with them
     if found:
         return f"features: {found.rows:,} rows" + ("" if found.current else ", earlier choice")
-    chosen = state.choices()
-    job = state.active_job()
-    return "features: running" if job and job.id == chosen.job else None
+    job = next((job for job in state.active_jobs() if job.id == state.choices().job), None)
+    return f"features: {STATE_WORDS[job.state]}" if job else None
 
 
 def refresh_stepper() -> None:
@@ -274,23 +295,50 @@ def refresh_stepper() -> None:
 
 
 def sidebar_foot() -> None:
-    """Show the running job, the device with its precision, and the version."""
+    """Show what runs and waits, the device with its precision, and the version."""
     with st.sidebar:
-        if state.active_job():
+        if state.active_jobs():
             _running_job()
-        here = readers.device()
-        precision = resolve_precision(state.choices().precision)
-        st.caption(f"{here.kind}, {plural(here.cores, 'core')} · {precision}  \nlabelrank {labelrank.__version__}")
+        precision = server.precision_of(state.choices().precision)
+        st.caption(f"{escape(server.device_text())} · {precision}  \nlabelrank {labelrank.__version__}")
 
 
 @st.fragment(run_every="2s")
 def _running_job() -> None:
     with guarded("sidebar"):
-        job = state.active_job()
-        if job is None:
+        jobs = state.active_jobs()
+        if not jobs:
             st.rerun()
-        st.caption(f"{job.kind}: {escape(job.subject)}")
-        _bar(job)
+        st.caption(f"{jobs[0].kind}: {escape(jobs[0].subject)}")
+        progress_bar(jobs[0])
+        if jobs[1:]:
+            st.caption(f"{plural(len(jobs) - 1, 'job')} of yours behind it")
+
+
+def progress_bar(job: Job) -> None:
+    """Show how far a job is: its stage, count, rate and the time left, or how many jobs are before it."""
+    progress = job.progress
+    if job.state == "queued":
+        before = state.store().position(job.id)
+        st.progress(0.0, text=f"Waiting: {plural(before, 'job')} before this one" if before else "Waiting to start")
+        return
+    if progress is None:
+        st.progress(0.0, text="Starting")
+        return
+    parts = [escape(progress.stage[:1].upper() + progress.stage[1:])]
+    if progress.stage.startswith("Downloading"):
+        parts.append(f"{progress.done / 1e6:,.1f} of {progress.total / 1e6:,.1f} MB" if progress.total else "starting")
+        if progress.rate is not None:
+            parts.append(f"{progress.rate / 1e6:,.1f} MB/s")
+    else:
+        if progress.total != 1:
+            parts.append(f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}")
+        if progress.rate is not None:
+            parts.append(rate_text(progress.rate, readers.nouns_of(job)[1]))
+    if progress.eta_s is not None and progress.done < (progress.total or 0):
+        about = "about" if job.params.get("until_stable") is None else "at most"
+        parts.append(f"{about} {duration(progress.eta_s)} left")
+    st.progress(progress.fraction or 0.0, text=" · ".join(parts))
 
 
 # Errors and empty pages
@@ -343,6 +391,12 @@ def empty_state(sentence: str, button: str, page: str) -> None:
     st.info(sentence, icon=":material/info:")
     if st.button(button, type="primary"):
         state.go(page)
+
+
+def titled_table(title: str, frame: pd.DataFrame, alt: str) -> None:
+    """Show a short table under its title, whole; `alt` says what it holds."""
+    st.subheader(title, anchor=False)
+    st.dataframe(frame, hide_index=True, height="content", alt=alt)
 
 
 def problems_table(rows: list[tuple[str, str]], subject: str) -> None:
@@ -459,138 +513,6 @@ def source_facts(source: state.Source, info: SourceInfo) -> None:
         st.caption(" · ".join(facts))
     if info.note:
         st.caption(escape(info.note))
-
-
-# Jobs
-
-
-def _bar(job: Job) -> None:
-    progress = job.progress
-    if job.state == "queued" or progress is None:
-        st.progress(0.0, text="Waiting to start" if job.state == "queued" else "Starting")
-        return
-    parts = [escape(progress.stage[:1].upper() + progress.stage[1:])]
-    if progress.stage.startswith("Downloading"):
-        parts.append(f"{progress.done / 1e6:,.1f} of {progress.total / 1e6:,.1f} MB" if progress.total else "starting")
-        if progress.rate is not None:
-            parts.append(f"{progress.rate / 1e6:,.1f} MB/s")
-    else:
-        if progress.total != 1:
-            parts.append(f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}")
-        if progress.rate is not None:
-            noun = readers.nouns_of(job)[1]
-            parts.append(f"{progress.rate:,.3g} {noun}/s" if progress.rate < 100 else f"{progress.rate:,.0f} {noun}/s")
-    if progress.eta_s is not None and progress.done < (progress.total or 0):
-        parts.append(f"about {duration(progress.eta_s)} left")
-    st.progress(progress.fraction or 0.0, text=" · ".join(parts))
-
-
-def job_panel(job: Job) -> None:
-    """Show a job: live while it is active, else how it ended."""
-    if job.active:
-        _watch(job.id)
-    elif job.state == "succeeded":
-        succeeded_panel(job)
-    else:
-        stopped_panel(job)
-
-
-@st.fragment(run_every="1s")
-def _watch(job_id: str) -> None:
-    with guarded("job"):
-        # Takes over when the process that held the queue has died since this page was opened.
-        ensure_consumer(state.settings())
-        job = state.store().get(job_id)
-        if not job.active:
-            readers.look_again_at(job)
-            # The whole page follows: the panel of a finished job does not tick.
-            st.rerun()
-        with st.container(border=True):
-            st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
-            _bar(job)
-            with st.container(horizontal=True, vertical_alignment="center"):
-                if st.button("Cancel", key=f"cancel_{job.id}", disabled=job.cancel_requested):
-                    cancel(job.id, state.settings())
-                    st.rerun(scope="fragment")
-                if job.cancel_requested:
-                    st.caption("Stopping")
-                st.caption(f"Job {job.id}. You may leave this page: it goes on, and Jobs brings you back.")
-
-
-@st.fragment(run_every="2s")
-def ticking(show: Callable[[], None]) -> None:
-    """Show something again every two seconds for as long as a job of this session is active."""
-    with guarded("list"):
-        show()
-        if not state.active_job():
-            st.rerun()
-
-
-def stopped_panel(job: Job) -> None:
-    """Show a job that failed, was cancelled or was interrupted, with a way to go on."""
-    with st.container(border=True):
-        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
-        if job.error:
-            st.error(message_text(job.error), icon=":material/error:")
-        st.caption(f"Job {job.id}. Resume starts it again with the same choices.")
-        if st.button("Resume", key=f"resume_{job.id}", type="primary" if state.is_current(job) else "secondary"):
-            state.choose(job=resume(job.id, state.settings()).id)
-            st.rerun()
-        log_expander(job)
-
-
-def succeeded_panel(job: Job) -> None:
-    """Show what a job has made: rows, dimension, time, device, where it is, what failed."""
-    result: dict[str, Any] = job.result or {}
-    path = Path(result["features"])
-    with st.container(border=True):
-        st.markdown(f"**Done**: {escape(job.subject)}" + (" (from the cache)" if result["reused"] else ""))
-        with st.container(horizontal=True):
-            st.metric("Rows", f"{result['rows']:,}", width="content", help="Samples with features.")
-            st.metric("Dimension", f"{result['dim']:,}", width="content", help="Numbers per sample.")
-            st.metric("Time", duration(result["seconds"]), width="content", help="Of the extraction itself.")
-            st.metric(
-                "Precision", result["precision"], width="content", help="Number format of the encoder's arithmetic."
-            )
-            st.metric("Device", result["device"], width="content", help=f"Runtime: {result['runtime']}.")
-        if not path.exists():
-            st.warning(escape(f"The features are no longer at {path}. Extract them again."), icon=":material/warning:")
-            return
-        features_footer(path)
-        log_expander(job)
-
-
-def features_footer(path: Path) -> None:
-    """Show where a features file is, a download, and the samples that have no features."""
-    found = readers.features(path)
-    if found.failures:
-        st.warning(
-            f"{plural(len(found.failures), 'file or class', 'files or classes')} left out, each with its reason."
-        )
-        problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.download_button(
-            "Download Parquet",
-            data=path.read_bytes,
-            file_name="features.parquet",
-            mime="application/vnd.apache.parquet",
-            on_click="ignore",
-            help="One row per sample: key, label, features; where they come from is in the file's metadata.",
-        )
-        if not state.settings().shared:
-            st.caption(f"In {escape(str(path))}")
-
-
-def log_expander(job: Job) -> None:
-    """Show the end of a job's log, folded."""
-    with st.expander("Log"):
-        text = state.store().read_log(job.id)
-        st.code(
-            text or "The log is empty.",
-            language=None,
-            wrap_lines=True,
-            height=320 if text.count("\n") > 12 else "content",
-        )
 
 
 # Label maps

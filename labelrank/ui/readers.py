@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import re
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, fields, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-import labelrank
-from labelrank import charts, hub
+from labelrank import cache, charts, hub
 from labelrank.data import SourceInfo, describe_source, open_dataset
 from labelrank.data.dataset import DEFAULT_FRAMES, ClipSampling, Dataset, Problem, Sample
-from labelrank.errors import Cancelled, DatasetError, HubError, JobError, LabelRankError, MediaError, NoTrainSplit
+from labelrank.errors import (
+    Cancelled,
+    DatasetError,
+    FeaturesError,
+    HubError,
+    JobError,
+    LabelRankError,
+    MediaError,
+    NoTrainSplit,
+)
 from labelrank.extraction import Request, plan
 from labelrank.features.store import FeatureSet, read_features
 from labelrank.jobs.store import Job
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
 from labelrank.models.curated import CURATED
-from labelrank.models.runtime import has_gpu
 from labelrank.settings import Settings
 from labelrank.ui import state
-
-T = TypeVar("T")
+from labelrank.ui.lookups import lookups
+from labelrank.ui.server import Prospect
 
 GALLERY_CLASSES = 10
 GALLERY_COLUMNS = 10
@@ -49,90 +50,17 @@ CLIP_COLUMNS = 6
 SEARCH_LIMIT = 20
 KEPT_SECONDS = {"example": 3600.0, "upload": 3600.0, "hub": 900.0, "folder": 60.0}
 """How long an opened dataset is kept without looking again, by where it lies."""
-FAILED_SECONDS = 60.0
-"""How long a failure of the Hub is kept: every run of a page would wait for it again."""
-MAX_LOOKUPS = 64
-
-
-class LookUps:
-    """Answers that may come over the network, each kept for a while, and the Hub's failures too.
-
-    Args:
-        clock: Returns seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, make: Callable[[], T], *, seconds: float, waiting: str) -> T:
-        """Return the answer kept under `key`, or make it.
-
-        Args:
-            seconds: How long a new answer is kept.
-            waiting: Said on the page while it is made.
-
-        Raises:
-            HubError: As `make` raised it now, or within the last `FAILED_SECONDS`.
-        """
-        found, answer = self._find(key)
-        if not found:
-            with st.spinner(waiting):
-                try:
-                    answer = make()
-                except HubError as error:
-                    answer, seconds = error, FAILED_SECONDS
-            with self._lock:
-                self._kept[key] = (self._clock() + seconds, answer)
-                while len(self._kept) > MAX_LOOKUPS:
-                    self._kept.popitem(last=False)
-        if isinstance(answer, HubError):
-            raise answer.with_traceback(None)
-        return answer
-
-    def peek(self, key: Hashable) -> Any | None:
-        """Return the answer kept under `key`; None when there is none, or it is a failure."""
-        answer = self._find(key)[1]
-        return None if isinstance(answer, HubError) else answer
-
-    def forget(self, key: Hashable) -> None:
-        """Let the next look-up make this answer again."""
-        with self._lock:
-            self._kept.pop(key, None)
-
-    def forget_failures(self) -> None:
-        """Let the next look-up ask again for what failed."""
-        with self._lock:
-            for key in [key for key, (_, answer) in self._kept.items() if isinstance(answer, HubError)]:
-                del self._kept[key]
-
-    def _find(self, key: Hashable) -> tuple[bool, Any]:
-        with self._lock:
-            if key not in self._kept:
-                return False, None
-            until, answer = self._kept[key]
-            if self._clock() > until:
-                del self._kept[key]
-                return False, None
-            self._kept.move_to_end(key)
-            return True, answer
-
-
-@st.cache_resource(show_spinner=False)
-def _lookups() -> LookUps:
-    return LookUps()
 
 
 def look_again() -> None:
     """Forget that the Hub failed, so that the next run of the page asks it again."""
-    _lookups().forget_failures()
+    lookups().forget_failures()
 
 
 def look_again_at(job: Job) -> None:
     """Forget what was known of the checkpoint of a job, whose weights it may have downloaded."""
     chosen = state.choices_of_job(job)
-    _lookups().forget(_checkpoint_key(chosen.checkpoint, chosen.checkpoint_revision))
+    lookups().forget(_checkpoint_key(chosen.checkpoint, chosen.checkpoint_revision))
 
 
 # Datasets
@@ -177,8 +105,8 @@ def dataset(source: state.Source, *, wait: bool = True) -> Dataset | None:
     """
     key = ("dataset", _allowed(source), limits := state.settings())
     if not wait and source.kind == "hub":
-        return _lookups().peek(key)
-    return _lookups().get(
+        return lookups().peek(key)
+    return lookups().get(
         key,
         lambda: _opener(source, describe=False)(source.dataset, **source.options, settings=limits),
         seconds=KEPT_SECONDS[source.kind],
@@ -199,7 +127,7 @@ def held(source: state.Source) -> state.Source:
     if source.kind != "hub":
         return source.taking(split=data.split)
     limits = state.settings()
-    commit = _lookups().get(
+    commit = lookups().get(
         ("commit", source.dataset, source.revision, limits),
         lambda: hub.resolve("dataset", source.dataset, source.revision, settings=limits).revision,
         seconds=KEPT_SECONDS["hub"],
@@ -228,7 +156,7 @@ def described(source: state.Source) -> SourceInfo:
         except NoTrainSplit as error:
             return look(source.taking(split=error.splits[0]))
 
-    return _lookups().get(
+    return lookups().get(
         ("source", _allowed(source), limits),
         look_beyond_train,
         seconds=KEPT_SECONDS[source.kind],
@@ -243,7 +171,7 @@ def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:
         HubError: It cannot be asked.
     """
     limits = state.settings()
-    return _lookups().get(
+    return lookups().get(
         ("search", kind, text, task, limits.shared),
         lambda: tuple(hub.search(kind, text, task=task, limit=SEARCH_LIMIT, settings=limits)),
         seconds=KEPT_SECONDS["hub"],
@@ -285,7 +213,7 @@ def full_id(kind: str, name: str) -> str:
     if not state.is_hub_id(name):
         # The oldest repositories answer to a bare name, which here would be that of an example or a folder.
         limits = state.settings()
-        name = _lookups().get(
+        name = lookups().get(
             ("name", kind, name, limits),
             lambda: hub.resolve(kind, name, settings=limits).id,
             seconds=KEPT_SECONDS["hub"],
@@ -428,7 +356,7 @@ def checkpoint(name: str, revision: str | None = None) -> CheckpointInfo:
     """
     limits = state.settings()
     remote = state.is_hub_id(name)
-    return _lookups().get(
+    return lookups().get(
         _checkpoint_key(name, revision),
         lambda: describe_checkpoint(name, revision, settings=limits),
         seconds=KEPT_SECONDS["hub" if remote else "folder"],
@@ -454,8 +382,51 @@ def _features(path: Path, modified_ns: int) -> FeatureSet:
 
 
 def features(path: Path) -> FeatureSet:
-    """Return the features of a file; read again when the file has changed."""
-    return _features(path, path.stat().st_mtime_ns)
+    """Return the features of a file; read again when the file has changed.
+
+    Raises:
+        FeaturesError: It cannot be opened, or is no features file.
+    """
+    with _held(path) as modified_ns:
+        return _features(path, modified_ns)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[int]:
+    """Hold a features file, and mark it as used: what is ranked all day was read in the morning, and must stay.
+
+    Yields:
+        When it was written, in nanoseconds since 1970.
+
+    Raises:
+        FeaturesError: It cannot be opened.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(cache.using(path))
+            modified_ns = path.stat().st_mtime_ns
+        except OSError as error:
+            raise _not_opened(path, error) from error
+        yield modified_ns
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _not_opened(path, error) from error
+    return True
+
+
+def _not_opened(path: Path, error: OSError) -> FeaturesError:
+    if isinstance(error, FileNotFoundError):
+        return FeaturesError(f"The features are no longer at {path}. Extract them again.")
+    return FeaturesError(
+        f"The features at {path} cannot be opened ({error.strerror or error}). Make this a plain file that the "
+        "account of this server may read, or delete it and extract again."
+    )
 
 
 @dataclass(frozen=True)
@@ -470,8 +441,8 @@ class ChosenFeatures:
     """The dataset they are of."""
 
 
-def cached_features(chosen: state.Choices, *, wait: bool = True) -> Path | None:
-    """Return the file with the features of these choices when it is there already.
+def prospect(chosen: state.Choices, *, wait: bool = True) -> Prospect | None:
+    """Return what an extraction of these choices would be; None without a dataset.
 
     Args:
         wait: Whether to look where that needs the network; without, None then.
@@ -482,18 +453,40 @@ def cached_features(chosen: state.Choices, *, wait: bool = True) -> Path | None:
     if chosen.source is None:
         return None
     source, request, limits = chosen.source, Request.from_params(chosen.extract_params()), state.settings()
+
+    def look() -> Prospect:
+        work = plan(request, limits, dataset=dataset(source))
+        return Prospect(
+            path=work.cached_path(limits),
+            samples=len(work.dataset.samples),
+            clips=work.sampling.clips if work.sampling else 1,
+            media=work.dataset.media,
+            encoder=work.checkpoint.config,
+        )
+
     key = ("plan", request, limits)
     remote = source.kind == "hub" or state.is_hub_id(chosen.checkpoint)
     if remote and not wait:
-        path = _lookups().peek(key)
-    else:
-        path = _lookups().get(
-            key,
-            lambda: plan(request, limits, dataset=dataset(source)).cached_path(limits),
-            seconds=KEPT_SECONDS["hub" if remote else "folder"],
-            waiting="Looking for features of these choices",
-        )
-    return path if path and path.is_file() else None
+        return lookups().peek(key)
+    return lookups().get(
+        key,
+        look,
+        seconds=KEPT_SECONDS["hub" if remote else "folder"],
+        waiting="Looking for features of these choices",
+    )
+
+
+def cached_features(chosen: state.Choices, *, wait: bool = True) -> Path | None:
+    """Return the file with the features of these choices when it is there already.
+
+    Args:
+        wait: As for `prospect`.
+
+    Raises:
+        LabelRankError: As for `prospect`.
+    """
+    found = prospect(chosen, wait=wait)
+    return found.path if found and _is_there(found.path) else None
 
 
 def chosen_features(*, wait: bool = True) -> ChosenFeatures | None:
@@ -503,14 +496,14 @@ def chosen_features(*, wait: bool = True) -> ChosenFeatures | None:
         wait: As for `cached_features`.
 
     Raises:
-        LabelRankError: The job is unknown, or its features are gone.
+        LabelRankError: The job is unknown, or its features are gone or cannot be opened.
     """
     chosen = state.choices()
     if chosen.features is not None:
         job = state.store().get(chosen.features)
         if job.state == "succeeded" and job.result:
             path = Path(job.result["features"])
-            if not path.exists():
+            if not _is_there(path):
                 raise JobError(
                     f"The features of job {job.id} are no longer there. Extract them again: Features, Extract features."
                 )
@@ -578,11 +571,12 @@ def ranking(path: Path, chosen: state.Choices) -> Ranking:
     """Return the ranking of a features file; cached by the file's content and the method's parameters.
 
     Raises:
+        FeaturesError: As for `features`.
         RankingError: The features cannot be ranked with this method.
     """
-    found = features(path)
-    modified = path.stat().st_mtime_ns
-    return _ranking(path, modified, found.digest, chosen.method, chosen.solver, chosen.shrinkage)
+    with _held(path) as modified_ns:
+        digest = _features(path, modified_ns).digest
+        return _ranking(path, modified_ns, digest, chosen.method, chosen.solver, chosen.shrinkage)
 
 
 @dataclass(frozen=True)
@@ -688,74 +682,3 @@ def positions_table(ranked: Ranking, class_names: tuple[str, ...], query: str = 
             if query.casefold() in entry.name.casefold()
         ]
     )
-
-
-# The server
-
-
-@dataclass(frozen=True)
-class Device:
-    """The processor that jobs run on."""
-
-    kind: str
-    model: str
-    cores: int
-    bfloat16: bool
-
-
-@st.cache_resource(show_spinner=False)
-def device() -> Device:
-    """Return what this server computes with, without asking any framework."""
-    cpu = Path("/proc/cpuinfo")
-    text = cpu.read_text(encoding="utf-8", errors="replace") if cpu.exists() else ""
-    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
-    return Device(
-        kind="GPU" if has_gpu() else "CPU",
-        model=model.group(1) if model else platform.processor() or platform.machine(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        bfloat16=bool(flags and re.search(r"\b(avx512_bf16|amx_bf16)\b", flags.group(1))),
-    )
-
-
-LIBRARIES = (
-    "streamlit",
-    "keras",
-    "tensorflow",
-    "openvino",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-    "pyarrow",
-    "pillow",
-    "av",
-    "huggingface_hub",
-    "altair",
-)
-
-
-def versions_table() -> pd.DataFrame:
-    """Return the versions of labelrank, Python and the libraries, read from their metadata without importing them."""
-    rows = [("labelrank", labelrank.__version__), ("Python", platform.python_version())]
-    for name in LIBRARIES:
-        try:
-            rows.append((name, version(name)))
-        except PackageNotFoundError:
-            rows.append((name, "not installed"))
-    return pd.DataFrame(rows, columns=["Library", "Version"])
-
-
-def limits_table() -> pd.DataFrame:
-    """Return the limits of this server and the variables that raise them."""
-    limits = state.settings()
-    rows = [
-        (
-            field.name.removeprefix("max_").replace("_", " ").capitalize(),
-            f"{getattr(limits, field.name):,}",
-            f"LABELRANK_{field.name.upper()}",
-        )
-        for field in fields(limits)
-        if field.name.startswith("max_")
-    ]
-    return pd.DataFrame(rows, columns=["At most", "Value", "Variable"])

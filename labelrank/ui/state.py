@@ -6,10 +6,10 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -20,16 +20,19 @@ from labelrank.errors import DatasetError, JobError
 from labelrank.extraction import PREPROCESSINGS, Request
 from labelrank.features.extract import POOLINGS
 from labelrank.files import local_path
-from labelrank.jobs.store import Job, JobStore
+from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
 from labelrank.models.curated import CURATED, EMBEDDED
-from labelrank.models.runtime import PRECISIONS
+from labelrank.models.runtime import PRECISIONS, resolve_precision
 from labelrank.ranking import METHODS, SOLVERS
 from labelrank.settings import Settings
+
+N = TypeVar("N", int, float)
 
 SAMPLES_PER_CLASS: tuple[int | None, ...] = (8, 16, 32, 64, 128, 256, 512, 1024, None)
 STRIDES = (1, 2, 4, 8, 16)
 CLIPS = (1, 2, 4, 8)
 SHRINKAGES = ("none", "auto")
+STABLE_TAUS = (0.80, 0.85, 0.90, 0.95)
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
 
 
@@ -111,6 +114,10 @@ class Choices:
     checkpoint_revision: str | None = None
     pooling: str = "mean"
     max_per_class: int | None = 64
+    until_stable: float | None = None
+    """Kendall's tau at which no more samples are taken; None: all are."""
+    either_direction: bool = False
+    """Whether an order and its reverse count as the same in that."""
     seed: int = 0
     precision: str = "auto"
     stride: int | None = None
@@ -129,7 +136,12 @@ class Choices:
     def extract_params(self, *, recompute: bool = False) -> dict[str, Any]:
         """Return the parameters of an `extract` job for these choices."""
         names = Request.__dataclass_fields__.keys() & {field.name for field in fields(self)}
-        return {**{name: getattr(self, name) for name in sorted(names)}, "recompute": recompute}
+        params = {**{name: getattr(self, name) for name in sorted(names)}, "recompute": recompute}
+        if self.until_stable is None:
+            params["either_direction"] = False  # says nothing then, and must not tell jobs apart
+        else:
+            params["ranking_shrinkage"] = self.shrinkage_value
+        return params
 
     @property
     def source(self) -> Source | None:
@@ -183,6 +195,25 @@ def _per_class(text: str) -> int | None:
     return None if text == "all" else _at_least_one(text)
 
 
+def _tau(text: str) -> float | None:
+    if text == "off":
+        return None
+    if not 0 < (tau := float(text)) < 1:
+        raise ValueError
+    return tau
+
+
+def _bool(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
+def _precision(text: str) -> str:
+    resolve_precision(text)
+    return text
+
+
 def _stride(text: str) -> int | None:
     return None if text == "auto" else _at_least_one(text)
 
@@ -231,8 +262,10 @@ _ADDRESS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "checkpoint_revision": ("checkpoint_revision", str, "a branch, tag or commit"),
     "pooling": ("pooling", _one_of(*POOLINGS), " or ".join(POOLINGS)),
     "per_class": ("max_per_class", _per_class, "a whole number of at least 1, or all"),
+    "until_stable": ("until_stable", _tau, "a number above 0 and below 1, or off"),
+    "either_direction": ("either_direction", _bool, "true or false"),
     "seed": ("seed", _number, "a whole number of at least 0"),
-    "precision": ("precision", _one_of(*PRECISIONS), " or ".join(PRECISIONS)),
+    "precision": ("precision", _precision, f"one of {', '.join(PRECISIONS)} that this server has"),
     "stride": ("stride", _stride, "a whole number of at least 1, or auto"),
     "clips": ("clips", _at_least_one, "a whole number of at least 1"),
     "preprocessing": ("preprocessing", _one_of(*PREPROCESSINGS), " or ".join(PREPROCESSINGS)),
@@ -246,13 +279,19 @@ _ADDRESS: dict[str, tuple[str, Callable[[str], Any], str]] = {
 _PARTS = {"dataset": SOURCE_FIELDS[1:], "checkpoint": ("checkpoint_revision",)}
 _ALWAYS = tuple(name for group in _PARTS.items() for name in (group[0], *group[1]))
 # How None is written where it is a choice and not the lack of one.
-_NONE = {"per_class": "all", "stride": "auto"}
+_NONE = {"per_class": "all", "until_stable": "off", "stride": "auto"}
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def choices_of_job(job: Job) -> Choices:
     """Return the choices that a job was started with."""
     known = {field.name for field in fields(Choices)}
     chosen = Choices(**{name: value for name, value in job.params.items() if name in known})
+    if (shrinkage := job.params.get("ranking_shrinkage")) is not None:
+        chosen = replace(chosen, shrinkage=str(shrinkage))
     return replace(chosen, job=job.id, features=job.id if job.state == "succeeded" else None)
 
 
@@ -287,7 +326,7 @@ def from_address(query: Mapping[str, str], job_of: Callable[[str], Job]) -> tupl
             now = getattr(choices, field)
             notices.append(
                 f"This address has {name}={query[name]}; expected {expected}. "
-                f"{name} is now {'not chosen' if now is None else now}: choose another on its page."
+                f"{name} is now {'not chosen' if now is None else _text(now)}: choose another on its page."
             )
     if "features" in jobs:
         values["features"] = jobs["features"].id
@@ -317,7 +356,7 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
         if name == "features" and choices.features in (None, choices.job):
             wanted = False
         if wanted and (value is not None or name in _NONE):
-            query[name] = _NONE[name] if value is None else str(value)
+            query[name] = _NONE[name] if value is None else _text(value)
     return query
 
 
@@ -393,21 +432,33 @@ def store() -> JobStore:
     return JobStore.for_settings(settings())
 
 
-def my_jobs() -> tuple[Job, ...]:
-    """Return this session's jobs, newest first, with those it has the id of.
+def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
+    """Return this session's jobs in some states, newest first, with those it has the id of.
 
     On a shared server a session ends with a reload; then the unguessable id in the address is what says whose a job is.
     """
-    jobs = store().list(owner=owner())
+    jobs = store().list(owner=owner(), states=states)
     chosen = choices()
     known = {job.id for job in jobs}
     linked = [store().find(job_id) for job_id in {chosen.job, chosen.features} - known if job_id is not None]
-    return tuple(sorted([*jobs, *(j for j in linked if j)], key=lambda job: job.created_at, reverse=True))
+    linked_here = (job for job in linked if job and job.state in states)
+    return tuple(sorted([*jobs, *linked_here], key=lambda job: job.created_at, reverse=True))
 
 
-def active_job() -> Job | None:
-    """Return the newest of this session's jobs that is queued or running."""
-    return next((job for job in my_jobs() if job.active), None)
+def active_jobs() -> tuple[Job, ...]:
+    """Return this session's jobs that run or wait, in the order in which they are done."""
+    jobs = my_jobs((RUNNING, QUEUED))
+    return tuple(sorted(jobs, key=lambda job: (job.state == QUEUED, job.queued_at)))
+
+
+def active_twin() -> Job | None:
+    """Return the job of this session that runs or waits and does what the current choices ask for."""
+    return next((job for job in active_jobs() if is_current(job)), None)
+
+
+def queue_length() -> int:
+    """Return how many jobs of this server, of whomever, run or wait."""
+    return store().count((RUNNING, QUEUED))
 
 
 def shown_job() -> Job | None:
@@ -422,8 +473,12 @@ def shown_job() -> Job | None:
 
 
 def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether two jobs' parameters ask for the same features."""
-    return Request.from_params(one) == Request.from_params(other)
+    """Return whether two jobs' parameters ask for the same features.
+
+    The shrinkage of the ranking decides when an extraction may stop; its features stay what was asked for.
+    """
+    first, second = (replace(Request.from_params(params), ranking_shrinkage=None) for params in (one, other))
+    return first == second
 
 
 def is_current(job: Job) -> bool:
@@ -495,9 +550,12 @@ def samples_per_class_options(chosen: int | None) -> list[int | None]:
     return [*stops(tuple(n for n in SAMPLES_PER_CLASS if n is not None), chosen), None]
 
 
-def stops(numbers: tuple[int, ...], chosen: int | None) -> list[int]:
+def stops(numbers: tuple[N, ...], chosen: N | None) -> list[N]:
     """Return the stops of a slider in rising order, with what is chosen among them."""
-    return sorted({*numbers, *([] if chosen is None else [chosen])})
+    found = set(numbers)
+    if chosen is not None:
+        found.add(chosen)
+    return sorted(found)
 
 
 def default_checkpoint(media: str) -> str:
@@ -516,13 +574,16 @@ def preselect_checkpoint(media: str) -> Choices:
     return choices()
 
 
-def fitting(chosen: Choices, media: str, poolings: Sequence[str]) -> Choices:
-    """Return the choices with what a dataset's medium or a checkpoint does not have set back to the default.
+def fitting(chosen: Choices, media: str, poolings: Sequence[str], precisions: Sequence[str]) -> Choices:
+    """Return the choices with what a dataset's medium, a checkpoint or this server does not have set back.
 
     Args:
         media: Of the dataset, image or clip.
         poolings: Those that the checkpoint has.
+        precisions: Those that this server has.
     """
     if chosen.pooling not in poolings:
         chosen = replace(chosen, pooling="mean")
+    if chosen.precision not in precisions:
+        chosen = replace(chosen, precision="auto")
     return chosen if media == "clip" else replace(chosen, stride=None, clips=1)

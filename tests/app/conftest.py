@@ -1,7 +1,8 @@
 """One app per test, in a workspace of its own, whose jobs are written by the test instead of run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.delenv("SPACE_ID", raising=False)
     # A queue that nobody works off: what a page shows of a job is then what the test wrote.
     monkeypatch.setattr("labelrank.jobs.queue.ensure_consumer", lambda settings: False)
-    monkeypatch.setattr("labelrank.ui.components.ensure_consumer", lambda settings: False)
+    monkeypatch.setattr("labelrank.ui.job_panel.ensure_consumer", lambda settings: False)
     st.cache_data.clear()
     st.cache_resource.clear()
     return tmp_path
@@ -71,9 +72,9 @@ def pixel_features(workspace) -> Callable[..., Path]:
 
 @pytest.fixture
 def finished_job(store) -> Callable[..., Job]:
-    """Return a function that stores a succeeded job with the features of a file."""
+    """Return a function that stores a succeeded job with the features of a file, and more in its result."""
 
-    def finish(path: Path, **params) -> Job:
+    def finish(path: Path, *, made: Mapping[str, Any] | None = None, **params) -> Job:
         job = store.create("extract", {**PARAMS, **params}, "local", "digits / train · mae-tiny-digits")
         claimed = store.claim(job.id)
         result = {
@@ -87,6 +88,7 @@ def finished_job(store) -> Callable[..., Job]:
             "device": "CPU",
             "precision": "float32",
             "runtime": "openvino",
+            **(made or {}),
         }
         store.succeed(job.id, claimed.attempt, result)
         return store.get(job.id)

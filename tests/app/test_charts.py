@@ -162,3 +162,151 @@ def test_picture_strip_keeps_the_scale_of_any_shape(shape):
     assert strip.size == (86, 20)
     # The two places without a picture are empty.
     assert strip.crop((44, 0, 86, 20)).getextrema()[3] == (0, 0)
+
+
+def stability(
+    *taus: float, target: float | None = None, needed: float | None = None, either: bool = False, gap: float = 0.05
+) -> dict:
+    points = [
+        {
+            "per_class": 4.0 * 2**i,
+            "n_samples": 40 * 2**i,
+            "tau": tau,
+            "low": tau - 0.2,
+            "high": min(1, tau + 0.1),
+            "aligned": tau + gap,
+            "aligned_low": tau + gap - 0.1,
+            "aligned_high": tau + gap,
+        }
+        for i, tau in enumerate(taus)
+    ]
+    return {
+        "target": target,
+        "either_direction": either,
+        "classes": 10,
+        "points": points,
+        "projection": [[n, 1 - 1 / n**0.5] for n in (8, 16, 32, 64, 128, 256, 512, 1024)],
+        "needed": needed,
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "most", "finding"),
+    [
+        (stability(), None, "Too few samples yet to tell how steady the order is"),
+        (stability(0.3, 0.5), None, "Expected tau 0.50 at 8 per class"),
+        (
+            stability(0.3, 0.784, target=0.85, needed=61.2),
+            64,
+            "Expected tau 0.78 at 8 per class; 0.85 is expected at about 61",
+        ),
+        (
+            stability(0.3, 0.7, target=0.85, needed=1234.5),
+            64,
+            "Expected tau 0.70 at 8 per class; 0.85 would take about 1,200, more than the 64 here",
+        ),
+        (
+            stability(0.3, target=0.85),
+            64,
+            "Expected tau 0.30 at 4 per class; when 0.85 is reached cannot be told yet",
+        ),
+        (stability(0.3, 0.86, target=0.85, needed=8), 64, "Expected tau 0.86 at 8 per class: 0.85 is reached"),
+        (
+            stability(0.3, 0.62, target=0.85, needed=61.2, gap=0.18),
+            64,
+            "Expected tau 0.62 at 8 per class (0.80 but for its direction); 0.85 is expected at about 61",
+        ),
+        (
+            stability(0.3, 0.68, target=0.85, needed=8, gap=0.18, either=True),
+            64,
+            "Expected tau 0.86 in either direction at 8 per class: 0.85 is reached",
+        ),
+        (stability(0.3, 0.62, gap=0.38) | {"classes": 2}, None, "Expected tau 0.62 at 8 per class"),
+    ],
+)
+def test_stability_finding_says_how_steady_and_what_the_target_takes(values, most, finding):
+    assert charts.stability_finding(values, most) == finding
+
+
+@pytest.mark.parametrize(("count", "text"), [(8.0, "8"), (8.53, "8.5"), (46.3, "46"), (1234.0, "1,200")])
+def test_counts_per_class_have_sensible_digits(count, text):
+    assert charts.per_class_text(count) == text
+
+
+def layers(values: dict) -> list[tuple[str, list[dict]]]:
+    spec = charts.stability_chart(values).to_dict()
+    return [
+        (layer["mark"]["type"], spec["datasets"][layer.get("data", spec.get("data"))["name"]])
+        for layer in spec["layer"]
+    ]
+
+
+def test_the_stability_chart_has_band_line_points_projection_and_target():
+    values = stability(0.3, 0.5, 0.7, target=0.85, needed=50.0)
+    drawn = layers(values)
+    assert [mark for mark, _ in drawn] == ["rule", "area", "line", "line", "circle", "text"]
+    dashed = drawn[2][1]
+    # From the last estimate to the first count from which the target is expected.
+    assert [row["per_class"] for row in dashed] == [16, 32, 64]
+    assert dashed[0]["tau"] == 0.7
+    assert drawn[5][1] == [{"tau": 0.85, "text": "target 0.85"}]
+
+
+def test_one_estimate_has_a_bar_for_its_interval_and_no_target_no_line():
+    assert [mark for mark, _ in layers(stability(0.3))] == ["rule", "line", "line", "circle"]
+
+
+def test_a_projection_that_is_unknown_is_not_drawn():
+    values = stability(0.3, 0.5) | {"projection": [[16, float("nan")], [32, None]]}
+    assert [mark for mark, _ in layers(values)] == ["area", "line", "circle"]
+
+
+def test_the_stability_chart_is_logarithmic_and_shows_what_lies_below_zero():
+    spec = charts.stability_chart(stability(-0.4, 0.1)).to_dict()
+    x, y = (
+        next(layer["encoding"][axis] for layer in spec["layer"] if "scale" in layer["encoding"].get(axis, {}))
+        for axis in "xy"
+    )
+    assert (x["scale"]["type"], x["title"]) == ("log", "Samples per class")
+    assert y["scale"]["domain"] == pytest.approx([-0.6, 1])
+    assert y["axis"]["values"] == [-0.5, 0.0, 0.5, 1.0]
+    assert "background" not in spec
+
+
+def test_the_stability_chart_draws_what_the_target_means():
+    values = stability(0.3, 0.5, target=0.85, either=True, gap=0.3)
+    drawn = dict(layers(values))
+    assert [row["tau"] for row in drawn["circle"]] == pytest.approx([0.6, 0.8])
+    assert [row["low"] for row in drawn["circle"]] == pytest.approx([0.5, 0.7])
+    assert "Expected tau, either direction" in str(charts.stability_chart(values).to_dict())
+
+
+@pytest.mark.parametrize(("gap", "n_lines"), [(0.1, 2), (0.2, 3)])
+def test_a_direction_that_is_open_is_a_thin_line_with_a_name(gap, n_lines):
+    drawn = layers(stability(0.3, 0.5, gap=gap))
+    assert [mark for mark, _ in drawn].count("line") == n_lines
+    names = [rows[0]["text"] for mark, rows in drawn if mark == "text"]
+    assert names == ["either direction"][: n_lines - 2]
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+@pytest.mark.parametrize("either", [False, True])
+def test_estimates_without_a_number_are_left_out_of_the_stability_chart(nothing, either):
+    values = stability(0.3, 0.5, 0.6, either=either, gap=0.2)
+    values["points"][1] |= {"low": nothing, "aligned_low": nothing}
+    values["points"][2] |= {"tau": nothing, "aligned": nothing}
+    assert len(charts.stability_points(values)) == 1
+    assert len(dict(layers(values))["circle"]) == 1
+    values["points"] = values["points"][2:]
+    assert charts.stability_points(values).empty
+    assert "Too few samples" in charts.stability_finding(values)
+
+
+def test_a_missing_tau_but_for_the_direction_leaves_the_rest_of_the_stability_chart():
+    values = stability(0.3, 0.5, 0.6, gap=0.2)
+    values["points"][0]["aligned"] = None
+    thin = [rows for mark, rows in layers(values) if mark == "line"][-1]
+    assert [row["aligned"] for row in thin] == pytest.approx([0.7, 0.8])
+    values["points"][2]["aligned"] = None
+    assert charts.stability_finding(values) == "Expected tau 0.60 at 16 per class"
+    assert "text" not in dict(layers(values))

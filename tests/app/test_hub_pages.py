@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from labelrank.errors import HubError
 from labelrank.jobs.store import Progress
 from labelrank.ui import readers, state
+from labelrank.ui.lookups import MAX_LOOKUPS, LookUps
 from tests.app.conftest import PARAMS, address, button, chips, labels, run, settings_label, texts, title
 from tests.conftest import GOLDEN
 from tests.data_helpers import png
@@ -492,7 +493,7 @@ def counting(answers):
 
 
 def test_an_answer_is_kept_for_its_time(clock):
-    lookups = readers.LookUps(clock)
+    lookups = LookUps(clock)
     make, calls = counting(["first", "second"])
     assert [lookups.get("k", make, seconds=10, waiting="") for _ in range(2)] == ["first", "first"]
     clock.now = 11
@@ -501,7 +502,7 @@ def test_an_answer_is_kept_for_its_time(clock):
 
 
 def test_a_failure_of_the_hub_is_kept_shortly_and_can_be_forgotten(clock):
-    lookups = readers.LookUps(clock)
+    lookups = LookUps(clock)
     make, calls = counting([HubError("no"), "yes"])
     for _ in range(2):
         with pytest.raises(HubError, match="no"):
@@ -514,7 +515,7 @@ def test_a_failure_of_the_hub_is_kept_shortly_and_can_be_forgotten(clock):
 
 
 def test_any_other_failure_is_not_kept(clock):
-    lookups = readers.LookUps(clock)
+    lookups = LookUps(clock)
     make, calls = counting([ValueError("broken"), "mended"])
     with pytest.raises(ValueError, match="broken"):
         lookups.get("k", make, seconds=1000, waiting="")
@@ -523,8 +524,8 @@ def test_any_other_failure_is_not_kept(clock):
 
 
 def test_no_more_answers_are_kept_than_fit(clock):
-    lookups = readers.LookUps(clock)
-    for n in range(readers.MAX_LOOKUPS + 1):
+    lookups = LookUps(clock)
+    for n in range(MAX_LOOKUPS + 1):
         lookups.get(n, lambda n=n: n + 1, seconds=1000, waiting="")
     assert lookups.peek(0) is None
     assert lookups.peek(1) == 2

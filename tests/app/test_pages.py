@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -281,6 +282,49 @@ def test_features_that_are_gone_say_so(app, pixel_features, finished_job):
     run(app, "ranking", job=job.id)
     assert "no longer" in app.error[0].value
     assert "Go to Features" in labels(app)
+
+
+def test_features_that_cannot_be_opened_are_told_on_each_page_with_what_to_do(app, pixel_features, finished_job):
+    path = pixel_features()
+    job = finished_job(path)
+    # As for a file that this account may not read, which tests that run as root may.
+    path.rename(target := path.with_suffix(".moved"))
+    path.symlink_to(target)
+    run(app, "features", job=job.id)
+    assert "cannot be opened" in app.error[0].value
+    assert "delete it and extract again" in app.error[0].value
+    assert "Recompute" in labels(app)
+    app.switch_page("pages/ranking.py").run()
+    assert not app.exception
+    assert "cannot be opened" in app.error[0].value
+
+
+def test_features_that_vanish_while_a_page_is_open_say_so(app, pixel_features, finished_job):
+    path = pixel_features()
+    run(app, "features", job=finished_job(path).id)
+    assert not app.error
+    path.unlink()
+    app.run()
+    assert "no longer" in app.error[0].value
+    assert "Recompute" in labels(app)
+
+
+def test_cached_features_that_cannot_be_opened_leave_a_way_on(app, workspace, monkeypatch):
+    (link := workspace / "link.parquet").symlink_to(link)
+    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: link)
+    run(app, "features", dataset="digits")
+    assert "cannot be opened" in app.error[0].value
+    assert "Extract features" in labels(app)
+
+
+def test_features_that_are_ranked_count_as_used_though_they_were_read_long_ago(app, pixel_features, finished_job):
+    path = pixel_features()
+    run(app, "ranking", job=finished_job(path).id)
+    long_ago = 1_000_000_000
+    os.utime(path, ns=(long_ago, path.stat().st_mtime_ns))
+    app.run()
+    assert path.stat().st_atime_ns > long_ago
+    assert not app.exception
 
 
 # Jobs and About

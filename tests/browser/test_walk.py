@@ -38,6 +38,13 @@ def extract(page: Page) -> None:
     expect(page.get_by_role("button", name="Rank labels", exact=True)).to_be_visible(timeout=JOB_TIMEOUT_MS)
 
 
+def rank(page: Page) -> None:
+    press(page, "Rank labels")
+    # The page before has a chart, too.
+    heading(page, "Ranking")
+    expect(page.locator(CHART)).to_be_visible()
+
+
 def settled(page: Page) -> None:
     expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
 
@@ -76,9 +83,7 @@ def test_three_clicks_lead_to_a_label_map(server, open_page, width, scheme):
     extract(page)
     settled(page)
     assert fits(page)
-    press(page, "Rank labels")
-    heading(page, "Ranking")
-    expect(page.locator(CHART)).to_be_visible()
+    rank(page)
     settled(page)
     assert fits(page)
     with page.expect_download() as download:
@@ -99,8 +104,7 @@ def test_hovering_over_a_sample_shows_its_picture(server, open_page):
     page = open_page(f"{server.url}/?seed=2")
     press(page, "Use digits")
     extract(page)
-    press(page, "Rank labels")
-    expect(page.locator(CHART)).to_be_visible()
+    rank(page)
     settled(page)
     page.locator(f"{CHART} .mark-symbol path").nth(3).hover(force=True)
     tooltip = page.locator("#vg-tooltip-element img")
@@ -160,6 +164,29 @@ def test_a_job_can_be_cancelled_and_resumed(server, open_page):
     expect(page.get_by_role("button", name="Rank labels", exact=True)).to_be_visible(timeout=JOB_TIMEOUT_MS)
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_how_stable_the_order_is_is_drawn_where_it_decides_when_to_stop(server, open_page, width, scheme):
+    page = open_page(f"{server.url}/?seed={width + 7}&until_stable=0.95", width=width, scheme=scheme)
+    press(page, "Use digits")
+    heading(page, "Features")
+    expect(page.get_by_text("At most 640 images: about").last).to_be_visible()
+    extract(page)
+    expect(page.get_by_text(re.compile(r"Expected tau -?\d\.\d\d at \d+ per class")).first).to_be_visible()
+    chart = page.locator(CHART)
+    expect(chart).to_be_visible()
+    expect(chart.get_by_text("target 0.95")).to_be_visible()
+    settled(page)
+    assert fits(page)
+    page.get_by_text("pooling, until tau 0.95").click()
+    page.get_by_text("An order and its reverse count as the same").click()
+    expect(page.get_by_text("until tau 0.95 in either direction")).to_be_visible()
+    extract(page)
+    expect(page.get_by_text(re.compile(r"Expected tau \d\.\d\d in either direction at \d+ per class"))).to_be_visible()
+    settled(page)
+    assert fits(page)
+    assert not {"keras", "tensorflow", "openvino", "torch", "jax"} & server.modules()
+
+
 def test_names_of_an_uploaded_zip_are_shown_as_they_are(server, open_page):
     page = open_page(server.url)
     page.get_by_role("tab", name="Upload").click()
@@ -192,8 +219,7 @@ def test_videos_are_ranked_with_the_embedded_checkpoint(server, open_page):
     heading(page, "Features")
     page.goto(f"{page.url}&per_class=32")
     extract(page)
-    press(page, "Rank labels")
-    expect(page.locator(CHART)).to_be_visible()
+    rank(page)
     settled(page)
     page.locator(f"{CHART} .mark-symbol path").nth(3).hover(force=True)
     expect(page.locator("#vg-tooltip-element img")).to_be_visible()
@@ -243,8 +269,7 @@ def test_a_dataset_and_a_checkpoint_of_the_hub_are_found_downloaded_and_ranked(n
     extract(page)
     expect(page.get_by_text(re.compile("30,768.* already here"))).to_be_visible()
     link = page.url
-    press(page, "Rank labels")
-    expect(page.locator(CHART)).to_be_visible()
+    rank(page)
     with page.expect_download() as download:
         press(page, "Download")
     label_map = LabelMap.from_json(json.loads(download.value.path().read_text(encoding="utf-8")))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,18 @@ ROOT = HERE.parent.parent
 
 def child_command(job_id):
     return [sys.executable, str(HERE / "child.py"), job_id]
+
+
+def at_once(call, times=8):
+    """Return what `call()` returns in each of so many threads, which all begin in the same moment."""
+    barrier = threading.Barrier(times)
+
+    def wait_and_call(_):
+        barrier.wait()
+        return call()
+
+    with ThreadPoolExecutor(times) as pool:
+        return list(pool.map(wait_and_call, range(times)))
 
 
 def wait_for(condition, timeout_s=15.0):

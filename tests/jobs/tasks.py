@@ -10,8 +10,9 @@ import time
 from labelrank.errors import Cancelled, DatasetError
 
 
-def run(params, *, settings, on_progress, should_stop):
-    return globals()[params["do"]](params, settings, on_progress, should_stop)
+def run(params, *, settings, on_progress, should_stop, on_report):
+    task = globals()[params["do"]]
+    return task(params, settings, on_progress, should_stop, **({"on_report": on_report} if task is report else {}))
 
 
 def count(params, settings, on_progress, should_stop):
@@ -22,6 +23,16 @@ def count(params, settings, on_progress, should_stop):
     on_progress(1, 3, "tidying up")
     on_progress(2, 3, "tidying up")
     return {"name": params.get("name"), "workspace": str(settings.workspace), "max_pixels": settings.max_pixels}
+
+
+def report(params, settings, on_progress, should_stop, on_report):
+    on_report({"done": 1})
+    for done in range(1, 4):
+        on_progress(done, 10, "reporting")
+    on_report({"done": 2, "reasons": [["Picture is truncated", 1]]})
+    while not should_stop():
+        time.sleep(0.01)
+    raise Cancelled("stopped on request")
 
 
 def record(params, settings, on_progress, should_stop):

@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from labelrank.jobs.queue import child_command as real_command
 from labelrank.jobs.store import JobStore
 from labelrank.jobs.worker import TASKS
 
-from .conftest import child_command, consumer_threads, runs, wait_for
+from .conftest import at_once, child_command, consumer_threads, runs, wait_for
 
-INTERRUPTED = "The app stopped while this job ran. Resume runs it again."
+INTERRUPTED = "The app stopped while this job ran. Resume goes on from what was finished."
 
 
 @pytest.fixture
@@ -59,6 +58,18 @@ def test_jobs_run_one_by_one_in_order(consumer, start, ended, settings):
     assert [ended(job).state for job in jobs] == ["succeeded"] * 3
     expected = [f"{name} {what}" for name in "abc" for what in ("starts", "ends")]
     assert (settings.workspace / "record.txt").read_text().splitlines() == expected
+
+
+def test_what_a_task_reports_is_kept_with_its_progress_while_it_runs_and_after_it_was_cancelled(
+    consumer, start, ended, store, settings
+):
+    job = start("report")
+    wait_for(lambda: (store.get(job.id).report or {}).get("done") == 2)
+    job = store.get(job.id)
+    assert job.report == {"done": 2, "reasons": [["Picture is truncated", 1]]}
+    assert (job.progress.stage, job.progress.done) == ("reporting", 3)
+    cancel(job.id, settings)
+    assert ended(job).report == job.report
 
 
 def test_a_refusal_is_told_in_its_own_words(consumer, start, ended):
@@ -293,17 +304,7 @@ def test_the_real_command_needs_no_installation_and_names_the_kinds_it_knows(
 
 
 def test_many_threads_start_one_consumer(settings):
-    barrier, answers = threading.Barrier(8), []
-
-    def ensure():
-        barrier.wait()
-        answers.append(ensure_consumer(settings, command=child_command))
-
-    threads = [threading.Thread(target=ensure) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    answers = at_once(lambda: ensure_consumer(settings, command=child_command))
     try:
         assert sorted(answers) == [False] * 7 + [True]
         assert len(consumer_threads()) == 1

@@ -1,10 +1,13 @@
 import sqlite3
-import threading
+import subprocess
+import sys
 
 import pytest
 
 from labelrank.errors import JobError
 from labelrank.jobs.store import RESUMABLE, STATES, JobStore, Progress
+
+from .conftest import ROOT, at_once
 
 FINISHED = ("succeeded", "failed", "cancelled", "interrupted")
 
@@ -20,6 +23,45 @@ def running_job(store):
     return job
 
 
+# As version 1 of the file was made.
+SCHEMA_1 = """
+CREATE TABLE job (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    params TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'interrupted')),
+    attempt INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    pid INTEGER,
+    progress TEXT,
+    error TEXT,
+    result TEXT,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    finished_at REAL
+);
+CREATE INDEX job_owner_created ON job (owner, created_at);
+CREATE INDEX job_state_created ON job (state, created_at);
+INSERT INTO job (id, owner, kind, subject, params, state, created_at, finished_at, result, attempt)
+    VALUES ('ab', 'me', 'extract', 'digits', '{"seed": 1}', 'succeeded', 5.0, 9.0, '{"rows": 3}', 1);
+INSERT INTO job (id, owner, kind, subject, params, state, created_at)
+    VALUES ('cd', 'me', 'extract', 'digits', '{}', 'queued', 7.0);
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def old_file(tmp_path):
+    path = tmp_path / "old.sqlite"
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.executescript(SCHEMA_1)
+    db.close()
+    return path
+
+
 FINISH = {
     "succeeded": lambda store, job: store.succeed(job.id, job.attempt, {"rows": 3}),
     "failed": lambda store, job: store.fail(job.id, job.attempt, "No."),
@@ -33,7 +75,9 @@ def test_a_new_job_is_queued_and_holds_what_it_was_given(store):
     job = new_job(store, params=params)
     assert (job.kind, job.owner, job.subject, job.params) == ("extract", "me", "digits (train)", params)
     assert (job.state, job.attempt, job.active, job.resumable) == ("queued", 0, True, False)
-    assert (job.progress, job.error, job.result, job.pid, job.started_at, job.finished_at) == (None,) * 6
+    assert (job.progress, job.report, job.error, job.result) == (None,) * 4
+    assert (job.pid, job.started_at, job.finished_at) == (None,) * 3
+    assert job.queued_at == job.created_at
     assert store.get(job.id) == job
 
 
@@ -52,6 +96,21 @@ def test_another_store_on_the_same_file_finds_the_jobs(store):
     assert again.state == "running"
 
 
+def test_the_last_report_stays_after_the_end(store):
+    job = running_job(store)
+    for n in (1, 2):
+        assert store.set_report(job.id, job.attempt, {"samples": n, "reasons": [["Ü is torn", n]], "stability": None})
+    store.fail(job.id, job.attempt, "No.")
+    assert store.get(job.id).report == {"samples": 2, "reasons": [["Ü is torn", 2]], "stability": None}
+
+
+def test_a_report_that_is_no_json_is_refused(store):
+    job = running_job(store)
+    with pytest.raises(TypeError):
+        store.set_report(job.id, job.attempt, {"value": object()})
+    assert store.get(job.id).report is None
+
+
 @pytest.mark.parametrize(("done", "total", "fraction"), [(3, 0, None), (3, None, None), (11, 10, 1.0), (0, 4, 0.0)])
 def test_the_fraction_of_a_progress_is_within_0_and_1_or_unknown(done, total, fraction):
     assert Progress("encode", done, total).fraction == fraction
@@ -67,46 +126,51 @@ def test_times_come_from_the_clock(tmp_path):
 
 
 def test_jobs_are_listed_newest_first_for_one_owner_or_all(tmp_path):
-    now = iter([1.0, 3.0, 2.0, 3.0])
+    now = iter([1.0, 3.0, 2.0, 3.0, 4.0])
     store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: next(now))
     a, b, c, d = (new_job(store, owner=owner).id for owner in ("me", "you", "me", "me"))
     assert [job.id for job in store.list()] == [d, b, c, a]
     assert [job.id for job in store.list("me")] == [d, c, a]
     assert [job.id for job in store.list("me", limit=1)] == [d]
     assert store.list("nobody") == ()
-    assert [job.id for job in store.in_state("queued")] == [a, c, b, d]
+    store.claim(b)
+    assert [job.id for job in store.list(states=("running", "failed"))] == [b]
+    assert [job.id for job in store.list("me", states=("queued",))] == [d, c, a]
+    assert [job.id for job in store.in_state("queued")] == [a, c, d]
+    assert [store.count(states) for states in ((), ("queued",), ("queued", "running"))] == [0, 3, 4]
+
+
+def test_the_position_counts_what_runs_and_what_waits_before(store):
+    first, second, third = (new_job(store, owner=owner) for owner in ("me", "you", "me"))
+    assert [store.position(job.id) for job in (first, second, third)] == [0, 1, 2]
+    running = store.claim(first.id)
+    assert [store.position(job.id) for job in (first, second, third)] == [0, 1, 2]
+    store.succeed(running.id, running.attempt, {})
+    assert [store.position(job.id) for job in (second, third)] == [0, 1]
+    store.request_cancel(second.id)
+    assert [store.position(job.id) for job in (second, third)] == [0, 0]
+    assert store.position("nothing of this name") == 0
+
+
+def test_a_resumed_job_waits_behind_those_that_waited_already(tmp_path):
+    now = iter(range(100))
+    store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: float(next(now)))
+    first, second = new_job(store), new_job(store)
+    store.request_cancel(first.id)
+    again = store.requeue(first.id)
+    assert (again.created_at, again.queued_at) == (first.created_at, 3.0)
+    assert [store.position(job.id) for job in (second, again)] == [0, 1]
+    assert [job.id for job in store.in_state("queued")] == [second.id, first.id]
 
 
 def test_a_job_is_claimed_once_however_many_try(store):
     job = new_job(store)
-    barrier, claimed = threading.Barrier(8), []
-
-    def claim():
-        barrier.wait()
-        claimed.append(store.claim(job.id))
-
-    threads = [threading.Thread(target=claim) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(claimed) == 8
-    winners = [job for job in claimed if job is not None]
+    winners = [claimed for claimed in at_once(lambda: store.claim(job.id)) if claimed is not None]
     assert [(job.state, job.attempt) for job in winners] == [("running", 1)]
 
 
 def test_a_new_database_is_made_once_however_many_try(tmp_path):
-    barrier, ids = threading.Barrier(8), []
-
-    def create():
-        barrier.wait()
-        ids.append(new_job(JobStore(tmp_path / "jobs.sqlite")).id)
-
-    threads = [threading.Thread(target=create) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    ids = at_once(lambda: new_job(JobStore(tmp_path / "jobs.sqlite")).id)
     assert sorted(job.id for job in JobStore(tmp_path / "jobs.sqlite").list()) == sorted(ids)
     assert len(ids) == 8
 
@@ -124,6 +188,7 @@ def test_a_finished_job_never_changes_its_state(store, state):
     for finish in FINISH.values():
         assert not finish(store, job)
     assert not store.set_progress(job.id, job.attempt, Progress("encode", 1, 2))
+    assert not store.set_report(job.id, job.attempt, {"failed": 1})
     assert not store.set_pid(job.id, job.attempt, 1)
     assert store.claim(job.id) is None
     assert store.request_cancel(job.id) == finished
@@ -149,6 +214,7 @@ def test_only_a_job_that_ended_without_a_result_can_be_queued_again(store, state
         job = store.claim(job.id)
     if state in FINISH:
         store.set_progress(job.id, job.attempt, Progress("encode", 1, 2))
+        store.set_report(job.id, job.attempt, {"failed": 1})
         store.request_cancel(job.id)
         FINISH[state](store, job)
     if state in RESUMABLE:
@@ -157,9 +223,8 @@ def test_only_a_job_that_ended_without_a_result_can_be_queued_again(store, state
         assert again.params == job.params
         assert again.created_at == job.created_at
         assert (again.state, again.cancel_requested) == ("queued", False)
-        assert (again.progress, again.error, again.result, again.pid, again.started_at, again.finished_at) == (
-            None,
-        ) * 6
+        assert (again.progress, again.report, again.error, again.result) == (None,) * 4
+        assert (again.pid, again.started_at, again.finished_at) == (None,) * 3
     else:
         with pytest.raises(JobError, match=f"is {state}; only a failed, cancelled or interrupted job can be resumed"):
             store.requeue(job.id)
@@ -172,6 +237,7 @@ def test_a_process_of_an_earlier_run_cannot_write_into_the_next(store):
     second = store.claim(first.id)
     assert second.attempt == 2
     assert not store.set_progress(first.id, first.attempt, Progress("encode", 1, 2))
+    assert not store.set_report(first.id, first.attempt, {"failed": 1})
     assert not store.succeed(first.id, first.attempt, {})
     assert store.get(first.id) == second
     assert store.succeed(second.id, second.attempt, {})
@@ -264,11 +330,57 @@ def test_a_database_of_a_newer_version_is_refused_and_kept(store):
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 1\)"):
+    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 2\)"):
         store.list()
     with sqlite3.connect(store.path) as db:
         assert db.execute("SELECT count(*) FROM job").fetchone() == (1,)
     db.close()
+
+
+def test_a_file_of_version_1_keeps_its_jobs_and_learns_the_new_columns(old_file):
+    store = JobStore(old_file)
+    done, waiting = store.get("ab"), store.get("cd")
+    assert (done.params, done.result, done.attempt, done.finished_at) == ({"seed": 1}, {"rows": 3}, 1, 9.0)
+    assert (done.report, done.queued_at, waiting.queued_at) == (None, 5.0, 7.0)
+    claimed = store.claim("cd")
+    assert store.set_report("cd", claimed.attempt, {"failed": 0})
+    assert JobStore(old_file).get("cd").report == {"failed": 0}
+    fresh = JobStore(old_file.with_name("fresh.sqlite"))
+    assert new_job(fresh).queued_at is not None
+    assert columns(old_file) == columns(fresh.path)
+
+
+def columns(path):
+    db = sqlite3.connect(path)
+    found = {tuple(row[1:4]) for row in db.execute("PRAGMA table_info(job)")}
+    db.close()
+    return found
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from labelrank.jobs.store import JobStore
+store = JobStore(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(store.list()))
+"""
+
+
+def test_processes_that_find_a_file_of_version_1_together_change_it_once(old_file):
+    command = [sys.executable, "-c", OPEN, str(old_file)]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    processes = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for _ in range(4)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=60) for process in processes] == [("2\n", "")] * 4
+
+
+def test_threads_that_find_a_file_of_version_1_together_change_it_once(old_file):
+    assert at_once(lambda: len(JobStore(old_file).list())) == [2] * 8
 
 
 def test_a_database_that_another_program_holds_is_reported(store):

@@ -1,0 +1,326 @@
+"""A job on a page: what it would take, how it goes, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from labelrank import charts
+from labelrank.errors import FeaturesError, LabelRankError
+from labelrank.features.extract import STAGE
+from labelrank.features.store import FeatureSet
+from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
+from labelrank.jobs.store import Job
+from labelrank.ui import components, readers, server, state
+from labelrank.ui.components import STATE_WORDS, duration, escape, message_text, plural
+
+ANEW_HELP = "Makes all features anew and uses nothing of what was finished."
+RUNTIMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+_WAITED_SHARE = 0.05
+"""Share of its time that an encoder may wait for data before that is told."""
+_TURNING_TAU = 0.25
+"""An interval of tau that reaches this far to both sides of 0 stands for an order that may come out reversed."""
+
+
+def expected_work(chosen: state.Choices) -> None:
+    """Show how much an extraction of these choices is and how long it takes here, as far as that is known."""
+    try:
+        prospect = readers.prospect(chosen)
+    except LabelRankError:
+        return  # told where the extraction would be started
+    if prospect is None:
+        return
+    text = plural(prospect.samples, *charts.SAMPLE_NOUNS[prospect.media])
+    if chosen.until_stable is not None:
+        text = f"At most {text}"
+    time = server.time_estimate(prospect, chosen)
+    if time is None:
+        known = "How long this takes is known here after the first extraction with this checkpoint."
+    elif time.measured:
+        text += f": about {components.rough_duration(time.seconds)} on this device"
+        known = "From the last extraction with this checkpoint here."
+    else:
+        text += f": about {components.rough_duration(time.seconds)} on this device (estimated)"
+        known = "From the arithmetic of the encoder and the speed of this processor. Reading files may take longer."
+    st.caption(text, help=known, width="content")
+
+
+def start_extraction(*, recompute: bool) -> None:
+    """Queue an extraction of the current choices, and run the page again to show it."""
+    chosen = state.choices()
+    job = submit(
+        "extract",
+        chosen.extract_params(recompute=recompute),
+        owner=state.owner(),
+        subject=state.subject_of(chosen),
+        settings=state.settings(),
+    )
+    state.choose(job=job.id)
+    st.rerun()
+
+
+def job_panel(job: Job) -> None:
+    """Show a job: live while it is active, else how it ended."""
+    if job.active:
+        _watch(job.id, job.state)
+    elif job.state == "succeeded":
+        _succeeded(job)
+    else:
+        _stopped(job)
+
+
+@st.fragment(run_every="1s")
+def ticking(show: Callable[[], None]) -> None:
+    """Show something again every second for as long as a job of this session is active."""
+    with components.guarded("list"):
+        show()
+        if not state.active_jobs():
+            st.rerun()
+
+
+@st.fragment(run_every="1s")
+def _watch(job_id: str, drawn_as: str) -> None:
+    with components.guarded("job"):
+        # Takes over when the process that held the queue has died since this page was opened.
+        ensure_consumer(state.settings())
+        job = state.store().get(job_id)
+        if not job.active:
+            readers.look_again_at(job)
+        if job.state != drawn_as:
+            # The whole page follows: its stepper names the state, and the panel of a finished job does not tick.
+            st.rerun()
+        with st.container(border=True):
+            st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+            components.progress_bar(job)
+            if job.state == "running":
+                _circumstances(job)
+                _left_out(job)
+                _stability(job.report or {}, job)
+            with st.container(horizontal=True, vertical_alignment="center"):
+                if st.button("Cancel", key=f"cancel_{job.id}", disabled=job.cancel_requested):
+                    cancel(job.id, state.settings())
+                    st.rerun(scope="fragment")
+                if job.cancel_requested:
+                    st.caption("Stopping", width="content")
+                st.caption(f"Job {job.id}. You may leave this page: it goes on, and Jobs brings you back.")
+
+
+def _circumstances(job: Job) -> None:
+    """Show on what a job runs, what it did not have to do again, and whether the encoder has to wait."""
+    report = job.result or job.report or {}
+    many = readers.nouns_of(job)[1]
+    if report:
+        name = f" ({escape(report['device_name'])})" if report.get("device_name") else ""
+        parts = [report["device"] + name, report["precision"], RUNTIMES.get(report["runtime"], report["runtime"])]
+    else:
+        parts = [escape(server.device_text()), server.precision_of(job.params.get("precision", "auto"))]
+    if report.get("encoder_reused"):
+        parts.append("encoder from the cache")
+    if reused := report.get("reused_samples"):
+        # Of an extraction that stopped early, finished parts may hold more than it has used.
+        used = report.get("rows", report["samples"])
+        parts.append(f"{min(reused, used):,} of {used:,} {many} from finished parts")
+    if (waited := report.get("waited") or 0.0) >= _WAITED_SHARE:
+        parts.append(f"the encoder waits {components.share_text(waited)} of the time for {many}")
+    st.caption(" · ".join(parts))
+
+
+def _left_out(job: Job) -> None:
+    """Show what share of the samples could not be used so far, and why."""
+    report = job.report or {}
+    if not (failed := report.get("failed")):
+        return
+    done = job.progress.done if job.progress and job.progress.stage == STAGE else 0
+    share = f" ({components.share_text(failed / max(done, failed))})" if done else ""
+    st.markdown(f":orange[:material/warning:] {plural(failed, *readers.nouns_of(job))} left out so far{share}:")
+    _reasons(report)
+
+
+def _reasons(report: Mapping[str, Any]) -> None:
+    told = sum(count for _, count in report["reasons"])
+    lines = [f"- {count:,} × {message_text(reason)}" for reason, count in report["reasons"]]
+    if told < report["failed"]:
+        lines.append(f"- {report['failed'] - told:,} for other reasons")
+    st.markdown("\n".join(lines))
+
+
+def _stability(report: Mapping[str, Any], job: Job) -> None:
+    """Show how steady the order is by now, where that was estimated."""
+    stability = report.get("stability")
+    if not stability:
+        return
+    finding = charts.stability_finding(stability, _most(report))
+    st.markdown(f"**{finding}**")
+    points = charts.stability_points(stability)
+    if not points.empty:
+        st.altair_chart(charts.stability_chart(stability), alt=f"Expected tau over the samples per class. {finding}.")
+        st.caption(_how_to_read(points, either=stability["either_direction"], nouns=readers.nouns_of(job)[1]))
+
+
+def _how_to_read(points: pd.DataFrame, *, either: bool, nouns: str) -> str:
+    """Return what the chart of the stability means.
+
+    Args:
+        points: As `charts.stability_points` returns them; at least one.
+        either: Whether an order and its reverse count as the same.
+        nouns: What samples are called.
+    """
+    scale = "1 is the same order or its reverse, 0 is unrelated" if either else "1 is the same order, 0 is unrelated, "
+    text = (
+        f"Tau compares this order with the one that as many other {nouns} would give: {scale}"
+        f"{'' if either else '-1 is the reverse'}. The band is the 90\u00a0% interval; the dashed line looks ahead."
+    )
+    if charts.direction_gap(points) is not None:
+        return f"{text} The thin line counts an order and its reverse as the same: which end comes first is still open."
+    low, high = points[["low", "high"]].iloc[-1]
+    # The ends of the order are near equals: a small change of the samples swaps which one comes first.
+    if not either and low < -_TURNING_TAU and high > _TURNING_TAU:
+        text += " A band far to both sides of 0: which end comes first is still open."
+    return text
+
+
+def _most(report: Mapping[str, Any]) -> float:
+    """Return the mean samples per class with which an extraction ends at the latest."""
+    return report["samples"] / report["stability"]["classes"]
+
+
+def stability_text(result: Mapping[str, Any]) -> str:
+    """Return where an extraction stopped, and how steady the order is there, in a few words; empty if unknown."""
+    stability = result.get("stability")
+    if not stability or (points := charts.stability_points(stability)).empty:
+        return ""
+    last = points.iloc[-1]
+    text = f"tau {last['tau']:.2f} expected"
+    if stability["either_direction"]:
+        text += " in either direction"
+    elif (aligned := charts.direction_gap(points)) is not None:
+        text += f"; {aligned:.2f} but for its direction"
+    return (
+        f"stopped at {charts.per_class_text(last['per_class'])} per class, {text}" if result["stopped_early"] else text
+    )
+
+
+def _stopped(job: Job) -> None:
+    """Show a job that failed, was cancelled or was interrupted, with a way to go on."""
+    with st.container(border=True):
+        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+        if job.error:
+            st.error(message_text(job.error), icon=":material/error:")
+        if job.report:
+            _circumstances(job)
+            _left_out(job)
+        anew = job.params.get("recompute")
+        resumes = "makes all features anew" if anew else "goes on from what was finished"
+        st.caption(f"Job {job.id}. Resume {resumes}, with the same choices.")
+        current = state.is_current(job)
+        with st.container(horizontal=True):
+            if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
+                state.choose(job=resume(job.id, state.settings()).id)
+                st.rerun()
+            # Where dataset or checkpoint are others than when it stopped, there is no going on.
+            if current and not anew and st.button("Begin anew", key=f"anew_{job.id}", help=ANEW_HELP):
+                start_extraction(recompute=True)
+        log_expander(job)
+
+
+def _succeeded(job: Job) -> None:
+    """Show what a job has made: rows, dimension, time, device, how steady the order is, where it is, what failed."""
+    result: dict[str, Any] = job.result or {}
+    path = Path(result["features"])
+    with st.container(border=True):
+        st.markdown(f"**Done**: {escape(job.subject)}" + (" (from the cache)" if result["reused"] else ""))
+        with st.container(horizontal=True):
+            st.metric("Rows", f"{result['rows']:,}", width="content", help="Samples with features.")
+            st.metric("Dimension", f"{result['dim']:,}", width="content", help="Numbers per sample.")
+            st.metric("Time", duration(result["seconds"]), width="content", help="Of the extraction itself.")
+            if rate := result.get("rate"):
+                nouns = charts.SAMPLE_NOUNS[result["media"]][1]
+                st.metric("Rate", components.rate_text(rate, nouns), width="content", help="While the encoder ran.")
+            st.metric(
+                "Precision", result["precision"], width="content", help="Number format of the encoder's arithmetic."
+            )
+            st.metric("Device", result["device"], width="content", help=_device_help(result))
+        try:
+            found = readers.features(path)
+        except FeaturesError as error:
+            components.error_box(error)
+            return
+        if not result["reused"] and "samples" in result:
+            _circumstances(job)
+        _how_it_stopped(result, all_used=job.params.get("max_per_class") is None)
+        _stability(result, job)
+        if result.get("failed", 0) > components.PROBLEMS_PER_PAGE:
+            st.markdown(f"Why {plural(result['failed'], *readers.nouns_of(job))} could not be used:")
+            _reasons(result)
+        features_footer(path, found)
+        log_expander(job)
+
+
+def _device_help(result: Mapping[str, Any]) -> str:
+    runtime = RUNTIMES.get(result["runtime"], result["runtime"])
+    return f"{escape(result['device_name'])}, {runtime}." if result.get("device_name") else f"Runtime: {runtime}."
+
+
+def _how_it_stopped(result: Mapping[str, Any], *, all_used: bool) -> None:
+    """Say whether an extraction that may stop early did, and whether its order is as steady as was asked for.
+
+    Args:
+        all_used: Whether it was given all samples of the dataset.
+    """
+    stability = result.get("stability") or {}
+    if (target := stability.get("target")) is None:
+        return
+    nouns, points = charts.SAMPLE_NOUNS[result["media"]][1], charts.stability_points(stability)
+    if result["stopped_early"]:
+        text = f"Stopped early: the order is steady enough with {result['rows']:,} of {result['samples']:,} {nouns}."
+        st.success(text, icon=":material/done_all:")
+        return
+    if not points.empty and points["tau"].iloc[-1] >= target:
+        st.success(f"The order became steady enough with the last of the {nouns}.", icon=":material/done_all:")
+        return
+    way_out = "The dataset has no more of them." if all_used else "Allow more samples per class, or take it as it is."
+    # With NaN, where the direction does not come into it, the comparison is false.
+    if not points.empty and points["aligned"].iloc[-1] >= target:
+        way_out = (
+            "But for its direction it is steady enough. If it does not matter which end comes first, let an order and "
+            f"its reverse count as the same. {'' if all_used else 'Else allow more samples per class.'}"
+        ).strip()
+    used = f"All {result['samples']:,} {nouns} were used"
+    wanting = "the order is less steady than asked for" if len(points) else "these are too few to tell how steady it is"
+    st.info(f"{used}, and {wanting}. {way_out}", icon=":material/info:")
+
+
+def features_footer(path: Path, found: FeatureSet) -> None:
+    """Show where a features file is, a download, and the samples that have no features."""
+    if count := len(found.failures):
+        share = components.share_text(count / (count + len(found.y)))
+        st.warning(f"{plural(count, 'file or class', 'files or classes')} left out ({share}), each with its reason.")
+        components.problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.download_button(
+            "Download Parquet",
+            data=path.read_bytes,
+            file_name="features.parquet",
+            mime="application/vnd.apache.parquet",
+            on_click="ignore",
+            help="One row per sample: key, label, features; where they come from is in the file's metadata.",
+        )
+        if not state.settings().shared:
+            st.caption(f"In {escape(str(path))}")
+
+
+def log_expander(job: Job) -> None:
+    """Show the end of a job's log, folded."""
+    with st.expander("Log"):
+        text = state.store().read_log(job.id)
+        st.code(
+            text or "The log is empty.",
+            language=None,
+            wrap_lines=True,
+            height=320 if text.count("\n") > 12 else "content",
+        )
