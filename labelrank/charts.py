@@ -382,11 +382,12 @@ def stability_points(stability: Mapping[str, Any]) -> pd.DataFrame:
     """Return the estimates that can be drawn, in what the target means.
 
     Args:
-        stability: As an extraction reports it: target, either_direction, points, projection, needed, classes.
+        stability: As an extraction reports it: target, either_direction, points, unknown, projection, needed, classes.
 
     Returns:
         Columns per_class, n_samples, tau, low, high, and aligned: what tau would be if an order and its reverse were
-        the same, NaN where that is tau already or is not known. Estimates without a number are left out.
+        the same, NaN where that is tau already or is not known; and segment, which counts on where counts of samples
+        lie between for which there is no estimate. Estimates without a number are left out.
     """
     points, either = stability["points"], stability["either_direction"]
     names = {"tau": "aligned", "low": "aligned_low", "high": "aligned_high"} if either else {}
@@ -399,6 +400,8 @@ def stability_points(stability: Mapping[str, Any]) -> pd.DataFrame:
     # The order of two classes and its reverse are all there are: that these agree says nothing.
     if either or stability["classes"] == 2:
         frame["aligned"] = np.nan
+    unknown = np.sort(np.asarray(stability["unknown"], dtype=float))
+    frame["segment"] = np.searchsorted(unknown, frame["per_class"].to_numpy())
     return frame.dropna(subset=["per_class", "tau", "low", "high"]).reset_index(drop=True)
 
 
@@ -478,10 +481,12 @@ def stability_chart(stability: Mapping[str, Any]) -> alt.LayerChart:
         alt.Tooltip("high:Q", title="to", format=".2f"),
     ]
     base = alt.Chart(points)
-    band = base.mark_area(color=ACCENT, opacity=0.18).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
+    band = base.mark_area(color=ACCENT, opacity=0.18).encode(
+        x=x, y=alt.Y("low:Q", title=title), y2="high:Q", detail="segment:N"
+    )
     if len(points) == 1:
         band = base.mark_rule(color=ACCENT, opacity=0.5, strokeWidth=3).encode(x=x, y="low:Q", y2="high:Q")
-    line = base.mark_line(color=ACCENT, strokeWidth=2).encode(x=x, y=y)
+    line = base.mark_line(color=ACCENT, strokeWidth=2).encode(x=x, y=y, detail="segment:N")
     marks = base.mark_circle(color=ACCENT, size=48, opacity=1).encode(x=x, y=y, tooltip=tooltip)
     layers = [band, line, marks]
     if len(ahead) > 1:
@@ -534,4 +539,4 @@ def _without_direction(points: pd.DataFrame, x: alt.X, *, target: float | None, 
         color=ACCENT,
     )
     y = alt.Y("aligned:Q")
-    return [line.encode(x=x, y=y), name.encode(x=x, y=y, text="text:N")]
+    return [line.encode(x=x, y=y, detail="segment:N"), name.encode(x=x, y=y, text="text:N")]

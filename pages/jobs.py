@@ -20,6 +20,17 @@ def result_text(job: Job) -> str:
     return components.escape(job.error or "")
 
 
+def choices_text(job: Job) -> str:
+    """Return what tells this job from others on the same data."""
+    chosen = state.choices_of_job(job)
+    parts = ["all samples" if chosen.max_per_class is None else f"{chosen.max_per_class:,} per class"]
+    if chosen.until_stable is not None:
+        parts.append(f"until tau {chosen.until_stable:g}" + (" in either direction" if chosen.either_direction else ""))
+    parts += [f"seed {chosen.seed}"] if chosen.seed else []
+    parts += [chosen.precision] if chosen.precision != "auto" else []
+    return ", ".join(parts)
+
+
 def times(job: Job) -> str:
     started = (
         f"started {components.moment(job.started_at)}"
@@ -58,7 +69,7 @@ def row(job: Job) -> None:
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
             st.badge(components.STATE_WORDS[job.state], color=components.STATE_COLOURS.get(job.state, "gray"))
             st.markdown(f"**{components.escape(job.kind)}**: {components.escape(job.subject)}", width="content")
-        st.caption(" · ".join(part for part in (times(job), result_text(job)) if part))
+        st.caption(" · ".join(part for part in (choices_text(job), times(job), result_text(job)) if part))
         if job.state == "running":
             components.progress_bar(job)
         act(job)

@@ -160,6 +160,8 @@ def _stability(report: Mapping[str, Any], job: Job) -> None:
     if not points.empty:
         st.altair_chart(charts.stability_chart(stability), alt=f"Expected tau over the samples per class. {finding}.")
         st.caption(_how_to_read(points, either=stability["either_direction"], nouns=readers.nouns_of(job)[1]))
+        if points["segment"].iloc[0] != points["segment"].iloc[-1]:
+            st.caption("The line breaks where samples are about as many as features: nothing can be told there.")
 
 
 def _how_to_read(points: pd.DataFrame, *, either: bool, nouns: str) -> str:

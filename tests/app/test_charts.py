@@ -187,6 +187,7 @@ def stability(
         "points": points,
         "projection": [[n, 1 - 1 / n**0.5] for n in (8, 16, 32, 64, 128, 256, 512, 1024)],
         "needed": needed,
+        "unknown": [],
     }
 
 
@@ -310,3 +311,12 @@ def test_a_missing_tau_but_for_the_direction_leaves_the_rest_of_the_stability_ch
     values["points"][2]["aligned"] = None
     assert charts.stability_finding(values) == "Expected tau 0.60 at 16 per class"
     assert "text" not in dict(layers(values))
+
+
+def test_stability_chart_does_not_bridge_counts_without_an_estimate():
+    report = {**stability(0.1, 0.3, 0.5, 0.6), "unknown": [10, 12]}  # between 8 and 16 per class
+    assert charts.stability_points(report)["segment"].tolist() == [0, 0, 2, 2]
+    layers = charts.stability_chart(report).to_dict()["layer"]
+    lines = [layer for layer in layers if layer["mark"]["type"] == "line" and "strokeDash" not in layer["mark"]]
+    assert lines
+    assert all(layer["encoding"]["detail"]["field"] == "segment" for layer in lines)

@@ -51,6 +51,7 @@ def stability(*points: dict, target=0.85, needed=46.3, either=False) -> dict:
         "points": list(points),
         "projection": [[16, 0.6], [32, 0.7], [64, 0.8]],
         "needed": needed,
+        "unknown": [],
     }
 
 

@@ -347,6 +347,16 @@ def test_jobs_are_listed_newest_first_and_can_be_deleted(app, store, pixel_featu
     assert [job.subject for job in store.list()] == ["digits / train · mae-tiny-digits"]
 
 
+def test_jobs_on_the_same_data_are_told_apart(app, store):
+    for change in ({}, {"max_per_class": None, "seed": 3}, {"until_stable": 0.85, "either_direction": True}):
+        store.request_cancel(store.create("extract", {**PARAMS, **change}, "local", "digits").id)
+    run(app, "jobs")
+    told = [caption.value.split(" · ")[0] for caption in app.caption if "queued" in caption.value]
+    assert len(set(told)) == 3
+    assert any("all samples, seed 3" in text for text in told)
+    assert any("until tau 0.85 in either direction" in text for text in told)
+
+
 def test_opening_a_finished_job_shows_its_ranking(app, pixel_features, finished_job):
     finished_job(pixel_features())
     run(app, "jobs")
