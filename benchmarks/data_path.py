@@ -18,8 +18,7 @@ Second: the peak of memory above that before the work, of a side and its childre
 once and four times.
 
 Third: `extract_features` with real encoders. "Waits": the share of its time in which the encoder had no batch to work
-on. "Of the encoder alone": the rate as a share of that of the encoder over one batch in memory. Once with the readers
-behind the encoder's threads in priority, as they are, and once at the same.
+on. "Of the encoder alone": the rate as a share of that of the encoder over one batch in memory.
 """
 
 from __future__ import annotations
@@ -299,13 +298,12 @@ def compare_memory(started: Sequence[sides.Side], path: Path) -> None:
 
 def measure_waiting(encoders: Mapping[str, str], zips: Mapping[str, Path], quick: bool, runs: int) -> None:
     """Print how long real encoders wait."""
-    from labelrank.features import extract
+    from labelrank.features.extract import extract_features
     from labelrank.models.checkpoint import open_checkpoint
     from labelrank.models.runtime import compile_encoder
 
-    behind = extract.READER_NICENESS
-    print("\n| encoder | pictures | readers | pictures/s | waits | of the encoder alone |")
-    print("|---|---|---|---|---|---|")
+    print("\n| encoder | pictures | pictures/s | waits | of the encoder alone |")
+    print("|---|---|---|---|---|")
     for name, path in encoders.items():
         checkpoint = open_checkpoint(path)
         encoder = compile_encoder(checkpoint, batch_size=BATCH)
@@ -317,22 +315,17 @@ def measure_waiting(encoders: Mapping[str, str], zips: Mapping[str, Path], quick
             wanted = int((1.5 if quick else 8.0) / max(seconds, 5e-4)) // BATCH * BATCH
             files = load_zip(zipped)
             files = (files * 4)[: max(wanted, 4 * BATCH)]
-            measured: dict[int, list[tuple[float, float, float]]] = {behind: [], 0: []}
+            results = []
             for _ in range(runs):
-                for niceness, results in measured.items():
-                    extract.READER_NICENESS = niceness
-                    alone = _seconds(lambda: encoder(inputs), len(files) // BATCH) / BATCH  # noqa: B023
-                    start = time.perf_counter()
-                    extracted = extract.extract_features(dataset_of(files), encoder, checkpoint.preprocessing)
-                    took = (time.perf_counter() - start) / len(files)
-                    waits = extracted.waited_s / (extracted.waited_s + extracted.encoded_s)
-                    results.append((1 / took, waits, alone / took))
-            for niceness, results in measured.items():
-                rate, waits, share = (statistics.median(column) for column in zip(*results, strict=True))
-                readers = "behind the encoder" if niceness else "as the encoder"
-                cells = (name, f"{title} ({len(files):,})", readers, f"{rate:,.1f}", f"{waits:.1%}", f"{share:.0%}")
-                print(f"| {' | '.join(cells)} |", flush=True)
-    extract.READER_NICENESS = behind
+                alone = _seconds(lambda: encoder(inputs), len(files) // BATCH) / BATCH  # noqa: B023
+                start = time.perf_counter()
+                extracted = extract_features(dataset_of(files), encoder, checkpoint.preprocessing)
+                took = (time.perf_counter() - start) / len(files)
+                waits = extracted.waited_s / (extracted.waited_s + extracted.encoded_s)
+                results.append((1 / took, waits, alone / took))
+            rate, waits, share = (statistics.median(column) for column in zip(*results, strict=True))
+            cells = (name, f"{title} ({len(files):,})", f"{rate:,.1f}", f"{waits:.1%}", f"{share:.0%}")
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def _seconds(work: Callable[[], object], times: int) -> float:

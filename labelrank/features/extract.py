@@ -6,11 +6,8 @@ are ahead does not depend on the dataset, so memory does not either.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import queue
-import sys
 import threading
 import time
 from collections import deque
@@ -29,11 +26,8 @@ STAGE = "Extracting features"
 """What progress calls this work."""
 NOT_FINITE = "Its features are not finite numbers; try --precision float32."
 """Why a sample that can be read has no features."""
-READER_NICENESS = 10
-"""By how much the threads that read go behind the encoder's, on Linux, where the encoder hardly waits for them."""
 
 _MAX_WORKERS = 16
-_MAX_SHARE_WAITED = 0.1
 _MAX_BYTES_AHEAD = 256 * 2**20
 """Of encoder inputs that are read before they are wanted; one batch is, whatever its size."""
 
@@ -190,7 +184,6 @@ def extract_parts(
     """
     total = sum(map(len, parts)) if isinstance(parts, Sequence) else None
     done = dimension = 0
-    waited_s = encoded_s = 0.0
     with _Reader(dataset, preprocess, sampling, encoder.batch_size, workers or _default_workers()) as reader:
         collected = _Part()
         idle_since = time.perf_counter()
@@ -203,12 +196,8 @@ def extract_parts(
                 collected.add(batch, encoder, pooling)
                 reader.give_back(batch)
                 collected.waited_s += began - idle_since
-                waited_s += began - idle_since
                 idle_since = time.perf_counter()
                 collected.encoded_s += idle_since - began
-                encoded_s += idle_since - began
-                if waited_s < _MAX_SHARE_WAITED * encoded_s:
-                    reader.go_behind()
                 done += len(batch.samples)
                 if on_progress:
                     on_progress(done, total, STAGE)
@@ -324,7 +313,7 @@ class _Reader:
         self._free: list[np.ndarray] = []
         self._lock = threading.Lock()
         self._tasks: queue.SimpleQueue[tuple[_Batch, int] | None] = queue.SimpleQueue()
-        self._is_closed = self._is_behind = False
+        self._is_closed = False
         self._threads = [threading.Thread(target=self._work, name=f"reader-{n}", daemon=True) for n in range(workers)]
 
     def __enter__(self) -> _Reader:
@@ -360,12 +349,6 @@ class _Reader:
                 self._free.append(batch.buffer)
                 batch.buffer = None
 
-    def go_behind(self) -> None:
-        """Let the encoder's threads go first from now on: reading is fast enough."""
-        # The encoder takes every processor and waits for the slowest of its threads: where a reader takes turns with
-        # one of them, all of them wait. Where reading is what takes long, to go behind would only help other programs.
-        self._is_behind = True
-
     def _windows(self, parts: Iterable[Sequence[Sample]]) -> Iterator[_Batch]:
         for part in parts:
             for start in range(0, max(1, len(part)), self._size):
@@ -380,16 +363,9 @@ class _Reader:
         return 1 + min(max(1, _MAX_BYTES_AHEAD // size_bytes), self._max_ahead)
 
     def _work(self) -> None:
-        is_behind = sys.platform != "linux"  # elsewhere a thread has no priority of its own
         while (task := self._tasks.get()) is not None:
             if self._is_closed:
                 continue
-            if self._is_behind and not is_behind:
-                thread = threading.get_native_id()
-                with contextlib.suppress(OSError):
-                    niceness = os.getpriority(os.PRIO_PROCESS, thread) + READER_NICENESS
-                    os.setpriority(os.PRIO_PROCESS, thread, niceness)  # the system takes 19 for more
-                is_behind = True
             batch, place = task
             try:
                 self._read(batch, place)

@@ -1,9 +1,7 @@
 """Extraction with a plain NumPy encoder: order, padding, failures, stopping."""
 
 import itertools
-import os
 import random
-import sys
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -363,29 +361,6 @@ def test_the_time_is_told_in_which_the_encoder_waits(slow, waits):
     share = result.waited_s / (result.waited_s + result.encoded_s)
     assert share > 0.8 if waits else share < 0.3
     assert result.waited_s + result.encoded_s > 0.15
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
-@pytest.mark.parametrize(("slow", "behind"), [("reading", False), ("encoding", True)])
-def test_readers_go_behind_an_encoder_that_does_not_wait_for_them(slow, behind):
-    class Slow(MeanColour):
-        def __call__(self, images):
-            time.sleep(0.02 if slow == "encoding" else 0)
-            return super().__call__(images)
-
-    dataset, niceness = dataset_of(60), []
-    inner = dataset.load
-
-    def load(sample):
-        niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        time.sleep(0.005 if slow == "reading" else 0)
-        return inner(sample)
-
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    extract_features(replace(dataset, load=load), Slow(), as_floats, workers=2)
-    assert niceness[0] == before
-    assert niceness[-1] == (min(19, before + extract.READER_NICENESS) if behind else before)
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 
 def test_an_encoder_may_return_what_it_was_given():
