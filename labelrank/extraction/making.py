@@ -165,9 +165,10 @@ def why_unreadable(plan: Plan, sample: Sample) -> str | None:
 
 def worth_another_try(plan: Plan, features: FeatureSet) -> bool:
     """Return whether a sample that had failed can be read by now: repaired, back again, or within a raised limit."""
-    samples = {sample.key: sample for sample in plan.dataset.samples}
-    failed = [f for f in features.failures if f.subject in samples and f.reason != NOT_FINITE]
-    return any(why_unreadable(plan, samples[failure.subject]) is None for failure in failed)
+    failed = {failure.subject for failure in features.failures if failure.reason != NOT_FINITE}
+    if not failed:
+        return False
+    return any(why_unreadable(plan, sample) is None for sample in plan.dataset.samples if sample.key in failed)
 
 
 def versions() -> dict[str, str]:

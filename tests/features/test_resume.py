@@ -401,6 +401,19 @@ def test_extraction_stops_when_the_order_is_stable_enough(settings, encoder):
     assert encoder.pictures <= 1000 - len(outcome.features.y)
 
 
+def test_no_more_is_downloaded_than_the_order_needs(settings, encoder):
+    near = set()
+
+    def fetch(samples, on_progress, should_stop):
+        near.update(sample.key for sample in samples)
+
+    reading = Reading(lambda sample, _: sample.key not in near)
+    dataset = replace(made_dataset(per_class=200, spread=3.0, read=reading), fetch=fetch)
+    outcome = extraction.obtain(plan_of(settings, dataset, until_stable=0.8), settings)
+    assert outcome.features.failures == ()
+    assert len(outcome.features.y) <= len(near) < 1000
+
+
 def test_stopping_when_stable_is_the_same_after_an_interruption(settings, tmp_path, encoder):
     dataset = made_dataset(per_class=200, spread=40.0)
     request = {"until_stable": 0.9}
