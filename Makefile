@@ -20,11 +20,11 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/lda.py
 	$(BIN)/python benchmarks/decode.py
-	$(BIN)/python benchmarks/data_path.py
-	$(BIN)/python benchmarks/extract_images.py
-	$(BIN)/python benchmarks/extract_clips.py
-	$(BIN)/python benchmarks/until_stable.py
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/data_path.py --quick
+	$(BIN)/python benchmarks/extract_images.py --quick
+	$(BIN)/python benchmarks/extract_clips.py --quick
+	$(BIN)/python benchmarks/until_stable.py --quick
+	$(BIN)/python benchmarks/gpu.py --quick
 
 # Browser tests use /usr/bin/chromium, or $$CHROMIUM, or the one that Playwright brings.
 chromium: $(VENV)/.test-installed
