@@ -35,6 +35,7 @@ class Monitor:
         self._seed, self._classes = plan.request.seed, len(plan.dataset.class_names)
         self._is_off = plan.request.shard is not None or not (follow or self.target)
         self._order: OrderStability | None = None
+        # Rounds at which nothing could be said: too few samples, or about as many as features.
         self._unknown: list[int] = []
         self._was_enough = False
         self._estimated_at = 0
@@ -89,7 +90,6 @@ class Monitor:
 
     def _describe(self) -> dict[str, Any]:
         assert self._order is not None
-        # Samples per class at which nothing could be said: too few, or about as many rows as features.
         projected = self._order.projection(_PROJECTED, either_direction=self._either)
         return {
             "target": self.target,

@@ -287,7 +287,11 @@ class _Parts:
         self._missing: list[Part] = []
         for part in plan.parts:
             features = folder.read(part)
-            if features is None or worth_another_try(plan, features):
+            if features is not None and worth_another_try(plan, features):
+                # Whoever makes it anew must not take the former file for the new one.
+                folder.remove([part])
+                features = None
+            if features is None:
                 self._missing.append(part)
             else:
                 self._finished[part.name] = features

@@ -541,6 +541,25 @@ def test_what_goes_wrong_on_one_gpu_is_told(settings, tmp_path, monkeypatch):
         extraction.obtain(plan, settings)
 
 
+def test_a_part_that_gpus_make_again_is_not_taken_from_its_former_file(settings, encoder, monkeypatch):
+    reading = Reading(lambda sample, _: sample.key in ("7", "150"))
+    dataset = made_dataset(read=reading)
+    extraction.obtain(plan_of(settings, dataset), settings)
+    reading.fails = lambda *_: False
+
+    def on_gpus(plan, settings, folder, parts, *_):
+        """Stands where processes on GPUs would be, which wait for a part's file to appear."""
+        assert not any(folder.has(part) for part in parts)
+        yield from making.Making(plan, settings, folder).make(parts)
+
+    gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
+    monkeypatch.setattr(work, "devices", lambda: (gpu, gpu))
+    monkeypatch.setattr(work, "on_gpus", on_gpus)
+    outcome = extraction.obtain(plan_of(settings, dataset), settings)
+    assert outcome.features.failures == ()
+    assert len(outcome.features.y) == 200
+
+
 # The cache
 
 
