@@ -68,6 +68,10 @@ class LabelMapError(LabelRankError, ValueError):
     """A label map is not a bijection, or a format cannot carry its names."""
 
 
+class FinetuneError(LabelRankError, ValueError):
+    """Orders cannot be compared on what was given, or the results of a comparison cannot be read or written."""
+
+
 class JobError(LabelRankError, RuntimeError):
     """A background job does not exist or cannot do what was asked."""
 

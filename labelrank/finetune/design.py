@@ -1,0 +1,164 @@
+"""What is compared: arms, which are orders of the classes, times seeds; and which rows train, validate and test."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelrank.errors import SettingsError
+
+ORDERS = ("ranked", "original", "reversed")
+"""Orders that a specification may name, beside `random:N`."""
+MAX_RANDOM = 1_000
+
+_EXAMPLE = "ranked,original,random:19"
+_MAX_SHARE = 0.9
+# Purposes of random streams, so that no two share their numbers.
+_RANDOM, _CONTROL = 1, 2
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One order of the classes, as an experiment compares it."""
+
+    name: str
+    """As in reports: ranked, original, reversed, random-1, .., control."""
+    kind: str
+    """ranked, original, reversed, random or control."""
+    order: tuple[int, ...]
+    """`order[position] = label`."""
+    head_rows: tuple[int, ...]
+    """Row of the drawn initial head that each position starts from: 0, 1, .., K - 1, but for the control arm, whose
+    rows are permuted along with its classes (`head_rows = order`), so that every class starts where the original order
+    starts it."""
+
+    @property
+    def position_of(self) -> tuple[int, ...]:
+        """`position_of[label] = position`."""
+        positions = [0] * len(self.order)
+        for position, label in enumerate(self.order):
+            positions[label] = position
+        return tuple(positions)
+
+
+def arms(spec: str, ranked: Sequence[int], *, seed: int = 0, control: bool = True) -> tuple[Arm, ...]:
+    """Return the arms that a specification like `ranked,original,random:19` asks for, in its order.
+
+    Random orders are drawn uniformly, differ from each other and from the other orders asked for, and do not depend on
+    how many are asked for: `random:5` are the first five of `random:19`, up to a clash with one of these orders, which
+    is passed over.
+
+    Args:
+        spec: Names of `ORDERS` and at most one `random:N`, separated by commas; none twice.
+        ranked: The ranked order, `ranked[position] = label`. `reversed` is the same from the other end, `original` is
+            0, 1, .., K - 1.
+        seed: Of the random orders.
+        control: Add the control arm, last, and before it `original` where the specification leaves it out. The control
+            arm has a random order other than the original, and one of its own while K classes have orders left.
+
+    Raises:
+        SettingsError: An unknown or repeated word, fewer than two classes, or more random orders than there are.
+    """
+    order = tuple(int(label) for label in ranked)
+    n_classes = len(order)
+    if sorted(order) != list(range(n_classes)):
+        raise SettingsError(f"The ranked order must hold each label from 0 to {n_classes - 1} once: {list(order[:9])}.")
+    if n_classes < 2:
+        raise SettingsError(f"An order of {n_classes} classes leaves nothing to compare. Use two classes or more.")
+    original = tuple(range(n_classes))
+    fixed = {"ranked": order, "original": original, "reversed": order[::-1]}
+
+    words, n_random = _words(spec)
+    taken = {fixed[word] for word in words if word in fixed}
+    free = math.factorial(n_classes) - len(taken)
+    if n_random > free:
+        named = ", ".join(word for word in words if word in fixed)
+        raise SettingsError(
+            f"random:{n_random} asks for more orders than there are: {n_classes} classes have "
+            f"{math.factorial(n_classes)}{f', {len(taken)} of them taken by {named}' if named else ''}. "
+            f"Ask for at most random:{free}."
+        )
+    rng = np.random.default_rng([seed, _RANDOM])
+    found = []
+    for word in words:
+        if word in fixed:
+            found.append(Arm(word, word, fixed[word], original))
+            continue
+        for number in range(1, n_random + 1):
+            drawn = _another(n_classes, taken, rng)
+            taken.add(drawn)
+            found.append(Arm(f"random-{number}", "random", drawn, original))
+    if control:
+        if "original" not in words:
+            found.append(Arm("original", "original", original, original))
+        taken.add(original)
+        if len(taken) == math.factorial(n_classes):
+            taken = {original}
+        drawn = _another(n_classes, taken, np.random.default_rng([seed, _CONTROL]))
+        found.append(Arm("control", "control", drawn, drawn))
+    return tuple(found)
+
+
+def _words(spec: str) -> tuple[list[str], int]:
+    """Return the words of a specification, and how many random orders it asks for."""
+    words: list[str] = []
+    n_random = 0
+    for word in (part.strip() for part in spec.split(",")):
+        name, colon, count = word.partition(":")
+        if name == "random":
+            if not (colon and count.isascii() and count.isdigit() and 1 <= len(count) <= 4):
+                raise SettingsError(f"Orders hold {word!r}; say how many random orders, as in random:19.")
+            n_random = int(count)
+            if not 1 <= n_random <= MAX_RANDOM:
+                raise SettingsError(f"Orders hold {word!r}; random orders are from 1 to {MAX_RANDOM:,}.")
+        elif word not in ORDERS:
+            raise SettingsError(
+                f"Orders hold {word!r}; expected {', '.join(ORDERS)} or random:N, with commas between, as in "
+                f"{_EXAMPLE}."
+            )
+        if name in (known.partition(":")[0] for known in words):
+            raise SettingsError(f"Orders hold {name!r} twice: {spec!r}. Name each once, as in {_EXAMPLE}.")
+        words.append(word)
+    return words, n_random
+
+
+def _another(n_classes: int, taken: set[tuple[int, ...]], rng: np.random.Generator) -> tuple[int, ...]:
+    """Return a random order that is not taken; some order must be free."""
+    while True:
+        drawn = tuple(rng.permutation(n_classes).tolist())
+        if drawn not in taken:
+            return drawn
+
+
+def split_rows(keys: Sequence[str], y: np.ndarray, *, share: float, seed: int) -> np.ndarray:
+    """Return which rows are held out, bool (n,): of each class the share with the least hash of seed and key.
+
+    The same keys give the same rows wherever they stand. Of a class with two rows or more at least one is held out and
+    at least one is not; a class with one row keeps it.
+
+    Args:
+        keys: One per row; all different, else equal ones may end on both sides.
+        y: Integer labels (n,).
+        share: In (0, 0.9], of each class, rounded to whole rows.
+        seed: Another seed draws other rows.
+
+    Raises:
+        SettingsError: The share is none, or keys and labels are not equally many.
+    """
+    y = np.asarray(y)
+    if not 0 < share <= _MAX_SHARE:
+        raise SettingsError(f"The share of rows held out is {share}; expected more than 0, up to {_MAX_SHARE}.")
+    if y.shape != (len(keys),):
+        raise SettingsError(f"There are {len(keys)} keys and labels of shape {y.shape}; expected one label per key.")
+    drawn = [hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogatepass")).digest() for key in keys]
+    held_out = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y):
+        rows = sorted(np.flatnonzero(y == label).tolist(), key=drawn.__getitem__)
+        if len(rows) > 1:
+            count = min(max(math.floor(share * len(rows) + 0.5), 1), len(rows) - 1)
+            held_out[rows[:count]] = True
+    return held_out

@@ -1,0 +1,106 @@
+"""What a run is worth: accuracy, recall, loss, and how far off its mistakes are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labelrank.errors import FinetuneError
+from labelrank.finetune.runs import TOP, Run
+
+METRICS: dict[str, tuple[str, str, str]] = {
+    "accuracy": ("Accuracy (WAR)", "higher", "fraction"),
+    "uar": ("Mean per-class recall (UAR)", "higher", "fraction"),
+    "top5": (f"Top-{TOP} accuracy", "higher", "fraction"),
+    "loss": ("Loss", "lower", "nats"),
+    "rank_distance": ("Rank distance of mistakes", "lower", "positions"),
+    "centroid_distance": ("Centroid distance of mistakes", "lower", "standard deviations"),
+}
+"""Title, which direction is better, and unit of each number of `Scores`. The first is what a verdict is about."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One run on the test rows."""
+
+    accuracy: float
+    """Share of rows whose first label is right (weighted average recall, WAR)."""
+    uar: float
+    """Mean recall over the classes that the test rows have (unweighted average recall)."""
+    top5: float
+    """Share of rows with the right label among the first five; 1 with five classes or fewer."""
+    loss: float
+    """Mean negative log probability of the true class, in nats."""
+    rank_distance: float | None
+    """Mean number of positions, in the ranked order whatever order was trained, between true and predicted class of a
+    mistake; None without one."""
+    centroid_distance: float | None
+    """Mean distance between the centroids of the two, in within-class standard deviations; None without a mistake."""
+    recall: tuple[float | None, ...]
+    """Per label; None where the test rows have none of it."""
+    mistakes: int
+    """Rows whose first label is wrong."""
+
+
+def score(
+    run: Run, y_test: np.ndarray, *, position_of_ranked: Sequence[int], centroids_by_label: Sequence[float]
+) -> Scores:
+    """Return what a whole run is worth on the test rows.
+
+    Args:
+        run: With a prediction for each row.
+        y_test: True labels (n_test,), at least one.
+        position_of_ranked: Position of each label in the ranked order.
+        centroids_by_label: Centroid of each label on the discriminant axis.
+
+    Raises:
+        FinetuneError: The run came to nothing, or has not one prediction per row.
+    """
+    y = np.asarray(y_test)
+    if run.problem is not None or len(y) == 0 or run.predicted.shape[:1] != y.shape or run.nll.shape != y.shape:
+        raise FinetuneError(
+            f"Run {run.arm}, seed {run.seed}, has predictions of shape {run.predicted.shape} and losses of shape "
+            f"{run.nll.shape} for {len(y)} test rows; expected one each. "
+            + (run.problem or "Score a run on the rows it predicted.")
+        )
+    first = run.predicted[:, 0]
+    right = first == y
+    positions = np.asarray(position_of_ranked, dtype=np.int64)
+    centroids = np.asarray(centroids_by_label, dtype=np.float64)
+    true, guess = y[~right], first[~right]
+    per_class = np.bincount(y, minlength=len(positions))
+    hits = np.bincount(y[right], minlength=len(positions))
+    recall = tuple(int(hit) / int(n) if n else None for hit, n in zip(hits, per_class, strict=True))
+    return Scores(
+        accuracy=float(right.mean()),
+        uar=float(np.mean([value for value in recall if value is not None])),
+        top5=float((run.predicted == y[:, None]).any(axis=1).mean()),
+        loss=float(run.nll.mean(dtype=np.float64)),
+        rank_distance=float(np.abs(positions[true] - positions[guess]).mean()) if len(true) else None,
+        centroid_distance=float(np.abs(centroids[true] - centroids[guess]).mean()) if len(true) else None,
+        recall=recall,
+        mistakes=len(true),
+    )
+
+
+def confusion(predicted_top1: np.ndarray, y: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return how often each true label got each prediction, int64 (K, K): rows are true labels, columns predictions."""
+    pairs = np.asarray(y, dtype=np.int64) * n_classes + np.asarray(predicted_top1, dtype=np.int64)
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def worst_confusions(confusion: np.ndarray, k: int) -> list[tuple[int, int, int, float]]:
+    """Return the k most frequent mistakes: (true label, predicted label, count, share of the true label's rows).
+
+    The most frequent first; at the same count the larger share, then the lower labels. Fewer than k where there are
+    fewer kinds of mistakes.
+    """
+    totals = confusion.sum(axis=1)
+    found = [
+        (int(true), int(guess), int(confusion[true, guess]), float(confusion[true, guess] / totals[true]))
+        for true, guess in np.argwhere(confusion > 0)
+        if true != guess
+    ]
+    return sorted(found, key=lambda one: (-one[2], -one[3], one[0], one[1]))[:k]

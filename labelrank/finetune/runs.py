@@ -1,0 +1,42 @@
+"""What one fine-tune gives: its predictions for the test rows, its curves, its head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+TOP = 5
+"""Classes kept of each prediction, best first."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A run after one pass over its training rows; accuracies are fractions in [0, 1]."""
+
+    epoch: int
+    """Counted from 1."""
+    train_loss: float
+    """Mean over the epoch's batches, of what is minimised."""
+    val_loss: float
+    """Mean negative log probability of the true class."""
+    val_accuracy: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed."""
+
+    arm: str
+    seed: int
+    predicted: np.ndarray
+    """Labels, best first, int32 (n_test, min(TOP, K)); (0, ..) where the run came to nothing."""
+    nll: np.ndarray
+    """Negative log probability of the true class, float32 (n_test,)."""
+    epochs: tuple[Epoch, ...]
+    head: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What the run learned on top of the encoder; see `labelrank.finetune.export`."""
+    problem: str | None = None
+    """Why the run came to nothing, and what to do; None when it is whole."""
+    seconds: float = 0.0

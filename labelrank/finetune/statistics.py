@@ -1,0 +1,656 @@
+"""What an experiment of orders x seeds can tell: effects, intervals, the chance of a false claim, and what it missed.
+
+Two things may be claimed, with at most 5 % of false claims in all:
+
+- **The order matters**: the orders differ by more than runs of one order do. Tested against accuracies shuffled among
+  the orders within each seed, with two statistics that share the 5 %: the spread of all orders (F of the two-way
+  analysis of variance), and how far the ranked order is above the mean of the random ones.
+- **The ranked order is better**: it is among the best 5 % of the random orders, the ranked one included, so 19 random
+  orders are the least that can tell. Claimed only together with the first.
+
+Both have to be exceeded for the second, so where no order matters a false claim of any kind is one of the first, and
+where the orders do matter a false second claim is one of the second test: 5 % each way (a closed test, Marcus, Peritz &
+Gabriel 1976). `benchmarks/verdict.py` measures these rates; docs/does-order-matter.md has the table.
+
+Everything is about new seeds and new random orders on the same training and test rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import chdtri, fdtri, stdtrit
+
+from labelrank.errors import SettingsError
+from labelrank.finetune.design import Arm
+
+LEVEL = 0.95
+"""Of every interval."""
+FINDINGS = ("no_effect", "ranked_better", "order_matters", "too_few")
+
+_MIN_EXCHANGEABLE = 3
+_NAMED = 5
+_OF_RANKED = "the ranked order's"
+_AT_ONCE = 2_000_000
+_DRAWS = 4_000
+# Two means are the same when they differ by rounding alone.
+_SAME = 1e-12
+
+
+def analyse(
+    table: np.ndarray,
+    arms: Sequence[Arm],
+    *,
+    better: str = "higher",
+    alpha: float = 0.05,
+    power: float = 0.8,
+    rng: int = 0,
+    permutations: int = 9_999,
+) -> dict[str, Any]:
+    """Return what a table of one metric tells, as plain JSON values; None stands for what the design cannot tell.
+
+    An arm that finished fewer than half of the seeds is left out, then every seed that any other arm did not finish;
+    `notes` say so. The control arm is compared with the ranked order but takes no part in tests, means over orders or
+    the variance split; nor does an arm with the same order as an earlier one.
+
+    Args:
+        table: Float (arms, seeds), NaN where a run came to nothing.
+        arms: One per row.
+        better: higher or lower: the direction in which the metric is good.
+        alpha: Chance of a false claim, of both claims together.
+        power: Chance of finding the effects under `power`.
+        rng: Seed of the permutations and of the simulation behind `power`.
+        permutations: Drawn for the test of the order, of each kind.
+
+    Returns:
+        `mean`: of each arm, over the seeds used. `by_seed`: of each arm, as given. `compared`: names of the arms used.
+        `n_arms`, `n_seeds`, `n_random`: how many arms, seeds and random orders are used.
+        `variance`: the two-way split y = mean + order + seed + residual without replication (the residual is the
+        interaction of both), over the random arms where these are 3 or more (`over` is "random"), else over all
+        (`over` is "all"): `order`, `seed`, `residual` with `sd`, `low` and `high`, and `share_order`, `share_seed`,
+        `share_residual` of their sum. `F` and `p_order` are of the test over all `tested` orders, `p_least` is the
+        least p that so many orders and seeds could give.
+        `ranked`: its `mean`, `random_mean`, `difference` of the two with the interval `low` to `high` of what it is
+        over all random orders and seeds; `rank` among `of` = random orders + 1 (1 is best, ties count against it);
+        `p` = rank / of, one-sided; `p_least` = 1 / of; `p_above`, of the same test as `p_order`.
+        `p_any`: of the claim that the order matters: from `p_order` and `p_above`, Bonferroni's.
+        `paired`: ranked less each other arm, paired by seed, with its t interval.
+        `power`: `detectable`, the least true difference of the ranked order that would be called better with the
+        chance `power`; `detectable_order_sd`, the least standard deviation between orders that would be seen.
+        `alpha`, `level`, `better`, `notes`.
+
+    Raises:
+        SettingsError: Table and arms do not fit each other, or `better` is neither.
+
+    Source: Searle, Casella & McCulloch 1992, "Variance components", section 4.3; Williams 1962, Biometrika 49, for the
+    intervals of order and seed; Satterthwaite 1946 for that of the difference; Phipson & Smyth 2010 for p-values that
+    count the observed case.
+    """
+    values = np.array(table, dtype=np.float64)
+    if values.ndim != 2 or len(values) != len(arms):
+        raise SettingsError(f"The table has shape {values.shape}; expected ({len(arms)}, seeds): one row per arm.")
+    if better not in ("higher", "lower"):
+        raise SettingsError(f"better is {better!r}; expected higher or lower.")
+    sign = 1.0 if better == "higher" else -1.0
+    used, seeds, notes = _complete(values, arms)
+    n_seeds = int(seeds.sum())
+    analysis: dict[str, Any] = {
+        "mean": {arm.name: _mean(row[seeds]) for arm, row in zip(arms, values, strict=True)},
+        "by_seed": {arm.name: [_number(v) for v in row] for arm, row in zip(arms, values, strict=True)},
+        "compared": [arms[i].name for i in used],
+        "n_arms": len(used),
+        "n_seeds": n_seeds,
+        "n_random": 0,
+        "variance": None,
+        "ranked": None,
+        "p_any": None,
+        "paired": [],
+        "power": {"detectable": None, "detectable_order_sd": None, "power": power},
+        "alpha": alpha,
+        "level": LEVEL,
+        "better": better,
+        "notes": notes,
+    }
+    if n_seeds == 0:
+        return analysis
+    kept = values[:, seeds]
+    tested = _distinct(used, arms, notes)
+    random = [i for i in tested if arms[i].kind == "random"]
+    ranked = next((i for i in tested if arms[i].kind == "ranked"), None)
+    analysis["n_random"] = len(random)
+
+    mean_squares = _MeanSquares(kept[tested]) if n_seeds > 1 and len(tested) > 1 else None
+    if mean_squares is not None:
+        over = random if len(random) >= _MIN_EXCHANGEABLE else tested
+        contrast = None
+        if ranked is not None and random:
+            contrast = np.zeros(len(tested))
+            contrast[tested.index(ranked)] = sign
+            contrast[[k for k, i in enumerate(tested) if arms[i].kind == "random"]] = -sign / len(random)
+        p_order, p_above = _order_tests(
+            kept[tested], [arms[i] for i in tested], contrast, permutations, np.random.default_rng([rng, 1])
+        )
+        analysis["variance"] = {
+            "over": "random" if over is random else "all",
+            "n_over": len(over),
+            **_components(kept[over]),
+            "F": _ratio(mean_squares.order, mean_squares.residual),
+            "p_order": p_order,
+            "p_least": _least_p(len(tested), n_seeds, permutations),
+            "tested": len(tested),
+            "level": LEVEL,
+        }
+        analysis["p_any"] = p_order if p_above is None else min(1.0, 2 * min(p_order, p_above))
+        tests = 1 if p_above is None else 2
+        analysis["power"]["detectable_order_sd"] = _detectable_sd(mean_squares, alpha / tests, power)
+
+    if ranked is not None:
+        analysis["paired"] = [
+            {"arm": arms[i].name, **_paired(kept[ranked] - kept[i])}
+            for i in range(len(arms))
+            if i != ranked and (i in used or arms[i].kind == "control")
+        ]
+    if ranked is not None and random:
+        own, others = float(kept[ranked].mean()), kept[random].mean(axis=1)
+        worse = sign * others < sign * own - _SAME * max(1.0, abs(own))
+        rank, of = 1 + int((~worse).sum()), len(random) + 1
+        low, high = _difference_interval(kept[random], mean_squares, own - float(others.mean()))
+        analysis["ranked"] = {
+            "mean": own,
+            "random_mean": float(others.mean()),
+            "difference": own - float(others.mean()),
+            "low": low,
+            "high": high,
+            "rank": rank,
+            "of": of,
+            "p": rank / of,
+            "p_least": 1 / of,
+            "p_above": p_above if mean_squares is not None else None,
+        }
+        if mean_squares is not None and 1 / of <= alpha + _SAME:
+            order_variance = _components(kept[random])["order"]["sd"] ** 2
+            analysis["power"]["detectable"] = _detectable(
+                mean_squares, order_variance, len(random), alpha, power, np.random.default_rng([rng, 2])
+            )
+    return analysis
+
+
+# --- which runs count
+
+
+def _complete(values: np.ndarray, arms: Sequence[Arm]) -> tuple[list[int], np.ndarray, list[str]]:
+    """Return the arms that are compared, the seeds that all of them finished, bool (S,), and notes on the rest."""
+    finished = np.isfinite(values)
+    n_seeds = values.shape[1]
+    compared = [i for i, arm in enumerate(arms) if arm.kind != "control"]
+    used = [i for i in compared if finished[i].any() and 2 * finished[i].sum() >= n_seeds]
+    notes = []
+    if left_out := [arms[i].name for i in compared if i not in used]:
+        some = ", ".join(left_out[:_NAMED]) + (f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else "")
+        notes.append(f"{some} left out: fewer than half of the runs gave a number.")
+    seeds = finished[used].all(axis=0) if used else np.zeros(n_seeds, dtype=bool)
+    if used and not seeds.all():
+        n_left_out = int((~seeds).sum())
+        notes.append(
+            f"{n_left_out} of {n_seeds} seeds {'is' if n_left_out == 1 else 'are'} left out, for a run of theirs gave "
+            "no number: orders are compared on the same seeds."
+        )
+    return used, seeds, notes
+
+
+def _distinct(used: Sequence[int], arms: Sequence[Arm], notes: list[str]) -> list[int]:
+    """Return the arms of different orders, and note those that repeat one: the ranked arm stays, then random ones."""
+    first: dict[tuple[int, ...], int] = {}
+    for i in sorted(used, key=lambda i: ({"ranked": 0, "random": 1}.get(arms[i].kind, 2), i)):
+        if first.setdefault(arms[i].order, i) != i:
+            notes.append(f"{arms[i].name} is the same order as {arms[first[arms[i].order]].name} and counts once.")
+    return sorted(first.values())
+
+
+# --- the two-way table
+
+
+class _MeanSquares:
+    """Mean squares of a table (A, S) without gaps, A and S at least 2, and their degrees of freedom."""
+
+    def __init__(self, table: np.ndarray) -> None:
+        self.n_arms, self.n_seeds = n_arms, n_seeds = table.shape
+        grand, by_arm, by_seed = table.mean(), table.mean(axis=1), table.mean(axis=0)
+        self.order_df, self.seed_df = n_arms - 1, n_seeds - 1
+        self.residual_df = self.order_df * self.seed_df
+        self.order = float(n_seeds * ((by_arm - grand) ** 2).sum() / self.order_df)
+        self.seed = float(n_arms * ((by_seed - grand) ** 2).sum() / self.seed_df)
+        residual = table - by_arm[:, None] - by_seed + grand
+        self.residual = float((residual**2).sum() / self.residual_df)
+        # What is left of equal values after rounding.
+        nothing = (1e-14 * max(1.0, float(np.abs(table).max()))) ** 2
+        for name in ("order", "seed", "residual"):
+            if getattr(self, name) <= nothing:
+                setattr(self, name, 0.0)
+
+
+def _components(table: np.ndarray) -> dict[str, Any]:
+    """Return standard deviations owed to order, seed and both together, with intervals, and the shares of variance."""
+    found = _MeanSquares(table)
+    variances = {
+        "order": max(0.0, (found.order - found.residual) / found.n_seeds),
+        "seed": max(0.0, (found.seed - found.residual) / found.n_arms),
+        "residual": found.residual,
+    }
+    tail = (1 - LEVEL) / 2
+    intervals = {
+        "order": _williams(found.order, found.order_df, found.residual, found.residual_df, found.n_seeds),
+        "seed": _williams(found.seed, found.seed_df, found.residual, found.residual_df, found.n_arms),
+        "residual": tuple(found.residual_df * found.residual / chdtri(found.residual_df, p) for p in (tail, 1 - tail)),
+    }
+    total = sum(variances.values())
+    return {
+        **{
+            name: {
+                "sd": math.sqrt(variance),
+                "low": math.sqrt(intervals[name][0]),
+                "high": math.sqrt(intervals[name][1]),
+            }
+            for name, variance in variances.items()
+        },
+        **{f"share_{name}": variance / total if total else None for name, variance in variances.items()},
+    }
+
+
+def _williams(square: float, df: int, residual: float, residual_df: int, per_level: int) -> tuple[float, float]:
+    """Return the interval of a variance component, from its mean square and that of the residual.
+
+    Source: Williams 1962. Its chance of holding is at least 2 `LEVEL` - 1 and near `LEVEL`.
+    """
+    tail = (1 - LEVEL) / 2
+
+    def bound(p: float) -> float:
+        left = square - residual * float(fdtri(df, residual_df, 1 - p))
+        return max(0.0, df * left / (per_level * float(chdtri(df, p))))
+
+    return bound(tail), bound(1 - tail)
+
+
+def _difference_interval(
+    random: np.ndarray, mean_squares: _MeanSquares | None, difference: float
+) -> tuple[float | None, float | None]:
+    """Return the interval of the ranked order's lead on all random orders.
+
+    The lead varies with the residual of the ranked order's own mean, and with that and the order of the random ones.
+    With one seed nothing tells these apart and the spread of the random orders stands for both.
+    """
+    n_random, n_seeds = random.shape
+    if n_random < 2:
+        return None, None
+    between = n_seeds * float(random.mean(axis=1).var(ddof=1))
+    parts = [(between / (n_random * n_seeds), n_random - 1)]
+    if mean_squares is None:
+        parts = [(between * (1 + 1 / n_random), n_random - 1)]
+    else:
+        parts.append((mean_squares.residual / n_seeds, mean_squares.residual_df))
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return difference, difference
+    df = variance**2 / sum(part**2 / of for part, of in parts)
+    half = float(stdtrit(df, (1 + LEVEL) / 2)) * math.sqrt(variance)
+    return difference - half, difference + half
+
+
+def _paired(differences: np.ndarray) -> dict[str, float | None]:
+    """Return the mean of differences (S,) and its t interval; seeds without both runs do not count."""
+    differences = differences[np.isfinite(differences)]
+    n = len(differences)
+    if n == 0:
+        return {"difference": None, "low": None, "high": None}
+    mean = float(differences.mean())
+    if n == 1:
+        return {"difference": mean, "low": None, "high": None}
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * differences.std(ddof=1) / math.sqrt(n))
+    return {"difference": mean, "low": mean - half, "high": mean + half}
+
+
+# --- tests
+
+
+def _order_tests(
+    table: np.ndarray, arms: Sequence[Arm], contrast: np.ndarray | None, draws: int, rng: np.random.Generator
+) -> tuple[float, float | None]:
+    """Return p-values of a table (A, S) against no effect of the order, each the larger one of two.
+
+    One shuffles the arms within each seed: exact, whatever the distribution, where for a seed one order is as good as
+    another. But orders that put many classes at the same positions start alike and end alike, in every seed again, and
+    with few classes some pairs do: 8 classes made 7 % of false findings out of 5 %. So the other draws normal tables
+    whose arms correlate as far as that can make them (`_likeness`). With many classes the two agree.
+
+    Returns:
+        Of the spread of the arms' means, as in F; and of their weighted sum, None without weights.
+    """
+    n_arms, n_seeds = table.shape
+    centred = (table - table.mean(axis=0)).T
+    weights = np.zeros(n_arms) if contrast is None else contrast
+    squares = float((centred**2).sum())
+    if squares == 0:
+        return 1.0, None if contrast is None else 1.0
+    values, vectors = np.linalg.eigh(_likeness(arms))
+    mixing = (vectors * np.sqrt(np.maximum(values, 0))).T
+    mixing -= mixing.mean(axis=1, keepdims=True)  # centred within a seed
+
+    def statistics(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return both statistics, whatever their scale, of centred tables (n, S, A)."""
+        sums, within = tables.sum(axis=1), np.einsum("nsa,nsa->n", tables, tables)
+        return np.einsum("na,na->n", sums, sums) / within, sums @ weights / np.sqrt(within)
+
+    def alike(count: int) -> np.ndarray:
+        return (rng.standard_normal((count * n_seeds, n_arms)) @ mixing).reshape(count, n_seeds, n_arms)
+
+    def shuffled(count: int) -> np.ndarray:
+        return rng.permuted(np.broadcast_to(centred, (count, n_seeds, n_arms)), axis=2)
+
+    observed = statistics(centred[None])
+    chunk = max(1, _AT_ONCE // table.size)
+    p = np.zeros((2, 2))
+    for which, draw in enumerate((shuffled, alike)):
+        for start in range(0, draws, chunk):
+            drawn = statistics(draw(min(chunk, draws - start)))
+            p[which] += [float((a >= b - 1e-9).sum()) for a, b in zip(drawn, observed, strict=True)]
+    order, above = ((1 + p) / (draws + 1)).max(axis=0).tolist()
+    return order, None if contrast is None else above
+
+
+def _likeness(arms: Sequence[Arm]) -> np.ndarray:
+    """Return how alike runs of two arms with one seed can be for what their orders share, correlations (A, A).
+
+    As where an accuracy is a sum over classes of something that class and position draw: (m - 1) / (K - 1) with m
+    classes at the same position, which is 0 on average and 1 for the same order.
+    """
+    orders = np.array([arm.order for arm in arms])
+    same = (orders[:, None] == orders).sum(axis=2)
+    return (same - 1) / (orders.shape[1] - 1)
+
+
+def _least_p(n_arms: int, n_seeds: int, permutations: int) -> float:
+    """Return the least p-value of the spread: naming the arms otherwise in all seeds alike leaves it as it is."""
+    log_tables = (n_seeds - 1) * math.lgamma(n_arms + 1)
+    return max(1 / (permutations + 1), math.exp(-log_tables))
+
+
+# --- power
+
+
+def _detectable_sd(found: _MeanSquares, alpha: float, power: float) -> float | None:
+    """Return the standard deviation between orders at which F passes its `alpha` limit with the chance `power`."""
+    if found.residual == 0:
+        return None
+    limit = float(fdtri(found.order_df, found.residual_df, 1 - alpha))
+    usual = float(fdtri(found.order_df, found.residual_df, 1 - power))
+    return math.sqrt(found.residual / found.n_seeds * max(0.0, limit / usual - 1))
+
+
+def _detectable(
+    found: _MeanSquares, order_variance: float, n_random: int, alpha: float, power: float, rng: np.random.Generator
+) -> float | None:
+    """Return the least lead of the ranked order that is called better with the chance `power`, by simulation.
+
+    The residual is as found; the random orders differ by `order_variance`.
+    """
+    if found.residual == 0:
+        return None
+    n_arms, n_seeds = found.n_arms, found.n_seeds
+    noise = math.sqrt(found.residual / n_seeds)
+    own = noise * rng.standard_normal(_DRAWS)
+    others = math.sqrt(order_variance + noise**2) * rng.standard_normal((_DRAWS, n_arms - 1))
+    total, squares = others.sum(axis=1), (others**2).sum(axis=1)
+    random = others[:, :n_random]
+    random_mean = random.mean(axis=1)
+    residual = found.residual * rng.chisquare(found.residual_df, _DRAWS) / found.residual_df
+    allowed = math.floor(alpha * (n_random + 1) + 1e-9) - 1
+    best = np.sort(random, axis=1)[:, n_random - 1 - allowed]
+    f_limit = float(fdtri(found.order_df, found.residual_df, 1 - alpha / 2))
+    z_limit = float(stdtrit(found.residual_df, 1 - alpha / 2))
+
+    def chance(lead: float) -> float:
+        ranked = own + lead
+        spread = n_seeds * (squares + ranked**2 - (total + ranked) ** 2 / n_arms) / found.order_df
+        within = (found.order_df * spread + found.residual_df * residual) / (found.order_df + found.residual_df)
+        above = ranked - random_mean > z_limit * np.sqrt(within / n_seeds * (1 + 1 / n_random))
+        return float(np.mean((ranked > best) & (above | (spread > f_limit * residual))))
+
+    low, high = 0.0, math.sqrt(order_variance + noise**2)
+    while chance(high) < power:
+        low, high = high, 2 * high
+        if high > 1e6 * noise:
+            return None
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if chance(middle) < power else (low, middle)
+    return high
+
+
+# --- numbers as JSON
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _mean(row: np.ndarray) -> float | None:
+    finite = row[np.isfinite(row)]
+    return float(finite.mean()) if len(finite) else None
+
+
+def _ratio(a: float, b: float) -> float | None:
+    return a / b if b else None
+
+
+# --- the verdict
+
+
+def verdict(analysis: dict[str, Any], *, meaning: str = "softmax", n_test: int | None = None) -> dict[str, Any]:
+    """Return what an analysis of accuracy says, in plain words that claim no more than it does.
+
+    Args:
+        analysis: Of accuracies as fractions, from `analyse`.
+        meaning: What a position means to the loss; decides what theory expects.
+        n_test: Test rows; None leaves them out.
+
+    Returns:
+        `finding`: ranked_better, order_matters, no_effect (nothing was found that the design could have) or too_few
+        (the design could not have found it). `text`: one or two sentences. `details`: further sentences.
+    """
+    finding = _finding(analysis)
+    words = {
+        "ranked_better": _ranked_better,
+        "order_matters": _order_matters,
+        "no_effect": _no_effect,
+        "too_few": _too_few,
+    }
+    details = _details(analysis, finding, meaning, n_test)
+    return {"finding": finding, "text": words[finding](analysis), "details": details}
+
+
+def _finding(analysis: dict[str, Any]) -> str:
+    alpha, variance, ranked = analysis["alpha"], analysis["variance"], analysis["ranked"]
+    has_ranked = "ranked" in analysis["mean"]
+    can_rank = ranked is not None and ranked["p_least"] <= alpha + _SAME
+    if variance is None:
+        return "too_few"
+    if analysis["p_any"] <= alpha:
+        return "ranked_better" if can_rank and ranked["p"] <= alpha + _SAME else "order_matters"
+    tests = 1 if ranked is None else 2
+    can_see = variance["p_least"] <= alpha / tests and (can_rank or not has_ranked)
+    return "no_effect" if can_see else "too_few"
+
+
+def _ranked_better(analysis: dict[str, Any]) -> str:
+    ranked = analysis["ranked"]
+    return (
+        f"The ranked order is better than random ones: {_lead(analysis)}. Of these {ranked['of']} orders it came "
+        f"{_ordinal(ranked['rank'])} (p = {_p(ranked['p'])})."
+    )
+
+
+def _order_matters(analysis: dict[str, Any]) -> str:
+    ranked = analysis["ranked"]
+    text = (
+        "The order of the classes matters: accuracy differs between orders by more than chance allows "
+        f"(p = {_p(analysis['p_any'])})."
+    )
+    if ranked is None:
+        return text
+    if ranked["p_least"] <= analysis["alpha"] + _SAME:
+        shown = "But the ranked order is not shown to be better than a random one"
+    else:
+        shown = f"Whether the ranked order is better than a random one, {ranked['of'] - 1} random orders cannot tell"
+    return f"{text} {shown}: it came {_place(ranked)}, {_difference(analysis)} from their mean."
+
+
+def _no_effect(analysis: dict[str, Any]) -> str:
+    power = analysis["power"]
+    if analysis["ranked"] is None:
+        return f"No detectable effect of the order of the classes on accuracy.{_would_see_orders(power)}"
+    return f"No detectable effect of the order of the classes: {_lead(analysis, _OF_RANKED)}.{_would_see_lead(power)}"
+
+
+def _too_few(analysis: dict[str, Any]) -> str:
+    ranked, n_seeds, alpha = analysis["ranked"], analysis["n_seeds"], analysis["alpha"]
+    needed = math.ceil(1 / alpha - 1e-9) - 1
+    if n_seeds == 0:
+        return "Too few runs to tell: no seed has a finished run of every order."
+    if analysis["n_arms"] < 2:
+        return f"One order leaves nothing to compare. Train the ranked order beside {needed} random ones."
+    if n_seeds == 1:
+        return (
+            "Too few runs to tell: with one seed nothing tells the effect of the order from chance. "
+            "Use 2 seeds or more; 5 are usual."
+        )
+    if ranked is not None and ranked["p_least"] > alpha + _SAME:
+        return (
+            f"Too few random orders to tell: of {ranked['of']} orders any one comes first by chance, with "
+            f"p = {_p(ranked['p_least'])}. Use {needed} random orders or more. So far {_lead(analysis, _OF_RANKED)}."
+        )
+    if ranked is None and "ranked" in analysis["mean"] and "ranked" not in analysis["compared"]:
+        return "Too few runs to tell: too few of the ranked order gave a number."
+    if ranked is None and "ranked" in analysis["mean"]:
+        return f"Too few orders to tell: the ranked order has no random ones beside it. Use {needed}."
+    return "Too few runs to tell: so few orders and seeds can differ this much by chance. Use more of either."
+
+
+def _details(analysis: dict[str, Any], finding: str, meaning: str, n_test: int | None) -> list[str]:
+    variance, ranked = analysis["variance"], analysis["ranked"]
+    said = []
+    if ranked is not None and finding in ("no_effect", "too_few"):
+        said.append(f"Among the random orders the ranked one came {_place(ranked)}; equal ones count as better.")
+        if finding == "no_effect" and ranked["p"] <= analysis["alpha"] + _SAME:
+            said.append(
+                "That alone is no finding: the orders differ no more than runs of one order do, and some order always "
+                "comes first."
+            )
+    if variance is not None and variance["share_order"] is None:
+        said.append("All runs have the same accuracy: there is no variance to split.")
+    elif variance is not None:
+        orders = f"{variance['n_over']} {'random orders' if variance['over'] == 'random' else 'orders'}"
+        said.append(
+            f"Of the variance between runs of {orders}, {_share(variance['share_order'])} belongs to the order, "
+            f"{_share(variance['share_seed'])} to the seed and {_share(variance['share_residual'])} to neither alone "
+            "(chance)."
+        )
+        said.append(
+            f"Standard deviations, with {_share(variance['level'])} intervals: {_spread(variance['order'])} between "
+            f"orders, {_spread(variance['seed'])} between seeds, {_spread(variance['residual'])} of chance."
+        )
+    if finding == "no_effect" and ranked is not None:
+        said.append(_would_see_orders(analysis["power"]).strip())
+    said.append(_theory(meaning, finding))
+    if n_test is not None:
+        said.append(
+            f"All of this is about these training samples and these {n_test:,} test samples, of which one is "
+            f"{_points(1 / n_test)}; other data may say otherwise."
+        )
+    return [sentence for sentence in said if sentence] + analysis["notes"]
+
+
+def _theory(meaning: str, finding: str) -> str:
+    if meaning != "softmax":
+        return (
+            f"With the meaning {meaning!r} a position says more than its name, so that the order may matter. Whether "
+            "it is worth having at all, only the accuracy of a plain softmax can tell."
+        )
+    if finding in ("ranked_better", "order_matters"):
+        return (
+            "With a plain softmax no order is better on average, as the classes are exchangeable, and one such "
+            "experiment in 20 claims an effect by chance. Repeat it with another seed before you rely on it."
+        )
+    return "With a plain softmax no order is better on average, as the classes are exchangeable."
+
+
+def _lead(analysis: dict[str, Any], whose: str = "its") -> str:
+    ranked = analysis["ranked"]
+    return (
+        f"{whose} accuracy is {_percent(ranked['mean'])}, that of random orders {_percent(ranked['random_mean'])} on "
+        f"average, a difference of {_difference(analysis)}"
+    )
+
+
+def _difference(analysis: dict[str, Any]) -> str:
+    ranked = analysis["ranked"]
+    text = f"{_signed(ranked['difference'])} points"
+    if ranked["low"] is None:
+        return text
+    return f"{text} ({_share(analysis['level'])} interval {_signed(ranked['low'])} to {_signed(ranked['high'])})"
+
+
+def _place(ranked: dict[str, Any]) -> str:
+    return f"{_ordinal(ranked['rank'])} of {ranked['of']} (p = {_p(ranked['p'])})"
+
+
+def _would_see_lead(power: dict[str, Any]) -> str:
+    least = power["detectable"]
+    if least is None:
+        return ""
+    return (
+        f" A true advantage of {_points(least)} would be found in {_share(power['power'])} of such experiments, a "
+        "smaller one less often."
+    )
+
+
+def _would_see_orders(power: dict[str, Any]) -> str:
+    least = power["detectable_order_sd"]
+    if least is None:
+        return ""
+    return (
+        f" Orders that differ by a standard deviation of {_points(least)} would be found in {_share(power['power'])} "
+        "of such experiments."
+    )
+
+
+def _spread(component: dict[str, float]) -> str:
+    low, high = (f"{100 * component[end]:.2f}" for end in ("low", "high"))
+    return f"{_points(component['sd'])} ({low} to {high})"
+
+
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.2f} points"
+
+
+def _signed(fraction: float) -> str:
+    return f"{100 * fraction:+.2f}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}"
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
