@@ -269,3 +269,24 @@ def test_position_table_matches_the_published_layout():
     # Patch (row 1, column 2): sines and cosines of the column, then of the row, at frequencies 1 and 1/100.
     expected = [np.sin(2), np.sin(0.02), np.cos(2), np.cos(0.02), np.sin(1), np.sin(0.01), np.cos(1), np.cos(0.01)]
     np.testing.assert_allclose(table[0, 6], expected, atol=1e-7)
+
+
+def test_stochastic_depth_leaves_out_the_branches_that_are_zero():
+    from keras import ops
+
+    from labelrank.models.vit import ViTEncoder
+
+    encoder = ViTEncoder(replace(SMALL, final_norm=False))
+    images = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    whole = ops.convert_to_numpy(encoder(images))
+    keep = np.ones((2, 2, 2), np.float32)
+    assert ops.convert_to_numpy(encoder(images, keep=keep)) == pytest.approx(whole, abs=1e-6)
+    # The first sample goes through nothing but the embedding.
+    keep[0] = 0
+    kept = ops.convert_to_numpy(encoder(images, keep=keep))
+    assert kept[1] == pytest.approx(whole[1], abs=1e-6)
+    for block in encoder.blocks:
+        block.attention.output_dense.kernel.assign(np.zeros((16, 16)))
+        block.mlp_out.kernel.assign(np.zeros((32, 16)))
+    assert kept[0] == pytest.approx(ops.convert_to_numpy(encoder(images))[0], abs=1e-6)
+    assert kept[0] != pytest.approx(whole[0], abs=1e-3)

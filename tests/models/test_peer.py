@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.finetune.test_export import CASES, expected, inputs, log_softmax, write
+
 CHECKPOINTS = sorted((Path(__file__).parents[2] / "assets" / "checkpoints").iterdir())
 
 
@@ -35,3 +37,30 @@ def test_embedded_checkpoint_loads_in_transformers_without_a_missing_or_unexpect
         output = model(**pixels, **inputs)
     assert torch.isfinite(output.logits).all()
     assert torch.isfinite(output.loss)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_exported_classifier_gives_the_same_probabilities_in_transformers_or_is_refused(tmp_path, case):
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    config, meaning, pooling, head, fc_norm, architecture = case
+    write(tmp_path, config, meaning, pooling, head=head, fc_norm=fc_norm)
+    if architecture is None:
+        with pytest.raises(ValueError, match="labelrank_classifier"):
+            transformers.AutoConfig.from_pretrained(tmp_path)
+        return
+    auto = transformers.AutoModelForVideoClassification
+    if config.media == "image":
+        auto = transformers.AutoModelForImageClassification
+    model, report = auto.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(model).__name__ == architecture
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
+    assert model.config.id2label == {0: "café, noir", 1: "ant", 2: "bee"}
+    pixels = np.moveaxis(inputs(config), -1, -3).copy()
+    with torch.no_grad():
+        logits = model(torch.from_numpy(pixels)).logits.numpy()
+    assert log_softmax(logits) == pytest.approx(expected(config, meaning, pooling, head, fc_norm), abs=1e-4)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+    assert processor.size == {"height": 8, "width": 8}

@@ -1,0 +1,291 @@
+"""The model that trains: encoder, pooling, norm, head, and AdamW with a rate for each layer, on any Keras backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from labelrank.errors import SettingsError
+from labelrank.finetune.classifier import POOLINGS, copy_encoder, pool
+from labelrank.finetune.meanings import Meaning
+from labelrank.finetune.recipe import TuneRecipe
+from labelrank.models.config import HEAD_NORM_EPSILON
+from labelrank.models.runtime import resolve_precision
+from labelrank.models.vit import ViTEncoder
+
+_BETA_1 = 0.9
+
+
+def prepare_backend() -> None:
+    """Have the backend give the same numbers for the same inputs each time, where it can be asked to."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+        for device in tf.config.list_physical_devices("GPU"):
+            try:
+                tf.config.experimental.set_memory_growth(device, True)
+            except RuntimeError:  # in use already; whoever used it has settled the matter
+                break
+
+
+def training_precision(precision: str) -> str:
+    """Return the precision that encoders train in for the one asked for; weights are float32 always.
+
+    As `labelrank.models.runtime.resolve_precision`, of the backend that this process trains on.
+
+    Raises:
+        SettingsError: The device does not multiply in it.
+    """
+    return resolve_precision(precision)
+
+
+def on_gpu() -> bool:
+    """Return whether the backend computes on a GPU."""
+    if keras.backend.backend() == "torch":
+        import importlib
+
+        return importlib.import_module("torch").cuda.is_available()
+    return any(device.split(":")[0].lower() in ("gpu", "cuda") for device in keras.distribution.list_devices())
+
+
+class LayerwiseAdamW(keras.optimizers.Adam):
+    """AdamW whose learning rate and decay differ from variable to variable.
+
+    Args:
+        factors: Of the learning rate, by index among the variables that are trained; the decay is scaled with it.
+        decays: Weight decay of each.
+
+    Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2, with Keras' epsilon beside the uncorrected root.
+    """
+
+    def __init__(self, factors: Sequence[float], decays: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factors, self.decays = list(factors), list(decays)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        # As Adam finds its own moments; the variable may be the backend's.
+        index = self._get_variable_index(variable)
+        rate = ops.cast(learning_rate, variable.dtype) * self.factors[index]
+        if self.decays[index]:
+            self.assign_sub(variable, ops.multiply(variable, rate * self.decays[index]))
+        super().update_step(gradient, variable, rate)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "factors": self.factors, "decays": self.decays}
+
+
+class Tuner(keras.Model):
+    """Maps {"images", "keep", "dropout"} to a meaning's outputs, float32 (B, n_outputs).
+
+    `keep` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, drawn by the
+    caller; without them nothing is left out.
+    """
+
+    def __init__(
+        self,
+        encoder: ViTEncoder,
+        meaning: Meaning,
+        recipe: TuneRecipe,
+        *,
+        pooling: str,
+        fc_norm: Mapping[str, np.ndarray] | None,
+        n_steps: int,
+    ) -> None:
+        super().__init__(name="tuner", dtype=encoder.dtype_policy)
+        config = encoder.config
+        if pooling == "fc_norm" and not fc_norm:
+            raise SettingsError("Pooling is 'fc_norm', but this checkpoint's head has no norm. Choose mean.")
+        self.pooling = "mean" if pooling == "fc_norm" else pooling
+        if self.pooling not in POOLINGS or (self.pooling == "cls" and not config.use_cls_token):
+            known = POOLINGS if config.use_cls_token else POOLINGS[:1]
+            raise SettingsError(f"Pooling is {pooling!r}; this encoder has {', '.join(known)}. Choose one of these.")
+        self.meaning, self.recipe, self.n_steps = meaning, recipe, n_steps
+        self.fc_norm: Any = None
+        self.norm_epsilon = 0.0
+        if self.pooling == "mean":
+            self._move_norm(encoder, fc_norm)
+        else:
+            self.encoder = encoder
+        dim = config.transformer.hidden_dim
+        self.hidden = None
+        if recipe.head == "reference":
+            self.hidden = keras.layers.Dense(recipe.hidden_dim, name="hidden", dtype="float32")
+            self.hidden.build((None, dim))
+            dim = recipe.hidden_dim
+        # From the pooling on, all is float32, whatever the encoder computes in.
+        options = {"dtype": "float32", "autocast": False}
+        self.kernel = self.add_weight(shape=(dim, meaning.n_columns), name="kernel", **options)
+        self.bias = self.add_weight(shape=(meaning.n_outputs,), name="bias", **options)
+        self.built = True
+        self._freeze()
+        factors, decays = zip(*map(self._rate_and_decay, self.trainable_variables), strict=True)
+        self.adamw = LayerwiseAdamW(
+            factors,
+            decays,
+            learning_rate=recipe.peak_learning_rate,
+            beta_1=_BETA_1,
+            beta_2=recipe.beta_2,
+            gradient_accumulation_steps=n_steps if n_steps > 1 else None,
+            name="adamw",
+        )
+        self.compile(optimizer=self.adamw, jit_compile=on_gpu())
+        self.optimizer.build(self.trainable_variables)
+
+    def _move_norm(self, encoder: ViTEncoder, fc_norm: Mapping[str, np.ndarray] | None) -> None:
+        """Take the encoder without its final norm, and a norm of the pooled tokens that starts from it, or from the
+        norm of the checkpoint's head."""
+        config = encoder.config
+        # As transformers' classes for each family have it.
+        self.norm_epsilon = (
+            HEAD_NORM_EPSILON if config.model_type == "videomae" else config.transformer.layer_norm_epsilon
+        )
+        self.fc_norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="fc_norm", dtype="float32")
+        self.fc_norm.build((None, config.transformer.hidden_dim))
+        if fc_norm:
+            self.fc_norm.gamma.assign(fc_norm["fc_norm.weight"])
+            self.fc_norm.beta.assign(fc_norm["fc_norm.bias"])
+        elif encoder.norm is not None:
+            self.fc_norm.gamma.assign(ops.convert_to_numpy(encoder.norm.gamma))
+            self.fc_norm.beta.assign(ops.convert_to_numpy(encoder.norm.beta))
+        if encoder.norm is None:
+            self.encoder = encoder
+            return
+        self.encoder = ViTEncoder(replace(config, final_norm=False), name="encoder", dtype=encoder.dtype_policy)
+        self.encoder.build((None, *config.input_shape))
+        copy_encoder(encoder, self.encoder)
+
+    def _freeze(self) -> None:
+        unfreeze, encoder = self.recipe.unfreeze, self.encoder
+        if unfreeze is None:
+            return
+        if unfreeze == 0:
+            encoder.trainable = False
+            return
+        encoder.patch_embedding.trainable = False
+        for block in encoder.blocks[: len(encoder.blocks) - unfreeze]:
+            block.trainable = False
+        for variable in (encoder.cls_token, encoder.position_embedding):
+            if isinstance(variable, keras.Variable):
+                variable.trainable = False
+
+    def _rate_and_decay(self, variable: Any) -> tuple[float, float]:
+        """Return the factor of the learning rate of a variable's layer, and its weight decay.
+
+        Source: He et al. 2022, published fine-tuning code: embeddings are layer 0, blocks follow, the rest is the last;
+        biases, norms, CLS and the position table are not decayed.
+        """
+        encoder = self.encoder
+        last = len(encoder.blocks) + 1
+        block_of = {id(v): i + 1 for i, block in enumerate(encoder.blocks) for v in block.variables}
+        embeddings = [encoder.cls_token, encoder.position_embedding, *encoder.patch_embedding.variables]
+        block_of |= {id(v): 0 for v in embeddings}
+        factor = self.recipe.layer_decay ** (last - block_of.get(id(variable), last))
+        is_matrix = len(variable.shape) == 2
+        return factor, self.recipe.weight_decay if is_matrix else 0.0
+
+    def call(self, inputs: dict[str, Any]) -> Any:
+        pooled = pool(self.encoder(inputs["images"], keep=inputs.get("keep")), self.pooling, self.encoder.num_cls)
+        for layer in (self.fc_norm, self.hidden):
+            if layer is not None:
+                pooled = layer(pooled)
+        if "dropout" in inputs:
+            pooled = pooled * ops.cast(inputs["dropout"], "float32")
+        return self.meaning.outputs(ops.matmul(pooled, self.kernel), self.bias, ops)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        targets, weights = ops.convert_to_tensor(y), ops.convert_to_tensor(sample_weight)
+        return ops.sum(weights * self.meaning.loss(y_pred, targets, ops))
+
+    # --- What a run does with it
+
+    def step_size(self, update_size: int) -> int:
+        """Return how many samples a step takes of an update of at most `update_size`."""
+        return math.ceil(update_size / self.n_steps)
+
+    def update(
+        self, inputs: dict[str, np.ndarray], targets: np.ndarray, weights: np.ndarray, rate: float, size: int
+    ) -> float:
+        """Change the weights once; return the weighted mean of the loss over the update's samples.
+
+        Args:
+            inputs, targets, weights: Of B samples each; weights of 0 and 1.
+            size: Samples of the largest update: smaller ones are filled up with samples of weight 0, so that nothing is
+                compiled again.
+        """
+        step, count = self.step_size(size), len(targets)
+        self.adamw.learning_rate = rate
+        # Keras averages the gradients of the steps; the loss of each is its share of the update's mean.
+        weights = weights * np.float32(self.n_steps / max(1.0, float(weights.sum())))
+        loss = 0.0
+        for number in range(self.n_steps):
+            part = slice(number * step, min((number + 1) * step, count))
+            x = {name: _filled(value[part], step) for name, value in inputs.items()}
+            logs = self.train_on_batch(
+                x, _filled(targets[part], step), sample_weight=_filled(weights[part], step), return_dict=True
+            )
+            loss += float(logs["loss"])
+        return loss / self.n_steps
+
+    def outputs(self, images: np.ndarray, size: int) -> np.ndarray:
+        """Return the outputs float32 (B, n_outputs) of at most `size` images, filled up to that many."""
+        return np.asarray(self.predict_on_batch({"images": _filled(images, size)}))[: len(images)]
+
+    def set_head(self, hidden: np.ndarray | None, kernel: np.ndarray) -> None:
+        """Set what training starts from: the kernels of the hidden layer, if there is one, and of the last."""
+        if self.hidden is not None:
+            assert hidden is not None
+            self.hidden.kernel.assign(hidden.astype(np.float32))
+        self.kernel.assign(kernel.astype(np.float32))
+        self.bias.assign(self.meaning.initial_bias())
+
+    def head_arrays(self) -> tuple[Any, ...]:
+        """Return gamma, beta and epsilon of the norm, kernel and bias of the hidden layer, kernel and bias; None where
+        there is none."""
+        value = ops.convert_to_numpy
+        norm = (value(self.fc_norm.gamma), value(self.fc_norm.beta)) if self.fc_norm is not None else (None, None)
+        hidden = (value(self.hidden.kernel), value(self.hidden.bias)) if self.hidden is not None else None
+        return (*norm, self.norm_epsilon, hidden, value(self.kernel), value(self.bias))
+
+    def weights_of(self) -> dict[str, np.ndarray]:
+        """Return the trained weights by name; frozen ones are the checkpoint's."""
+        return {f"model/{i}": ops.convert_to_numpy(v) for i, v in enumerate(self.trainable_variables)}
+
+    def set_weights_of(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set the trained weights that `weights_of` gave."""
+        for i, variable in enumerate(self.trainable_variables):
+            variable.assign(arrays[f"model/{i}"])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return weights and optimizer between two updates, however many steps they take."""
+        state = self.weights_of()
+        for name, variable in self._optimizer_variables():
+            value = ops.convert_to_numpy(variable)
+            state[name] = value // self.n_steps if variable is self.adamw._iterations else value
+        return state
+
+    def set_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set what `state` gave, also of another number of steps."""
+        self.set_weights_of(arrays)
+        for name, variable in self._optimizer_variables():
+            value = arrays[name]
+            variable.assign(value * self.n_steps if variable is self.adamw._iterations else value)
+
+    def _optimizer_variables(self) -> list[tuple[str, Any]]:
+        # Between two updates the gradients that were added up are 0.
+        kept = [v for v in self.optimizer.variables if "gradient_accumulator" not in v.path]
+        return [(f"optimizer/{i}", v) for i, v in enumerate(kept)]
+
+
+def _filled(values: np.ndarray, size: int) -> np.ndarray:
+    if len(values) == size:
+        return values
+    return np.concatenate([values, np.zeros((size - len(values), *values.shape[1:]), values.dtype)])

@@ -1,0 +1,511 @@
+"""Whole fine-tunes of a tiny encoder: what they learn, share, survive and say."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from labelrank.data.dataset import Sample
+from labelrank.errors import Cancelled, FinetuneError, SettingsError
+from labelrank.finetune.export import write_model
+from labelrank.finetune.recipe import recipes
+from tests.finetune.small import (
+    CLIPS,
+    EVERYTHING,
+    IMAGES,
+    RECIPE,
+    SAMPLING,
+    arm,
+    dataset,
+    encoder,
+    in_full,
+    pictures,
+    tune,
+)
+
+LOSSES = ("train_loss", "val_loss", "val_accuracy")
+
+
+def curve(tuned, name="train_loss"):
+    return [getattr(epoch, name) for epoch in tuned.run.epochs]
+
+
+def updates(recipe, n=26):
+    return -(-n // recipe.batch_size) * recipe.epochs
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The run that others are compared with."""
+    return tune(tmp_path_factory.mktemp("plain"))
+
+
+def test_fine_tune_learns_and_tests_once(plain):
+    assert [e.epoch for e in plain.run.epochs] == [1, 2, 3]
+    assert curve(plain)[-1] < 0.8 * curve(plain)[0]
+    assert plain.run.predicted.shape == (15, 3)
+    assert plain.run.predicted.dtype == np.int32
+    assert (np.sort(plain.run.predicted, axis=1) == [0, 1, 2]).all()
+    assert (plain.run.predicted[:, 0] == plain.y).mean() > 0.8
+    assert plain.run.nll.shape == (15,)
+    assert plain.keys == tuple(f"test/{i}" for i in range(15))
+    assert plain.epoch == plain.run.epochs[-1]
+    assert plain.notices == ()
+
+
+def test_exported_model_predicts_what_the_run_predicted(plain, tmp_path):
+    test = pictures("test", 15)
+    images = np.stack([test.preprocessing(test.dataset.load(s)) for s in test.dataset.samples])
+    scores = np.asarray(plain.model.predict_on_batch(images))
+    log_probabilities = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    assert -log_probabilities[np.arange(15), plain.y] == pytest.approx(plain.run.nll, abs=1e-5)
+    # Without the final norm: it is behind the pooling now, trained on.
+    assert not plain.model.encoder_config.final_norm
+    assert set(plain.run.head) == {"norm_gamma", "norm_beta", "norm_epsilon", "kernel", "bias"}
+    names = test.dataset.class_names
+    written = write_model(
+        tmp_path / "model", plain.model, order=(0, 1, 2), class_names=names, preprocessing=test.preprocessing
+    )
+    assert written == "BeitForImageClassification"
+
+
+def test_same_seed_gives_the_same_run_and_another_seed_another(plain, tmp_path):
+    again = tune(tmp_path / "again")
+    assert curve(again) == curve(plain)
+    assert (again.run.nll == plain.run.nll).all()
+    other = tune(tmp_path / "other", seed=1)
+    assert curve(other) != curve(plain)
+
+
+def test_control_arm_that_permutes_the_head_with_its_classes_gives_the_same_run(plain, tmp_path):
+    order = (2, 0, 1)
+    control = tune(tmp_path / "control", which=arm(order, order, "control"))
+    for name in LOSSES:
+        assert curve(control, name) == pytest.approx(curve(plain, name), abs=1e-4)
+    assert control.run.nll == pytest.approx(plain.run.nll, abs=1e-4)
+    assert (control.run.predicted[:, 0] == plain.run.predicted[:, 0]).all()
+    # An order whose head is not permuted starts its classes elsewhere.
+    ranked = tune(tmp_path / "ranked", which=arm(order))
+    assert curve(ranked) != pytest.approx(curve(plain), abs=1e-5)
+
+
+def test_control_arm_is_refused_where_positions_have_a_meaning(tmp_path):
+    with pytest.raises(SettingsError, match="changes nothing only where"):
+        tune(tmp_path, which=arm((2, 0, 1), (2, 0, 1)), meaning="tree")
+
+
+def test_accumulated_steps_give_the_run_of_whole_updates(tmp_path):
+    recipe = replace(RECIPE, mixup=0.8, cutmix=1.0, drop_path=0.3, dropout=0.2)
+    whole = tune(tmp_path / "whole", recipe)
+    # 7 samples in 3 steps: the last is not full.
+    parts = tune(tmp_path / "parts", replace(recipe, accumulation=3))
+    for name in LOSSES:
+        assert curve(parts, name) == pytest.approx(curve(whole, name), rel=2e-4)
+    assert parts.run.nll == pytest.approx(whole.run.nll, rel=2e-3, abs=2e-4)
+
+
+def test_every_sample_is_shown_once_an_epoch_in_equal_updates(tmp_path, monkeypatch):
+    from labelrank.finetune.pictures import Reader
+
+    shown = []
+    original = Reader.images
+
+    def images(self, places, generators=None):
+        if generators is not None:
+            shown.append(sorted(int(p) for p in places))
+        return original(self, places, generators)
+
+    monkeypatch.setattr(Reader, "images", images)
+    tune(tmp_path, replace(RECIPE, epochs=2))
+    assert [len(places) for places in shown] == [7, 7, 6, 6] * 2
+    for epoch in (shown[:4], shown[4:]):
+        assert sorted(p for places in epoch for p in places) == list(range(26))
+    assert shown[:4] != shown[4:]
+
+
+# --- Kill and resume
+
+
+def child(folder, kill_in=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.finetune.small", str(folder), str(kill_in)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.slow
+def test_run_killed_in_an_epoch_goes_on_to_the_same_losses_and_predictions(tmp_path):
+    whole = []
+    tuned = tune(tmp_path / "whole", EVERYTHING, on_epoch=lambda epoch: whole.append(in_full(epoch)))
+    assert len(whole) == 3
+    code, first, errors = child(tmp_path / "killed", kill_in=3)
+    assert code == -9, errors
+    assert first == whole[:2]
+    code, rest, errors = child(tmp_path / "killed")
+    assert code == 0, errors
+    assert rest == [*whole, tuned.run.nll.tobytes().hex()]
+
+
+def test_cancelled_run_keeps_finished_epochs_and_goes_on_to_the_same_end(plain, tmp_path):
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 6  # in the second epoch of 4 updates
+
+    with pytest.raises(Cancelled):
+        tune(tmp_path, should_stop=stop)
+    trained = []
+    again = tune(tmp_path, on_progress=lambda done, total, stage: trained.append((done, total)))
+    assert trained[0] == (5, 12)
+    assert trained[-1] == (12, 12)
+    assert curve(again) == curve(plain)
+    assert (again.run.nll == plain.run.nll).all()
+
+
+def test_snapshot_of_other_settings_is_not_taken_up(tmp_path):
+    tune(tmp_path, replace(RECIPE, epochs=1))
+    trained = []
+    tune(
+        tmp_path,
+        replace(RECIPE, epochs=1, learning_rate=1e-3),
+        on_progress=lambda done, total, stage: trained.append(done),
+    )
+    assert trained[0] == 1
+
+
+def test_finished_run_is_not_trained_again(tmp_path):
+    first = tune(tmp_path, replace(RECIPE, epochs=1))
+    trained, epochs = [], []
+    again = tune(tmp_path, replace(RECIPE, epochs=1), on_progress=lambda *a: trained.append(a), on_epoch=epochs.append)
+    assert not trained
+    assert epochs == list(first.run.epochs)
+    assert (again.run.nll == first.run.nll).all()
+
+
+# --- Early stopping, NaN, memory
+
+
+def test_run_without_improvement_ends_early_with_its_best_weights(tmp_path):
+    # Validation samples with wrong labels: what is learned makes them worse.
+    val = pictures("val", 12)
+    wrong = {s.key: Sample(s.key, (s.label + 1) % 3) for s in val.dataset.samples}
+    right = {s.key: s for s in val.dataset.samples}
+    mislabelled = replace(val.dataset, samples=tuple(wrong.values()), load=lambda s: val.dataset.load(right[s.key]))
+    tuned = tune(tmp_path, replace(RECIPE, epochs=9, patience=2), val=replace(val, dataset=mislabelled))
+    losses = curve(tuned, "val_loss")
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 1 + 2 < 9
+    assert losses[-1] > 1.05 * losses[best]
+    assert tuned.epoch == tuned.run.epochs[best]
+    images = np.stack([val.preprocessing(val.dataset.load(s)) for s in val.dataset.samples])
+    scores = np.asarray(tuned.model.predict_on_batch(images))
+    nll = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(12), mislabelled.labels]
+    assert nll.mean() == pytest.approx(losses[best], abs=1e-5)
+
+
+def test_loss_that_is_no_number_ends_the_run_with_a_problem(tmp_path):
+    tuned = tune(tmp_path, replace(RECIPE, learning_rate=1000.0, head_init_std=1.0, label_smoothing=0.1))
+    assert "lower the learning rate (now 1000)" in tuned.run.problem
+    assert tuned.model is None
+    assert tuned.run.predicted.shape == (0, 3)
+
+
+def test_step_that_does_not_fit_is_halved_with_a_notice_and_the_same_run(plain, tmp_path, monkeypatch):
+    from labelrank.finetune.tuner import Tuner
+
+    original = Tuner.train_on_batch
+
+    def train_on_batch(self, x, *args, **options):
+        if len(x["images"]) > 2:
+            raise MemoryError("OOM when allocating tensor")
+        return original(self, x, *args, **options)
+
+    monkeypatch.setattr(Tuner, "train_on_batch", train_on_batch)
+    said = []
+    tuned = tune(tmp_path, on_notice=said.append)
+    assert [text.split(": now ")[1] for text in said] == [
+        "4, 2 steps to an update, which stays as large as it was.",
+        "2, 4 steps to an update, which stays as large as it was.",
+    ]
+    assert tuned.notices == tuple(said)
+    assert curve(tuned) == pytest.approx(curve(plain), rel=1e-4)
+
+
+def test_memory_that_is_short_before_the_start_is_seen_there(plain, tmp_path, monkeypatch):
+    from labelrank.finetune import end_to_end
+
+    n_parameters = encoder().count_params()
+    fixed, per_sample = end_to_end.step_bytes(IMAGES, learning_blocks=2, n_parameters=n_parameters, precision="float32")
+    monkeypatch.setattr(end_to_end, "free_memory_bytes", lambda: int((fixed + 4.5 * per_sample) / 0.8))
+    tuned = tune(tmp_path)
+    assert len(tuned.notices) == 1
+    assert "Too little memory for 7 samples at a time" in tuned.notices[0]
+    assert curve(tuned) == pytest.approx(curve(plain), rel=1e-4)
+
+
+def test_memory_for_not_one_sample_is_an_error(tmp_path, monkeypatch):
+    from labelrank.finetune.tuner import Tuner
+
+    def train_on_batch(self, *args, **options):
+        raise MemoryError("no")
+
+    monkeypatch.setattr(Tuner, "train_on_batch", train_on_batch)
+    with pytest.raises(FinetuneError, match="does not suffice for one sample at a time"):
+        tune(tmp_path)
+
+
+def test_other_errors_are_not_taken_for_too_little_memory(tmp_path, monkeypatch):
+    from labelrank.finetune.tuner import Tuner
+
+    def train_on_batch(self, *args, **options):
+        raise ZeroDivisionError("mine")
+
+    monkeypatch.setattr(Tuner, "train_on_batch", train_on_batch)
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        tune(tmp_path)
+
+
+# --- Data
+
+
+def test_class_missing_in_validation_and_test_is_said_and_works(tmp_path):
+    tuned = tune(tmp_path, val=pictures("val", 12, without=(1,)), test=pictures("test", 15, without=(0, 2)))
+    assert tuned.notices == (
+        "The validation samples have none of class 1.",
+        "The test samples have none of class 0, class 2.",
+    )
+    assert len(tuned.run.nll) == 5
+    assert all(np.isfinite(curve(tuned, "val_loss")))
+
+
+def test_without_validation_samples_the_last_weights_count_and_that_is_said(tmp_path):
+    empty = replace(pictures("val"), dataset=replace(dataset("val"), samples=()))
+    tuned = tune(tmp_path, replace(RECIPE, patience=1), val=empty)
+    assert len(tuned.run.epochs) == 3
+    assert np.isnan(curve(tuned, "val_loss")).all()
+    assert tuned.epoch == tuned.run.epochs[-1]
+    assert any("no validation samples" in text for text in tuned.notices)
+
+
+def test_samples_that_cannot_be_read_are_left_out_and_said(tmp_path):
+    tuned = tune(tmp_path, train=pictures("train", 26, broken=(3, 4)), test=pictures("test", 15, broken=(0,)))
+    assert tuned.keys == tuple(f"test/{i}" for i in range(1, 15))
+    assert len(tuned.y) == len(tuned.run.nll) == 14
+    assert tuned.notices == (
+        "2 training pictures cannot be read and are left out; the first, train/3: train/3 cannot be decoded.",
+        "1 test picture cannot be read and is left out; test/0: test/0 cannot be decoded.",
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_split_without_a_readable_sample_is_an_error(tmp_path, split):
+    with pytest.raises(FinetuneError, match=f"None of the {split}(ing)? samples can be read. The first, {split}/0"):
+        tune(tmp_path, replace(RECIPE, epochs=1), **{split: pictures(split, 12, broken=range(12))})
+
+
+def test_fewer_samples_than_an_update_are_one_update(tmp_path):
+    tuned = tune(tmp_path, replace(RECIPE, batch_size=64))
+    assert "An update takes all 26 training samples, fewer than the 64 of the recipe." in tuned.notices
+
+
+def test_pictures_are_decoded_once_where_they_fit_and_each_time_where_not(tmp_path, monkeypatch):
+    from labelrank.finetune import end_to_end
+    from labelrank.finetune.pictures import Budget
+
+    def counted(tmp, room):
+        loads = []
+        train = pictures("train", 26)
+        original = train.dataset.load
+
+        def load(sample):
+            loads.append(sample.key)
+            return original(sample)
+
+        monkeypatch.setattr(end_to_end, "budget", lambda: Budget(room))
+        tuned = tune(tmp, train=replace(train, dataset=replace(train.dataset, load=load)))
+        return tuned, len(loads)
+
+    in_memory, once = counted(tmp_path / "a", 1 << 20)
+    streamed, each_time = counted(tmp_path / "b", 10 * 8 * 8 * 3)
+    assert once == 26
+    assert each_time == 10 + 16 * 3
+    assert curve(in_memory) == curve(streamed)
+
+
+# --- Depth, heads, pooling, meanings, media
+
+
+@pytest.mark.parametrize(("unfreeze", "blocks"), [(0, ()), (1, (1,)), (None, (0, 1))])
+def test_only_what_is_unfrozen_learns(tmp_path, unfreeze, blocks):
+    tuned = tune(tmp_path, replace(RECIPE, epochs=1, unfreeze=unfreeze))
+    before, after = encoder(), tuned.model.encoder
+
+    def changed(old, new):
+        return any((np.asarray(a) != np.asarray(b)).any() for a, b in zip(old.variables, new.variables, strict=True))
+
+    assert [changed(before.blocks[i], after.blocks[i]) for i in (0, 1)] == [i in blocks for i in (0, 1)]
+    assert changed(before.patch_embedding, after.patch_embedding) == (unfreeze is None)
+    assert (np.asarray(before.cls_token) != np.asarray(after.cls_token)).any() == (unfreeze is None)
+    assert (tuned.run.head["norm_gamma"] != np.asarray(before.norm.gamma)).any()
+
+
+def test_more_blocks_than_there_are_cannot_be_unfrozen(tmp_path):
+    with pytest.raises(SettingsError, match="unfreeze is 3, but the encoder has 2 blocks"):
+        tune(tmp_path, replace(RECIPE, unfreeze=3))
+
+
+def test_lower_layers_learn_more_slowly(tmp_path):
+    from labelrank.finetune.meanings import meaning_of
+    from labelrank.finetune.tuner import Tuner
+
+    tuner = Tuner(
+        encoder(),
+        meaning_of("softmax", 3),
+        replace(RECIPE, layer_decay=0.5, weight_decay=0.1),
+        pooling="mean",
+        fc_norm=None,
+        n_steps=1,
+    )
+    pairs = zip(tuner.adamw.factors, tuner.adamw.decays, strict=True)
+    rates = {v.path: pair for v, pair in zip(tuner.trainable_variables, pairs, strict=True)}
+    assert rates["tuner/kernel"] == (1.0, 0.1)
+    assert rates["tuner/bias"] == (1.0, 0.0)
+    found = {path.split("encoder/")[1]: pair for path, pair in rates.items() if "encoder/" in path}
+    assert found["block_1/mlp_in/kernel"] == (0.5, 0.1)
+    assert found["block_0/mlp_in/bias"] == (0.25, 0.0)
+    assert found["block_0/norm_before/gamma"] == (0.25, 0.0)
+    assert found["patch_embedding/kernel"] == (0.125, 0.1)
+    assert found["cls_token"] == (0.125, 0.0)
+
+
+def test_layerwise_adamw_takes_the_steps_of_adamw(tmp_path):
+    import keras
+    from keras import ops
+
+    from labelrank.finetune.tuner import LayerwiseAdamW
+
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(3, 2)).astype(np.float32), rng.normal(size=(5, 3, 2)).astype(np.float32)
+
+    def trained(optimizer):
+        variable = keras.Variable(start)
+        optimizer.build([variable])
+        for gradient in gradients:
+            optimizer.apply([ops.convert_to_tensor(gradient)])
+        return np.asarray(variable)
+
+    expected = trained(keras.optimizers.AdamW(learning_rate=0.005, weight_decay=0.3, beta_2=0.95))
+    found = trained(LayerwiseAdamW([0.5], [0.3], learning_rate=0.01, beta_2=0.95))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_learns_and_its_state_comes_back(precision):
+    from labelrank.finetune.meanings import meaning_of
+    from labelrank.finetune.tuner import Tuner
+
+    def tuner(n_steps):
+        encoder_ = encoder(f"mixed_{precision}")
+        options = {"pooling": "mean", "fc_norm": None, "n_steps": n_steps}
+        made = Tuner(encoder_, meaning_of("softmax", 3), RECIPE, **options)
+        made.set_head(None, np.random.default_rng(0).normal(0, 0.02, (16, 3)))
+        return made
+
+    train = pictures("train", 8)
+    images = np.stack([train.preprocessing(train.dataset.load(s)) for s in train.dataset.samples])
+    targets, weights = np.eye(3, dtype=np.float32)[train.dataset.labels], np.ones(8, np.float32)
+    one = tuner(1)
+    inputs = {"images": images, "keep": np.ones((8, 2, 2), np.float32), "dropout": np.ones((8, 16), np.float32)}
+    losses = [one.update(inputs, targets, weights, 1e-2, 8) for _ in range(6)]
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(v.dtype == "float32" for v in one.trainable_variables)
+    # Taken up by one of another number of steps, which goes on alike.
+    two = tuner(2)
+    two.set_state(one.state())
+    assert int(two.adamw.iterations) == int(one.adamw.iterations) == 6
+    goes_on = [t.update(inputs, targets, weights, 1e-2, 8) for t in (one, two) for _ in range(2)]
+    assert goes_on[2:] == pytest.approx(goes_on[:2], rel=0.02)
+
+
+@pytest.mark.parametrize("meaning", ["gaussian", "ordinal", "cumulative"])
+def test_every_meaning_learns_and_its_model_says_the_same(tmp_path, meaning):
+    recipe = replace(RECIPE, epochs=6, mixup=0.2, head="reference" if meaning == "ordinal" else "linear", hidden_dim=8)
+    tuned = tune(tmp_path, recipe, meaning=meaning, bandwidth=0.5)
+    assert curve(tuned)[-1] < curve(tuned)[0]
+    test = pictures("test", 15)
+    images = np.stack([test.preprocessing(test.dataset.load(s)) for s in test.dataset.samples])
+    scores = np.asarray(tuned.model.predict_on_batch(images))
+    log_probabilities = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    assert -log_probabilities[np.arange(15), tuned.y] == pytest.approx(tuned.run.nll, abs=1e-4)
+
+
+def test_reference_head_with_dropout_folds_into_one_affine_map(tmp_path):
+    tuned = tune(tmp_path, replace(RECIPE, head="reference", hidden_dim=12, dropout=0.3, head_init_std=None))
+    assert tuned.run.head["kernel"].shape == (16, 3)
+    test = pictures("test", 15)
+    images = np.stack([test.preprocessing(test.dataset.load(s)) for s in test.dataset.samples])
+    scores = np.asarray(tuned.model.predict_on_batch(images))
+    nll = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(15), tuned.y]
+    assert nll == pytest.approx(tuned.run.nll, abs=1e-5)
+
+
+def test_cls_pooling_keeps_the_final_norm(tmp_path):
+    tuned = tune(tmp_path, replace(RECIPE, epochs=1), pooling="cls")
+    assert tuned.model.encoder_config.final_norm
+    assert tuned.model.pooling == "cls"
+    assert set(tuned.run.head) == {"kernel", "bias"}
+
+
+def test_pooling_that_an_encoder_does_not_have_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="Pooling is 'cls'; this encoder has mean"):
+        tune(tmp_path, config=CLIPS, pooling="cls")
+    with pytest.raises(SettingsError, match="Pooling is 'fc_norm', but"):
+        tune(tmp_path, config=CLIPS, pooling="fc_norm")
+
+
+def test_norm_of_a_fine_tuned_checkpoint_is_where_training_starts(tmp_path):
+    norm = {"fc_norm.weight": np.full(16, 2.0, np.float32), "fc_norm.bias": np.full(16, 0.5, np.float32)}
+    config = replace(CLIPS, final_norm=False, fc_norm=True)
+    recipe = replace(RECIPE, epochs=1, learning_rate=1e-12)
+    tuned = tune(tmp_path, recipe, config=config, pooling="fc_norm", fc_norm=norm)
+    assert tuned.run.head["norm_gamma"] == pytest.approx(2.0)
+    assert tuned.run.head["norm_beta"] == pytest.approx(0.5)
+    assert float(tuned.run.head["norm_epsilon"]) == 1e-5
+
+
+def test_clips_start_anywhere_with_jitter_and_predictions_average_over_clips(tmp_path):
+    recipe = replace(RECIPE, temporal_jitter=True, flip=True, min_crop_scale=0.5, random_erasing=0.5)
+    several = replace(SAMPLING, clips=2)
+    tuned = tune(tmp_path, recipe, config=CLIPS, test=pictures("test", 15, clip=True, sampling=several))
+    assert curve(tuned)[-1] < curve(tuned)[0]
+    test = pictures("test", 15, clip=True, sampling=several)
+    clips = np.stack([test.preprocessing(test.dataset.load_clips(s, several)) for s in test.dataset.samples])
+    scores = np.asarray(tuned.model.predict_on_batch(clips.reshape(-1, *clips.shape[2:])))
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    shares = shares.reshape(15, 2, 3).mean(axis=1)
+    assert -np.log(shares[np.arange(15), tuned.y]) == pytest.approx(tuned.run.nll, abs=1e-5)
+    names = test.dataset.class_names
+    written = write_model(
+        tmp_path / "model", tuned.model, order=(0, 1, 2), class_names=names, preprocessing=test.preprocessing
+    )
+    assert written == "VideoMAEForVideoClassification"
+
+
+def test_estimate_grows_with_the_work():
+    from labelrank.finetune.end_to_end import estimated_seconds
+
+    quick = recipes()["quick"]
+
+    def seconds(recipe=quick, n_runs=1, n_train=1000):
+        return estimated_seconds(IMAGES, n_train, 100, 100, recipe, n_runs=n_runs, flops_per_s=1e9)
+
+    assert seconds(n_runs=5) == pytest.approx(5 * seconds())
+    assert seconds(replace(quick, unfreeze=0)) < seconds(replace(quick, unfreeze=1)) < seconds()
+    assert seconds(n_train=2000) > 1.8 * seconds()
