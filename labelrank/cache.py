@@ -1,9 +1,9 @@
-"""What the workspace keeps to save work: features, unfinished extractions, compiled encoders, within a limit.
+"""What the workspace keeps to save work, within a limit: features, unfinished extractions, encoders, fine-tunes.
 
-Entries are `features/<digest>.parquet`, `parts/<digest>/` and `encoders/<key>/`. Uploads, jobs and the Hub's own cache
-are none. Whoever works with an entry holds it (`using`), with a lock of the operating system that a killed process
-cannot leave behind; `evict` removes only what nobody holds. Locks are `flock`, so Linux and macOS alone. On a file
-system without them nothing is held, and nothing is evicted.
+Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/` and `finetunes/<digest>/`. Uploads, jobs
+and the Hub's own cache are none. Whoever works with an entry holds it (`using`), with a lock of the operating system
+that a killed process cannot leave behind; `evict` removes only what nobody holds. Locks are `flock`, so Linux and
+macOS alone. On a file system without them nothing is held, and nothing is evicted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from labelrank.settings import Settings
 
-KINDS = ("features", "parts", "encoders")
+KINDS = ("features", "parts", "encoders", "finetunes")
 """Folders of the workspace whose content is entries."""
 
 _EVICTED = ".evicted"

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from labelrank.errors import LabelRankError, RankingError
 from labelrank.exports import FORMATS
 from labelrank.extraction import PREPROCESSINGS
 from labelrank.features.extract import POOLINGS
+from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
 from labelrank.models.runtime import PRECISIONS
 from labelrank.ranking import METHODS, SOLVERS
 
@@ -66,6 +67,8 @@ class _Progress:
         self.shown = now
         scale, unit = (1e6, "MB") if stage.startswith("Downloading") else (1, self.unit)
         text = f"{stage}: {done / scale:,.0f} of {total / scale:,.0f} {unit}"
+        if (done, total) == (0, 1):  # what cannot be counted
+            text = f"{stage} ..."
         # What was done before, in finished parts, is no work of this time.
         if done > self.begun_at and now > self.started:
             rate = (done - self.begun_at) / (now - self.started)
@@ -360,10 +363,15 @@ def _show(label_map: LabelMap, style: str) -> None:
         (str(c.position), _printable(c.name), str(c.label), f"{c.centroid:.4f}", f"{c.count:,}")
         for c in label_map.classes
     ]
+    _table(header, rows, text_columns=(1,))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: Collection[int]) -> None:
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for row in (header, *rows):
         cells = [
-            cell.ljust(w) if i == 1 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if i in text_columns else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
 
@@ -427,6 +435,183 @@ def _sample_columns(label_map: LabelMap, path: Path) -> dict[str, Any]:
         "label": [features.class_names[label] for label in features.y],
         "y": [label_map.position_of[label] for label in features.y],
     }
+
+
+def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the fields of `labelrank.lab.planning.Design` as options; None leaves a field as it is."""
+    share = click.FloatRange(0, 0.5, min_open=True)
+    options = (
+        click.option(
+            "--orders", help="Orders to compare: ranked, original, reversed, random:N.  [ranked,original,random:19]"
+        ),
+        click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each order.  [5]"),
+        click.option(
+            "--depth", help="What learns: heads alone, the last N blocks of the encoder too, or all.  [heads]"
+        ),
+        click.option("--head", type=click.Choice(HEADS), help="What maps features to classes.  [linear]"),
+        click.option("--meaning", type=click.Choice(MEANINGS), help="What a position means to the loss.  [softmax]"),
+        click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="Of --meaning gaussian.  [1]"),
+        click.option("--unit", type=click.Choice(UNITS), help="Of --bandwidth.  [positions]"),
+        click.option("--recipe", help="How an encoder learns, with --depth: quick, paper, mae or videomae.  [quick]"),
+        click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training rows."),
+        click.option("--batch-size", type=click.IntRange(min=1), help="Samples of an update."),
+        click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Peak, after warm-up."),
+        click.option("--weight-decay", type=click.FloatRange(0)),
+        click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="Before the last layer."),
+        click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True)),
+        click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures, with --depth."),
+        click.option("--control/--no-control", default=None, help="Check that classes are exchangeable.  [control]"),
+        click.option("--seed", type=click.IntRange(min=0), help="Draws random orders and held-out rows.  [0]"),
+        click.option("--val-share", type=share, help="Of the training rows, without --val.  [0.1]"),
+        click.option("--test-share", type=share, help="Of all rows, without --test.  [0.2]"),
+    )
+    for option in reversed(options):  # the last one applied is listed first
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("features", type=click.Path(path_type=Path))
+@click.option(
+    "--label-map",
+    type=click.Path(path_type=Path),
+    help="The ranked order; by default it is found anew, from the rows that are not tested on.",
+)
+@click.option("--test", type=click.Path(path_type=Path), help="Features to test on; by default rows are held out.")
+@click.option("--val", type=click.Path(path_type=Path), help="Features to validate on; by default rows are held out.")
+@click.option("--data", help="The data that the features are of, for --depth; by default what their file says.")
+@click.option("--checkpoint", help="The checkpoint that they are of; by default what their file says.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Report to write (JSON).")
+@click.option(
+    "--files", type=click.Path(path_type=Path, file_okay=False), help="Folder for all results, and the model."
+)
+@click.option("--recompute", is_flag=True, help="Train all runs anew, though finished ones are kept.")
+@_training_options
+@_ranking_options
+def finetune(
+    features: Path,
+    label_map: Path | None,
+    test: Path | None,
+    val: Path | None,
+    data: str | None,
+    checkpoint: str | None,
+    out: Path | None,
+    files: Path | None,
+    recompute: bool,
+    style: str,
+    **options: Any,
+) -> None:
+    """Find out whether the order of the classes matters: train with each order, several times, and compare.
+
+    FEATURES is a features file. Prints a verdict and what each order scored; --out keeps the report, --files all
+    results. A stopped comparison goes on from its finished runs.
+    """
+    from labelrank.features.store import read_features
+    from labelrank.lab.gathering import gather_files
+    from labelrank.lab.planning import Design, Inputs
+    from labelrank.lab.results import check_replaceable, copy_results, write_report
+    from labelrank.lab.work import compare, describe_material
+    from labelrank.label_map import read_label_map
+    from labelrank.settings import Settings
+
+    ranking = {name: options.pop(name) for name in ("method", "solver", "shrinkage")}
+    if label_map and _given("method", "solver", "shrinkage"):
+        raise click.UsageError("--method, --solver and --shrinkage find an order; with --label-map there is one.")
+    if out:
+        _check_folder(out)
+    if files:
+        check_replaceable(files)
+    design = Design(**{name: value for name, value in options.items() if value is not None})
+    inputs = Inputs(
+        train=read_features(features),
+        label_map=read_label_map(label_map) if label_map else None,
+        test=read_features(test) if test else None,
+        val=read_features(val) if val else None,
+    )
+    settings = Settings.from_env()
+    material = gather_files(
+        inputs,
+        design,
+        settings,
+        ranking=ranking,
+        data=data,
+        checkpoint=checkpoint,
+        with_model=files is not None,
+    )
+    _say_plan(describe_material(material, design))
+    try:
+        outcome = compare(
+            material,
+            design,
+            settings,
+            recompute=recompute,
+            with_model=files is not None,
+            on_progress=_Progress("updates" if design.end_to_end else "epochs"),
+        )
+    except KeyboardInterrupt:
+        _say(
+            "\nStopped. Finished runs are kept: the same command goes on from them; with fewer --seeds it may be over "
+            "at once."
+        )
+        raise
+    if outcome.reused_runs:
+        _say(f"{outcome.reused_runs:,} runs were here already; --recompute trains them anew.")
+    for notice in outcome.report["notices"]:
+        _say(f"Note: {_printable(notice)}")
+    if out:
+        write_report(out, outcome.report)
+        _say(f"Wrote {out}.")
+    if files:
+        copy_results(outcome.folder, files)
+        _say(f"Wrote {files}.")
+    _show_report(outcome.report, style)
+
+
+def _given(*names: str) -> bool:
+    """Return whether one of these options was given on the command line."""
+    context = click.get_current_context()
+    return any(context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE for name in names)
+
+
+def _say_plan(plan: Mapping[str, Any]) -> None:
+    seconds = plan["seconds"]
+    estimate = "" if seconds is None else f" About {_duration(max(1, seconds))}."
+    _say(f"{plan['words']} {plan['rows']}{estimate}")
+
+
+def _show_report(report: Mapping[str, Any], style: str) -> None:
+    if style == "json":
+        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        return
+    verdict, control = report["verdict"], report["control"]
+    for sentence in (verdict["text"], *verdict["details"]):
+        click.echo(sentence)
+    click.echo()
+    header = ("order", "accuracy", "lowest", "highest", "uar", "top-5", "loss", "rank distance", "centroid distance")
+    scored = [(arm, _mean(arm["accuracy"])) for arm in report["arms"]]
+    rows = []
+    for arm, accuracy in sorted(scored, key=lambda one: -1.0 if one[1] is None else one[1], reverse=True):
+        known = [value for value in arm["accuracy"] if value is not None]
+        ends = (min(known), max(known)) if known else (None, None)
+        shares = (accuracy, *ends, _mean(arm["uar"]), _mean(arm["top5"]))
+        sizes = (_mean(arm["loss"]), _mean(arm["rank_distance"]), _mean(arm["centroid_distance"]))
+        rows.append((arm["name"], *(_cell(v, ".2%") for v in shares), *(_cell(v, ".4f") for v in sizes)))
+    _table(header, rows, text_columns=(0,))
+    if control["applies"] and control["passed"] is not None:
+        differs = f"{control['largest_difference']:.2%}"
+        found = "as it must" if control["passed"] else "which is too much: do not trust these results, and report it"
+        _say(f"Control: its accuracy differs from the original order's by at most {differs}, {found}.")
+    elif control["reason"]:
+        _say(f"No control: {control['reason']}")
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 @main.command()

@@ -7,20 +7,25 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"keras", "tensorflow", "openvino", "torch", "jax"}
+_SHOWN = {"jobs", "charts", "finetune_charts", "ui", "cli"}
+_ABOVE_DATA = _SHOWN | {"exports", "extraction", "finetune", "lab"}
 # Room -> the rooms of labelrank it must not know.
 FORBIDDEN = {
-    "hub": {"data", "models", "features", "ranking", "label_map", "exports", "extraction", "jobs", "charts", "ui"},
-    "cache": {"hub", "data", "models", "features", "ranking", "extraction", "jobs", "charts", "ui"},
-    "data": {"cache", "models", "features", "ranking", "label_map", "exports", "extraction", "jobs", "charts", "ui"},
-    "ranking": {"data", "models", "features", "label_map", "exports", "extraction", "jobs", "charts", "ui", "settings"},
-    "label_map": {"data", "models", "features", "extraction", "jobs", "charts", "ui"},
-    "exports": {"data", "models", "features", "extraction", "jobs", "charts", "ui"},
-    "models": {"extraction", "jobs", "charts", "ui", "ranking", "label_map"},
-    "features": {"cache", "models", "extraction", "jobs", "charts", "ui", "ranking", "label_map"},
-    "extraction": {"jobs", "charts", "ui"},
-    "jobs": {"charts", "ui", "models", "features"},
-    "charts": {"ui", "jobs", "models", "extraction"},
-    "cli": {"ui", "charts"},
+    "hub": _ABOVE_DATA | {"data", "models", "features", "ranking", "label_map"},
+    "cache": _ABOVE_DATA - {"exports"} | {"hub", "data", "models", "features", "ranking"},
+    "data": _ABOVE_DATA | {"cache", "models", "features", "ranking", "label_map"},
+    "ranking": _ABOVE_DATA | {"data", "models", "features", "label_map", "settings"},
+    "label_map": _ABOVE_DATA - {"exports"} | {"data", "models", "features"},
+    "exports": _ABOVE_DATA - {"exports"} | {"data", "models", "features"},
+    "models": _ABOVE_DATA - {"exports"} | {"ranking", "label_map"},
+    "features": _ABOVE_DATA - {"exports"} | {"cache", "models", "ranking", "label_map"},
+    "finetune": _ABOVE_DATA - {"finetune"} | {"cache", "hub", "ranking"},
+    "extraction": _ABOVE_DATA - {"exports", "extraction"},
+    "lab": _SHOWN,
+    "jobs": {"charts", "finetune_charts", "ui", "models", "features", "extraction", "finetune", "lab"},
+    "charts": {"ui", "jobs", "models", "extraction", "finetune", "lab", "finetune_charts"},
+    "finetune_charts": {"ui", "jobs", "models", "extraction", "lab"},
+    "cli": {"ui", "charts", "finetune_charts"},
 }
 
 
@@ -52,9 +57,9 @@ def test_rooms_do_not_look_back(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_only_models_import_keras_and_only_ui_imports_streamlit(path):
+def test_only_what_trains_imports_keras_and_only_ui_imports_streamlit(path):
     roots = {name.split(".")[0] for name in imports(path)}
-    if room_of(path) != "models":
+    if room_of(path) not in ("models", "finetune"):
         assert roots & HEAVY == set()
     if room_of(path) != "ui":
         assert "streamlit" not in roots
@@ -80,13 +85,22 @@ def test_importing_the_package_loads_nothing_heavy(run_python):
         "labelrank.extraction",
         "labelrank.features.extract",
         "labelrank.features.store",
+        "labelrank.finetune.design",
+        "labelrank.finetune.heads",
+        "labelrank.finetune.metrics",
+        "labelrank.finetune.recipe",
+        "labelrank.finetune.runs",
+        "labelrank.finetune.statistics",
         "labelrank.jobs.queue",
         "labelrank.jobs.worker",
+        "labelrank.lab",
         "labelrank.label_map",
         "labelrank.models.checkpoint",
         "labelrank.ranking",
         "labelrank.ui.components",
+        "labelrank.ui.finetune",
         "labelrank.charts",
+        "labelrank.finetune_charts",
     ],
 )
 def test_what_the_web_process_imports_never_loads_keras(run_python, module):

@@ -35,6 +35,7 @@ _NOT_OF_A_SAMPLE = (
     "either_direction",
     "ranking_shrinkage",
     "shard",
+    "allow_empty_classes",
 )
 
 
@@ -75,6 +76,8 @@ class Request:
     """Shrinkage of the ranking whose stability is meant, as `LabelRanker` takes it."""
     shard: tuple[int, int] | None = None
     """Which of how many shares of the samples to take, counted from 1."""
+    allow_empty_classes: bool = False
+    """Whether classes may be without samples, as in a split that is there to test; such features cannot be ranked."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -195,7 +198,8 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         settings=settings,
     )
     sampling = _sampling(request, checkpoint, dataset)
-    _check_classes(dataset)
+    if not request.allow_empty_classes:
+        _check_classes(dataset)
     dataset = _selected(dataset, request)
     preprocessing = _preprocessing(request, checkpoint)
     provenance = {

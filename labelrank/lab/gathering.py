@@ -1,0 +1,439 @@
+"""What a comparison works on: rows to learn from, to choose by and to be judged on, and the ranked order.
+
+From the features files of a command line, or from the names in a job's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from labelrank.data.dataset import ClipSampling, Dataset, Progress, Sample, ShouldStop
+from labelrank.data.preprocess import Preprocessing
+from labelrank.errors import CheckpointError, DatasetError, FinetuneError, HubError
+from labelrank.extraction import Plan, Request, plan
+from labelrank.features.store import FeatureSet, provenance_digest, read_features
+from labelrank.finetune.design import split_rows
+from labelrank.lab.extracting import obtain_elsewhere
+from labelrank.lab.planning import Design, Inputs
+from labelrank.label_map import LabelMap
+from labelrank.models.checkpoint import Checkpoint, open_checkpoint
+from labelrank.settings import Settings
+
+FILE, SPLIT, TRAIN = "file", "split", "train"
+"""Where validation and test rows come from: a file of their own, a split of their own, the training rows."""
+_NAMED_IN_MESSAGE = 5
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What made the features."""
+
+    checkpoint: Checkpoint
+    preprocessing: Preprocessing
+    sampling: ClipSampling | None
+    """None for pictures."""
+    dataset_id: str | None
+    """Of the training rows."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Encoder:
+        """Return the encoder of an extraction."""
+        return cls(plan.checkpoint, plan.preprocessing, plan.sampling, plan.dataset.id)
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that a comparison works on."""
+
+    train: FeatureSet
+    val: FeatureSet
+    test: FeatureSet
+    label_map: LabelMap
+    val_from: str
+    test_from: str
+    datasets: Mapping[str, Dataset] | None = None
+    """Exactly the samples of the rows, in their order, by train, val and test; None where heads alone learn."""
+    encoder: Encoder | None = None
+    """None where it was not looked up, or not found."""
+    notices: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of label 0, 1, .., K - 1."""
+        return self.train.class_names
+
+
+# --- from names, for a job
+
+
+def gather(
+    params: Mapping[str, Any],
+    design: Design,
+    settings: Settings,
+    *,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Material:
+    """Find the data and checkpoint of a job, extract what is missing, rank.
+
+    Test rows come from the split `test_split`; where that is None, from the split test, else val, else they are held
+    out. The ranking never sees them. At most as many of each class are taken as for training.
+
+    Raises:
+        DatasetError, CheckpointError, HubError, FeaturesError, SettingsError: As for an extraction.
+        RankingError, LabelMapError: The features cannot be ranked.
+        FinetuneError: There are too few rows, or splits of other classes.
+        Cancelled: `should_stop` returned true.
+    """
+    if on_progress:
+        on_progress(0, 1, "Reading the dataset")
+    request = Request.from_params({**params, "shard": None})
+    plans = {"train": plan(request, settings)}
+    dataset = plans["train"].dataset
+    test_split, val_split = _splits(dataset, params.get("test_split"))
+    for role, split in (("test", test_split), ("val", val_split)):
+        if split is not None:
+            plans[role] = plan(_of_split(request, split), settings)
+            if plans[role].dataset.class_names != dataset.class_names:
+                raise FinetuneError(
+                    f"The splits {dataset.split} and {split} of {dataset.id} name different classes; expected the same "
+                    "ones in the same order. Choose another split to test on."
+                )
+    found = obtain_elsewhere(
+        [one.request for one in plans.values()], settings, on_progress=on_progress, should_stop=should_stop
+    )
+    features = dict(zip(plans, map(read_features, found), strict=True))
+    whole = features["train"]
+    notices: list[str] = []
+    rows = whole
+    test = features.get("test")
+    if test is None:
+        rows, test = held_out_for_test(whole, design)
+        notices.append(
+            f"Tested on {len(test.y):,} rows held out of {dataset.split or 'the data'}, of which the ranking saw none."
+        )
+    label_map = rank(rows, params, notices)
+    train, val = _with_val(rows, features.get("val"), design)
+    material = Material(
+        train,
+        val,
+        test,
+        label_map,
+        SPLIT if "val" in features else TRAIN,
+        SPLIT if "test" in features else TRAIN,
+        encoder=Encoder.of(plans["train"]),
+        notices=(*notices, *_about_classes(train, val, test)),
+    )
+    if design.end_to_end:
+        by_role = {"train": plans["train"], "val": plans.get("val", plans["train"])}
+        by_role["test"] = plans.get("test", plans["train"])
+        material = replace(material, datasets=_samples(material, by_role))
+    return material
+
+
+def _splits(dataset: Dataset, chosen: str | None) -> tuple[str | None, str | None]:
+    """Return the splits to test and to validate on; None where rows are held out."""
+    others = [split for split in dataset.splits if split != dataset.split]
+    if chosen is not None and chosen not in dataset.splits:
+        known = f"it has {', '.join(dataset.splits)}" if dataset.splits else "it has none, so rows are held out"
+        raise DatasetError(f"{dataset.id} has no split {chosen!r} to test on; {known}. Choose another, or none.")
+    if chosen is None:
+        chosen = next((split for split in ("test", "val") if split in others), dataset.split)
+    test = chosen if chosen in others else None
+    return test, "val" if "val" in others and test != "val" else None
+
+
+def _of_split(request: Request, split: str) -> Request:
+    """Return a request for the same kind of features of another split, which is not ranked."""
+    return replace(
+        request,
+        split=split,
+        until_stable=None,
+        either_direction=False,
+        ranking_shrinkage=None,
+        allow_empty_classes=True,
+    )
+
+
+# --- from files, for the command line
+
+
+def gather_files(
+    inputs: Inputs,
+    design: Design,
+    settings: Settings,
+    *,
+    ranking: Mapping[str, Any] | None = None,
+    data: str | None = None,
+    checkpoint: str | None = None,
+    with_model: bool = False,
+) -> Material:
+    """Check features files against each other and the label map; hold out, and rank, what is missing.
+
+    Args:
+        ranking: method, solver and shrinkage of the ranking, where no label map is given.
+        data, checkpoint: What the names in the features' provenance stand for here; for an end-to-end fine-tune, and
+            for a model to take home.
+        with_model: Look the checkpoint up, so that the model of the best run can be written.
+
+    Raises:
+        FinetuneError: They do not fit each other, or rows are too few; or an end-to-end fine-tune finds other data or
+            another checkpoint than the features are of.
+        DatasetError, CheckpointError, HubError: Data or checkpoint cannot be opened, and are needed.
+    """
+    whole = inputs.train
+    notices: list[str] = []
+    _check_classes(inputs)
+    for option, other in (("--test", inputs.test), ("--val", inputs.val)):
+        _check_apart(whole, other, option)
+    rows, test = (whole, inputs.test) if inputs.test else held_out_for_test(whole, design)
+    label_map = inputs.label_map or rank(rows, ranking or {}, notices)
+    if inputs.test:
+        if _made_from(label_map, test):
+            notices.append(
+                "The label map was made from the test rows: its order has seen their labels, which favours it. Rank "
+                "the training rows, or leave the label map out."
+            )
+    elif _made_from(label_map, rows):
+        notices.append(f"Tested on {len(test.y):,} rows held out of the features, of which the ranking saw none.")
+    else:
+        notices.append(
+            f"Tested on {len(test.y):,} rows held out of the features. The label map may have been made from them too: "
+            "its order has then seen their labels, which favours it. Give --test, or leave --label-map out."
+        )
+    train, val = _with_val(rows, inputs.val, design)
+    material = Material(
+        train,
+        val,
+        test,
+        label_map,
+        FILE if inputs.val is not None else TRAIN,
+        FILE if inputs.test is not None else TRAIN,
+        notices=(*notices, *_about_classes(train, val, test)),
+    )
+    if design.end_to_end:
+        return _with_samples(material, inputs, settings, data, checkpoint)
+    return _with_encoder(material, settings, checkpoint) if with_model else material
+
+
+def held_out_for_test(features: FeatureSet, design: Design) -> tuple[FeatureSet, FeatureSet]:
+    """Return the rows to rank and learn from, and those held out to test, of one features file."""
+    return _held_out(features, design.test_share, design.seed, "test")
+
+
+def _check_classes(inputs: Inputs) -> None:
+    names = inputs.train.class_names
+    by_label = sorted(inputs.label_map.classes, key=lambda ranked: ranked.label) if inputs.label_map else ()
+    for what, other in (
+        ("label map", tuple(ranked.name for ranked in by_label) or names),
+        ("test features", inputs.test.class_names if inputs.test else names),
+        ("validation features", inputs.val.class_names if inputs.val else names),
+    ):
+        if len(other) != len(names):
+            raise FinetuneError(
+                f"The features name {len(names):,} classes and the {what} {len(other):,}; expected the same ones. Make "
+                "both from the same data."
+            )
+        for label, (mine, theirs) in enumerate(zip(names, other, strict=True)):
+            if mine != theirs:
+                raise FinetuneError(
+                    f"Class {label} is {mine!r} in the features and {theirs!r} in the {what}; expected the same names "
+                    "in the same order. Make both from the same data."
+                )
+    for what, features in (("test", inputs.test), ("validation", inputs.val)):
+        if features is not None and features.X.shape[1] != inputs.train.X.shape[1]:
+            raise FinetuneError(
+                f"The features have {inputs.train.X.shape[1]:,} dimensions and the {what} features "
+                f"{features.X.shape[1]:,}; expected vectors of one encoder. Extract both with the same checkpoint."
+            )
+
+
+def _check_apart(train: FeatureSet, other: FeatureSet | None, option: str) -> None:
+    """Raise FinetuneError where the same samples are on both sides."""
+    if other is None:
+        return
+    mine, theirs = (
+        {k: one.provenance.get("dataset", {}).get(k) for k in ("id", "digest", "split", "revision")}
+        for one in (train, other)
+    )
+    both = set(train.keys) & set(other.keys)
+    # Rows of different splits may be numbered alike.
+    if both and mine == theirs:
+        raise FinetuneError(
+            f"{len(both):,} samples, such as {min(both)!r}, are in the features and in those of {option} too; expected "
+            f"none. Extract another split, or leave {option} out: rows are then held out."
+        )
+
+
+def _made_from(label_map: LabelMap, features: FeatureSet) -> bool:
+    """Return whether a label map was made from just these rows, as far as their origin and number tell."""
+    counts = np.bincount(features.y, minlength=len(features.class_names))
+    same_rows = all(ranked.count == counts[ranked.label] for ranked in label_map.classes)
+    return same_rows and provenance_digest(features.class_names, label_map.features) == features.digest
+
+
+def _with_encoder(material: Material, settings: Settings, checkpoint: str | None) -> Material:
+    """Look up the encoder of the features, for a model to take home; say so where there is none."""
+    try:
+        found = open_checkpoint(
+            checkpoint or _said(material.train, "checkpoint", "id", "--checkpoint"),
+            revision=None if checkpoint else _said(material.train, "checkpoint", "revision"),
+            settings=settings,
+        )
+        _check_digest(material.train, "checkpoint", found.digest, "--checkpoint")
+    except (FinetuneError, CheckpointError, HubError) as error:
+        return replace(material, notices=(*material.notices, f"No model can be written: {error}"))
+    prepared = _prepared(material.train) or found.preprocessing
+    return replace(material, encoder=Encoder(found, prepared, None, _said(material.train, "dataset", "id")))
+
+
+def _with_samples(
+    material: Material, inputs: Inputs, settings: Settings, data: str | None, checkpoint: str | None
+) -> Material:
+    """Look up the data and encoder of the features, for an end-to-end fine-tune."""
+    plans = {"train": _plan_of(inputs.train, settings, data, checkpoint)}
+    for role, features in (("val", inputs.val), ("test", inputs.test)):
+        plans[role] = _plan_of(features, settings, data, checkpoint) if features else plans["train"]
+    return replace(material, encoder=Encoder.of(plans["train"]), datasets=_samples(material, plans))
+
+
+def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpoint: str | None) -> Plan:
+    """Return the extraction that features came from, found again by what their provenance says.
+
+    Raises:
+        FinetuneError: The provenance names nothing, or what it names is something else by now.
+        DatasetError, CheckpointError, HubError: Data or checkpoint cannot be opened.
+    """
+    columns = _said(features, "dataset", "columns") or (None, None)
+    request = Request(
+        data or _said(features, "dataset", "id", "--data"),
+        checkpoint or _said(features, "checkpoint", "id", "--checkpoint"),
+        split=_said(features, "dataset", "split"),
+        config=_said(features, "dataset", "config"),
+        revision=None if data else _said(features, "dataset", "revision"),
+        media_column=columns[0],
+        label_column=columns[1],
+        checkpoint_revision=None if checkpoint else _said(features, "checkpoint", "revision"),
+        pooling=features.provenance.get("pooling", "mean"),
+        stride=_said(features, "sampling", "stride"),
+        clips=_said(features, "sampling", "clips") or 1,
+        allow_empty_classes=True,
+    )
+    found = plan(request, settings)
+    for name, option in (("dataset", "--data"), ("checkpoint", "--checkpoint")):
+        _check_digest(features, name, found.provenance[name]["digest"], option)
+    return replace(found, preprocessing=_prepared(features) or found.preprocessing)
+
+
+def _said(features: FeatureSet, part: str, name: str, option: str | None = None) -> Any:
+    """Return what the provenance of features says; None where it does not, unless an option can say it instead.
+
+    Raises:
+        FinetuneError: It says nothing, and `option` was not given either.
+    """
+    value = (features.provenance.get(part) or {}).get(name)
+    if value is None and option is not None:
+        raise FinetuneError(f"The features do not say which {part} they are of. Give {option}.")
+    return value
+
+
+def _check_digest(features: FeatureSet, name: str, now: str, option: str) -> None:
+    """Raise FinetuneError where a dataset or checkpoint is another one than that of the features."""
+    before = _said(features, name, "digest")
+    if before and before != now:
+        raise FinetuneError(
+            f"The {name} {_said(features, name, 'id')} is not what it was when the features were made (digest "
+            f"{now[:12]}, then {before[:12]}). Give that one with {option}, or extract again."
+        )
+
+
+def _prepared(features: FeatureSet) -> Preprocessing | None:
+    """Return how samples were prepared for the encoder; None where the provenance does not say."""
+    said = features.provenance.get("preprocessing")
+    return Preprocessing.from_config(said) if said else None
+
+
+# --- both
+
+
+def rank(features: FeatureSet, params: Mapping[str, Any], notices: list[str]) -> LabelMap:
+    """Return the ranked order of some rows, as the Ranking page finds it; what is doubtful goes to `notices`."""
+    from labelrank.ranking import LabelRanker
+    from labelrank.ranking.ranker import is_underdetermined
+
+    shrinkage = params.get("shrinkage")
+    rows, dim = features.X.shape
+    if is_underdetermined(rows, dim, len(features.class_names), shrinkage):
+        notices.append(
+            f"{rows:,} rows are too few for {dim:,} dimensions, so the ranked order may be "
+            "chance. Take more samples, or rank with shrinkage."
+        )
+    ranker = LabelRanker(
+        method=params.get("method", "centroid"), solver=params.get("solver", "auto"), shrinkage=shrinkage
+    )
+    return LabelMap.from_ranking(ranker.fit(features.X, features.y), features.class_names, features.provenance)
+
+
+def _held_out(features: FeatureSet, share: float, seed: int, name: str) -> tuple[FeatureSet, FeatureSet]:
+    held_out = split_rows(features.keys, features.y, share=share, seed=seed)
+    if not held_out.any():
+        raise FinetuneError(
+            f"No row can be held out to {name}: no class has two of the {len(features.y):,} rows. Take more samples."
+        )
+    return _taking(features, ~held_out), _taking(features, held_out)
+
+
+def _with_val(rows: FeatureSet, val: FeatureSet | None, design: Design) -> tuple[FeatureSet, FeatureSet]:
+    if val is not None:
+        return rows, val
+    return _held_out(rows, design.val_share, design.seed, "validate")
+
+
+def _taking(features: FeatureSet, mask: np.ndarray) -> FeatureSet:
+    keys = tuple(key for key, taken in zip(features.keys, mask, strict=True) if taken)
+    rows = None if features.rows is None else features.rows[mask]
+    return replace(features, X=features.X[mask], y=features.y[mask], keys=keys, rows=rows)
+
+
+def _about_classes(train: FeatureSet, val: FeatureSet, test: FeatureSet) -> list[str]:
+    """Return what to say of classes without rows, and of those that have too few."""
+    said = []
+    for what, features, then in (
+        ("training", train, "nothing can be learned of it"),
+        ("validation", val, "nothing there speaks of it"),
+        ("test", test, "it has no recall, and the mean over classes is without it"),
+    ):
+        counts = np.bincount(features.y, minlength=len(features.class_names))
+        if missing := [name for name, n in zip(features.class_names, counts, strict=True) if not n]:
+            more = len(missing) - _NAMED_IN_MESSAGE
+            listed = ", ".join(map(repr, missing[:_NAMED_IN_MESSAGE])) + (f" and {more:,} more" if more > 0 else "")
+            said.append(f"No {what} row is of class {listed}: {then}.")
+    return said
+
+
+def _samples(material: Material, plans: Mapping[str, Plan]) -> dict[str, Dataset]:
+    """Return datasets of exactly the samples of the rows, in their order.
+
+    Raises:
+        FinetuneError: One of them is not in its dataset.
+    """
+    datasets = {}
+    for role, found in plans.items():
+        features: FeatureSet = getattr(material, role)
+        by_key: dict[str, Sample] = {sample.key: sample for sample in found.dataset.samples}
+        if lost := [key for key in features.keys if key not in by_key]:
+            raise FinetuneError(
+                f"{len(lost):,} samples of the features, such as {lost[0]!r}, are not in {found.dataset.id}. Give the "
+                "data that they are of with --data, or extract again."
+            )
+        datasets[role] = replace(found.dataset, samples=tuple(by_key[key] for key in features.keys))
+    return datasets
+
+
+def sizes_of(material: Material) -> dict[str, int]:
+    """Return how many rows train, validate and test."""
+    return {role: len(getattr(material, role).y) for role in ("train", "val", "test")}

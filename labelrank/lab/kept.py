@@ -1,0 +1,119 @@
+"""Finished runs of a comparison, kept so that whatever stops it costs only the runs in work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from labelrank.errors import FinetuneError
+from labelrank.files import replacing
+from labelrank.finetune.runs import Epoch, Run
+
+_HEAD = "head."
+_CURVES = ("epoch", "train_loss", "val_loss", "val_accuracy")
+
+
+class KeptRuns:
+    """A folder with one safetensors file for each finished run.
+
+    Args:
+        path: Made when the first run is written. Its name stands for all that determines the runs in it.
+        n_test: Rows that each run predicts.
+    """
+
+    def __init__(self, path: Path, n_test: int) -> None:
+        self.path = path
+        self._n_test = n_test
+
+    def read(self, arm: str, seed: int) -> Run | None:
+        """Return a finished run; None when it is not there, or is damaged, which is reported and removed."""
+        path = self._of(arm, seed)
+        if not path.is_file():
+            return None
+        try:
+            run = _read(path)
+            if (run.arm, run.seed) != (arm, seed) or (run.problem is None and run.predicted.shape[0] != self._n_test):
+                raise FinetuneError(f"{path} holds another run than its name says.")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"A run is made again: {path}: {error}", file=sys.stderr, flush=True)
+            path.unlink(missing_ok=True)
+            return None
+        return run
+
+    def has(self, arm: str, seed: int) -> bool:
+        """Return whether there is a file of this run; `read` tells whether it is sound."""
+        return self._of(arm, seed).is_file()
+
+    def write(self, runs: Iterable[Run], *, with_heads: str | None = None) -> None:
+        """Keep finished runs.
+
+        Args:
+            with_heads: The arm whose learned heads are kept as well.
+
+        Raises:
+            FinetuneError: One cannot be written; those before it stay.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for run in runs:
+                with replacing(self._of(run.arm, run.seed)) as partial:
+                    _write(run if run.arm == with_heads else replace(run, head={}), partial)
+        except OSError as error:
+            raise FinetuneError(
+                f"{self.path} cannot be written ({error.strerror or error}). Finished runs are kept: free some space, "
+                "and start the same fine-tune again."
+            ) from error
+
+    def clear(self) -> None:
+        """Remove all runs, and what unfinished ones have left."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def snapshots(self, arm: str, seed: int) -> Path:
+        """Return the folder for what a run that is not finished needs to go on."""
+        return self._of(arm, seed).with_suffix("")
+
+    def _of(self, arm: str, seed: int) -> Path:
+        return self.path / f"{seed:04d}-{arm}.safetensors"
+
+
+def _write(run: Run, path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    curves = np.array([[getattr(e, name) for name in _CURVES] for e in run.epochs], np.float64).reshape(
+        -1, len(_CURVES)
+    )
+    tensors: dict[str, np.ndarray] = {
+        "predicted": run.predicted,
+        "nll": run.nll,
+        "curves": curves,
+        **{f"{_HEAD}{name}": np.asarray(values) for name, values in run.head.items()},
+    }
+    facts = {"arm": run.arm, "seed": run.seed, "problem": run.problem, "seconds": run.seconds}
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, metadata={"run": json.dumps(facts)})
+
+
+def _read(path: Path) -> Run:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            facts = json.loads((file.metadata() or {})["run"])
+            tensors: Mapping[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(error) from None
+    return Run(
+        arm=facts["arm"],
+        seed=facts["seed"],
+        predicted=tensors["predicted"],
+        nll=tensors["nll"],
+        epochs=tuple(Epoch(int(row[0]), *map(float, row[1:])) for row in tensors["curves"]),
+        head={name.removeprefix(_HEAD): values for name, values in tensors.items() if name.startswith(_HEAD)},
+        problem=facts["problem"],
+        seconds=facts["seconds"],
+    )

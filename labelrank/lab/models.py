@@ -1,0 +1,155 @@
+"""The model to take home: of one order's runs, the one that did best on the validation rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelrank.errors import LabelRankError
+from labelrank.files import replacing
+from labelrank.finetune.design import Arm
+from labelrank.finetune.runs import Run
+from labelrank.lab.gathering import Material
+from labelrank.lab.planning import Design
+from labelrank.lab.results import KERAS_MODEL, MODEL
+from labelrank.models.checkpoint import Checkpoint
+from labelrank.models.runtime import build_encoder, select_backend
+
+_NOTE = "best.json"
+
+
+class Exporter:
+    """Writes the best model of one arm into a folder as `model/` and `model.keras`.
+
+    Args:
+        folder: Where the best model so far is, or will be; made when it is written.
+    """
+
+    def __init__(self, material: Material, design: Design, arms: Sequence[Arm], folder: Path) -> None:
+        self._material, self._design, self._folder = material, design, folder
+        self._arm = next((arm for arm in arms if arm.kind == "ranked"), arms[0])
+
+    @property
+    def arm(self) -> str:
+        """The arm whose models are written: the ranked order, or the first where it takes no part."""
+        return self._arm.name
+
+    def offer(self, run: Run, model: Any, val_accuracy: float) -> None:
+        """Take a run's whole model; it is written where it is the arm's best so far.
+
+        Raises:
+            LabelRankError: It cannot be written.
+        """
+        if run.arm != self.arm or run.problem is not None:
+            return
+        best = _read_note(self._folder / _NOTE)
+        if best is not None and best["val_accuracy"] >= val_accuracy:
+            return
+        from labelrank.finetune.export import write_model
+
+        (self._folder / _NOTE).unlink(missing_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_model(self._folder / MODEL, model, **self._said(run, val_accuracy))
+        self._write_note(run, val_accuracy)
+
+    def best(self, runs: Sequence[Run], say: Callable[[str], None]) -> tuple[Path | None, list[str]]:
+        """Return the folder with the best model, None where there is none, and what to say of that.
+
+        Args:
+            runs: Finished ones; of heads, the best of them is joined with its encoder now.
+            say: Called with what is done.
+        """
+        if self._design.end_to_end:
+            return (self._folder if _read_note(self._folder / _NOTE) else None), []
+        if self._material.encoder is None:
+            return None, []
+        whole = [run for run in runs if run.arm == self.arm and run.problem is None and run.head]
+        if not whole:
+            return None, []
+        say("Writing the model")
+        best = max(whole, key=_last_accuracy)
+        try:
+            self._write_head(best)
+        except LabelRankError as error:
+            return None, [f"No model was written: {error}"]
+        return self._folder, []
+
+    def _write_head(self, run: Run) -> None:
+        select_backend(training=True)
+        from labelrank.finetune.export import write_head_model
+
+        made_by = self._material.encoder
+        assert made_by is not None
+        made_by.checkpoint.fetch(on_progress=None, should_stop=None)
+
+        pooling = self._material.train.provenance.get("pooling", "mean")
+        encoder = build_encoder(made_by.checkpoint, image_size=made_by.preprocessing.output_size)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_head_model(
+            self._folder / MODEL,
+            encoder,
+            run.head,
+            pooling=pooling,
+            meaning=self._design.meaning,
+            fc_norm=fc_norm_of(made_by.checkpoint) if pooling == "fc_norm" else None,
+            **self._said(run, _last_accuracy(run)),
+        )
+        self._write_note(run, _last_accuracy(run))
+
+    def _said(self, run: Run, val_accuracy: float) -> dict[str, Any]:
+        from labelrank.finetune.export import CardFacts
+
+        made_by, material = self._material.encoder, self._material
+        assert made_by is not None
+        dataset = made_by.dataset_id
+        trained = "head alone, on the features of the frozen encoder"
+        if self._design.end_to_end:
+            depth = self._design.depth
+            trained = "whole encoder" if depth == "all" else f"last {depth} blocks of the encoder"
+        return {
+            "order": self._arm.order,
+            "class_names": material.class_names,
+            "preprocessing": made_by.preprocessing,
+            "label_map": material.label_map if self._arm.kind == "ranked" else None,
+            "keras_file": self._folder / KERAS_MODEL,
+            "facts": CardFacts(
+                title=f"{made_by.checkpoint.id}, fine-tuned" + (f" on {dataset}" if dataset else ""),
+                dataset=dataset,
+                base_model=made_by.checkpoint.id,
+                licence=made_by.checkpoint.licence,
+                lines=(
+                    f"Trained: the {trained}; {len(material.train.y):,} samples, order {self.arm}, seed {run.seed}.",
+                    f"Accuracy on {len(material.val.y):,} validation samples: {val_accuracy:.1%}.",
+                ),
+            ),
+        }
+
+    def _write_note(self, run: Run, val_accuracy: float) -> None:
+        note = {"arm": run.arm, "seed": run.seed, "val_accuracy": val_accuracy}
+        with replacing(self._folder / _NOTE) as partial:
+            partial.write_text(json.dumps(note), encoding="utf-8")
+
+
+def fc_norm_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """Return scale and shift of the norm of a checkpoint's head, by tensor."""
+    from labelrank.finetune.export import FC_NORM
+    from labelrank.models.convert import read_tensor
+
+    tensors, shape = checkpoint.tensors(), (checkpoint.config.transformer.hidden_dim,)
+    return {name: read_tensor(tensors, name, shape, source=checkpoint.source) for name in FC_NORM}
+
+
+def _last_accuracy(run: Run) -> float:
+    return run.epochs[-1].val_accuracy
+
+
+def _read_note(path: Path) -> dict[str, Any] | None:
+    try:
+        note = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) and isinstance(note.get("val_accuracy"), float) else None

@@ -1,0 +1,310 @@
+"""What a fine-tune compares, and what that will cost, before anything is read or trained. Loads no Keras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from labelrank.errors import SettingsError
+from labelrank.features.store import FeatureSet
+from labelrank.finetune.design import Arm, arms
+from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, HeadRecipe, TuneRecipe, named_recipe
+from labelrank.label_map import LabelMap
+
+if TYPE_CHECKING:
+    from labelrank.models.config import EncoderConfig
+
+HEADS_ALONE = "heads"
+ALL_BLOCKS = "all"
+ORDERS = "ranked,original,random:19"
+"""19 random orders are the fewest with which a permutation test can reach p = 0.05."""
+MAX_SEEDS = 100
+DEFAULT_RECIPE = "quick"
+NEVER_MIRRORED = ("digits", "moving-digits")
+
+_SHARES = ("val_share", "test_share")
+_COUNTS = ("epochs", "batch_size")
+_FRACTIONS = ("dropout", "label_smoothing")
+_OF_A_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing")
+_NAMED = {"ranked": "the ranked order", "original": "the original one", "reversed": "the ranked one reversed"}
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is compared and how it trains; the options of `labelrank finetune`, and parameters of its job.
+
+    None is what suits the data, or what the recipe says.
+    """
+
+    orders: str = ORDERS
+    """As `labelrank.finetune.design.arms` reads it."""
+    seeds: int = 5
+    depth: str = HEADS_ALONE
+    """What learns: `heads` on the features of a frozen encoder; the last blocks of the encoder too, as many as this
+    number says; or `all` of it."""
+    head: str | None = None
+    """None: linear, or what the recipe says."""
+    meaning: str = "softmax"
+    bandwidth: float = 1.0
+    """Of meaning gaussian, in `unit`."""
+    unit: str = "positions"
+    recipe: str | None = None
+    """Of an end-to-end fine-tune, one of `labelrank.finetune.recipe.recipes`; None: quick."""
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    dropout: float | None = None
+    label_smoothing: float | None = None
+    flip: bool | None = None
+    """Whether an end-to-end fine-tune mirrors half of the pictures; None: as the recipe says, but for digits never."""
+    control: bool = True
+    """Whether a control is run where it applies; see `control_reason`."""
+    seed: int = 0
+    """Draws the random orders, and the rows that are held out."""
+    val_share: float = 0.1
+    """Of the training rows, where there is no validation split."""
+    test_share: float = 0.2
+    """Of all rows, where there is no test split."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("head", HEADS), ("meaning", MEANINGS), ("unit", UNITS)):
+            value = getattr(self, name)
+            if value not in known and not (name == "head" and value is None):
+                raise SettingsError(f"{name.capitalize()} is {value!r}; choose one of {', '.join(known)}.")
+        if not 1 <= self.seeds <= MAX_SEEDS:
+            raise SettingsError(f"The number of seeds is {self.seeds}; expected 1 to {MAX_SEEDS}.")
+        if self.depth not in (HEADS_ALONE, ALL_BLOCKS) and not (self.depth.isdecimal() and int(self.depth) >= 1):
+            raise SettingsError(
+                f"Depth is {self.depth!r}; expected heads (the encoder stays as it is), all, or the number of last "
+                "blocks that learn, such as 4."
+            )
+        for name in _SHARES:
+            if not 0 < (share := getattr(self, name)) <= 0.5:
+                raise SettingsError(f"{_option(name)} is {share}; expected a fraction above 0 and at most 0.5.")
+        for name in _COUNTS:
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise SettingsError(f"{_option(name)} is {count}; expected a whole number of at least 1.")
+        for name in _FRACTIONS:
+            if (value := getattr(self, name)) is not None and not 0 <= value < 1:
+                raise SettingsError(f"{_option(name)} is {value}; expected a fraction from 0 to below 1.")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise SettingsError(f"Learning rate is {self.learning_rate}; expected a number above 0, such as 0.001.")
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            raise SettingsError(f"Weight decay is {self.weight_decay}; expected 0 or more, such as 0.05.")
+        if not 0 < self.bandwidth < math.inf:
+            raise SettingsError(f"The bandwidth is {self.bandwidth}; expected a number above 0, in {self.unit}.")
+        if self.end_to_end and self.head not in (None, *TUNE_HEADS):
+            raise SettingsError(
+                f"Head is {self.head!r}, which probes features that stay as they are; with depth {self.depth} choose "
+                f"{' or '.join(TUNE_HEADS)}."
+            )
+        if not self.end_to_end and self.recipe is not None:
+            raise SettingsError(
+                f"Recipe is {self.recipe!r}, which trains an encoder, but depth is heads. Leave the recipe out, or "
+                "choose depth all or a number of blocks."
+            )
+        if self.end_to_end:
+            self.tune_recipe()
+        # A word that is no order is told before a dataset is read; with enough classes nothing else can be wrong.
+        arms(self.orders, range(1_000), seed=self.seed, control=False)
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Design:
+        """Return the design in the parameters of a job, as `job_params` gives them."""
+        known = cls.__dataclass_fields__
+        return cls(**{name: value for name, value in params.get("design", {}).items() if name in known})
+
+    @property
+    def end_to_end(self) -> bool:
+        """Whether the encoder learns as well."""
+        return self.depth != HEADS_ALONE
+
+    @property
+    def control_reason(self) -> str | None:
+        """Why no control is run; None where one is."""
+        if not self.control:
+            return "No control was asked for."
+        if self.meaning != "softmax":
+            return f"With {self.meaning} a position has a meaning of its own, so classes cannot be exchanged."
+        if self.end_to_end:
+            return (
+                "Over the many steps of an encoder's training, rounding alone drives two such runs apart; heads on "
+                "frozen features have a control."
+            )
+        return None
+
+    def arms(self, ranked: tuple[int, ...]) -> tuple[Arm, ...]:
+        """Return the orders that are compared, given the ranked one.
+
+        Raises:
+            SettingsError: There are not as many different orders of so few classes.
+        """
+        return arms(self.orders, ranked, seed=self.seed, control=self.control_reason is None)
+
+    def head_recipe(self, n_train: int, n_features: int, n_classes: int) -> HeadRecipe:
+        """Return how heads train on features of this size."""
+        from labelrank.finetune.heads import recipe_for
+
+        recipe = recipe_for(n_train, n_features, n_classes, head=self.head or HEADS[0], meaning=self.meaning)
+        return replace(recipe, bandwidth=self.bandwidth, unit=self.unit, **self._given())
+
+    def tune_recipe(self, dataset_id: str | None = None) -> TuneRecipe:
+        """Return how an encoder trains.
+
+        Args:
+            dataset_id: Where flipping is left to the recipe, digits are never mirrored: no digit's mirror image is one.
+
+        Raises:
+            SettingsError: The recipe is unknown, or does not allow what was asked for.
+        """
+        recipe = named_recipe(self.recipe or DEFAULT_RECIPE)
+        mirrored = recipe.flip and dataset_id not in NEVER_MIRRORED
+        return replace(
+            recipe,
+            head=self.head or recipe.head,
+            unfreeze=None if self.depth == ALL_BLOCKS else int(self.depth),
+            flip=mirrored if self.flip is None else self.flip,
+            **self._given(),
+        )
+
+    def _given(self) -> dict[str, Any]:
+        return {name: value for name in _OF_A_RECIPE if (value := getattr(self, name)) is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def _option(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def job_params(
+    extract_params: Mapping[str, Any],
+    design: Design,
+    *,
+    method: str = "centroid",
+    solver: str = "auto",
+    shrinkage: float | str | None = None,
+    test_split: str | None = None,
+) -> dict[str, Any]:
+    """Return the parameters of a fine-tune job.
+
+    Args:
+        extract_params: Those of the extraction job that gives the features to train on.
+        method, solver, shrinkage: Of the ranking, as `LabelRanker` takes them.
+        test_split: The split to test on; None: test, else val, else rows that are held out; the split that is trained
+            on: rows that are held out.
+    """
+    ranking = {"method": method, "solver": solver, "shrinkage": shrinkage}
+    # A level of its own, because samples are drawn with a seed too, and encoded in batches.
+    return {**extract_params, **ranking, "test_split": test_split, "design": design.to_dict()}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What heads are compared on: rows to learn from, to choose by and to be judged on, and the ranked order."""
+
+    train: FeatureSet
+    label_map: LabelMap | None = None
+    """None: the order is found anew, from the rows that are not tested on."""
+    test: FeatureSet | None = None
+    """None: rows of `train` are held out."""
+    val: FeatureSet | None = None
+    """None: rows of `train` are held out."""
+
+
+def sizes(design: Design, rows: int, *, val_rows: int | None = None, test_rows: int | None = None) -> dict[str, int]:
+    """Return about how many rows train, validate and test, where None of `rows` is to be held out for one."""
+    test = round(rows * design.test_share) if test_rows is None else test_rows
+    left = rows - (test if test_rows is None else 0)
+    val = round(left * design.val_share) if val_rows is None else val_rows
+    return {"train": left - (val if val_rows is None else 0), "val": val, "test": test}
+
+
+def describe(
+    design: Design,
+    *,
+    n_classes: int,
+    n_train: int,
+    n_val: int,
+    n_test: int,
+    n_features: int | None = None,
+    encoder: EncoderConfig | None = None,
+    flops_per_s: float | None = None,
+) -> dict[str, Any]:
+    """Return what a design would do, in numbers and words, and how long it should take.
+
+    Args:
+        n_features: Length of a feature vector, for heads.
+        encoder: What is fine-tuned end to end.
+        flops_per_s: As fast as matrices are multiplied here; None: measured, once for this process, in 0.2 s. On a GPU
+            nothing is known of it.
+
+    Returns:
+        runs, arms (those that are compared, and the control), random (orders among them), control (whether there is
+        one), words (a sentence), and seconds (None where unknown).
+
+    Raises:
+        SettingsError: There are not as many different orders of so few classes.
+    """
+    flops_per_s = _rate() if flops_per_s is None else flops_per_s
+    chosen = design.arms(tuple(reversed(range(n_classes))))
+    random = sum(arm.kind == "random" for arm in chosen)
+    control = any(arm.kind == "control" for arm in chosen)
+    runs = len(chosen) * design.seeds
+    return {
+        "runs": runs,
+        "arms": len(chosen),
+        "random": random,
+        "control": control,
+        "words": _in_words(design, chosen, runs),
+        "seconds": _seconds(design, runs, (n_train, n_val, n_test), n_classes, n_features, encoder, flops_per_s),
+    }
+
+
+def _in_words(design: Design, chosen: tuple[Arm, ...], runs: int) -> str:
+    kinds = [arm.kind for arm in chosen]
+    named = [_NAMED[kind] for kind in kinds if kind in _NAMED]
+    if random := kinds.count("random"):
+        named.append(f"{random} random one{'s' if random > 1 else ''}")
+    if "control" in kinds:
+        named.append("a control")
+    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+    seeds = f"{design.seeds} seed{'s' if design.seeds > 1 else ''}"
+    return f"{listed[0].upper()}{listed[1:]}, {seeds} each: {runs:,} run{'s' if runs > 1 else ''}."
+
+
+def _rate() -> float | None:
+    """Return how fast matrices are multiplied where fine-tunes run; None on a GPU."""
+    from labelrank.models.device import has_gpu, matmul_rate
+
+    return None if has_gpu() else matmul_rate()
+
+
+def _seconds(
+    design: Design,
+    runs: int,
+    rows: tuple[int, int, int],
+    n_classes: int,
+    n_features: int | None,
+    encoder: EncoderConfig | None,
+    flops_per_s: float | None,
+) -> float | None:
+    if flops_per_s is None:
+        return None
+    if design.end_to_end:
+        if encoder is None:
+            return None
+        from labelrank.finetune.end_to_end import estimated_seconds as seconds_end_to_end
+
+        return seconds_end_to_end(encoder, *rows, design.tune_recipe(), n_runs=runs, flops_per_s=flops_per_s)
+    if n_features is None:
+        return None
+    from labelrank.finetune.heads import estimated_seconds
+
+    recipe = design.head_recipe(rows[0], n_features, n_classes)
+    return estimated_seconds(*rows, n_features, n_classes, runs, recipe, flops_per_s=flops_per_s)

@@ -1,0 +1,281 @@
+"""The results of a comparison as plain files that any machine can open, written whole and read back.
+
+A folder holds `report.json`, `runs.csv`, `curves.csv`, `predictions.parquet`, `label_map.json`, and where a model was
+exported `model/` in Hugging Face's format and `model.keras`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labelrank.errors import FinetuneError
+from labelrank.features.store import FeatureSet
+from labelrank.files import replacing
+from labelrank.finetune.runs import Run
+from labelrank.label_map import LabelMap
+
+FORMAT_VERSION = 1
+"""Of report.json; changes when an older reader would misread it."""
+REPORT, RUNS, CURVES, PREDICTIONS = "report.json", "runs.csv", "curves.csv", "predictions.parquet"
+LABEL_MAP, MODEL, KERAS_MODEL = "label_map.json", "model", "model.keras"
+
+RUN_COLUMNS = (
+    *("arm", "kind", "seed", "accuracy", "uar", "top5", "loss", "rank_distance", "centroid_distance"),
+    *("epochs", "seconds", "problem"),
+)
+CURVE_COLUMNS = ("arm", "seed", "epoch", "train_loss", "val_loss", "val_accuracy")
+_WAY_OUT = "Give a folder, or the report.json in one, that `labelrank finetune` wrote; or run it again."
+
+
+def write_results(
+    folder: Path,
+    report: Mapping[str, Any],
+    runs: Sequence[Run],
+    test: FeatureSet,
+    label_map: LabelMap,
+    model: Path | None = None,
+) -> None:
+    """Write a folder of results, whole or not at all; it takes the place of one that is there.
+
+    Args:
+        folder: Its parent is made where it is missing.
+        report: As `labelrank.lab.report.report_of` gives it.
+        runs: Those of the report, in any order.
+        test: The rows that were predicted; its features are not written.
+        model: A folder with `model/` and `model.keras`, which the results then hold too.
+
+    Raises:
+        FinetuneError: The folder holds something else, cannot be written, or the disk is full.
+    """
+    check_replaceable(folder)
+    with _replacing_folder(folder) as partial:
+        write_report(partial / REPORT, report)
+        _write_csv(partial / RUNS, RUN_COLUMNS, _run_rows(report, runs))
+        _write_csv(partial / CURVES, CURVE_COLUMNS, _curve_rows(runs))
+        _write_predictions(partial / PREDICTIONS, runs, test)
+        label_map.save(partial / LABEL_MAP)
+        if model:
+            shutil.copytree(model / MODEL, partial / MODEL, copy_function=_link)
+            _link(model / KERAS_MODEL, partial / KERAS_MODEL)
+
+
+def copy_results(folder: Path, target: Path) -> None:
+    """Copy a folder of results, whole or not at all; as `write_results`.
+
+    Raises:
+        FinetuneError: `target` holds something else, or cannot be written.
+    """
+    check_replaceable(target)
+    with _replacing_folder(target) as partial:
+        shutil.copytree(folder, partial, dirs_exist_ok=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise FinetuneError where a folder of results may not take this place."""
+    if folder.exists() and not is_results(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise FinetuneError(f"{folder} is there already, and holds no results; choose a new folder.")
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name; copy it where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def is_results(folder: Path) -> bool:
+    """Return whether a folder holds results, which may be replaced by others."""
+    return (folder / REPORT).is_file() and (folder / RUNS).is_file()
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write report.json, whole or not at all.
+
+    Raises:
+        FinetuneError: It cannot be written.
+    """
+    try:
+        with replacing(path) as partial:
+            text = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False)
+            partial.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> FinetuneError:
+    """Return what is told when a file of results cannot be written."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free some space there, or choose another folder" if is_full else "choose a writable folder"
+    return FinetuneError(f"{path} cannot be written ({error.strerror or error}); {advice}.")
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Return report.json; `path` is the file or its folder.
+
+    Raises:
+        FinetuneError: It is not there, not a report, or of another version.
+    """
+    path = path / REPORT if path.is_dir() else path
+    try:
+        report = json.loads(path.read_bytes())
+    except OSError as error:
+        raise FinetuneError(f"{path} cannot be read ({error.strerror}). {_WAY_OUT}") from None
+    except (ValueError, RecursionError) as error:
+        raise FinetuneError(f"{path} is not JSON ({error}). {_WAY_OUT}") from None
+    if not isinstance(report, dict) or not {"version", "arms", "design", "statistics"} <= report.keys():
+        raise FinetuneError(f"{path} is not a report of a fine-tune. {_WAY_OUT}")
+    if report["version"] != FORMAT_VERSION:
+        raise FinetuneError(
+            f"{path} is a report of version {report['version']!r}; this labelrank reads version {FORMAT_VERSION}. Run "
+            "the fine-tune again, or use the labelrank that wrote it."
+        )
+    return report
+
+
+class Predictions:
+    """What each run predicted for the test rows."""
+
+    def __init__(self, keys: tuple[str, ...], y: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+        self.keys = keys
+        self.y = y
+        """Labels, int32 (n_test,)."""
+        self.columns = dict(columns)
+        """'<arm>/<seed>' -> predicted labels, int32 (n_test,); runs that came to nothing are left out."""
+
+    def of(self, arm: str) -> list[np.ndarray]:
+        """Return the predictions of an arm, by seed."""
+        return [values for name, values in self.columns.items() if name.rpartition("/")[0] == arm]
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Return predictions.parquet; `path` is the file or its folder.
+
+    Raises:
+        FinetuneError: It is not there, or not such a file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = path / PREDICTIONS if path.is_dir() else path
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FinetuneError(f"{path} cannot be read ({reason}). {_WAY_OUT}") from None
+    if table.column_names[:2] != ["key", "label"]:
+        raise FinetuneError(
+            f"{path} has the columns {', '.join(table.column_names[:5])}, not key and label. {_WAY_OUT}"
+        )
+    return Predictions(
+        tuple(table["key"].to_pylist()),
+        table["label"].to_numpy(),
+        {name: table[name].to_numpy() for name in table.column_names[2:]},
+    )
+
+
+def confusion_of(folder: Path, arm: str) -> np.ndarray:
+    """Return how often an arm took one class for another, int64 (K, K) [true label, predicted label], over its seeds.
+
+    Raises:
+        FinetuneError: The results cannot be read, or have no such arm.
+    """
+    from labelrank.finetune.metrics import confusion
+
+    report, predictions = read_report(folder), read_predictions(folder)
+    names = [one["name"] for one in report["arms"]]
+    if arm not in names:
+        raise FinetuneError(f"These results have no order {arm!r}; choose one of {', '.join(names)}.")
+    n_classes = len(report["data"]["class_names"])
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    for predicted in predictions.of(arm):
+        counts += confusion(predicted, predictions.y, n_classes)
+    return counts
+
+
+def plain(value: Any) -> Any:
+    """Return JSON values: NumPy's and tuples become Python's own, and what is not finite null."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _run_rows(report: Mapping[str, Any], runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
+    by_run = {(run.arm, run.seed): run for run in runs}
+    scores = RUN_COLUMNS[3:9]
+    for arm in report["arms"]:
+        for place, seed in enumerate(report["design"]["seeds"]):
+            run = by_run[arm["name"], seed]
+            values = (_cell(arm[name][place]) for name in scores)
+            yield arm["name"], arm["kind"], seed, *values, len(run.epochs), f"{run.seconds:.3f}", run.problem or ""
+
+
+def _curve_rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
+    for run in runs:
+        for e in run.epochs:
+            yield run.arm, run.seed, e.epoch, _cell(e.train_loss), _cell(e.val_loss), _cell(e.val_accuracy)
+
+
+def _cell(value: float | None) -> str:
+    """Return nine digits: what float32 holds; nothing for a value that is not known."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.9g}"
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _write_predictions(path: Path, runs: Sequence[Run], test: FeatureSet) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"key": pa.array(test.keys, pa.string()), "label": pa.array(test.y, pa.int32())}
+    for run in runs:
+        if run.problem is None:
+            columns[f"{run.arm}/{run.seed}"] = pa.array(run.predicted[:, 0], pa.int32())
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+@contextlib.contextmanager
+def _replacing_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`, which takes its place on success and is removed on any error."""
+    mark = f"{os.getpid()}.{secrets.token_hex(4)}"
+    partial = folder.with_name(f".{folder.name[:100]}.{mark}.partial")
+    former = folder.with_name(f".{folder.name[:100]}.{mark}.evicted")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            folder.rename(former)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if former.exists():
+                former.rename(folder)
+            raise
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)

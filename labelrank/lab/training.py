@@ -1,0 +1,222 @@
+"""The two ways to train a comparison: many heads at once on features, or whole encoders one after the other."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from labelrank.data.dataset import ShouldStop
+from labelrank.errors import FinetuneError
+from labelrank.features.store import FeatureSet
+from labelrank.finetune.design import Arm
+from labelrank.finetune.memory import free_memory_bytes
+from labelrank.finetune.recipe import to_dict
+from labelrank.finetune.runs import Epoch, Run
+from labelrank.lab.gathering import Material
+from labelrank.lab.kept import KeptRuns
+from labelrank.lab.live import Live
+from labelrank.lab.models import Exporter, fc_norm_of
+from labelrank.lab.planning import Design
+from labelrank.models.runtime import build_encoder, select_backend
+
+# Of the memory that is free when training starts; features, and what other processes take meanwhile, need the rest.
+_SHARE_OF_MEMORY = 0.5
+
+
+def spacing_of(material: Material) -> np.ndarray:
+    """Return the centroid of each position of the ranked order, float64 (K,)."""
+    return np.array([ranked.centroid for ranked in material.label_map.classes])
+
+
+class Heads:
+    """Heads on the features of a frozen encoder, a block of seeds at a time."""
+
+    kind = "heads"
+    precision = "float32"
+    runtime = "numpy"
+    device = "CPU"
+    updates = 1
+
+    def __init__(self, material: Material, design: Design) -> None:
+        self._material = material
+        self._n_classes = len(material.class_names)
+        n_train, n_features = material.train.X.shape
+        self._recipe = design.head_recipe(n_train, n_features, self._n_classes)
+        self.recipe: Mapping[str, Any] = to_dict(self._recipe)
+        self.epochs = self._recipe.epochs
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What determines the runs besides rows, orders and seeds."""
+        return {"recipe": self.recipe}
+
+    def train(
+        self,
+        arms: Sequence[Arm],
+        seeds: Sequence[int],
+        kept: KeptRuns,
+        live: Live,
+        exporter: Exporter,
+        should_stop: ShouldStop | None,
+    ) -> Generator[Sequence[Run], None, None]:
+        """Yield the runs of all arms, a block of seeds at a time.
+
+        Raises:
+            As `labelrank.finetune.heads.train_heads`.
+        """
+        from labelrank.finetune.heads import Table, seeds_at_once, train_heads
+
+        def table(features: FeatureSet) -> Table:
+            return Table(features.X, features.y)
+
+        material = self._material
+        n_train, n_features = material.train.X.shape
+        free = free_memory_bytes()
+        memory = math.inf if free is None else free * _SHARE_OF_MEMORY
+        size = seeds_at_once(n_train, n_features, self._n_classes, len(arms), self._recipe, memory_bytes=memory)
+        for first in range(0, len(seeds), size):
+            block = seeds[first : first + size]
+
+            def follow(epoch: int, values: Mapping[str, np.ndarray], block: Sequence[int] = block) -> None:
+                for (row, column), accuracy in np.ndenumerate(values["val_accuracy"]):
+                    loss = float(values["val_loss"][row, column])
+                    live.epoch(arms[row].name, block[column], epoch, float(accuracy), loss)
+                live.tell()
+
+            yield train_heads(
+                table(material.train),
+                table(material.val),
+                table(material.test),
+                arms,
+                block,
+                self._recipe,
+                n_classes=self._n_classes,
+                spacing=spacing_of(material),
+                on_epoch=follow,
+                should_stop=should_stop,
+            )
+
+
+class EndToEnd:
+    """Encoders that learn, one run after the other."""
+
+    kind = "end-to-end"
+
+    def __init__(self, material: Material, design: Design) -> None:
+        if material.encoder is None or material.datasets is None:
+            raise FinetuneError("An end-to-end fine-tune needs the data and the checkpoint of the features; give both.")
+        self._material, self._design = material, design
+        self._encoder, self._datasets = material.encoder, material.datasets
+        self._recipe = design.tune_recipe(self._encoder.dataset_id)
+        self.recipe: Mapping[str, Any] = to_dict(self._recipe)
+        self.epochs = self._recipe.epochs
+        self.updates = -(-len(material.train.y) // self._recipe.batch_size)
+        self.runtime = select_backend(training=True)
+        from labelrank.finetune.tuner import on_gpu, prepare_backend, training_precision
+
+        prepare_backend()
+        self.precision = training_precision(self._recipe.precision)
+        self.device = "GPU" if on_gpu() else "CPU"
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What determines the runs besides rows, orders and seeds."""
+        encoder = self._encoder
+        return {
+            "recipe": self.recipe,
+            "checkpoint": encoder.checkpoint.digest,
+            "preprocessing": encoder.preprocessing.to_config(),
+            "sampling": asdict(encoder.sampling) if encoder.sampling else None,
+            "pooling": self._pooling,
+            "precision": self.precision,
+        }
+
+    @property
+    def _pooling(self) -> str:
+        return self._material.train.provenance.get("pooling", "mean")
+
+    def train(
+        self,
+        arms: Sequence[Arm],
+        seeds: Sequence[int],
+        kept: KeptRuns,
+        live: Live,
+        exporter: Exporter,
+        should_stop: ShouldStop | None,
+    ) -> Generator[Sequence[Run], None, None]:
+        """Yield each run when it is finished, all arms of a seed before the next; those that are kept are left out.
+
+        Raises:
+            As `labelrank.finetune.end_to_end.fine_tune`.
+        """
+        from labelrank.finetune.end_to_end import Pictures, fine_tune
+
+        self._fetch(live, should_stop)
+        encoder = self._encoder
+        pictures = {
+            role: Pictures(dataset, encoder.preprocessing, encoder.sampling) for role, dataset in self._datasets.items()
+        }
+        for seed in seeds:
+            for arm in arms:
+                if kept.has(arm.name, seed):
+                    continue
+                folder = kept.snapshots(arm.name, seed)
+
+                def follow(epoch: Epoch, arm: Arm = arm, seed: int = seed) -> None:
+                    live.epoch(arm.name, seed, epoch.epoch, epoch.val_accuracy, epoch.val_loss)
+                    live.tell(force=True)
+
+                def count(done: int, total: int, stage: str, arm: Arm = arm, seed: int = seed) -> None:
+                    live.updates(arm.name, seed, done)
+                    live.tell()
+
+                tuned = fine_tune(
+                    self._build_encoder,
+                    pictures["train"],
+                    pictures["val"],
+                    pictures["test"],
+                    arm,
+                    seed,
+                    self._recipe,
+                    meaning=self._design.meaning,
+                    bandwidth=self._design.bandwidth,
+                    unit=self._design.unit,
+                    spacing=spacing_of(self._material),
+                    pooling=self._pooling,
+                    fc_norm=fc_norm_of(encoder.checkpoint) if self._pooling == "fc_norm" else None,
+                    n_classes=len(self._material.class_names),
+                    folder=folder,
+                    on_epoch=follow,
+                    on_progress=count,
+                    should_stop=should_stop,
+                    on_notice=live.notices.append,
+                )
+                if tuned.epoch is not None:
+                    self._check_rows(tuned.keys)
+                    exporter.offer(tuned.run, tuned.model, tuned.epoch.val_accuracy)
+                yield (tuned.run,)
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _check_rows(self, keys: Sequence[str]) -> None:
+        """Raise FinetuneError where a test sample of the features could not be read: runs would not compare."""
+        wanted = self._material.test.keys
+        if lost := [key for key in wanted if key not in set(keys)]:
+            raise FinetuneError(
+                f"{len(lost):,} of the {len(wanted):,} test samples can no longer be read, such as {lost[0]!r}. Make "
+                "sure that the data is still there, or extract again. Finished runs are kept."
+            )
+
+    def _fetch(self, live: Live, should_stop: ShouldStop | None) -> None:
+        """Bring checkpoint and media here before the first run."""
+        self._encoder.checkpoint.fetch(on_progress=live.on_progress, should_stop=should_stop)
+        for dataset in self._datasets.values():
+            if dataset.fetch:
+                dataset.fetch(dataset.samples, live.on_progress, should_stop)
+
+    def _build_encoder(self, **options: Any) -> Any:
+        return build_encoder(self._encoder.checkpoint, image_size=self._encoder.preprocessing.output_size, **options)

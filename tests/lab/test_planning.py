@@ -1,0 +1,131 @@
+"""What a comparison would do, known before anything runs."""
+
+import pytest
+
+from labelrank.errors import SettingsError
+from labelrank.lab.planning import Design, describe, job_params, sizes
+from labelrank.models.checkpoint import open_checkpoint
+
+SIZES = {"n_classes": 10, "n_train": 900, "n_val": 100, "n_test": 250}
+
+
+def test_the_default_compares_21_orders_and_a_control_with_5_seeds():
+    said = describe(Design(), **SIZES, n_features=96, flops_per_s=1e11)
+    assert (said["runs"], said["arms"], said["random"], said["control"]) == (110, 22, 19, True)
+    assert said["words"] == "The ranked order, the original one, 19 random ones and a control, 5 seeds each: 110 runs."
+    assert 0 < said["seconds"] < 60
+
+
+def test_words_count_one_as_one():
+    said = describe(Design(orders="ranked", seeds=1, control=False), **SIZES, n_features=96, flops_per_s=1e11)
+    assert said["words"] == "The ranked order, 1 seed each: 1 run."
+    said = describe(Design(orders="random:1,reversed", seeds=2, control=False), **SIZES, flops_per_s=1e11)
+    assert said["words"] == "The ranked one reversed and 1 random one, 2 seeds each: 4 runs."
+
+
+def test_a_control_brings_the_original_order_it_must_equal():
+    said = describe(Design(orders="ranked,random:2"), **SIZES, n_features=96, flops_per_s=1e11)
+    assert said["arms"] == 5
+    assert "the original one" in said["words"]
+
+
+def test_the_estimate_grows_with_seeds_and_epochs():
+    def seconds(**changes):
+        return describe(Design(**changes), **SIZES, n_features=96, flops_per_s=1e11)["seconds"]
+
+    assert seconds(seeds=10) == pytest.approx(2 * seconds(seeds=5))
+    assert seconds(epochs=200) > 5 * seconds(epochs=20)
+
+
+def test_an_end_to_end_fine_tune_is_estimated_by_its_encoder(settings):
+    config = open_checkpoint("mae-tiny-digits", settings=settings).config
+    few, all_of_it = (
+        describe(Design(depth=depth, seeds=1), **SIZES, encoder=config, flops_per_s=1e11) for depth in ("1", "all")
+    )
+    assert 0 < few["seconds"] < all_of_it["seconds"]
+    assert describe(Design(depth="all"), **SIZES, flops_per_s=1e11)["seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"control": False}, "asked for"),
+        ({"meaning": "gaussian"}, "gaussian a position has a meaning"),
+        ({"depth": "all"}, "rounding alone"),
+    ],
+)
+def test_where_no_control_applies_the_design_says_why(changes, reason):
+    design = Design(**changes)
+    assert reason in design.control_reason
+    assert not any(arm.kind == "control" for arm in design.arms((2, 0, 1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"orders": "ranked,sorted"}, "'sorted'"),
+        ({"orders": "random"}, "random:19"),
+        ({"seeds": 0}, "expected 1 to 100"),
+        ({"depth": "some"}, "expected heads"),
+        ({"depth": "0"}, "expected heads"),
+        ({"head": "cubic"}, "choose one of linear"),
+        ({"meaning": "mood"}, "choose one of softmax"),
+        ({"unit": "miles"}, "choose one of positions"),
+        ({"recipe": "mae"}, "depth is heads"),
+        ({"recipe": "secret", "depth": "all"}, "choose one of quick"),
+        ({"head": "batchnorm", "depth": "2"}, "choose linear or reference"),
+        ({"epochs": 0}, "at least 1"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"learning_rate": 0.0}, "above 0"),
+        ({"weight_decay": -1.0}, "0 or more"),
+        ({"dropout": 1.0}, "below 1"),
+        ({"label_smoothing": -0.1}, "from 0"),
+        ({"bandwidth": 0.0}, "above 0"),
+        ({"val_share": 0.0}, "above 0"),
+        ({"test_share": 0.9}, "at most 0.5"),
+    ],
+)
+def test_a_design_that_cannot_work_is_refused_at_once(changes, words):
+    with pytest.raises(SettingsError, match=words):
+        Design(**changes)
+
+
+def test_more_random_orders_than_there_are_is_told_when_the_classes_are_known():
+    with pytest.raises(SettingsError, match="at most random:4"):
+        Design(orders="ranked,original,random:19").arms((1, 0, 2))
+
+
+def test_what_is_not_given_is_what_the_recipe_says():
+    mae = Design(depth="all", recipe="mae").tune_recipe("pets")
+    assert (mae.epochs, mae.unfreeze, mae.flip, mae.head) == (100, None, True, "linear")
+    paper = Design(depth="3", recipe="paper", epochs=2, dropout=0.0).tune_recipe()
+    assert (paper.epochs, paper.unfreeze, paper.head, paper.dropout) == (2, 3, "reference", 0.0)
+
+
+def test_digits_are_not_mirrored_unless_asked():
+    assert not Design(depth="all", recipe="mae").tune_recipe("digits").flip
+    assert not Design(depth="all", recipe="mae").tune_recipe("moving-digits").flip
+    assert Design(depth="all", recipe="mae", flip=True).tune_recipe("digits").flip
+    assert not Design(depth="all", recipe="mae", flip=False).tune_recipe("pets").flip
+
+
+def test_heads_take_given_settings_over_sensible_ones():
+    recipe = Design(head="reference", epochs=3, learning_rate=0.5).head_recipe(900, 96, 10)
+    assert (recipe.head, recipe.epochs, recipe.learning_rate) == ("reference", 3, 0.5)
+    recipe = Design(meaning="gaussian", bandwidth=2.5, unit="centroids").head_recipe(900, 96, 10)
+    assert (recipe.head, recipe.meaning, recipe.bandwidth, recipe.unit) == ("linear", "gaussian", 2.5, "centroids")
+
+
+def test_a_job_keeps_the_seed_of_its_samples_apart_from_that_of_its_orders():
+    design = Design(seed=7, batch_size=12, orders="ranked,random:3")
+    extract_params = {"dataset": "digits", "seed": 3, "batch_size": None}
+    params = job_params(extract_params, design, shrinkage="auto", test_split="val")
+    assert (params["seed"], params["batch_size"]) == (3, None)
+    assert (params["method"], params["shrinkage"], params["test_split"]) == ("centroid", "auto", "val")
+    assert Design.from_params(params) == design
+
+
+def test_rows_are_shared_out_as_they_will_be():
+    assert sizes(Design(), 1000) == {"train": 720, "val": 80, "test": 200}
+    assert sizes(Design(), 1000, test_rows=500) == {"train": 900, "val": 100, "test": 500}
+    assert sizes(Design(), 1000, val_rows=50, test_rows=500) == {"train": 1000, "val": 50, "test": 500}
