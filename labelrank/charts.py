@@ -234,7 +234,7 @@ def class_counts_chart(class_names: Sequence[str], counts: np.ndarray, media: st
             "count": counts[order],
         }
     )
-    row, axis = _rows(list(frame["class"]))
+    row, axis = rows(list(frame["class"]))
     return (
         alt.Chart(frame)
         .mark_bar(color=ACCENT, height={"band": 0.72})
@@ -251,7 +251,7 @@ def class_counts_chart(class_names: Sequence[str], counts: np.ndarray, media: st
     )
 
 
-def _rows(names: list[str]) -> tuple[float, alt.Axis]:
+def rows(names: list[str]) -> tuple[float, alt.Axis]:
     """Return the height of one class's row in pixels and the axis that names the rows."""
     count = len(names)
     row = 26.0 if count <= 20 else 16.0 if count <= LABELLED_CLASSES else 9.0
@@ -298,7 +298,7 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame) -> alt.LayerC
     if len(classes) > ROW_CLASSES:
         return _ribbons(classes)
     names = [shorten(name) for name in classes["class"]]
-    row, axis = _rows(names)
+    row, axis = rows(names)
     tick = min(row * 0.9, 20)
     x = alt.X(
         "projection:Q",

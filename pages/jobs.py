@@ -4,12 +4,14 @@ import streamlit as st
 
 from labelrank.jobs.queue import cancel, resume
 from labelrank.jobs.store import Job
-from labelrank.ui import components, job_panel, state
+from labelrank.ui import components, finetune, job_panel, state
 
 PER_PAGE = 15
 
 
 def result_text(job: Job) -> str:
+    if job.state == "succeeded" and job.result and job.kind == "finetune":
+        return components.escape(job.result["verdict"])
     if job.state == "succeeded" and job.result:
         made = f"{job.result['rows']:,} rows, {job.result['dim']:,} numbers each"
         steady = job_panel.stability_text(job.result)
@@ -28,7 +30,8 @@ def choices_text(job: Job) -> str:
         parts.append(f"until tau {chosen.until_stable:g}" + (" in either direction" if chosen.either_direction else ""))
     parts += [f"seed {chosen.seed}"] if chosen.seed else []
     parts += [chosen.precision] if chosen.precision != "auto" else []
-    return ", ".join(parts)
+    text = ", ".join(parts)
+    return f"{text} · {finetune.design_text(job)}" if job.kind == "finetune" else text
 
 
 def times(job: Job) -> str:
@@ -58,7 +61,7 @@ def act(job: Job) -> None:
             st.code(state.share_link(job.id), language=None, wrap_lines=True)
         if not job.active:
             with st.popover("Delete"):
-                st.markdown("Removes the job and its log. Its features stay in the cache.")
+                st.markdown("Removes the job and its log. What it has made stays in the workspace.")
                 if st.button("Delete this job", key=f"delete_{job.id}"):
                     state.delete_job(job)
                     st.rerun()
@@ -68,7 +71,8 @@ def row(job: Job) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
             st.badge(components.STATE_WORDS[job.state], color=components.STATE_COLOURS.get(job.state, "gray"))
-            st.markdown(f"**{components.escape(job.kind)}**: {components.escape(job.subject)}", width="content")
+            kind = components.escape(components.KIND_WORDS.get(job.kind, job.kind))
+            st.markdown(f"**{kind}**: {components.escape(job.subject)}", width="content")
         st.caption(" · ".join(part for part in (choices_text(job), times(job), result_text(job)) if part))
         if job.state == "running":
             components.progress_bar(job)

@@ -12,6 +12,7 @@ METHOD_TEXT = {
     "reference": "The published procedure: starts at the lowest class and sorts by the distance of paired rows. "
     "Needs the same number of samples in every class.",
 }
+FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether it makes a difference."
 
 
 def choose_method() -> None:
@@ -98,6 +99,8 @@ def show(found: readers.ChosenFeatures) -> None:
         )
         st.caption(readers.projection_caption(drawn))
     with right:
+        if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
+            state.go("pages/finetune.py")
         st.subheader("Take the label map home", anchor=False)
         components.downloads(label_map, readers.export_samples(found.path, ranked))
         st.subheader("Positions", anchor=False)

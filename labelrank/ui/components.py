@@ -23,6 +23,7 @@ from labelrank.data import SourceInfo
 from labelrank.data.dataset import Dataset
 from labelrank.errors import HubError, LabelRankError, Unreachable
 from labelrank.exports import SampleColumns
+from labelrank.features.extract import STAGE
 from labelrank.jobs.store import Job
 from labelrank.label_map import FORMATS, LabelMap, export
 from labelrank.models.checkpoint import CheckpointInfo
@@ -38,6 +39,7 @@ PAGES = {
         ("pages/dataset.py", "Dataset", ":material/photo_library:"),
         ("pages/features.py", "Features", ":material/scatter_plot:"),
         ("pages/ranking.py", "Ranking", ":material/sort:"),
+        ("pages/finetune.py", "Fine-tune", ":material/model_training:"),
     ],
     "More": [
         ("pages/jobs.py", "Jobs", ":material/work_history:"),
@@ -62,6 +64,7 @@ STATE_WORDS = {
     "cancelled": "cancelled",
     "interrupted": "interrupted",
 }
+KIND_WORDS = {"extract": "extract", "finetune": "fine-tune"}
 STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
 # A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit.
 STYLE = """<style>
@@ -234,15 +237,17 @@ def header(title: str, lead: str) -> None:
 
 
 def _steps() -> list[tuple[str, str | None, str]]:
-    """Return page, text and name of each chip; without text it is missing."""
+    """Return page, text and name of each chip; without text it is missing. A fine-tune has one once it is started."""
     chosen = state.choices()
     found = _features_chip()
-    return [
+    steps = [
         ("pages/dataset.py", _dataset_chip(chosen), "dataset"),
         ("pages/features.py", escape(state.checkpoint_title(chosen.checkpoint)), "checkpoint"),
         ("pages/features.py", found, "features"),
         ("pages/ranking.py", f"order: {chosen.method}" if found and "rows" in found else None, "order"),
     ]
+    job = state.store().find(chosen.finetune) if chosen.finetune else None
+    return [*steps, ("pages/finetune.py", f"fine-tune: {STATE_WORDS[job.state]}", "finetune")] if job else steps
 
 
 def stepper() -> None:
@@ -309,7 +314,7 @@ def _running_job() -> None:
         jobs = state.active_jobs()
         if not jobs:
             st.rerun()
-        st.caption(f"{jobs[0].kind}: {escape(jobs[0].subject)}")
+        st.caption(f"{KIND_WORDS.get(jobs[0].kind, jobs[0].kind)}: {escape(jobs[0].subject)}")
         progress_bar(jobs[0])
         if jobs[1:]:
             st.caption(f"{plural(len(jobs) - 1, 'job')} of yours behind it")
@@ -333,7 +338,8 @@ def progress_bar(job: Job) -> None:
     else:
         if progress.total != 1:
             parts.append(f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}")
-        if progress.rate is not None:
+        # Of a fine-tune, other stages count runs or epochs.
+        if progress.rate is not None and (job.kind == "extract" or progress.stage == STAGE):
             parts.append(rate_text(progress.rate, readers.nouns_of(job)[1]))
     if progress.eta_s is not None and progress.done < (progress.total or 0):
         about = "about" if job.params.get("until_stable") is None else "at most"
@@ -377,7 +383,8 @@ def guarded(part: str) -> Iterator[None]:
             readers.look_again()
             st.rerun()
     except Exception:
-        job = st.session_state["choices"].job if "choices" in st.session_state else None
+        chosen: state.Choices | None = st.session_state.get("choices")
+        job = chosen and (chosen.finetune if part == "fine-tune" else chosen.job)
         log.exception("The %s failed; job %s", part, job)
         st.error(
             "Something unexpected went wrong. Reload the page; if it happens again, the server's log has the details"

@@ -277,7 +277,7 @@ def _gallery(source: state.Source, digest: str, page: int, limits: Settings, _da
             if len(clips) == columns:
                 break
             try:
-                clips.append(_preview(data, sample))
+                clips.append(preview(data, sample))
             except MediaError as error:
                 problems.append(Problem(sample.key, str(error)))
         stills = [clip[len(clip) // 2] for clip in clips]
@@ -294,7 +294,7 @@ def _gallery(source: state.Source, digest: str, page: int, limits: Settings, _da
     return Gallery(tuple(rows), tuple(problems))
 
 
-def _preview(data: Dataset, sample: Sample) -> np.ndarray:
+def preview(data: Dataset, sample: Sample) -> np.ndarray:
     """Return a sample small, uint8 (T, H, W, 3): of a picture one frame, of a video a few over the time of a clip."""
     if data.load_clips is None:
         return charts.fitted(data.load(sample))[np.newaxis]

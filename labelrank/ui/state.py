@@ -20,7 +20,9 @@ from labelrank.errors import DatasetError, JobError
 from labelrank.extraction import PREPROCESSINGS, Request
 from labelrank.features.extract import POOLINGS
 from labelrank.files import local_path
+from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
+from labelrank.lab.planning import HEADS_ALONE, Design, job_params
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.models.runtime import PRECISIONS, resolve_precision
 from labelrank.ranking import METHODS, SOLVERS
@@ -65,6 +67,11 @@ class Source:
 
 
 SOURCE_FIELDS = tuple(field.name for field in fields(Source))
+TUNING = (
+    *("orders", "seeds", "depth", "head", "meaning", "bandwidth", "unit", "recipe"),
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing"),
+)
+"""The choices that a fine-tune's design is made of, by their names there. Its seed is that of the extraction."""
 
 
 def kind_of(name: str) -> str:
@@ -132,16 +139,66 @@ class Choices:
     solver: str = "auto"
     shrinkage: str = "none"
     """none, auto, or a number in [0, 1] as text."""
+    finetune: str | None = None
+    """The job whose comparison the Fine-tune page shows."""
+    test_split: str | None = None
+    """On which split a fine-tune is judged; None: what the dataset has, else rows that are held out."""
+    orders: str = Design.orders
+    seeds: int = Design.seeds
+    depth: str = Design.depth
+    head: str | None = Design.head
+    meaning: str = Design.meaning
+    bandwidth: float = Design.bandwidth
+    unit: str = Design.unit
+    recipe: str | None = Design.recipe
+    epochs: int | None = Design.epochs
+    batch_size: int | None = Design.batch_size
+    """Of a fine-tune; an extraction takes what suits the encoder."""
+    learning_rate: float | None = Design.learning_rate
+    weight_decay: float | None = Design.weight_decay
+    dropout: float | None = Design.dropout
+    label_smoothing: float | None = Design.label_smoothing
 
     def extract_params(self, *, recompute: bool = False) -> dict[str, Any]:
         """Return the parameters of an `extract` job for these choices."""
-        names = Request.__dataclass_fields__.keys() & {field.name for field in fields(self)}
+        names = (Request.__dataclass_fields__.keys() & {field.name for field in fields(self)}) - {*TUNING}
         params = {**{name: getattr(self, name) for name in sorted(names)}, "recompute": recompute}
         if self.until_stable is None:
             params["either_direction"] = False  # says nothing then, and must not tell jobs apart
         else:
             params["ranking_shrinkage"] = self.shrinkage_value
         return params
+
+    @property
+    def design(self) -> Design:
+        """What a fine-tune of these choices compares; what says nothing beside the rest is left at its default.
+
+        Raises:
+            SettingsError: The choices contradict each other.
+        """
+        values: dict[str, Any] = {name: getattr(self, name) for name in (*TUNING, "seed")}
+        if self.depth == HEADS_ALONE:
+            values["recipe"] = None
+        elif self.head not in TUNE_HEADS:
+            values["head"] = None
+        if self.meaning != "gaussian":
+            values |= {"bandwidth": Design.bandwidth, "unit": Design.unit}
+        return Design(**values)
+
+    def finetune_params(self) -> dict[str, Any]:
+        """Return the parameters of a `finetune` job for these choices.
+
+        Raises:
+            SettingsError: As for `design`.
+        """
+        return job_params(
+            self.extract_params(),
+            self.design,
+            method=self.method,
+            solver=self.solver,
+            shrinkage=self.shrinkage_value,
+            test_split=self.test_split,
+        )
 
     @property
     def source(self) -> Source | None:
@@ -240,6 +297,25 @@ def _checkpoint_name(text: str) -> str:
     return text
 
 
+def _design(name: str, read: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    """Return how a part of a fine-tune's design is read, which knows its own limits."""
+
+    def parse(text: str) -> Any:
+        return None if text == _NONE.get(name) else getattr(Design(**{name: read(text)}), name)
+
+    return parse
+
+
+def _recipe(text: str) -> str | None:
+    if text != _NONE["recipe"] and text not in recipes():
+        raise ValueError
+    return None if text == _NONE["recipe"] else text
+
+
+def _test_split(text: str) -> str | None:
+    return None if text == _NONE["test_split"] else text
+
+
 def _shrinkage(text: str) -> str:
     if text not in SHRINKAGES and not 0 <= float(text) <= 1:
         raise ValueError
@@ -274,12 +350,35 @@ _ADDRESS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "method": ("method", _one_of(*METHODS), " or ".join(METHODS)),
     "solver": ("solver", _one_of(*SOLVERS), " or ".join(SOLVERS)),
     "shrinkage": ("shrinkage", _shrinkage, "none, auto or a number from 0 to 1"),
+    "finetune": ("finetune", str, "the id of a job"),
+    "test_split": ("test_split", _test_split, "the name of a split, or auto"),
+    "orders": ("orders", _design("orders"), "ranked, original, reversed, random:19, one or several, joined by commas"),
+    "seeds": ("seeds", _design("seeds", int), "a whole number of at least 1"),
+    "depth": ("depth", _design("depth"), "heads, all, or how many of the last blocks learn"),
+    "head": ("head", _design("head"), f"one of {', '.join(HEADS)}, or auto"),
+    "meaning": ("meaning", _one_of(*MEANINGS), f"one of {', '.join(MEANINGS)}"),
+    "bandwidth": ("bandwidth", _design("bandwidth", float), "a number above 0"),
+    "unit": ("unit", _one_of(*UNITS), " or ".join(UNITS)),
+    "recipe": ("recipe", _recipe, f"one of {', '.join(recipes())}, or auto"),
+    "epochs": ("epochs", _design("epochs", int), "a whole number of at least 1"),
+    "batch_size": ("batch_size", _design("batch_size", int), "a whole number of at least 1"),
+    "learning_rate": ("learning_rate", _design("learning_rate", float), "a number above 0"),
+    "weight_decay": ("weight_decay", _design("weight_decay", float), "0 or more"),
+    "dropout": ("dropout", _design("dropout", float), "a fraction from 0 to below 1"),
+    "label_smoothing": ("label_smoothing", _design("label_smoothing", float), "a fraction from 0 to below 1"),
 }
+_JOBS = ("features", "job", "finetune")
+"""Names in the address that are ids of jobs."""
 # What belongs to a name and is forgotten when another name is given.
 _PARTS = {"dataset": SOURCE_FIELDS[1:], "checkpoint": ("checkpoint_revision",)}
 _ALWAYS = tuple(name for group in _PARTS.items() for name in (group[0], *group[1]))
 # How None is written where it is a choice and not the lack of one.
-_NONE = {"per_class": "all", "until_stable": "off", "stride": "auto"}
+_NONE = {
+    "per_class": "all",
+    "until_stable": "off",
+    "stride": "auto",
+    **dict.fromkeys(("test_split", *(name for name in TUNING if getattr(Design, name) is None)), "auto"),
+}
 
 
 def _text(value: Any) -> str:
@@ -289,10 +388,30 @@ def _text(value: Any) -> str:
 def choices_of_job(job: Job) -> Choices:
     """Return the choices that a job was started with."""
     known = {field.name for field in fields(Choices)}
-    chosen = Choices(**{name: value for name, value in job.params.items() if name in known})
+    params = {name: value for name, value in job.params.items() if name in known}
+    design = {name: value for name, value in job.params.get("design", {}).items() if name in TUNING}
+    if job.kind == "finetune":
+        params["shrinkage"] = "none" if params.get("shrinkage") is None else str(params["shrinkage"])
+    chosen = Choices(**params, **design)
     if (shrinkage := job.params.get("ranking_shrinkage")) is not None:
         chosen = replace(chosen, shrinkage=str(shrinkage))
+    if job.kind == "finetune":
+        return replace(chosen, finetune=job.id)
     return replace(chosen, job=job.id, features=job.id if job.state == "succeeded" else None)
+
+
+def _choices_of_jobs(jobs: Mapping[str, Job]) -> Choices:
+    """Return the choices that the jobs of an address bring, by their names in it.
+
+    Data and ranking are those of the extraction where there is one, else of the fine-tune; the rest is the fine-tune's.
+    """
+    chosen = Choices()
+    for name in _JOBS:
+        if name in jobs:
+            own = choices_of_job(jobs[name])
+            tuned = {field: getattr(own, field) for field in (*TUNING, "test_split", "finetune")}
+            chosen = replace(chosen, **tuned) if name == "finetune" and len(jobs) > 1 else own
+    return chosen
 
 
 def from_address(query: Mapping[str, str], job_of: Callable[[str], Job]) -> tuple[Choices, list[str]]:
@@ -304,19 +423,22 @@ def from_address(query: Mapping[str, str], job_of: Callable[[str], Job]) -> tupl
         query: Names and values of the address.
         job_of: Job by id; raises JobError when it is unknown.
     """
-    choices, notices = Choices(), []
+    notices: list[str] = []
     jobs: dict[str, Job] = {}
-    for name in ("features", "job"):
+    for name in _JOBS:
         if job_id := query.get(name):
             try:
-                jobs[name] = job_of(job_id)
-                choices = choices_of_job(jobs[name])
+                job = job_of(job_id)
             except JobError as error:
                 notices.append(str(error))
+                continue
+            # The link of a job says no more than that it is one.
+            jobs["finetune" if job.kind == "finetune" else "job" if name == "finetune" else name] = job
+    choices = _choices_of_jobs(jobs)
     values: dict[str, Any] = {}
     refused: set[str] = set()
     for name, (field, parse, expected) in _ADDRESS.items():
-        if name not in query or name in ("job", "features") or name in refused:
+        if name not in query or name in _JOBS or name in refused:
             continue
         try:
             values[field] = parse(query[name])
@@ -335,13 +457,14 @@ def from_address(query: Mapping[str, str], job_of: Callable[[str], Job]) -> tupl
 
 def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]:
     """Return the shortest address from which `from_address` reads the same choices."""
-    base = Choices()
-    for job_id in (choices.features, choices.job):
-        if job_id:
+    jobs = {}
+    for name in _JOBS:
+        if job_id := getattr(choices, name):
             try:
-                base = choices_of_job(job_of(job_id))
+                jobs[name] = job_of(job_id)
             except JobError:
                 continue
+    base = _choices_of_jobs(jobs)
     query = {}
     # A server's folder stays out of the address; a job brings it back, to whoever has the link of the job.
     named = choices.dataset is not None and kind_of(choices.dataset) != "folder"
@@ -352,7 +475,7 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
         elif name in _ALWAYS:
             wanted = choices.dataset is not None
         else:
-            wanted = value != getattr(base, field) or name == "job"
+            wanted = value != getattr(base, field) or name in ("job", "finetune")
         if name == "features" and choices.features in (None, choices.job):
             wanted = False
         if wanted and (value is not None or name in _NONE):
@@ -386,15 +509,18 @@ def choose_source(source: Source) -> Choices:
 def open_job(job: Job) -> str:
     """Take over the choices of a job and return the page that shows it."""
     st.session_state["choices"] = choices_of_job(job)
+    if job.kind == "finetune":
+        return "pages/finetune.py"
     return "pages/ranking.py" if job.state == "succeeded" else "pages/features.py"
 
 
 def arrival_page() -> str | None:
     """Return the page on which a session opens whose address is a job and nothing else; None for any other."""
     current = choices()
-    if st.session_state.pop("arrived_with", None) != {"job"} or current.job is None:
+    job_id = current.job or current.finetune
+    if st.session_state.pop("arrived_with", None) != {"job"} or job_id is None:
         return None
-    return open_job(store().get(current.job))
+    return open_job(store().get(job_id))
 
 
 def notices() -> list[str]:
@@ -440,7 +566,9 @@ def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
     jobs = store().list(owner=owner(), states=states)
     chosen = choices()
     known = {job.id for job in jobs}
-    linked = [store().find(job_id) for job_id in {chosen.job, chosen.features} - known if job_id is not None]
+    linked = [
+        store().find(job_id) for job_id in {chosen.job, chosen.features, chosen.finetune} - known if job_id is not None
+    ]
     linked_here = (job for job in linked if job and job.state in states)
     return tuple(sorted([*jobs, *linked_here], key=lambda job: job.created_at, reverse=True))
 
@@ -451,8 +579,15 @@ def active_jobs() -> tuple[Job, ...]:
     return tuple(sorted(jobs, key=lambda job: (job.state == QUEUED, job.queued_at)))
 
 
+def same_comparison(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two fine-tune jobs' parameters ask for the same comparison of the same ranking."""
+    designs = [Design.from_params(params) for params in (one, other)]
+    rest = [[params.get(name) for name in ("method", "solver", "shrinkage", "test_split")] for params in (one, other)]
+    return designs[0] == designs[1] and rest[0] == rest[1] and same_work(one, other)
+
+
 def active_twin() -> Job | None:
-    """Return the job of this session that runs or waits and does what the current choices ask for."""
+    """Return the extraction of this session that runs or waits and does what the current choices ask for."""
     return next((job for job in active_jobs() if is_current(job)), None)
 
 
@@ -482,8 +617,8 @@ def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def is_current(job: Job) -> bool:
-    """Return whether a job was started with the current choices."""
-    return same_work(job.params, choices().extract_params())
+    """Return whether a job is an extraction that was started with the current choices."""
+    return job.kind == "extract" and same_work(job.params, choices().extract_params())
 
 
 def job_seconds(job: Job) -> float | None:
@@ -494,12 +629,13 @@ def job_seconds(job: Job) -> float | None:
 
 
 def delete_job(job: Job) -> None:
-    """Remove a job, and let go of it where this session had chosen it; its features stay in the cache."""
+    """Remove a job, and let go of it where this session had chosen it; what it made stays in the workspace."""
     store().delete(job.id)
     chosen = choices()
     choose(
         job=None if chosen.job == job.id else chosen.job,
         features=None if chosen.features == job.id else chosen.features,
+        finetune=None if chosen.finetune == job.id else chosen.finetune,
     )
 
 

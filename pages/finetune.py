@@ -1,0 +1,544 @@
+"""Fine-tune with the ranked order and with others, and see whether the order matters."""
+
+import streamlit as st
+
+from labelrank import charts, finetune_charts
+from labelrank.data.dataset import Dataset
+from labelrank.errors import LabelRankError
+from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
+from labelrank.jobs.store import Job
+from labelrank.lab.planning import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
+from labelrank.models.config import EncoderConfig
+from labelrank.ui import components, finetune, readers, state
+from labelrank.ui.finetune import Mistake, Results
+
+LEAD = (
+    "Does the order of the labels matter here? The same training with the ranked order, with others, and with other "
+    "seeds tells."
+)
+OTHERS = {"original": "The original order", "reversed": "The reverse"}
+DEPTHS = {"heads": "A head on frozen features", "blocks": "The last blocks too", "all": "The whole encoder"}
+HEAD_TEXT = {"linear": "Linear", "reference": "As published", "batchnorm": "Batch norm, linear"}
+MEANING_TEXT = {
+    "softmax": "Nothing (softmax)",
+    "gaussian": "Neighbours share targets",
+    "ordinal": "A rank (ordinal)",
+    "cumulative": "A threshold (cumulative)",
+    "tree": "A leaf (binary tree)",
+}
+MEANING_HELP = {
+    "softmax": "Every position is a class of its own and none is near another. In theory the order then does not "
+    "matter; the published procedure trains this way.",
+    "gaussian": "A class's target is spread over the positions beside its own, so classes that are neighbours in the "
+    "order are trained alike.",
+    "ordinal": "One score runs along all positions and thresholds cut it into classes. A bad order hurts it badly.",
+    "cumulative": "A question for each pair of neighbouring positions: is the class beyond this place?",
+    "tree": "Questions that halve the order again and again; classes near each other share most of their answers.",
+}
+RECIPE_HELP = "Named settings of an end-to-end fine-tune, from papers and ours."
+# What an end-to-end fine-tune begins with, each run of which trains an encoder.
+QUICK_ORDERS, QUICK_SEEDS = "ranked,original", 1
+VERDICTS = {
+    "ranked_better": (st.success, ":material/trending_up:"),
+    "order_matters": (st.info, ":material/swap_vert:"),
+    "no_effect": (st.info, ":material/balance:"),
+    "too_few": (st.warning, ":material/help:"),
+}
+
+
+# What is compared
+
+
+def choose_design(found: readers.ChosenFeatures) -> None:
+    chosen = state.choices()
+    n_classes = len(readers.features(found.path).class_names)
+    if (fitting := finetune.fitting_orders(chosen.orders, n_classes)) != chosen.orders:
+        state.choose(orders=fitting)
+        st.rerun()
+    changes = choose_orders(chosen, n_classes) | choose_training(chosen, finetune.encoder_of(found))
+    if state.choose(**changes) != chosen:
+        st.rerun()
+
+
+def choose_orders(chosen: state.Choices, n_classes: int) -> dict[str, object]:
+    fixed, random = finetune.parts_of(chosen.orders)
+    most = finetune.parts_of(finetune.fitting_orders(finetune.spec_of(fixed, 10_000), n_classes))[1]
+    kind = "heads" if chosen.depth == HEADS_ALONE else "encoder"
+    with st.expander(finetune.orders_text(chosen), icon=":material/compare_arrows:", key="orders"):
+        picked = st.pills(
+            "Compare the ranked order with",
+            list(OTHERS),
+            selection_mode="multi",
+            default=fixed,
+            format_func=OTHERS.__getitem__,
+            key=f"fixed_{kind}",
+            help="Original is the order that the labels have in the source. The reverse holds the same neighbours as "
+            "the ranked order.",
+        )
+        stops = [n for n in state.stops(finetune.RANDOM_ORDERS, min(random, most)) if n <= most]
+        n_random = random
+        if len(stops) > 1:
+            n_random = st.select_slider(
+                "Random orders",
+                stops,
+                value=min(random, most),
+                format_func=lambda n: f"{n:,}",
+                key=f"random_{kind}_{most}",
+                help="What chance alone does. With 19 or more, a ranked order that beats them all has p = 0.05 or "
+                "less; with fewer, no result can be called better than chance.",
+            )
+        seeds = st.select_slider(
+            "Seeds of each order",
+            state.stops(finetune.SEEDS, chosen.seeds),
+            value=chosen.seeds,
+            key=f"seeds_{kind}",
+            help="A seed decides the first weights, the order of the batches and dropout. All orders train with the "
+            "same ones, so their differences are not those of the seeds.",
+        )
+        changes: dict[str, object] = {"orders": finetune.spec_of(picked, n_random), "seeds": seeds}
+        data = readers.dataset(chosen.source, wait=False) if chosen.source else None
+        if data and len(data.splits) > 1:
+            changes["test_split"] = choose_test(chosen.test_split, data)
+    return changes
+
+
+def choose_test(chosen: str | None, data: Dataset) -> str | None:
+    def title(name: str) -> str:
+        if not name:
+            return "Automatic"
+        return "Rows held out of those trained on" if name == data.split else f"The split {name}"
+
+    splits = ["", *(split for split in data.splits if split != data.split)]
+    splits += [data.split] if data.split else []
+    picked = st.selectbox(
+        "Tested on",
+        splits,
+        index=splits.index(chosen) if chosen in splits else 0,
+        format_func=title,
+        key="test_split",
+        help="Looked at once, at the end. Automatic takes the test split where there is one, else the validation "
+        "split. Rows that are held out are kept from the ranking, too.",
+    )
+    return picked or None
+
+
+# How it trains
+
+
+def choose_training(chosen: state.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
+    with st.expander(finetune.training_text(chosen), icon=":material/tune:", key="training"):
+        changes = choose_depth(chosen, encoder)
+        changes |= choose_recipe(chosen) if chosen.depth != HEADS_ALONE else {}
+        changes["head"] = choose_head(chosen)
+        meaning = st.segmented_control(
+            "What a position means to the loss",
+            MEANINGS,
+            default=chosen.meaning,
+            required=True,
+            format_func=MEANING_TEXT.__getitem__,
+            key="meaning",
+            help="With plain softmax positions are mere names. With the others, which classes are neighbours "
+            "matters by construction.",
+        )
+        st.caption(MEANING_HELP[meaning])
+        changes["meaning"] = meaning
+        if meaning == "gaussian":
+            changes |= choose_bandwidth(chosen)
+        changes |= choose_numbers(chosen)
+    return changes
+
+
+def choose_head(chosen: state.Choices) -> str | None:
+    """Show the heads there are; return None for the one that the recipe, or nothing else, says."""
+    alone = chosen.depth == HEADS_ALONE
+    heads = HEADS if alone else TUNE_HEADS
+    usual = heads[0] if alone else recipes()[chosen.recipe or DEFAULT_RECIPE].head
+    picked = st.segmented_control(
+        "Head",
+        heads,
+        default=chosen.head if chosen.head in heads else usual,
+        required=True,
+        format_func=HEAD_TEXT.__getitem__,
+        key=f"head_{alone}_{None if alone else chosen.recipe}",
+        help="Linear is one dense layer. As published is norm, dense, dropout, dense. Batch norm, linear is the linear "
+        "probe of the MAE paper.",
+    )
+    return None if picked == usual else picked
+
+
+def choose_depth(chosen: state.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
+    now = chosen.depth if chosen.depth in (HEADS_ALONE, ALL_BLOCKS) else "blocks"
+    depths = [name for name in DEPTHS if name != "blocks" or encoder is None or encoder.transformer.num_layers > 1]
+    picked = st.segmented_control(
+        "What learns",
+        depths,
+        default=now if now in depths else ALL_BLOCKS,
+        required=True,
+        format_func=DEPTHS.__getitem__,
+        key="depth",
+        help="A head on frozen features trains in seconds, many runs at once. Training the encoder takes minutes to "
+        "hours for every run, and is for a GPU where the encoder is not tiny.",
+    )
+    if picked != "blocks":
+        changes: dict[str, object] = {"depth": picked}
+    else:
+        most = (encoder.transformer.num_layers if encoder else 12) - 1
+        count = min(int(chosen.depth) if now == "blocks" else 2, most)
+        if most > 1:
+            count = st.slider(
+                "Last blocks that learn",
+                1,
+                most,
+                count,
+                key="blocks",
+                help="Counted from the head. Fewer are faster and need less memory.",
+            )
+        changes = {"depth": str(count)}
+    # A comparison that takes seconds with heads would take days with an encoder, and the other way round.
+    before, after = chosen.depth == HEADS_ALONE, picked == HEADS_ALONE
+    if before and not after and (chosen.orders, chosen.seeds) == (Design.orders, Design.seeds):
+        changes |= {"orders": QUICK_ORDERS, "seeds": QUICK_SEEDS}
+    if after and not before and (chosen.orders, chosen.seeds) == (QUICK_ORDERS, QUICK_SEEDS):
+        changes |= {"orders": Design.orders, "seeds": Design.seeds}
+    return changes
+
+
+def choose_recipe(chosen: state.Choices) -> dict[str, object]:
+    known = recipes()
+    now = chosen.recipe or DEFAULT_RECIPE
+    name = st.selectbox(
+        "Recipe",
+        list(known),
+        index=list(known).index(now),
+        format_func=lambda key: known[key].title,
+        key="recipe",
+        help=RECIPE_HELP,
+    )
+    recipe = known[name]
+    st.caption(components.escape(f"{recipe.source} {finetune.recipe_text(recipe)}"))
+    return {"recipe": None if name == DEFAULT_RECIPE else name}
+
+
+def choose_bandwidth(chosen: state.Choices) -> dict[str, object]:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        unit = st.segmented_control(
+            "Distance measured in",
+            UNITS,
+            default=chosen.unit,
+            required=True,
+            format_func={"positions": "Positions", "centroids": "Centroid distance"}.__getitem__,
+            key="unit",
+            help="Positions are evenly spaced. Centroid distance lets classes that lie close together on the axis "
+            "share more.",
+        )
+        bandwidth = st.number_input(
+            "Bandwidth (positions)" if unit == "positions" else "Bandwidth (within-class standard deviations)",
+            min_value=0.05,
+            max_value=1000.0,
+            value=min(max(float(chosen.bandwidth), 0.05), 1000.0),
+            step=0.5,
+            key="bandwidth",
+            width=300,
+            help="Standard deviation of the targets: how far a class's share reaches.",
+        )
+    return {"unit": unit, "bandwidth": float(bandwidth)}
+
+
+def choose_numbers(chosen: state.Choices) -> dict[str, object]:
+    st.caption("Empty fields take what suits the size of the data, or what the recipe says.")
+
+    def number(name: str, title: str, low: float, high: float, help_text: str) -> float | None:
+        whole, value = isinstance(low, int), getattr(chosen, name)
+        return st.number_input(
+            title,
+            min_value=low,
+            max_value=high,
+            value=None if value is None else min(max(value, low), high),
+            step=1 if whole else None,
+            format=None if whole else "%g",
+            placeholder="automatic",
+            key=name,
+            width=200,
+            help=help_text,
+        )
+
+    with st.container(horizontal=True):
+        return {
+            "epochs": number("epochs", "Epochs", 1, 10_000, "Passes over the training rows."),
+            "batch_size": number("batch_size", "Batch size (samples)", 1, 65_536, "Samples of one update."),
+            "learning_rate": number("learning_rate", "Learning rate", 1e-7, 10.0, "At its peak, after warm-up."),
+            "weight_decay": number("weight_decay", "Weight decay", 0.0, 10.0, "Decoupled, as AdamW has it."),
+            "dropout": number("dropout", "Dropout (fraction)", 0.0, 0.95, "Of the values before the last layer."),
+            "label_smoothing": number(
+                "label_smoothing", "Label smoothing (fraction)", 0.0, 0.95, "Share of a target spread over all classes."
+            ),
+        }
+
+
+# Jobs
+
+
+def actions(found: readers.ChosenFeatures) -> None:
+    base = finetune.choices_for(found)
+    params = base.finetune_params()
+    if twin := finetune.active_twin(params):
+        state.choose(finetune=twin.id)
+        finetune.watch(twin.id, twin.state)
+        return
+    job = finetune.shown_job()
+    current = job is not None and state.same_comparison(job.params, params)
+    results = found_by(job) if job else None
+    if not (job and current and (job.resumable or results)):
+        start(found, base, params)
+    if job is not None:
+        if not current:
+            st.caption(
+                f"What follows was started with earlier choices. {components.escape(finetune.design_text(job))}."
+            )
+        show(job, results, current=current)
+
+
+def start(found: readers.ChosenFeatures, base: state.Choices, params: dict[str, object]) -> None:
+    """Say in words what would be compared, on what, and how long it takes, and offer to do it."""
+    try:
+        planned = finetune.comparison(found)
+    except LabelRankError as error:
+        components.error_box(error, retry="comparison")
+        return
+    st.markdown(f"**{components.escape(planned.words)}**")
+    parts = [f"Tested once, on {planned.test}."]
+    if planned.seconds is None:
+        parts.append("How long this takes is not known before it runs.")
+    else:
+        parts.append(f"About {components.rough_duration(planned.seconds)} on this device.")
+    if planned.control is None:
+        parts.append("The control has to come out as the original order does; that shows that the comparison is sound.")
+    st.markdown(components.escape(" ".join(parts)))
+    if st.button("Compare the orders", type="primary"):
+        finetune.start(params, base)
+    if before := state.queue_length():
+        st.caption(f"Starts after {components.plural(before, 'job')} of this server")
+
+
+def found_by(job: Job) -> Results | None:
+    """Return what a job has found by now; where that cannot be read, say so."""
+    try:
+        return None if job.active else finetune.results_of(job)
+    except LabelRankError as error:
+        components.error_box(error)
+        return None
+
+
+def show(job: Job, results: Results | None, *, current: bool) -> None:
+    """Show a fine-tune: live while it is active, else what it has found, or why it ended."""
+    if job.active:
+        finetune.watch(job.id, job.state)
+        return
+    if job.state != "succeeded":
+        finetune.stopped(job, results, current=current)
+    if results is not None:
+        show_results(job, results)
+
+
+# Results
+
+
+def show_results(job: Job, results: Results) -> None:
+    report = results.report
+    found = report["verdict"]
+    box, icon = VERDICTS[found["finding"]]
+    box(finetune.sentence(found["text"]), icon=icon)
+    figures(results)
+    finding = finetune_charts.orders_finding(report)
+    st.subheader(components.escape(finding), anchor=False)
+    st.altair_chart(finetune_charts.orders_chart(report), alt=f"Accuracy of every run. {finding}.")
+    random = " The dashed line is the mean of the random orders." if "random" in results.arms.values() else ""
+    st.caption(f"A point is one seed, the bar is their mean.{random}")
+    for notice in report["notices"]:
+        st.caption(f":material/info: {finetune.sentence(notice)}")
+    finetune.downloads(results)
+    details(job, results)
+
+
+def figures(results: Results) -> None:
+    """Show the numbers behind the verdict."""
+    with st.container(horizontal=True):
+        for title, value, help_text in finetune.figures(results.report):
+            st.metric(title, value, width="content", help=help_text)
+
+
+def details(job: Job, results: Results) -> None:
+    tabs = {
+        "Orders": orders_tab,
+        "Variance": variance_tab,
+        "Confusions": confusions_tab,
+        "Recall": recall_tab,
+        "Curves": curves_tab,
+        "Control": control_tab,
+        "About": about_tab,
+    }
+    shown = dict(zip(tabs, st.tabs(list(tabs), key="finetune_tabs", on_change="rerun"), strict=True))
+    for name, tab in shown.items():
+        if tab.open:
+            with tab, components.guarded(f"tab_{name}"):
+                tabs[name](job, results)
+
+
+def orders_tab(_: Job, results: Results) -> None:
+    report = results.report
+    metric = st.segmented_control(
+        "Metric",
+        [name for name in finetune_charts.MEASURES if not finetune_charts.runs_frame(report, name).empty],
+        default="accuracy",
+        required=True,
+        format_func=lambda name: finetune_charts.MEASURES[name].title,
+        key="metric",
+        help="The verdict is about accuracy. The others are for exploring: of many metrics, one differs by chance.",
+    )
+    if metric != "accuracy":
+        finding = finetune_charts.orders_finding(report, metric)
+        st.markdown(f"**{components.escape(finding)}**")
+        st.altair_chart(finetune_charts.orders_chart(report, metric), alt=f"{finding}.")
+    analysis = report["statistics"].get(metric)
+    if analysis and analysis["paired"]:
+        finding = finetune_charts.paired_finding(analysis)
+        st.markdown(f"**{components.escape(finding)}**")
+        st.altair_chart(
+            finetune_charts.paired_chart(analysis, results.arms, metric),
+            alt=f"Differences to the ranked order. {finding}.",
+        )
+        st.caption(
+            "Each order beside the ranked one, with the same seeds. Bars are 95\u00a0% intervals; of twenty of them, "
+            "one misses the truth by chance."
+        )
+    st.dataframe(finetune.arms_table(report), hide_index=True, alt="Mean of every metric for every order.")
+
+
+def variance_tab(_: Job, results: Results) -> None:
+    analysis = results.report["statistics"]["accuracy"]
+    finding = finetune_charts.variance_finding(analysis)
+    st.markdown(f"**{components.escape(finding)}**")
+    if analysis["variance"]:
+        st.altair_chart(finetune_charts.variance_chart(analysis), alt=f"Parts of the variance. {finding}.")
+        over = "random orders" if analysis["variance"]["over"] == "random" else "all orders"
+        st.caption(
+            f"Of one run's accuracy over {over}: what changes with the order, with the seed, and with neither alone. "
+            "Lines are 95\u00a0% intervals."
+        )
+    for sentence in finetune.power_text(analysis):
+        st.markdown(components.escape(sentence))
+
+
+def confusions_tab(job: Job, results: Results) -> None:
+    report = results.report
+    arm = choose_arm(results, "confusions")
+    counts = finetune.confusion(results, arm)
+    names, ranked = report["data"]["class_names"], report["label_map"]["order"]
+    finding = finetune_charts.confusion_finding(counts, ranked)
+    st.markdown(f"**{components.escape(finding)}**")
+    for column, title, order in zip(
+        st.columns(2), ("In ranked order", "In the original order"), (ranked, range(len(names))), strict=True
+    ):
+        with column:
+            st.markdown(title)
+            st.altair_chart(
+                finetune_charts.confusion_chart(counts, names, order), alt=f"Confusion matrix. {title}. {finding}."
+            )
+    st.caption("Grey is right, colour is mistaken: the stronger, the larger the share of the true class.")
+    mistakes = finetune.worst(results, arm, job)
+    if mistakes:
+        st.subheader("Most frequent mistakes", anchor=False)
+    moving = any(mistake.moving for mistake in mistakes) and st.toggle(
+        "Play", value=True, key="play_mistakes", help="Off shows one frame of each video."
+    )
+    # Row by row, so that the most frequent come first where a narrow page stacks them.
+    for start in range(0, len(mistakes), 2):
+        for column, mistake in zip(st.columns(2), mistakes[start : start + 2], strict=False):
+            with column, st.container(border=True):
+                show_mistake(mistake, results, moving=moving)
+
+
+def show_mistake(mistake: Mistake, results: Results, *, moving: bool) -> None:
+    true, predicted = (components.name_text(name) for name in (mistake.true, mistake.predicted))
+    st.markdown(f"**{true}** taken for **{predicted}**")
+    st.caption(
+        f"{mistake.count:,} times over {components.plural(results.n_seeds, 'seed')}, "
+        f"{components.share_text(mistake.share)} of the class · "
+        f"{components.plural(mistake.apart, 'position')} apart in the ranked order"
+    )
+    alt = f"{components.plural(mistake.shown, 'sample')} of {mistake.true} taken for {mistake.predicted}"
+    if moving and mistake.moving:
+        st.image(charts.data_uri(mistake.moving, "webp"), alt=f"{alt}, playing")
+    elif mistake.strip:
+        st.image(mistake.strip, alt=alt)
+
+
+def recall_tab(_: Job, results: Results) -> None:
+    arm = choose_arm(results, "recall")
+    frame = finetune_charts.recall_frame(results.report, arm)
+    finding = finetune_charts.recall_finding(frame, arm)
+    st.markdown(f"**{components.escape(finding)}**")
+    if not frame.empty:
+        st.altair_chart(finetune_charts.recall_chart(frame, results.arms[arm]), alt=f"Recall by class. {finding}.")
+        rings = " Rings are the mean of the random orders." if frame["random"].notna().any() else ""
+        st.caption(f"Classes in ranked order; points are means over the seeds.{rings}")
+
+
+def curves_tab(_: Job, results: Results) -> None:
+    found = finetune.curves(results)
+    finding = finetune_charts.curves_finding(found)
+    st.markdown(f"**{components.escape(finding)}**")
+    if found:
+        st.altair_chart(finetune_charts.curves_chart(found), alt=f"Curves. {finding}.")
+        st.caption(finetune_charts.CURVES_TEXT)
+
+
+def control_tab(_: Job, results: Results) -> None:
+    icon, text = finetune.control_text(results.report["control"])
+    st.markdown(f"{icon} {components.escape(text)}")
+    st.caption(
+        "The control trains a random order whose first weights are permuted along with the classes. Then every class "
+        "starts where the original order starts it, and if the machinery is sound, the two end alike."
+    )
+    table = finetune.control_table(results.report)
+    if not table.empty:
+        st.dataframe(table, hide_index=True, alt="Accuracy of the original order and of the control, by seed.")
+
+
+def about_tab(_: Job, results: Results) -> None:
+    report = results.report
+    for sentence in report["verdict"]["details"]:
+        st.markdown(f"- {finetune.sentence(sentence)}")
+    components.titled_table("How it ran", finetune.facts_table(report), "Settings and circumstances of the fine-tune.")
+
+
+def choose_arm(results: Results, name: str) -> str:
+    arms = list(results.arms)
+    return st.selectbox(
+        "Order",
+        arms,
+        index=arms.index("ranked") if "ranked" in arms else 0,
+        format_func=finetune_charts.arm_title,
+        key=f"arm_{name}",
+        width=240,
+        help="Whose predictions are shown, over all its seeds.",
+    )
+
+
+components.header("Fine-tune", LEAD)
+try:
+    features = readers.chosen_features()
+except LabelRankError as problem:
+    components.error_box(problem)
+    state.choose(features=None)
+    features = None
+if features is None:
+    # A finished comparison is worth looking at though its features are gone.
+    shown = finetune.shown_job()
+    if shown is None:
+        components.empty_state("A fine-tune needs features first.", "Go to Features", "pages/features.py")
+    else:
+        show(shown, found_by(shown), current=True)
+else:
+    choose_design(features)
+    actions(features)

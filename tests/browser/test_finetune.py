@@ -1,0 +1,119 @@
+"""From features to the verdict, as a person walks it, with real jobs."""
+
+import io
+import json
+import re
+import zipfile
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from labelrank.lab.results import read_report
+from labelrank.label_map import LabelMap
+from tests.browser.test_walk import CHART, JOB_TIMEOUT_MS, extract, fits, heading, press, rank, settled
+
+pytestmark = pytest.mark.browser
+
+TABS = ("Orders", "Variance", "Confusions", "Recall", "Curves", "Control", "About")
+QUICK = "orders=ranked,original,random:4&seeds=2&epochs=4"
+
+
+def compare(page: Page) -> None:
+    press(page, "Does the order matter here?")
+    heading(page, "Fine-tune")
+    settled(page)
+    assert fits(page)
+    press(page, "Compare the orders")
+    expect(page.get_by_role("tab", name="Variance")).to_be_visible(timeout=JOB_TIMEOUT_MS)
+    settled(page)
+
+
+def saved(page: Page, name: str) -> bytes:
+    with page.expect_download() as download:
+        press(page, name)
+    return download.value.path().read_bytes()
+
+
+@pytest.fixture(scope="module")
+def finished(new_server, chromium):
+    """Return a server and the address of a comparison that a person has made there."""
+    server = new_server()
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    page.goto(f"{server.url}/?{QUICK}")
+    press(page, "Use digits")
+    extract(page)
+    rank(page)
+    compare(page)
+    address = page.url
+    context.close()
+    return server, address
+
+
+def test_a_comparison_is_found_again_by_its_address_and_the_web_process_stays_light(finished, open_page):
+    server, address = finished
+    assert "finetune=" in address
+    page = open_page(address)
+    heading(page, "Fine-tune")
+    expect(page.get_by_text("The ranked order's mean accuracy is")).to_be_visible()
+    expect(page.get_by_text("fine-tune: done")).to_be_visible()
+    assert not {"keras", "tensorflow", "openvino", "torch", "jax"} & server.modules()
+
+
+def test_the_link_of_a_comparison_opens_its_page(finished, open_page):
+    server, _ = finished
+    job = next(job for job in server.store.list() if job.kind == "finetune")
+    page = open_page(f"{server.url}/?job={job.id}")
+    heading(page, "Fine-tune")
+    expect(page.get_by_role("tab", name="Variance")).to_be_visible()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_every_tab_fits_the_page(finished, open_page, width, scheme):
+    page = open_page(finished[1], width=width, scheme=scheme)
+    expect(page.locator(CHART).first).to_be_visible()
+    for name in TABS:
+        page.get_by_role("tab", name=name, exact=True).click()
+        settled(page)
+        assert fits(page), name
+        expect(page.get_by_role("alert").filter(has_text="unexpected")).to_have_count(0)
+
+
+def test_mistakes_have_pictures_and_confusion_matrices_cells(finished, open_page):
+    page = open_page(finished[1])
+    page.get_by_role("tab", name="Confusions").click()
+    expect(page.get_by_text("Most frequent mistakes")).to_be_visible()
+    expect(page.get_by_test_id("stImage").first).to_be_visible()
+    assert page.locator(".mark-rect path").count() > 20
+
+
+def test_what_was_found_can_be_taken_home(finished, open_page, tmp_path):
+    page = open_page(finished[1])
+    (tmp_path / "report.json").write_bytes(saved(page, "Report"))
+    report = read_report(tmp_path / "report.json")
+    assert [arm["name"] for arm in report["arms"]][:2] == ["ranked", "original"]
+    assert saved(page, "Runs (CSV)").count(b"\n") == 1 + len(report["arms"]) * 2
+    label_map = LabelMap.from_json(json.loads(saved(page, "Label map")))
+    with zipfile.ZipFile(io.BytesIO(saved(page, "Model (Hugging Face)"))) as archive:
+        config = json.loads(archive.read("model/config.json"))
+    assert [config["id2label"][str(position)] for position in range(10)] == list(label_map.names)
+    assert zipfile.is_zipfile(io.BytesIO(saved(page, "Model (Keras)")))
+
+
+def test_a_comparison_can_be_cancelled_keeps_what_is_done_and_goes_on(finished, open_page):
+    server, _ = finished
+    # So long that it cannot be over before it is cancelled; a block of seeds is done in some seconds.
+    long = "orders=ranked,original,random:39&seeds=40&epochs=150&meaning=gaussian"
+    page = open_page(f"{server.url}/finetune?dataset=digits&split=train&{long}")
+    press(page, "Compare the orders")
+    expect(page.get_by_text(re.compile(r"[1-9][\d,]* of 1,640 runs finished"))).to_be_visible(timeout=JOB_TIMEOUT_MS)
+    expect(page.locator(CHART).first).to_be_visible()
+    press(page, "Cancel")
+    expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=JOB_TIMEOUT_MS)
+    expect(page.get_by_text(re.compile(r"All orders had finished \d+ seeds? of 40"))).to_be_visible()
+    expect(page.get_by_role("tab", name="Variance")).to_be_visible()
+    press(page, "Resume")
+    expect(page.get_by_text(re.compile(r"[1-9][\d,]* of 1,640 runs finished"))).to_be_visible(timeout=JOB_TIMEOUT_MS)
+    press(page, "Cancel")
+    expect(page.get_by_role("button", name="Resume", exact=True)).to_be_visible(timeout=JOB_TIMEOUT_MS)
