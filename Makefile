@@ -25,6 +25,10 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python benchmarks/extract_clips.py --quick
 	$(BIN)/python benchmarks/until_stable.py --quick
 	$(BIN)/python benchmarks/gpu.py --quick
+	$(BIN)/python benchmarks/heads.py --quick
+	$(BIN)/python benchmarks/fine_tune.py --quick
+	$(BIN)/python benchmarks/verdict.py --quick
+	$(BIN)/python benchmarks/does_order_matter.py --quick
 
 # Browser tests use /usr/bin/chromium, or $$CHROMIUM, or the one that Playwright brings.
 chromium: $(VENV)/.test-installed

@@ -233,10 +233,11 @@ def orders_finding(report: Mapping[str, Any], metric: str = "accuracy") -> str:
     if "ranked" not in means.index or random.empty:
         parts = [f"{arm_title(str(arm)).lower()} {measure.text(value)}" for arm, value in means.items()]
         return f"Mean {measure.noun}: {', '.join(parts[:4])}"
-    ahead = int((random > means["ranked"]).sum() if measure.higher_is_better else (random < means["ranked"]).sum())
-    many = len(random)
+    lead = (means["ranked"] - random) * (1 if measure.higher_is_better else -1)
+    # Means of the same accuracies may differ in their last bits.
+    behind, many = int((lead > 1e-9).sum()), len(random)
     among = f"{many:,} random order{'' if many == 1 else 's'}"
-    place = f"better than all {among}" if not ahead and many > 1 else f"better than {many - ahead:,} of {among}"
+    place = f"better than all {among}" if behind == many > 1 else f"better than {behind:,} of {among}"
     return (
         f"The ranked order's mean {measure.noun} is {measure.text(means['ranked'])}, {place} "
         f"(their mean is {measure.text(random.mean())})"

@@ -138,6 +138,7 @@ def test_means_of_the_chart_are_those_of_the_statistics_though_a_run_failed():
     [
         (0.9, "better than all 2 random orders (their mean is 65.0\u00a0%)"),
         (0.65, "better than 1 of 2 random orders"),
+        (0.6, "better than 0 of 2 random orders"),  # as good as one is not better
         (0.1, "better than 0 of 2 random orders"),
     ],
 )
