@@ -59,7 +59,7 @@ def main() -> None:
         recipe, seeds = replace(recipe, epochs=2), range(1)
     print(f"keras {keras.__version__} on {keras.backend.backend()}, Python {platform.python_version()}")
     print(f"frameworks ready in {time.perf_counter() - began:.1f} s; recipe {recipe.name}, {recipe.epochs} epochs,")
-    print(f"updates of {recipe.batch_size}, learning rate {recipe.rate_in_words}; {len(seeds)} seeds\n")
+    print(f"updates of {recipe.batch_size}, learning rate {recipe.rate_in_words()}; {len(seeds)} seeds\n")
 
     def said(accuracies: list[float]) -> str:
         spread = f" ({min(accuracies):.1%} to {max(accuracies):.1%})" if len(accuracies) > 1 else ""

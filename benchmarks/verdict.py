@@ -58,7 +58,9 @@ class Case:
     lead: float = 0.0
     """Of the ranked order, in the same."""
     chance: str = "normal"
-    """normal; heavy: Student's t, 3 degrees of freedom; failing: 1 run in 50 loses 30 points; coarse: 40 test rows."""
+    """normal; heavy: Student's t, 3 degrees of freedom; failing: 1 run in 50 loses 30 points; coarse: 40 test rows;
+    alike: a sum over the classes of what class and position draw, so that orders with classes in common are alike."""
+    classes: int = N_CLASSES
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ ORDER_POWER = tuple(
 
 def drawn(case: Case, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Arm, ...], float]:
     """Return accuracies (arms, seeds), their arms, and the true lead of the ranked order."""
-    design = arms(case.orders, rng.permutation(N_CLASSES), seed=int(rng.integers(2**31)), control=False)
+    n_classes = case.classes
+    design = arms(case.orders, rng.permutation(n_classes), seed=int(rng.integers(2**31)), control=False)
     shape = len(design), case.seeds
     order = case.order_sd * CHANCE * rng.standard_normal(len(design))
     lead = case.lead * CHANCE
@@ -121,6 +124,12 @@ def drawn(case: Case, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Arm, 
     seed = CHANCE * rng.standard_normal(case.seeds)
     if case.chance == "heavy":
         chance = CHANCE / math.sqrt(3) * rng.standard_t(3, shape)
+    elif case.chance == "alike":
+        by_place = rng.standard_normal((case.seeds, n_classes, n_classes))
+        by_place -= by_place.mean(axis=1, keepdims=True)
+        by_place -= by_place.mean(axis=2, keepdims=True)  # what all orders share belongs to the seed
+        sums = [by_place[:, range(n_classes), arm.position_of].sum(axis=1) for arm in design]
+        chance = CHANCE / math.sqrt(n_classes - 1) * np.array(sums)
     else:
         chance = CHANCE * rng.standard_normal(shape)
     accuracies = 0.4 + order[:, None] + seed + chance
@@ -322,6 +331,8 @@ def main() -> None:
         cases = [
             Case("5 seeds, orders alike", DESIGN, 5),
             Case("2 seeds, orders alike", DESIGN, 2),
+            Case("5 seeds, orders alike, 4 classes", "ranked,random:19", 5, chance="alike", classes=4),
+            Case("5 seeds, orders alike, 8 classes", "ranked,random:19", 5, chance="alike", classes=8),
             Case("5 seeds, orders differ by 0.5 of chance", DESIGN, 5, "ranked", 0.5, 1.0),
             Case("5 seeds, orders differ as much as chance", DESIGN, 5, "ranked", 1.0, 1.0),
             Case("5 seeds, orders differ by 3 times chance", DESIGN, 5, "ranked", 3.0, 1.0),

@@ -1,9 +1,9 @@
-"""What the workspace keeps to save work, within a limit: features, unfinished extractions, encoders, fine-tunes.
+"""What the workspace keeps to save work, within a limit: features, unfinished extractions, encoders, fine-tuned runs.
 
-Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/` and `finetunes/<digest>/`. Uploads, jobs
-and the Hub's own cache are none. Whoever works with an entry holds it (`using`), with a lock of the operating system
-that a killed process cannot leave behind; `evict` removes only what nobody holds. Locks are `flock`, so Linux and
-macOS alone. On a file system without them nothing is held, and nothing is evicted.
+Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/` and `runs/<digest>/`. Uploads, jobs, the
+results of comparisons (`finetunes/`) and the Hub's own cache are none. Whoever works with an entry holds it (`using`),
+with a lock of the operating system that a killed process cannot leave behind; `evict` removes only what nobody holds.
+Locks are `flock`, so Linux and macOS alone. On a file system without them nothing is held, and nothing is evicted.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from pathlib import Path
 
 from labelrank.settings import Settings
 
-KINDS = ("features", "parts", "encoders", "finetunes")
+KINDS = ("features", "parts", "encoders", "runs")
 """Folders of the workspace whose content is entries."""
+_TIDIED = (*KINDS, "finetunes")
+"""Folders in which killed processes may leave what is not whole."""
 
 _EVICTED = ".evicted"
 _PARTIAL = ".partial"  # as `files.replacing` names what is not whole yet
@@ -208,7 +210,7 @@ def _remove(path: Path) -> bool:
 def _clear_away(settings: Settings) -> None:
     """Remove what processes left that were killed while they wrote or removed an entry."""
     oldest = time.time() - _STALE_AFTER_S
-    for kind in KINDS:
+    for kind in _TIDIED:
         folder = settings.workspace / kind
         inside = [path for entry in _listing(folder) if not entry.name.startswith(".") for path in _listing(entry)]
         for path in (*_listing(folder), *inside):

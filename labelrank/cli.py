@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 import sys
 import time
@@ -15,6 +16,7 @@ import click
 
 from labelrank import __version__
 from labelrank.data.dataset import NOUNS
+from labelrank.durations import rough_duration
 from labelrank.errors import LabelRankError, RankingError
 from labelrank.exports import FORMATS
 from labelrank.extraction import PREPROCESSINGS
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
     from labelrank.extraction import Outcome
     from labelrank.features.store import FeatureSet
+    from labelrank.lab.work import Standing
     from labelrank.label_map import LabelMap
 
 
@@ -81,6 +84,10 @@ class _Progress:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _say(text: str) -> None:
@@ -253,10 +260,6 @@ def _extract(data: str, checkpoint: str, *, recompute: bool = False, **options: 
         )
     if licence := work.checkpoint.licence:
         _say(f"{work.checkpoint.id}: licence {licence}.")
-    if dataset.split == "test":
-        _say(
-            "Warning: features from the test split let its labels decide the order; use train to report test accuracy."
-        )
     reporter = _Reporter(nouns)
     try:
         outcome = obtain(
@@ -269,7 +272,7 @@ def _extract(data: str, checkpoint: str, *, recompute: bool = False, **options: 
         )
     except KeyboardInterrupt:
         _say("\nStopped. Finished parts are kept: the same command goes on from them.")
-        raise
+        sys.exit(1)
     reporter.sum_up(outcome)
     _report(outcome.features.failures)
     return outcome.features
@@ -344,6 +347,11 @@ def _rank(features: FeatureSet, method: str, solver: str, shrinkage: float | str
         raise click.UsageError("--shrinkage needs --solver eigen or auto.")
     if shard := features.provenance.get("shard"):
         _say(f"Warning: this is shard {shard['index']} of {shard['count']} alone; merge all shards before you rank.")
+    if (features.provenance.get("dataset") or {}).get("split") == "test":
+        _say(
+            "Warning: these features are of the test split, whose labels then decide the order; rank the training "
+            "split to report test accuracy."
+        )
     rows, dim = features.X.shape
     if is_underdetermined(rows, dim, len(features.class_names), shrinkage):
         _say(
@@ -442,9 +450,11 @@ def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     share = click.FloatRange(0, 0.5, min_open=True)
     options = (
         click.option(
-            "--orders", help="Orders to compare: ranked, original, reversed, random:N.  [ranked,original,random:19]"
+            "--orders",
+            help="Orders to compare: ranked, original, reversed, random:N.  [ranked,original,random:19; with --depth "
+            "ranked,original]",
         ),
-        click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each order.  [5]"),
+        click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each order.  [5; with --depth 1]"),
         click.option(
             "--depth", help="What learns: heads alone, the last N blocks of the encoder too, or all.  [heads]"
         ),
@@ -486,6 +496,7 @@ def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--files", type=click.Path(path_type=Path, file_okay=False), help="Folder for all results, and the model."
 )
 @click.option("--recompute", is_flag=True, help="Train all runs anew, though finished ones are kept.")
+@click.option("--all-orders", is_flag=True, help="List each random order in the table, instead of all in one row.")
 @_training_options
 @_ranking_options
 def finetune(
@@ -498,6 +509,7 @@ def finetune(
     out: Path | None,
     files: Path | None,
     recompute: bool,
+    all_orders: bool,
     style: str,
     **options: Any,
 ) -> None:
@@ -508,20 +520,26 @@ def finetune(
     """
     from labelrank.features.store import read_features
     from labelrank.lab.gathering import gather_files
-    from labelrank.lab.planning import Design, Inputs
+    from labelrank.lab.planning import HEADS_ALONE, ORDERS, QUICK_ORDERS, QUICK_SEEDS, Design, Inputs
     from labelrank.lab.results import check_replaceable, copy_results, write_report
-    from labelrank.lab.work import compare, describe_material
+    from labelrank.lab.work import compare, describe_material, standing
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
 
     ranking = {name: options.pop(name) for name in ("method", "solver", "shrinkage")}
     if label_map and _given("method", "solver", "shrinkage"):
         raise click.UsageError("--method, --solver and --shrinkage find an order; with --label-map there is one.")
+    end_to_end = options["depth"] not in (None, HEADS_ALONE)
+    _check_applicable(options["meaning"], end_to_end=end_to_end, has_files=files is not None)
     if out:
         _check_folder(out)
     if files:
         check_replaceable(files)
-    design = Design(**{name: value for name, value in options.items() if value is not None})
+    chosen = {name: value for name, value in options.items() if value is not None}
+    # As the Fine-tune page begins: each run trains an encoder.
+    preset = {"orders": QUICK_ORDERS, "seeds": QUICK_SEEDS} if end_to_end else {}
+    preset = {name: value for name, value in preset.items() if name not in chosen}
+    design = Design(**{**preset, **chosen})
     inputs = Inputs(
         train=read_features(features),
         label_map=read_label_map(label_map) if label_map else None,
@@ -538,7 +556,13 @@ def finetune(
         checkpoint=checkpoint,
         with_model=files is not None,
     )
-    _say_plan(describe_material(material, design))
+    plan = describe_material(material, design)
+    _say(f"{plan['words']} {plan['rows']}")
+    if preset:
+        telling = describe_material(material, dataclasses.replace(design, orders=ORDERS, seeds=2))
+        _say_preset(preset, f"--orders {ORDERS} --seeds 2", telling["seconds"])
+    before = standing(material, design, settings, recompute=recompute)
+    _say_rest(plan, before.runs)
     try:
         outcome = compare(
             material,
@@ -549,13 +573,8 @@ def finetune(
             on_progress=_Progress("updates" if design.end_to_end else "epochs"),
         )
     except KeyboardInterrupt:
-        _say(
-            "\nStopped. Finished runs are kept: the same command goes on from them; with fewer --seeds it may be over "
-            "at once."
-        )
-        raise
-    if outcome.reused_runs:
-        _say(f"{outcome.reused_runs:,} runs were here already; --recompute trains them anew.")
+        _say(f"\n{_stopped(standing(material, design, settings), plan['runs'], design.seeds)}")
+        sys.exit(1)
     for notice in outcome.report["notices"]:
         _say(f"Note: {_printable(notice)}")
     if out:
@@ -564,7 +583,23 @@ def finetune(
     if files:
         copy_results(outcome.folder, files)
         _say(f"Wrote {files}.")
-    _show_report(outcome.report, style)
+    _show_report(outcome.report, style, all_orders=all_orders)
+
+
+def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool) -> None:
+    """Raise UsageError for an option that would change nothing beside the others."""
+    for name, applies, needed in (
+        ("bandwidth", meaning == "gaussian", "--meaning gaussian"),
+        ("unit", meaning == "gaussian", "--meaning gaussian"),
+        ("flip", end_to_end, "--depth"),
+        ("recipe", end_to_end, "--depth"),
+        ("data", end_to_end, "--depth"),
+        ("checkpoint", end_to_end or has_files, "--depth or --files"),
+        ("test_share", not _given("test"), "rows held out to test, so not with --test"),
+        ("val_share", not _given("val"), "rows held out to validate, so not with --val"),
+    ):
+        if _given(name) and not applies:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with {needed}.")
 
 
 def _given(*names: str) -> bool:
@@ -573,36 +608,108 @@ def _given(*names: str) -> bool:
     return any(context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE for name in names)
 
 
-def _say_plan(plan: Mapping[str, Any]) -> None:
-    seconds = plan["seconds"]
-    estimate = "" if seconds is None else f" About {_duration(max(1, seconds))}."
-    _say(f"{plan['words']} {plan['rows']}{estimate}")
+def _say_preset(preset: Collection[str], telling: str, seconds: float | None) -> None:
+    """Say what is compared because nothing else was asked for, and what could tell more."""
+    kept_small = {
+        ("orders", "seeds"): "the ranked and the original order are trained once each, unless --orders and --seeds say",
+        ("orders",): "the ranked and the original order are compared, unless --orders says",
+        ("seeds",): "each order is trained once, unless --seeds says",
+    }[tuple(preset)]
+    time_needed = "" if seconds is None else f", about {rough_duration(seconds)}"
+    _say(
+        f"With --depth {kept_small} otherwise. To tell an effect from chance takes 19 random orders and 2 seeds: "
+        f"{telling}{time_needed}."
+    )
 
 
-def _show_report(report: Mapping[str, Any], style: str) -> None:
+def _say_rest(plan: Mapping[str, Any], kept: int) -> None:
+    """Say which runs are here already, and about how long the others take."""
+    total, seconds = plan["runs"], plan["seconds"]
+    if kept:
+        which = "All" if kept == total else f"{kept:,} of the"
+        _say(f"{which} {_plural(total, 'run')} {'is' if kept == 1 else 'are'} here already; --recompute trains anew.")
+    if kept < total and seconds is not None:
+        _say(f"Estimated time: {rough_duration(seconds * (total - kept) / total)}.")
+
+
+def _stopped(left: Standing, runs: int, seeds: int) -> str:
+    """Return what a comparison that was stopped has left, and what to do with it."""
+    if not left.runs:
+        then = "goes on from the last finished epoch" if left.begun else "starts anew"
+        return f"Stopped. No run was finished: the same command {then}."
+    kept = f"{left.runs:,} of {_plural(runs, 'run')} {'is' if left.runs == 1 else 'are'} kept"
+    text = f"Stopped. {kept}: the same command goes on from there."
+    if 0 < left.seeds < seeds:
+        text += f" All orders have finished {_plural(left.seeds, 'seed')}: --seeds {left.seeds} reports on no more."
+    return text
+
+
+def _show_report(report: Mapping[str, Any], style: str, *, all_orders: bool) -> None:
     if style == "json":
         click.echo(json.dumps(report, indent=1, ensure_ascii=False))
         return
-    verdict, control = report["verdict"], report["control"]
-    for sentence in (verdict["text"], *verdict["details"]):
+    for sentence in (report["verdict"]["text"], *report["verdict"]["details"]):
         click.echo(sentence)
+    if ties := _ties(report["statistics"]["accuracy"]["mean"]):
+        click.echo(ties)
     click.echo()
-    header = ("order", "accuracy", "lowest", "highest", "uar", "top-5", "loss", "rank distance", "centroid distance")
-    scored = [(arm, _mean(arm["accuracy"])) for arm in report["arms"]]
-    rows = []
-    for arm, accuracy in sorted(scored, key=lambda one: -1.0 if one[1] is None else one[1], reverse=True):
-        known = [value for value in arm["accuracy"] if value is not None]
-        ends = (min(known), max(known)) if known else (None, None)
-        shares = (accuracy, *ends, _mean(arm["uar"]), _mean(arm["top5"]))
-        sizes = (_mean(arm["loss"]), _mean(arm["rank_distance"]), _mean(arm["centroid_distance"]))
-        rows.append((arm["name"], *(_cell(v, ".2%") for v in shares), *(_cell(v, ".4f") for v in sizes)))
-    _table(header, rows, text_columns=(0,))
+    random = [arm for arm in report["arms"] if arm["kind"] == "random"]
+    is_short = len(random) > 1 and not all_orders
+    rows = {arm["name"]: [arm] for arm in report["arms"] if not (is_short and arm["kind"] == "random")}
+    if is_short:
+        rows[f"{len(random)} random"] = random
+    scored = [(name, arms, _mean(_runs(arms, "accuracy"))) for name, arms in rows.items()]
+    scored.sort(key=lambda one: -1.0 if one[2] is None else one[2], reverse=True)
+    header = ("order", "accuracy", "lowest", "highest", "UAR", "top-5", "loss", *_DISTANCES)
+    _table(header, [_row(name, arms) for name, arms, _ in scored], text_columns=(0,))
+    if is_short:
+        _say("Lowest and highest are of single runs; --all-orders lists each random order.")
+    _say_control(report["control"])
+
+
+_DISTANCES = ("rank distance (positions)", "centroid distance (s.d.)")
+
+
+def _runs(arms: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Return what is known of a metric, over all runs of some orders."""
+    return [value for arm in arms for value in arm[name] if value is not None]
+
+
+def _row(name: str, arms: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    accuracies = _runs(arms, "accuracy")
+    ends = (min(accuracies), max(accuracies)) if accuracies else (None, None)
+    shares = (_mean(accuracies), *ends, *(_mean(_runs(arms, metric)) for metric in ("uar", "top5")))
+    loss, *distances = (_mean(_runs(arms, metric)) for metric in ("loss", "rank_distance", "centroid_distance"))
+    percent = (_cell(None if share is None else 100 * share, ".2f", " %") for share in shares)
+    return (name, *percent, _cell(loss, ".4f"), *(_cell(distance, ".2f") for distance in distances))
+
+
+def _ties(means: Mapping[str, float]) -> str | None:
+    """Return how the ranked order stands among the random ones, where some are as accurate on average, but not all."""
+    random = [mean for name, mean in means.items() if name.startswith("random-") and mean is not None]
+    ranked = means.get("ranked")
+    if ranked is None or not random:
+        return None
+    equal = sum(math.isclose(mean, ranked, abs_tol=1e-9) for mean in random)
+    ahead = sum(mean < ranked for mean in random if not math.isclose(mean, ranked, abs_tol=1e-9))
+    if equal in (0, len(random)):
+        return None
+    return (
+        f"The ranked order is ahead of {ahead}, equal to {equal} and behind {len(random) - ahead - equal} of "
+        f"{_plural(len(random), 'random order')}."
+    )
+
+
+def _say_control(control: Mapping[str, Any]) -> None:
     if control["applies"] and control["passed"] is not None:
-        differs = f"{control['largest_difference']:.2%}"
         found = "as it must" if control["passed"] else "which is too much: do not trust these results, and report it"
-        _say(f"Control: its accuracy differs from the original order's by at most {differs}, {found}.")
-    elif control["reason"]:
-        _say(f"No control: {control['reason']}")
+        _say(
+            "Control: its accuracy differs from the original order's by at most "
+            f"{100 * control['largest_difference']:.2f} points, {100 * control['differing_predictions']:.2f} % of its "
+            f"predictions, and the loss of a row by {control['largest_nll_difference']:.2g}, {found}."
+        )
+    elif reason := control["reason"]:
+        _say(reason if reason.startswith("No control") else f"No control: {reason[0].lower()}{reason[1:]}")
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -610,8 +717,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _cell(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _cell(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else format(value, form) + unit
 
 
 @main.command()

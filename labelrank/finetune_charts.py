@@ -33,6 +33,7 @@ KIND_COLOURS = {
     "control": "#5f8a3d",
 }
 """Each with a contrast of 3:1 to a white and to a near-black page."""
+RIGHT = "#5f8097"
 MISTAKE = "#c0652a"
 ORDERS_HEIGHT = 340
 CURVES_HEIGHT = 300
@@ -43,7 +44,12 @@ CELLS = 128
 """Up to so many positions have a row and a column of their own in a confusion matrix; beyond, neighbours are joined."""
 NAMED_CELLS = 40
 """Up to so many, every class is named beside it."""
+NUMBERED_CELLS = 15
+"""Up to so many, every cell has its share in it."""
+FULL_SHARE = 0.25
+"""Share of the true class at which a mistake has its full colour, where none is more frequent."""
 _STEEP_SHARE = 0.2
+_SAME = 1e-9
 CURVES_TEXT = "Lines are means over seeds, bands reach from the lowest to the highest seed."
 PARTS = {"order": "Order", "seed": "Seed", "residual": "Rest"}
 
@@ -53,6 +59,7 @@ class Measure:
     """How a metric of the report is shown."""
 
     title: str
+    """Short: of a tab and a column."""
     noun: str
     """In a sentence."""
     unit: str
@@ -74,17 +81,28 @@ class Measure:
         drawn = drawn.lstrip("+-") if not float(drawn) else drawn.replace("-", "\u2212")
         return f"{drawn}\u00a0{self.difference_unit}".strip()
 
+    def size(self, value: float) -> str:
+        """Return how large a difference is, with its unit."""
+        return self.difference(abs(value)).removeprefix("+")
+
 
 MEASURES = {
-    "accuracy": Measure("Accuracy", "accuracy", "%", "points", True, 100, ".1f"),
-    "uar": Measure("Mean recall", "mean recall", "%", "points", True, 100, ".1f"),
-    "top5": Measure("Top-5 accuracy", "top-5 accuracy", "%", "points", True, 100, ".1f"),
+    "accuracy": Measure("Accuracy", "accuracy", "%", "points", True, 100, ".2f"),
+    "uar": Measure("Mean recall", "mean recall", "%", "points", True, 100, ".2f"),
+    "top5": Measure("Top-5 accuracy", "top-5 accuracy", "%", "points", True, 100, ".2f"),
     "loss": Measure("Loss", "loss", "nats", "nats", False, 1, ".3f"),
-    "rank_distance": Measure("Rank distance of mistakes", "rank distance", "positions", "positions", False, 1, ".2f"),
+    "rank_distance": Measure("Rank distance", "rank distance of mistakes", "positions", "positions", False, 1, ".2f"),
     "centroid_distance": Measure(
-        "Centroid distance of mistakes", "centroid distance", "standard deviations", "s.d.", False, 1, ".2f"
+        "Centroid distance", "centroid distance of mistakes", "standard deviations", "s.d.", False, 1, ".2f"
     ),
 }
+DISTANCES = ("rank_distance", "centroid_distance")
+"""Measured along the ranked order, whatever order was trained."""
+
+
+def percent(share: float) -> str:
+    """Return a fraction in percent, where no differences hang on its digits."""
+    return f"{share:.1%}".replace("%", "\u00a0%")
 
 
 def arm_title(name: str) -> str:
@@ -128,7 +146,7 @@ def curves_finding(curves: Sequence[Mapping[str, Any]]) -> str:
     last = frame.sort_values("epoch").groupby("arm", sort=False).tail(1)
     means = last.groupby("kind")["mean"].mean()
     parts = [
-        f"{KIND_NAMES[kind].lower()} {MEASURES['accuracy'].text(means[kind])}"
+        f"{KIND_NAMES[kind].lower()} {percent(means[kind])}"
         for kind in ("ranked", "random", "original", "reversed")
         if kind in means.index
     ]
@@ -221,26 +239,81 @@ def runs_frame(report: Mapping[str, Any], metric: str = "accuracy") -> pd.DataFr
     return pd.DataFrame(rows, columns=["arm", "kind", "seed", "value", "paired"])
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How many orders the ranked one is compared with, and how many of them are worse, as good, and better."""
+
+    behind: int
+    equal: int
+    ahead: int
+
+    @classmethod
+    def of(cls, leads: Sequence[float]) -> Standing:
+        """Return it for how far the ranked order is better than each other one."""
+        # Means of the same accuracies may differ in their last bits.
+        behind, ahead = (sum(sign * lead > _SAME for lead in leads) for sign in (1, -1))
+        return cls(behind, len(leads) - behind - ahead, ahead)
+
+    @property
+    def many(self) -> int:
+        """How many orders it is compared with."""
+        return self.behind + self.equal + self.ahead
+
+    def text(self, which: str) -> str:
+        """Return where the ranked order stands, as in: better than 9 and equal to 3 of 19 random orders.
+
+        Args:
+            which: of the other orders, such as random.
+        """
+        parts = [("better than", self.behind), ("equal to", self.equal), ("worse than", self.ahead)]
+        among = f"{which} order{'' if self.many == 1 else 's'}"
+        if self.many > 1:
+            for word, count in parts:
+                if count == self.many:
+                    return f"{word} all {count:,} {among}"
+        # Without ties, how many it is worse than goes without saying.
+        told = [f"{word} {count:,}" for word, count in (parts if self.equal else parts[:1]) if count or not self.equal]
+        listed = f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else told[0]
+        return f"{listed} of {self.many:,} {among}"
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """The first and the last place that the ranked order could be given among all, 1 is best; with ties, others."""
+        return self.ahead + 1, self.ahead + self.equal + 1
+
+
+def _means(report: Mapping[str, Any], metric: str) -> tuple[pd.Series, pd.Series]:
+    """Return the mean of each order, and those of the random ones alone, by arm."""
+    frame = runs_frame(report, metric)
+    by_arm = frame[frame["paired"]].groupby("arm", sort=False)
+    means = by_arm["value"].mean()
+    return means, means[by_arm["kind"].first() == "random"]
+
+
+def place(analysis: Mapping[str, Any], kinds: Mapping[str, str]) -> Standing:
+    """Return where the ranked order stands among the random ones of an analysis that knows its rank.
+
+    Args:
+        kinds: Arm -> kind.
+    """
+    mean, sign = analysis["mean"], 1 if analysis["better"] == "higher" else -1
+    random = [name for name in analysis["compared"] if kinds[name] == "random"]
+    return Standing.of([sign * (mean["ranked"] - mean[name]) for name in random])
+
+
 def orders_finding(report: Mapping[str, Any], metric: str = "accuracy") -> str:
     """Return where the ranked order stands among the others, in one sentence."""
-    measure, frame = MEASURES[metric], runs_frame(report, metric)
-    if frame.empty:
+    measure = MEASURES[metric]
+    means, random = _means(report, metric)
+    if means.empty:
         return f"No run has {measure.noun} to show"
-    frame = frame[frame["paired"]]
-    means = frame.groupby("arm", sort=False)["value"].mean()
-    kinds = frame.groupby("arm", sort=False)["kind"].first()
-    random = means[kinds == "random"]
     if "ranked" not in means.index or random.empty:
         parts = [f"{arm_title(str(arm)).lower()} {measure.text(value)}" for arm, value in means.items()]
         return f"Mean {measure.noun}: {', '.join(parts[:4])}"
     lead = (means["ranked"] - random) * (1 if measure.higher_is_better else -1)
-    # Means of the same accuracies may differ in their last bits.
-    behind, many = int((lead > 1e-9).sum()), len(random)
-    among = f"{many:,} random order{'' if many == 1 else 's'}"
-    place = f"better than all {among}" if behind == many > 1 else f"better than {behind:,} of {among}"
     return (
-        f"The ranked order's mean {measure.noun} is {measure.text(means['ranked'])}, {place} "
-        f"(their mean is {measure.text(random.mean())})"
+        f"The ranked order's mean {measure.noun} is {measure.text(means['ranked'])}, "
+        f"{Standing.of(lead.tolist()).text('random')} (their mean is {measure.text(random.mean())})"
     )
 
 
@@ -255,7 +328,9 @@ def orders_chart(report: Mapping[str, Any], metric: str = "accuracy") -> alt.Lay
     frame["value"] = frame["value"] * measure.scale
     by_arm = frame[frame["paired"]].groupby(["arm", "kind"], sort=False)["value"]
     columns = by_arm.agg(["mean", "count"]).reset_index()
-    columns = columns.sort_values("mean", ascending=not measure.higher_is_better, kind="stable").reset_index(drop=True)
+    # As equal as `Standing` takes them.
+    columns["place"] = (columns["mean"] / measure.scale).round(9)
+    columns = columns.sort_values("place", ascending=not measure.higher_is_better, kind="stable").reset_index(drop=True)
     columns["column"] = columns.index
     columns["title"] = columns["arm"].map(arm_title)
     frame = frame.merge(columns[["arm", "column", "title"]], on="arm")
@@ -328,22 +403,22 @@ def orders_chart(report: Mapping[str, Any], metric: str = "accuracy") -> alt.Lay
 # Paired differences
 
 
-def paired_finding(analysis: Mapping[str, Any]) -> str:
+def paired_finding(analysis: Mapping[str, Any], metric: str = "accuracy") -> str:
     """Return how the ranked order does against each other one, seed by seed, in one sentence."""
     known = _pairs(analysis)
     if not known:
         return "There is no other order to compare the ranked one with"
+    sign = 1 if MEASURES[metric].higher_is_better else -1
+    text = f"The ranked order is {Standing.of([sign * one['difference'] for one in known]).text('other')}"
     intervals = [one for one in known if one["low"] is not None and one["high"] is not None]
-    above = sum(one["low"] > 0 for one in intervals)
-    below = sum(one["high"] < 0 for one in intervals)
-    higher = sum(one["difference"] > 0 for one in known)
-    text = f"The ranked order is above {higher:,} of {len(known):,} other order{'' if len(known) == 1 else 's'}"
+    above, below = sum(one["low"] > 0 for one in intervals), sum(one["high"] < 0 for one in intervals)
+    better, worse = (above, below) if sign > 0 else (below, above)
     if not intervals:
         return text
     if not above and not below:
         return f"{text}; no interval keeps clear of 0"
     keep = "1 interval keeps" if above + below == 1 else f"{above + below:,} intervals keep"
-    sides = [f"{count:,} above" for count in (above,) if count] + [f"{count:,} below" for count in (below,) if count]
+    sides = [f"{count:,} {word}" for count, word in ((better, "better"), (worse, "worse")) if count]
     return f"{text}; {keep} clear of 0 ({', '.join(sides)})"
 
 
@@ -353,7 +428,7 @@ def _pairs(analysis: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def paired_chart(analysis: Mapping[str, Any], kinds: Mapping[str, str], metric: str = "accuracy") -> alt.LayerChart:
-    """Return the ranked order minus each other order, paired by seed, with intervals; largest difference first.
+    """Return the ranked order minus each other order, paired by seed, with intervals; where it is best first.
 
     Args:
         analysis: Of the metric, from the report's statistics, with at least one pair.
@@ -366,12 +441,14 @@ def paired_chart(analysis: Mapping[str, Any], kinds: Mapping[str, str], metric: 
     )
     for column in ("difference", "low", "high"):
         frame[column] = frame[column].astype(float) * measure.scale
-    frame = frame.sort_values("difference", ascending=False, kind="stable").reset_index(drop=True)
+    frame = frame.sort_values("difference", ascending=not measure.higher_is_better, kind="stable")
+    frame = frame.reset_index(drop=True)
     frame["row"] = frame.index
     frame["title"] = frame["arm"].map(arm_title)
     frame["kind"] = frame["arm"].map(kinds)
     row, axis = charts.rows(list(frame["title"]))
-    title = ["Ranked minus the other order", f"({_difference_title(measure)})"]
+    side = "above" if measure.higher_is_better else "below"
+    title = [f"Ranked minus the other order; {side} 0 it is better", f"({_difference_title(measure)})"]
     x = alt.X("difference:Q", title=title, axis=alt.Axis(tickCount=7))
     y = alt.Y("row:O", title=None, axis=axis, scale=alt.Scale(domain=list(range(len(frame)))))
     colour = _colour(list(frame["kind"]), legend=False)
@@ -466,8 +543,9 @@ def variance_chart(analysis: Mapping[str, Any], metric: str = "accuracy") -> alt
 
 
 def _difference_title(measure: Measure) -> str:
-    unit = "percentage points" if measure.unit == "%" else measure.difference_unit
-    return f"{unit} of {measure.noun}"
+    if measure.unit == "%":
+        return f"percentage points of {measure.noun}"
+    return f"{measure.noun}, in {measure.unit}"
 
 
 def _scaled(value: float | None, scale: float) -> float | None:
@@ -510,12 +588,38 @@ def confusion_finding(confusion: np.ndarray, ranked: Sequence[int]) -> str:
     )
 
 
-def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence[int]) -> alt.Chart:
+def full_share(confusion: np.ndarray) -> float:
+    """Return from which share of the true class on a mistake is drawn in full colour.
+
+    Args:
+        confusion: As for `mistake_distance`.
+    """
+    counts = np.asarray(confusion, dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(shares, 0)
+    return max(FULL_SHARE, float(shares.max(initial=0)))
+
+
+def confusion_text(confusion: np.ndarray) -> str:
+    """Return how to read a confusion matrix, in sentences.
+
+    Args:
+        confusion: As for `mistake_distance`.
+    """
+    numbers = " Numbers are percent of the true class." if len(confusion) <= NUMBERED_CELLS else ""
+    share = f"{full_share(confusion):.0%}".replace("%", "\u00a0%")
+    return (
+        f"Rows are true classes. Blue is right, orange is mistaken: the stronger, the larger the share of the true "
+        f"class; from {share} on, colour is full.{numbers}"
+    )
+
+
+def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence[int]) -> alt.LayerChart:
     """Return a confusion matrix whose rows and columns stand in an order: true classes down, predicted ones across.
 
-    What is right is grey, mistakes are in colour; how strong is the share of the true class, by its root, and the most
-    frequent mistake is as strong as what is right, so that rare ones are seen beside a full diagonal. Beyond `CELLS`
-    classes, neighbours in the order are joined.
+    What is right is blue, mistakes are orange; how strong is the share of the true class, by its root, so that rare
+    mistakes are seen, and full from `full_share` on. Up to `NUMBERED_CELLS` classes the share stands in the cell.
+    Beyond `CELLS` classes, neighbours in the order are joined.
 
     Args:
         confusion: As for `mistake_distance`.
@@ -536,12 +640,14 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
         ]
     totals = counts.sum(axis=1)
     true, predicted = np.nonzero(counts)
+    shares = counts[true, predicted] / totals[true]
     frame = pd.DataFrame(
         {
             "true": true,
             "predicted": predicted,
             "count": counts[true, predicted],
-            "share": counts[true, predicted] / totals[true],
+            "share": shares,
+            "text": ["<1" if share < 0.01 else f"{100 * share:.0f}" for share in shares],
             "true_name": [titles[i] for i in true],
             "predicted_name": [titles[i] for i in predicted],
         }
@@ -552,34 +658,34 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
     axis = {
         "labelExpr": f"{json.dumps(labels)}[datum.value]",
         "labelFontSize": size,
-        "labelLimit": 74,
+        "labelLimit": 110 if len(cells) <= 20 else 74,
         "labelOverlap": sparse,
         "ticks": False,
         "domain": False,
         "grid": False,
     }
     scale = alt.Scale(domain=cells, paddingInner=0.06 if len(cells) <= 30 else 0)
-    mistakes = frame.loc[frame["true"] != frame["predicted"], "share"]
-    strength = alt.Scale(
-        type="sqrt", domain=[0, max(0.02, float(mistakes.max())) if len(mistakes) else 1], range=[0.1, 1], clamp=True
+    strength = alt.Scale(type="sqrt", domain=[0, full_share(confusion)], range=[0.1, 1], clamp=True)
+    base = alt.Chart(frame).encode(
+        x=alt.X("predicted:O", title="Predicted", scale=scale, axis=alt.Axis(labelAngle=-90, **axis)),
+        y=alt.Y("true:O", title="True", scale=scale, axis=alt.Axis(**axis)),
+        tooltip=[
+            alt.Tooltip("true_name:N", title="true"),
+            alt.Tooltip("predicted_name:N", title="predicted"),
+            alt.Tooltip("count:Q", title="samples", format=",d"),
+            alt.Tooltip("share:Q", title="of the true class", format=".1%"),
+        ],
     )
-    return (
-        alt.Chart(frame)
-        .mark_rect()
-        .encode(
-            x=alt.X("predicted:O", title="Predicted", scale=scale, axis=alt.Axis(labelAngle=-90, **axis)),
-            y=alt.Y("true:O", title="True", scale=scale, axis=alt.Axis(**axis)),
-            color=alt.condition("datum.true === datum.predicted", alt.value(NEUTRAL), alt.value(MISTAKE)),
+    layers: list[alt.Chart] = [
+        base.mark_rect().encode(
+            color=alt.condition("datum.true === datum.predicted", alt.value(RIGHT), alt.value(MISTAKE)),
             opacity=alt.Opacity("share:Q", scale=strength, legend=None),
-            tooltip=[
-                alt.Tooltip("true_name:N", title="true"),
-                alt.Tooltip("predicted_name:N", title="predicted"),
-                alt.Tooltip("count:Q", title="samples", format=",d"),
-                alt.Tooltip("share:Q", title="of the true class", format=".1%"),
-            ],
         )
-        .properties(height=CONFUSION_HEIGHT)
-    )
+    ]
+    if len(cells) <= NUMBERED_CELLS:
+        # The text colour of the page around it: that reads on every strength of a cell, in both themes.
+        layers.append(base.mark_text(fontSize=10, color="currentColor").encode(text="text:N"))
+    return alt.layer(*layers).properties(height=CONFUSION_HEIGHT)
 
 
 # Recall
@@ -619,10 +725,9 @@ def recall_finding(frame: pd.DataFrame, arm: str = "ranked") -> str:
     if frame.empty:
         return "No class has test samples"
     low, high = frame.iloc[frame["recall"].argmin()], frame.iloc[frame["recall"].argmax()]
-    whole = MEASURES["uar"].text
     return (
-        f"With the {arm_title(arm).lower()} order, recall runs from {whole(low['recall'])} ({low['class']}) to "
-        f"{whole(high['recall'])} ({high['class']})"
+        f"With the {arm_title(arm).lower()} order, recall runs from {percent(low['recall'])} ({low['class']}) to "
+        f"{percent(high['recall'])} ({high['class']})"
     )
 
 
@@ -639,7 +744,8 @@ def recall_chart(frame: pd.DataFrame, kind: str = "ranked") -> alt.LayerChart:
         "recall:Q",
         title="Recall (%)",
         scale=alt.Scale(zero=False, nice=True, padding=6),
-        axis=alt.Axis(tickCount=6, format="~g"),
+        # Without digits, an axis takes as many as tell its ticks apart: one, and 20 becomes 2e+1.
+        axis=alt.Axis(tickCount=6, format=".4~g"),
     )
     y = alt.Y("row:O", title=None, axis=axis, scale=alt.Scale(domain=list(range(len(frame)))))
     size = 60 if row > 12 else 18

@@ -56,8 +56,8 @@ class Settings:
     max_pixels: int = 100_000_000
     """Width times height of one picture."""
     max_cache_bytes: int = 20 * 2**30
-    """Bytes of features, unfinished extractions, compiled encoders and fine-tunes in the workspace; the longest unused
-    go first."""
+    """Bytes of features, unfinished extractions, compiled encoders and fine-tuned runs in the workspace; the longest
+    unused go first. Results of comparisons stay until their job is deleted."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

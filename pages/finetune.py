@@ -4,10 +4,12 @@ import streamlit as st
 
 from labelrank import charts, finetune_charts
 from labelrank.data.dataset import Dataset
+from labelrank.durations import rough_duration
 from labelrank.errors import LabelRankError
+from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.jobs.store import Job
-from labelrank.lab.planning import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
+from labelrank.lab.planning import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, QUICK_ORDERS, QUICK_SEEDS, Design
 from labelrank.models.config import EncoderConfig
 from labelrank.ui import components, finetune, readers, state
 from labelrank.ui.finetune import Mistake, Results
@@ -18,14 +20,8 @@ LEAD = (
 )
 OTHERS = {"original": "The original order", "reversed": "The reverse"}
 DEPTHS = {"heads": "A head on frozen features", "blocks": "The last blocks too", "all": "The whole encoder"}
-HEAD_TEXT = {"linear": "Linear", "reference": "As published", "batchnorm": "Batch norm, linear"}
-MEANING_TEXT = {
-    "softmax": "Nothing (softmax)",
-    "gaussian": "Neighbours share targets",
-    "ordinal": "A rank (ordinal)",
-    "cumulative": "A threshold (cumulative)",
-    "tree": "A leaf (binary tree)",
-}
+HEAD_TEXT = {name: text[:1].upper() + text[1:] for name, text in finetune.HEAD_WORDS.items()}
+MEANING_TEXT = {name: text[:1].upper() + text[1:] for name, text in finetune.MEANING_WORDS.items()}
 MEANING_HELP = {
     "softmax": "Every position is a class of its own and none is near another. In theory the order then does not "
     "matter; the published procedure trains this way.",
@@ -36,13 +32,14 @@ MEANING_HELP = {
     "tree": "Questions that halve the order again and again; classes near each other share most of their answers.",
 }
 RECIPE_HELP = "Named settings of an end-to-end fine-tune, from papers and ours."
-# What an end-to-end fine-tune begins with, each run of which trains an encoder.
-QUICK_ORDERS, QUICK_SEEDS = "ranked,original", 1
+# Up to so many orders, their table is shown whole.
+TABLE_ROWS = 25
 VERDICTS = {
     "ranked_better": (st.success, ":material/trending_up:"),
     "order_matters": (st.info, ":material/swap_vert:"),
     "no_effect": (st.info, ":material/balance:"),
     "too_few": (st.warning, ":material/help:"),
+    "unsound": (st.error, ":material/error:"),
 }
 
 
@@ -52,7 +49,7 @@ VERDICTS = {
 def choose_design(found: readers.ChosenFeatures) -> None:
     chosen = state.choices()
     n_classes = len(readers.features(found.path).class_names)
-    if (fitting := finetune.fitting_orders(chosen.orders, n_classes)) != chosen.orders:
+    if (fitting := fitting_orders(chosen.orders, n_classes)) != chosen.orders:
         state.choose(orders=fitting)
         st.rerun()
     changes = choose_orders(chosen, n_classes) | choose_training(chosen, finetune.encoder_of(found))
@@ -62,7 +59,7 @@ def choose_design(found: readers.ChosenFeatures) -> None:
 
 def choose_orders(chosen: state.Choices, n_classes: int) -> dict[str, object]:
     fixed, random = finetune.parts_of(chosen.orders)
-    most = finetune.parts_of(finetune.fitting_orders(finetune.spec_of(fixed, 10_000), n_classes))[1]
+    most = finetune.parts_of(fitting_orders(finetune.spec_of(fixed, 10_000), n_classes))[1]
     kind = "heads" if chosen.depth == HEADS_ALONE else "encoder"
     with st.expander(finetune.orders_text(chosen), icon=":material/compare_arrows:", key="orders"):
         picked = st.pills(
@@ -97,8 +94,8 @@ def choose_orders(chosen: state.Choices, n_classes: int) -> dict[str, object]:
         )
         changes: dict[str, object] = {"orders": finetune.spec_of(picked, n_random), "seeds": seeds}
         data = readers.dataset(chosen.source, wait=False) if chosen.source else None
-        if data and len(data.splits) > 1:
-            changes["test_split"] = choose_test(chosen.test_split, data)
+        if data:
+            changes["test_split"] = choose_test(chosen.test_split, data) if len(data.splits) > 1 else None
     return changes
 
 
@@ -128,7 +125,7 @@ def choose_test(chosen: str | None, data: Dataset) -> str | None:
 def choose_training(chosen: state.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
     with st.expander(finetune.training_text(chosen), icon=":material/tune:", key="training"):
         changes = choose_depth(chosen, encoder)
-        changes |= choose_recipe(chosen) if chosen.depth != HEADS_ALONE else {}
+        changes |= {**choose_recipe(chosen), "flip": choose_flip(chosen)} if chosen.depth != HEADS_ALONE else {}
         changes["head"] = choose_head(chosen)
         meaning = st.segmented_control(
             "What a position means to the loss",
@@ -219,6 +216,19 @@ def choose_recipe(chosen: state.Choices) -> dict[str, object]:
     return {"recipe": None if name == DEFAULT_RECIPE else name}
 
 
+def choose_flip(chosen: state.Choices) -> bool | None:
+    """Show whether pictures are mirrored; return None for what recipe and dataset say by themselves."""
+    usual = finetune.mirrors(chosen)
+    picked = st.toggle(
+        "Mirror half of the pictures",
+        value=usual if chosen.flip is None else chosen.flip,
+        key=f"flip_{chosen.recipe}_{chosen.dataset}",
+        help="Left and right change places in training. Off where a mirror image is of another class or of none, as "
+        "with digits, letters, and actions to the left or right.",
+    )
+    return None if picked == usual else picked
+
+
 def choose_bandwidth(chosen: state.Choices) -> dict[str, object]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         unit = st.segmented_control(
@@ -295,7 +305,7 @@ def actions(found: readers.ChosenFeatures) -> None:
             st.caption(
                 f"What follows was started with earlier choices. {components.escape(finetune.design_text(job))}."
             )
-        show(job, results, current=current)
+        show(job, results, base if current else None)
 
 
 def start(found: readers.ChosenFeatures, base: state.Choices, params: dict[str, object]) -> None:
@@ -310,14 +320,24 @@ def start(found: readers.ChosenFeatures, base: state.Choices, params: dict[str, 
     if planned.seconds is None:
         parts.append("How long this takes is not known before it runs.")
     else:
-        parts.append(f"About {components.rough_duration(planned.seconds)} on this device.")
+        parts.append(f"About {rough_duration(planned.seconds)} on this device.")
     if planned.control is None:
         parts.append("The control has to come out as the original order does; that shows that the comparison is sound.")
     st.markdown(components.escape(" ".join(parts)))
+    if planned.limits:
+        st.info(components.escape(planned.limits), icon=":material/info:")
     if st.button("Compare the orders", type="primary"):
         finetune.start(params, base)
     if before := state.queue_length():
         st.caption(f"Starts after {components.plural(before, 'job')} of this server")
+
+
+def recompute(base: state.Choices) -> None:
+    """Offer to train anew what is finished."""
+    if st.button(
+        "Recompute", help="Trains all runs again and replaces these results. The features are used as they are."
+    ):
+        finetune.start(base.finetune_params(recompute=True), base)
 
 
 def found_by(job: Job) -> Results | None:
@@ -329,25 +349,31 @@ def found_by(job: Job) -> Results | None:
         return None
 
 
-def show(job: Job, results: Results | None, *, current: bool) -> None:
-    """Show a fine-tune: live while it is active, else what it has found, or why it ended."""
+def show(job: Job, results: Results | None, base: state.Choices | None = None) -> None:
+    """Show a fine-tune: live while it is active, else what it has found, or why it ended.
+
+    Args:
+        base: The choices that are compared, where these are the job's and their features are here.
+    """
     if job.active:
         finetune.watch(job.id, job.state)
         return
     if job.state != "succeeded":
-        finetune.stopped(job, results, current=current)
+        finetune.stopped(job, results, current=base is not None)
     if results is not None:
-        show_results(job, results)
+        show_results(job, results, base if job.state == "succeeded" else None)
 
 
 # Results
 
 
-def show_results(job: Job, results: Results) -> None:
+def show_results(job: Job, results: Results, base: state.Choices | None) -> None:
     report = results.report
     found = report["verdict"]
     box, icon = VERDICTS[found["finding"]]
     box(finetune.sentence(found["text"]), icon=icon)
+    if expected := finetune.theory(report):
+        st.caption(finetune.sentence(expected))
     figures(results)
     finding = finetune_charts.orders_finding(report)
     st.subheader(components.escape(finding), anchor=False)
@@ -355,8 +381,11 @@ def show_results(job: Job, results: Results) -> None:
     random = " The dashed line is the mean of the random orders." if "random" in results.arms.values() else ""
     st.caption(f"A point is one seed, the bar is their mean.{random}")
     for notice in report["notices"]:
-        st.caption(f":material/info: {finetune.sentence(notice)}")
+        if notice not in found["text"]:
+            st.caption(f":material/info: {finetune.sentence(notice)}")
     finetune.downloads(results)
+    if base is not None:
+        recompute(base)
     details(job, results)
 
 
@@ -375,7 +404,7 @@ def details(job: Job, results: Results) -> None:
         "Recall": recall_tab,
         "Curves": curves_tab,
         "Control": control_tab,
-        "About": about_tab,
+        "Details": details_tab,
     }
     shown = dict(zip(tabs, st.tabs(list(tabs), key="finetune_tabs", on_change="rerun"), strict=True))
     for name, tab in shown.items():
@@ -399,9 +428,11 @@ def orders_tab(_: Job, results: Results) -> None:
         finding = finetune_charts.orders_finding(report, metric)
         st.markdown(f"**{components.escape(finding)}**")
         st.altair_chart(finetune_charts.orders_chart(report, metric), alt=f"{finding}.")
+    if metric in finetune_charts.DISTANCES:
+        st.caption("Less is better. Measured along the ranked order, whatever order was trained, which favours it.")
     analysis = report["statistics"].get(metric)
     if analysis and analysis["paired"]:
-        finding = finetune_charts.paired_finding(analysis)
+        finding = finetune_charts.paired_finding(analysis, metric)
         st.markdown(f"**{components.escape(finding)}**")
         st.altair_chart(
             finetune_charts.paired_chart(analysis, results.arms, metric),
@@ -411,7 +442,14 @@ def orders_tab(_: Job, results: Results) -> None:
             "Each order beside the ranked one, with the same seeds. Bars are 95\u00a0% intervals; of twenty of them, "
             "one misses the truth by chance."
         )
-    st.dataframe(finetune.arms_table(report), hide_index=True, alt="Mean of every metric for every order.")
+    table, columns = finetune.arms_table(report)
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content" if len(table) <= TABLE_ROWS else 35 * (TABLE_ROWS + 1) + 3,
+        column_config=columns,
+        alt="Mean of every metric for every order.",
+    )
 
 
 def variance_tab(_: Job, results: Results) -> None:
@@ -444,7 +482,7 @@ def confusions_tab(job: Job, results: Results) -> None:
             st.altair_chart(
                 finetune_charts.confusion_chart(counts, names, order), alt=f"Confusion matrix. {title}. {finding}."
             )
-    st.caption("Grey is right, colour is mistaken: the stronger, the larger the share of the true class.")
+    st.caption(finetune_charts.confusion_text(counts))
     mistakes = finetune.worst(results, arm, job)
     if mistakes:
         st.subheader("Most frequent mistakes", anchor=False)
@@ -502,13 +540,20 @@ def control_tab(_: Job, results: Results) -> None:
     )
     table = finetune.control_table(results.report)
     if not table.empty:
-        st.dataframe(table, hide_index=True, alt="Accuracy of the original order and of the control, by seed.")
+        percent = st.column_config.NumberColumn(format="%.2f")
+        st.dataframe(
+            table,
+            hide_index=True,
+            column_config=dict.fromkeys(table.columns[1:], percent),
+            alt="Accuracy of the original order and of the control, by seed.",
+        )
 
 
-def about_tab(_: Job, results: Results) -> None:
+def details_tab(_: Job, results: Results) -> None:
     report = results.report
     for sentence in report["verdict"]["details"]:
-        st.markdown(f"- {finetune.sentence(sentence)}")
+        if sentence != finetune.theory(report):
+            st.markdown(f"- {finetune.sentence(sentence)}")
     components.titled_table("How it ran", finetune.facts_table(report), "Settings and circumstances of the fine-tune.")
 
 
@@ -538,7 +583,7 @@ if features is None:
     if shown is None:
         components.empty_state("A fine-tune needs features first.", "Go to Features", "pages/features.py")
     else:
-        show(shown, found_by(shown), current=True)
+        show(shown, found_by(shown))
 else:
     choose_design(features)
     actions(features)

@@ -10,9 +10,7 @@ PER_PAGE = 15
 
 
 def result_text(job: Job) -> str:
-    if job.state == "succeeded" and job.result and job.kind == "finetune":
-        return components.escape(job.result["verdict"])
-    if job.state == "succeeded" and job.result:
+    if job.state == "succeeded" and job.result and job.kind == "extract":
         made = f"{job.result['rows']:,} rows, {job.result['dim']:,} numbers each"
         steady = job_panel.stability_text(job.result)
         return " · ".join(part for part in (made, "from the cache" if job.result["reused"] else "", steady) if part)
@@ -61,7 +59,8 @@ def act(job: Job) -> None:
             st.code(state.share_link(job.id), language=None, wrap_lines=True)
         if not job.active:
             with st.popover("Delete"):
-                st.markdown("Removes the job and its log. What it has made stays in the workspace.")
+                removed = "the job, its log and its results" if job.kind == "finetune" else "the job and its log"
+                st.markdown(f"Removes {removed}. Features stay in the workspace.")
                 if st.button("Delete this job", key=f"delete_{job.id}"):
                     state.delete_job(job)
                     st.rerun()
@@ -73,7 +72,13 @@ def row(job: Job) -> None:
             st.badge(components.STATE_WORDS[job.state], color=components.STATE_COLOURS.get(job.state, "gray"))
             kind = components.escape(components.KIND_WORDS.get(job.kind, job.kind))
             st.markdown(f"**{kind}**: {components.escape(job.subject)}", width="content")
-        st.caption(" · ".join(part for part in (choices_text(job), times(job), result_text(job)) if part))
+        if job.kind == "finetune":
+            if found := finetune.headline(job):
+                st.markdown(f"**{components.escape(found)}**")
+            st.caption(choices_text(job))
+            st.caption(" · ".join(part for part in (times(job), result_text(job)) if part))
+        else:
+            st.caption(" · ".join(part for part in (choices_text(job), times(job), result_text(job)) if part))
         if job.state == "running":
             components.progress_bar(job)
         act(job)

@@ -171,6 +171,28 @@ def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli
     assert "pictures reused" in strict.stderr
 
 
+def test_ranking_the_test_split_gets_a_warning_and_extracting_it_none(run_cli):
+    asked = ("extract", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", 12, "--out", "f.parquet")
+    for split, warned in (("test", True), ("train", False)):
+        done = run_cli(*asked, "--split", split)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+        done = run_cli("rank", "f.parquet", "--shrinkage", "auto")
+        assert ("Warning: these features are of the test split, whose labels then decide" in done.stderr) is warned
+
+
+def test_a_stopped_extraction_says_how_to_go_on_and_nothing_after_that(monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
+    monkeypatch.setattr("labelrank.extraction.obtain", stop)
+    out = tmp_path / "f.parquet"
+    done = in_process("extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", out)
+    assert done.exit_code == 1
+    assert done.stderr.endswith("\nStopped. Finished parts are kept: the same command goes on from them.\n")
+
+
 def test_a_shard_that_is_ranked_alone_gets_a_warning_and_is_not_overwritten_by_merging(features, tmp_path):
     whole = read_features(features)
     half = tmp_path / "half.parquet"

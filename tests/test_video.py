@@ -28,6 +28,18 @@ SAMPLINGS = [
     ClipSampling(frames=3, stride=40, clips=2),
     ClipSampling(frames=1, stride=1, clips=40),
 ]
+
+
+class Later(ClipSampling):
+    """One clip that starts late: where that is, the length of the video decides."""
+
+    stop = None
+
+    def indices(self, num_frames):
+        return num_frames * 4 // 5 + super().indices(num_frames - num_frames * 4 // 5)
+
+
+SAMPLINGS.append(Later(frames=4, stride=3))
 OPEN_GOP = {"g": "24", "bf": "3", "x264-params": "open-gop=1:scenecut=0"}
 CODECS = {
     "H.264 in MP4": ("mp4", "libx264", {"g": "24", "bf": "3"}),
@@ -128,6 +140,8 @@ def test_frames_are_those_that_were_encoded_and_of_a_full_decode(case, frames):
         ("MPEG-4 in AVI", ClipSampling(frames=2, stride=1, clips=2), 16),
         ("H.264 in MP4", ClipSampling(frames=2, stride=1, clips=2), 16),
         ("VP9", ClipSampling(frames=1, stride=1), 1),
+        # Frames 80 and 81 of 100, the key frame before them 8 frames or fewer away.
+        ("MPEG-4 in AVI", Later(frames=2, stride=1), 11),
         # Among them frames that lie behind a key frame but are shown before it, and need the one before.
         ("H.264 in MP4, open groups", ClipSampling(frames=1, stride=1, clips=40), 100),
     ],

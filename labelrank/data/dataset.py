@@ -50,6 +50,11 @@ class ClipSampling:
         """Frames from the first to the last of a clip, both counted."""
         return (self.frames - 1) * self.stride + 1
 
+    @property
+    def stop(self) -> int | None:
+        """Frames of a video that are enough to know all clips; None: how long it is decides where they start."""
+        return self.span if self.clips == 1 else None
+
     def indices(self, num_frames: int) -> np.ndarray:
         """Return the frame numbers of each clip, int64 (clips, frames), each clip in rising order.
 

@@ -237,7 +237,7 @@ class _Video:
         if not self._may_be_indexed():
             return None
         # One clip starts with the video: no need to know where it ends.
-        index = self.index(sampling.span + _REORDERING if sampling.clips == 1 else None)
+        index = self.index(None if sampling.stop is None else sampling.stop + _REORDERING)
         shown = self._presentation_order(index)
         if not shown:
             return None
@@ -254,7 +254,7 @@ class _Video:
 
     def read_in_order(self, sampling: ClipSampling) -> np.ndarray:
         """Return the sampled frames, decoding from the first: to the last one, or to the end where that is needed."""
-        stop = sampling.span if sampling.clips == 1 else None
+        stop = sampling.stop
         # The number of frames is a guess, for one pass to do. Where it turns out wrong, there is a second one.
         guess = stop or sum(p.size > 1 and not p.is_discard for p in self.index())
         frames = _Frames(sampling.indices(max(1, guess)), self._name, self._settings)

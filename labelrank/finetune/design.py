@@ -16,6 +16,7 @@ ORDERS = ("ranked", "original", "reversed")
 MAX_RANDOM = 1_000
 
 _EXAMPLE = "ranked,original,random:19"
+_RANDOM_WORD = "random"
 _MAX_SHARE = 0.9
 # Purposes of random streams, so that no two share their numbers.
 _RANDOM, _CONTROL = 1, 2
@@ -80,7 +81,7 @@ def arms(spec: str, ranked: Sequence[int], *, seed: int = 0, control: bool = Tru
         raise SettingsError(
             f"random:{n_random} asks for more orders than there are: {n_classes} classes have "
             f"{math.factorial(n_classes)}{f', {len(taken)} of them taken by {named}' if named else ''}. "
-            f"Ask for at most random:{free}."
+            + (f"Ask for at most random:{free}." if free else "Leave random out.")
         )
     rng = np.random.default_rng([seed, _RANDOM])
     found = []
@@ -103,13 +104,31 @@ def arms(spec: str, ranked: Sequence[int], *, seed: int = 0, control: bool = Tru
     return tuple(found)
 
 
+def fitting_orders(spec: str, n_classes: int) -> str:
+    """Return a specification with no more random orders than so few classes have besides the others it names.
+
+    Where they have none, `random` is left out.
+    """
+    words = [word.strip() for word in spec.split(",")]
+    fixed = [word for word in words if not word.startswith(f"{_RANDOM_WORD}:")]
+    # From 8 classes on there are more orders than may be asked for.
+    free = math.factorial(min(n_classes, 8)) - len(fixed)
+    fitted = []
+    for word in words:
+        if word in fixed:
+            fitted.append(word)
+        elif (count := min(int(word.partition(":")[2]), free)) > 0:
+            fitted.append(f"{_RANDOM_WORD}:{count}")
+    return ",".join(fitted)
+
+
 def _words(spec: str) -> tuple[list[str], int]:
     """Return the words of a specification, and how many random orders it asks for."""
     words: list[str] = []
     n_random = 0
     for word in (part.strip() for part in spec.split(",")):
         name, colon, count = word.partition(":")
-        if name == "random":
+        if name == _RANDOM_WORD:
             if not (colon and count.isascii() and count.isdigit() and 1 <= len(count) <= 4):
                 raise SettingsError(f"Orders hold {word!r}; say how many random orders, as in random:19.")
             n_random = int(count)

@@ -26,7 +26,7 @@ from labelrank.errors import Cancelled, FinetuneError, SettingsError
 from labelrank.finetune.augment import drop_path_factors, dropout_factors, generator, mix
 from labelrank.finetune.design import Arm
 from labelrank.finetune.meanings import Meaning, meaning_of, ordered_thresholds
-from labelrank.finetune.memory import free_gpu_bytes, free_memory_bytes, step_bytes
+from labelrank.finetune.memory import free_memory_bytes, gpu_bytes_at_start, step_bytes
 from labelrank.finetune.pictures import Pictures, Reader, budget
 from labelrank.finetune.recipe import TuneRecipe, to_dict
 from labelrank.finetune.runs import TOP, Epoch, Run
@@ -67,6 +67,8 @@ class Tuned:
     epoch: Epoch | None
     """The epoch whose weights these are; None where the run came to nothing."""
     notices: tuple[str, ...]
+    steps: int = 1
+    """Into how many steps an update was cut at the end, for the next run to start with."""
 
 
 def fine_tune(
@@ -86,6 +88,7 @@ def fine_tune(
     spacing: Sequence[float] | np.ndarray | None = None,
     pooling: str = "mean",
     fc_norm: Mapping[str, np.ndarray] | None = None,
+    steps: int = 1,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
@@ -106,6 +109,8 @@ def fine_tune(
         folder: For snapshots of this run alone; made where it is missing. To be removed once the result is kept.
         pooling: mean, cls, or fc_norm, which is the mean with the norm of the checkpoint's head to start from.
         fc_norm: That norm, by tensor (`labelrank.finetune.export.FC_NORM`); None where there is none.
+        steps: Least steps of an update: those of a run before of the same kind, which memory sufficed for
+            (`Tuned.steps`).
         on_progress: Called as (updates done, updates in all, stage).
         should_stop: Asked before each update.
         on_notice: Called with each notice as it comes up.
@@ -136,7 +141,18 @@ def fine_tune(
             raise FinetuneError(f"The {split} split has no {NOUNS[pictures.dataset.media][1]}; use another one.")
     with ThreadPoolExecutor(min(max(2, cpu_cores()), _MAX_READERS), "reader") as pool:
         tuning = _Tuning(
-            build_encoder, (train, val, test), arm, seed, recipe, means, pooling, fc_norm, folder, pool, on_notice
+            build_encoder,
+            (train, val, test),
+            arm,
+            seed,
+            recipe,
+            means,
+            pooling,
+            fc_norm,
+            folder,
+            pool,
+            steps,
+            on_notice,
         )
         return tuning.run(on_epoch, on_progress, should_stop)
 
@@ -194,6 +210,7 @@ class _Tuning:
         fc_norm: Mapping[str, np.ndarray] | None,
         folder: Path,
         pool: ThreadPoolExecutor,
+        steps: int,
         on_notice: Callable[[str], None] | None,
     ) -> None:
         self.build_encoder, self.splits, self.arm, self.seed = build_encoder, splits, arm, seed
@@ -206,7 +223,7 @@ class _Tuning:
         self.val, self.test = Reader(val, memory, pool, None), Reader(test, memory, pool, None)
         self.positions = [np.array(arm.position_of)[pictures.dataset.labels] for pictures in splits]
         self.updates = _equal_parts(len(train.dataset.samples), recipe.batch_size)
-        self.steps = min(recipe.accumulation, self.updates.size)
+        self.steps = max(steps, min(recipe.accumulation, self.updates.size))
         """Steps of an update, whose gradients add up."""
 
     # --- From start to end
@@ -225,8 +242,8 @@ class _Tuning:
             raise FinetuneError(
                 f"{self.folder} cannot be made ({error.strerror}). Choose another folder, or make room."
             ) from error
+        tuner = self._new_tuner(estimate=True)
         while True:
-            tuner = self._new_tuner()
             try:
                 problem = self._train(tuner, on_epoch, on_progress, should_stop)
                 break
@@ -234,6 +251,8 @@ class _Tuning:
                 del tuner
                 gc.collect()  # models hold each other in circles
                 self._take_smaller_steps(str(error))
+            # Beside what the first try has left, an estimate would say too little.
+            tuner = self._new_tuner(estimate=False)
         curve = self._curve
         if len(self.train.problems) == len(self.positions[0]):
             first = min(self.train.problems.items())[1]
@@ -250,7 +269,7 @@ class _Tuning:
                 problem=problem,
                 seconds=seconds,
             )
-            return Tuned(run, None, (), np.empty(0, np.int32), None, tuple(self.notices))
+            return Tuned(run, None, (), np.empty(0, np.int32), None, tuple(self.notices), self.steps)
         epoch = curve.epochs[-1]
         if self.recipe.patience is not None and curve.best_epoch:
             best = read_snapshot(self.folder / _BEST, self.identity)
@@ -284,7 +303,7 @@ class _Tuning:
         )
         keys = tuple(s.key for s, ok in zip(dataset.samples, readable, strict=True) if ok)
         model = self._classifier(tuner, run.head)
-        return Tuned(run, model, keys, dataset.labels[readable], epoch, tuple(self.notices))
+        return Tuned(run, model, keys, dataset.labels[readable], epoch, tuple(self.notices), self.steps)
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:
@@ -306,7 +325,8 @@ class _Tuning:
         if len(self.positions[0]) < self.recipe.batch_size:
             self._notice(
                 f"An update takes all {len(self.positions[0]):,} training samples, fewer than the "
-                f"{self.recipe.batch_size:,} of the recipe."
+                f"{self.recipe.batch_size:,} of the recipe"
+                + (f"; the learning rate is {self._rate_in_words}." if self.recipe.per_256 else ".")
             )
 
     def _say_what_cannot_be_read(self) -> None:
@@ -322,11 +342,13 @@ class _Tuning:
 
     # --- The model
 
-    def _new_tuner(self) -> Tuner:
+    def _new_tuner(self, *, estimate: bool) -> Tuner:
+        """Return the model as it starts; with `estimate`, an update is cut before as the free memory asks for."""
         from labelrank.finetune.tuner import Tuner, prepare_backend, training_precision
 
         prepare_backend()
         self.precision = training_precision(self.recipe.precision)
+        free = self._free_memory() if estimate else None  # before anything of this run is there
         policy = self.precision if self.precision == "float32" else f"mixed_{self.precision}"
         encoder = self.build_encoder(dtype=policy)
         self.config = encoder.config
@@ -335,7 +357,8 @@ class _Tuning:
                 f"unfreeze is {self.recipe.unfreeze}, but the encoder has {self.config.transformer.num_layers} blocks; "
                 "give as many or fewer, or none for all."
             )
-        self._fit_memory(encoder.count_params())
+        if free is not None:
+            self._fit_memory(free, encoder.count_params())
         tuner = Tuner(
             encoder, self.meaning, self.recipe, pooling=self.pooling, fc_norm=self.fc_norm, n_steps=self.steps
         )
@@ -444,7 +467,7 @@ class _Tuning:
                     if not math.isfinite(loss):
                         return (
                             f"The loss became {loss} in epoch {number}; lower the learning rate (now "
-                            f"{recipe.rate_in_words})"
+                            f"{self._rate_in_words})"
                             + ("." if self.precision == "float32" else " or use the precision float32.")
                         )
                     train_loss += loss * len(self.updates[done])
@@ -471,7 +494,11 @@ class _Tuning:
             share = (update + 1) / warmup
         else:
             share = (1 + math.cos(math.pi * (update - warmup) / max(1, total - warmup))) / 2
-        return self.recipe.peak_learning_rate * share
+        return self.recipe.peak_learning_rate(len(self.positions[0])) * share
+
+    @property
+    def _rate_in_words(self) -> str:
+        return self.recipe.rate_in_words(len(self.positions[0]))
 
     def _prepared(self, epoch: int) -> Generator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray], None, None]:
         """Yield the updates of an epoch; the next is made while the caller works with one."""
@@ -490,13 +517,18 @@ class _Tuning:
         """Return inputs, target distributions over positions float32 (B, K) and weights float32 (B,) of an update."""
         recipe, seed, count = self.recipe, self.seed, len(places)
         generators = [generator(seed, _SAMPLE, epoch, int(place)) for place in places]
-        images = self.train.images(places, generators)[:, 0]
+        images, readable = self.train.images(places, generators)
+        images = images[:, 0]
         if self.config.media == "image":
             images = images[:, 0]
         targets = np.eye(len(self.arm.order), dtype=np.float32)[self.positions[0][places]]
-        weights = np.array([int(place) not in self.train.problems for place in places], np.float32)
-        images, targets = mix(
-            generator(seed, _MIX, epoch, number), images, targets, mixup=recipe.mixup, cutmix=recipe.cutmix
+        # What cannot be read is in no mixture; it weighs nothing itself.
+        images[readable], targets[readable] = mix(
+            generator(seed, _MIX, epoch, number),
+            images[readable],
+            targets[readable],
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
         )
         inputs = {"images": images}
         if recipe.drop_path:
@@ -505,7 +537,7 @@ class _Tuning:
         if recipe.dropout:
             dim = recipe.hidden_dim if recipe.head == "reference" else self.config.transformer.hidden_dim
             inputs["dropout"] = dropout_factors(generator(seed, _DROPOUT, epoch, number), count, dim, recipe.dropout)
-        return inputs, targets @ self.meaning.targets, weights
+        return inputs, targets @ self.meaning.targets, readable.astype(np.float32)
 
     # --- Evaluation
 
@@ -524,9 +556,10 @@ class _Tuning:
         """Return log probabilities by position float64 (n, K), the mean over clips, and which samples were read."""
         count = len(reader.dataset.samples)
         size = max(1, tuner.step_size(self.updates.size) // reader.clips)
-        found = []
+        found, readable = [], []
         for start in range(0, count, size):
-            images = reader.images(range(start, min(start + size, count)))  # (B, clips, T, H, W, 3)
+            images, could = reader.images(range(start, min(start + size, count)))  # (B, clips, T, H, W, 3)
+            readable.append(could)
             flat = images.reshape(-1, *images.shape[2:])
             if self.config.media == "image":
                 flat = flat[:, 0]
@@ -537,8 +570,7 @@ class _Tuning:
             if reader.clips > 1:
                 scores = np.log(np.exp(scores).mean(axis=1, keepdims=True))
             found.append(scores[:, 0])
-        readable = np.array([place not in reader.problems for place in range(count)])
-        return np.concatenate(found), readable
+        return np.concatenate(found), np.concatenate(readable)
 
     # --- Snapshots
 
@@ -568,21 +600,26 @@ class _Tuning:
         snapshot = read_snapshot(self.folder / _LAST, self.identity)
         if snapshot is None:
             return _Curve([])
-        tuner.set_state(snapshot.arrays)
         facts = snapshot.facts
+        if facts["steps"] > self.steps:
+            # Memory did not suffice for fewer.
+            self.steps = facts["steps"]
+            tuner.take_steps(self.steps)
+        tuner.set_state(snapshot.arrays)
         for text in facts["notices"]:
             self._notice(text)
         return _Curve([Epoch(**values) for values in facts["epochs"]], facts["best_loss"], facts["best_epoch"])
 
     # --- Memory
 
-    def _fit_memory(self, n_parameters: int) -> None:
-        """Cut an update into as many steps as the free memory asks for by the estimate."""
+    def _free_memory(self) -> int | None:
+        """Return what a run may take; None where unknown."""
         from labelrank.finetune.tuner import on_gpu
 
-        free = free_gpu_bytes() if on_gpu() else free_memory_bytes()
-        if free is None:
-            return
+        return gpu_bytes_at_start() if on_gpu() else free_memory_bytes()
+
+    def _fit_memory(self, free: int, n_parameters: int) -> None:
+        """Cut an update into as many steps as the free memory asks for by the estimate."""
         layers = self.config.transformer.num_layers
         learning = layers if self.recipe.unfreeze is None else self.recipe.unfreeze
         fixed, per_sample = step_bytes(

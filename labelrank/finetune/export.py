@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +18,7 @@ import numpy as np
 
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError
-from labelrank.files import replacing
+from labelrank.files import replacing, replacing_folder
 from labelrank.label_map import LabelMap
 from labelrank.models.config import HEAD_NORM_EPSILON, EncoderConfig
 
@@ -159,7 +156,7 @@ def write_model(
     }
     card = _card(model, form, names, facts or CardFacts(), label_map)
     try:
-        with _replacing_folder(folder) as partial:
+        with replacing_folder(folder) as partial:
             from safetensors.numpy import save
 
             _write_json(partial / _CONFIG, config)
@@ -269,20 +266,6 @@ def _own_variables(model: Classifier) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    folder = folder.absolute()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 # --- Which class of transformers, and what its files look like
@@ -556,19 +539,29 @@ def _card(model: Classifier, form: _Form, names: Sequence[str], facts: CardFacts
 
 def _loading(form: _Form, model: Classifier) -> str:
     keras_way = (
-        "The file `model.keras` that labelrank writes beside this folder is the same model: after "
-        "`import labelrank.finetune.classifier`, `keras.saving.load_model` reads it."
+        "The file `model.keras` that labelrank writes beside this folder is the same model for Keras:\n\n"
+        "```python\nimport keras, labelrank.finetune.classifier  # which registers its layers\n\n"
+        'model = keras.saving.load_model("model.keras")\n```'
     )
     if form.architecture:
-        processor = "VideoMAEImageProcessor" if model.encoder_config.media == "clip" else "AutoImageProcessor"
+        config = model.encoder_config
+        why = ""
+        if not form.architecture.lower().startswith(config.model_type.replace("_", "")):
+            head = "classifies by the CLS token" if model.pooling == "cls" else "averages the patch tokens"
+            family = {"vit_mae": "a ViT-MAE", "vit": "a ViT", "videomae": "a VideoMAE"}[config.model_type]
+            why = (
+                f"transformers has no class that {head} of {family}; {form.architecture} computes the same with these "
+                "files.\n\n"
+            )
+        processor = "VideoMAEImageProcessor" if config.media == "clip" else "AutoImageProcessor"
         return (
-            f"```python\nfrom transformers import {processor}, {form.architecture}\n\n"
+            f"{why}```python\nfrom transformers import {processor}, {form.architecture}\n\n"
             f"processor = {processor}.from_pretrained(folder)\n"
             f"model = {form.architecture}.from_pretrained(folder)\n```\n\n{keras_way}"
         )
     return (
         "No class of transformers computes this model, so it is none of theirs to load:\n\n"
         "```python\nfrom pathlib import Path\n\nfrom labelrank.finetune.export import read_model\n\n"
-        "model = read_model(Path(folder))  # the softmax of its outputs are the probabilities by position\n```\n\n"
+        "model = read_model(Path(folder))  # the softmax of its outputs is the probability of each position\n```\n\n"
         f"{keras_way}"
     )

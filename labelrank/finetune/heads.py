@@ -43,7 +43,7 @@ _BLOCK = 300_000
 # Outputs that are looked at together when a block predicts.
 _PREDICTED_AT_ONCE = 1_000_000
 _POLL_S = 0.2
-# A call of train_heads, as `seeds_at_once` plans it.
+# A call of train_heads, as `runs_at_once` plans it.
 _CALL_S = 15.0
 # A run's weights in memory: itself, its gradient, two moments.
 _COPIES = 4
@@ -156,22 +156,25 @@ def train_heads(
     return [found[arm.name, seed] for arm in arms for seed in seeds]
 
 
-def seeds_at_once(
+def runs_at_once(
     n_train: int, n_features: int, n_classes: int, n_arms: int, recipe: HeadRecipe, *, memory_bytes: float
-) -> int:
-    """Return how many seeds one call of `train_heads` should take: at least 1.
+) -> tuple[int, int]:
+    """Return how many arms and how many seeds one call of `train_heads` should take: at least 1 of each.
 
-    So many that it ends within about 15 s, so that little is lost where a job is stopped, and that it fits into
-    `memory_bytes` beside the features that are there already. The first call measures for 0.2 s how fast this is.
+    So many that they fit into `memory_bytes` beside the features that are there already, some of the arms of one seed
+    where all do not; and all arms of so many seeds that the call ends within about 15 s, so that little is lost where a
+    job is stopped. The first call measures for 0.2 s how fast this is.
     """
     from labelrank.models.device import matmul_rate
 
     columns = meaning_of(recipe.meaning, n_classes, spacing=range(n_classes)).n_columns
     copies_bytes = 4.0 * n_train * n_features
-    seed_bytes = 4.0 * n_arms * (_COPIES * _values(n_features, columns, recipe) + n_features * columns)
-    by_memory = (memory_bytes - copies_bytes) / seed_bytes
+    run_bytes = 4.0 * (_COPIES * _values(n_features, columns, recipe) + n_features * columns)
+    runs_by_memory = max(1.0, (memory_bytes - copies_bytes) / run_bytes)
+    if runs_by_memory < n_arms:
+        return math.floor(runs_by_memory), 1
     seconds = estimated_seconds(n_train, 0, 0, n_features, n_classes, n_arms, recipe, flops_per_s=matmul_rate())
-    return max(1, math.floor(min(by_memory, _CALL_S / seconds)))
+    return n_arms, max(1, math.floor(min(runs_by_memory / n_arms, _CALL_S / seconds)))
 
 
 def estimated_seconds(

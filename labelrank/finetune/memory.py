@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -38,6 +39,16 @@ def free_gpu_bytes() -> int | None:
         return int(done.stdout.split()[0]) << 20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
+
+
+@functools.cache
+def gpu_bytes_at_start() -> int | None:
+    """Return what was free on the GPU when this process asked first; None where the driver does not say.
+
+    To be asked before anything is put there: backends keep what they have once taken and use it again, so that what
+    the driver calls free later on is not what this process can use.
+    """
+    return free_gpu_bytes()
 
 
 def step_bytes(config: EncoderConfig, *, learning_blocks: int, n_parameters: int, precision: str) -> tuple[int, int]:

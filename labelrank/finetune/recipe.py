@@ -79,7 +79,7 @@ class TuneRecipe:
     learning_rate: float = 1e-3
     """Of the head, at the peak after warm-up; see `per_256`."""
     per_256: bool = False
-    """Whether `learning_rate` is for updates of 256 samples and grows with `batch_size`; see `peak_learning_rate`."""
+    """Whether `learning_rate` is for updates of 256 samples and grows with their size; see `peak_learning_rate`."""
     warmup_epochs: float = 2.0
     """At most all epochs are warm-up."""
     weight_decay: float = 0.05
@@ -107,7 +107,7 @@ class TuneRecipe:
     """Least share of the area that a random crop keeps; 1: no crop."""
     flip: bool = False
     temporal_jitter: bool = False
-    """Clips start anywhere in the video."""
+    """A clip starts anywhere in its video, each frame as likely from which it fits; else with the video."""
     accumulation: int = 1
     """Steps whose gradients make one update."""
     patience: int | None = None
@@ -136,17 +136,23 @@ class TuneRecipe:
             if not isinstance(value := getattr(self, name), bool):
                 raise SettingsError(f"{name} is {value!r}; choose true or false.")
 
-    @property
-    def peak_learning_rate(self) -> float:
-        """Learning rate of the head after warm-up, for this size of update."""
-        return self.learning_rate * self.batch_size / BASE_BATCH if self.per_256 else self.learning_rate
+    def update_size(self, n_train: int) -> int:
+        """Return the samples of an update: `batch_size`, or fewer, so that all updates of an epoch are equal."""
+        return math.ceil(n_train / math.ceil(n_train / self.batch_size))
 
-    @property
-    def rate_in_words(self) -> str:
-        """The peak learning rate, with the rule that gave it."""
+    def peak_learning_rate(self, n_train: int) -> float:
+        """Return the learning rate of the head after warm-up, for updates of the size that so many samples allow."""
+        return self.learning_rate * self.update_size(n_train) / BASE_BATCH if self.per_256 else self.learning_rate
+
+    def rate_in_words(self, n_train: int | None = None) -> str:
+        """Return the peak learning rate, with the rule that gives it; of unknown training samples, the rule alone."""
         if not self.per_256:
             return f"{self.learning_rate:g}"
-        return f"{self.learning_rate:g} x {self.batch_size}/{BASE_BATCH} = {self.peak_learning_rate:g}"
+        if n_train is None:
+            return f"{self.learning_rate:g} for each {BASE_BATCH} samples of an update"
+        return (
+            f"{self.learning_rate:g} x {self.update_size(n_train)}/{BASE_BATCH} = {self.peak_learning_rate(n_train):g}"
+        )
 
 
 def to_dict(recipe: HeadRecipe | TuneRecipe) -> dict[str, Any]:

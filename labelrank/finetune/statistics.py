@@ -30,6 +30,9 @@ from labelrank.finetune.design import Arm
 LEVEL = 0.95
 """Of every interval."""
 FINDINGS = ("no_effect", "ranked_better", "order_matters", "too_few")
+"""Of an experiment whose control held, or that had none."""
+UNSOUND = "unsound"
+"""The finding of one whose control failed, whatever its accuracies say."""
 
 _MIN_EXCHANGEABLE = 3
 _NAMED = 5
@@ -71,11 +74,13 @@ def analyse(
         `variance`: the two-way split y = mean + order + seed + residual without replication (the residual is the
         interaction of both), over the random arms where these are 3 or more (`over` is "random"), else over all
         (`over` is "all"): `order`, `seed`, `residual` with `sd`, `low` and `high`, and `share_order`, `share_seed`,
-        `share_residual` of their sum. `F` and `p_order` are of the test over all `tested` orders, `p_least` is the
-        least p that so many orders and seeds could give.
+        `share_residual` of their sum. Where the orders do not differ by the test, `low` of `order` is 0: orders of few
+        classes are alike, which the interval knows nothing of and the test does. `F` and `p_order` are of the test over
+        all `tested` orders, `p_least` is the least p that so many orders and seeds could give.
         `ranked`: its `mean`, `random_mean`, `difference` of the two with the interval `low` to `high` of what it is
-        over all random orders and seeds; `rank` among `of` = random orders + 1 (1 is best, ties count against it);
-        `p` = rank / of, one-sided; `p_least` = 1 / of; `p_above`, of the same test as `p_order`.
+        over all random orders and seeds, None where no two runs differ; `rank` among `of` = random orders + 1 (1 is
+        best, ties count against it); `p` = rank / of, one-sided; `p_least` = 1 / of; `p_above`, of the same test as
+        `p_order`.
         `p_any`: of the claim that the order matters: from `p_order` and `p_above`, Bonferroni's.
         `paired`: ranked less each other arm, paired by seed, with its t interval.
         `power`: `detectable`, the least true difference of the ranked order that would be called better with the
@@ -133,10 +138,14 @@ def analyse(
         p_order, p_above = _order_tests(
             kept[tested], [arms[i] for i in tested], contrast, permutations, np.random.default_rng([rng, 1])
         )
+        tests = 1 if p_above is None else 2
+        components = _components(kept[over])
+        if p_order > alpha / tests:
+            components["order"]["low"] = 0.0
         analysis["variance"] = {
             "over": "random" if over is random else "all",
             "n_over": len(over),
-            **_components(kept[over]),
+            **components,
             "F": _ratio(mean_squares.order, mean_squares.residual),
             "p_order": p_order,
             "p_least": _least_p(len(tested), n_seeds, permutations),
@@ -144,7 +153,6 @@ def analyse(
             "level": LEVEL,
         }
         analysis["p_any"] = p_order if p_above is None else min(1.0, 2 * min(p_order, p_above))
-        tests = 1 if p_above is None else 2
         analysis["power"]["detectable_order_sd"] = _detectable_sd(mean_squares, alpha / tests, power)
 
     if ranked is not None:
@@ -263,15 +271,17 @@ def _components(table: np.ndarray) -> dict[str, Any]:
 def _williams(square: float, df: int, residual: float, residual_df: int, per_level: int) -> tuple[float, float]:
     """Return the interval of a variance component, from its mean square and that of the residual.
 
-    Source: Williams 1962. Its chance of holding is at least 2 `LEVEL` - 1 and near `LEVEL`.
+    Source: Williams 1962. Its chance of holding is at least 2 `LEVEL` - 1 and near `LEVEL`. A mean square below the
+    residual's, which no component makes likelier than none, is taken to be that: else the upper end could be 0, which
+    says that the component is just 0.
     """
     tail = (1 - LEVEL) / 2
 
-    def bound(p: float) -> float:
+    def bound(square: float, p: float) -> float:
         left = square - residual * float(fdtri(df, residual_df, 1 - p))
         return max(0.0, df * left / (per_level * float(chdtri(df, p))))
 
-    return bound(tail), bound(1 - tail)
+    return bound(square, tail), bound(max(square, residual), 1 - tail)
 
 
 def _difference_interval(
@@ -292,21 +302,24 @@ def _difference_interval(
     else:
         parts.append((mean_squares.residual / n_seeds, mean_squares.residual_df))
     variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return difference, difference
+    if math.sqrt(variance) <= _SAME:  # nothing to measure chance by
+        return None, None
     df = variance**2 / sum(part**2 / of for part, of in parts)
     half = float(stdtrit(df, (1 + LEVEL) / 2)) * math.sqrt(variance)
     return difference - half, difference + half
 
 
 def _paired(differences: np.ndarray) -> dict[str, float | None]:
-    """Return the mean of differences (S,) and its t interval; seeds without both runs do not count."""
+    """Return the mean of differences (S,) and its t interval, None where they are too few or all the same.
+
+    Seeds without both runs do not count.
+    """
     differences = differences[np.isfinite(differences)]
     n = len(differences)
     if n == 0:
         return {"difference": None, "low": None, "high": None}
     mean = float(differences.mean())
-    if n == 1:
+    if n == 1 or float(np.ptp(differences)) <= _SAME:
         return {"difference": mean, "low": None, "high": None}
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * differences.std(ddof=1) / math.sqrt(n))
     return {"difference": mean, "low": mean - half, "high": mean + half}
@@ -448,40 +461,45 @@ def _ratio(a: float, b: float) -> float | None:
 # --- the verdict
 
 
-def verdict(analysis: dict[str, Any], *, meaning: str = "softmax", n_test: int | None = None) -> dict[str, Any]:
+def verdict(
+    analysis: dict[str, Any], *, meaning: str = "softmax", n_test: int | None = None, n_classes: int | None = None
+) -> dict[str, Any]:
     """Return what an analysis of accuracy says, in plain words that claim no more than it does.
 
     Args:
         analysis: Of accuracies as fractions, from `analyse`.
         meaning: What a position means to the loss; decides what theory expects.
         n_test: Test rows; None leaves them out.
+        n_classes: So few classes have too few orders to tell; None: more random orders can always be asked for.
 
     Returns:
         `finding`: ranked_better, order_matters, no_effect (nothing was found that the design could have) or too_few
-        (the design could not have found it). `text`: one or two sentences. `details`: further sentences.
+        (the design could not have found it, or no two runs differ). `text`: one or two sentences. `details`: further
+        sentences.
     """
     finding = _finding(analysis)
-    words = {
-        "ranked_better": _ranked_better,
-        "order_matters": _order_matters,
-        "no_effect": _no_effect,
-        "too_few": _too_few,
-    }
-    details = _details(analysis, finding, meaning, n_test)
-    return {"finding": finding, "text": words[finding](analysis), "details": details}
+    words = {"ranked_better": _ranked_better, "order_matters": _order_matters, "no_effect": _no_effect}
+    text = words[finding](analysis) if finding in words else _too_few(analysis, n_classes)
+    return {"finding": finding, "text": text, "details": _details(analysis, finding, meaning, n_test)}
 
 
 def _finding(analysis: dict[str, Any]) -> str:
     alpha, variance, ranked = analysis["alpha"], analysis["variance"], analysis["ranked"]
     has_ranked = "ranked" in analysis["mean"]
     can_rank = ranked is not None and ranked["p_least"] <= alpha + _SAME
-    if variance is None:
+    if variance is None or _nothing_differs(analysis):
         return "too_few"
     if analysis["p_any"] <= alpha:
         return "ranked_better" if can_rank and ranked["p"] <= alpha + _SAME else "order_matters"
     tests = 1 if ranked is None else 2
     can_see = variance["p_least"] <= alpha / tests and (can_rank or not has_ranked)
     return "no_effect" if can_see else "too_few"
+
+
+def _nothing_differs(analysis: dict[str, Any]) -> bool:
+    """Return whether all orders have the same accuracy with each seed, so that nothing shows what chance does."""
+    by_seed = zip(*(analysis["by_seed"][name] for name in analysis["compared"]), strict=True)
+    return all(None in values or max(values) - min(values) <= _SAME for values in by_seed)
 
 
 def _ranked_better(analysis: dict[str, Any]) -> str:
@@ -503,7 +521,7 @@ def _order_matters(analysis: dict[str, Any]) -> str:
     if ranked["p_least"] <= analysis["alpha"] + _SAME:
         shown = "But the ranked order is not shown to be better than a random one"
     else:
-        shown = f"Whether the ranked order is better than a random one, {ranked['of'] - 1} random orders cannot tell"
+        shown = f"Whether the ranked order is better than a random one, {_random(ranked)} cannot tell"
     return f"{text} {shown}: it came {_place(ranked)}, {_difference(analysis)} from their mean."
 
 
@@ -514,26 +532,41 @@ def _no_effect(analysis: dict[str, Any]) -> str:
     return f"No detectable effect of the order of the classes: {_lead(analysis, _OF_RANKED)}.{_would_see_lead(power)}"
 
 
-def _too_few(analysis: dict[str, Any]) -> str:
+def _too_few(analysis: dict[str, Any], n_classes: int | None) -> str:
     ranked, n_seeds, alpha = analysis["ranked"], analysis["n_seeds"], analysis["alpha"]
     needed = math.ceil(1 / alpha - 1e-9) - 1
     if n_seeds == 0:
         return "Too few runs to tell: no seed has a finished run of every order."
     if analysis["n_arms"] < 2:
         return f"One order leaves nothing to compare. Train the ranked order beside {needed} random ones."
+    if _nothing_differs(analysis):
+        mean = _percent(analysis["mean"][analysis["compared"][0]])
+        return (
+            f"Nothing can be told: all orders have the same accuracy with each seed ({mean} on average), so that "
+            "nothing shows what an order, or chance, can do. Take a harder task or more test samples."
+        )
     if n_seeds == 1:
         return (
             "Too few runs to tell: with one seed nothing tells the effect of the order from chance. "
             "Use 2 seeds or more; 5 are usual."
+        )
+    has_ranked = "ranked" in analysis["compared"]
+    # One of them is the ranked order.
+    n_orders = None if n_classes is None else math.factorial(min(n_classes, 8))
+    if has_ranked and n_orders is not None and n_orders - 1 < needed:
+        so_far = f" So far {_lead(analysis, _OF_RANKED)}." if ranked is not None else ""
+        return (
+            f"Too few classes to tell: {n_classes} classes have {n_orders} orders in all, of which any one comes first "
+            f"by chance with p = {_p(1 / n_orders)}. No design can show that the ranked order is better.{so_far}"
         )
     if ranked is not None and ranked["p_least"] > alpha + _SAME:
         return (
             f"Too few random orders to tell: of {ranked['of']} orders any one comes first by chance, with "
             f"p = {_p(ranked['p_least'])}. Use {needed} random orders or more. So far {_lead(analysis, _OF_RANKED)}."
         )
-    if ranked is None and "ranked" in analysis["mean"] and "ranked" not in analysis["compared"]:
+    if ranked is None and "ranked" in analysis["mean"] and not has_ranked:
         return "Too few runs to tell: too few of the ranked order gave a number."
-    if ranked is None and "ranked" in analysis["mean"]:
+    if ranked is None and has_ranked:
         return f"Too few orders to tell: the ranked order has no random ones beside it. Use {needed}."
     return "Too few runs to tell: so few orders and seeds can differ this much by chance. Use more of either."
 
@@ -541,7 +574,7 @@ def _too_few(analysis: dict[str, Any]) -> str:
 def _details(analysis: dict[str, Any], finding: str, meaning: str, n_test: int | None) -> list[str]:
     variance, ranked = analysis["variance"], analysis["ranked"]
     said = []
-    if ranked is not None and finding in ("no_effect", "too_few"):
+    if ranked is not None and finding in ("no_effect", "too_few") and not _nothing_differs(analysis):
         said.append(f"Among the random orders the ranked one came {_place(ranked)}; equal ones count as better.")
         if finding == "no_effect" and ranked["p"] <= analysis["alpha"] + _SAME:
             said.append(
@@ -549,7 +582,7 @@ def _details(analysis: dict[str, Any], finding: str, meaning: str, n_test: int |
                 "comes first."
             )
     if variance is not None and variance["share_order"] is None:
-        said.append("All runs have the same accuracy: there is no variance to split.")
+        said.append("There is no variance to split.")
     elif variance is not None:
         orders = f"{variance['n_over']} {'random orders' if variance['over'] == 'random' else 'orders'}"
         said.append(
@@ -600,6 +633,11 @@ def _difference(analysis: dict[str, Any]) -> str:
     if ranked["low"] is None:
         return text
     return f"{text} ({_share(analysis['level'])} interval {_signed(ranked['low'])} to {_signed(ranked['high'])})"
+
+
+def _random(ranked: dict[str, Any]) -> str:
+    count = ranked["of"] - 1
+    return f"{count} random order{'' if count == 1 else 's'}"
 
 
 def _place(ranked: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,12 +28,23 @@ def prepare_backend() -> None:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        tf.config.experimental.enable_op_determinism()
-        for device in tf.config.list_physical_devices("GPU"):
+        gpus = tf.config.list_physical_devices("GPU")
+        if gpus:
+            # Keras compiles nothing with XLA where TensorFlow's own ops are asked to be deterministic.
+            _add_flag("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
+        else:
+            tf.config.experimental.enable_op_determinism()
+        for device in gpus:
             try:
                 tf.config.experimental.set_memory_growth(device, True)
             except RuntimeError:  # in use already; whoever used it has settled the matter
                 break
+
+
+def _add_flag(variable: str, flag: str) -> None:
+    flags = os.environ.get(variable, "").split()
+    if flag not in flags:
+        os.environ[variable] = " ".join([*flags, flag])
 
 
 def training_precision(precision: str) -> str:
@@ -43,7 +55,7 @@ def training_precision(precision: str) -> str:
     Raises:
         SettingsError: The device does not multiply in it.
     """
-    return resolve_precision(precision)
+    return resolve_precision(precision, training=True)
 
 
 def on_gpu() -> bool:
@@ -106,7 +118,7 @@ class Tuner(keras.Model):
         if self.pooling not in POOLINGS or (self.pooling == "cls" and not config.use_cls_token):
             known = POOLINGS if config.use_cls_token else POOLINGS[:1]
             raise SettingsError(f"Pooling is {pooling!r}; this encoder has {', '.join(known)}. Choose one of these.")
-        self.meaning, self.recipe, self.n_steps = meaning, recipe, n_steps
+        self.meaning, self.recipe = meaning, recipe
         self.fc_norm: Any = None
         self.norm_epsilon = 0.0
         if self.pooling == "mean":
@@ -125,18 +137,7 @@ class Tuner(keras.Model):
         self.bias = self.add_weight(shape=(meaning.n_outputs,), name="bias", **options)
         self.built = True
         self._freeze()
-        factors, decays = zip(*map(self._rate_and_decay, self.trainable_variables), strict=True)
-        self.adamw = LayerwiseAdamW(
-            factors,
-            decays,
-            learning_rate=recipe.peak_learning_rate,
-            beta_1=_BETA_1,
-            beta_2=recipe.beta_2,
-            gradient_accumulation_steps=n_steps if n_steps > 1 else None,
-            name="adamw",
-        )
-        self.compile(optimizer=self.adamw, jit_compile=on_gpu())
-        self.optimizer.build(self.trainable_variables)
+        self.take_steps(n_steps)
 
     def _move_norm(self, encoder: ViTEncoder, fc_norm: Mapping[str, np.ndarray] | None) -> None:
         """Take the encoder without its final norm, and a norm of the pooled tokens that starts from it, or from the
@@ -206,6 +207,23 @@ class Tuner(keras.Model):
         return ops.sum(weights * self.meaning.loss(y_pred, targets, ops))
 
     # --- What a run does with it
+
+    def take_steps(self, n_steps: int) -> None:
+        """Have each update take so many steps from now on; the optimizer starts anew."""
+        self.n_steps = n_steps
+        factors, decays = zip(*map(self._rate_and_decay, self.trainable_variables), strict=True)
+        self.adamw = LayerwiseAdamW(
+            factors,
+            decays,
+            learning_rate=self.recipe.learning_rate,  # until `update` says otherwise
+            beta_1=_BETA_1,
+            beta_2=self.recipe.beta_2,
+            gradient_accumulation_steps=n_steps if n_steps > 1 else None,
+            name="adamw",
+        )
+        self.compile(optimizer=self.adamw, jit_compile=on_gpu())
+        self.train_function = None  # that of the optimizer before
+        self.optimizer.build(self.trainable_variables)
 
     def step_size(self, update_size: int) -> int:
         """Return how many samples a step takes of an update of at most `update_size`."""

@@ -13,12 +13,12 @@ import numpy as np
 
 from labelrank.data.dataset import ClipSampling, Dataset, Progress, Sample, ShouldStop
 from labelrank.data.preprocess import Preprocessing
-from labelrank.errors import CheckpointError, DatasetError, FinetuneError, HubError
+from labelrank.errors import CheckpointError, FinetuneError, HubError
 from labelrank.extraction import Plan, Request, plan
 from labelrank.features.store import FeatureSet, provenance_digest, read_features
 from labelrank.finetune.design import split_rows
 from labelrank.lab.extracting import obtain_elsewhere
-from labelrank.lab.planning import Design, Inputs
+from labelrank.lab.planning import Design, Inputs, evaluation_splits
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
 from labelrank.settings import Settings
@@ -94,7 +94,7 @@ def gather(
     request = Request.from_params({**params, "shard": None})
     plans = {"train": plan(request, settings)}
     dataset = plans["train"].dataset
-    test_split, val_split = _splits(dataset, params.get("test_split"))
+    test_split, val_split = evaluation_splits(dataset, params.get("test_split"))
     for role, split in (("test", test_split), ("val", val_split)):
         if split is not None:
             plans[role] = plan(_of_split(request, split), settings)
@@ -133,18 +133,6 @@ def gather(
         by_role["test"] = plans.get("test", plans["train"])
         material = replace(material, datasets=_samples(material, by_role))
     return material
-
-
-def _splits(dataset: Dataset, chosen: str | None) -> tuple[str | None, str | None]:
-    """Return the splits to test and to validate on; None where rows are held out."""
-    others = [split for split in dataset.splits if split != dataset.split]
-    if chosen is not None and chosen not in dataset.splits:
-        known = f"it has {', '.join(dataset.splits)}" if dataset.splits else "it has none, so rows are held out"
-        raise DatasetError(f"{dataset.id} has no split {chosen!r} to test on; {known}. Choose another, or none.")
-    if chosen is None:
-        chosen = next((split for split in ("test", "val") if split in others), dataset.split)
-    test = chosen if chosen in others else None
-    return test, "val" if "val" in others and test != "val" else None
 
 
 def _of_split(request: Request, split: str) -> Request:
@@ -188,8 +176,12 @@ def gather_files(
     whole = inputs.train
     notices: list[str] = []
     _check_classes(inputs)
-    for option, other in (("--test", inputs.test), ("--val", inputs.val)):
-        _check_apart(whole, other, option)
+    for one, what, other, option in (
+        (whole, "in the features", inputs.test, "--test"),
+        (whole, "in the features", inputs.val, "--val"),
+        (inputs.test, "in those of --test", inputs.val, "--val"),
+    ):
+        _check_apart(one, what, other, option)
     rows, test = (whole, inputs.test) if inputs.test else held_out_for_test(whole, design)
     label_map = inputs.label_map or rank(rows, ranking or {}, notices)
     if inputs.test:
@@ -252,20 +244,20 @@ def _check_classes(inputs: Inputs) -> None:
             )
 
 
-def _check_apart(train: FeatureSet, other: FeatureSet | None, option: str) -> None:
+def _check_apart(one: FeatureSet | None, what: str, other: FeatureSet | None, option: str) -> None:
     """Raise FinetuneError where the same samples are on both sides."""
-    if other is None:
+    if one is None or other is None:
         return
     mine, theirs = (
-        {k: one.provenance.get("dataset", {}).get(k) for k in ("id", "digest", "split", "revision")}
-        for one in (train, other)
+        {k: features.provenance.get("dataset", {}).get(k) for k in ("id", "digest", "split", "revision")}
+        for features in (one, other)
     )
-    both = set(train.keys) & set(other.keys)
+    both = set(one.keys) & set(other.keys)
     # Rows of different splits may be numbered alike.
     if both and mine == theirs:
         raise FinetuneError(
-            f"{len(both):,} samples, such as {min(both)!r}, are in the features and in those of {option} too; expected "
-            f"none. Extract another split, or leave {option} out: rows are then held out."
+            f"{len(both):,} samples, such as {min(both)!r}, are {what} and in those of {option} too; expected none. "
+            f"Extract another split, or leave {option} out: rows are then held out."
         )
 
 

@@ -64,7 +64,7 @@ class Exporter:
             say: Called with what is done.
         """
         if self._design.end_to_end:
-            return (self._folder if _read_note(self._folder / _NOTE) else None), []
+            return self._best_written(runs)
         if self._material.encoder is None:
             return None, []
         whole = [run for run in runs if run.arm == self.arm and run.problem is None and run.head]
@@ -77,6 +77,24 @@ class Exporter:
         except LabelRankError as error:
             return None, [f"No model was written: {error}"]
         return self._folder, []
+
+    def _best_written(self, runs: Sequence[Run]) -> tuple[Path | None, list[str]]:
+        """Return the folder that `offer` has written, where its model is the best of these runs."""
+        whole = [run for run in runs if run.arm == self.arm and run.problem is None]
+        if not whole:
+            return None, []
+        note = _read_note(self._folder / _NOTE)
+        patience = self._design.tune_recipe().patience
+        best = max(_counted_accuracy(run, patience) for run in whole)
+        if note is None:
+            why = "it is no longer kept"
+        elif (note.get("arm"), note.get("seed")) not in {(run.arm, run.seed) for run in whole}:
+            why = f"the one that is kept is of seed {note.get('seed')}, of another comparison of the same orders"
+        elif note["val_accuracy"] < best:
+            why = "the one that is kept is not the best of these runs"
+        else:
+            return self._folder, []
+        return None, [f"The best run's model is not here: {why}. Recompute to have it."]
 
     def _write_head(self, run: Run) -> None:
         select_backend(training=True)
@@ -106,10 +124,12 @@ class Exporter:
         made_by, material = self._material.encoder, self._material
         assert made_by is not None
         dataset = made_by.dataset_id
-        trained = "head alone, on the features of the frozen encoder"
+        trained = "the head alone, on the features of the frozen encoder"
         if self._design.end_to_end:
             depth = self._design.depth
-            trained = "whole encoder" if depth == "all" else f"last {depth} blocks of the encoder"
+            blocks = "last block" if depth == "1" else f"last {depth} blocks"
+            trained = f"{'the whole encoder' if depth == 'all' else f'the {blocks} of the encoder'}, and the head"
+        test_accuracy = float(np.mean(run.predicted[:, 0] == material.test.y))
         return {
             "order": self._arm.order,
             "class_names": material.class_names,
@@ -122,8 +142,12 @@ class Exporter:
                 base_model=made_by.checkpoint.id,
                 licence=made_by.checkpoint.licence,
                 lines=(
-                    f"Trained: the {trained}; {len(material.train.y):,} samples, order {self.arm}, seed {run.seed}.",
-                    f"Accuracy on {len(material.val.y):,} validation samples: {val_accuracy:.1%}.",
+                    f"Trained: {trained}; {len(material.train.y):,} samples.",
+                    f"Order {self.arm}, seed {run.seed}: of this order's seeds the one that did best on the validation "
+                    "samples.",
+                    f"Accuracy on {len(material.val.y):,} validation samples: {100 * val_accuracy:.2f} %.",
+                    f"Accuracy on {len(material.test.y):,} test samples, which had no part in that choice: "
+                    f"{100 * test_accuracy:.2f} %.",
                 ),
             ),
         }
@@ -145,6 +169,12 @@ def fc_norm_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 
 def _last_accuracy(run: Run) -> float:
     return run.epochs[-1].val_accuracy
+
+
+def _counted_accuracy(run: Run, patience: int | None) -> float:
+    """Return the validation accuracy of an encoder's run, after the epoch whose weights count."""
+    epoch = run.epochs[-1] if patience is None else min(run.epochs, key=lambda epoch: epoch.val_loss)
+    return epoch.val_accuracy
 
 
 def _read_note(path: Path) -> dict[str, Any] | None:

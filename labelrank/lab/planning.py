@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from labelrank.errors import SettingsError
+from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.store import FeatureSet
-from labelrank.finetune.design import Arm, arms
+from labelrank.finetune.design import Arm, arms, fitting_orders
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, HeadRecipe, TuneRecipe, named_recipe
 from labelrank.label_map import LabelMap
 
 if TYPE_CHECKING:
+    from labelrank.data.dataset import Dataset
     from labelrank.models.config import EncoderConfig
 
 HEADS_ALONE = "heads"
 ALL_BLOCKS = "all"
 ORDERS = "ranked,original,random:19"
 """19 random orders are the fewest with which a permutation test can reach p = 0.05."""
+QUICK_ORDERS, QUICK_SEEDS = "ranked,original", 1
+"""What an end-to-end fine-tune begins with, each run of which trains an encoder."""
 MAX_SEEDS = 100
 DEFAULT_RECIPE = "quick"
 NEVER_MIRRORED = ("digits", "moving-digits")
 
 _SHARES = ("val_share", "test_share")
+# The greatest value of each, as recipes take it.
+MOST = {"epochs": 100_000, "batch_size": 1 << 20, "learning_rate": 1000, "weight_decay": 1000, "bandwidth": 1_000_000}
 _COUNTS = ("epochs", "batch_size")
 _FRACTIONS = ("dropout", "label_smoothing")
 _OF_A_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing")
@@ -39,7 +43,8 @@ class Design:
     """
 
     orders: str = ORDERS
-    """As `labelrank.finetune.design.arms` reads it."""
+    """As `labelrank.finetune.design.arms` reads it. Of the default, so few classes that they have fewer orders are
+    compared with as many as they have."""
     seeds: int = 5
     depth: str = HEADS_ALONE
     """What learns: `heads` on the features of a frozen encoder; the last blocks of the encoder too, as many as this
@@ -85,17 +90,28 @@ class Design:
             if not 0 < (share := getattr(self, name)) <= 0.5:
                 raise SettingsError(f"{_option(name)} is {share}; expected a fraction above 0 and at most 0.5.")
         for name in _COUNTS:
-            if (count := getattr(self, name)) is not None and count < 1:
-                raise SettingsError(f"{_option(name)} is {count}; expected a whole number of at least 1.")
+            if (count := getattr(self, name)) is not None and not 1 <= count <= MOST[name]:
+                raise SettingsError(
+                    f"{_option(name)} is {count}; expected a whole number of at least 1, and at most {MOST[name]:,}."
+                )
         for name in _FRACTIONS:
             if (value := getattr(self, name)) is not None and not 0 <= value < 1:
                 raise SettingsError(f"{_option(name)} is {value}; expected a fraction from 0 to below 1.")
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"Learning rate is {self.learning_rate}; expected a number above 0, such as 0.001.")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
-            raise SettingsError(f"Weight decay is {self.weight_decay}; expected 0 or more, such as 0.05.")
-        if not 0 < self.bandwidth < math.inf:
-            raise SettingsError(f"The bandwidth is {self.bandwidth}; expected a number above 0, in {self.unit}.")
+        if self.learning_rate is not None and not 0 < self.learning_rate <= MOST["learning_rate"]:
+            raise SettingsError(
+                f"Learning rate is {self.learning_rate}; expected a number above 0 and at most "
+                f"{MOST['learning_rate']:,}, such as 0.001."
+            )
+        if self.weight_decay is not None and not 0 <= self.weight_decay <= MOST["weight_decay"]:
+            raise SettingsError(
+                f"Weight decay is {self.weight_decay}; expected a number from 0 to {MOST['weight_decay']:,}, such as "
+                "0.05."
+            )
+        if not 0 < self.bandwidth <= MOST["bandwidth"]:
+            raise SettingsError(
+                f"The bandwidth is {self.bandwidth}; expected a number above 0 and at most {MOST['bandwidth']:,}, in "
+                f"{self.unit}."
+            )
         if self.end_to_end and self.head not in (None, *TUNE_HEADS):
             raise SettingsError(
                 f"Head is {self.head!r}, which probes features that stay as they are; with depth {self.depth} choose "
@@ -129,10 +145,11 @@ class Design:
             return "No control was asked for."
         if self.meaning != "softmax":
             return f"With {self.meaning} a position has a meaning of its own, so classes cannot be exchanged."
-        if self.end_to_end:
+        if self.end_to_end and (precision := _training_precision(self.tune_recipe())) != "float32":
             return (
-                "Over the many steps of an encoder's training, rounding alone drives two such runs apart; heads on "
-                "frozen features have a control."
+                f"The encoder trains in {precision}, whose rounding differs with the order of classes; how far that "
+                "drives a control from the original order was not measured. In float32, and with heads on frozen "
+                "features, there is a control."
             )
         return None
 
@@ -142,7 +159,8 @@ class Design:
         Raises:
             SettingsError: There are not as many different orders of so few classes.
         """
-        return arms(self.orders, ranked, seed=self.seed, control=self.control_reason is None)
+        orders = fitting_orders(self.orders, len(ranked)) if self.orders == ORDERS else self.orders
+        return arms(orders, ranked, seed=self.seed, control=self.control_reason is None)
 
     def head_recipe(self, n_train: int, n_features: int, n_classes: int) -> HeadRecipe:
         """Return how heads train on features of this size."""
@@ -176,6 +194,12 @@ class Design:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         return asdict(self)
+
+
+def _training_precision(recipe: TuneRecipe) -> str:
+    from labelrank.models.runtime import resolve_precision
+
+    return resolve_precision(recipe.precision, training=True)
 
 
 def _option(name: str) -> str:
@@ -217,6 +241,26 @@ class Inputs:
     """None: rows of `train` are held out."""
 
 
+def evaluation_splits(dataset: Dataset, chosen: str | None) -> tuple[str | None, str | None]:
+    """Return the splits that a fine-tune is tested and validated on; None where rows are held out for it.
+
+    Args:
+        dataset: With the split that is trained on.
+        chosen: The split to test on, as `job_params` takes it.
+
+    Raises:
+        DatasetError: The chosen split is not there.
+    """
+    others = [split for split in dataset.splits if split != dataset.split]
+    if chosen is not None and chosen not in dataset.splits:
+        known = f"it has {', '.join(dataset.splits)}" if dataset.splits else "it has none, so rows are held out"
+        raise DatasetError(f"{dataset.id} has no split {chosen!r} to test on; {known}. Choose another, or none.")
+    if chosen is None:
+        chosen = next((split for split in ("test", "val") if split in others), None)
+    test = chosen if chosen in others else None
+    return test, "val" if "val" in others and test != "val" else None
+
+
 def sizes(design: Design, rows: int, *, val_rows: int | None = None, test_rows: int | None = None) -> dict[str, int]:
     """Return about how many rows train, validate and test, where None of `rows` is to be held out for one."""
     test = round(rows * design.test_share) if test_rows is None else test_rows
@@ -241,17 +285,19 @@ def describe(
     Args:
         n_features: Length of a feature vector, for heads.
         encoder: What is fine-tuned end to end.
-        flops_per_s: As fast as matrices are multiplied here; None: measured, once for this process, in 0.2 s. On a GPU
-            nothing is known of it.
+        flops_per_s: As fast as matrices are multiplied here; None: measured, once for this process, in 0.2 s. Nothing
+            is known of a GPU, on which encoders train; heads never do.
 
     Returns:
         runs, arms (those that are compared, and the control), random (orders among them), control (whether there is
         one), words (a sentence), and seconds (None where unknown).
 
     Raises:
-        SettingsError: There are not as many different orders of so few classes.
+        SettingsError: There are not as many different orders of so few classes, or blocks in this encoder.
     """
-    flops_per_s = _rate() if flops_per_s is None else flops_per_s
+    if encoder is not None and design.end_to_end:
+        _check_depth(design.depth, encoder.transformer.num_layers)
+    flops_per_s = _rate(design) if flops_per_s is None else flops_per_s
     chosen = design.arms(tuple(reversed(range(n_classes))))
     random = sum(arm.kind == "random" for arm in chosen)
     control = any(arm.kind == "control" for arm in chosen)
@@ -266,6 +312,14 @@ def describe(
     }
 
 
+def _check_depth(depth: str, blocks: int) -> None:
+    if depth != ALL_BLOCKS and int(depth) > blocks:
+        raise SettingsError(
+            f"Depth is {depth}, but the encoder has {blocks} block{'s' if blocks > 1 else ''}; expected at most that "
+            "many, or all, which trains the patch embedding too."
+        )
+
+
 def _in_words(design: Design, chosen: tuple[Arm, ...], runs: int) -> str:
     kinds = [arm.kind for arm in chosen]
     named = [_NAMED[kind] for kind in kinds if kind in _NAMED]
@@ -278,11 +332,11 @@ def _in_words(design: Design, chosen: tuple[Arm, ...], runs: int) -> str:
     return f"{listed[0].upper()}{listed[1:]}, {seeds} each: {runs:,} run{'s' if runs > 1 else ''}."
 
 
-def _rate() -> float | None:
-    """Return how fast matrices are multiplied where fine-tunes run; None on a GPU."""
+def _rate(design: Design) -> float | None:
+    """Return how fast matrices are multiplied where a fine-tune runs; None on a GPU."""
     from labelrank.models.device import has_gpu, matmul_rate
 
-    return None if has_gpu() else matmul_rate()
+    return None if design.end_to_end and has_gpu() else matmul_rate()
 
 
 def _seconds(

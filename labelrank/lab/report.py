@@ -12,16 +12,19 @@ from labelrank.errors import FinetuneError
 from labelrank.finetune.design import Arm
 from labelrank.finetune.metrics import METRICS, Scores, score
 from labelrank.finetune.runs import Run
-from labelrank.finetune.statistics import analyse, verdict
+from labelrank.finetune.statistics import UNSOUND, analyse, verdict
 from labelrank.lab.planning import Design
 from labelrank.lab.results import FORMAT_VERSION, plain
 from labelrank.label_map import LabelMap
 
-ANALYSED = ("accuracy", "uar", "loss", "rank_distance")
 CONTROL_ROWS = 2
 CONTROL_SHARE = 1e-3
 """A control may differ from the original order by these many test rows, or this share of them, whichever is more: what
 rounding in another order of the classes can turn over."""
+CONTROL_NLL = 1e-3
+"""And by this much in the loss of a row, in nats, or by this share of it where it is above 1. With a usual learning
+rate rounding makes 1e-5 at most; other first weights make 0.01 and more."""
+_UNSOUND = "Do not trust these results: the control failed."
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def report_of(
     """Return the whole report, in JSON values.
 
     Args:
+        arms: Those whose runs are there: all of the design, or of a first seed that is not finished some.
         seeds: Those whose runs are there; each has one run of every arm.
         y_test: Labels of the test rows (n_test,).
 
@@ -73,9 +77,16 @@ def report_of(
         raise FinetuneError(f"Not one of the {len(runs):,} runs was of use. The first: {problem}")
     statistics = {
         name: analyse(_table(scores, arms, seeds, name), arms, better=METRICS[name][1], rng=design.seed)
-        for name in ANALYSED
+        for name in METRICS
     }
     failed = [run for run in runs if run.problem]
+    names = [arm.name for arm in arms]
+    n_classes = len(facts.class_names)
+    control = _control(design, by_run, arms, seeds, y_test)
+    found = verdict(statistics["accuracy"], meaning=design.meaning, n_test=len(y_test), n_classes=n_classes)
+    unsound = [] if control["passed"] is not False else [_unsound(control)]
+    if unsound:
+        found = {**found, "finding": UNSOUND, "text": f"{_UNSOUND} What they say: {found['text']}"}
     return plain(
         {
             "version": FORMAT_VERSION,
@@ -104,13 +115,14 @@ def report_of(
                 **design.to_dict(),
                 "arms": [{"name": arm.name, "kind": arm.kind, "order": arm.order} for arm in arms],
                 "seeds": list(seeds),
+                "unfinished_arms": [arm.name for arm in design.arms(label_map.order) if arm.name not in names],
             },
             "recipe": facts.recipe,
-            "arms": [_arm(arm, seeds, scores, len(facts.class_names)) for arm in arms],
-            "control": _control(design, scores, arms, seeds, len(y_test)),
+            "arms": [_arm(arm, seeds, scores, n_classes) for arm in arms],
+            "control": control,
             "statistics": statistics,
-            "verdict": verdict(statistics["accuracy"], meaning=design.meaning, n_test=len(y_test)),
-            "notices": [*facts.notices, *_failures(failed, len(runs))],
+            "verdict": found,
+            "notices": [*unsound, *facts.notices, *_failures(failed, len(runs))],
         }
     )
 
@@ -154,25 +166,67 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _control(
-    design: Design, scores: _AllScores, arms: Sequence[Arm], seeds: Sequence[int], n_test: int
+    design: Design,
+    by_run: Mapping[tuple[str, int], Run],
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    y_test: np.ndarray,
 ) -> dict[str, Any]:
-    """Return whether a control that must come out as the original order does so."""
-    tolerance = max(CONTROL_ROWS / n_test, CONTROL_SHARE)
-    if (reason := design.control_reason) is not None:
-        return {"applies": False, "reason": reason, "largest_difference": None, "tolerance": tolerance, "passed": None}
-    control, original = (next(arm for arm in arms if arm.kind == kind) for kind in ("control", "original"))
-    pairs = [(scores[control.name, seed], scores[original.name, seed]) for seed in seeds]
-    whole = [abs(one.accuracy - other.accuracy) for one, other in pairs if one and other]
-    if not whole:
-        reason = "No seed has both a run of the control and one of the original order."
-        return {"applies": True, "reason": reason, "largest_difference": None, "tolerance": tolerance, "passed": None}
-    return {
-        "applies": True,
-        "reason": None,
-        "largest_difference": max(whole),
+    """Return whether a control that must come out as the original order does so, row by row.
+
+    Returns:
+        `largest_difference` of accuracy between the two, over the seeds; `differing_predictions`, the largest share of
+        test rows that the two take for different classes; both may be up to `tolerance`. `largest_nll_difference`, in
+        the loss of one row, or as a share of it where it is above 1, up to `nll_tolerance`. `passed`: whether all three
+        are; None where there is nothing to compare, of which `reason` tells.
+    """
+    tolerance = max(CONTROL_ROWS / len(y_test), CONTROL_SHARE)
+    control: dict[str, Any] = {
+        "applies": design.control_reason is None,
+        "reason": design.control_reason,
+        "largest_difference": None,
+        "differing_predictions": None,
+        "largest_nll_difference": None,
         "tolerance": tolerance,
-        "passed": max(whole) <= tolerance,
+        "nll_tolerance": CONTROL_NLL,
+        "passed": None,
     }
+    if not control["applies"]:
+        return control
+    names = [next((arm.name for arm in arms if arm.kind == kind), "") for kind in ("control", "original")]
+    pairs = [tuple(by_run.get((name, seed)) for name in names) for seed in seeds]
+    apart = [_apart(one, other, y_test) for one, other in pairs if one and other and not (one.problem or other.problem)]
+    if not apart:
+        return {**control, "reason": "No seed has both a run of the control and one of the original order."}
+    accuracy, predictions, nll = (max(values) for values in zip(*apart, strict=True))
+    return {
+        **control,
+        "largest_difference": accuracy,
+        "differing_predictions": predictions,
+        "largest_nll_difference": nll,
+        "passed": max(accuracy, predictions) <= tolerance + 1e-9 and nll <= CONTROL_NLL,
+    }
+
+
+def _apart(one: Run, other: Run, y_test: np.ndarray) -> tuple[float, float, float]:
+    """Return by how much two runs differ: in accuracy, in the share of rows, and in the loss of the worst row."""
+    first, second = one.predicted[:, 0], other.predicted[:, 0]
+    nll = np.abs(one.nll - other.nll) / np.maximum(1, np.maximum(one.nll, other.nll))
+    accuracies = [float((guess == y_test).mean()) for guess in (first, second)]
+    return abs(accuracies[0] - accuracies[1]), float((first != second).mean()), float(nll.max())
+
+
+def _unsound(control: Mapping[str, Any]) -> str:
+    accuracy, rows, allowed = (
+        100 * control[name] for name in ("largest_difference", "differing_predictions", "tolerance")
+    )
+    return (
+        f"{_UNSOUND} It has to come out as the original order does, and its accuracy differs by {accuracy:.2g} points, "
+        f"{rows:.2g} % of its predictions do (allowed are {allowed:.2g} of both), and the loss of a row by "
+        f"{control['largest_nll_difference']:.2g} (allowed is {control['nll_tolerance']:g}), with one seed at least. "
+        "With a learning rate far too high rounding alone drives runs apart: lower it. If that is not it, the training "
+        "is not what it should be: report it, with the report file."
+    )
 
 
 def _failures(failed: Sequence[Run], runs: int) -> list[str]:

@@ -1,7 +1,8 @@
 """The results of a comparison as plain files that any machine can open, written whole and read back.
 
-A folder holds `report.json`, `runs.csv`, `curves.csv`, `predictions.parquet`, `label_map.json`, and where a model was
-exported `model/` in Hugging Face's format and `model.keras`.
+A folder holds `README.txt`, which says what is in the others, `report.json`, `runs.csv`, `curves.csv`,
+`predictions.parquet`, `label_map.json`, and where a model was exported `model/` in Hugging Face's format and
+`model.keras`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import errno
 import json
 import math
 import os
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 
 from labelrank.errors import FinetuneError
 from labelrank.features.store import FeatureSet
-from labelrank.files import replacing
+from labelrank.files import replacing, replacing_folder
 from labelrank.finetune.runs import Run
 from labelrank.label_map import LabelMap
 
@@ -30,12 +30,43 @@ FORMAT_VERSION = 1
 """Of report.json; changes when an older reader would misread it."""
 REPORT, RUNS, CURVES, PREDICTIONS = "report.json", "runs.csv", "curves.csv", "predictions.parquet"
 LABEL_MAP, MODEL, KERAS_MODEL = "label_map.json", "model", "model.keras"
+GUIDE = "README.txt"
 
 RUN_COLUMNS = (
     *("arm", "kind", "seed", "accuracy", "uar", "top5", "loss", "rank_distance", "centroid_distance"),
     *("epochs", "seconds", "problem"),
 )
 CURVE_COLUMNS = ("arm", "seed", "epoch", "train_loss", "val_loss", "val_accuracy")
+_GUIDE = """\
+Results of `labelrank finetune`.
+
+report.json          Everything that was found: verdict, scores of each order by seed, statistics, settings, versions.
+runs.csv             A row for each run (an order with a seed):
+    arm, kind            the order: ranked, original, reversed, random-1, .., or control (see report.json, "control")
+    seed                 of first weights, batches and dropout, which all orders share
+    accuracy, uar, top5  on the test rows, fractions: accuracy, mean recall of the classes, right among the first five
+    loss                 mean negative log probability of the true class, in nats
+    rank_distance        of a mistake, on average: positions between true and predicted class in the ranked order
+    centroid_distance    the same between the classes' centroids on the ranking's axis, in standard deviations
+    epochs, seconds      how long it trained
+    problem              why it came to nothing; empty where it is whole
+curves.csv           A row for each epoch of each run: arm, seed, epoch (from 1), train_loss, val_loss, val_accuracy.
+predictions.parquet  A row for each test row: key, label (the true class), and for each run a column "arm/seed" with the
+                     class that it predicted. Classes here are ORIGINAL labels 0, 1, .., as in the dataset; the
+                     outputs of a model are POSITIONS of its order. order[position] = label, in report.json under
+                     "design", "arms", and for the ranked order in label_map.json.
+label_map.json       The ranked order, with the names of the classes and how it was found.
+"""
+_GUIDE_TO_MODEL = """\
+model/               The best run of the {arm} order as a model. Output i stands for the class at position i: see
+                     id2label in model/config.json. model/README.md says how to load it.
+model.keras          The same model for Keras; where labelrank is installed:
+
+    import keras, labelrank.finetune.classifier
+    model = keras.saving.load_model("model.keras")
+"""
+KEPT = "finetunes"
+"""Folder of the workspace with the results of comparisons, `<digest>/<n>-seeds/`."""
 _WAY_OUT = "Give a folder, or the report.json in one, that `labelrank finetune` wrote; or run it again."
 
 
@@ -60,15 +91,23 @@ def write_results(
         FinetuneError: The folder holds something else, cannot be written, or the disk is full.
     """
     check_replaceable(folder)
-    with _replacing_folder(folder) as partial:
+    with _new_folder(folder) as partial:
         write_report(partial / REPORT, report)
         _write_csv(partial / RUNS, RUN_COLUMNS, _run_rows(report, runs))
         _write_csv(partial / CURVES, CURVE_COLUMNS, _curve_rows(runs))
         _write_predictions(partial / PREDICTIONS, runs, test)
         label_map.save(partial / LABEL_MAP)
+        guide = _GUIDE + (_GUIDE_TO_MODEL.format(arm=_exported(report)) if model else "")
+        (partial / GUIDE).write_text(guide, encoding="utf-8")
         if model:
             shutil.copytree(model / MODEL, partial / MODEL, copy_function=_link)
             _link(model / KERAS_MODEL, partial / KERAS_MODEL)
+
+
+def _exported(report: Mapping[str, Any]) -> str:
+    """Return the order whose model is written; see `labelrank.lab.models.Exporter`."""
+    names = [arm["name"] for arm in report["arms"]]
+    return "ranked" if "ranked" in names else names[0]
 
 
 def copy_results(folder: Path, target: Path) -> None:
@@ -78,7 +117,7 @@ def copy_results(folder: Path, target: Path) -> None:
         FinetuneError: `target` holds something else, or cannot be written.
     """
     check_replaceable(target)
-    with _replacing_folder(target) as partial:
+    with _new_folder(target) as partial:
         shutil.copytree(folder, partial, dirs_exist_ok=True)
 
 
@@ -86,6 +125,27 @@ def check_replaceable(folder: Path) -> None:
     """Raise FinetuneError where a folder of results may not take this place."""
     if folder.exists() and not is_results(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise FinetuneError(f"{folder} is there already, and holds no results; choose a new folder.")
+
+
+def delete_kept(folder: Path, workspace: Path) -> None:
+    """Remove a folder of results from a workspace; what is elsewhere, or gone already, is left alone.
+
+    Raises:
+        FinetuneError: It cannot be removed.
+    """
+    kept = (workspace / KEPT).resolve()
+    folder = folder.resolve()
+    if kept not in folder.parents or not is_results(folder):
+        return
+    try:
+        shutil.rmtree(folder)
+        if folder.parent != kept:
+            folder.parent.rmdir()  # of one comparison, with nothing else in it
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+            raise FinetuneError(
+                f"{folder} cannot be removed ({error.strerror or error}). Remove it with your file manager."
+            ) from error
 
 
 def _link(source: str | Path, target: str | Path) -> None:
@@ -258,24 +318,9 @@ def _write_predictions(path: Path, runs: Sequence[Run], test: FeatureSet) -> Non
 
 
 @contextlib.contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`, which takes its place on success and is removed on any error."""
-    mark = f"{os.getpid()}.{secrets.token_hex(4)}"
-    partial = folder.with_name(f".{folder.name[:100]}.{mark}.partial")
-    former = folder.with_name(f".{folder.name[:100]}.{mark}.evicted")
+def _new_folder(folder: Path) -> Iterator[Path]:
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        if folder.exists():
-            folder.rename(former)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if former.exists():
-                former.rename(folder)
-            raise
+        with replacing_folder(folder) as partial:
+            yield partial
     except OSError as error:
         raise unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)

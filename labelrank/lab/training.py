@@ -34,7 +34,7 @@ def spacing_of(material: Material) -> np.ndarray:
 
 
 class Heads:
-    """Heads on the features of a frozen encoder, a block of seeds at a time."""
+    """Heads on the features of a frozen encoder, as many at a time as memory holds."""
 
     kind = "heads"
     precision = "float32"
@@ -64,12 +64,14 @@ class Heads:
         exporter: Exporter,
         should_stop: ShouldStop | None,
     ) -> Generator[Sequence[Run], None, None]:
-        """Yield the runs of all arms, a block of seeds at a time.
+        """Yield runs as they are finished: all arms of some seeds, or where memory is short some arms of one seed.
+
+        Those that are kept are left out.
 
         Raises:
             As `labelrank.finetune.heads.train_heads`.
         """
-        from labelrank.finetune.heads import Table, seeds_at_once, train_heads
+        from labelrank.finetune.heads import Table, runs_at_once, train_heads
 
         def table(features: FeatureSet) -> Table:
             return Table(features.X, features.y)
@@ -78,28 +80,38 @@ class Heads:
         n_train, n_features = material.train.X.shape
         free = free_memory_bytes()
         memory = math.inf if free is None else free * _SHARE_OF_MEMORY
-        size = seeds_at_once(n_train, n_features, self._n_classes, len(arms), self._recipe, memory_bytes=memory)
-        for first in range(0, len(seeds), size):
-            block = seeds[first : first + size]
+        n_arms, n_seeds = runs_at_once(
+            n_train, n_features, self._n_classes, len(arms), self._recipe, memory_bytes=memory
+        )
+        for first in range(0, len(seeds), n_seeds):
+            block = seeds[first : first + n_seeds]
+            # No run depends on those beside it.
+            left = [arm for arm in arms if not all(kept.has(arm.name, seed) for seed in block)]
+            for some in (left[start : start + n_arms] for start in range(0, len(left), n_arms)):
 
-            def follow(epoch: int, values: Mapping[str, np.ndarray], block: Sequence[int] = block) -> None:
-                for (row, column), accuracy in np.ndenumerate(values["val_accuracy"]):
-                    loss = float(values["val_loss"][row, column])
-                    live.epoch(arms[row].name, block[column], epoch, float(accuracy), loss)
-                live.tell()
+                def follow(
+                    epoch: int,
+                    values: Mapping[str, np.ndarray],
+                    some: Sequence[Arm] = some,
+                    block: Sequence[int] = block,
+                ) -> None:
+                    for (row, column), accuracy in np.ndenumerate(values["val_accuracy"]):
+                        loss = float(values["val_loss"][row, column])
+                        live.epoch(some[row].name, block[column], epoch, float(accuracy), loss)
+                    live.tell()
 
-            yield train_heads(
-                table(material.train),
-                table(material.val),
-                table(material.test),
-                arms,
-                block,
-                self._recipe,
-                n_classes=self._n_classes,
-                spacing=spacing_of(material),
-                on_epoch=follow,
-                should_stop=should_stop,
-            )
+                yield train_heads(
+                    table(material.train),
+                    table(material.val),
+                    table(material.test),
+                    some,
+                    block,
+                    self._recipe,
+                    n_classes=self._n_classes,
+                    spacing=spacing_of(material),
+                    on_epoch=follow,
+                    should_stop=should_stop,
+                )
 
 
 class EndToEnd:
@@ -134,6 +146,9 @@ class EndToEnd:
             "sampling": asdict(encoder.sampling) if encoder.sampling else None,
             "pooling": self._pooling,
             "precision": self.precision,
+            # Each rounds in its own way: runs of two would differ by more than order and seed.
+            "runtime": self.runtime,
+            "device": self.device,
         }
 
     @property
@@ -161,6 +176,7 @@ class EndToEnd:
         pictures = {
             role: Pictures(dataset, encoder.preprocessing, encoder.sampling) for role, dataset in self._datasets.items()
         }
+        steps = 1
         for seed in seeds:
             for arm in arms:
                 if kept.has(arm.name, seed):
@@ -191,11 +207,13 @@ class EndToEnd:
                     fc_norm=fc_norm_of(encoder.checkpoint) if self._pooling == "fc_norm" else None,
                     n_classes=len(self._material.class_names),
                     folder=folder,
+                    steps=steps,
                     on_epoch=follow,
                     on_progress=count,
                     should_stop=should_stop,
                     on_notice=live.notices.append,
                 )
+                steps = tuned.steps
                 if tuned.epoch is not None:
                     self._check_rows(tuned.keys)
                     exporter.offer(tuned.run, tuned.model, tuned.epoch.val_accuracy)

@@ -27,12 +27,13 @@ from labelrank.lab.live import Live, OnReport
 from labelrank.lab.models import Exporter
 from labelrank.lab.planning import Design, describe
 from labelrank.lab.report import Facts, report_of
-from labelrank.lab.results import write_results
+from labelrank.lab.results import KEPT, write_results
 from labelrank.lab.training import EndToEnd, Heads
 from labelrank.settings import Settings
 
-KIND = "finetunes"
-"""Folder of the workspace with an entry for each comparison; one of `labelrank.cache.KINDS`."""
+KIND = "runs"
+"""Folder of the workspace with an entry for each comparison: its finished runs, best model and snapshots, which can be
+made again; one of `labelrank.cache.KINDS`. Results are in `labelrank.lab.results.KEPT` and stay."""
 _RUNS, _BEST, _ANEW = "runs", "best", "recomputing"
 _UNFINISHED = "unfinished"
 # Of the runs; changes when the same design would train otherwise.
@@ -138,11 +139,7 @@ def compare(
         SettingsError: The design does not fit the data.
         Cancelled: `should_stop` returned true.
     """
-    arms = design.arms(material.label_map.order)
-    training = EndToEnd(material, design) if design.end_to_end else Heads(material, design)
-    digest = _digest(material, design, arms, training)
-    entry = settings.workspace / KIND / digest
-    kept = KeptRuns(entry / _RUNS, len(material.test.y))
+    arms, training, entry, kept = _prepared(material, design, settings)
     with contextlib.suppress(OSError):  # the runs say so themselves when nothing can be written
         entry.mkdir(parents=True, exist_ok=True)
     # What a stopped recomputation has made is new already.
@@ -153,11 +150,48 @@ def compare(
         with contextlib.suppress(OSError):
             anew.touch()
     with _holding(entry):
-        work = _Work(material, design, arms, training, kept, entry, with_model, on_report)
+        exporter = Exporter(material, design, arms, entry / _BEST)
+        results = settings.workspace / KEPT / entry.name
+        work = _Work(material, design, arms, training, kept, exporter, results, with_model, on_report)
         outcome = work.do(on_progress, should_stop)
         anew.unlink(missing_ok=True)
     cache.evict(settings, spare=[entry])
     return outcome
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a comparison is."""
+
+    runs: int
+    """Runs that are finished and kept."""
+    seeds: int
+    """Seeds, from the first, that all orders have finished."""
+    begun: bool
+    """Whether an unfinished run has left something to go on from."""
+
+
+def standing(material: Material, design: Design, settings: Settings, *, recompute: bool = False) -> Standing:
+    """Return what `compare` would find done already."""
+    arms, _, entry, kept = _prepared(material, design, settings)
+    if recompute and not (entry / _ANEW).exists():
+        return Standing(0, 0, begun=False)
+    done = [sum(kept.has(arm.name, seed) for arm in arms) for seed in range(design.seeds)]
+    return Standing(
+        sum(done),
+        next((seed for seed, count in enumerate(done) if count < len(arms)), design.seeds),
+        any(any(kept.snapshots(arm.name, seed).glob("*")) for arm in arms for seed in range(design.seeds)),
+    )
+
+
+def _prepared(
+    material: Material, design: Design, settings: Settings
+) -> tuple[Sequence[Arm], Heads | EndToEnd, Path, KeptRuns]:
+    """Return what is compared, how it is trained, and where it and its finished runs are kept."""
+    arms = design.arms(material.label_map.order)
+    training = EndToEnd(material, design) if design.end_to_end else Heads(material, design)
+    entry = settings.workspace / KIND / _digest(material, design, arms, training)
+    return arms, training, entry, KeptRuns(entry / _RUNS, len(material.test.y))
 
 
 def _holding(entry: Path) -> contextlib.AbstractContextManager[None]:
@@ -174,16 +208,18 @@ class _Work:
         arms: Sequence[Arm],
         training: Heads | EndToEnd,
         kept: KeptRuns,
-        entry: Path,
+        exporter: Exporter,
+        results: Path,
         with_model: bool,
         on_report: OnReport | None,
     ) -> None:
         self._material, self._design, self._arms, self._training = material, design, arms, training
-        self._kept, self._entry, self._with_model, self._on_report = kept, entry, with_model, on_report
-        self._exporter = Exporter(material, design, arms, entry / _BEST)
+        self._kept, self._exporter, self._results = kept, exporter, results
+        self._with_model, self._on_report = with_model, on_report
         self._done: dict[int, dict[str, Run]] = {}
-        self._left = 0
-        """Seeds whose results are written, though others are in work."""
+        """By seed and arm; heads of the exporter's arm alone."""
+        self._left = (0, 0)
+        """Seeds and orders whose results are written, though others are in work."""
 
     def do(self, on_progress: Progress | None, should_stop: ShouldStop | None) -> Outcome:
         names = [arm.name for arm in self._arms]
@@ -208,35 +244,50 @@ class _Work:
         ) as finished:
             for runs in finished:
                 self._kept.write(runs, with_heads=self._exporter.arm)
+                # Heads of many orders and seeds would fill the memory.
+                runs = [run if run.arm == self._exporter.arm else replace(run, head={}) for run in runs]
                 for run in runs:
                     self._done.setdefault(run.seed, {})[run.arm] = run
                 live.add(runs)
                 self._leave_what_is_done(live)
-                if should_stop and should_stop():
+                if should_stop and should_stop() and len(self._whole_seeds()) < self._design.seeds:
                     raise Cancelled("The fine-tune was cancelled.")
         live.say("Writing the results")
-        outcome = self._write(range(self._design.seeds), live, reused, self._entry / f"{self._design.seeds}-seeds")
-        shutil.rmtree(self._entry / _UNFINISHED, ignore_errors=True)
+        folder = self._results / f"{self._design.seeds}-seeds"
+        outcome = self._write(self._arms, range(self._design.seeds), live, reused, folder)
+        shutil.rmtree(self._results / _UNFINISHED, ignore_errors=True)
         live.finish(outcome.folder)
         return outcome
+
+    def _whole_seeds(self) -> list[int]:
+        """Return the seeds that all orders have finished."""
+        return [seed for seed, by_arm in sorted(self._done.items()) if len(by_arm) == len(self._arms)]
 
     def _leave_what_is_done(self, live: Live) -> None:
         """Write the results of the seeds that all orders have finished: whatever stops this, they are there.
 
-        A model is left to the end: to join a head with its encoder may take longer than a job has that is to stop.
+        Where no seed is whole, those of the orders that have finished one. A model is left to the end: to join a head
+        with its encoder may take longer than a job has that is to stop.
         """
-        whole = [seed for seed, by_arm in sorted(self._done.items()) if len(by_arm) == len(self._arms)]
-        if len(whole) in (self._left, self._design.seeds):
+        seeds, arms = self._whole_seeds(), self._arms
+        if len(seeds) == self._design.seeds:
             return
-        self._left = len(whole)
-        notice = f"Not finished: these are the results of {len(whole)} of {self._design.seeds} seeds."
+        if not seeds:
+            seeds = [max(self._done, key=lambda seed: (len(self._done[seed]), -seed))]
+            arms = [arm for arm in arms if arm.name in self._done[seeds[0]]]
+        if self._left == (len(seeds), len(arms)):
+            return
+        self._left = len(seeds), len(arms)
+        some = "" if len(arms) == len(self._arms) else f"{len(arms)} of {len(self._arms)} orders with "
+        notice = f"Not finished: these are the results of {some}{len(seeds)} of {self._design.seeds} seeds."
         # That so far nothing came of it is told at the end.
         with contextlib.suppress(LabelRankError):
-            outcome = self._write(whole, live, 0, self._entry / _UNFINISHED, notice, with_model=False)
+            outcome = self._write(arms, seeds, live, 0, self._results / _UNFINISHED, notice, with_model=False)
             live.finish(outcome.folder)
 
     def _write(
         self,
+        arms: Sequence[Arm],
         seeds: Sequence[int],
         live: Live,
         reused: int,
@@ -246,7 +297,7 @@ class _Work:
         with_model: bool = True,
     ) -> Outcome:
         material, training = self._material, self._training
-        runs = [self._done[seed][arm.name] for arm in self._arms for seed in seeds]
+        runs = [self._done[seed][arm.name] for arm in arms for seed in seeds]
         with_model = with_model and self._with_model
         model, notices = self._exporter.best(runs, live.say) if with_model else (None, [])
         if notice:
@@ -268,7 +319,7 @@ class _Work:
             notices=(*dict.fromkeys(live.notices), *notices),
         )
         design = replace(self._design, seeds=len(seeds))
-        report = report_of(facts, design, self._arms, list(seeds), runs, material.test.y, material.label_map)
+        report = report_of(facts, design, arms, list(seeds), runs, material.test.y, material.label_map)
         write_results(folder, report, runs, material.test, material.label_map, model)
         return Outcome(report, folder, reused)
 

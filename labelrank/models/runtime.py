@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -114,13 +114,68 @@ def _system_has(library: str) -> bool:
 
 
 def select_backend(*, training: bool = False) -> str:
-    """Settle the Keras backend of this process and return its name; to be called before Keras is imported."""
+    """Settle the Keras backend of this process and return its name; to be called before Keras is imported.
+
+    TensorFlow is imported here, so that what it writes of itself at its start is not shown to users.
+    """
     # TensorFlow's start-up notes are not for our users; its errors are.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = backend = preferred_backend(training=training)
     if backend == "jax":  # takes three quarters of a GPU's memory at its start otherwise
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if backend == "tensorflow":
+        _start_tensorflow()
     return backend
+
+
+@functools.cache
+def _start_tensorflow() -> None:
+    """Import TensorFlow and have it look for devices; what it writes meanwhile is shown if either comes to nothing.
+
+    Its libraries write to the file descriptor before any log level counts: of processor features, and of a CUDA driver
+    that machines without a GPU do not have.
+    """
+    with _holding_stderr() as show:
+        try:
+            import tensorflow as tf
+
+            found = tf.config.list_physical_devices("GPU")
+        except BaseException:
+            show()
+            raise
+        if has_gpu() and not found:
+            show()
+
+
+@contextlib.contextmanager
+def _holding_stderr() -> Iterator[Callable[[], None]]:
+    """Hold what this process writes to file descriptor 2; calling what is yielded has it shown at the end."""
+    shown = False
+
+    def show() -> None:
+        nonlocal shown
+        shown = True
+
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed: nobody reads it
+        yield show
+        return
+    try:
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield show
+            finally:
+                sys.stderr.flush()
+                os.dup2(stderr, 2)
+                if shown:
+                    held.seek(0)
+                    with open(2, "wb", closefd=False) as file:
+                        shutil.copyfileobj(held, file)
+    finally:
+        os.close(stderr)
 
 
 def devices() -> tuple[Device, ...]:
@@ -131,8 +186,8 @@ def devices() -> tuple[Device, ...]:
     return (gpus() if _runs_on_gpu(_wanted_backend()) else ()) or (cpu(),)
 
 
-def resolve_precision(precision: str) -> str:
-    """Return the precision that runs for the one asked for.
+def resolve_precision(precision: str, *, training: bool = False) -> str:
+    """Return the precision that runs for the one asked for: in inference, or in training.
 
     `auto` is bfloat16 where the device multiplies in it natively, and float32 elsewhere; float16 on a GPU of before
     bfloat16. On a CPU, backends other than OpenVINO gain nothing from bfloat16.
@@ -142,7 +197,7 @@ def resolve_precision(precision: str) -> str:
     """
     if precision not in PRECISIONS:
         raise SettingsError(f"Precision is {precision!r}; choose one of {', '.join(PRECISIONS)}.")
-    backend = preferred_backend()
+    backend = preferred_backend(training=training)
     device = gpus()[0] if _runs_on_gpu(backend) else cpu()
     if (
         device.kind == "CPU"

@@ -25,6 +25,8 @@ from labelrank.errors import HubError, LabelRankError, Unreachable
 from labelrank.exports import SampleColumns
 from labelrank.features.extract import STAGE
 from labelrank.jobs.store import Job
+from labelrank.lab.live import STAGE as TRAINING
+from labelrank.lab.planning import Design
 from labelrank.label_map import FORMATS, LabelMap, export
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.settings import assets_dir
@@ -66,7 +68,8 @@ STATE_WORDS = {
 }
 KIND_WORDS = {"extract": "extract", "finetune": "fine-tune"}
 STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
-# A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit.
+# A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit. Its ring of the
+# focus is that of a button.
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 3.5rem; }
 @media (min-width: 800px) { .stMainBlockContainer { padding-left: 3rem; padding-right: 3rem; } }
@@ -77,6 +80,9 @@ STYLE = """<style>
 }
 [class*="st-key-chip_missing"] a { border-style: dashed; background: none; opacity: 0.75; }
 [class*="st-key-chip_"] a p { font-size: 0.85rem; overflow-wrap: anywhere; white-space: normal; }
+[class*="st-key-chip_"] a:focus-visible {
+  outline: none; border-color: #2f7f95; box-shadow: 0 0 0 0.2rem color-mix(in srgb, #2f7f95 50%, transparent);
+}
 [class*="st-key-chip_"] { max-width: 100%; }
 [class*="st-key-chip_"] [data-testid="stElementContainer"] { margin: 0; }
 </style>"""
@@ -122,18 +128,6 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def rough_duration(seconds: float) -> str:
-    """Return an estimated duration, no finer than it can be known."""
-    if seconds < 8:
-        return "a few seconds"
-    if seconds < 55:
-        return f"{5 * round(seconds / 5)} s"
-    if seconds < 5400:
-        return f"{max(1, round(seconds / 60))} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
 
 
 def share_text(share: float) -> str:
@@ -337,14 +331,21 @@ def progress_bar(job: Job) -> None:
             parts.append(f"{progress.rate / 1e6:,.1f} MB/s")
     else:
         if progress.total != 1:
-            parts.append(f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}")
-        # Of a fine-tune, other stages count runs or epochs.
+            count = f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}"
+            parts.append(f"{count} {_counted(job, progress.stage)}".rstrip())
         if progress.rate is not None and (job.kind == "extract" or progress.stage == STAGE):
             parts.append(rate_text(progress.rate, readers.nouns_of(job)[1]))
     if progress.eta_s is not None and progress.done < (progress.total or 0):
         about = "about" if job.params.get("until_stable") is None else "at most"
         parts.append(f"{about} {duration(progress.eta_s)} left")
     st.progress(progress.fraction or 0.0, text=" · ".join(parts))
+
+
+def _counted(job: Job, stage: str) -> str:
+    """Return what a stage of a job counts; empty for what goes without saying."""
+    if job.kind != "finetune" or stage != TRAINING:
+        return ""
+    return "updates" if Design.from_params(job.params).end_to_end else "epochs"
 
 
 # Errors and empty pages

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
-import math
 import re
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +19,28 @@ import streamlit as st
 
 from labelrank import charts, finetune_charts
 from labelrank.data.dataset import Dataset
+from labelrank.durations import rough_duration
 from labelrank.errors import Cancelled, FinetuneError, LabelRankError, MediaError
+from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.metrics import worst_confusions
-from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
+from labelrank.finetune.recipe import HEADS, TuneRecipe, from_dict, recipes
 from labelrank.jobs import queue
 from labelrank.jobs.store import RUNNING, Job
-from labelrank.lab.planning import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design, describe, sizes
+from labelrank.lab.planning import (
+    ALL_BLOCKS,
+    DEFAULT_RECIPE,
+    HEADS_ALONE,
+    Design,
+    describe,
+    evaluation_splits,
+    sizes,
+)
 from labelrank.lab.results import (
     CURVES,
     KERAS_MODEL,
     LABEL_MAP,
     MODEL,
+    PREDICTIONS,
     REPORT,
     RUNS,
     Predictions,
@@ -46,10 +57,66 @@ START_SECONDS = 10.0
 """Of a job's process until it trains, and from there until the model is written."""
 RANDOM_ORDERS = (0, 1, 3, 5, 9, 19, 39, 99)
 SEEDS = (1, 2, 3, 5, 10, 20)
+TELLING_RANDOM, TELLING_SEEDS = 19, 2
+"""With fewer, the ranked order cannot be shown to be better; see `labelrank.finetune.statistics`."""
+MEANING_WORDS = {
+    "softmax": "nothing (softmax)",
+    "gaussian": "neighbours share targets (gaussian)",
+    "ordinal": "a rank (ordinal)",
+    "cumulative": "a threshold (cumulative)",
+    "tree": "a leaf (binary tree)",
+}
+HEAD_WORDS = {"linear": "linear", "reference": "as published", "batchnorm": "batch norm, linear"}
 CONFUSIONS = 8
 """Kinds of mistakes shown with pictures."""
 MISTAKEN = 6
 """Pictures of each."""
+_THEORY = ("With a plain softmax ", "With the meaning ")
+_ALONG = "of mistakes: between the true class and the predicted one. Measured along the ranked order, which favours it."
+_COLUMN_HELP = {
+    "accuracy": "Percent of the test samples, mean over the seeds (WAR).",
+    "uar": "Percent, mean over the classes and seeds (UAR).",
+    "top5": "Percent of the test samples whose class is among the first five.",
+    "loss": "In nats: the mean negative log probability of the true class. Less is better.",
+    "rank_distance": f"In positions, {_ALONG} Less is better.",
+    "centroid_distance": f"In within-class standard deviations, {_ALONG} Less is better.",
+}
+# Settings of recipes in words, but for those that are told otherwise.
+_SETTINGS = {
+    "head": "Head",
+    "hidden_dim": "Width of the head's hidden layer",
+    "epochs": "Epochs, at most",
+    "patience": "Ends after epochs without a better validation loss",
+    "batch_size": "Batch size (samples)",
+    "accumulation": "Steps that make one update",
+    "learning_rate": "Learning rate, at its peak",
+    "warmup_epochs": "Warm-up (epochs)",
+    "layer_decay": "Learning rate from one layer to the one below, times",
+    "weight_decay": "Weight decay",
+    "beta_2": "Memory of squared gradients (AdamW's second beta)",
+    "head_init_std": "First weights of the head (standard deviation)",
+    "dropout": "Dropout (fraction)",
+    "drop_path": "Branches left out in the last block (fraction)",
+    "label_smoothing": "Label smoothing (fraction)",
+    "mixup": "Mixup (alpha)",
+    "cutmix": "CutMix (alpha)",
+    "random_erasing": "Pictures with a part erased (fraction)",
+    "min_crop_scale": "Least area that a random crop keeps (fraction)",
+    "flip": "Half of the pictures mirrored",
+    "temporal_jitter": "Clips start anywhere in their video",
+}
+_OFF = {
+    "accumulation": 1,
+    "layer_decay": 1.0,
+    "beta_2": 0.999,
+    "drop_path": 0.0,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "random_erasing": 0.0,
+    "min_crop_scale": 1.0,
+    "temporal_jitter": False,
+}
+"""Values with which a setting does nothing, or what it always does."""
 
 
 # What would be compared
@@ -66,13 +133,6 @@ def parts_of(spec: str) -> tuple[list[str], int]:
     words = [word.strip() for word in spec.split(",")]
     random = next((int(word.partition(":")[2]) for word in words if word.startswith("random:")), 0)
     return [word for word in words if word in ("original", "reversed")], random
-
-
-def fitting_orders(spec: str, n_classes: int) -> str:
-    """Return orders with no more random ones than so few classes have besides the others."""
-    fixed, random = parts_of(spec)
-    free = math.factorial(min(n_classes, 7)) - len({"ranked", *fixed})
-    return spec_of(fixed, min(random, max(0, free)))
 
 
 def choices_for(found: readers.ChosenFeatures) -> state.Choices:
@@ -110,7 +170,7 @@ def training_text(chosen: state.Choices) -> str:
         parts += [f"{chosen.head} head"] if chosen.head else []
     meaning = chosen.meaning
     if meaning == "gaussian":
-        meaning += f" targets (bandwidth {chosen.bandwidth:g} {'positions' if chosen.unit == 'positions' else 's.d.'})"
+        meaning += f" targets (bandwidth {bandwidth_text(chosen.bandwidth, chosen.unit)})"
     parts.append(meaning)
     for name, word in (("epochs", "epochs"), ("batch_size", "per batch"), ("learning_rate", "learning rate")):
         if (value := getattr(chosen, name)) is not None:
@@ -118,12 +178,27 @@ def training_text(chosen: state.Choices) -> str:
     for name in ("weight_decay", "dropout", "label_smoothing"):
         if (value := getattr(chosen, name)) is not None:
             parts.append(f"{name.replace('_', ' ')} {value:g}")
+    if chosen.flip is not None and chosen.depth != HEADS_ALONE:
+        parts.append("mirrored" if chosen.flip else "never mirrored")
     return ", ".join(parts)
+
+
+def bandwidth_text(bandwidth: float, unit: str) -> str:
+    """Return a bandwidth with its unit."""
+    if unit == "positions":
+        return f"{bandwidth:g} position{'' if bandwidth == 1 else 's'}"
+    return f"{bandwidth:g} s.d."
+
+
+def mirrors(chosen: state.Choices) -> bool:
+    """Return whether an end-to-end fine-tune of these choices mirrors pictures where that is left to it."""
+    return replace(chosen, flip=None).design.tune_recipe(chosen.dataset).flip
 
 
 def recipe_text(recipe: TuneRecipe) -> str:
     """Return what a recipe sets in a few words."""
-    parts = [f"{recipe.epochs:,} epochs", f"batches of {recipe.batch_size:,}", f"learning rate {recipe.rate_in_words}"]
+    rate = f"learning rate {recipe.rate_in_words()}"
+    parts = [f"{recipe.epochs:,} epochs", f"batches of {recipe.batch_size:,}", rate]
     parts += [f"layer decay {recipe.layer_decay:g}"] if recipe.layer_decay != 1 else []
     parts += [name for name in ("mixup", "cutmix") if getattr(recipe, name)]
     return ", ".join(parts).capitalize() + "."
@@ -146,6 +221,8 @@ class Comparison:
     seconds: float | None
     control: str | None
     """Why there is no control; None where there is one."""
+    limits: str | None
+    """What it cannot tell, and what would, in a sentence; None where it can tell all that it is for."""
 
 
 def comparison(found: readers.ChosenFeatures) -> Comparison:
@@ -157,7 +234,7 @@ def comparison(found: readers.ChosenFeatures) -> Comparison:
     chosen = choices_for(found)
     design, features = chosen.design, readers.features(found.path)
     data = readers.dataset(chosen.source, wait=False) if chosen.source else None
-    test, validation = test_and_validation(data, chosen.test_split) if data else (None, None)
+    test, validation = evaluation_splits(data, chosen.test_split) if data else (None, None)
     counts = sizes(
         design,
         len(features.y),
@@ -167,9 +244,10 @@ def comparison(found: readers.ChosenFeatures) -> Comparison:
     prospect = readers.prospect(chosen, wait=False) if design.end_to_end else None
     # Beside a running job the processor would be measured as slower than it is.
     busy = bool(state.store().count((RUNNING,)))
-    told = describe(
-        design,
-        n_classes=len(features.class_names),
+    n_classes = len(features.class_names)
+    describe_it = functools.partial(
+        describe,
+        n_classes=n_classes,
         n_train=counts["train"],
         n_val=counts["val"],
         n_test=counts["test"],
@@ -177,17 +255,55 @@ def comparison(found: readers.ChosenFeatures) -> Comparison:
         encoder=prospect.encoder if prospect else None,
         flops_per_s=1.0 if busy else None,
     )
+    told = describe_it(design)
     nouns = charts.SAMPLE_NOUNS[data.media] if data else ("sample", "samples")
     held_out = "held out of the rows, which the ranking is then made without"
+    to_extract = _to_extract(chosen, test)
+
+    def seconds_of(told: Mapping[str, Any]) -> float | None:
+        return None if busy or told["seconds"] is None else told["seconds"] + START_SECONDS + to_extract
+
+    limits = None
+    if (telling := telling_design(design, n_classes)) != design:
+        seconds = seconds_of(describe_it(telling)) if telling else None
+        limits = limits_text(told, design, telling, n_classes, seconds)
     return Comparison(
         words=told["words"],
         runs=told["runs"],
         test=f"{plural(counts['test'], *nouns)} {f'of the split {test}' if test else held_out}",
-        seconds=None
-        if busy or told["seconds"] is None
-        else told["seconds"] + START_SECONDS + _to_extract(chosen, test),
+        seconds=seconds_of(told),
         control=design.control_reason,
+        limits=limits,
     )
+
+
+def telling_design(design: Design, n_classes: int) -> Design | None:
+    """Return the least design that can show the ranked order to be better; None where so few classes have none."""
+    fixed, random = parts_of(design.orders)
+    orders = spec_of(fixed, max(random, TELLING_RANDOM))
+    if parts_of(fitting_orders(orders, n_classes))[1] < TELLING_RANDOM:
+        return None
+    return replace(design, orders=orders, seeds=max(design.seeds, TELLING_SEEDS))
+
+
+def limits_text(
+    told: Mapping[str, Any], design: Design, telling: Design | None, n_classes: int, seconds: float | None
+) -> str:
+    """Return what a design cannot tell, in a sentence.
+
+    Args:
+        told: Of the design, as `describe` returns it.
+        telling: The least that could tell it, as `telling_design` returns it, which takes `seconds`.
+    """
+    runs = "one run" if told["runs"] == 1 else f"{told['runs']:,} runs side by side"
+    if design.seeds < TELLING_SEEDS:
+        text = f"This shows {runs}; it cannot tell an effect from chance"
+    else:
+        text = "This can tell whether orders differ, but not whether the ranked one is better than chance"
+    if telling is None:
+        return f"{text}: {n_classes:,} classes have too few orders for that."
+    about = f", about {rough_duration(seconds)}" if seconds is not None else ""
+    return f"{text} (that takes {TELLING_RANDOM} random orders and {TELLING_SEEDS} seeds{about})."
 
 
 def _to_extract(chosen: state.Choices, split: str | None) -> float:
@@ -203,15 +319,6 @@ def _to_extract(chosen: state.Choices, split: str | None) -> float:
         return 0.0
     estimate = server.time_estimate(prospect, wanted)
     return estimate.seconds if estimate else 0.0
-
-
-def test_and_validation(data: Dataset, chosen: str | None) -> tuple[str | None, str | None]:
-    """Return the splits that a fine-tune is tested and validated on; None where rows are held out for it."""
-    others = [split for split in data.splits if split != data.split]
-    if chosen is None:
-        chosen = next((split for split in ("test", "val") if split in others), None)
-    test = chosen if chosen in others else None
-    return test, "val" if "val" in others and test not in (None, "val") else None
 
 
 def _rows(chosen: state.Choices, split: str) -> int | None:
@@ -272,14 +379,15 @@ def watch(job_id: str, drawn_as: str) -> None:
                     "Cancel",
                     key=f"cancel_{job.id}",
                     disabled=job.cancel_requested,
-                    help="Seeds that all orders have finished are kept and shown; Resume goes on from there.",
+                    help="Finished runs are kept, and what all orders have finished is shown; Resume goes on from "
+                    "there.",
                 )
                 if pressed:
                     queue.cancel(job.id, state.settings())
                     st.rerun(scope="fragment")
                 if job.cancel_requested:
                     st.caption("Stopping", width="content")
-                st.caption(f"Job {job.id}. You may leave this page: it goes on, and Jobs brings you back.")
+                st.caption("You may leave this page: it goes on, and Jobs brings you back.")
 
 
 def _so_far(job: Job) -> None:
@@ -315,15 +423,51 @@ def stopped(job: Job, results: Results | None, *, current: bool) -> None:
             st.error(message_text(job.error), icon=":material/error:")
         if results is not None:
             done, asked = plural(results.n_seeds, "seed"), job.params["design"]["seeds"]
-            st.markdown(f"All orders had finished {done} of {asked:,}; what follows is of no more than that.")
-        st.caption(f"Job {job.id}. Resume goes on from the runs that are finished, with the same choices.")
+            orders = "All orders" if results.whole else plural(len(results.arms), "order")
+            st.markdown(f"{orders} had finished {done} of {asked:,}; what follows is of no more than that.")
+        st.caption(f"{job_panel.failed_id(job)}{kept_text(job)}")
         if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
             state.choose(finetune=queue.resume(job.id, state.settings()).id)
             st.rerun()
         job_panel.log_expander(job)
 
 
+def kept_text(job: Job) -> str:
+    """Return how many runs of a fine-tune that has stopped are kept, and what Resume does with them."""
+    report = job.report or {}
+    done, runs = report.get("runs_done") or 0, report.get("runs")
+    if done:
+        kept = f"{done:,} of {plural(runs, 'run')}" if runs else plural(done, "run")
+        return f"{kept} kept. Resume goes on with the others, with the same choices."
+    if Design.from_params(job.params).end_to_end and report.get("curves"):
+        return "No run was finished. Resume goes on from the last whole epoch, with the same choices."
+    return "No run was finished. Resume starts anew, with the same choices."
+
+
 # Results
+
+
+HEADLINES = {
+    "ranked_better": "The ranked order is better",
+    "order_matters": "The order matters",
+    "no_effect": "No detectable effect",
+    "too_few": "Too little to tell",
+    "unsound": "The control failed",
+}
+
+
+def headline(job: Job) -> str | None:
+    """Return what a fine-tune has found in a few words; None before it has."""
+    if job.state != "succeeded" or not job.result:
+        return None
+    text = HEADLINES[job.result["finding"]]
+    with contextlib.suppress(LabelRankError):
+        results = results_of(job)
+        ranked = results.report["statistics"]["accuracy"]["ranked"] if results else None
+        if ranked and job.result["finding"] != "unsound":
+            whose = "ranked " if job.result["finding"] == "order_matters" else ""
+            text += f", {whose}{finetune_charts.MEASURES['accuracy'].difference(ranked['difference'])}"
+    return text
 
 
 @dataclass(frozen=True)
@@ -337,6 +481,11 @@ class Results:
     def arms(self) -> dict[str, str]:
         """Order -> kind, the control left out."""
         return {arm["name"]: arm["kind"] for arm in self.report["arms"] if arm["kind"] != "control"}
+
+    @property
+    def whole(self) -> bool:
+        """Whether all orders have finished its seeds; of a fine-tune that was cancelled early some have not."""
+        return not self.report["design"].get("unfinished_arms")
 
     @property
     def n_seeds(self) -> int:
@@ -370,7 +519,8 @@ def _modified_ns(folder: Path) -> int:
         ) from error
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+# As many as a page of jobs has, and some.
+@st.cache_resource(max_entries=32, show_spinner=False)
 def _report(folder: Path, modified_ns: int) -> dict[str, Any]:
     return read_report(folder)
 
@@ -487,7 +637,7 @@ def _strips_of(report: Mapping[str, Any], job: Job, keys: tuple[tuple[str, ...],
     try:
         data = readers.dataset(source)
         if report["data"]["test_from"] == "split":
-            test, _ = test_and_validation(data, job.params.get("test_split"))
+            test, _ = evaluation_splits(data, job.params.get("test_split"))
             source = source.taking(split=test)
             data = readers.dataset(source)
         return _strips(source, data.digest, keys, state.settings(), data)
@@ -549,12 +699,16 @@ def figures(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 f"Ranked minus random, in percentage points, with its 95 % interval{span}.",
             )
         )
+        place = finetune_charts.place(analysis, {arm["name"]: arm["kind"] for arm in report["arms"]})
+        first, last = (components.ordinal(number) for number in place.places)
+        shared = "" if first == last else f"{first} to "
+        counted = " Orders that are equal count against it." if place.equal else ""
         found.append(
             (
                 "Place",
-                f"{components.ordinal(ranked['rank'])} of {ranked['of']:,}",
-                f"Of the ranked order among the random ones. By chance alone it would be there or better with "
-                f"p = {finetune_charts.p_text(ranked['p'])}.",
+                f"{shared}{last} of {ranked['of']:,}",
+                f"Of the ranked order among the random ones: {place.text('random')}. By chance alone it would be there "
+                f"or better with p = {finetune_charts.p_text(ranked['p'])}.{counted}",
             )
         )
     elif mean.get("original") is not None:
@@ -568,27 +722,47 @@ def power_text(analysis: Mapping[str, Any]) -> list[str]:
     chance = f"{power['power']:.0%}".replace("%", " %")
     said = []
     if power["detectable"] is not None:
-        lead = measure.difference(power["detectable"]).lstrip("+")
+        lead = measure.size(power["detectable"])
         said.append(f"A ranked order that is better by {lead} would have been found with a chance of {chance}.")
     if power["detectable_order_sd"] is not None:
-        spread = measure.difference(power["detectable_order_sd"]).lstrip("+")
+        spread = measure.size(power["detectable_order_sd"])
         said.append(f"Orders that differ with a standard deviation of {spread} would have been seen as often.")
     return said or ["With so few orders or seeds, no size of effect is sure to be found. Take more of both."]
 
 
-def arms_table(report: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the mean of every metric for every order, one row each."""
-    measures = finetune_charts.MEASURES
+def theory(report: Mapping[str, Any]) -> str | None:
+    """Return the sentence of a report on what theory expects of the order."""
+    return next((said for said in report["verdict"]["details"] if said.startswith(_THEORY)), None)
+
+
+def arms_table(report: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return the mean of every metric for every order, one row each, and how its columns are shown.
+
+    Where every class has as many test rows, recall is the accuracy and has no column.
+    """
+    named = {name: one for name, one in finetune_charts.MEASURES.items() if not _same_as_accuracy(report, name)}
     rows = []
     for arm in report["arms"]:
         row: dict[str, Any] = {"Order": finetune_charts.arm_title(arm["name"])}
-        for name, measure in measures.items():
+        for name, measure in named.items():
             known = [value for value in arm[name] if value is not None]
-            title = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
-            row[title] = round(float(np.mean(known)) * measure.scale, 3) if known else None
+            row[measure.title] = float(np.mean(known)) * measure.scale if known else None
         row["Seeds"] = sum(value is not None for value in arm["accuracy"])
         rows.append(row)
-    return pd.DataFrame(rows)
+    columns = {
+        measure.title: st.column_config.NumberColumn(
+            f"{measure.title} (%)" if measure.unit == "%" else measure.title,
+            format=f"%{measure.format}",
+            help=_COLUMN_HELP[name],
+        )
+        for name, measure in named.items()
+    }
+    return pd.DataFrame(rows), columns
+
+
+def _same_as_accuracy(report: Mapping[str, Any], name: str) -> bool:
+    pairs = ((one, other) for arm in report["arms"] for one, other in zip(arm[name], arm["accuracy"], strict=True))
+    return name == "uar" and all(one == other or abs((one or 0) - (other or 0)) < 1e-9 for one, other in pairs)
 
 
 def control_text(control: Mapping[str, Any]) -> tuple[str, str]:
@@ -598,18 +772,23 @@ def control_text(control: Mapping[str, Any]) -> tuple[str, str]:
     if control["largest_difference"] is None:
         return ":orange[:material/warning:]", f"The control tells nothing. {control['reason']}"
     measure = finetune_charts.MEASURES["accuracy"]
-    apart, allowed = (100 * control[name] for name in ("largest_difference", "tolerance"))
+    apart, allowed = measure.size(control["largest_difference"]), measure.size(control["tolerance"])
     if control["passed"]:
-        text = "exactly equals" if not apart else f"is within {apart:.2g} points of"
+        text = f"is within {apart} of" if control["largest_difference"] else "exactly equals"
         return (
             ":green[:material/check_circle:]",
             f"The control holds: with every seed its {measure.noun} {text} that of the original order "
-            f"(allowed are {allowed:.2g} points, for rounding).",
+            f"(allowed are {allowed}, for rounding).",
         )
+    others = ""
+    if (share := control.get("differing_predictions")) is not None:
+        others = f", and so do {components.share_text(share)} of its predictions"
+    if (nll := control.get("largest_nll_difference")) is not None:
+        others += f" and the loss of a sample by {nll:.2g} (allowed are {control['nll_tolerance']:g})"
     return (
         ":red[:material/error:]",
-        f"The control failed: with one seed its {measure.noun} differs by {apart:.2g} points from that of the original "
-        f"order, and {allowed:.2g} are allowed. Do not trust this comparison; report it with the report file.",
+        f"The control failed: with one seed its {measure.noun} differs by {apart} from that of the original order, and "
+        f"{allowed} are allowed{others}. Do not trust this comparison; report it with the report file.",
     )
 
 
@@ -626,55 +805,118 @@ def control_table(report: Mapping[str, Any]) -> pd.DataFrame:
 def facts_table(report: Mapping[str, Any]) -> pd.DataFrame:
     """Return the settings and circumstances of a fine-tune, one row each."""
     data, rows = report["data"], []
+    roles = {"train": "trained on", "val": "validated on", "test": "tested on"}
     places = {"file": "a file of their own", "split": "a split of their own", "train": "held out of the training rows"}
-    for name in ("train", "val", "test"):
+    for name, role in roles.items():
         place = f", {places[data[f'{name}_from']]}" if f"{name}_from" in data else ""
-        rows.append((f"Rows ({name})", f"{data[name]:,}{place}"))
+        rows.append((f"Rows {role}", f"{data[name]:,}{place}"))
     runtime = job_panel.RUNTIMES.get(report["runtime"], report["runtime"])
     rows.append(("Device", f"{report['device']}, {report['precision']}, {runtime}"))
     rows.append(("Training time, all runs", components.duration(report["seconds"])))
     rows.append(("Finished", str(report["created_at"])[:16].replace("T", " ")))
-    for name, value in report["recipe"].items():
-        if value is not None and name not in ("title", "source"):
-            rows.append((name.replace("_", " ").capitalize(), f"{value:g}" if isinstance(value, float) else str(value)))
+    rows += settings_rows(report)
     return pd.DataFrame(rows, columns=["What", "Value"])
+
+
+def settings_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the settings of a fine-tune that did something, in words."""
+    recipe, design = report["recipe"], report["design"]
+    end_to_end = report["kind"] == "end-to-end"
+    rows = [("A position means", MEANING_WORDS[design["meaning"]])]
+    if design["meaning"] == "gaussian":
+        rows.append(("Bandwidth", bandwidth_text(design["bandwidth"], design["unit"])))
+    if end_to_end and recipe.get("name") in recipes():
+        rows.append(("Recipe", recipes()[recipe["name"]].title))
+    if end_to_end:
+        learns = "the whole encoder" if recipe.get("unfreeze") is None else _blocks_text(recipe["unfreeze"])
+        rows.append(("Learns, besides the head", learns))
+    for name, title in _SETTINGS.items():
+        value = recipe.get(name)
+        # What is off, or at its neutral value, does nothing; the page offers dropout and smoothing at 0.
+        if value is None or (name in _OFF and value == _OFF[name]):
+            continue
+        if name == "hidden_dim" and recipe.get("head") != "reference":
+            continue
+        if name == "learning_rate" and recipe.get("per_256"):
+            text = from_dict(TuneRecipe, recipe).rate_in_words(report["data"]["train"])
+        elif isinstance(value, bool):
+            text = "yes" if value else "no"
+        else:
+            text = HEAD_WORDS.get(value, value) if isinstance(value, str) else f"{value:,g}"
+        rows.append((title, text))
+    return rows
+
+
+def _blocks_text(unfreeze: int) -> str:
+    if not unfreeze:
+        return "nothing"
+    return "the last block" if unfreeze == 1 else f"the last {unfreeze:,} blocks"
 
 
 # Downloads
 
 
 def downloads(results: Results) -> None:
-    """Show what can be taken home: the report, the runs, the label map, and the fine-tuned model."""
-    folder = results.folder
+    """Show what can be taken home: the report, its tables, the label map, and the fine-tuned model."""
+    folder, data = results.folder, dataset_stem(results.report)
     with st.container(horizontal=True):
-        _download("Report", folder / REPORT, "application/json", "All that is shown here, as JSON.")
-        _download("Runs (CSV)", folder / RUNS, "text/csv", "One row per order and seed.")
-        _download("Label map", folder / LABEL_MAP, "application/json", "The ranked order that was compared.")
+        for title, name, mime, help_text in _FILES:
+            if (folder / name).is_file():
+                _download(title, (folder / name).read_bytes, f"{data}-{name}", mime, help_text)
         if (folder / MODEL).is_dir():
-            st.download_button(
+            _download(
                 "Model (Hugging Face)",
-                data=lambda: zip_of(folder / MODEL),
-                file_name="model.zip",
-                mime="application/zip",
-                on_click="ignore",
-                icon=":material/download:",
-                help="Encoder and head of the ranked order's best run as safetensors, with id2label in ranked order, "
+                lambda: zip_of(folder / MODEL),
+                f"{data}-{MODEL}.zip",
+                "application/zip",
+                "Encoder and head of the ranked order's best run as safetensors, with id2label in ranked order, "
                 "preprocessing and a model card.",
             )
-        _download("Model (Keras)", folder / KERAS_MODEL, "application/octet-stream", "The same model as one file.")
+        if (folder / KERAS_MODEL).is_file():
+            _download(
+                "Model (Keras)",
+                (folder / KERAS_MODEL).read_bytes,
+                f"{data}-{KERAS_MODEL}",
+                "application/octet-stream",
+                "The same model as one file. It loads with\n\n"
+                "```python\nimport keras\nimport labelrank.finetune.classifier\n\n"
+                f'model = keras.saving.load_model("{data}-{KERAS_MODEL}")\n```',
+            )
 
 
-def _download(title: str, path: Path, mime: str, help_text: str) -> None:
-    if path.is_file():
-        st.download_button(
-            title,
-            data=path.read_bytes,
-            file_name=path.name,
-            mime=mime,
-            on_click="ignore",
-            icon=":material/download:",
-            help=help_text,
-        )
+_FILES = (
+    ("Report", REPORT, "application/json", "All that is shown here, as JSON."),
+    ("Runs (CSV)", RUNS, "text/csv", "One row per order and seed."),
+    ("Curves (CSV)", CURVES, "text/csv", "One row per order, seed and epoch: losses and validation accuracy."),
+    (
+        "Predictions (Parquet)",
+        PREDICTIONS,
+        "application/vnd.apache.parquet",
+        "One row per test sample: its key, its label, and the label that each run gave it. Labels are those of the "
+        "data, not positions.",
+    ),
+    ("Label map", LABEL_MAP, "application/json", "The ranked order that was compared."),
+)
+"""Title, file, type and help of each that every fine-tune has."""
+
+
+def dataset_stem(report: Mapping[str, Any]) -> str:
+    """Return the name of a report's dataset as files of it begin."""
+    known = report["data"]["provenance"].get("dataset") or {}
+    title = state.dataset_title(str(known["id"])) if known.get("id") else "fine-tune"
+    return re.sub(r"[^\w.-]+", "-", title.rpartition("/")[2]).strip("-.")[:60] or "fine-tune"
+
+
+def _download(title: str, data: Callable[[], bytes], file_name: str, mime: str, help_text: str) -> None:
+    st.download_button(
+        title,
+        data=data,
+        file_name=file_name,
+        mime=mime,
+        on_click="ignore",
+        icon=":material/download:",
+        help=help_text,
+    )
 
 
 def zip_of(folder: Path) -> bytes:

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from labelrank import charts
+from labelrank.durations import rough_duration
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.features.extract import STAGE
 from labelrank.features.store import FeatureSet
@@ -19,7 +20,7 @@ from labelrank.ui import components, readers, server, state
 from labelrank.ui.components import STATE_WORDS, duration, escape, message_text, plural
 
 ANEW_HELP = "Makes all features anew and uses nothing of what was finished."
-RUNTIMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+RUNTIMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "numpy": "NumPy"}
 
 _WAITED_SHARE = 0.05
 """Share of its time that an encoder may wait for data before that is told."""
@@ -42,10 +43,10 @@ def expected_work(chosen: state.Choices) -> None:
     if time is None:
         known = "How long this takes is known here after the first extraction with this checkpoint."
     elif time.measured:
-        text += f": about {components.rough_duration(time.seconds)} on this device"
+        text += f": about {rough_duration(time.seconds)} on this device"
         known = "From the last extraction with this checkpoint here."
     else:
-        text += f": about {components.rough_duration(time.seconds)} on this device (estimated)"
+        text += f": about {rough_duration(time.seconds)} on this device (estimated)"
         known = "From the arithmetic of the encoder and the speed of this processor. Reading files may take longer."
     st.caption(text, help=known, width="content")
 
@@ -107,7 +108,7 @@ def _watch(job_id: str, drawn_as: str) -> None:
                     st.rerun(scope="fragment")
                 if job.cancel_requested:
                     st.caption("Stopping", width="content")
-                st.caption(f"Job {job.id}. You may leave this page: it goes on, and Jobs brings you back.")
+                st.caption("You may leave this page: it goes on, and Jobs brings you back.")
 
 
 def _circumstances(job: Job) -> None:
@@ -218,7 +219,7 @@ def _stopped(job: Job) -> None:
             _left_out(job)
         anew = job.params.get("recompute")
         resumes = "makes all features anew" if anew else "goes on from what was finished"
-        st.caption(f"Job {job.id}. Resume {resumes}, with the same choices.")
+        st.caption(f"{failed_id(job)}Resume {resumes}, with the same choices.")
         current = state.is_current(job)
         with st.container(horizontal=True):
             if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
@@ -314,6 +315,11 @@ def features_footer(path: Path, found: FeatureSet) -> None:
         )
         if not state.settings().shared:
             st.caption(f"In {escape(str(path))}")
+
+
+def failed_id(job: Job) -> str:
+    """Return the id of a failed job, to be found in the server's log, as a sentence; empty for any other job."""
+    return f"Job {job.id}. " if job.state == "failed" else ""
 
 
 def log_expander(job: Job) -> None:

@@ -23,6 +23,7 @@ from labelrank.files import local_path
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
 from labelrank.lab.planning import HEADS_ALONE, Design, job_params
+from labelrank.lab.results import delete_kept
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.models.runtime import PRECISIONS, resolve_precision
 from labelrank.ranking import METHODS, SOLVERS
@@ -69,7 +70,7 @@ class Source:
 SOURCE_FIELDS = tuple(field.name for field in fields(Source))
 TUNING = (
     *("orders", "seeds", "depth", "head", "meaning", "bandwidth", "unit", "recipe"),
-    *("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing"),
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing", "flip"),
 )
 """The choices that a fine-tune's design is made of, by their names there. Its seed is that of the extraction."""
 
@@ -158,6 +159,8 @@ class Choices:
     weight_decay: float | None = Design.weight_decay
     dropout: float | None = Design.dropout
     label_smoothing: float | None = Design.label_smoothing
+    flip: bool | None = Design.flip
+    """Whether an end-to-end fine-tune mirrors pictures; None: as the recipe says, but digits never."""
 
     def extract_params(self, *, recompute: bool = False) -> dict[str, Any]:
         """Return the parameters of an `extract` job for these choices."""
@@ -178,21 +181,24 @@ class Choices:
         """
         values: dict[str, Any] = {name: getattr(self, name) for name in (*TUNING, "seed")}
         if self.depth == HEADS_ALONE:
-            values["recipe"] = None
+            values |= {"recipe": None, "flip": None}
         elif self.head not in TUNE_HEADS:
             values["head"] = None
         if self.meaning != "gaussian":
             values |= {"bandwidth": Design.bandwidth, "unit": Design.unit}
         return Design(**values)
 
-    def finetune_params(self) -> dict[str, Any]:
+    def finetune_params(self, *, recompute: bool = False) -> dict[str, Any]:
         """Return the parameters of a `finetune` job for these choices.
+
+        Args:
+            recompute: Train all runs anew, of the features that there are.
 
         Raises:
             SettingsError: As for `design`.
         """
         return job_params(
-            self.extract_params(),
+            self.extract_params(recompute=recompute),
             self.design,
             method=self.method,
             solver=self.solver,
@@ -312,6 +318,10 @@ def _recipe(text: str) -> str | None:
     return None if text == _NONE["recipe"] else text
 
 
+def _flip(text: str) -> bool | None:
+    return None if text == _NONE["flip"] else _bool(text)
+
+
 def _test_split(text: str) -> str | None:
     return None if text == _NONE["test_split"] else text
 
@@ -366,6 +376,7 @@ _ADDRESS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "weight_decay": ("weight_decay", _design("weight_decay", float), "0 or more"),
     "dropout": ("dropout", _design("dropout", float), "a fraction from 0 to below 1"),
     "label_smoothing": ("label_smoothing", _design("label_smoothing", float), "a fraction from 0 to below 1"),
+    "flip": ("flip", _flip, "true, false or auto"),
 }
 _JOBS = ("features", "job", "finetune")
 """Names in the address that are ids of jobs."""
@@ -629,14 +640,25 @@ def job_seconds(job: Job) -> float | None:
 
 
 def delete_job(job: Job) -> None:
-    """Remove a job, and let go of it where this session had chosen it; what it made stays in the workspace."""
+    """Remove a job with its results, and let go of it where this session had chosen it.
+
+    Features stay in the workspace, and so do results of which another job, of whomever, tells.
+    """
     store().delete(job.id)
+    if (folder := _results_folder(job)) is not None:
+        others = (other for name in STATES for other in store().in_state(name))
+        if all(_results_folder(other) != folder for other in others):
+            delete_kept(Path(folder), settings().workspace)
     chosen = choices()
     choose(
         job=None if chosen.job == job.id else chosen.job,
         features=None if chosen.features == job.id else chosen.features,
         finetune=None if chosen.finetune == job.id else chosen.finetune,
     )
+
+
+def _results_folder(job: Job) -> str | None:
+    return (job.result or job.report or {}).get("folder")
 
 
 def subject_of(chosen: Choices) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from labelrank.durations import rough_duration
 from labelrank.jobs.store import Progress
 from labelrank.models.runtime import resolve_precision
 from labelrank.ui import components, server, state
@@ -444,7 +445,7 @@ def test_a_gpu_of_which_nothing_is_known_gets_no_time(app, monkeypatch):
     ],
 )
 def test_an_estimated_duration_is_no_finer_than_it_can_be_known(seconds, text):
-    assert components.rough_duration(seconds) == text
+    assert rough_duration(seconds) == text
 
 
 @pytest.mark.parametrize(

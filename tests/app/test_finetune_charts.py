@@ -59,9 +59,10 @@ def test_orders_have_titles(name, title):
 @pytest.mark.parametrize(
     ("metric", "value", "text"),
     [
-        ("accuracy", 0.0123, "+1.2\u00a0points"),
-        ("accuracy", -0.0123, "\u22121.2\u00a0points"),
-        ("accuracy", -0.0001, "0.0\u00a0points"),
+        ("accuracy", 0.0123, "+1.23\u00a0points"),
+        ("accuracy", -0.0123, "\u22121.23\u00a0points"),
+        ("accuracy", -0.0004, "\u22120.04\u00a0points"),
+        ("accuracy", -0.00001, "0.00\u00a0points"),
         ("loss", 0.5, "+0.500\u00a0nats"),
     ],
 )
@@ -117,7 +118,7 @@ def test_a_run_that_came_to_nothing_is_no_point_and_its_seed_takes_no_part_in_me
         ["ranked", 1, False],
         ["random-1", 0, True],
     ]
-    assert "mean accuracy is 50.0\u00a0%, better than 0 of 1 random order" in charts.orders_finding(told)
+    assert "mean accuracy is 50.00\u00a0%, better than 0 of 1 random order" in charts.orders_finding(told)
 
 
 def test_an_order_that_mostly_failed_does_not_take_the_seeds_of_the_others():
@@ -136,10 +137,11 @@ def test_means_of_the_chart_are_those_of_the_statistics_though_a_run_failed():
 @pytest.mark.parametrize(
     ("ranked", "said"),
     [
-        (0.9, "better than all 2 random orders (their mean is 65.0\u00a0%)"),
+        (0.9, "better than all 2 random orders (their mean is 65.00\u00a0%)"),
         (0.65, "better than 1 of 2 random orders"),
-        (0.6, "better than 0 of 2 random orders"),  # as good as one is not better
-        (0.1, "better than 0 of 2 random orders"),
+        (0.7, "better than 1 and equal to 1 of 2 random orders"),
+        (0.6, "equal to 1 and worse than 1 of 2 random orders"),  # as good as one is not better
+        (0.1, "worse than all 2 random orders"),
     ],
 )
 def test_the_finding_says_where_the_ranked_order_stands(ranked, said):
@@ -154,7 +156,27 @@ def test_the_finding_says_where_the_ranked_order_stands(ranked, said):
 
 def test_without_random_orders_the_finding_gives_the_means():
     told = small(arm("ranked", "ranked", 0.5, 0.7), arm("original", "original", 0.5, 0.5))
-    assert charts.orders_finding(told) == "Mean accuracy: ranked 60.0\u00a0%, original 50.0\u00a0%"
+    assert charts.orders_finding(told) == "Mean accuracy: ranked 60.00\u00a0%, original 50.00\u00a0%"
+
+
+def test_orders_that_are_equal_share_their_places():
+    told = small(
+        arm("ranked", "ranked", 0.6, 0.7),
+        *(arm(f"random-{n}", "random", *values) for n, values in enumerate([(0.9, 0.8), (0.7, 0.6), (0.7, 0.6)])),
+    )
+    analysis = {"better": "higher", "compared": [one["name"] for one in told["arms"]]}
+    analysis["mean"] = {one["name"]: sum(one["accuracy"]) / 2 for one in told["arms"]}
+    found = charts.place(analysis, {one["name"]: one["kind"] for one in told["arms"]})
+    assert (found.behind, found.equal, found.ahead) == (0, 2, 1)
+    assert found.places == (2, 4)
+    # And the chart draws it where it says.
+    chart = charts.orders_chart(told)
+    assert [row["arm"] for row in drawn(chart, layers(chart)[-1])][1] == "ranked"
+
+
+def test_equal_to_all_is_said_so():
+    assert charts.Standing.of([0.0, 1e-15]).text("random") == "equal to all 2 random orders"
+    assert charts.Standing.of([0.0]).text("random") == "equal to 1 of 1 random order"
 
 
 # Pairs and variance
@@ -170,23 +192,34 @@ def pair(name: str, difference: float | None, low: float | None = None, high: fl
         ([], "no other order"),
         ([pair("random-1", None)], "no other order"),
         ([pair("control", 0.1, 0.05, 0.2)], "no other order"),
-        ([pair("random-1", 0.01)], "above 1 of 1 other order"),
+        ([pair("random-1", 0.01)], "better than 1 of 1 other order"),
         (
             [pair("random-1", 0.01, -0.01, 0.03), pair("original", -0.01, -0.02, 0.0)],
             "1 of 2 other orders; no interval",
         ),
         (
             [pair("random-1", 0.01, 0.001, 0.03), pair("original", -0.01, -0.02, 0.0)],
-            "1 interval keeps clear of 0 (1 ab",
+            "1 interval keeps clear of 0 (1 bet",
         ),
         (
             [pair("random-1", 0.1, 0.1, 0.3), pair("original", -0.1, -0.2, -0.1)],
-            "2 intervals keep clear of 0 (1 above, 1",
+            "2 intervals keep clear of 0 (1 better, 1 worse)",
         ),
     ],
 )
 def test_the_finding_of_pairs_counts_orders_and_intervals(pairs, said):
     assert said in charts.paired_finding({"paired": pairs})
+
+
+def test_of_a_loss_less_is_better():
+    analysis = {"paired": [pair("random-1", -0.1, -0.2, -0.05), pair("original", 0.1, -0.1, 0.3)]}
+    assert charts.paired_finding(analysis, "loss") == (
+        "The ranked order is better than 1 of 2 other orders; 1 interval keeps clear of 0 (1 better)"
+    )
+    chart = charts.paired_chart(analysis, {"original": "original", "random-1": "random"}, "loss")
+    points = layers(chart)[-1]
+    assert [row["title"] for row in drawn(chart, points)] == ["Random 1", "Original"]
+    assert "below 0 it is better" in points["encoding"]["x"]["title"][0]
 
 
 def test_pairs_go_from_the_largest_difference_to_the_smallest_in_points():
@@ -245,7 +278,7 @@ def test_cells_stand_where_the_order_puts_their_classes():
 
 def test_names_reach_the_axes_of_a_confusion_matrix_as_string_literals():
     chart = charts.confusion_chart(np.ones((len(HOSTILE), len(HOSTILE)), int), HOSTILE, range(len(HOSTILE)))
-    expression = chart.to_dict()["encoding"]["x"]["axis"]["labelExpr"]
+    expression = layers(chart)[0]["encoding"]["x"]["axis"]["labelExpr"]
     assert len(json.loads(expression.removesuffix("[datum.value]"))) == len(HOSTILE)
 
 
@@ -254,10 +287,36 @@ def test_neighbours_of_very_many_classes_share_a_cell():
     chart = charts.confusion_chart(np.eye(n, dtype=int), [f"class {i}" for i in range(n)], range(n))
     assert chart.data["count"].tolist() == [3] * 100
     assert chart.data["true_name"].iloc[1] == "class 3 and 2 more"
-    assert chart.to_dict()["encoding"]["y"]["axis"]["labelOverlap"] is True
+    assert layers(chart)[0]["encoding"]["y"]["axis"]["labelOverlap"] is True
+
+
+def test_a_rare_mistake_is_not_drawn_as_strong_as_a_frequent_one():
+    rare, frequent = np.array([[24, 1], [0, 25]]), np.array([[5, 20], [0, 25]])
+    assert charts.full_share(rare) == 0.25
+    assert charts.full_share(frequent) == 0.8
+    assert layers(charts.confusion_chart(rare, ["a", "b"], [0, 1]))[0]["encoding"]["opacity"]["scale"]["domain"] == [
+        0,
+        0.25,
+    ]
+    assert "from 25\u00a0% on" in charts.confusion_text(rare)
+
+
+def test_few_classes_have_their_shares_in_their_cells():
+    chart = charts.confusion_chart(np.array([[399, 1], [20, 80]]), ["a", "b"], [0, 1])
+    assert chart.data["text"].tolist() == ["100", "<1", "20", "80"]
+    assert [layer["mark"]["type"] for layer in layers(chart)] == ["rect", "text"]
+    many = charts.confusion_chart(np.eye(16, dtype=int), [f"class {i}" for i in range(16)], range(16))
+    assert len(layers(many)) == 1
+    assert "Numbers" not in charts.confusion_text(np.eye(16, dtype=int))
 
 
 # Recall
+
+
+def test_ticks_of_recall_are_plain_numbers():
+    frame = charts.recall_frame(small(arm("ranked", "ranked", 0.5, recall=(1.0, 0.2))))
+    # What d3 does with a format without digits: 20 to 100 become 2e+1 to 1e+2.
+    assert layers(charts.recall_chart(frame))[-1]["encoding"]["x"]["axis"]["format"] == ".4~g"
 
 
 def test_recall_stands_in_ranked_order_beside_the_mean_of_the_random_orders():

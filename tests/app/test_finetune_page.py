@@ -10,6 +10,8 @@ import pytest
 
 from labelrank.data.digits import digits
 from labelrank.errors import DatasetError
+from labelrank.finetune.design import fitting_orders
+from labelrank.finetune.recipe import HeadRecipe, TuneRecipe, recipes, to_dict
 from labelrank.jobs.store import Progress
 from labelrank.lab.planning import Design, job_params
 from labelrank.ui import finetune, state
@@ -163,7 +165,7 @@ def test_an_address_that_asks_for_no_possible_design_is_told(ready):
 
 
 def test_numbers_of_an_address_beyond_what_the_page_offers_become_the_nearest_that_it_does(ready):
-    query = {"meaning": "gaussian", "bandwidth": "0.001", "epochs": "1000000", "dropout": "0.99", "depth": "99"}
+    query = {"meaning": "gaussian", "bandwidth": "0.001", "epochs": "50000", "dropout": "0.99", "depth": "99"}
     run(ready, "finetune", dataset="digits", split="train", **query)
     assert not ready.error
     chosen = ready.session_state["choices"]
@@ -206,7 +208,7 @@ def test_the_last_blocks_can_learn(ready):
     ],
 )
 def test_few_classes_have_few_random_orders(spec, n_classes, fitting):
-    assert finetune.fitting_orders(spec, n_classes) == fitting
+    assert fitting_orders(spec, n_classes) == fitting
     ranked = (*range(1, n_classes), 0)
     assert Design(orders=fitting, control=False).arms(ranked)
 
@@ -217,6 +219,57 @@ def test_earlier_features_are_compared_as_they_were_extracted(app, pixel_feature
     button(app, "Compare the orders").click().run()
     made = next(one for one in store.list() if one.kind == "finetune")
     assert made.params["max_per_class"] == 64
+
+
+def test_a_design_that_can_tell_says_nothing_of_limits(ready):
+    run(ready, "finetune", dataset="digits", split="train")
+    assert not [one for one in ready.info if "cannot tell" in one.value]
+
+
+def test_what_a_design_cannot_tell_stands_before_the_button(ready):
+    run(ready, "finetune", dataset="digits", split="train", depth="2", orders="ranked,original", seeds="1")
+    said = plain(ready)
+    assert "it cannot tell an effect from chance (that takes 19 random orders and 2 seeds" in said
+    assert "Compare the orders" in labels(ready)
+
+
+@pytest.mark.parametrize(
+    ("orders", "seeds", "n_classes", "said"),
+    [
+        ("ranked,random:3", 2, 10, "but not whether the ranked one is better than chance (that takes 19 random orders"),
+        ("ranked,random:19", 1, 10, "it cannot tell an effect from chance (that takes 19 random orders and 2 seeds"),
+        ("ranked,random:5", 5, 3, "3 classes have too few orders for that"),
+    ],
+)
+def test_what_would_tell_is_told(orders, seeds, n_classes, said):
+    design = Design(orders=orders, seeds=seeds)
+    telling = finetune.telling_design(design, n_classes)
+    assert said in finetune.limits_text({"runs": 5}, design, telling, n_classes, 3600.0)
+    if telling:
+        assert finetune.telling_design(telling, n_classes) == telling
+
+
+def test_mirroring_is_what_recipe_and_dataset_say_until_it_is_chosen(ready):
+    run(ready, "finetune", dataset="digits", split="train", depth="all", recipe="mae")
+    toggle = next(one for one in ready.toggle if one.label == "Mirror half of the pictures")
+    assert (toggle.value, ready.session_state["choices"].flip) == (False, None)
+    toggle.set_value(True).run()
+    assert ready.session_state["choices"].flip is True
+    assert ready.session_state["choices"].design.tune_recipe("digits").flip
+    assert address(ready)["flip"] == "true"
+    assert any("mirrored" in one.label for one in ready.expander)
+
+
+def test_pictures_of_a_folder_are_mirrored_as_the_recipe_says_and_need_not_be():
+    chosen = state.Choices(dataset="/data/letters", depth="all", recipe="mae")
+    assert finetune.mirrors(chosen)
+    assert not state.replace(chosen, flip=False).design.tune_recipe("/data/letters").flip
+
+
+def test_heads_have_nothing_to_mirror(ready):
+    run(ready, "finetune", dataset="digits", split="train", flip="true")
+    assert "Mirror half of the pictures" not in [one.label for one in ready.toggle]
+    assert ready.session_state["choices"].design.flip is None
 
 
 # While it runs
@@ -246,7 +299,7 @@ def test_a_running_comparison_shows_its_curves_and_what_is_finished(ready, store
     # Epochs of one run: 200 of ten.
     assert '"domain": [1, 20]' in charts(ready)[0].replace("\\", "")
     bar = ready.main.get("progress")[0].proto.text
-    assert bar == "Training · 60 of 200 · about 4.7 s left"
+    assert bar == "Training · 60 of 200 epochs · about 4.7 s left"
 
 
 def test_cancelling_asks_the_job_to_stop(ready, store):
@@ -255,6 +308,14 @@ def test_cancelling_asks_the_job_to_stop(ready, store):
     run(ready, job=job.id)
     button(ready, "Cancel").click().run()
     assert store.get(job.id).cancel_requested
+
+
+def test_updates_of_an_encoder_are_counted_as_such(ready, store):
+    job = store.create("finetune", params(Design(orders="ranked,original", seeds=1, depth="2")), "local", "digits")
+    store.set_progress(job.id, store.claim(job.id).attempt, Progress("Training", 28, 800, 3.0, None))
+    run(ready, job=job.id)
+    assert ready.main.get("progress")[0].proto.text == "Training · 28 of 800 updates"
+    assert job.id not in plain(ready)
 
 
 # After
@@ -269,9 +330,19 @@ def test_a_finished_comparison_shows_verdict_figures_chart_and_downloads(ready, 
     assert any(box.value.replace("\\", "").replace("\u00a0", " ") == verdict for box in boxes)
     assert tuple(metrics(ready)) == VERDICT_TITLES
     ranked = report["statistics"]["accuracy"]["ranked"]
-    assert metrics(ready)["Ranked order"] == f"{100 * ranked['mean']:.1f} %"
+    assert metrics(ready)["Ranked order"] == f"{100 * ranked['mean']:.2f} %"
+    # In the digits of the verdict.
+    assert metrics(ready)["Difference"].removesuffix(" points").replace("−", "-") in report["verdict"]["text"]
     assert metrics(ready)["Place"].endswith(" of 4")
-    assert downloads(ready) == ["Report", "Runs (CSV)", "Label map", "Model (Hugging Face)", "Model (Keras)"]
+    assert downloads(ready) == [
+        "Report",
+        "Runs (CSV)",
+        "Curves (CSV)",
+        "Predictions (Parquet)",
+        "Label map",
+        "Model (Hugging Face)",
+        "Model (Keras)",
+    ]
     assert "Accuracy of every run. The ranked order" in charts(ready)[0]
     # Done with these choices: nothing is left to start.
     assert "Compare the orders" not in labels(ready)
@@ -280,13 +351,13 @@ def test_a_finished_comparison_shows_verdict_figures_chart_and_downloads(ready, 
 @pytest.mark.parametrize(
     ("tab", "said"),
     [
-        ("Orders", "The ranked order is above"),
+        ("Orders", "The ranked order is better than all 4 other orders"),
         ("Variance", "of the variance between runs"),
         ("Confusions", "positions from the truth in the ranked order"),
         ("Recall", "recall runs from"),
         ("Curves", "Validation accuracy after epoch 6"),
         ("Control", "The control holds: with every seed its accuracy exactly equals that of the original order"),
-        ("About", "All of this is about these training samples and these 250 test samples"),
+        ("Details", "All of this is about these training samples and these 250 test samples"),
     ],
 )
 def test_every_tab_says_what_it_found(ready, compared, tab, said):
@@ -347,7 +418,8 @@ def test_another_metric_is_shown_beside_the_verdict(ready, compared):
     job, _ = compared()
     run(ready, job=job.id)
     ready.segmented_control(key="metric").set_value("rank_distance").run()
-    assert "mean rank distance is" in plain(ready)
+    assert "mean rank distance of mistakes is" in plain(ready)
+    assert "Measured along the ranked order, whatever order was trained, which favours it" in plain(ready)
     assert not ready.exception
 
 
@@ -368,12 +440,111 @@ def test_a_cancelled_comparison_shows_what_its_finished_seeds_found_and_can_go_o
     assert store.get(job.id).state == "queued"
 
 
+@pytest.mark.parametrize(
+    ("design", "report", "said"),
+    [
+        (DESIGN, None, "No run was finished. Resume starts anew"),
+        (DESIGN, {"runs": 10, "runs_done": 0, "curves": [1]}, "No run was finished. Resume starts anew"),
+        (DESIGN, {"runs": 10, "runs_done": 4}, "4 of 10 runs kept. Resume goes on with the others"),
+        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 1}, "1 of 2 runs kept. Resume goes on with the others"),
+        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": []}, "No run was finished. Resume starts"),
+        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": [1]}, "goes on from the last whole epoch"),
+    ],
+)
+def test_what_a_stopped_comparison_keeps_is_told(store, design, report, said):
+    job = store.create("finetune", params(design), "local", "digits")
+    attempt = store.claim(job.id).attempt
+    if report:
+        store.set_report(job.id, attempt, report)
+    store.cancel(job.id, attempt)
+    assert said in finetune.kept_text(store.get(job.id))
+
+
 def test_a_failed_comparison_says_why_and_offers_to_go_on(ready, store):
     job = store.create("finetune", params(), "local", "digits")
     store.fail(job.id, store.claim(job.id).attempt, "Not one of the 110 runs was of use.")
     run(ready, job=job.id)
     assert "Not one of the 110 runs" in ready.error[0].value
     assert [label for label in labels(ready) if label in ("Resume", "Compare the orders")] == ["Resume"]
+
+
+def test_a_finished_comparison_can_be_computed_anew(ready, compared, store):
+    job, _ = compared()
+    run(ready, job=job.id)
+    button(ready, "Recompute").click().run()
+    again = next(one for one in store.list() if one.id != job.id)
+    assert again.params["recompute"] is True
+    assert state.same_comparison(again.params, job.params)
+
+
+def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
+    job, _ = compared()
+    run(ready, job=job.id)
+    open_tab(ready, "Details")
+    expected = finetune.theory(finetune.results_of(job).report)
+    assert expected.startswith("With a plain softmax no order is better on average")
+    assert plain(ready).count("With a plain softmax no order is better on average") == 1
+
+
+@pytest.mark.parametrize("meaning", ["softmax", "gaussian", "tree"])
+@pytest.mark.parametrize("effect", [0.0, 0.2])
+def test_every_verdict_has_a_word_of_theory(meaning, effect):
+    told, *_ = finished(Design(orders="ranked,random:19", seeds=2, meaning=meaning), effect=effect)
+    assert finetune.theory(told)
+
+
+def test_files_are_named_after_their_dataset(compared):
+    _, folder = compared()
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert finetune.dataset_stem(report) == "digits"
+
+    def stem(dataset) -> str:
+        return finetune.dataset_stem({"data": {"provenance": {"dataset": dataset}}})
+
+    assert stem({"id": "owner/My pets"}) == "My-pets"
+    assert stem({"id": "/data/../.hidden name"}) == "hidden-name"
+    assert stem(None) == "fine-tune"
+
+
+def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another():
+    told, *_ = finished(DESIGN)
+    table, columns = finetune.arms_table(told)
+    assert list(table.columns) == [
+        "Order",
+        "Accuracy",
+        "Top-5 accuracy",
+        "Loss",
+        "Rank distance",
+        "Centroid distance",
+        "Seeds",
+    ]
+    assert columns["Accuracy"]["type_config"]["format"] == "%.2f"
+    assert columns["Rank distance"]["help"].startswith("In positions")
+    uneven, *_ = finished(DESIGN, y_test=np.repeat(np.arange(10, dtype=np.int32), range(5, 55, 5)))
+    assert "Mean recall" in finetune.arms_table(uneven)[0].columns
+
+
+@pytest.mark.parametrize("kind", [HeadRecipe, TuneRecipe])
+def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
+    told, *_ = finished(Design(depth="all" if kind is TuneRecipe else "heads"))
+    rows = dict(finetune.settings_rows({**told, "recipe": to_dict(kind())}))
+    apart = {"name", "title", "source", "unfreeze", "per_256", "precision", "meaning", "bandwidth", "unit"}
+    assert set(to_dict(kind())) <= finetune._SETTINGS.keys() | apart
+    assert rows["Head"] == "linear"
+    assert not [title for title in rows if "hidden" in title or "Mixup" in title or "beta" in title]
+    assert not {"True", "False", "None"} & set(rows.values())
+
+
+def test_settings_that_do_something_are_told_in_words():
+    told, *_ = finished(Design(depth="2", meaning="gaussian"))
+    recipe = {**to_dict(recipes()["mae"]), "unfreeze": 2, "head": "reference"}
+    rows = dict(finetune.settings_rows({**told, "recipe": recipe}))
+    assert rows["Recipe"] == "MAE"
+    assert rows["Bandwidth"] == "1 position"
+    assert rows["Learns, besides the head"] == "the last 2 blocks"
+    assert rows["Width of the head's hidden layer"] == "400"
+    assert rows["Half of the pictures mirrored"] == "yes"
+    assert "0.0005 x" in rows["Learning rate, at its peak"]
 
 
 def test_results_that_are_gone_say_so_and_can_be_made_again(ready, compared):
@@ -409,9 +580,10 @@ def test_the_model_is_a_zip_with_its_folder(compared):
 
 def test_a_control_that_failed_is_told_as_a_reason_not_to_trust(compared):
     control = {"applies": True, "reason": None, "largest_difference": 0.05, "tolerance": 0.004, "passed": False}
+    control |= {"differing_predictions": 0.08, "largest_nll_difference": 0.3, "nll_tolerance": 1e-3}
     icon, text = finetune.control_text(control)
     assert "red" in icon
-    assert "differs by 5 points" in text
+    assert "differs by 5.00 points" in text.replace("\u00a0", " ")
     assert "Do not trust" in text
 
 
@@ -469,7 +641,11 @@ def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
     text = plain(app)
     assert "**fine-tune**: digits / train" in text
     assert "Ranked against original, 3 random; 2 seeds each; Linear head on frozen features, softmax" in text
-    assert job.result["verdict"].replace("\u00a0", " ") in text
+    report = finetune.results_of(job).report
+    difference = 100 * report["statistics"]["accuracy"]["ranked"]["difference"]
+    assert f"**{finetune.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
+    # The whole verdict is on the page that Open leads to.
+    assert job.result["verdict"].replace("\u00a0", " ") not in text
     button(app, "Open").click().run()
     assert title(app) == "Fine-tune"
     assert app.session_state["choices"].finetune == job.id
@@ -489,12 +665,53 @@ def test_the_ranking_leads_to_the_fine_tune(app, pixel_features, finished_job):
 
 
 def test_choices_of_a_fine_tune_survive_the_address(store):
-    design = Design(orders="ranked,reversed", seeds=7, depth="2", head="reference", recipe="mae", dropout=0.1)
+    design = Design(
+        orders="ranked,reversed", seeds=7, depth="2", head="reference", recipe="mae", dropout=0.1, flip=False
+    )
     job = store.create("finetune", {**params(design), "shrinkage": 0.5, "test_split": "test"}, "local", "digits")
     chosen = state.choices_of_job(job)
     assert chosen.design == design
     assert (chosen.shrinkage, chosen.test_split, chosen.job, chosen.features) == ("0.5", "test", None, None)
-    changed = state.replace(chosen, recipe=None, dropout=None, test_split=None, head=None)
+    changed = state.replace(chosen, recipe=None, dropout=None, test_split=None, head=None, flip=None)
     for one in (chosen, changed):
         query = state.to_address(one, store.get)
         assert state.from_address(query, store.get) == (one, [])
+
+
+def test_a_report_whose_control_failed_leads_with_that_as_an_error(app, compared, monkeypatch):
+    def unsound(*arguments, whole=finetune.read_report, **options):
+        found = whole(*arguments, **options)
+        text = "Do not trust these results: the control failed. What they say: nothing."
+        return {**found, "verdict": {**found["verdict"], "finding": "unsound", "text": text}}
+
+    monkeypatch.setattr(finetune, "read_report", unsound)
+    job, _ = compared()
+    run(app, "finetune", job=job.id)
+    assert any(error.value.startswith("Do not trust these results") for error in app.error)
+
+
+def test_deleting_a_job_removes_its_results_unless_another_job_tells_of_them(app, compared, store, workspace):
+    job, folder = compared()
+    other = store.create("finetune", job.params, "local", "the same")
+    store.succeed(other.id, store.claim(other.id).attempt, job.result)
+    (workspace / "features").mkdir(exist_ok=True)
+    for left, there in ((job, True), (other, False)):
+        run(app, "jobs", job=left.id)
+        assert "Removes the job, its log and its results. Features stay in the workspace." in plain(app)
+        app.button(key=f"delete_{left.id}").click().run()
+        assert store.find(left.id) is None
+        assert (folder / "report.json").is_file() is there
+    assert (workspace / "finetunes").is_dir()
+    assert (workspace / "features").is_dir()
+
+
+def test_deleting_a_job_removes_nothing_outside_the_results_of_the_workspace(app, compared, store, tmp_path):
+    job, folder = compared()
+    elsewhere = tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    stray = store.create("finetune", job.params, "local", "elsewhere")
+    store.succeed(stray.id, store.claim(stray.id).attempt, {**job.result, "folder": str(elsewhere)})
+    run(app, "jobs", job=stray.id)
+    app.button(key=f"delete_{stray.id}").click().run()
+    assert store.find(stray.id) is None
+    assert (elsewhere / "report.json").is_file()

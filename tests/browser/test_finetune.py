@@ -4,7 +4,9 @@ import io
 import json
 import re
 import zipfile
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -14,7 +16,7 @@ from tests.browser.test_walk import CHART, JOB_TIMEOUT_MS, extract, fits, headin
 
 pytestmark = pytest.mark.browser
 
-TABS = ("Orders", "Variance", "Confusions", "Recall", "Curves", "Control", "About")
+TABS = ("Orders", "Variance", "Confusions", "Recall", "Curves", "Control", "Details")
 QUICK = "orders=ranked,original,random:4&seeds=2&epochs=4"
 
 
@@ -31,6 +33,7 @@ def compare(page: Page) -> None:
 def saved(page: Page, name: str) -> bytes:
     with page.expect_download() as download:
         press(page, name)
+    assert download.value.suggested_filename.startswith("digits-")
     return download.value.path().read_bytes()
 
 
@@ -88,12 +91,45 @@ def test_mistakes_have_pictures_and_confusion_matrices_cells(finished, open_page
     assert page.locator(".mark-rect path").count() > 20
 
 
+def test_a_wide_range_of_recalls_has_plain_numbers_on_its_axis(finished, open_page):
+    server, address = finished
+    report_of = next(job for job in server.store.list() if job.kind == "finetune").result["folder"]
+    path = Path(report_of) / "report.json"
+    before = path.read_text(encoding="utf-8")
+    report = json.loads(before)
+    report["arms"][0]["recall"][:2] = [0.2, 1.0]
+    path.write_text(json.dumps(report), encoding="utf-8")
+    try:
+        page = open_page(address)
+        page.get_by_role("tab", name="Recall").click()
+        ticks = page.get_by_test_id("stVegaLiteChart").last.locator(".mark-text.role-axis-label text")
+        expect(ticks.filter(has_text="100")).to_have_count(1)
+        assert not [text for text in ticks.all_text_contents() if "e+" in text]
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+def test_the_keyboard_shows_on_which_step_it_is(finished, open_page):
+    page = open_page(finished[1])
+    settled(page)
+    chip = page.locator('[class*="st-key-chip_"] a').first
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if chip.evaluate("e => e === document.activeElement"):
+            break
+    # As wide as that of a button.
+    expect(chip).to_have_css("box-shadow", re.compile("0px 0px 0px 3.2px"))
+
+
 def test_what_was_found_can_be_taken_home(finished, open_page, tmp_path):
     page = open_page(finished[1])
     (tmp_path / "report.json").write_bytes(saved(page, "Report"))
     report = read_report(tmp_path / "report.json")
     assert [arm["name"] for arm in report["arms"]][:2] == ["ranked", "original"]
     assert saved(page, "Runs (CSV)").count(b"\n") == 1 + len(report["arms"]) * 2
+    assert saved(page, "Curves (CSV)").count(b"\n") == 1 + len(report["arms"]) * 2 * 4
+    predictions = pq.read_table(io.BytesIO(saved(page, "Predictions (Parquet)")))
+    assert predictions.num_rows == report["data"]["test"]
     label_map = LabelMap.from_json(json.loads(saved(page, "Label map")))
     with zipfile.ZipFile(io.BytesIO(saved(page, "Model (Hugging Face)"))) as archive:
         config = json.loads(archive.read("model/config.json"))

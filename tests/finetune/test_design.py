@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelrank.errors import SettingsError
-from labelrank.finetune.design import MAX_RANDOM, Arm, arms, split_rows
+from labelrank.finetune.design import MAX_RANDOM, Arm, arms, fitting_orders, split_rows
 
 RANKED = (3, 1, 4, 0, 2, 5)
 DESIGN = "ranked,original,reversed,random:19"
@@ -125,6 +125,26 @@ def test_more_random_orders_than_there_are_is_an_error_that_says_how_many_there_
         arms("ranked,original,random:5", (1, 0, 2))
     with pytest.raises(SettingsError, match=r"2 classes have 2\. Ask for at most random:2"):
         arms("random:3", (1, 0))
+
+
+def test_where_no_random_order_is_left_the_error_does_not_ask_for_none_of_them():
+    with pytest.raises(SettingsError, match=r"taken by ranked, original\. Leave random out\.$"):
+        arms("ranked,original,random:19", (1, 0))
+
+
+@pytest.mark.parametrize(
+    ("spec", "n_classes", "fitting"),
+    [
+        ("ranked,original,random:19", 4, "ranked,original,random:19"),
+        ("ranked,original,random:19", 3, "ranked,original,random:4"),
+        ("random:19, ranked", 3, "random:5,ranked"),
+        ("ranked,original,random:19", 2, "ranked,original"),
+        ("ranked,random:1000", 200, "ranked,random:1000"),
+    ],
+)
+def test_orders_are_fitted_to_so_few_classes(spec, n_classes, fitting):
+    assert fitting_orders(spec, n_classes) == fitting
+    assert arms(fitting, (*range(1, n_classes), 0))
 
 
 @pytest.mark.parametrize("ranked", [(0,), (), (0, 0, 1), (1, 2, 3)])

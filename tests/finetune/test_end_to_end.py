@@ -248,6 +248,70 @@ def test_memory_that_is_short_before_the_start_is_seen_there(plain, tmp_path, mo
     assert len(tuned.notices) == 1
     assert "Too little memory for 7 samples at a time" in tuned.notices[0]
     assert curve(tuned) == pytest.approx(curve(plain), rel=1e-4)
+    assert tuned.steps == 2
+    # A run that starts with as many has nothing to say.
+    assert tune(tmp_path / "next", replace(RECIPE, epochs=1), steps=tuned.steps).notices == ()
+
+
+def test_step_that_did_not_fit_is_halved_once_whatever_the_first_try_has_left_of_the_memory(tmp_path, monkeypatch):
+    from labelrank.finetune import end_to_end
+    from labelrank.finetune.tuner import Tuner
+
+    original, tries = Tuner.train_on_batch, []
+
+    def train_on_batch(self, *args, **options):
+        tries.append(1)
+        if len(tries) == 1:
+            # What a framework took it does not give back: by the estimate nothing fits any more.
+            monkeypatch.setattr(end_to_end, "free_memory_bytes", lambda: 0)
+            raise MemoryError("OOM when allocating tensor")
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(Tuner, "train_on_batch", train_on_batch)
+    tuned = tune(tmp_path, replace(RECIPE, epochs=1))
+    assert tuned.steps == 2
+    assert len(tuned.notices) == 1
+
+
+def test_second_run_on_a_gpu_takes_the_same_steps_though_the_first_holds_its_memory(tmp_path, monkeypatch):
+    from labelrank.finetune import memory, tuner
+
+    free = iter([80 << 30, 0])
+    monkeypatch.setattr(memory, "free_gpu_bytes", lambda: next(free))
+    monkeypatch.setattr(tuner, "on_gpu", lambda: True)
+    memory.gpu_bytes_at_start.cache_clear()
+    try:
+        runs = [tune(tmp_path / name, replace(RECIPE, epochs=1)) for name in ("first", "second")]
+    finally:
+        memory.gpu_bytes_at_start.cache_clear()
+    assert [run.steps for run in runs] == [1, 1]
+    assert [run.notices for run in runs] == [(), ()]
+
+
+def test_resume_takes_the_steps_that_memory_sufficed_for(tmp_path, monkeypatch):
+    from labelrank.finetune.tuner import Tuner
+
+    original, sizes = Tuner.train_on_batch, []
+
+    def train_on_batch(self, x, *args, **options):
+        sizes.append(len(x["images"]))
+        if len(x["images"]) > 4:
+            raise MemoryError("OOM when allocating tensor")
+        return original(self, x, *args, **options)
+
+    monkeypatch.setattr(Tuner, "train_on_batch", train_on_batch)
+    whole = tune(tmp_path / "whole")
+    asked = []
+    with pytest.raises(Cancelled):
+        tune(tmp_path / "stopped", should_stop=lambda: bool(asked.append(1) or len(asked) > 8))
+    sizes.clear()
+    resumed = tune(tmp_path / "stopped")
+    assert set(sizes) == {4}
+    assert resumed.steps == 2
+    assert resumed.notices == whole.notices
+    # The same steps round alike, to the last bit.
+    assert curve(resumed) == curve(whole)
+    assert (resumed.run.nll == whole.run.nll).all()
 
 
 def test_memory_for_not_one_sample_is_an_error(tmp_path, monkeypatch):
@@ -310,9 +374,62 @@ def test_split_without_a_readable_sample_is_an_error(tmp_path, split):
         tune(tmp_path, replace(RECIPE, epochs=1), **{split: pictures(split, 12, broken=range(12))})
 
 
+def test_sample_that_cannot_be_read_is_in_no_mixture(tmp_path, monkeypatch):
+    from labelrank.finetune.tuner import Tuner
+
+    original, black = Tuner.update, (0 - 0.5) / 0.5
+    seen = []
+
+    def update(self, inputs, targets, weights, rate, size):
+        seen.append((inputs["images"], targets, weights))
+        return original(self, inputs, targets, weights, rate, size)
+
+    monkeypatch.setattr(Tuner, "update", update)
+    # All that can be read is of class 0, and nowhere grey, which is what 0 would be.
+    labels = dataset("train", 26).labels
+    train = pictures("train", 26, broken=np.flatnonzero(labels != 0))
+    colour = np.full((8, 8, 3), 255, np.uint8)
+    original_load = train.dataset.load
+
+    def load(sample):
+        original_load(sample)  # fails where it is broken
+        return colour
+
+    train = replace(train, dataset=replace(train.dataset, load=load))
+    for name, mixing in (("mixup", {"mixup": 5.0}), ("cutmix", {"cutmix": 5.0})):
+        del seen[:]
+        tune(tmp_path / name, replace(RECIPE, epochs=1, **mixing), train=train)
+        assert sum(weights.sum() for *_, weights in seen) == (labels == 0).sum()
+        for images, targets, weights in seen:
+            assert black < images[weights == 1].min() == pytest.approx(1.0)
+            assert targets[weights == 1][:, 0] == pytest.approx(1.0)
+
+
 def test_fewer_samples_than_an_update_are_one_update(tmp_path):
     tuned = tune(tmp_path, replace(RECIPE, batch_size=64))
     assert "An update takes all 26 training samples, fewer than the 64 of the recipe." in tuned.notices
+
+
+def test_rate_for_256_samples_is_that_of_the_updates_that_are_made(tmp_path, monkeypatch):
+    from labelrank.finetune.tuner import Tuner
+
+    original, rates = Tuner.update, []
+
+    def update(self, inputs, targets, weights, rate, size):
+        rates.append(rate)
+        return original(self, inputs, targets, weights, rate, size)
+
+    monkeypatch.setattr(Tuner, "update", update)
+    recipe = replace(RECIPE, epochs=1, warmup_epochs=0.0, per_256=True, learning_rate=0.01)
+    tune(tmp_path / "a", replace(recipe, batch_size=16))
+    assert rates[0] == pytest.approx(0.01 * 13 / 256)  # two updates of 13 samples
+    del rates[:]
+    tuned = tune(tmp_path / "b", replace(recipe, batch_size=64))
+    assert rates[0] == pytest.approx(0.01 * 26 / 256)
+    assert tuned.notices == (
+        "An update takes all 26 training samples, fewer than the 64 of the recipe; the learning rate is "
+        "0.01 x 26/256 = 0.00101563.",
+    )
 
 
 def test_pictures_are_decoded_once_where_they_fit_and_each_time_where_not(tmp_path, monkeypatch):

@@ -215,6 +215,13 @@ def test_card_says_what_it_is_how_to_load_it_and_whose_it_is(tmp_path):
     assert "- Accuracy 97.0 %." in card
     assert "Dinov2ForImageClassification.from_pretrained(folder)" in card
     assert "keras.saving.load_model" in card
+    assert "import keras, labelrank.finetune.classifier" in card
+    why = "transformers has no class that averages the patch tokens of a ViT-MAE; Dinov2ForImageClassification computes"
+    assert why in card
+    write(tmp_path / "cls", pooling="cls")
+    assert "no class that classifies by the CLS token of a ViT-MAE; ViTFor" in (tmp_path / "cls/README.md").read_text()
+    write(tmp_path / "own", NO_FINAL_NORM, pooling="fc_norm", fc_norm=FC_NORM)
+    assert "transformers has no class" not in (tmp_path / "own" / "README.md").read_text()
     write(tmp_path / "b", CLIPS)
     card = (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(card.split("---")[1])
@@ -222,6 +229,7 @@ def test_card_says_what_it_is_how_to_load_it_and_whose_it_is(tmp_path):
     assert "license" not in front
     assert "No class of transformers computes this model" in card
     assert "read_model" in card
+    assert "# the softmax of its outputs is the probability of each position" in card
     assert "is not known here" in card
 
 

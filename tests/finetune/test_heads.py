@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info
 from labelrank.errors import Cancelled, FinetuneError, SettingsError
 from labelrank.finetune import heads
 from labelrank.finetune.design import Arm
-from labelrank.finetune.heads import Table, estimated_seconds, recipe_for, seeds_at_once, train_heads
+from labelrank.finetune.heads import Table, estimated_seconds, recipe_for, runs_at_once, train_heads
 from labelrank.finetune.meanings import MEANINGS, meaning_of, ordered_thresholds
 from labelrank.finetune.recipe import HEADS, HeadRecipe
 
@@ -456,14 +456,17 @@ def test_what_does_not_fit_is_named(changed, error, said):
 # --- Planning
 
 
-def test_seeds_at_once_are_fewer_where_memory_or_time_is_short():
-    recipe = HeadRecipe(epochs=1)
-    small = (1_000, 64, 10, 20, recipe)
-    assert seeds_at_once(*small, memory_bytes=8e9) > 10
-    per_seed = 4 * 20 * 64 * 10 * 5
-    assert seeds_at_once(*small, memory_bytes=4 * 1_000 * 64 + 3.5 * per_seed) == 3
-    assert seeds_at_once(*small, memory_bytes=0) == 1
-    assert seeds_at_once(1_000_000, 1024, 1000, 20, HeadRecipe(epochs=100), memory_bytes=1e12) == 1
+def test_runs_at_once_are_fewer_where_memory_or_time_is_short():
+    small = (1_000, 64, 10, 20, HeadRecipe(epochs=1))
+    arms_at_once, seeds_at_once = runs_at_once(*small, memory_bytes=8e9)
+    assert arms_at_once == 20
+    assert seeds_at_once > 10
+    copies, per_run = 4 * 1_000 * 64, 4 * 64 * 10 * 5
+    assert runs_at_once(*small, memory_bytes=copies + 70 * per_run) == (20, 3)
+    # One seed's arms do not fit.
+    assert runs_at_once(*small, memory_bytes=copies + 7 * per_run) == (7, 1)
+    assert runs_at_once(*small, memory_bytes=0) == (1, 1)
+    assert runs_at_once(1_000_000, 1024, 1000, 20, HeadRecipe(epochs=100), memory_bytes=1e12) == (20, 1)
 
 
 @pytest.mark.parametrize("head", HEADS)

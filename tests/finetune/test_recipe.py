@@ -32,11 +32,20 @@ def test_named_recipes_are_those_of_the_papers_and_a_quick_one():
 
 def test_base_learning_rate_grows_with_the_update_and_says_so():
     recipe = TuneRecipe(learning_rate=5e-4, per_256=True, batch_size=1024)
-    assert recipe.peak_learning_rate == pytest.approx(2e-3)
-    assert replace(recipe, batch_size=64).peak_learning_rate == pytest.approx(1.25e-4)
-    assert recipe.rate_in_words == "0.0005 x 1024/256 = 0.002"
-    assert replace(recipe, per_256=False).peak_learning_rate == 5e-4
-    assert replace(recipe, per_256=False).rate_in_words == "0.0005"
+    assert recipe.peak_learning_rate(4096) == pytest.approx(2e-3)
+    assert replace(recipe, batch_size=64).peak_learning_rate(4096) == pytest.approx(1.25e-4)
+    assert recipe.rate_in_words(4096) == "0.0005 x 1024/256 = 0.002"
+    assert recipe.rate_in_words() == "0.0005 for each 256 samples of an update"
+    assert replace(recipe, per_256=False).peak_learning_rate(26) == 5e-4
+    assert replace(recipe, per_256=False).rate_in_words(26) == "0.0005"
+
+
+@pytest.mark.parametrize(("n_train", "size"), [(1, 1), (200, 200), (256, 256), (257, 129), (300, 150), (10_000, 250)])
+def test_base_learning_rate_is_for_the_update_that_is_made_not_for_the_one_asked_for(n_train, size):
+    recipe = TuneRecipe(learning_rate=1e-3, per_256=True, batch_size=256)
+    assert recipe.update_size(n_train) == size
+    assert recipe.peak_learning_rate(n_train) == pytest.approx(1e-3 * size / 256)
+    assert recipe.rate_in_words(n_train) == f"0.001 x {size}/256 = {1e-3 * size / 256:g}"
 
 
 @pytest.mark.parametrize("recipe", [HeadRecipe(head="reference", epochs=3), *recipes().values()], ids=repr)

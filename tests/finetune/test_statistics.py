@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import betaincc, fdtrc
 
 from labelrank.errors import SettingsError
-from labelrank.finetune.design import Arm, arms
+from labelrank.finetune.design import Arm, arms, fitting_orders
 from labelrank.finetune.statistics import FINDINGS, _likeness, _order_tests, analyse, verdict
 
 RANKED = tuple(np.random.default_rng(0).permutation(30).tolist())
@@ -372,12 +372,15 @@ def test_a_ranked_order_that_is_the_original_counts_once():
     assert any("original is the same order as ranked" in note for note in analysis["notes"])
 
 
-def test_accuracies_that_are_all_the_same_show_no_effect():
-    analysis = analyse(np.full((22, 5), 0.9), DESIGN)
+@pytest.mark.parametrize("by_seed", [0.0, 0.01])
+def test_where_no_order_differs_from_another_nothing_can_be_told(by_seed):
+    analysis = analyse(np.full((22, 5), 0.9) + by_seed * np.arange(5), DESIGN)
     said = verdict(analysis, n_test=100)
-    assert said["finding"] == "no_effect"
-    assert any("All runs have the same accuracy" in sentence for sentence in said["details"])
-    assert analysis["ranked"]["p"] == 1
+    assert said["finding"] == "too_few"
+    assert said["text"].startswith("Nothing can be told: all orders have the same accuracy with each seed (9")
+    assert not {"+0.00", "came"} & set(" ".join([said["text"], *said["details"]]).split())
+    assert (analysis["ranked"]["low"], analysis["ranked"]["high"], analysis["ranked"]["p"]) == (None, None, 1)
+    assert {pair["low"] for pair in analysis["paired"]} == {None}
     json.dumps([analysis, said], allow_nan=False)
 
 
@@ -394,6 +397,50 @@ def test_tables_that_do_not_fit_are_refused():
         analyse(SMALL, DESIGN)
     with pytest.raises(SettingsError, match="'most'"):
         analyse(SMALL, SMALL_DESIGN, better="most")
+
+
+@pytest.mark.parametrize(("n_classes", "orders", "p"), [(2, 2, "0.5"), (3, 6, "0.17")])
+def test_too_few_classes_are_told_instead_of_asking_for_orders_that_there_are_not(n_classes, orders, p):
+    design = arms(fitting_orders("ranked,original,random:19", n_classes), (*range(1, n_classes), 0), control=False)
+    said = verdict(analyse(experiment(design=design), design), n_classes=n_classes)
+    assert said["finding"] == "too_few"
+    assert (
+        f"{n_classes} classes have {orders} orders in all, of which any one comes first by chance with p = {p}"
+        in (said["text"])
+    )
+    assert "Use " not in said["text"]
+    # From 4 classes on more orders can be asked for.
+    few = arms("ranked,original,random:3", (1, 2, 3, 0), control=False)
+    assert "Use 19 random orders" in verdict(analyse(experiment(design=few), few), n_classes=4)["text"]
+
+
+def test_one_random_order_is_counted_as_one():
+    design = arms("ranked,original,reversed,random:1", RANKED, control=False)
+    said = found(design, lead=0.1)
+    assert said["finding"] == "order_matters"
+    assert "1 random order cannot tell" in said["text"]
+
+
+def test_the_interval_of_a_spread_is_never_just_0():
+    # without an effect the mean square of the order is often far below that of chance
+    for number in range(100):
+        variance = analyse(experiment(number), DESIGN, permutations=1)["variance"]
+        assert 0 < 0.3 * variance["residual"]["sd"] < variance["order"]["high"]
+
+
+def test_the_interval_of_the_orders_keeps_clear_of_0_only_where_they_differ_by_the_test():
+    # few classes: some orders are alike in every seed, see the test above
+    clear = 0
+    for number in range(200):
+        rng = np.random.default_rng([13, number])
+        design = arms("random:19", rng.permutation(4), seed=number, control=False)
+        drawn = rng.standard_normal((5, 4, 4))
+        table = np.array([[seed[range(4), arm.position_of].sum() for seed in drawn] for arm in design])
+        variance = analyse(table, design, permutations=199)["variance"]
+        assert variance["order"]["low"] == 0 or variance["p_order"] <= 0.05
+        clear += variance["order"]["low"] > 0
+    assert clear <= 200 * 0.025 + 3 * math.sqrt(200 * 0.025 * 0.975)
+    assert analyse(experiment(order_sd=0.01), DESIGN)["variance"]["order"]["low"] > 0
 
 
 # --- words

@@ -20,7 +20,7 @@ def main(workspace, pause_s):
         time.sleep(pause_s)
         return runs
 
-    heads.train_heads, heads.seeds_at_once = slowly, lambda *_, **__: 1
+    heads.train_heads, heads.runs_at_once = slowly, lambda *_, **__: (9, 1)
     settings, design = Settings(workspace=Path(workspace)), replace(DESIGN, seeds=8)
     outcome = compare(material_of(settings, design), design, settings)
     said = {name: outcome.report[name] for name in ("arms", "statistics", "verdict", "control")}

@@ -43,7 +43,7 @@ def trained(monkeypatch):
         return train_heads(train, val, test, arms, seeds, *rest, **options)
 
     monkeypatch.setattr(heads, "train_heads", counted)
-    monkeypatch.setattr(heads, "seeds_at_once", lambda *_, **__: 1)
+    monkeypatch.setattr(heads, "runs_at_once", lambda n_train, n_features, n_classes, n_arms, *_, **__: (n_arms, 1))
     return calls
 
 
@@ -109,7 +109,7 @@ def test_a_stopped_comparison_goes_on_from_its_finished_seeds_to_the_same_result
     resumed = compare(material_of(settings), DESIGN, settings)
     assert trained == [(6, (2,))]
     assert resumed.reused_runs == 12
-    assert sorted(path.name for path in resumed.folder.parent.iterdir()) == ["3-seeds", "runs"]
+    assert sorted(path.name for path in resumed.folder.parent.iterdir()) == ["3-seeds"]
     elsewhere = Settings(workspace=tmp_path / "other")
     whole = compare(material_of(elsewhere), DESIGN, elsewhere)
     for name in ("curves.csv", "predictions.parquet"):
@@ -163,13 +163,13 @@ def test_recomputing_trains_every_run_again(settings, trained):
     assert len(trained) == 6
 
 
-def test_a_damaged_run_is_made_again_with_its_seed(settings, trained, capsys):
+def test_a_damaged_run_alone_is_made_again(settings, trained, capsys):
     first = compare(material_of(settings), DESIGN, settings)
-    (path,) = first.folder.parent.glob("runs/0001-ranked.safetensors")
+    (path,) = settings.workspace.rglob("0001-ranked.safetensors")
     path.write_bytes(path.read_bytes()[:-3])
     del trained[:]
     again = compare(material_of(settings), DESIGN, settings)
-    assert trained == [(6, (1,))]
+    assert trained == [(1, (1,))]
     assert "made again" in capsys.readouterr().err
     assert again.report["arms"] == first.report["arms"]
 
@@ -201,26 +201,72 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(settings, monkeypatch):
         compare(material_of(settings), DESIGN, settings)
 
 
-def test_fine_tunes_count_as_cache_and_are_held_while_one_runs(settings, trained):
+def test_runs_count_as_cache_and_are_held_while_one_trains(settings, trained):
     held = []
 
     def look(report):
-        held.extend(entry.in_use for entry in cache.entries(settings) if entry.kind == "finetunes")
+        held.extend(entry.in_use for entry in cache.entries(settings) if entry.kind == "runs")
 
     outcome = compare(material_of(settings), DESIGN, settings, on_report=look)
     assert held
     assert all(held)
-    (entry,) = [entry for entry in cache.entries(settings) if entry.kind == "finetunes"]
-    assert (entry.path, entry.in_use) == (outcome.folder.parent, False)
-    assert entry.path.parent.name == lab_work.KIND
+    (entry,) = cache.entries(settings)
+    assert (entry.path.name, entry.kind, entry.in_use) == (outcome.folder.parent.name, lab_work.KIND, False)
 
 
-def test_old_fine_tunes_make_room_for_a_new_one(settings, trained):
+def test_old_runs_make_room_for_new_ones_and_results_stay(settings, trained):
     old = compare(material_of(settings), DESIGN, settings)
     small = replace(settings, max_cache_bytes=1)
     new = compare(material_of(settings), replace(DESIGN, seed=1), small)
-    assert not old.folder.exists()
-    assert new.folder.exists()
+    assert [entry.path.name for entry in cache.entries(settings)] == [new.folder.parent.name]
+    assert read_report(old.folder) == old.report
+    assert read_report(new.folder) == new.report
+
+
+def test_where_memory_is_short_some_arms_at_a_time_come_to_the_same_results(settings, tmp_path, monkeypatch):
+    calls = []
+    train_heads = heads.train_heads
+
+    def counted(train, val, test, arms, seeds, *rest, **options):
+        calls.append((len(arms), tuple(seeds)))
+        return train_heads(train, val, test, arms, seeds, *rest, **options)
+
+    whole = compare(material_of(settings), DESIGN, settings)
+    monkeypatch.setattr(heads, "train_heads", counted)
+    # The rows are copied, and there is memory for four more runs of 6 features and 5 classes.
+    at_once = heads.runs_at_once
+    memory = 4 * len(material_of(settings).train.y) * 6 + 4.5 * 4 * 5 * 6 * 5
+    monkeypatch.setattr(heads, "runs_at_once", lambda *sizes, memory_bytes: at_once(*sizes, memory_bytes=memory))
+    elsewhere = Settings(workspace=tmp_path / "other")
+    parts = compare(material_of(elsewhere), DESIGN, elsewhere)
+    assert calls == [(count, (seed,)) for seed in range(3) for count in (4, 2)]
+    for name in ("predictions.parquet", "curves.csv"):
+        assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert parts.report["arms"] == whole.report["arms"]
+
+
+def test_heads_of_orders_that_are_not_exported_are_not_held(settings, trained, monkeypatch):
+    held = []
+    original = lab_work.write_results
+
+    def look(folder, report, runs, *rest, **options):
+        held.extend((run.arm, bool(run.head)) for run in runs)
+        return original(folder, report, runs, *rest, **options)
+
+    monkeypatch.setattr(lab_work, "write_results", look)
+    compare(material_of(settings), DESIGN, settings)
+    assert {arm for arm, has_head in held if has_head} == {"ranked"}
+    assert {arm for arm, has_head in held if not has_head} >= {"original", "control", "random-1"}
+
+
+def test_a_cancel_that_finds_nothing_left_to_do_writes_the_results(settings, trained):
+    outcome = compare(
+        material_of(settings),
+        DESIGN,
+        settings,
+        should_stop=lambda: len(list(settings.workspace.rglob("*.safetensors"))) == 18,
+    )
+    assert outcome.report["design"]["seeds"] == [0, 1, 2]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from labelrank.lab.results import read_report
 from labelrank.lab.work import compare
 from tests.lab.made import made_features, made_run
 
-DESIGN = Design(orders="ranked,random:2", seeds=2, depth="1", epochs=3)
+DESIGN = Design(orders="ranked,random:2", seeds=2, depth="1", epochs=3, control=False)
 
 
 @pytest.fixture
@@ -80,11 +80,12 @@ def test_runs_go_seed_by_seed_and_the_best_model_of_the_ranked_order_comes_along
     assert models == ["ranked/0"]
     card = json.loads((outcome.folder / "model" / "config.json").read_text())
     assert card["order"] == list(material.label_map.order)
-    assert "last 1 blocks of the encoder; 40 samples, order ranked, seed 0" in card["lines"][0]
+    assert card["lines"][0].endswith("the last block of the encoder, and the head; 40 samples.")
+    assert card["lines"][1].startswith("Order ranked, seed 0: ")
     assert (outcome.folder / "model.keras").read_text() == "ranked/0"
     assert outcome.report["kind"] == "end-to-end"
     assert outcome.report["recipe"]["unfreeze"] == 1
-    assert "rounding alone" in outcome.report["control"]["reason"]
+    assert outcome.report["control"]["reason"] == "No control was asked for."
     # An update takes 32 of the 40 samples: 2 an epoch.
     assert next(values[1] for values in said if values[2] == "Training") == 6 * 3 * 2
     assert not list(settings.workspace.rglob("last.safetensors"))
@@ -104,11 +105,88 @@ def test_a_stopped_comparison_goes_on_after_its_last_finished_run(settings, mate
     assert (outcome.folder / "model.keras").read_text() == "ranked/0"
 
 
+def test_a_comparison_stopped_before_a_seed_is_whole_shows_the_orders_that_are_finished(settings, material, tuned):
+    calls, *_ = tuned
+    design = replace(DESIGN, orders="ranked,original", seeds=1, control=False)
+    with pytest.raises(Cancelled):
+        compare(material, design, settings, should_stop=lambda: len(calls) == 1)
+    (path,) = settings.workspace.rglob("report.json")
+    report = read_report(path)
+    assert [arm["name"] for arm in report["arms"]] == ["ranked"]
+    assert report["design"]["unfinished_arms"] == ["original"]
+    assert report["verdict"]["finding"] == "too_few"
+    assert report["notices"][-1] == "Not finished: these are the results of 1 of 2 orders with 1 of 1 seeds."
+    assert compare(material, design, settings).report["design"]["unfinished_arms"] == []
+    assert calls == [("ranked", 0), ("original", 0)]
+
+
+def test_the_model_of_another_number_of_seeds_is_not_taken_for_that_of_these(settings, material, tuned, monkeypatch):
+    def later_is_better(*arguments, whole=end_to_end.fine_tune, **options):
+        found = whole(*arguments, **options)
+        run = made_run(found.run.arm, found.run.seed, material.test.y, 0.5 + 0.2 * found.run.seed)
+        return replace(found, run=run, epoch=run.epochs[-1])
+
+    monkeypatch.setattr(end_to_end, "fine_tune", later_is_better)
+    both = compare(material, DESIGN, settings)
+    assert (both.folder / "model.keras").read_text() == "ranked/1"
+    one = compare(material, replace(DESIGN, seeds=1), settings)
+    assert not (one.folder / "model.keras").exists()
+    assert "model is not here: the one that is kept is of seed 1" in one.report["notices"][-1]
+
+
+def test_a_model_that_is_worse_than_one_of_the_runs_is_not_taken_for_the_best(settings, material, tuned):
+    compare(material, DESIGN, settings)
+    (note,) = settings.workspace.rglob("best.json")
+    note.write_text(json.dumps({"arm": "ranked", "seed": 1, "val_accuracy": 0.5}))
+    again = compare(material, DESIGN, settings)
+    assert "is not the best of these runs" in again.report["notices"][-1]
+    note.unlink()
+    assert "it is no longer kept" in compare(material, DESIGN, settings).report["notices"][-1]
+
+
 def test_another_precision_or_depth_is_another_comparison(settings, material, tuned):
     calls, *_ = tuned
     compare(material, DESIGN, settings)
     compare(material, replace(DESIGN, depth="2"), settings)
     assert len(calls) == 12
+
+
+def test_runs_of_another_backend_or_device_are_none_of_this_comparison(settings, material, tuned, monkeypatch):
+    from labelrank.finetune import tuner
+    from labelrank.lab import training
+
+    calls, *_ = tuned
+    compare(material, DESIGN, settings)
+    monkeypatch.setattr(tuner, "on_gpu", lambda: True)
+    assert compare(material, DESIGN, settings).report["device"] == "GPU"
+    assert len(calls) == 12
+    monkeypatch.setattr(training, "select_backend", lambda *, training: "jax")
+    assert compare(material, DESIGN, settings).reused_runs == 0
+    assert compare(material, DESIGN, settings).reused_runs == 6
+    assert len(calls) == 18
+
+
+def test_a_run_starts_with_the_steps_that_memory_sufficed_for_in_the_run_before(settings, material, tuned, monkeypatch):
+    asked = []
+
+    def short_of_memory(*arguments, whole=end_to_end.fine_tune, steps, **options):
+        asked.append(steps)
+        return replace(whole(*arguments, **options), steps=max(steps, 4))
+
+    monkeypatch.setattr(end_to_end, "fine_tune", short_of_memory)
+    compare(material, DESIGN, settings)
+    assert asked == [1, 4, 4, 4, 4, 4]
+
+
+def test_the_control_of_encoders_comes_out_as_the_original_order_does(settings, material, keras, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    design = Design(orders="original", seeds=1, depth="all", epochs=2)
+    outcome = compare(material, design, settings, with_model=False)
+    assert [arm["name"] for arm in outcome.report["arms"]] == ["original", "control"]
+    found = outcome.report["control"]
+    assert (found["applies"], found["passed"], found["largest_difference"]) == (True, True, 0.0)
+    losses = [arm["loss"][0] for arm in outcome.report["arms"]]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_test_samples_that_became_unreadable_are_an_error_that_keeps_what_is_done(
@@ -133,7 +211,7 @@ def test_test_samples_that_became_unreadable_are_an_error_that_keeps_what_is_don
 def test_recomputing_forgets_unfinished_runs_and_goes_on_where_it_was_stopped(settings, material, tuned):
     calls, models, snapshots = tuned
     compare(material, DESIGN, settings)
-    (entry,) = (settings.workspace / "finetunes").iterdir()
+    (entry,) = (settings.workspace / "runs").iterdir()
     (entry / "runs" / "0000-ranked").mkdir()
     (entry / "runs" / "0000-ranked" / "last.safetensors").write_bytes(b"old")
     del calls[:], models[:], snapshots[:]

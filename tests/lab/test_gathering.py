@@ -102,6 +102,11 @@ def test_samples_on_both_sides_are_refused(settings):
     assert gathered(settings, test=renamed).test is renamed
 
 
+def test_rows_that_are_tested_on_do_not_validate(settings):
+    with pytest.raises(FinetuneError, match="40 samples, such as .* in those of --test and in those of --val too"):
+        gathered(settings, val=TEST)
+
+
 def test_one_row_of_each_class_is_too_few_to_hold_any_out(settings):
     with pytest.raises(FinetuneError, match="No row can be held out"):
         gathered(settings, train=made_features(1), label_map=made_map(TRAIN), test=None)

@@ -1,10 +1,15 @@
 """What a comparison would do, known before anything runs."""
 
+from dataclasses import replace
+
 import pytest
 
+from labelrank.data.digits import digits
 from labelrank.errors import SettingsError
-from labelrank.lab.planning import Design, describe, job_params, sizes
+from labelrank.lab.planning import Design, describe, evaluation_splits, job_params, sizes
+from labelrank.models import runtime
 from labelrank.models.checkpoint import open_checkpoint
+from labelrank.models.device import Device
 
 SIZES = {"n_classes": 10, "n_train": 900, "n_val": 100, "n_test": 250}
 
@@ -51,13 +56,38 @@ def test_an_end_to_end_fine_tune_is_estimated_by_its_encoder(settings):
     [
         ({"control": False}, "asked for"),
         ({"meaning": "gaussian"}, "gaussian a position has a meaning"),
-        ({"depth": "all"}, "rounding alone"),
+        ({"depth": "all", "meaning": "tree"}, "tree a position has a meaning"),
     ],
 )
 def test_where_no_control_applies_the_design_says_why(changes, reason):
     design = Design(**changes)
     assert reason in design.control_reason
     assert not any(arm.kind == "control" for arm in design.arms((2, 0, 1, 3)))
+
+
+def test_an_encoder_that_trains_in_float32_has_a_control(monkeypatch):
+    backends = {False: "openvino", True: "tensorflow"}
+    monkeypatch.setattr(runtime, "preferred_backend", lambda *, training=False: backends[training])
+    monkeypatch.setattr(runtime, "has_gpu", lambda: False)
+    # Inference would take bfloat16 here; training does not.
+    monkeypatch.setattr(runtime, "cpu", lambda: Device("CPU", "a processor", 2, bfloat16=True))
+    design = Design(depth="all")
+    assert design.control_reason is None
+    said = describe(design, **SIZES, flops_per_s=1e11)
+    assert (said["runs"], said["control"]) == (110, True)
+    assert describe(Design(depth="all", control=False), **SIZES, flops_per_s=1e11)["runs"] == 105
+
+
+def test_an_encoder_that_trains_in_half_precision_has_none_and_the_design_says_why(monkeypatch):
+    gpu = Device("GPU", "a processor", None, bfloat16=True, capability=(9, 0))
+    monkeypatch.setattr(runtime, "_runs_on_gpu", lambda backend: True)
+    monkeypatch.setattr(runtime, "gpus", lambda: (gpu,))
+    design = Design(depth="2")
+    assert "trains in bfloat16" in design.control_reason
+    assert "not measured" in design.control_reason
+    assert describe(design, **SIZES, flops_per_s=1e11)["runs"] == 105
+    # Heads train in float32 wherever they do.
+    assert Design().control_reason is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +107,7 @@ def test_where_no_control_applies_the_design_says_why(changes, reason):
         ({"epochs": 0}, "at least 1"),
         ({"batch_size": 0}, "at least 1"),
         ({"learning_rate": 0.0}, "above 0"),
-        ({"weight_decay": -1.0}, "0 or more"),
+        ({"weight_decay": -1.0}, "from 0 to 1,000"),
         ({"dropout": 1.0}, "below 1"),
         ({"label_smoothing": -0.1}, "from 0"),
         ({"bandwidth": 0.0}, "above 0"),
@@ -92,7 +122,36 @@ def test_a_design_that_cannot_work_is_refused_at_once(changes, words):
 
 def test_more_random_orders_than_there_are_is_told_when_the_classes_are_known():
     with pytest.raises(SettingsError, match="at most random:4"):
-        Design(orders="ranked,original,random:19").arms((1, 0, 2))
+        Design(orders="ranked,original,random:20").arms((1, 0, 2))
+
+
+@pytest.mark.parametrize(("n_classes", "random"), [(2, 0), (3, 4), (4, 19)])
+def test_the_default_orders_fit_themselves_to_few_classes(n_classes, random):
+    said = describe(Design(), **{**SIZES, "n_classes": n_classes}, n_features=96, flops_per_s=1e11)
+    assert said["random"] == random
+
+
+def test_heads_are_estimated_beside_a_gpu_and_encoders_on_one_are_not(monkeypatch, settings):
+    monkeypatch.setattr("labelrank.models.device.has_gpu", lambda: True)
+    assert describe(Design(), **SIZES, n_features=96)["seconds"] > 0
+    config = open_checkpoint("mae-tiny-digits", settings=settings).config
+    assert describe(Design(depth="all", control=False), **SIZES, encoder=config)["seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("splits", "chosen", "found"),
+    [
+        (("train", "val", "test"), None, ("test", "val")),
+        (("train", "val"), None, ("val", None)),
+        (("train", "val"), "train", (None, "val")),
+        (("train", "val", "test"), "val", ("val", None)),
+        (("train",), None, (None, None)),
+        ((), None, (None, None)),
+    ],
+)
+def test_rows_to_test_and_validate_on_come_from_splits_where_there_are_some(splits, chosen, found):
+    data = replace(digits("train"), splits=splits, split="train" if splits else None)
+    assert evaluation_splits(data, chosen) == found
 
 
 def test_what_is_not_given_is_what_the_recipe_says():

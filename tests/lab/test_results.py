@@ -13,7 +13,9 @@ from labelrank.finetune.design import arms
 from labelrank.lab.planning import Design
 from labelrank.lab.report import Facts, report_of
 from labelrank.lab.results import (
+    CURVE_COLUMNS,
     REPORT,
+    RUN_COLUMNS,
     confusion_of,
     copy_results,
     plain,
@@ -70,7 +72,10 @@ def written(folder, runs=None, **changes):
 def test_a_folder_holds_the_report_tables_predictions_and_label_map(tmp_path):
     folder = written(tmp_path / "deep" / "results")
     names = {path.name for path in folder.iterdir()}
-    assert names == {"report.json", "runs.csv", "curves.csv", "predictions.parquet", "label_map.json"}
+    assert names == {"README.txt", "report.json", "runs.csv", "curves.csv", "predictions.parquet", "label_map.json"}
+    guide = (folder / "README.txt").read_text(encoding="utf-8")
+    assert all(name in guide for name in (*names - {"README.txt"}, *RUN_COLUMNS, *CURVE_COLUMNS))
+    assert "model" not in guide.partition("label_map.json  ")[2]
     assert read_label_map(folder / "label_map.json") == MAP
     assert read_report(folder) == read_report(folder / REPORT) == report(made_runs())
 
@@ -208,7 +213,7 @@ def test_the_report_says_what_each_order_scored_and_what_that_means():
     assert len(by_name["ranked"]["recall"]) == 5
     assert said["design"]["arms"][0] == {"name": "ranked", "kind": "ranked", "order": list(MAP.order)}
     assert said["label_map"]["centroids"][MAP.order[0]] == MAP.classes[0].centroid
-    assert set(said["statistics"]) == {"accuracy", "uar", "loss", "rank_distance"}
+    assert set(said["statistics"]) == {*("accuracy", "uar", "top5", "loss", "rank_distance", "centroid_distance")}
     assert said["statistics"]["loss"]["better"] == "lower"
     assert said["verdict"]["text"]
     assert said["notices"] == ["Made up."]
@@ -229,10 +234,46 @@ def test_a_control_that_equals_the_original_passes():
     assert (control["applies"], control["passed"], control["largest_difference"]) == (True, True, 0.0)
 
 
-def test_a_control_that_differs_from_the_original_fails_and_is_no_crash():
-    runs = [replace(r, **vars_of(0.5, r)) if (r.arm, r.seed) == ("control", 1) else r for r in made_runs()]
-    control = report(runs)["control"]
+def with_control(**changes):
+    return [replace(run, **changes) if (run.arm, run.seed) == ("control", 1) else run for run in made_runs()]
+
+
+def test_a_control_that_differs_from_the_original_fails_and_leads_the_report_and_the_verdict():
+    said = report(with_control(**vars_of(0.5, made_run("control", 1, TEST.y))))
+    control = said["control"]
     assert (control["passed"], control["largest_difference"]) == (False, pytest.approx(0.25))
+    assert control["differing_predictions"] == pytest.approx(0.25)
+    assert said["verdict"]["finding"] == "unsound"
+    assert said["verdict"]["text"].startswith("Do not trust these results: the control failed. What they say: ")
+    assert said["notices"][0].startswith("Do not trust these results: the control failed.")
+    assert "accuracy differs by 25 points" in said["notices"][0]
+
+
+def test_a_control_that_is_as_accurate_by_other_predictions_fails():
+    # Right on as many rows, but on others.
+    original = made_run("original", 1, TEST.y, 0.75)
+    other = np.roll(np.where(original.predicted[:, 0] == TEST.y, 0, 1), 15)
+    predicted = np.where(other[:, None] == 0, TEST.y[:, None], (TEST.y[:, None] + 1) % 5).astype(np.int32)
+    control = report(with_control(predicted=np.repeat(predicted, 5, axis=1)))["control"]
+    assert control["largest_difference"] == 0
+    assert control["differing_predictions"] > 0.1
+    assert not control["passed"]
+
+
+@pytest.mark.parametrize(("change", "passed"), [(1e-5, True), (0.01, False)])
+def test_a_control_may_differ_in_the_loss_of_a_row_by_rounding_alone(change, passed):
+    nll = np.full(len(TEST.y), 0.5, np.float32)
+    nll[3] += change
+    said = report(with_control(nll=nll))
+    assert said["control"]["largest_nll_difference"] == pytest.approx(change, rel=1e-2)
+    assert said["control"]["passed"] is passed
+    assert (said["verdict"]["finding"] == "unsound") is not passed
+
+
+def test_a_near_tie_that_rounding_turns_over_is_no_failure():
+    predicted = made_run("control", 1, TEST.y, 0.75).predicted.copy()
+    predicted[:2] = (predicted[:2] + 1) % 5
+    assert report(with_control(predicted=predicted))["control"]["passed"]
 
 
 def vars_of(right, run):

@@ -491,3 +491,39 @@ def test_bfloat16_of_keras_is_near_float32(keras):
     )
     assert exact.dtype == rounded.dtype == np.float32
     assert 0 < np.linalg.norm(rounded - exact) <= 0.02 * np.linalg.norm(exact)
+
+
+def test_what_a_library_writes_at_its_start_is_held_and_shown_only_if_asked_for(run_python, tmp_path):
+    program = f"""
+import os, sys
+from labelrank.models.runtime import _holding_stderr
+os.dup2(os.open({str(tmp_path / "err")!r}, os.O_CREAT | os.O_WRONLY), 2)
+with _holding_stderr() as show:
+    os.write(2, b"held back;")
+try:
+    with _holding_stderr() as show:
+        os.write(2, b"shown;")
+        show()
+        raise ImportError
+except ImportError:
+    os.write(2, b"after")
+os.close(2)
+with _holding_stderr() as show:
+    print("closed", end="")
+"""
+    assert run_python(program) == "closed"
+    assert (tmp_path / "err").read_text() == "shown;after"
+
+
+def test_tensorflow_starts_in_silence_and_tells_why_when_it_cannot(tmp_path):
+    code = "from labelrank.models.runtime import select_backend; print(select_backend(training=True))"
+    command = [sys.executable, "-c", code]
+    env = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("tensorflow\n", "")
+    (tmp_path / "tensorflow.py").write_text("import os\nos.write(2, b'no libcuda\\n')\nraise ImportError('broken')\n")
+    env["PYTHONPATH"] = str(tmp_path)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no libcuda\n")
+    assert done.stderr.endswith("ImportError: broken\n")
