@@ -11,8 +11,8 @@ from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipe
 from labelrank.jobs.store import Job
 from labelrank.lab.planning import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, QUICK_ORDERS, QUICK_SEEDS, Design
 from labelrank.models.config import EncoderConfig
-from labelrank.ui import components, finetune, readers, state
-from labelrank.ui.finetune import Mistake, Results
+from labelrank.ui import components, finetune, outcome, readers, state
+from labelrank.ui.outcome import Mistake, Results
 
 LEAD = (
     "Does the order of the labels matter here? The same training with the ranked order, with others, and with other "
@@ -20,8 +20,8 @@ LEAD = (
 )
 OTHERS = {"original": "The original order", "reversed": "The reverse"}
 DEPTHS = {"heads": "A head on frozen features", "blocks": "The last blocks too", "all": "The whole encoder"}
-HEAD_TEXT = {name: text[:1].upper() + text[1:] for name, text in finetune.HEAD_WORDS.items()}
-MEANING_TEXT = {name: text[:1].upper() + text[1:] for name, text in finetune.MEANING_WORDS.items()}
+HEAD_TEXT = {name: text[:1].upper() + text[1:] for name, text in outcome.HEAD_WORDS.items()}
+MEANING_TEXT = {name: text[:1].upper() + text[1:] for name, text in outcome.MEANING_WORDS.items()}
 MEANING_HELP = {
     "softmax": "Every position is a class of its own and none is near another. In theory the order then does not "
     "matter; the published procedure trains this way.",
@@ -293,7 +293,7 @@ def actions(found: readers.ChosenFeatures) -> None:
     params = base.finetune_params()
     if twin := finetune.active_twin(params):
         state.choose(finetune=twin.id)
-        finetune.watch(twin.id, twin.state)
+        finetune.watch(twin)
         return
     job = finetune.shown_job()
     current = job is not None and state.same_comparison(job.params, params)
@@ -343,7 +343,7 @@ def recompute(base: state.Choices) -> None:
 def found_by(job: Job) -> Results | None:
     """Return what a job has found by now; where that cannot be read, say so."""
     try:
-        return None if job.active else finetune.results_of(job)
+        return None if job.active else outcome.results_of(job)
     except LabelRankError as error:
         components.error_box(error)
         return None
@@ -356,7 +356,7 @@ def show(job: Job, results: Results | None, base: state.Choices | None = None) -
         base: The choices that are compared, where these are the job's and their features are here.
     """
     if job.active:
-        finetune.watch(job.id, job.state)
+        finetune.watch(job)
         return
     if job.state != "succeeded":
         finetune.stopped(job, results, current=base is not None)
@@ -371,9 +371,9 @@ def show_results(job: Job, results: Results, base: state.Choices | None) -> None
     report = results.report
     found = report["verdict"]
     box, icon = VERDICTS[found["finding"]]
-    box(finetune.sentence(found["text"]), icon=icon)
-    if expected := finetune.theory(report):
-        st.caption(finetune.sentence(expected))
+    box(outcome.sentence(found["text"]), icon=icon)
+    if expected := outcome.theory(report):
+        st.caption(outcome.sentence(expected))
     figures(results)
     finding = finetune_charts.orders_finding(report)
     st.subheader(components.escape(finding), anchor=False)
@@ -382,8 +382,8 @@ def show_results(job: Job, results: Results, base: state.Choices | None) -> None
     st.caption(f"A point is one seed, the bar is their mean.{random}")
     for notice in report["notices"]:
         if notice not in found["text"]:
-            st.caption(f":material/info: {finetune.sentence(notice)}")
-    finetune.downloads(results)
+            st.caption(f":material/info: {outcome.sentence(notice)}")
+    outcome.downloads(results)
     if base is not None:
         recompute(base)
     details(job, results)
@@ -392,7 +392,7 @@ def show_results(job: Job, results: Results, base: state.Choices | None) -> None
 def figures(results: Results) -> None:
     """Show the numbers behind the verdict."""
     with st.container(horizontal=True):
-        for title, value, help_text in finetune.figures(results.report):
+        for title, value, help_text in outcome.figures(results.report):
             st.metric(title, value, width="content", help=help_text)
 
 
@@ -442,7 +442,7 @@ def orders_tab(_: Job, results: Results) -> None:
             "Each order beside the ranked one, with the same seeds. Bars are 95\u00a0% intervals; of twenty of them, "
             "one misses the truth by chance."
         )
-    table, columns = finetune.arms_table(report)
+    table, columns = outcome.arms_table(report)
     st.dataframe(
         table,
         hide_index=True,
@@ -463,14 +463,14 @@ def variance_tab(_: Job, results: Results) -> None:
             f"Of one run's accuracy over {over}: what changes with the order, with the seed, and with neither alone. "
             "Lines are 95\u00a0% intervals."
         )
-    for sentence in finetune.power_text(analysis):
+    for sentence in outcome.power_text(analysis):
         st.markdown(components.escape(sentence))
 
 
 def confusions_tab(job: Job, results: Results) -> None:
     report = results.report
     arm = choose_arm(results, "confusions")
-    counts = finetune.confusion(results, arm)
+    counts = outcome.confusion(results, arm)
     names, ranked = report["data"]["class_names"], report["label_map"]["order"]
     finding = finetune_charts.confusion_finding(counts, ranked)
     st.markdown(f"**{components.escape(finding)}**")
@@ -483,7 +483,7 @@ def confusions_tab(job: Job, results: Results) -> None:
                 finetune_charts.confusion_chart(counts, names, order), alt=f"Confusion matrix. {title}. {finding}."
             )
     st.caption(finetune_charts.confusion_text(counts))
-    mistakes = finetune.worst(results, arm, job)
+    mistakes = outcome.worst(results, arm, job)
     if mistakes:
         st.subheader("Most frequent mistakes", anchor=False)
     moving = any(mistake.moving for mistake in mistakes) and st.toggle(
@@ -523,7 +523,7 @@ def recall_tab(_: Job, results: Results) -> None:
 
 
 def curves_tab(_: Job, results: Results) -> None:
-    found = finetune.curves(results)
+    found = outcome.curves(results)
     finding = finetune_charts.curves_finding(found)
     st.markdown(f"**{components.escape(finding)}**")
     if found:
@@ -532,13 +532,13 @@ def curves_tab(_: Job, results: Results) -> None:
 
 
 def control_tab(_: Job, results: Results) -> None:
-    icon, text = finetune.control_text(results.report["control"])
+    icon, text = outcome.control_text(results.report["control"])
     st.markdown(f"{icon} {components.escape(text)}")
     st.caption(
         "The control trains a random order whose first weights are permuted along with the classes. Then every class "
         "starts where the original order starts it, and if the machinery is sound, the two end alike."
     )
-    table = finetune.control_table(results.report)
+    table = outcome.control_table(results.report)
     if not table.empty:
         percent = st.column_config.NumberColumn(format="%.2f")
         st.dataframe(
@@ -552,9 +552,9 @@ def control_tab(_: Job, results: Results) -> None:
 def details_tab(_: Job, results: Results) -> None:
     report = results.report
     for sentence in report["verdict"]["details"]:
-        if sentence != finetune.theory(report):
-            st.markdown(f"- {finetune.sentence(sentence)}")
-    components.titled_table("How it ran", finetune.facts_table(report), "Settings and circumstances of the fine-tune.")
+        if sentence != outcome.theory(report):
+            st.markdown(f"- {outcome.sentence(sentence)}")
+    components.titled_table("How it ran", outcome.facts_table(report), "Settings and circumstances of the fine-tune.")
 
 
 def choose_arm(results: Results, name: str) -> str:

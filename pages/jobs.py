@@ -4,7 +4,7 @@ import streamlit as st
 
 from labelrank.jobs.queue import cancel, resume
 from labelrank.jobs.store import Job
-from labelrank.ui import components, finetune, job_panel, state
+from labelrank.ui import components, finetune, job_panel, outcome, state
 
 PER_PAGE = 15
 
@@ -73,7 +73,7 @@ def row(job: Job) -> None:
             kind = components.escape(components.KIND_WORDS.get(job.kind, job.kind))
             st.markdown(f"**{kind}**: {components.escape(job.subject)}", width="content")
         if job.kind == "finetune":
-            if found := finetune.headline(job):
+            if found := outcome.headline(job):
                 st.markdown(f"**{components.escape(found)}**")
             st.caption(choices_text(job))
             st.caption(" · ".join(part for part in (times(job), result_text(job)) if part))

@@ -99,6 +99,7 @@ def test_importing_the_package_loads_nothing_heavy(run_python):
         "labelrank.ranking",
         "labelrank.ui.components",
         "labelrank.ui.finetune",
+        "labelrank.ui.outcome",
         "labelrank.charts",
         "labelrank.finetune_charts",
     ],

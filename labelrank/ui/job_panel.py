@@ -68,7 +68,7 @@ def start_extraction(*, recompute: bool) -> None:
 def job_panel(job: Job) -> None:
     """Show a job: live while it is active, else how it ended."""
     if job.active:
-        _watch(job.id, job.state)
+        watch(job.id, job.state, _so_far)
     elif job.state == "succeeded":
         _succeeded(job)
     else:
@@ -85,7 +85,12 @@ def ticking(show: Callable[[], None]) -> None:
 
 
 @st.fragment(run_every="1s")
-def _watch(job_id: str, drawn_as: str) -> None:
+def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_help: str | None = None) -> None:
+    """Show a job that waits or runs: how far it is, what `show` tells of a running one, and a button that stops it.
+
+    Args:
+        drawn_as: State in which the page was drawn; with another one the whole page follows.
+    """
     with components.guarded("job"):
         # Takes over when the process that held the queue has died since this page was opened.
         ensure_consumer(state.settings())
@@ -93,22 +98,27 @@ def _watch(job_id: str, drawn_as: str) -> None:
         if not job.active:
             readers.look_again_at(job)
         if job.state != drawn_as:
-            # The whole page follows: its stepper names the state, and the panel of a finished job does not tick.
+            # Its stepper names the state, and the panel of a finished job does not tick.
             st.rerun()
         with st.container(border=True):
             st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
             components.progress_bar(job)
             if job.state == "running":
-                _circumstances(job)
-                _left_out(job)
-                _stability(job.report or {}, job)
+                show(job)
             with st.container(horizontal=True, vertical_alignment="center"):
-                if st.button("Cancel", key=f"cancel_{job.id}", disabled=job.cancel_requested):
+                pressed = st.button("Cancel", key=f"cancel_{job.id}", disabled=job.cancel_requested, help=cancel_help)
+                if pressed:
                     cancel(job.id, state.settings())
                     st.rerun(scope="fragment")
                 if job.cancel_requested:
                     st.caption("Stopping", width="content")
                 st.caption("You may leave this page: it goes on, and Jobs brings you back.")
+
+
+def _so_far(job: Job) -> None:
+    _circumstances(job)
+    _left_out(job)
+    _stability(job.report or {}, job)
 
 
 def _circumstances(job: Job) -> None:

@@ -14,7 +14,7 @@ from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HeadRecipe, TuneRecipe, recipes, to_dict
 from labelrank.jobs.store import Progress
 from labelrank.lab.planning import Design, job_params
-from labelrank.ui import finetune, state
+from labelrank.ui import finetune, outcome, state
 from tests.app.conftest import PARAMS, address, button, chips, labels, run, texts, title
 from tests.app.test_charts import HOSTILE
 from tests.finetune_reports import finished, written
@@ -373,10 +373,10 @@ def test_mistakes_are_shown_with_their_pictures_of_the_test_split(ready, compare
     job, _ = compared()
     run(ready, job=job.id)
     open_tab(ready, "Confusions")
-    assert len(ready.get("image")) == finetune.CONFUSIONS
-    results = finetune.results_of(job)
-    worst = finetune.worst(results, "ranked", job)[0]
-    counts = finetune.confusion(results, "ranked")
+    assert len(ready.get("image")) == outcome.CONFUSIONS
+    results = outcome.results_of(job)
+    worst = outcome.worst(results, "ranked", job)[0]
+    counts = outcome.confusion(results, "ranked")
     assert counts.sum() == DESIGN.seeds * results.report["data"]["test"]
     names = results.report["data"]["class_names"]
     assert counts[names.index(worst.true), names.index(worst.predicted)] == worst.count
@@ -389,8 +389,8 @@ def test_mistakes_whose_pictures_are_gone_are_told_without(ready, compared, monk
 
     job, _ = compared()
     run(ready, job=job.id)
-    monkeypatch.setattr("labelrank.ui.finetune.readers.dataset", gone)
-    assert [mistake.strip for mistake in finetune.worst(finetune.results_of(job), "ranked", job)] == [None] * 8
+    monkeypatch.setattr("labelrank.ui.outcome.readers.dataset", gone)
+    assert [mistake.strip for mistake in outcome.worst(outcome.results_of(job), "ranked", job)] == [None] * 8
 
 
 def test_names_of_classes_are_data_and_never_markup(ready, compared):
@@ -481,7 +481,7 @@ def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
     job, _ = compared()
     run(ready, job=job.id)
     open_tab(ready, "Details")
-    expected = finetune.theory(finetune.results_of(job).report)
+    expected = outcome.theory(outcome.results_of(job).report)
     assert expected.startswith("With a plain softmax no order is better on average")
     assert plain(ready).count("With a plain softmax no order is better on average") == 1
 
@@ -490,16 +490,16 @@ def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
 @pytest.mark.parametrize("effect", [0.0, 0.2])
 def test_every_verdict_has_a_word_of_theory(meaning, effect):
     told, *_ = finished(Design(orders="ranked,random:19", seeds=2, meaning=meaning), effect=effect)
-    assert finetune.theory(told)
+    assert outcome.theory(told)
 
 
 def test_files_are_named_after_their_dataset(compared):
     _, folder = compared()
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    assert finetune.dataset_stem(report) == "digits"
+    assert outcome.dataset_stem(report) == "digits"
 
     def stem(dataset) -> str:
-        return finetune.dataset_stem({"data": {"provenance": {"dataset": dataset}}})
+        return outcome.dataset_stem({"data": {"provenance": {"dataset": dataset}}})
 
     assert stem({"id": "owner/My pets"}) == "My-pets"
     assert stem({"id": "/data/../.hidden name"}) == "hidden-name"
@@ -508,7 +508,7 @@ def test_files_are_named_after_their_dataset(compared):
 
 def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another():
     told, *_ = finished(DESIGN)
-    table, columns = finetune.arms_table(told)
+    table, columns = outcome.arms_table(told)
     assert list(table.columns) == [
         "Order",
         "Accuracy",
@@ -521,15 +521,15 @@ def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another
     assert columns["Accuracy"]["type_config"]["format"] == "%.2f"
     assert columns["Rank distance"]["help"].startswith("In positions")
     uneven, *_ = finished(DESIGN, y_test=np.repeat(np.arange(10, dtype=np.int32), range(5, 55, 5)))
-    assert "Mean recall" in finetune.arms_table(uneven)[0].columns
+    assert "Mean recall" in outcome.arms_table(uneven)[0].columns
 
 
 @pytest.mark.parametrize("kind", [HeadRecipe, TuneRecipe])
 def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
     told, *_ = finished(Design(depth="all" if kind is TuneRecipe else "heads"))
-    rows = dict(finetune.settings_rows({**told, "recipe": to_dict(kind())}))
+    rows = dict(outcome.settings_rows({**told, "recipe": to_dict(kind())}))
     apart = {"name", "title", "source", "unfreeze", "per_256", "precision", "meaning", "bandwidth", "unit"}
-    assert set(to_dict(kind())) <= finetune._SETTINGS.keys() | apart
+    assert set(to_dict(kind())) <= outcome._SETTINGS.keys() | apart
     assert rows["Head"] == "linear"
     assert not [title for title in rows if "hidden" in title or "Mixup" in title or "beta" in title]
     assert not {"True", "False", "None"} & set(rows.values())
@@ -538,7 +538,7 @@ def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
 def test_settings_that_do_something_are_told_in_words():
     told, *_ = finished(Design(depth="2", meaning="gaussian"))
     recipe = {**to_dict(recipes()["mae"]), "unfreeze": 2, "head": "reference"}
-    rows = dict(finetune.settings_rows({**told, "recipe": recipe}))
+    rows = dict(outcome.settings_rows({**told, "recipe": recipe}))
     assert rows["Recipe"] == "MAE"
     assert rows["Bandwidth"] == "1 position"
     assert rows["Learns, besides the head"] == "the last 2 blocks"
@@ -573,7 +573,7 @@ def test_results_can_be_looked_at_though_the_features_are_gone(app, compared, mo
 
 def test_the_model_is_a_zip_with_its_folder(compared):
     _, folder = compared()
-    with zipfile.ZipFile(BytesIO(finetune.zip_of(folder / "model"))) as archive:
+    with zipfile.ZipFile(BytesIO(outcome.zip_of(folder / "model"))) as archive:
         assert archive.namelist() == ["model/config.json", "model/model.safetensors"]
         assert archive.testzip() is None
 
@@ -581,7 +581,7 @@ def test_the_model_is_a_zip_with_its_folder(compared):
 def test_a_control_that_failed_is_told_as_a_reason_not_to_trust(compared):
     control = {"applies": True, "reason": None, "largest_difference": 0.05, "tolerance": 0.004, "passed": False}
     control |= {"differing_predictions": 0.08, "largest_nll_difference": 0.3, "nll_tolerance": 1e-3}
-    icon, text = finetune.control_text(control)
+    icon, text = outcome.control_text(control)
     assert "red" in icon
     assert "differs by 5.00 points" in text.replace("\u00a0", " ")
     assert "Do not trust" in text
@@ -589,13 +589,13 @@ def test_a_control_that_failed_is_told_as_a_reason_not_to_trust(compared):
 
 def test_where_a_control_does_not_apply_the_reason_is_told():
     told, *_ = finished(Design(orders="ranked,random:3", seeds=2, meaning="ordinal"))
-    assert "With ordinal a position has a meaning of its own" in finetune.control_text(told["control"])[1]
-    assert finetune.control_table(told).empty
+    assert "With ordinal a position has a meaning of its own" in outcome.control_text(told["control"])[1]
+    assert outcome.control_table(told).empty
 
 
 def test_the_table_of_the_control_has_a_row_for_each_seed():
     told, *_ = finished(DESIGN)
-    table = finetune.control_table(told)
+    table = outcome.control_table(told)
     assert table["Seed"].tolist() == [0, 1]
     assert table["Original (%)"].tolist() == table["Control (%)"].tolist()
 
@@ -603,7 +603,7 @@ def test_the_table_of_the_control_has_a_row_for_each_seed():
 def test_curves_of_results_are_means_and_ranges_over_seeds(compared):
     _, folder = compared()
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    curves = pd.DataFrame(finetune.curves(finetune.Results(folder, report)))
+    curves = pd.DataFrame(outcome.curves(outcome.Results(folder, report)))
     runs = pd.read_csv(folder / "curves.csv")
     expected = runs[(runs["arm"] == "ranked") & (runs["epoch"] == 3)]["val_accuracy"]
     row = curves[(curves["arm"] == "ranked") & (curves["epoch"] == 3)].iloc[0]
@@ -641,9 +641,9 @@ def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
     text = plain(app)
     assert "**fine-tune**: digits / train" in text
     assert "Ranked against original, 3 random; 2 seeds each; Linear head on frozen features, softmax" in text
-    report = finetune.results_of(job).report
+    report = outcome.results_of(job).report
     difference = 100 * report["statistics"]["accuracy"]["ranked"]["difference"]
-    assert f"**{finetune.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
+    assert f"**{outcome.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
     # The whole verdict is on the page that Open leads to.
     assert job.result["verdict"].replace("\u00a0", " ") not in text
     button(app, "Open").click().run()
@@ -679,12 +679,12 @@ def test_choices_of_a_fine_tune_survive_the_address(store):
 
 
 def test_a_report_whose_control_failed_leads_with_that_as_an_error(app, compared, monkeypatch):
-    def unsound(*arguments, whole=finetune.read_report, **options):
+    def unsound(*arguments, whole=outcome.read_report, **options):
         found = whole(*arguments, **options)
         text = "Do not trust these results: the control failed. What they say: nothing."
         return {**found, "verdict": {**found["verdict"], "finding": "unsound", "text": text}}
 
-    monkeypatch.setattr(finetune, "read_report", unsound)
+    monkeypatch.setattr(outcome, "read_report", unsound)
     job, _ = compared()
     run(app, "finetune", job=job.id)
     assert any(error.value.startswith("Do not trust these results") for error in app.error)
