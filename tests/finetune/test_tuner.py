@@ -2,12 +2,20 @@
 
 import os
 
-import tensorflow as tf
-
-from labelrank.finetune.tuner import prepare_backend
+import pytest
 
 
-def test_on_a_gpu_what_xla_compiles_is_asked_to_be_deterministic_once(monkeypatch):
+@pytest.fixture
+def tf():
+    # Not while tests are collected: Keras' backend is settled by then for the tests of every other file.
+    import tensorflow
+
+    return tensorflow
+
+
+def test_on_a_gpu_what_xla_compiles_is_asked_to_be_deterministic_once(monkeypatch, tf):
+    from labelrank.finetune.tuner import prepare_backend
+
     asked, grown = [], []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append("ops"))
@@ -21,7 +29,9 @@ def test_on_a_gpu_what_xla_compiles_is_asked_to_be_deterministic_once(monkeypatc
     assert grown == [("a GPU", True)] * 2
 
 
-def test_on_a_cpu_tensorflows_ops_are_asked_to_be_deterministic(monkeypatch):
+def test_on_a_cpu_tensorflows_ops_are_asked_to_be_deterministic(monkeypatch, tf):
+    from labelrank.finetune.tuner import prepare_backend
+
     asked = []
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: asked.append("ops"))
     monkeypatch.delenv("XLA_FLAGS", raising=False)
