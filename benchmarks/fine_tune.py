@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, two epochs, 10 samples per class")
     args = parser.parse_args()
 
-    select_backend(training=True)
     began = time.perf_counter()
+    select_backend(training=True)
     import keras
     import numpy as np
 
