@@ -10,18 +10,14 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labelrank.errors import LabelMapError
-from labelrank.files import is_replaceable, replacing
-
-if TYPE_CHECKING:
-    from labelrank.label_map import LabelMap
+from labelrank.label_map import LabelMap, write_file
 
 # str.splitlines breaks at all of these; a file that is read line by line only at the first two.
 _ALL_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
@@ -76,31 +72,6 @@ def write_export(label_map: LabelMap, format: str, path: Path | str, *, samples:
         LabelMapError: As `export`, or the folder does not exist or cannot be written.
     """
     write_file(path, export(label_map, format, samples=samples))
-
-
-def write_file(path: Path | str, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
-
-    Raises:
-        LabelMapError: The folder does not exist or cannot be written, or `path` is not a regular file.
-    """
-    # Through links, so that a link stays one and its target is replaced.
-    target = Path(os.path.realpath(path))
-    try:
-        # Asked of the path itself: a pipe's real path names nothing, that of /dev/stdout names the shell's file.
-        if not is_replaceable(Path(path)):
-            raise LabelMapError(f"Cannot write {str(path)!r}: it exists and is not a file. Give the path of a file.")
-        with replacing(target) as partial:
-            partial.write_bytes(data)
-    except FileNotFoundError:
-        raise LabelMapError(
-            f"Cannot write {str(path)!r}: the folder {str(target.parent)!r} does not exist. "
-            "Create it, or give a path in a folder that exists."
-        ) from None
-    except OSError as error:
-        raise LabelMapError(
-            f"Cannot write {str(path)!r}: {error.strerror}. Give a path in a folder that you can write to."
-        ) from None
 
 
 def _text_json(value: Any) -> bytes:

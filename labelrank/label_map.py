@@ -2,7 +2,7 @@
 
 `order[position] = label` and `position_of[label] = position`; the two are stored both, and everything that
 reads a label map checks that one is the inverse of the other. The file formats that other tools read are in
-`labelrank.exports`, whose functions are importable from here.
+`labelrank.exports`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,12 +24,11 @@ import numpy as np
 
 from labelrank import __version__
 from labelrank.errors import LabelMapError
-from labelrank.exports import FORMATS, ExportFormat, export, write_export, write_file
+from labelrank.files import is_replaceable, replacing
 
 if TYPE_CHECKING:
     from labelrank.ranking.ranker import LabelRanker
 
-__all__ = ["FORMATS", "ExportFormat", "LabelMap", "RankedClass", "export", "read_label_map", "write_export"]
 
 FORMAT_VERSION = 1
 """Version of the JSON; changes when an older reader would misread a file."""
@@ -475,3 +475,28 @@ def _canonical(value: Any) -> str:
         return item
 
     return json.dumps(settled(value), sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def write_file(path: Path | str, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
+
+    Raises:
+        LabelMapError: The folder does not exist or cannot be written, or `path` is not a regular file.
+    """
+    # Through links, so that a link stays one and its target is replaced.
+    target = Path(os.path.realpath(path))
+    try:
+        # Asked of the path itself: a pipe's real path names nothing, that of /dev/stdout names the shell's file.
+        if not is_replaceable(Path(path)):
+            raise LabelMapError(f"Cannot write {str(path)!r}: it exists and is not a file. Give the path of a file.")
+        with replacing(target) as partial:
+            partial.write_bytes(data)
+    except FileNotFoundError:
+        raise LabelMapError(
+            f"Cannot write {str(path)!r}: the folder {str(target.parent)!r} does not exist. "
+            "Create it, or give a path in a folder that exists."
+        ) from None
+    except OSError as error:
+        raise LabelMapError(
+            f"Cannot write {str(path)!r}: {error.strerror}. Give a path in a folder that you can write to."
+        ) from None

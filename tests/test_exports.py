@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labelrank.errors import LabelMapError
-from labelrank.label_map import FORMATS, LabelMap, export, read_label_map, write_export
+from labelrank.exports import FORMATS, export, write_export
+from labelrank.label_map import LabelMap, read_label_map
 from tests.label_maps import make_map, three_cycle
 
 HOSTILE = [

@@ -17,7 +17,7 @@ import pytest
 
 from labelrank import hub as client
 from labelrank.errors import Cancelled, HubError
-from labelrank.hub.files import disk_explained, storage
+from labelrank.hub.storage import disk_explained, storage
 from labelrank.settings import Settings
 
 pytest_plugins = ["tests.hub_server"]

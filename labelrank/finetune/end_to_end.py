@@ -533,7 +533,7 @@ class _Tuning:
         inputs = {"images": images}
         if recipe.drop_path:
             rng = generator(seed, _DROP_PATH, epoch, number)
-            inputs["keep"] = drop_path_factors(rng, count, self.config.transformer.num_layers, recipe.drop_path)
+            inputs["branch_scale"] = drop_path_factors(rng, count, self.config.transformer.num_layers, recipe.drop_path)
         if recipe.dropout:
             dim = recipe.hidden_dim if recipe.head == "reference" else self.config.transformer.hidden_dim
             inputs["dropout"] = dropout_factors(generator(seed, _DROPOUT, epoch, number), count, dim, recipe.dropout)

@@ -94,9 +94,9 @@ class LayerwiseAdamW(keras.optimizers.Adam):
 
 
 class Tuner(keras.Model):
-    """Maps {"images", "keep", "dropout"} to a meaning's outputs, float32 (B, n_outputs).
+    """Maps {"images", "branch_scale", "dropout"} to a meaning's outputs, float32 (B, n_outputs).
 
-    `keep` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, drawn by the
+    `branch_scale` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, drawn by the
     caller; without them nothing is left out.
     """
 
@@ -192,7 +192,9 @@ class Tuner(keras.Model):
         return factor, self.recipe.weight_decay if is_matrix else 0.0
 
     def call(self, inputs: dict[str, Any]) -> Any:
-        pooled = pool(self.encoder(inputs["images"], keep=inputs.get("keep")), self.pooling, self.encoder.num_cls)
+        pooled = pool(
+            self.encoder(inputs["images"], branch_scale=inputs.get("branch_scale")), self.pooling, self.encoder.num_cls
+        )
         for layer in (self.fc_norm, self.hidden):
             if layer is not None:
                 pooled = layer(pooled)

@@ -5,7 +5,6 @@ The folder is huggingface_hub's cache, in its layout, so that what it or transfo
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -21,6 +20,7 @@ from labelrank.errors import Cancelled, HubError, Unreachable
 from labelrank.files import replacing
 from labelrank.hub.asking import Meter, streaming, trying
 from labelrank.hub.names import DEFAULT_REVISION, repo_url
+from labelrank.hub.storage import cache_folder, disk_explained, storage
 
 if TYPE_CHECKING:
     from labelrank.hub.repo import HubFile, Repo
@@ -32,18 +32,6 @@ ShouldStop = Callable[[], bool]
 
 _THREADS = 8
 _CHUNK_BYTES = 1 << 20
-
-
-def cache_folder() -> Path:
-    """Return huggingface_hub's cache (HF_HUB_CACHE, HF_HOME)."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE).expanduser()
-
-
-def storage(kind: str, repo_id: str) -> Path:
-    """Return the folder of one repository in the cache: blobs by hash, snapshots by commit, refs by name."""
-    return cache_folder() / "--".join([f"{kind}s", *repo_id.split("/")])
 
 
 def subject_of(repo: Repo, file: HubFile) -> str:
@@ -369,22 +357,3 @@ def open_stream(
                 raise Unreachable(f"The connection ended {left:,} bytes before the end of {subject}. Start it again.")
 
         yield chunks()
-
-
-@contextmanager
-def disk_explained(subject: str, folder: Path) -> Iterator[None]:
-    """Turn a failure to write into a HubError; `subject` is what does not fit."""
-    try:
-        yield
-    except HubError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HubError(
-                f"The disk is full: {subject} does not fit. Free some room, or set HF_HOME to a folder "
-                "on a larger disk."
-            ) from error
-        raise HubError(
-            f"{subject} cannot be kept in {folder} ({error.strerror or error}). Make the folder writable, or set "
-            "HF_HOME to another."
-        ) from error

@@ -17,12 +17,12 @@ from labelrank.hub.files import (
     ShouldStop,
     cached_path,
     check_size,
-    disk_explained,
     existing,
     open_stream,
     run_all,
     subject_of,
 )
+from labelrank.hub.storage import disk_explained
 
 if TYPE_CHECKING:
     from labelrank.hub.repo import HubFile, Repo

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from labelrank.errors import HubError, Unreachable
 from labelrank.files import replacing
 from labelrank.hub.asking import get_json
-from labelrank.hub.files import disk_explained, storage
 from labelrank.hub.names import DEFAULT_REVISION, REPO_ID, check_repo_id, endpoint, repo_url
+from labelrank.hub.storage import disk_explained, storage
 
 if TYPE_CHECKING:
     from labelrank.settings import Settings

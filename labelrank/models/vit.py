@@ -202,25 +202,25 @@ class TransformerBlock(keras.layers.Layer):
             layer.build(input_shape)
         self.mlp_out.build((*input_shape[:-1], self.config.mlp_dim))
 
-    def call(self, tokens: Any, keep: Any = None) -> Any:
+    def call(self, tokens: Any, branch_scale: Any = None) -> Any:
         """Return tokens of the same shape.
 
         Args:
-            keep: For stochastic depth, float (B, 2): factors of the two branches, 0 where one is left out; None: both
-                count in full, as outside training.
+            branch_scale: For stochastic depth, float (B, 2): factors of the two branches, 0 where one is left out;
+                None: both count in full, as outside training.
         """
         attended = self.attention(self.norm_before(tokens))
-        if keep is not None:
-            attended = attended * ops.cast(keep[:, :1, None], attended.dtype)
+        if branch_scale is not None:
+            attended = attended * ops.cast(branch_scale[:, :1, None], attended.dtype)
         tokens = tokens + attended
         hidden = self.activation(self.mlp_in(self.norm_after(tokens)), **self.activation_options)
         hidden = self.mlp_out(hidden)
-        if keep is not None:
-            hidden = hidden * ops.cast(keep[:, 1:, None], hidden.dtype)
+        if branch_scale is not None:
+            hidden = hidden * ops.cast(branch_scale[:, 1:, None], hidden.dtype)
         return tokens + hidden
 
     def compute_output_shape(
-        self, tokens_shape: tuple[int | None, ...], keep_shape: tuple[int | None, ...] | None = None
+        self, tokens_shape: tuple[int | None, ...], branch_scale_shape: tuple[int | None, ...] | None = None
     ) -> tuple[int | None, ...]:
         return tokens_shape
 
@@ -234,8 +234,8 @@ class ViTEncoder(keras.layers.Layer):
     With `visible` int (B, V), only those patches are encoded, in that order: tokens (B, CLS + V, D). Without it
     every patch is, in reading order, as feature extraction needs.
 
-    With `keep` float (B, num_layers, 2), each block's two branches are multiplied by its factors: stochastic depth in
-    training, where the caller draws them (Huang et al. 2016, arXiv:1603.09382).
+    With `branch_scale` float (B, num_layers, 2), each block's two branches are multiplied by its factors:
+    stochastic depth in training, where the caller draws them (Huang et al. 2016, arXiv:1603.09382).
 
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929; He et al. 2022, arXiv:2111.06377; Tong et al. 2022,
     arXiv:2203.12602.
@@ -273,7 +273,7 @@ class ViTEncoder(keras.layers.Layer):
         for layer in (*self.blocks, *([self.norm] if self.norm else [])):
             layer.build(tokens_shape)
 
-    def call(self, images: Any, visible: Any = None, keep: Any = None) -> Any:
+    def call(self, images: Any, visible: Any = None, branch_scale: Any = None) -> Any:
         position = ops.cast(ops.convert_to_tensor(self.position_embedding), self.compute_dtype)
         tokens = self.patch_embedding(patchify(images, self.config.patch_size, self.config.tubelet_size))
         tokens = tokens + position[:, self.num_cls :]
@@ -285,14 +285,14 @@ class ViTEncoder(keras.layers.Layer):
             cls = cls + ops.zeros_like(tokens[:, :1])
             tokens = ops.concatenate([cls, tokens], axis=1)
         for i, block in enumerate(self.blocks):
-            tokens = block(tokens) if keep is None else block(tokens, keep=keep[:, i])
+            tokens = block(tokens) if branch_scale is None else block(tokens, branch_scale=branch_scale[:, i])
         return tokens if self.norm is None else self.norm(tokens)
 
     def compute_output_shape(
         self,
         images_shape: tuple[int | None, ...],
         visible_shape: tuple[int | None, ...] | None = None,
-        keep_shape: tuple[int | None, ...] | None = None,
+        branch_scale_shape: tuple[int | None, ...] | None = None,
     ) -> tuple[int | None, ...]:
         count = self.config.num_patches if visible_shape is None else visible_shape[1]
         return (images_shape[0], None if count is None else self.num_cls + count, self.config.transformer.hidden_dim)

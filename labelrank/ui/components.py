@@ -27,7 +27,8 @@ from labelrank.features.extract import STAGE
 from labelrank.jobs.store import Job
 from labelrank.lab.live import STAGE as TRAINING
 from labelrank.lab.planning import Design
-from labelrank.label_map import FORMATS, LabelMap, export
+from labelrank.exports import FORMATS, export
+from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.settings import assets_dir
 from labelrank.ui import readers, server, state

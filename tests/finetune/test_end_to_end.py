@@ -539,7 +539,7 @@ def test_mixed_precision_learns_and_its_state_comes_back(precision):
     images = np.stack([train.preprocessing(train.dataset.load(s)) for s in train.dataset.samples])
     targets, weights = np.eye(3, dtype=np.float32)[train.dataset.labels], np.ones(8, np.float32)
     one = tuner(1)
-    inputs = {"images": images, "keep": np.ones((8, 2, 2), np.float32), "dropout": np.ones((8, 16), np.float32)}
+    inputs = {"images": images, "branch_scale": np.ones((8, 2, 2), np.float32), "dropout": np.ones((8, 16), np.float32)}
     losses = [one.update(inputs, targets, weights, 1e-2, 8) for _ in range(6)]
     assert losses[-1] < 0.8 * losses[0]
     assert all(v.dtype == "float32" for v in one.trainable_variables)

@@ -279,11 +279,11 @@ def test_stochastic_depth_leaves_out_the_branches_that_are_zero():
     encoder = ViTEncoder(replace(SMALL, final_norm=False))
     images = np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32)
     whole = ops.convert_to_numpy(encoder(images))
-    keep = np.ones((2, 2, 2), np.float32)
-    assert ops.convert_to_numpy(encoder(images, keep=keep)) == pytest.approx(whole, abs=1e-6)
+    branch_scale = np.ones((2, 2, 2), np.float32)
+    assert ops.convert_to_numpy(encoder(images, branch_scale=branch_scale)) == pytest.approx(whole, abs=1e-6)
     # The first sample goes through nothing but the embedding.
-    keep[0] = 0
-    kept = ops.convert_to_numpy(encoder(images, keep=keep))
+    branch_scale[0] = 0
+    kept = ops.convert_to_numpy(encoder(images, branch_scale=branch_scale))
     assert kept[1] == pytest.approx(whole[1], abs=1e-6)
     for block in encoder.blocks:
         block.attention.output_dense.kernel.assign(np.zeros((16, 16)))

@@ -1,0 +1,41 @@
+"""Where the Hub's files lie on this computer, and how a full or read-only disk is told."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from labelrank.errors import HubError
+
+
+def cache_folder() -> Path:
+    """Return huggingface_hub's cache (HF_HUB_CACHE, HF_HOME)."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE).expanduser()
+
+
+def storage(kind: str, repo_id: str) -> Path:
+    """Return the folder of one repository in the cache: blobs by hash, snapshots by commit, refs by name."""
+    return cache_folder() / "--".join([f"{kind}s", *repo_id.split("/")])
+
+
+@contextmanager
+def disk_explained(subject: str, folder: Path) -> Iterator[None]:
+    """Turn a failure to write into a HubError; `subject` is what does not fit."""
+    try:
+        yield
+    except HubError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HubError(
+                f"The disk is full: {subject} does not fit. Free some room, or set HF_HOME to a folder "
+                "on a larger disk."
+            ) from error
+        raise HubError(
+            f"{subject} cannot be kept in {folder} ({error.strerror or error}). Make the folder writable, or set "
+            "HF_HOME to another."
+        ) from error
