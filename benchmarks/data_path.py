@@ -88,7 +88,7 @@ def dataset_of(pictures: Sequence[bytes]) -> Any:
 
 def our_side() -> Read:
     from labelrank.data.preprocess import Preprocessing
-    from labelrank.features.extract import extract_features
+    from labelrank.features.encode import extract_features
 
     preprocessing = Preprocessing.from_config({"image_processor_type": "ViTImageProcessor", "size": EDGE})
 
@@ -298,7 +298,7 @@ def compare_memory(started: Sequence[sides.Side], path: Path) -> None:
 
 def measure_waiting(encoders: Mapping[str, str], zips: Mapping[str, Path], quick: bool, runs: int) -> None:
     """Print how long real encoders wait."""
-    from labelrank.features.extract import extract_features
+    from labelrank.features.encode import extract_features
     from labelrank.models.checkpoint import open_checkpoint
     from labelrank.models.runtime import compile_encoder
 

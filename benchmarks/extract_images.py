@@ -7,7 +7,7 @@
 PEER is an environment with torch, transformers, pillow and pyarrow. CIFAR-100 comes from cifar100-test.parquet in
 --data, where it is; photos of 500 x 375 in JPEG are made here, in class folders. Each run reads other pictures.
 
-labelrank: `extraction.plan` and `extraction.extract`, as `labelrank extract` calls them, at precision auto and float32.
+labelrank: `plan` and `extract`, as `labelrank extract` calls them, at precision auto and float32.
 The peer: transformers' Pillow processor on batches of 8, ViTModel with sdpa in inference mode on as many threads, the
 mean of the patch tokens; in float32, its default, and with bfloat16 weights. Both load the same random weights.
 
@@ -68,17 +68,19 @@ class Ours:
         self._encoder: Any = None
 
     def extract(self, source: Path, mark: sides.Mark) -> tuple[Sequence[str], np.ndarray]:
-        from labelrank import extraction
         from labelrank.settings import Settings
+        from labelrank.steps.extract.plan import plan
+        from labelrank.steps.extract.request import Request
+        from labelrank.steps.extract.run import extract
 
         def on_progress(done: int, total: int, stage: str) -> None:
             if stage == "Extracting features" and done:
                 mark(done)
 
-        request = extraction.Request(str(source), str(self.checkpoint), precision=self.precision)
+        request = Request(str(source), str(self.checkpoint), precision=self.precision)
         settings = Settings(workspace=self.workspace)
-        plan = extraction.plan(request, settings)
-        features = extraction.extract(plan, settings, recompute=True, on_progress=on_progress)
+        plan = plan(request, settings)
+        features = extract(plan, settings, recompute=True, on_progress=on_progress)
         assert not features.failures, features.failures
         return features.keys, features.X
 

@@ -46,7 +46,7 @@ def main() -> None:
 
     from labelrank.data import open_dataset
     from labelrank.data.dataset import ClipSampling
-    from labelrank.features.extract import extract_features
+    from labelrank.features.encode import extract_features
     from labelrank.finetune.design import Arm
     from labelrank.finetune.end_to_end import Pictures, fine_tune
     from labelrank.finetune.heads import Table, recipe_for, train_heads

@@ -19,18 +19,18 @@ from labelrank.data.dataset import NOUNS
 from labelrank.durations import rough_duration
 from labelrank.errors import LabelRankError, RankingError
 from labelrank.exports import FORMATS
-from labelrank.extraction import PREPROCESSINGS
-from labelrank.features.extract import POOLINGS
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
+from labelrank.models.pooling import POOLINGS
 from labelrank.models.runtime import PRECISIONS
 from labelrank.ranking import METHODS, SOLVERS
+from labelrank.steps.extract.request import PREPROCESSINGS
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
-    from labelrank.extraction import Outcome
     from labelrank.features.store import FeatureSet
-    from labelrank.lab.work import Standing
     from labelrank.label_map import LabelMap
+    from labelrank.steps.extract.run import Outcome
+    from labelrank.steps.finetune.run import Standing
 
 
 class _OneLineErrors(click.Group):
@@ -240,8 +240,10 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 def _extract(data: str, checkpoint: str, *, recompute: bool = False, **options: Any) -> FeatureSet:
-    from labelrank.extraction import Request, obtain, plan
     from labelrank.settings import Settings
+    from labelrank.steps.extract.plan import plan
+    from labelrank.steps.extract.request import Request
+    from labelrank.steps.extract.run import obtain
 
     if options.get("until_stable") is None:
         for name, option in (("either_direction", "--either-direction"), ("ranking_shrinkage", "--shrinkage")):
@@ -446,7 +448,7 @@ def _sample_columns(label_map: LabelMap, path: Path) -> dict[str, Any]:
 
 
 def _training_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the fields of `labelrank.lab.planning.Design` as options; None leaves a field as it is."""
+    """Add the fields of `labelrank.steps.finetune.request.Design` as options; None leaves a field as it is."""
     share = click.FloatRange(0, 0.5, min_open=True)
     options = (
         click.option(
@@ -519,12 +521,12 @@ def finetune(
     results. A stopped comparison goes on from its finished runs.
     """
     from labelrank.features.store import read_features
-    from labelrank.lab.gathering import gather_files
-    from labelrank.lab.planning import HEADS_ALONE, ORDERS, QUICK_ORDERS, QUICK_SEEDS, Design, Inputs
-    from labelrank.lab.results import check_replaceable, copy_results, write_report
-    from labelrank.lab.work import compare, describe_material, standing
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
+    from labelrank.steps.finetune.inputs import gather_files
+    from labelrank.steps.finetune.request import HEADS_ALONE, ORDERS, QUICK_ORDERS, QUICK_SEEDS, Design, Inputs
+    from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
+    from labelrank.steps.finetune.run import compare, describe_material, standing
 
     ranking = {name: options.pop(name) for name in ("method", "solver", "shrinkage")}
     if label_map and _given("method", "solver", "shrinkage"):

@@ -5,9 +5,9 @@ import streamlit as st
 from labelrank import charts
 from labelrank.data.dataset import ClipSampling, Dataset
 from labelrank.errors import FeaturesError, HubError, LabelRankError
-from labelrank.extraction import PREPROCESSINGS
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
+from labelrank.steps.extract.request import PREPROCESSINGS
 from labelrank.ui import components, job_panel, readers, server, state
 
 FAMILIES = {

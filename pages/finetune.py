@@ -9,8 +9,8 @@ from labelrank.errors import LabelRankError
 from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.jobs.store import Job
-from labelrank.lab.planning import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, QUICK_ORDERS, QUICK_SEEDS, Design
 from labelrank.models.config import EncoderConfig
+from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, QUICK_ORDERS, QUICK_SEEDS, Design
 from labelrank.ui import components, finetune, outcome, readers, state
 from labelrank.ui.outcome import Mistake, Results
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.runs import TOP, Epoch, Run
-from labelrank.lab.planning import Design
-from labelrank.lab.report import Facts, report_of
-from labelrank.lab.results import KERAS_MODEL, MODEL, write_results
 from labelrank.label_map import LabelMap
 from labelrank.ranking import LabelRanker
+from labelrank.steps.finetune.report import Facts, report_of
+from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.results import KERAS_MODEL, MODEL, write_results
 
 
 def label_map_of(n_classes: int, names: Sequence[str] | None = None) -> LabelMap:

@@ -186,7 +186,7 @@ def test_a_stopped_extraction_says_how_to_go_on_and_nothing_after_that(monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
-    monkeypatch.setattr("labelrank.extraction.obtain", stop)
+    monkeypatch.setattr("labelrank.steps.extract.obtain", stop)
     out = tmp_path / "f.parquet"
     done = in_process("extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", out)
     assert done.exit_code == 1

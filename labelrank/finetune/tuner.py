@@ -96,8 +96,8 @@ class LayerwiseAdamW(keras.optimizers.Adam):
 class Tuner(keras.Model):
     """Maps {"images", "branch_scale", "dropout"} to a meaning's outputs, float32 (B, n_outputs).
 
-    `branch_scale` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, drawn by the
-    caller; without them nothing is left out.
+    `branch_scale` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, drawn by
+    the caller; without them nothing is left out.
     """
 
     def __init__(

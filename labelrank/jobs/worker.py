@@ -21,7 +21,10 @@ from labelrank.errors import Cancelled, JobError, LabelRankError
 from labelrank.jobs.store import RUNNING, Job, JobStore, Progress
 from labelrank.settings import Settings
 
-TASKS: dict[str, str] = {"extract": "labelrank.extraction:run", "finetune": "labelrank.lab.work:run"}
+TASKS: dict[str, str] = {
+    "extract": "labelrank.steps.extract.run:run_job",
+    "finetune": "labelrank.steps.finetune.run:run_job",
+}
 """Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop, on_report) -> dict.
 
 The module is imported here, in the child, and nowhere else: it may load keras.

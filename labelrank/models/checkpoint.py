@@ -599,7 +599,7 @@ def describe_checkpoint(name: str, revision: str | None = None, *, settings: Set
     Raises:
         CheckpointError, HubError: As for `open_checkpoint`.
     """
-    from labelrank.features.extract import poolings_of
+    from labelrank.models.pooling import poolings_of
 
     checkpoint = open_checkpoint(name, revision=revision, settings=settings)
     config, files = checkpoint.config, checkpoint._files

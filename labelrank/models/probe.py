@@ -10,7 +10,7 @@ import numpy as np
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import MediaError
-from labelrank.features.extract import pool_tokens, poolings_of
+from labelrank.models.pooling import pool_tokens, poolings_of
 
 if TYPE_CHECKING:
     from labelrank.models.mae import MaskedAutoencoder

@@ -29,7 +29,7 @@ from labelrank.cores import cpu_cores
 from labelrank.errors import CheckpointError, SettingsError
 from labelrank.models.config import HEAD_NORM_EPSILON, EncoderConfig
 from labelrank.models.device import Device, cpu, gpus, has_gpu, matmul_rate
-from labelrank.models.kept import Unwritable, entry_path, load_kept
+from labelrank.models.exported import Unwritable, entry_path, load_kept
 
 if TYPE_CHECKING:
     from labelrank.models.checkpoint import Checkpoint

@@ -22,15 +22,14 @@ from labelrank import charts
 from labelrank.data import SourceInfo
 from labelrank.data.dataset import Dataset
 from labelrank.errors import HubError, LabelRankError, Unreachable
-from labelrank.exports import SampleColumns
-from labelrank.features.extract import STAGE
+from labelrank.exports import FORMATS, SampleColumns, export
+from labelrank.features.encode import STAGE
 from labelrank.jobs.store import Job
-from labelrank.lab.live import STAGE as TRAINING
-from labelrank.lab.planning import Design
-from labelrank.exports import FORMATS, export
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.settings import assets_dir
+from labelrank.steps.finetune.progress import STAGE as TRAINING
+from labelrank.steps.finetune.request import Design
 from labelrank.ui import readers, server, state
 
 _framed = ContextVar("_framed", default=False)

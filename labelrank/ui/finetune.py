@@ -17,7 +17,8 @@ from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
 from labelrank.jobs import queue
 from labelrank.jobs.store import RUNNING, Job
-from labelrank.lab.planning import (
+from labelrank.models.config import EncoderConfig
+from labelrank.steps.finetune.request import (
     ALL_BLOCKS,
     DEFAULT_RECIPE,
     HEADS_ALONE,
@@ -26,7 +27,6 @@ from labelrank.lab.planning import (
     evaluation_splits,
     sizes,
 )
-from labelrank.models.config import EncoderConfig
 from labelrank.ui import job_panel, readers, server, state
 from labelrank.ui.components import STATE_WORDS, escape, message_text, plural
 from labelrank.ui.outcome import Results, bandwidth_text, sentence

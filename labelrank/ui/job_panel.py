@@ -12,7 +12,7 @@ import streamlit as st
 from labelrank import charts
 from labelrank.durations import rough_duration
 from labelrank.errors import FeaturesError, LabelRankError
-from labelrank.features.extract import STAGE
+from labelrank.features.encode import STAGE
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
 from labelrank.jobs.store import Job

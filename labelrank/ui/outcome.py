@@ -22,10 +22,11 @@ from labelrank.errors import Cancelled, FinetuneError, LabelRankError, MediaErro
 from labelrank.finetune.metrics import worst_confusions
 from labelrank.finetune.recipe import TuneRecipe, from_dict, recipes
 from labelrank.jobs.store import Job
-from labelrank.lab.planning import (
+from labelrank.settings import Settings
+from labelrank.steps.finetune.request import (
     evaluation_splits,
 )
-from labelrank.lab.results import (
+from labelrank.steps.finetune.results import (
     CURVES,
     KERAS_MODEL,
     LABEL_MAP,
@@ -38,7 +39,6 @@ from labelrank.lab.results import (
     read_predictions,
     read_report,
 )
-from labelrank.settings import Settings
 from labelrank.ui import components, job_panel, readers, state
 from labelrank.ui.components import message_text
 

@@ -26,13 +26,14 @@ from labelrank.errors import (
     MediaError,
     NoTrainSplit,
 )
-from labelrank.extraction import Request, plan
 from labelrank.features.store import FeatureSet, read_features
 from labelrank.jobs.store import Job
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
 from labelrank.models.curated import CURATED
 from labelrank.settings import Settings
+from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
 from labelrank.ui import state
 from labelrank.ui.lookups import lookups
 from labelrank.ui.server import Prospect

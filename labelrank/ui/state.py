@@ -17,17 +17,17 @@ import streamlit as st
 from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data import upload_name
 from labelrank.errors import DatasetError, JobError
-from labelrank.extraction import PREPROCESSINGS, Request
-from labelrank.features.extract import POOLINGS
 from labelrank.files import local_path
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
-from labelrank.lab.planning import HEADS_ALONE, Design, job_params
-from labelrank.lab.results import delete_kept
 from labelrank.models.curated import CURATED, EMBEDDED
+from labelrank.models.pooling import POOLINGS
 from labelrank.models.runtime import PRECISIONS, resolve_precision
 from labelrank.ranking import METHODS, SOLVERS
 from labelrank.settings import Settings
+from labelrank.steps.extract.request import PREPROCESSINGS, Request
+from labelrank.steps.finetune.request import HEADS_ALONE, Design, job_params
+from labelrank.steps.finetune.results import delete_kept
 
 N = TypeVar("N", int, float)
 

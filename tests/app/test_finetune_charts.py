@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from labelrank import finetune_charts as charts
-from labelrank.lab.planning import Design
+from labelrank.steps.finetune.request import Design
 from tests.app.test_charts import HOSTILE, contrast
 from tests.finetune_reports import finished
 

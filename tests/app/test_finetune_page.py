@@ -13,7 +13,7 @@ from labelrank.errors import DatasetError
 from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HeadRecipe, TuneRecipe, recipes, to_dict
 from labelrank.jobs.store import Progress
-from labelrank.lab.planning import Design, job_params
+from labelrank.steps.finetune.request import Design, job_params
 from labelrank.ui import finetune, outcome, state
 from tests.app.conftest import PARAMS, address, button, chips, labels, run, texts, title
 from tests.app.test_charts import HOSTILE

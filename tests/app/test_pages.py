@@ -14,9 +14,9 @@ from PIL import Image
 
 from labelrank.data import save_upload
 from labelrank.errors import CheckpointError, JobError, RankingError
+from labelrank.exports import FORMATS
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import Progress
-from labelrank.exports import FORMATS
 from labelrank.settings import Settings
 from labelrank.ui import state
 from labelrank.ui.components import escape, message_text

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Page, expect
 
-from labelrank.lab.results import read_report
 from labelrank.label_map import LabelMap
+from labelrank.steps.finetune.results import read_report
 from tests.browser.test_walk import CHART, JOB_TIMEOUT_MS, extract, fits, heading, press, rank, settled
 
 pytestmark = pytest.mark.browser

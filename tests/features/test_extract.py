@@ -11,8 +11,9 @@ import pytest
 
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.errors import Cancelled, DatasetError, FeaturesError, HubError, MediaError, SettingsError
-from labelrank.features import extract
-from labelrank.features.extract import extract_features, extract_parts, pool_tokens
+from labelrank.features import encode
+from labelrank.features.encode import extract_features, extract_parts
+from labelrank.models.pooling import pool_tokens
 
 
 @dataclass
@@ -270,7 +271,7 @@ def test_reading_goes_on_ahead_of_the_caller_but_not_far():
 
 def test_large_inputs_are_read_less_far_ahead(monkeypatch):
     dataset, read = counted(dataset_of(400))
-    monkeypatch.setattr(extract, "_MAX_BYTES_AHEAD", 1)
+    monkeypatch.setattr(encode, "_MAX_BYTES_AHEAD", 1)
     results = extract_parts(dataset, parts_of(dataset, *[4] * 100), MeanColour(), as_floats, workers=2)
     for _ in range(10):
         next(results)

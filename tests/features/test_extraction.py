@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from labelrank import extraction
 from labelrank.errors import CheckpointError, DatasetError, SettingsError
-from labelrank.extraction import making, planning
 from labelrank.features.store import read_features
+from labelrank.steps.extract.engines import here
+from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
+from labelrank.steps.extract.run import run_job
 from tests.conftest import GOLDEN
 from tests.features.test_extract import MeanColour, dataset_of
 
@@ -34,7 +36,7 @@ def counted_encoder(monkeypatch):
         made.append(precision)
         return Counted(batch_size=batch_size)
 
-    monkeypatch.setattr(making, "compile_encoder", compile_encoder)
+    monkeypatch.setattr(here, "compile_encoder", compile_encoder)
     return made
 
 
@@ -43,11 +45,11 @@ PARAMS |= {"pooling": "mean", "precision": "float32"}
 
 
 def run(params, settings):
-    return extraction.run(params, settings=settings, on_progress=lambda *a: None, should_stop=lambda: False)
+    return run_job(params, settings=settings, on_progress=lambda *a: None, should_stop=lambda: False)
 
 
 def cached(params, settings):
-    path = extraction.plan(extraction.Request.from_params(params), settings).cached_path(settings)
+    path = plan(Request.from_params(params), settings).cached_path(settings)
     return path if path.is_file() else None
 
 
@@ -82,10 +84,9 @@ def test_each_part_of_the_request_changes_the_cache_key(settings, counted_encode
 
 
 def test_the_precision_that_runs_is_part_of_the_cache_key(settings, monkeypatch):
-    monkeypatch.setattr(planning, "resolve_precision", lambda asked: asked)
+    monkeypatch.setattr("labelrank.steps.extract.plan.resolve_precision", lambda asked: asked)
     digests = {
-        extraction.plan(extraction.Request.from_params({**PARAMS, "precision": name}), settings).digest
-        for name in ("float32", "bfloat16")
+        plan(Request.from_params({**PARAMS, "precision": name}), settings).digest for name in ("float32", "bfloat16")
     }
     assert len(digests) == 2
 
@@ -108,9 +109,9 @@ def test_a_class_that_the_split_lacks_is_refused_before_anything_runs(settings, 
 
 def test_a_named_class_that_no_row_has_is_refused_with_the_way_out(settings, counted_encoder):
     dataset = replace(dataset_of(4), class_names=("a", "b", "c"), split="train", columns=("image", "label"))
-    request = extraction.Request("made", "mae-tiny-digits")
+    request = Request("made", "mae-tiny-digits")
     with pytest.raises(DatasetError, match=r"column 'label' names 'c', but no row of the split train has it"):
-        extraction.plan(request, settings, dataset=dataset)
+        plan(request, settings, dataset=dataset)
 
 
 def test_a_class_of_which_nothing_can_be_read_is_listed(settings, tmp_path, counted_encoder):
@@ -135,10 +136,10 @@ def test_another_checkpoint_or_dataset_content_changes_the_cache_key(settings, t
                 file.writestr(f"{label}/0.png", data.getvalue())
         return str(tmp_path / name)
 
-    request = extraction.Request(dataset=archive("one.zip", "red"), checkpoint="mae-tiny-digits")
-    path = extraction.plan(request, settings).cached_path(settings)
+    request = Request(dataset=archive("one.zip", "red"), checkpoint="mae-tiny-digits")
+    path = plan(request, settings).cached_path(settings)
     archive("one.zip", "blue")
-    assert extraction.plan(request, settings).cached_path(settings) != path
+    assert plan(request, settings).cached_path(settings) != path
 
 
 def test_recompute_and_a_damaged_cache_entry_run_again(settings, counted_encoder, capsys):
@@ -166,7 +167,7 @@ def test_recompute_and_a_damaged_cache_entry_run_again(settings, counted_encoder
 )
 def test_bad_request_is_named(change, message):
     with pytest.raises(SettingsError, match=message):
-        extraction.Request.from_params({**PARAMS, **change})
+        Request.from_params({**PARAMS, **change})
 
 
 VIDEOMAE = str(GOLDEN / "videomae_finetuned")
@@ -195,9 +196,7 @@ def test_what_does_not_fit_the_encoder_is_refused_before_anything_runs(
 
 def test_clip_settings_are_part_of_the_cache_key(settings):
     paths = {
-        extraction.plan(extraction.Request("moving-digits", VIDEOMAE, max_per_class=2, **change), settings).cached_path(
-            settings
-        )
+        plan(Request("moving-digits", VIDEOMAE, max_per_class=2, **change), settings).cached_path(settings)
         for change in ({}, {"stride": 2}, {"clips": 2}, {"pooling": "fc_norm"})
     }
     assert len(paths) == 4

@@ -16,14 +16,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from labelrank import extraction
 from labelrank.data.dataset import Dataset, Sample
 from labelrank.errors import Cancelled, DatasetError, FeaturesError, MediaError, SettingsError
-from labelrank.extraction import making, work
 from labelrank.features.parts import cut
 from labelrank.features.store import read_features
 from labelrank.models.runtime import Device
 from labelrank.settings import Settings, assets_dir
+from labelrank.steps.extract.engines import here
+from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
+from labelrank.steps.extract.run import obtain
 from tests.features.test_extract import MeanColour
 
 pytest_plugins = ["tests.hub_server"]
@@ -47,7 +49,7 @@ class Counted(MeanColour):
 @pytest.fixture
 def encoder(monkeypatch):
     made = Counted(batch_size=8)
-    monkeypatch.setattr(making, "compile_encoder", lambda *_, **__: made)
+    monkeypatch.setattr(here, "compile_encoder", lambda *_, **__: made)
     return made
 
 
@@ -70,7 +72,7 @@ def made_dataset(per_class=40, classes=5, read=None, spread=8.0, power=2):
 
 
 def plan_of(settings, dataset, **request):
-    return extraction.plan(extraction.Request("made", "mae-tiny-digits", **request), settings, dataset=dataset)
+    return plan(Request("made", "mae-tiny-digits", **request), settings, dataset=dataset)
 
 
 def content(path):
@@ -133,16 +135,16 @@ def test_shards_take_each_sample_once_whatever_the_part_size(count):
 
 @pytest.mark.parametrize("after", [4, 9, 17])
 def test_a_stopped_extraction_goes_on_to_the_same_bytes(settings, tmp_path, encoder, after):
-    whole = extraction.obtain(plan_of(settings, made_dataset()), settings)
+    whole = obtain(plan_of(settings, made_dataset()), settings)
     encoder.pictures = encoder.calls = 0
     other = Settings(workspace=tmp_path / "other")
     with pytest.raises(Cancelled):
-        extraction.obtain(plan_of(other, made_dataset()), other, should_stop=lambda: encoder.calls >= after)
+        obtain(plan_of(other, made_dataset()), other, should_stop=lambda: encoder.calls >= after)
     kept = parts_of(other)
     assert 0 < len(kept) < len(parts_of(settings))
     finished = sum(pq.read_metadata(path).num_rows for path in kept)
     encoder.pictures = 0
-    resumed = extraction.obtain(plan_of(other, made_dataset()), other)
+    resumed = obtain(plan_of(other, made_dataset()), other)
     assert encoder.pictures == 200 - finished
     assert resumed.report["reused_samples"] == finished
     assert content(resumed.path) == content(whole.path)
@@ -150,29 +152,29 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(settings, tmp_path, enco
 
 
 def test_more_samples_per_class_take_over_those_there_are(settings, encoder):
-    extraction.obtain(plan_of(settings, made_dataset(), max_per_class=10), settings)
+    obtain(plan_of(settings, made_dataset(), max_per_class=10), settings)
     encoder.pictures = 0
-    more = extraction.obtain(plan_of(settings, made_dataset(), max_per_class=30), settings)
+    more = obtain(plan_of(settings, made_dataset(), max_per_class=30), settings)
     assert len(more.features.y) == 150
     assert encoder.pictures < 150
     assert more.report["reused_samples"] == 150 - encoder.pictures
 
 
 def test_a_damaged_part_is_made_again(settings, encoder, capsys):
-    whole = extraction.obtain(plan_of(settings, made_dataset()), settings)
+    whole = obtain(plan_of(settings, made_dataset()), settings)
     before = content(whole.path)
     whole.path.unlink()
     damaged = parts_of(settings)[1]
     damaged.write_bytes(damaged.read_bytes()[:-20])
-    again = extraction.obtain(plan_of(settings, made_dataset()), settings)
+    again = obtain(plan_of(settings, made_dataset()), settings)
     assert "A part is made again" in capsys.readouterr().err
     assert content(again.path) == before
 
 
 def test_recompute_makes_every_part_anew(settings, encoder):
-    extraction.obtain(plan_of(settings, made_dataset()), settings)
+    obtain(plan_of(settings, made_dataset()), settings)
     encoder.pictures = 0
-    extraction.obtain(plan_of(settings, made_dataset()), settings, recompute=True)
+    obtain(plan_of(settings, made_dataset()), settings, recompute=True)
     assert encoder.pictures == 200
 
 
@@ -221,7 +223,7 @@ def test_a_killed_extraction_loses_the_part_in_work_and_nothing_else(tmp_path):
 def test_a_full_disk_is_told_and_finished_parts_are_kept(settings, tmp_path, encoder):
     dataset = made_dataset(per_class=3000, classes=2)
     other = Settings(workspace=tmp_path / "other")
-    extraction.obtain(plan_of(other, dataset), other)
+    obtain(plan_of(other, dataset), other)
     sizes = sorted(path.stat().st_size for path in parts_of(other))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -229,7 +231,7 @@ def test_a_full_disk_is_told_and_finished_parts_are_kept(settings, tmp_path, enc
     resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[len(sizes) // 2], before[1]))
     try:
         with pytest.raises(FeaturesError, match=r"cannot be written .* finished parts are kept in .* it goes on"):
-            extraction.obtain(plan_of(settings, dataset), settings)
+            obtain(plan_of(settings, dataset), settings)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -237,7 +239,7 @@ def test_a_full_disk_is_told_and_finished_parts_are_kept(settings, tmp_path, enc
     assert 0 < len(kept) < len(sizes)
     assert not list(settings.workspace.rglob("*.partial"))
     encoder.pictures = 0
-    resumed = extraction.obtain(plan_of(settings, dataset), settings)
+    resumed = obtain(plan_of(settings, dataset), settings)
     assert len(resumed.features.y) == 6000
     assert encoder.pictures < 6000
 
@@ -263,19 +265,19 @@ def test_a_source_that_is_gone_ends_the_work_and_what_was_read_is_kept(
     with pytest.raises(
         DatasetError, match=r"pictures of made can no longer be read, not even \d+, which could be before"
     ):
-        extraction.obtain(plan_of(settings, dataset), settings)
+        obtain(plan_of(settings, dataset), settings)
     kept = sum(pq.read_metadata(path).num_rows for path in parts_of(settings))
     assert 0 < kept <= gone_from
     reading.fails = lambda *_: False
     reading.read.clear()
-    resumed = extraction.obtain(plan_of(settings, dataset), settings)
+    resumed = obtain(plan_of(settings, dataset), settings)
     assert resumed.features.failures == ()
     assert len(resumed.features.y) == per_class * classes == len(reading.read) + kept
 
 
 def test_a_class_of_which_nothing_can_be_read_does_not_end_the_work(settings, encoder):
     reading = Reading(lambda sample, _: sample.label == 4)
-    outcome = extraction.obtain(plan_of(settings, made_dataset(read=reading)), settings)
+    outcome = obtain(plan_of(settings, made_dataset(read=reading)), settings)
     assert len(outcome.features.y) == 160
     assert [f.subject for f in outcome.features.failures] == [*(str(i) for i in range(4, 200, 5)), "class 4"]
 
@@ -283,37 +285,37 @@ def test_a_class_of_which_nothing_can_be_read_does_not_end_the_work(settings, en
 def test_a_sample_that_can_be_read_by_now_is_no_longer_left_out(settings, encoder):
     reading = Reading(lambda sample, _: sample.key in ("7", "150"))
     dataset = made_dataset(read=reading)
-    first = extraction.obtain(plan_of(settings, dataset), settings)
+    first = obtain(plan_of(settings, dataset), settings)
     assert {f.subject for f in first.features.failures} == {"7", "150"}
-    assert extraction.obtain(plan_of(settings, dataset), settings).reused
+    assert obtain(plan_of(settings, dataset), settings).reused
     reading.fails = lambda sample, _: sample.key == "150"
     encoder.pictures = 0
-    second = extraction.obtain(plan_of(settings, dataset), settings)
+    second = obtain(plan_of(settings, dataset), settings)
     assert not second.reused
     assert {f.subject for f in second.features.failures} == {"150"}
     assert 0 < encoder.pictures < 200
 
 
 def test_a_stopped_recomputation_goes_on(settings, encoder):
-    extraction.obtain(plan_of(settings, made_dataset()), settings)
+    obtain(plan_of(settings, made_dataset()), settings)
     stop_at = encoder.calls + 9
     with pytest.raises(Cancelled):
-        extraction.obtain(
+        obtain(
             plan_of(settings, made_dataset()), settings, recompute=True, should_stop=lambda: encoder.calls >= stop_at
         )
     encoder.pictures = 0
-    extraction.obtain(plan_of(settings, made_dataset()), settings, recompute=True)
+    obtain(plan_of(settings, made_dataset()), settings, recompute=True)
     assert 0 < encoder.pictures < 200
     encoder.pictures = 0
-    extraction.obtain(plan_of(settings, made_dataset()), settings, recompute=True)
+    obtain(plan_of(settings, made_dataset()), settings, recompute=True)
     assert encoder.pictures == 200
 
 
 def test_parts_made_with_different_versions_are_all_named(settings, encoder, monkeypatch):
-    monkeypatch.setattr(making, "versions", lambda: {"labelrank": "0.0.1"})
+    monkeypatch.setattr(here, "versions", lambda: {"labelrank": "0.0.1"})
     stopped(plan_of(settings, made_dataset()), settings, encoder)
-    monkeypatch.setattr(making, "versions", lambda: {"labelrank": "0.0.2"})
-    outcome = extraction.obtain(plan_of(settings, made_dataset()), settings)
+    monkeypatch.setattr(here, "versions", lambda: {"labelrank": "0.0.2"})
+    outcome = obtain(plan_of(settings, made_dataset()), settings)
     assert outcome.features.provenance["versions"] == {"labelrank": "0.0.1, 0.0.2"}
 
 
@@ -324,8 +326,8 @@ def test_the_rate_is_that_of_the_work_even_where_it_is_short(settings, monkeypat
             time.sleep(0.05)
             return super().__call__(images)
 
-    monkeypatch.setattr(making, "compile_encoder", lambda *_, **__: Slow(batch_size=8))
-    outcome = extraction.obtain(plan_of(settings, made_dataset(per_class=2)), settings)
+    monkeypatch.setattr(here, "compile_encoder", lambda *_, **__: Slow(batch_size=8))
+    outcome = obtain(plan_of(settings, made_dataset(per_class=2)), settings)
     assert 20 < outcome.report["rate"] < 100  # 10 pictures in two batches of 0.05 s
 
 
@@ -337,42 +339,42 @@ def copied_checkpoint(folder):
 def stopped(plan, settings, encoder):
     stop_at = encoder.calls + 9
     with pytest.raises(Cancelled):
-        extraction.obtain(plan, settings, should_stop=lambda: encoder.calls >= stop_at)
+        obtain(plan, settings, should_stop=lambda: encoder.calls >= stop_at)
 
 
 def test_a_checkpoint_that_changed_in_between_is_told_and_finished_parts_are_kept(settings, tmp_path, encoder):
     folder = copied_checkpoint(tmp_path / "checkpoint")
-    request = extraction.Request("made", str(folder))
-    stopped(extraction.plan(request, settings, dataset=made_dataset()), settings, encoder)
+    request = Request("made", str(folder))
+    stopped(plan(request, settings, dataset=made_dataset()), settings, encoder)
     kept = parts_of(settings)
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
-    plan = extraction.plan(request, settings, dataset=made_dataset())
+    plan = plan(request, settings, dataset=made_dataset())
     with pytest.raises(FeaturesError, match=r"checkpoint is not what it was .* begin anew \(--recompute\)"):
-        extraction.obtain(plan, settings)
+        obtain(plan, settings)
     assert parts_of(settings) == kept
     encoder.pictures = 0
-    extraction.obtain(plan, settings, recompute=True)
+    obtain(plan, settings, recompute=True)
     assert encoder.pictures == 200
     assert set(kept) < set(parts_of(settings))
-    extraction.obtain(extraction.plan(request, settings, dataset=made_dataset()), settings, recompute=True)
+    obtain(plan(request, settings, dataset=made_dataset()), settings, recompute=True)
 
 
 def test_a_checkpoint_that_changed_on_the_hub_can_be_finished_at_its_former_commit(hub, settings, tmp_path, encoder):
     folder = copied_checkpoint(tmp_path / "checkpoint")
     hub.add_folder("model", "me/model", folder)
-    request = extraction.Request("made", "me/model")
-    first = extraction.plan(request, settings, dataset=made_dataset())
+    request = Request("made", "me/model")
+    first = plan(request, settings, dataset=made_dataset())
     stopped(first, settings, encoder)
     former = first.checkpoint.revision
     hub.add("model", "me/model", {"config.json": (folder / "config.json").read_bytes().replace(b"0.75", b"0.5")})
-    second = extraction.plan(request, settings, dataset=made_dataset())
+    second = plan(request, settings, dataset=made_dataset())
     assert second.checkpoint.revision != former
     with pytest.raises(FeaturesError, match=f"finish them with --checkpoint-revision {former}"):
-        extraction.obtain(second, settings)
+        obtain(second, settings)
     encoder.pictures = 0
-    pinned = extraction.plan(replace(request, checkpoint_revision=former), settings, dataset=made_dataset())
-    extraction.obtain(pinned, settings)
+    pinned = plan(replace(request, checkpoint_revision=former), settings, dataset=made_dataset())
+    obtain(pinned, settings)
     assert 0 < encoder.pictures < 200
 
 
@@ -383,7 +385,7 @@ def test_extraction_stops_when_the_order_is_stable_enough(settings, encoder):
     dataset = made_dataset(per_class=200, spread=3.0)
     plan = plan_of(settings, dataset, until_stable=0.8)
     reports = []
-    outcome = extraction.obtain(plan, settings, on_report=reports.append)
+    outcome = obtain(plan, settings, on_report=reports.append)
     stability = outcome.features.provenance["stability"]
     assert stability["reached"]
     assert stability["tau"] >= 0.8
@@ -395,8 +397,8 @@ def test_extraction_stops_when_the_order_is_stable_enough(settings, encoder):
     assert read_features(outcome.path).digest == plan.digest
 
     encoder.pictures = 0
-    assert extraction.obtain(plan, settings).reused
-    further = extraction.obtain(plan_of(settings, dataset), settings)
+    assert obtain(plan, settings).reused
+    further = obtain(plan_of(settings, dataset), settings)
     assert len(further.features.y) == 1000
     assert encoder.pictures <= 1000 - len(outcome.features.y)
 
@@ -409,7 +411,7 @@ def test_no_more_is_downloaded_than_the_order_needs(settings, encoder):
 
     reading = Reading(lambda sample, _: sample.key not in near)
     dataset = replace(made_dataset(per_class=200, spread=3.0, read=reading), fetch=fetch)
-    outcome = extraction.obtain(plan_of(settings, dataset, until_stable=0.8), settings)
+    outcome = obtain(plan_of(settings, dataset, until_stable=0.8), settings)
     assert outcome.features.failures == ()
     assert len(outcome.features.y) <= len(near) < 1000
 
@@ -417,12 +419,12 @@ def test_no_more_is_downloaded_than_the_order_needs(settings, encoder):
 def test_stopping_when_stable_is_the_same_after_an_interruption(settings, tmp_path, encoder):
     dataset = made_dataset(per_class=200, spread=40.0)
     request = {"until_stable": 0.9}
-    whole = extraction.obtain(plan_of(settings, dataset, **request), settings)
+    whole = obtain(plan_of(settings, dataset, **request), settings)
     other = Settings(workspace=tmp_path / "other")
     with contextlib.suppress(Cancelled):
         calls = encoder.calls + 5
-        extraction.obtain(plan_of(other, dataset, **request), other, should_stop=lambda: encoder.calls >= calls)
-    resumed = extraction.obtain(plan_of(other, dataset, **request), other)
+        obtain(plan_of(other, dataset, **request), other, should_stop=lambda: encoder.calls >= calls)
+    resumed = obtain(plan_of(other, dataset, **request), other)
     assert resumed.report["reused_samples"] > 0
     assert content(resumed.path) == content(whole.path)
     assert resumed.features.provenance["stability"] == whole.features.provenance["stability"]
@@ -430,7 +432,7 @@ def test_stopping_when_stable_is_the_same_after_an_interruption(settings, tmp_pa
 
 def test_samples_that_run_out_before_the_order_is_stable_are_all_taken(settings, encoder):
     dataset = made_dataset(per_class=20, spread=60.0)
-    outcome = extraction.obtain(plan_of(settings, dataset, until_stable=0.99), settings)
+    outcome = obtain(plan_of(settings, dataset, until_stable=0.99), settings)
     stability = outcome.features.provenance["stability"]
     assert (stability["reached"], stability["taken"], stability["of"]) == (False, 100, 100)
     assert len(outcome.features.y) == 100
@@ -438,8 +440,8 @@ def test_samples_that_run_out_before_the_order_is_stable_are_all_taken(settings,
 
 def test_an_order_that_may_be_reversed_is_stable_sooner(settings, encoder):
     dataset = made_dataset(per_class=200, spread=3.0, power=1)
-    strict = extraction.obtain(plan_of(settings, dataset, until_stable=0.9), settings)
-    either = extraction.obtain(plan_of(settings, dataset, until_stable=0.9, either_direction=True), settings)
+    strict = obtain(plan_of(settings, dataset, until_stable=0.9), settings)
+    either = obtain(plan_of(settings, dataset, until_stable=0.9, either_direction=True), settings)
     stability = either.features.provenance["stability"]
     assert stability["aligned"] >= 0.9
     assert stability["taken"] < strict.features.provenance["stability"]["taken"]
@@ -456,7 +458,7 @@ def test_an_order_that_may_be_reversed_is_stable_sooner(settings, encoder):
 )
 def test_what_cannot_be_asked_for(request_, message):
     with pytest.raises(SettingsError, match=message):
-        extraction.Request("made", "mae-tiny-digits", **request_)
+        Request("made", "mae-tiny-digits", **request_)
 
 
 # Shards
@@ -517,12 +519,10 @@ def test_merge_refuses_a_missing_shard(shards, tmp_path):
 def test_several_gpus_give_the_same_bytes_as_one_device(shards, settings, monkeypatch):
     # Two GPUs are claimed; what would run on them runs on the processor, in processes of their own.
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(work, "devices", lambda: (gpu, gpu))
-    request = extraction.Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
+    monkeypatch.setattr("labelrank.steps.extract.run.devices", lambda: (gpu, gpu))
+    request = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
     progress = []
-    shared = extraction.obtain(
-        extraction.plan(request, settings), settings, on_progress=lambda done, *_: progress.append(done)
-    )
+    shared = obtain(plan(request, settings), settings, on_progress=lambda done, *_: progress.append(done))
     assert content(shared.path) == content(shards / "whole.parquet")
     assert len(parts_of(settings)) > 2
     assert progress == sorted(progress)
@@ -531,31 +531,31 @@ def test_several_gpus_give_the_same_bytes_as_one_device(shards, settings, monkey
 
 def test_what_goes_wrong_on_one_gpu_is_told(settings, tmp_path, monkeypatch):
     folder = copied_checkpoint(tmp_path / "checkpoint")
-    request = extraction.Request("digits", str(folder), max_per_class=20, precision="float32")
-    plan = extraction.plan(request, settings)
+    request = Request("digits", str(folder), max_per_class=20, precision="float32")
+    work = plan(request, settings)
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(work, "devices", lambda: (gpu, gpu))
+    monkeypatch.setattr("labelrank.steps.extract.run.devices", lambda: (gpu, gpu))
     with pytest.raises(FeaturesError, match="has changed while its features were extracted"):
-        extraction.obtain(plan, settings)
+        obtain(work, settings)
 
 
 def test_a_part_that_gpus_make_again_is_not_taken_from_its_former_file(settings, encoder, monkeypatch):
     reading = Reading(lambda sample, _: sample.key in ("7", "150"))
     dataset = made_dataset(read=reading)
-    extraction.obtain(plan_of(settings, dataset), settings)
+    obtain(plan_of(settings, dataset), settings)
     reading.fails = lambda *_: False
 
     def on_gpus(plan, settings, folder, parts, *_):
         """Stands where processes on GPUs would be, which wait for a part's file to appear."""
         assert not any(folder.has(part) for part in parts)
-        yield from making.Making(plan, settings, folder).make(parts)
+        yield from here.Making(plan, settings, folder).make(parts)
 
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(work, "devices", lambda: (gpu, gpu))
-    monkeypatch.setattr(work, "on_gpus", on_gpus)
-    outcome = extraction.obtain(plan_of(settings, dataset), settings)
+    monkeypatch.setattr("labelrank.steps.extract.run.devices", lambda: (gpu, gpu))
+    monkeypatch.setattr("labelrank.steps.extract.run.on_gpus", on_gpus)
+    outcome = obtain(plan_of(settings, dataset), settings)
     assert outcome.features.failures == ()
     assert len(outcome.features.y) == 200
 
@@ -564,10 +564,10 @@ def test_a_part_that_gpus_make_again_is_not_taken_from_its_former_file(settings,
 
 
 def test_old_features_go_when_the_cache_is_full_and_new_ones_stay(settings, encoder):
-    first = extraction.obtain(plan_of(settings, made_dataset()), settings)
+    first = obtain(plan_of(settings, made_dataset()), settings)
     small = replace(settings, max_cache_bytes=1)
-    second = extraction.obtain(plan_of(small, made_dataset(), pooling="cls"), small)
+    second = obtain(plan_of(small, made_dataset(), pooling="cls"), small)
     assert not first.path.exists()
     assert second.path.exists()
-    assert extraction.obtain(plan_of(small, made_dataset(), pooling="cls"), small).reused
+    assert obtain(plan_of(small, made_dataset(), pooling="cls"), small).reused
     assert Path(second.path).parent == settings.workspace / "features"

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from labelrank.finetune import heads
-from labelrank.lab.work import compare
 from labelrank.settings import Settings
+from labelrank.steps.finetune.run import compare
 from tests.lab.test_compare import DESIGN, material_of
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.runs import Epoch, Run
-from labelrank.lab.gathering import rank
+from labelrank.steps.finetune.inputs import rank
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from labelrank.cli import _say_control, _say_preset, _say_rest, _stopped, _ties, main
 from labelrank.features.store import write_features
 from labelrank.finetune import heads
-from labelrank.lab.results import read_report
-from labelrank.lab.work import Standing
+from labelrank.steps.finetune.results import read_report
+from labelrank.steps.finetune.run import Standing
 from tests.lab.made import made_features, made_map
 
 TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")

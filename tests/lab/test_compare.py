@@ -14,12 +14,12 @@ import pytest
 from labelrank import cache
 from labelrank.errors import Cancelled, FinetuneError
 from labelrank.finetune import heads
-from labelrank.lab import work as lab_work
-from labelrank.lab.gathering import gather_files
-from labelrank.lab.planning import Design, Inputs
-from labelrank.lab.results import read_predictions, read_report
-from labelrank.lab.work import compare
 from labelrank.settings import Settings
+from labelrank.steps.finetune import run as lab_work
+from labelrank.steps.finetune.inputs import gather_files
+from labelrank.steps.finetune.request import Design, Inputs
+from labelrank.steps.finetune.results import read_predictions, read_report
+from labelrank.steps.finetune.run import compare
 from tests.lab.made import made_features, made_map
 
 DESIGN = Design(orders="ranked,original,random:3", seeds=3, epochs=4)

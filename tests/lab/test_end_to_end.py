@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from labelrank.errors import Cancelled, FinetuneError
-from labelrank.extraction import Request, plan
 from labelrank.finetune import end_to_end, export
-from labelrank.lab.gathering import Encoder, Material, rank
-from labelrank.lab.planning import Design
-from labelrank.lab.results import read_report
-from labelrank.lab.work import compare
+from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
+from labelrank.steps.finetune.inputs import Encoder, Material, rank
+from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.results import read_report
+from labelrank.steps.finetune.run import compare
 from tests.lab.made import made_features, made_run
 
 DESIGN = Design(orders="ranked,random:2", seeds=2, depth="1", epochs=3, control=False)
@@ -153,14 +154,14 @@ def test_another_precision_or_depth_is_another_comparison(settings, material, tu
 
 def test_runs_of_another_backend_or_device_are_none_of_this_comparison(settings, material, tuned, monkeypatch):
     from labelrank.finetune import tuner
-    from labelrank.lab import training
+    from labelrank.steps.finetune import train
 
     calls, *_ = tuned
     compare(material, DESIGN, settings)
     monkeypatch.setattr(tuner, "on_gpu", lambda: True)
     assert compare(material, DESIGN, settings).report["device"] == "GPU"
     assert len(calls) == 12
-    monkeypatch.setattr(training, "select_backend", lambda *, training: "jax")
+    monkeypatch.setattr(train, "select_backend", lambda *, training: "jax")
     assert compare(material, DESIGN, settings).reused_runs == 0
     assert compare(material, DESIGN, settings).reused_runs == 6
     assert len(calls) == 18
@@ -251,10 +252,10 @@ def test_a_job_extracts_ranks_trains_and_writes_a_model_in_one_process(tmp_path,
 import json, sys
 from pathlib import Path
 from labelrank.jobs.worker import TASKS
-from labelrank.lab.planning import Design, job_params
-from labelrank.lab.work import run
+from labelrank.steps.finetune.request import Design, job_params
+from labelrank.steps.finetune.run import run
 from labelrank.settings import Settings
-assert TASKS["finetune"] == "labelrank.lab.work:run"
+assert TASKS["finetune"] == "labelrank.steps.finetune.run:run_job"
 if __name__ == "__main__":
     design = Design(orders="ranked,original,random:2", seeds=2, epochs=3)
     params = job_params({{"dataset": "digits", "checkpoint": "mae-tiny-digits", "max_per_class": 8}}, design)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from labelrank.errors import DatasetError, FinetuneError, RankingError, SettingsError
-from labelrank.lab.gathering import gather, gather_files
-from labelrank.lab.planning import Design, Inputs
+from labelrank.steps.finetune.inputs import gather, gather_files
+from labelrank.steps.finetune.request import Design, Inputs
 from tests.lab.made import NAMES, made_features, made_map
 
 TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")
@@ -149,9 +149,9 @@ def params(**changes):
 @pytest.fixture
 def extracted(monkeypatch):
     """Stands where features are extracted; the requests that came."""
-    from labelrank.extraction import plan
     from labelrank.features.store import write_features
-    from labelrank.lab import gathering
+    from labelrank.steps.extract.plan import plan
+    from labelrank.steps.finetune import inputs
 
     seen = []
 
@@ -171,7 +171,7 @@ def extracted(monkeypatch):
             seen.append(request)
         return paths
 
-    monkeypatch.setattr(gathering, "obtain_elsewhere", obtain)
+    monkeypatch.setattr(inputs, "obtain_elsewhere", obtain)
     return seen
 
 

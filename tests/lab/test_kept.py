@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from labelrank.errors import FinetuneError
-from labelrank.lab.kept import KeptRuns
+from labelrank.steps.finetune.finished_runs import KeptRuns
 from tests.lab.made import made_run
 
 Y = np.tile(np.arange(5, dtype=np.int32), 4)

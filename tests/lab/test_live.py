@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from labelrank.finetune.design import arms
-from labelrank.lab.live import Live
+from labelrank.steps.finetune.progress import Live
 from tests.lab.made import made_run
 
 ARMS = arms("ranked,original,random:3", (1, 0, 2, 4, 3), control=False)

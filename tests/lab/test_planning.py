@@ -6,10 +6,10 @@ import pytest
 
 from labelrank.data.digits import digits
 from labelrank.errors import SettingsError
-from labelrank.lab.planning import Design, describe, evaluation_splits, job_params, sizes
 from labelrank.models import runtime
 from labelrank.models.checkpoint import open_checkpoint
 from labelrank.models.device import Device
+from labelrank.steps.finetune.request import Design, describe, evaluation_splits, job_params, sizes
 
 SIZES = {"n_classes": 10, "n_train": 900, "n_val": 100, "n_test": 250}
 

@@ -10,9 +10,10 @@ import pytest
 
 from labelrank.errors import FinetuneError
 from labelrank.finetune.design import arms
-from labelrank.lab.planning import Design
-from labelrank.lab.report import Facts, report_of
-from labelrank.lab.results import (
+from labelrank.label_map import read_label_map
+from labelrank.steps.finetune.report import Facts, report_of
+from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.results import (
     CURVE_COLUMNS,
     REPORT,
     RUN_COLUMNS,
@@ -24,7 +25,6 @@ from labelrank.lab.results import (
     write_report,
     write_results,
 )
-from labelrank.label_map import read_label_map
 from tests.lab.made import NAMES, made_features, made_map, made_run
 
 TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")

@@ -11,9 +11,9 @@ import pytest
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.digits import digits, moving_digits
 from labelrank.errors import Cancelled, CheckpointError, DatasetError
-from labelrank.features.extract import pool_tokens
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
 from labelrank.models.curated import EMBEDDED
+from labelrank.models.pooling import pool_tokens
 
 # Wide enough to learn something in seconds.
 SIZES = {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "decoder_dim": 32, "decoder_heads": 2, "batch_size": 25}

@@ -14,11 +14,11 @@ import pytest
 
 import labelrank
 from labelrank.errors import CheckpointError, SettingsError
-from labelrank.models import device, kept, runtime
+from labelrank.models import device, exported, runtime
 from labelrank.models.checkpoint import open_checkpoint
 from labelrank.models.config import EncoderConfig, TransformerConfig
 from labelrank.models.device import Device, cpu
-from labelrank.models.kept import Unwritable, load_kept
+from labelrank.models.exported import Unwritable, load_kept
 from tests.conftest import GOLDEN
 from tests.models.test_device import H200, OLD_DRIVER, T4
 
@@ -195,7 +195,7 @@ def test_what_is_kept_is_made_once(tmp_path):
         loaded, reused = load_kept(tmp_path, IDENTITY, lambda folder: (calls.append(1), make(folder)), read)
         assert (loaded, reused) == (b"weights" * 1000, expected)
     assert calls == [1]
-    assert [*tmp_path.iterdir()] == [kept.entry_path(tmp_path, IDENTITY)]
+    assert [*tmp_path.iterdir()] == [exported.entry_path(tmp_path, IDENTITY)]
 
 
 def cut(entry):
@@ -208,9 +208,9 @@ def flip(entry):
 
 def note(change):
     def damage(entry):
-        content = json.loads((entry / kept._NOTE).read_text())
+        content = json.loads((entry / exported._NOTE).read_text())
         change(content)
-        (entry / kept._NOTE).write_text(json.dumps(content))
+        (entry / exported._NOTE).write_text(json.dumps(content))
 
     return damage
 
@@ -221,9 +221,9 @@ def note(change):
         (cut, "model has changed"),
         (flip, "model has changed"),
         (lambda entry: (entry / "model").unlink(), "No such file or directory"),
-        (lambda entry: (entry / kept._NOTE).unlink(), "No such file or directory"),
-        (lambda entry: (entry / kept._NOTE).write_text('{"identity": {'), "entry.json cannot be read"),
-        (lambda entry: (entry / kept._NOTE).write_text("[]"), "entry.json cannot be read"),
+        (lambda entry: (entry / exported._NOTE).unlink(), "No such file or directory"),
+        (lambda entry: (entry / exported._NOTE).write_text('{"identity": {'), "entry.json cannot be read"),
+        (lambda entry: (entry / exported._NOTE).write_text("[]"), "entry.json cannot be read"),
         (note(lambda content: content["identity"].update(checkpoint="b2")), "speaks of something else"),
         (note(lambda content: content["files"].update(model="0" * 64)), "model has changed"),
         (lambda entry: ([p.unlink() for p in entry.iterdir()], entry.rmdir(), entry.write_text("")), "Not a directory"),
@@ -231,7 +231,7 @@ def note(change):
 )
 def test_a_damaged_entry_is_reported_and_made_again(tmp_path, capsys, damage, told):
     load_kept(tmp_path, IDENTITY, make, read)
-    entry = kept.entry_path(tmp_path, IDENTITY)
+    entry = exported.entry_path(tmp_path, IDENTITY)
     damage(entry)
     assert load_kept(tmp_path, IDENTITY, make, read) == (b"weights" * 1000, False)
     error = capsys.readouterr().err
@@ -263,7 +263,7 @@ def test_a_half_made_entry_is_never_seen(tmp_path):
 
 def test_a_killed_process_leaves_no_entry(tmp_path):
     program = (
-        "import os, signal, sys; from pathlib import Path; from labelrank.models.kept import load_kept\n"
+        "import os, signal, sys; from pathlib import Path; from labelrank.models.exported import load_kept\n"
         "def make(folder):\n"
         "    (folder / 'model').write_bytes(b'weig')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -292,7 +292,7 @@ def test_two_that_make_the_same_entry_both_get_it(tmp_path):
     for thread in threads:
         thread.join()
     assert found == [(b"weights" * 1000, False)] * 2
-    assert [*tmp_path.iterdir()] == [kept.entry_path(tmp_path, IDENTITY)]
+    assert [*tmp_path.iterdir()] == [exported.entry_path(tmp_path, IDENTITY)]
 
 
 def test_an_entry_is_held_while_it_is_loaded(settings):
@@ -307,7 +307,7 @@ def test_an_entry_is_held_while_it_is_loaded(settings):
         return read(folder)
 
     assert load_kept(cache, IDENTITY, make, look) == (b"weights" * 1000, True)
-    assert evict(tight) == (kept.entry_path(cache, IDENTITY),)
+    assert evict(tight) == (exported.entry_path(cache, IDENTITY),)
     assert load_kept(cache, IDENTITY, make, read) == (b"weights" * 1000, False)
 
 

@@ -17,12 +17,12 @@ from labelrank.finetune.design import Arm
 from labelrank.finetune.memory import free_memory_bytes
 from labelrank.finetune.recipe import to_dict
 from labelrank.finetune.runs import Epoch, Run
-from labelrank.lab.gathering import Material
-from labelrank.lab.kept import KeptRuns
-from labelrank.lab.live import Live
-from labelrank.lab.models import Exporter, fc_norm_of
-from labelrank.lab.planning import Design
 from labelrank.models.runtime import build_encoder, select_backend
+from labelrank.steps.finetune.best_model import Exporter, fc_norm_of
+from labelrank.steps.finetune.finished_runs import KeptRuns
+from labelrank.steps.finetune.inputs import Material
+from labelrank.steps.finetune.progress import Live
+from labelrank.steps.finetune.request import Design
 
 # Of the memory that is free when training starts; features, and what other processes take meanwhile, need the rest.
 _SHARE_OF_MEMORY = 0.5

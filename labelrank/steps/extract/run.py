@@ -18,12 +18,7 @@ import numpy as np
 from labelrank import cache
 from labelrank.data.dataset import NOUNS, Progress, ShouldStop
 from labelrank.errors import Cancelled, DatasetError, FeaturesError
-from labelrank.extraction.gpus import on_gpus, visible_gpus
-from labelrank.extraction.making import Making, now, versions, worth_another_try
-from labelrank.extraction.monitor import Monitor
-from labelrank.extraction.note import Note
-from labelrank.extraction.planning import Plan, Request, plan
-from labelrank.features.extract import STAGE
+from labelrank.features.encode import STAGE
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import (
     FeatureSet,
@@ -34,6 +29,12 @@ from labelrank.features.store import (
 )
 from labelrank.models.runtime import devices
 from labelrank.settings import Settings
+from labelrank.steps.extract.engines.gpus import on_gpus, visible_gpus
+from labelrank.steps.extract.engines.here import Making, now, versions, worth_another_try
+from labelrank.steps.extract.monitor import Monitor
+from labelrank.steps.extract.plan import Plan, plan
+from labelrank.steps.extract.request import Request
+from labelrank.steps.extract.resuming import Note
 
 OnReport = Callable[[Mapping[str, Any]], None]
 """Called with what is known of a running extraction besides its progress; see `_Report`."""
@@ -56,7 +57,7 @@ class Outcome:
     """Why they are not kept."""
 
 
-def run(
+def run_job(
     params: Mapping[str, Any],
     *,
     settings: Settings,

@@ -14,12 +14,13 @@ from typing import Any
 from labelrank import errors
 from labelrank.data.dataset import ShouldStop
 from labelrank.errors import Cancelled, FeaturesError, LabelRankError
-from labelrank.extraction.making import Making
-from labelrank.extraction.planning import Plan, Request, plan
-from labelrank.features.extract import STAGE
+from labelrank.features.encode import STAGE
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
 from labelrank.settings import Settings
+from labelrank.steps.extract.engines.here import Making
+from labelrank.steps.extract.plan import Plan, plan
+from labelrank.steps.extract.request import Request
 
 _POLL_S = 0.1
 _GRACE_S = 10.0

@@ -12,111 +12,20 @@ from labelrank.data import open_dataset
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import DatasetError, SettingsError
-from labelrank.features.extract import POOLINGS, poolings_of
 from labelrank.features.parts import Part, cut
 from labelrank.features.store import provenance_digest
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
-from labelrank.models.runtime import PRECISIONS, devices, encoder_flops, preferred_backend, resolve_precision
+from labelrank.models.pooling import poolings_of
+from labelrank.models.runtime import devices, encoder_flops, preferred_backend, resolve_precision
 from labelrank.settings import Settings
+from labelrank.steps.extract.request import Request
 
-PREPROCESSINGS = ("checkpoint", "reference")
 # Per batch: about this many tokens keep two cores, or a GPU, busy; more only takes memory. ViT-B at 224 px has 197.
 _TOKENS_PER_BATCH = {"CPU": 1_600, "GPU": 50_000}
 _MAX_BATCH_SIZE = {"CPU": 8, "GPU": 256}
 # A killed extraction loses one part at most: some 15 s of work on two cores with bfloat16, of a GPU's less.
 _FLOPS_PER_PART = {"CPU": 5e12, "GPU": 1e15}
 _MAX_PART_SAMPLES = 4_096
-_MAX_SHARDS = 99_999
-_NOT_OF_A_SAMPLE = (
-    "max_per_class",
-    "seed",
-    "batch_size",
-    "until_stable",
-    "either_direction",
-    "ranking_shrinkage",
-    "shard",
-    "allow_empty_classes",
-)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to extract, by name; the parameters of an extraction job."""
-
-    dataset: str
-    checkpoint: str
-    split: str | None = None
-    config: str | None = None
-    revision: str | None = None
-    """Branch, tag or commit of a dataset on the Hub."""
-    media_column: str | None = None
-    label_column: str | None = None
-    checkpoint_revision: str | None = None
-    max_per_class: int | None = None
-    seed: int = 0
-    pooling: str = "mean"
-    precision: str = "auto"
-    batch_size: int | None = None
-    """Encoder inputs at once; None: what suits the encoder."""
-    frames: int | None = None
-    """Frames of a clip; None: as many as the encoder takes, the only number that works."""
-    stride: int | None = None
-    """Frames from one to the next; None: what suits the dataset."""
-    clips: int = 1
-    """Clips of a video, whose features are averaged."""
-    preprocessing: str = "checkpoint"
-    """`checkpoint`: as its preprocessor_config.json says; `reference`: as the published notebook does."""
-    image_size: int | None = None
-    """Pixels, height and width, to which the position embedding is interpolated; None: the checkpoint's own."""
-    until_stable: float | None = None
-    """Kendall's tau to an equal independent sample at which no more samples are taken; None: take all."""
-    either_direction: bool = False
-    """Whether an order and its reverse count as the same in `until_stable`."""
-    ranking_shrinkage: float | str | None = None
-    """Shrinkage of the ranking whose stability is meant, as `LabelRanker` takes it."""
-    shard: tuple[int, int] | None = None
-    """Which of how many shares of the samples to take, counted from 1."""
-    allow_empty_classes: bool = False
-    """Whether classes may be without samples, as in a split that is there to test; such features cannot be ranked."""
-
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("Pooling", self.pooling, POOLINGS),
-            ("Precision", self.precision, PRECISIONS),
-            ("Preprocessing", self.preprocessing, PREPROCESSINGS),
-        ):
-            if value not in known:
-                raise SettingsError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
-        for name, number in (("batch size", self.batch_size), ("image size", self.image_size)):
-            if number is not None and number < 1:
-                raise SettingsError(f"The {name} is {number}; expected at least 1.")
-        if self.until_stable is not None and not 0 < self.until_stable < 1:
-            raise SettingsError(
-                f"The tau to stop at is {self.until_stable}; expected a number above 0 and below 1, such as 0.85."
-            )
-        if self.shard is not None:
-            index, count = self.shard
-            if not 1 <= index <= count <= _MAX_SHARDS:
-                raise SettingsError(
-                    f"The shard is {index}/{count}; expected I/N with I from 1 to N and N at most {_MAX_SHARDS:,}, "
-                    "such as 1/4."
-                )
-            if self.until_stable is not None:
-                raise SettingsError(
-                    "A shard does not see the samples of the others, so it cannot tell when the order is stable. "
-                    "Give either a shard or a tau to stop at."
-                )
-
-    @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> Request:
-        """Return the request in a job's parameters; keys that do not change the features are ignored."""
-        known = cls.__dataclass_fields__
-        return cls(**{k: v for k, v in params.items() if k in known})
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the features of one sample, as it was asked for; the rest decides which samples are taken."""
-        return {name: value for name, value in asdict(self).items() if name not in _NOT_OF_A_SAMPLE}
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from labelrank.finetune.design import Arm
 from labelrank.finetune.metrics import METRICS, Scores, score
 from labelrank.finetune.runs import Run
 from labelrank.finetune.statistics import UNSOUND, analyse, verdict
-from labelrank.lab.planning import Design
-from labelrank.lab.results import FORMAT_VERSION, plain
 from labelrank.label_map import LabelMap
+from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.results import FORMAT_VERSION, plain
 
 CONTROL_ROWS = 2
 CONTROL_SHARE = 1e-3

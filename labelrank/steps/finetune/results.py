@@ -82,7 +82,7 @@ def write_results(
 
     Args:
         folder: Its parent is made where it is missing.
-        report: As `labelrank.lab.report.report_of` gives it.
+        report: As `labelrank.steps.finetune.report.report_of` gives it.
         runs: Those of the report, in any order.
         test: The rows that were predicted; its features are not written.
         model: A folder with `model/` and `model.keras`, which the results then hold too.
@@ -105,7 +105,7 @@ def write_results(
 
 
 def _exported(report: Mapping[str, Any]) -> str:
-    """Return the order whose model is written; see `labelrank.lab.models.Exporter`."""
+    """Return the order whose model is written; see `labelrank.steps.finetune.best_model.Exporter`."""
     names = [arm["name"] for arm in report["arms"]]
     return "ranked" if "ranked" in names else names[0]
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelrank.errors import SettingsError
-from labelrank.extraction.planning import Plan
 from labelrank.features.parts import Part
 from labelrank.features.store import FeatureSet
+from labelrank.steps.extract.plan import Plan
 
 if TYPE_CHECKING:
     from labelrank.ranking.stability import OrderStability

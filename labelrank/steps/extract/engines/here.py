@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 import labelrank
 from labelrank.data.dataset import NOUNS, Progress, Sample, ShouldStop
 from labelrank.errors import DatasetError, MediaError
-from labelrank.extraction.planning import Plan
-from labelrank.features.extract import NOT_FINITE, STAGE, Extracted, extract_parts
+from labelrank.features.encode import NOT_FINITE, STAGE, Extracted, extract_parts
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
 from labelrank.models.runtime import CompiledEncoder, compile_encoder
 from labelrank.settings import Settings
+from labelrank.steps.extract.plan import Plan
 
 
 class Making:

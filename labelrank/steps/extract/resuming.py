@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from labelrank.errors import FeaturesError
-from labelrank.extraction.planning import Plan
 from labelrank.features.parts import PartFolder
 from labelrank.files import replacing
+from labelrank.steps.extract.plan import Plan
 
 _NAME = "work.json"
 

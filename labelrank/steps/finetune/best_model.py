@@ -13,11 +13,11 @@ from labelrank.errors import LabelRankError
 from labelrank.files import replacing
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
-from labelrank.lab.gathering import Material
-from labelrank.lab.planning import Design
-from labelrank.lab.results import KERAS_MODEL, MODEL
 from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.runtime import build_encoder, select_backend
+from labelrank.steps.finetune.inputs import Material
+from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
 
 _NOTE = "best.json"
 

@@ -17,23 +17,23 @@ import numpy as np
 from labelrank import cache
 from labelrank.data.dataset import Progress, ShouldStop
 from labelrank.errors import Cancelled, LabelRankError
-from labelrank.extraction.making import now, versions
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
-from labelrank.lab.gathering import Material, gather, sizes_of
-from labelrank.lab.kept import KeptRuns
-from labelrank.lab.live import Live, OnReport
-from labelrank.lab.models import Exporter
-from labelrank.lab.planning import Design, describe
-from labelrank.lab.report import Facts, report_of
-from labelrank.lab.results import KEPT, write_results
-from labelrank.lab.training import EndToEnd, Heads
 from labelrank.settings import Settings
+from labelrank.steps.extract.engines.here import now, versions
+from labelrank.steps.finetune.best_model import Exporter
+from labelrank.steps.finetune.finished_runs import KeptRuns
+from labelrank.steps.finetune.inputs import Material, gather, sizes_of
+from labelrank.steps.finetune.progress import Live, OnReport
+from labelrank.steps.finetune.report import Facts, report_of
+from labelrank.steps.finetune.request import Design, describe
+from labelrank.steps.finetune.results import KEPT, write_results
+from labelrank.steps.finetune.train import EndToEnd, Heads
 
 KIND = "runs"
 """Folder of the workspace with an entry for each comparison: its finished runs, best model and snapshots, which can be
-made again; one of `labelrank.cache.KINDS`. Results are in `labelrank.lab.results.KEPT` and stay."""
+made again; one of `labelrank.cache.KINDS`. Results are in `labelrank.steps.finetune.results.KEPT` and stay."""
 _RUNS, _BEST, _ANEW = "runs", "best", "recomputing"
 _UNFINISHED = "unfinished"
 # Of the runs; changes when the same design would train otherwise.
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def describe_material(material: Material, design: Design) -> dict[str, Any]:
-    """Return what a comparison of this material would do; as `labelrank.lab.planning.describe`, and `rows` in words."""
+    """Return what a comparison of this material would do; as `describe`, and `rows` in words."""
     rows = sizes_of(material)
     encoder = material.encoder
     said = describe(
@@ -66,7 +66,7 @@ def describe_material(material: Material, design: Design) -> dict[str, Any]:
     return {**said, "rows": words}
 
 
-def run(
+def run_job(
     params: Mapping[str, Any],
     *,
     settings: Settings,
@@ -77,13 +77,13 @@ def run(
     """Do a fine-tune job and return its result: where the results are, and their verdict.
 
     Args:
-        params: As `labelrank.lab.planning.job_params` gives them. Features, finished runs and encoders' snapshots that
-            are kept are used unless `recompute` is set.
+        params: As `job_params` gives them. Features, finished runs and encoders' snapshots that are kept are used
+            unless `recompute` is set.
         on_report: Called about once an epoch with `curves`, `runs_done`, `runs`, `seconds_left`, `notices`, and
             `folder`, the folder of results of the finished seeds, once there is one: also of a job that is cancelled.
 
     Raises:
-        As `labelrank.lab.gathering.gather` and `compare`.
+        As `labelrank.steps.finetune.inputs.gather` and `compare`.
     """
     started = time.monotonic()
     design = Design.from_params(params)
@@ -132,7 +132,7 @@ def compare(
         on_progress: Called as (epochs done, epochs of all runs, stage); end to end, as (updates done, ..).
         should_stop: Asked between steps; finished runs are kept. While seeds are missing, there are results of those
             that are finished.
-        on_report: As in `run`.
+        on_report: As in `run_job`.
 
     Raises:
         FinetuneError: Not one run is whole, or results cannot be written.

@@ -19,9 +19,9 @@ import numpy as np
 
 from labelrank.cores import cpu_cores
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Progress, Sample, ShouldStop
-from labelrank.errors import Cancelled, DatasetError, FeaturesError, MediaError
+from labelrank.errors import Cancelled, DatasetError, MediaError
+from labelrank.models.pooling import pool_tokens
 
-POOLINGS = ("mean", "cls", "fc_norm")
 STAGE = "Extracting features"
 """What progress calls this work."""
 NOT_FINITE = "Its features are not finite numbers; try --precision float32."
@@ -70,36 +70,6 @@ class Extracted:
     """Time in which the encoder had nothing to do, for its next batch was still being read."""
     encoded_s: float = 0.0
     """Time in which it worked."""
-
-
-def pool_tokens(
-    tokens: np.ndarray,
-    pooling: str,
-    *,
-    has_cls: bool = True,
-    fc_norm: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Reduce an encoder's tokens (B, N, D) to features (B, D).
-
-    `mean` averages the patch tokens, `cls` takes the CLS token, `fc_norm` applies the head's norm to the mean, as a
-    fine-tuned VideoMAE does before its classifier.
-
-    Raises:
-        FeaturesError: Unknown pooling, or one that this encoder does not have.
-    """
-    if pooling == "mean":
-        return tokens[:, int(has_cls) :].mean(axis=1)
-    if pooling == "cls" and has_cls:
-        return tokens[:, 0]
-    if pooling == "fc_norm" and fc_norm is not None:
-        return fc_norm(tokens[:, int(has_cls) :].mean(axis=1))
-    known = poolings_of(has_cls=has_cls, has_fc_norm=fc_norm is not None)
-    raise FeaturesError(f"Pooling is {pooling!r}; this encoder has {', '.join(known)}. Choose one of these.")
-
-
-def poolings_of(*, has_cls: bool, has_fc_norm: bool) -> tuple[str, ...]:
-    """Return the poolings that an encoder with these parts has."""
-    return ("mean", *(["cls"] if has_cls else []), *(["fc_norm"] if has_fc_norm else []))
 
 
 def extract_features(

@@ -16,8 +16,10 @@ from pathlib import Path
 from labelrank import errors
 from labelrank.data.dataset import Progress, ShouldStop
 from labelrank.errors import Cancelled, FeaturesError, LabelRankError
-from labelrank.extraction import Request, obtain, plan
 from labelrank.settings import Settings
+from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
+from labelrank.steps.extract.run import obtain
 
 _POLL_S = 0.2
 _GRACE_S = 5.0
@@ -33,7 +35,7 @@ def obtain_elsewhere(
     """Return where the features of each request are kept, after making those that are not.
 
     Raises:
-        As `labelrank.extraction.obtain`; and FeaturesError when they cannot be kept, or the process dies.
+        As `labelrank.steps.extract.obtain`; and FeaturesError when they cannot be kept, or the process dies.
         Cancelled: `should_stop` returned true; finished parts are kept.
     """
     context = multiprocessing.get_context("spawn")

@@ -14,14 +14,15 @@ import numpy as np
 from labelrank.data.dataset import ClipSampling, Dataset, Progress, Sample, ShouldStop
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, FinetuneError, HubError
-from labelrank.extraction import Plan, Request, plan
 from labelrank.features.store import FeatureSet, provenance_digest, read_features
 from labelrank.finetune.design import split_rows
-from labelrank.lab.extracting import obtain_elsewhere
-from labelrank.lab.planning import Design, Inputs, evaluation_splits
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
 from labelrank.settings import Settings
+from labelrank.steps.extract.plan import Plan, plan
+from labelrank.steps.extract.request import Request
+from labelrank.steps.finetune.features import obtain_elsewhere
+from labelrank.steps.finetune.request import Design, Inputs, evaluation_splits
 
 FILE, SPLIT, TRAIN = "file", "split", "train"
 """Where validation and test rows come from: a file of their own, a split of their own, the training rows."""
