@@ -33,10 +33,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from until_stable import cifar100_features
 
 from labelrank.finetune.design import Arm, arms, split_rows
-from labelrank.finetune.heads import Table, recipe_for, train_heads
+from labelrank.finetune.head_math import Table
+from labelrank.finetune.head_sizes import recipe_for
+from labelrank.finetune.heads import train_heads
 from labelrank.finetune.metrics import METRICS, score
 from labelrank.finetune.recipe import HeadRecipe
-from labelrank.finetune.statistics import analyse, verdict
+from labelrank.finetune.statistics import analyse
+from labelrank.finetune.verdict import verdict
 from labelrank.ranking import LabelRanker
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {

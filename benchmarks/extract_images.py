@@ -98,7 +98,7 @@ class Ours:
         return batches * self.batch_size
 
     def about(self) -> dict[str, str]:
-        from labelrank.models.runtime import resolve_precision
+        from labelrank.models.backend import resolve_precision
 
         packages = ("labelrank", "openvino", "keras", "numpy", "pillow", "av", "pyarrow")
         return {"precision": resolve_precision(self.precision), "versions": sides.versions(*packages)}

@@ -21,12 +21,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labelrank.models.runtime import build_encoder, compile_encoder, select_backend
+from labelrank.models.backend import select_backend
+from labelrank.models.runtime import build_encoder, compile_encoder
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from labelrank.finetune.heads import Table
+    from labelrank.finetune.head_math import Table
 
 CHECKPOINTS = {"digits": "mae-tiny-digits", "moving-digits": "videomae-tiny-moving-digits"}
 
@@ -49,7 +50,9 @@ def main() -> None:
     from labelrank.features.encode import extract_features
     from labelrank.finetune.design import Arm
     from labelrank.finetune.end_to_end import Pictures, fine_tune
-    from labelrank.finetune.heads import Table, recipe_for, train_heads
+    from labelrank.finetune.head_math import Table
+    from labelrank.finetune.head_sizes import recipe_for
+    from labelrank.finetune.heads import train_heads
     from labelrank.finetune.recipe import HEADS, named_recipe
     from labelrank.models.checkpoint import open_checkpoint
     from labelrank.settings import Settings

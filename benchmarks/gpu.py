@@ -33,9 +33,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from labelrank.models.backend import PRECISIONS, devices, resolve_precision
 from labelrank.models.config import EncoderConfig, TransformerConfig
+from labelrank.models.cost import encoder_flops
 from labelrank.models.names import encoder_tensors
-from labelrank.models.runtime import PRECISIONS, Steps, compile_encoder, devices, encoder_flops, resolve_precision
+from labelrank.models.runtime import Steps, compile_encoder
 
 BASE, LARGE = TransformerConfig(768, 3072, 12, 12), TransformerConfig(1024, 4096, 24, 16)
 MODELS = {
@@ -215,7 +217,7 @@ def _torch_encoder(config: EncoderConfig, weights: Mapping[str, Any]) -> Callabl
 
 def main_of_roof(precision: str) -> None:
     """Print the FLOP/s of one large matrix product in the framework that Keras would use here."""
-    from labelrank.models.runtime import select_backend
+    from labelrank.models.backend import select_backend
 
     backend = select_backend()
     if backend == "openvino":

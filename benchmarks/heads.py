@@ -29,7 +29,9 @@ from lda import N_CLASSES, N_FEATURES, rows
 
 from labelrank.cores import cpu_cores
 from labelrank.finetune.design import Arm
-from labelrank.finetune.heads import Table, estimated_seconds, train_heads
+from labelrank.finetune.head_math import Table
+from labelrank.finetune.head_sizes import estimated_seconds
+from labelrank.finetune.heads import train_heads
 from labelrank.finetune.recipe import HEADS, HeadRecipe
 from labelrank.finetune.runs import Run
 from labelrank.models.device import cpu, matmul_rate

@@ -326,8 +326,8 @@ def write_checkpoint(folder: Path, config: Mapping[str, Any], preprocessor: Mapp
     from safetensors.numpy import save_file
 
     from labelrank.models.config import read_config
+    from labelrank.models.cost import encoder_flops
     from labelrank.models.names import encoder_tensors
-    from labelrank.models.runtime import encoder_flops
 
     random = np.random.default_rng(0)
 

@@ -35,7 +35,8 @@ import numpy as np
 import scipy
 
 from labelrank.finetune.design import Arm, arms
-from labelrank.finetune.statistics import FINDINGS, analyse, verdict
+from labelrank.finetune.statistics import analyse
+from labelrank.finetune.verdict import FINDINGS, verdict
 
 PERMUTATIONS = 999
 N_CLASSES = 30

@@ -20,8 +20,8 @@ from labelrank.durations import rough_duration
 from labelrank.errors import LabelRankError, RankingError
 from labelrank.exports import FORMATS
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
+from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
-from labelrank.models.runtime import PRECISIONS
 from labelrank.ranking import METHODS, SOLVERS
 from labelrank.steps.extract.request import PREPROCESSINGS
 
@@ -302,7 +302,7 @@ def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
 def merge(shards: tuple[Path, ...], out: Path) -> None:
     """Join the features files of all shards of one extraction, or folders of them, into one file."""
     from labelrank.errors import FeaturesError
-    from labelrank.features.store import merge_features
+    from labelrank.features.joining import merge_features
 
     _check_folder(out)
     if any(out.resolve() == shard.resolve() for shard in shards):
@@ -397,7 +397,7 @@ def _printable(name: str) -> str:
 @_ranking_options
 def rank(features: Path, out: Path | None, style: str, **options: Any) -> None:
     """Rank the classes of a features file and print the order; --out keeps it as a label map."""
-    from labelrank.features.store import read_features
+    from labelrank.features.joining import read_features
 
     label_map = _rank(read_features(features), **options)
     if out:
@@ -429,7 +429,7 @@ def export(label_map: Path, format_: str, out: Path, features: Path | None) -> N
 
 def _sample_columns(label_map: LabelMap, path: Path) -> dict[str, Any]:
     """Return each sample's projection and position, after checking that these features give this map."""
-    from labelrank.features.store import read_features
+    from labelrank.features.joining import read_features
     from labelrank.ranking import LabelRanker
 
     features = read_features(path)
@@ -520,7 +520,7 @@ def finetune(
     FEATURES is a features file. Prints a verdict and what each order scored; --out keeps the report, --files all
     results. A stopped comparison goes on from its finished runs.
     """
-    from labelrank.features.store import read_features
+    from labelrank.features.joining import read_features
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
     from labelrank.steps.finetune.inputs import gather_files
@@ -771,7 +771,7 @@ def pretrain(
 ) -> None:
     """Pre-train a small masked autoencoder on the pictures or videos of DATA and write it in Hugging Face format."""
     from labelrank.data import open_dataset
-    from labelrank.models.runtime import select_backend
+    from labelrank.models.backend import select_backend
     from labelrank.settings import Settings
 
     settings = Settings.from_env()

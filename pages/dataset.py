@@ -3,8 +3,8 @@
 import streamlit as st
 
 from labelrank import charts
-from labelrank.data import save_upload
 from labelrank.data.dataset import Dataset
+from labelrank.data.uploads import save_upload
 from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import components, readers, state
 

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from labelrank.data import open_dataset, save_upload, upload_name
+from labelrank.data import open_dataset
 from labelrank.data.archive import open_archive
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.folder import open_folder
+from labelrank.data.uploads import save_upload, upload_name
 from labelrank.errors import ArchiveError, DatasetError, HubError, MediaError
 from labelrank.settings import Settings
 from tests.data_helpers import (

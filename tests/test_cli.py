@@ -17,7 +17,8 @@ from PIL import Image
 from labelrank.cli import main
 from labelrank.errors import FeaturesError
 from labelrank.exports import FORMATS
-from labelrank.features.store import FeatureSet, read_features, write_features
+from labelrank.features.joining import read_features
+from labelrank.features.store import FeatureSet, write_features
 from labelrank.label_map import read_label_map
 from labelrank.ranking import METHODS
 from tests.conftest import GOLDEN
@@ -186,7 +187,7 @@ def test_a_stopped_extraction_says_how_to_go_on_and_nothing_after_that(monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
-    monkeypatch.setattr("labelrank.steps.extract.obtain", stop)
+    monkeypatch.setattr("labelrank.steps.extract.run.obtain", stop)
     out = tmp_path / "f.parquet"
     done = in_process("extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", out)
     assert done.exit_code == 1

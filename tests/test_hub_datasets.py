@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from labelrank.data import describe_source, open_dataset
-from labelrank.data import hub as hub_module
+from labelrank.data import card, describe_source, open_dataset
 from labelrank.data.dataset import ClipSampling
 from labelrank.errors import ArchiveError, Cancelled, DatasetError, HubError
 from labelrank.settings import Settings
@@ -32,8 +31,8 @@ CONVERTED = "refs/convert/parquet"
 @pytest.fixture
 def small_requests(monkeypatch):
     """Count a request as little, so that parts are fetched of the small files of these tests."""
-    monkeypatch.setattr(hub_module, "_REQUEST_BYTES", 0)
-    monkeypatch.setattr(hub_module, "_TAIL_BYTES", 20_000)
+    monkeypatch.setattr("labelrank.data.hub_source._REQUEST_BYTES", 0)
+    monkeypatch.setattr("labelrank.data.hub_source._TAIL_BYTES", 20_000)
     monkeypatch.setattr("labelrank.hub.ranges._READ_AHEAD_BYTES", 4096)
     monkeypatch.setattr("labelrank.hub.ranges._GAP_BYTES", 1024)
 
@@ -138,7 +137,7 @@ def test_fetching_goes_on_after_the_connection_was_cut(hub, settings, tmp_path, 
 def test_network_that_fails_while_reading_is_no_fault_of_the_picture(
     kept, hub, settings, tmp_path, small_requests, monkeypatch
 ):
-    monkeypatch.setattr("labelrank.data.parquet._KEPT_GROUP_BYTES", kept)
+    monkeypatch.setattr("labelrank.data.parquet_media._KEPT_GROUP_BYTES", kept)
     hub.add("dataset", REPO, {"train.parquet": big_pets(tmp_path)})
     data = open_dataset(REPO, settings=settings)
     hub.fail("storage", 500, times=100)
@@ -283,16 +282,16 @@ def test_splits_of_a_card_keep_their_names_where_two_mean_the_same(hub, settings
     ],
 )
 def test_patterns_of_a_card_fit_as_in_a_shell(pattern, fitting, others):
-    fits = hub_module._glob(pattern)
+    fits = card._glob(pattern)
     assert [path for path in [*fitting, *others] if fits(path)] == fitting
 
 
 @pytest.mark.parametrize("wild", ["**a", "**/", "*?"])
 def test_pattern_of_many_wildcards_takes_no_time(wild):
     started = time.perf_counter()
-    fits = hub_module._glob(wild * 40 + "b")
+    fits = card._glob(wild * 40 + "b")
     assert not any(fits("a/" * 60 + "a" * n) for n in range(50))
-    assert not hub_module._glob(wild * 10_000)("a" * 200)
+    assert not card._glob(wild * 10_000)("a" * 200)
     assert time.perf_counter() - started < 10
 
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from labelrank.data import describe_source, open_dataset, save_upload, upload_name
-from labelrank.data import parquet as parquet_module
+from labelrank.data import describe_source, open_dataset
 from labelrank.data.source import LocalTable, arrange
+from labelrank.data.uploads import save_upload, upload_name
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
 from tests.data_helpers import CATS_AND_DOGS, HOSTILE_NAMES, SETTINGS, encode, picture, png, png_header, write_tree
@@ -62,8 +62,8 @@ def test_rows_may_be_read_in_any_order_and_from_several_threads(tmp_path):
 
 @pytest.mark.parametrize("kept", [0, 64 * 2**20])
 def test_large_row_groups_are_read_in_passing_with_the_same_pictures(kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_module, "_KEPT_GROUP_BYTES", kept)
-    monkeypatch.setattr(parquet_module, "_BATCH_BYTES", 400)
+    monkeypatch.setattr("labelrank.data.parquet_media._KEPT_GROUP_BYTES", kept)
+    monkeypatch.setattr("labelrank.data.parquet_media._BATCH_BYTES", 400)
     data = opened(write(tmp_path / "a.parquet", pets(30), row_group_size=20))
     for n in [0, 1, 19, 20, 29, 7, 3, 3, 28, 0]:
         np.testing.assert_array_equal(data.load(data.samples[n]), pixels(n))
@@ -686,7 +686,7 @@ def test_table_with_more_rows_than_accepted_is_refused(tmp_path):
 
 
 def test_media_column_that_would_unpack_to_absurd_sizes_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet_module, "_BOMB_FROM_BYTES", 2**20)
+    monkeypatch.setattr("labelrank.data.parquet_table._BOMB_FROM_BYTES", 2**20)
     column = pa.array([bytes(2**20 + n) for n in range(8)], pa.binary())
     path = write(tmp_path / "a.parquet", table({"image": column, "label": [0, 1] * 4}), compression="zstd")
     with pytest.raises(DatasetError, match=r"would unpack 'image' from .*MAX_COMPRESSION_RATIO"):

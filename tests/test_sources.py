@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from labelrank.data import EMBEDDED, describe_source, open_dataset, save_upload
+from labelrank.data import EMBEDDED, describe_source, open_dataset
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.source import SPLIT_WORDS
+from labelrank.data.uploads import save_upload
 from labelrank.errors import DatasetError, HubError, MediaError
 from tests.data_helpers import png, write_tree, write_zip
 from tests.table_helpers import class_label, table, write

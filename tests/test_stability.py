@@ -8,17 +8,8 @@ from hypothesis import strategies as st
 
 from labelrank.errors import RankingError
 from labelrank.ranking import ClassMoments, LabelRanker, OrderStability
-from labelrank.ranking.stability import (
-    SCHEDULE,
-    _balanced_splits,
-    _expected,
-    _Finding,
-    _FromGroups,
-    _FromRows,
-    _grown,
-    _same_side_later,
-    due,
-)
+from labelrank.ranking.half_fits import FromGroups, FromRows, balanced_splits
+from labelrank.ranking.stability import SCHEDULE, _expected, _Finding, _grown, _same_side_later, due
 
 
 def classes(seed=0, n_classes=10, n_features=8, separation=2.0, skewed=True):
@@ -168,7 +159,7 @@ def test_intervals_widen_with_fewer_classes_and_with_fewer_rows_per_feature():
 
 
 def order_of(moments_or_rows, groups, shrinkage):
-    return _FromGroups(moments_or_rows, shrinkage).order(groups)
+    return FromGroups(moments_or_rows, shrinkage).order(groups)
 
 
 def grouped(X, y, n_groups=8):
@@ -197,7 +188,7 @@ def test_fits_from_groups_are_the_rankers(shrinkage, n_classes):
 def test_fits_from_few_rows_are_the_rankers(n_features, n_classes):
     X, y = classes(2, n_classes=n_classes, n_features=n_features)(8, 0)
     _, group = grouped(X, y)
-    fits = _FromRows([(X, y, group)])
+    fits = FromRows([(X, y, group)])
     for picked in ([0, 1, 2, 3], list(range(8))):
         rows = np.isin(group, picked)
         ranker = LabelRanker(solver="svd").fit(X[rows], y[rows])
@@ -282,12 +273,12 @@ def test_asking_often_changes_nothing_but_the_history():
 def test_halves_leave_the_classes_as_alike_as_they_can():
     # Twelve rows per class in eight groups: the first four groups hold two, the others one.
     per_group = np.repeat([[2], [1]], 4, axis=0) * np.ones(5, dtype=int)
-    splits = _balanced_splits(range(8), per_group)
+    splits = balanced_splits(range(8), per_group)
     assert len(splits) == 18
     assert all(sum(per_group[list(left), 0]) == 6 and left[0] == 0 for left in splits)
-    assert len(_balanced_splits(range(8), np.ones((8, 5), dtype=int))) == 35
+    assert len(balanced_splits(range(8), np.ones((8, 5), dtype=int))) == 35
     # Five groups of one row: no split is even, two against three it is, each once.
-    assert len(_balanced_splits(range(5), np.ones((5, 3), dtype=int))) == 10
+    assert len(balanced_splits(range(5), np.ones((5, 3), dtype=int))) == 10
 
 
 def test_rows_are_let_go_once_there_are_enough():

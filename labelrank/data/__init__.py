@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
-from labelrank.data.archive import check_archive, open_archive
+from labelrank.data.archive import open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
 from labelrank.data.folder import holds_class_folders, open_folder
 from labelrank.data.source import LocalTable, SourceInfo, Tables, arrange, find_tables, refuse_options
-from labelrank.errors import ArchiveError, DatasetError, UnknownRepo
-from labelrank.files import local_path, replacing
+from labelrank.data.uploads import PARQUET_MAGIC, upload_name, upload_path
+from labelrank.errors import DatasetError, UnknownRepo
+from labelrank.files import local_path
 from labelrank.hub.names import REPO_ID
 from labelrank.settings import Settings
 
@@ -36,16 +34,12 @@ __all__ = [
 EMBEDDED = ("digits", "moving-digits")
 """Datasets that come with labelrank."""
 
-_UPLOAD = re.compile(r"upload:([0-9a-f]{64})")
-_UPLOAD_KINDS = (".zip", ".parquet")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _HUB_ADDRESS = re.compile(r"([a-z]+://)?(www\.)?(huggingface\.co|hf\.co)/|hf://", re.IGNORECASE)
 # One slash between two names that do not begin like a path. Whether they can be an id, the Hub's rules tell.
 _OWNER_AND_NAME = re.compile(r"[^/\\~.][^/\\]*/[^/\\.][^/\\]*")
 _HUB_PATH = re.compile(rf"(?:datasets/)?(?=[^/]+/[^/]+)({REPO_ID.pattern})/?")
 _FILE_ENDINGS = (".zip", ".parquet", ".tar", ".gz", ".tgz", ".rar", ".7z")
-_BLOCK_BYTES = 1 << 20
-_PARQUET_MAGIC = b"PAR1"
 _ONE_REVISION = "on this computer, in one revision alone"
 _CHOICES = (
     "digits, a folder of class folders or Parquet files, a .zip or .parquet file, moving-digits, or the id of a "
@@ -161,7 +155,7 @@ def _find(name: str, settings: Settings) -> _Place | None:
         HubError: It is an address of the Hub; the message says what to give instead.
     """
     if name.startswith("upload:"):
-        path = _upload_path(name, settings)
+        path = upload_path(name, settings)
         # The name tells the split of a table, and a stranger's digits do not.
         shown = upload_name(name, settings=settings)
         tables = arrange([LocalTable(shown, path)], source=name) if path.suffix == ".parquet" else None
@@ -187,7 +181,7 @@ def _find(name: str, settings: Settings) -> _Place | None:
         return _Place(id, path, tables)
     if path.is_file():
         with path.open("rb") as file:
-            is_table = path.suffix == ".parquet" or file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+            is_table = path.suffix == ".parquet" or file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
         return _Place(path.name, path, arrange([LocalTable(path.name, path)], source=path.name) if is_table else None)
     if _is_hub_address(name):
         from labelrank import hub
@@ -224,89 +218,3 @@ def _not_here_either(name: str) -> Iterator[None]:
         yield
     except UnknownRepo as error:
         raise UnknownRepo(f"{error} Nor is there a file or folder {name!r} here.") from error
-
-
-def save_upload(stream: IO[bytes], *, settings: Settings) -> str:
-    """Keep an uploaded zip or Parquet file in the workspace and return its name for `open_dataset`, `upload:<sha256>`.
-
-    The stream is read from its start. The file is checked before it gets its final name; when it is refused,
-    nothing stays behind. The same file twice is kept once.
-
-    Raises:
-        ArchiveError: The upload is not a safe zip of class folders.
-        DatasetError: It has fewer than two classes, or is a table without pictures or labels.
-    """
-    shown = Path(str(getattr(stream, "name", "") or "upload.zip")).name
-    folder = settings.workspace / "uploads"
-    folder.mkdir(parents=True, exist_ok=True)
-    if stream.seekable():
-        stream.seek(0)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".incoming-", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            digest = _copy(stream, file, shown, settings)
-            file.close()
-            with temporary.open("rb") as kept:
-                is_table = kept.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-            if is_table:
-                from labelrank.data.parquet import check_table
-
-                check_table(temporary, name=shown, settings=settings)
-            else:
-                check_archive(temporary, name=shown, settings=settings)
-            path = settings.workspace / "uploads" / f"{digest}{'.parquet' if is_table else '.zip'}"
-            with replacing(path.with_suffix(".name")) as label:
-                label.write_text(shown, encoding="utf-8", errors="replace")
-            temporary.replace(path)
-            return f"upload:{digest}"
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-
-
-def upload_name(name: str, *, settings: Settings) -> str:
-    """Return the file name that an upload came with, or a short form of its digest when that is not known."""
-    try:
-        label = settings.workspace / "uploads" / f"{_upload_digest(name)}.name"
-        return label.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return f"upload {name.removeprefix('upload:')[:8]}"
-
-
-def _copy(stream: IO[bytes], file: IO[bytes], shown: str, settings: Settings) -> str:
-    """Return the SHA-256 of what was copied."""
-    digest = hashlib.sha256()
-    size = 0
-    while block := stream.read(_BLOCK_BYTES):
-        size += len(block)
-        if size > settings.max_archive_bytes:
-            raise ArchiveError(
-                f"{shown!r} has more than {settings.max_archive_bytes:,} bytes, the most that is accepted "
-                "(LABELRANK_MAX_ARCHIVE_BYTES). Keep fewer or smaller pictures, or raise the limit."
-            )
-        digest.update(block)
-        file.write(block)
-    return digest.hexdigest()
-
-
-def _upload_digest(name: str) -> str:
-    match = _UPLOAD.fullmatch(name)
-    if match is None:
-        raise DatasetError(
-            f"{name!r} does not name an upload; expected upload: and 64 hexadecimal digits. Upload the file again."
-        )
-    return match[1]
-
-
-def _upload_path(name: str, settings: Settings) -> Path:
-    """Return where an upload is kept.
-
-    Raises:
-        DatasetError: The name is none of an upload, or it is not there.
-    """
-    digest = _upload_digest(name)
-    for kind in _UPLOAD_KINDS:
-        path = settings.workspace / "uploads" / f"{digest}{kind}"
-        if path.is_file():
-            return path
-    raise DatasetError(f"{name!r} is not in this workspace any more. Upload the zip again, or the table that it was.")

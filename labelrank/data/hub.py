@@ -6,17 +6,17 @@ the parts that hold the chosen samples when they are read; the whole file where 
 
 from __future__ import annotations
 
-import hashlib
-import io
 import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from labelrank import hub
 from labelrank.data.archive import archive_classes, open_archive
+from labelrank.data.card import card_configs, card_features, card_infos, card_rows
 from labelrank.data.dataset import Dataset, Problem, Progress, ShouldStop
+from labelrank.data.hub_source import HubSource
 from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
 from labelrank.data.layout import Fingerprint, Layout, read_layout, readers
 from labelrank.data.source import (
@@ -28,7 +28,6 @@ from labelrank.data.source import (
     config_and_split,
     listed,
     refuse_options,
-    split_names,
 )
 from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from labelrank.errors import DatasetError, HubError, Unreachable
@@ -41,112 +40,8 @@ CONVERTED = "refs/convert/parquet"
 """The branch in which the Hub keeps its conversion of a dataset's main branch."""
 PARTLY_CONVERTED = "The Hub converted the first 5 GB of this dataset alone; the rest is left out."
 
-# A request costs about as much time as this many bytes.
-_REQUEST_BYTES = 64 << 10
-_TAIL_BYTES = 128 << 10
-_MOST = 0.6
 _CONVERTED_PATH = re.compile(r"[^/]+/[^/]+/\d{4}\.parquet")
-_MAX_PATTERN_CHARS = 500
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".gz")
-
-
-class HubSource:
-    """One file of a dataset repository that is read in parts, or whole where most of it is needed."""
-
-    def __init__(self, repo: Repo, file: HubFile, settings: Settings) -> None:
-        self._repo, self._file, self._settings = repo, file, settings
-        self._opened: hub.RangeFile | None = None
-
-    @property
-    def path(self) -> str:
-        return self._file.path
-
-    @property
-    def size_bytes(self) -> int:
-        return self._file.size_bytes
-
-    @property
-    def remote(self) -> bool:
-        return hub.cached_path(self._repo, self._file.path) is None
-
-    def sha256(self) -> str:
-        if self._file.sha256 is not None:
-            return self._file.sha256
-        # Not in large-file storage, so it is small, and the Hub states no SHA-256 of it.
-        with hub.download(self._repo, self._file.path, settings=self._settings).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def open(self) -> io.RawIOBase:
-        # Where the footer of a table and the directory of a zip are.
-        self.fetch([(max(0, self.size_bytes - _TAIL_BYTES), self.size_bytes)], None, None)
-        return _Reader(self)
-
-    def cost(self, ranges: Sequence[tuple[int, int]]) -> int:
-        if not self.remote:
-            return 0
-        return sum(end - start for start, end in ranges) if self._in_parts(ranges) else self.size_bytes
-
-    def _in_parts(self, ranges: Sequence[tuple[int, int]]) -> bool:
-        needed = sum(end - start for start, end in ranges) + _REQUEST_BYTES * len(ranges)
-        return needed < _MOST * self.size_bytes
-
-    def fetch(
-        self, ranges: Sequence[tuple[int, int]], on_progress: Progress | None, should_stop: ShouldStop | None
-    ) -> None:
-        if not self.remote:
-            return
-        if self._in_parts(ranges):
-            self._range().fetch(ranges, on_progress, should_stop)
-            return
-        path, settings = self._file.path, self._settings
-        hub.download(self._repo, path, settings=settings, on_progress=on_progress, should_stop=should_stop)
-        # Opened anew it is read from the disk; a read in another thread ends with the old one.
-        self._opened = None
-
-    def read_at(self, start: int, length: int) -> bytes:
-        return self._range().read_at(start, length)
-
-    def _range(self) -> hub.RangeFile:
-        opened = self._opened
-        if opened is None:
-            opened = self._opened = hub.open_range(self._repo, self._file.path, settings=self._settings)
-        return opened
-
-
-class _Reader(io.RawIOBase):
-    """A position of its own in a HubSource."""
-
-    def __init__(self, source: HubSource) -> None:
-        super().__init__()
-        self._source = source
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size_bytes}[whence]
-        if base + offset < 0:
-            raise ValueError(f"seek to {base + offset}; expected a place in the file")
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._source.size_bytes - self._position)
-        data = self._source.read_at(self._position, left if size is None or size < 0 else min(size, left))
-        self._position += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 @dataclass(frozen=True)
@@ -231,8 +126,8 @@ def _tables(repo: Repo, settings: Settings) -> Tables | None:
     if not files:
         return None
     sources = [HubSource(repo, file, settings) for file in files]
-    features = {config: _card_features(info) for config, info in _card_infos(repo.card).items()}
-    given, default = _card_configs(repo.card, sources)
+    features = {config: card_features(info) for config, info in card_infos(repo.card).items()}
+    given, default = card_configs(repo.card, sources)
     if not given:
         return arrange(sources, source=repo.id, features=features, converted=_is_conversion(repo))
     return Tables(repo.id, given, features, default_config=default)
@@ -261,140 +156,7 @@ def _zips(repo: Repo, settings: Settings) -> Tables | None:
     return Tables(repo.id, by_stem)
 
 
-# --- What a card says ------------------------------------------------------------------------------------------------
 # A card is written by hand: what is not as it should be is passed over, and the files speak for themselves.
-
-
-def _card_infos(card: Mapping[str, Any]) -> dict[str | None, Mapping[str, Any]]:
-    """Return `dataset_info` by configuration; a single one holds for whatever configuration there is."""
-    given = card.get("dataset_info")
-    infos = [i for i in (given if isinstance(given, list) else [given]) if isinstance(i, Mapping)]
-    named: dict[str | None, Mapping[str, Any]] = {str(i["config_name"]): i for i in infos if i.get("config_name")}
-    if len(infos) == 1:
-        named[None] = infos[0]
-        named.setdefault("default", infos[0])
-    return named
-
-
-def _card_features(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the features of a card in the form that a Parquet file's metadata has."""
-    features: dict[str, Any] = {}
-    entries = info.get("features")
-    for entry in entries if isinstance(entries, list) else []:
-        if not isinstance(entry, Mapping):
-            continue
-        kind = entry.get("dtype")
-        if kind in ("image", "video"):
-            features[str(entry.get("name"))] = {"_type": kind.title()}
-        elif isinstance(kind, Mapping) and isinstance(label := kind.get("class_label"), Mapping):
-            names = label.get("names")
-            if isinstance(names, Mapping):
-                numbered = {int(number): name for number, name in names.items() if str(number).isdigit()}
-                names = [numbered.get(n, "") for n in range(len(numbered))]
-            features[str(entry.get("name"))] = {"_type": "ClassLabel", "names": names}
-    return features
-
-
-def _card_configs(
-    card: Mapping[str, Any], sources: Sequence[HubSource]
-) -> tuple[dict[str | None, Mapping[str | None, tuple[HubSource, ...]]], str | None]:
-    """Return the files that a card gives each configuration and split, and the default configuration."""
-    configs = card.get("configs")
-    found: dict[str | None, Mapping[str | None, tuple[HubSource, ...]]] = {}
-    default = None
-    for entry in configs if isinstance(configs, list) else []:
-        if not isinstance(entry, Mapping):
-            continue
-        name = str(entry.get("config_name", "default"))
-        files = entry.get("data_files")
-        if files is None and entry.get("data_dir"):
-            if splits := _splits_below(str(entry["data_dir"]), sources):
-                found[name] = splits
-                default = name if entry.get("default") is True else default
-            continue
-        chosen_for: dict[str, set[HubSource]] = {}
-        for part in files if isinstance(files, list) else [files]:
-            split, patterns = "train", part
-            if isinstance(part, Mapping):
-                split, patterns = str(part.get("split", "train")), part.get("path")
-            wanted = [_glob(p) for p in (patterns if isinstance(patterns, list) else [patterns]) if isinstance(p, str)]
-            if chosen := {s for s in sources if any(fits(s.path) for fits in wanted)}:
-                chosen_for.setdefault(split, set()).update(chosen)
-        if chosen_for:
-            names = split_names([*chosen_for])
-            found[name] = {names[s]: tuple(sorted(of, key=lambda f: f.path)) for s, of in chosen_for.items()}
-            default = name if entry.get("default") is True else default
-    return found, default
-
-
-def _splits_below(folder: str, sources: Sequence[HubSource]) -> dict[str | None, tuple[HubSource, ...]]:
-    """Return the files below a folder by the split that their paths name; those that name none are train."""
-    folder = f"{folder.removeprefix('./').strip('/')}/"
-    below = [s for s in sources if s.path.startswith(folder) or folder in ("/", "./")]
-    by_split: dict[str, list[HubSource]] = {}
-    for of_config in arrange(below, source=folder).files.values():
-        for split, files in of_config.items():
-            by_split.setdefault(split or "train", []).extend(f for f in files if isinstance(f, HubSource))
-    return {split: tuple(sorted(files, key=lambda f: f.path)) for split, files in by_split.items()}
-
-
-def _glob(pattern: str) -> Callable[[str], bool]:
-    """Return whether a path is what a shell pattern says: * stays within a folder, ** does not.
-
-    All ways to match are followed at once, so the time grows with the lengths alone: as a regular expression, a card
-    with many wildcards could keep us busy for years.
-    """
-    pattern = pattern.removeprefix("./")
-    start = re.split(r"[*?]", pattern, maxsplit=1)[0]
-    if start == pattern:
-        return lambda path: path == pattern
-    if len(pattern) > _MAX_PATTERN_CHARS:
-        return lambda path: False
-    # A folder of any depth is entered or not ("**/"), and left at a slash (".../").
-    signs: list[str] = []
-    for piece in re.findall(r"\*\*/|\*\*|\*|.", pattern[len(start) :], re.DOTALL):
-        signs += ["**/", ".../"] if piece == "**/" else [piece]
-
-    def reach(place: int, places: set[int]) -> None:
-        while place not in places:
-            places.add(place)
-            sign = signs[place] if place < len(signs) else ""
-            if sign == "**/":
-                places.add(place + 1)
-            place += {"**/": 2, "**": 1, "*": 1}.get(sign, 0)
-
-    def fits(path: str) -> bool:
-        if not path.startswith(start):
-            return False
-        places: set[int] = set()
-        reach(0, places)
-        for letter in path[len(start) :]:
-            following: set[int] = set()
-            for place in places:
-                sign = signs[place] if place < len(signs) else ""
-                if sign in ("**", ".../") or (sign == "*" and letter != "/"):
-                    reach(place, following)
-                if sign == letter or (sign == "?" and letter != "/") or (sign == ".../" and letter == "/"):
-                    reach(place + 1, following)
-            places = following
-        return len(signs) in places
-
-    return fits
-
-
-def _card_rows(repo: Repo, config: str | None, split: str | None) -> int | None:
-    infos = _card_infos(repo.card)
-    splits = infos.get(config, infos.get(None, {})).get("splits")
-    entries = [e for e in splits if isinstance(e, Mapping)] if isinstance(splits, list) else []
-    names = split_names([str(entry.get("name")) for entry in entries])
-    for entry in entries:
-        if names[str(entry.get("name"))] == split:
-            rows = entry.get("num_examples")
-            return rows if isinstance(rows, int) else None
-    return None
-
-
-# --- Datasets --------------------------------------------------------------------------------------------------------
 
 
 def open_hub_dataset(
@@ -476,7 +238,7 @@ def describe_hub_dataset(
             settings=settings,
         )
         if info.num_rows is None:
-            info = replace(info, num_rows=_card_rows(repo, info.config, info.split))
+            info = replace(info, num_rows=card_rows(repo, info.config, info.split))
     elif found.zips is not None and config is None and not found.zips.usual_config()[1]:
         info = SourceInfo(id=repo.id, kind="zip", media=None, configs=found.zips.configs)
     elif found.zips is not None:

@@ -6,12 +6,8 @@ are ahead does not depend on the dataset, so memory does not either.
 
 from __future__ import annotations
 
-import math
-import queue
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +15,8 @@ import numpy as np
 
 from labelrank.cores import cpu_cores
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Progress, Sample, ShouldStop
-from labelrank.errors import Cancelled, DatasetError, MediaError
+from labelrank.errors import Cancelled, DatasetError
+from labelrank.features.reader import Batch, Preprocess, Reader
 from labelrank.models.pooling import pool_tokens
 
 STAGE = "Extracting features"
@@ -28,8 +25,6 @@ NOT_FINITE = "Its features are not finite numbers; try --precision float32."
 """Why a sample that can be read has no features."""
 
 _MAX_WORKERS = 16
-_MAX_BYTES_AHEAD = 256 * 2**20
-"""Of encoder inputs that are read before they are wanted; one batch is, whatever its size."""
 
 
 class Encoder(Protocol):
@@ -47,13 +42,6 @@ class Encoder(Protocol):
         """The norm of a fine-tuned head, over pooled features (B, D); None where there is none."""
 
     def __call__(self, images: np.ndarray, /) -> np.ndarray: ...
-
-
-class Preprocess(Protocol):
-    """Maps RGB uint8 (..., H, W, 3) to the encoder's float32 input (..., height, width, 3), of one shape for all."""
-
-    def __call__(self, image: np.ndarray, /, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the input, in `out` where it is given. Called by several threads at once."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +142,7 @@ def extract_parts(
     """
     total = sum(map(len, parts)) if isinstance(parts, Sequence) else None
     done = dimension = 0
-    with _Reader(dataset, preprocess, sampling, encoder.batch_size, workers or _default_workers()) as reader:
+    with Reader(dataset, preprocess, sampling, encoder.batch_size, workers or _default_workers()) as reader:
         collected = _Part()
         idle_since = time.perf_counter()
         for batch in reader.batches(parts):
@@ -195,7 +183,7 @@ class _Part:
     waited_s: float = 0.0
     encoded_s: float = 0.0
 
-    def add(self, batch: _Batch, encoder: Encoder, pooling: str) -> None:
+    def add(self, batch: Batch, encoder: Encoder, pooling: str) -> None:
         """Encode a batch that was read."""
         reasons = dict(batch.failed)
         places = [place for place in range(len(batch.samples)) if place not in reasons]
@@ -231,139 +219,3 @@ def _encode(batch: np.ndarray, encoder: Encoder, pooling: str) -> np.ndarray:
         for i in range(0, len(inputs), size)
     ]
     return np.concatenate(pooled).reshape(samples, clips, -1).mean(axis=1)
-
-
-class _Batch:
-    """A window of a part's samples, which threads fill with encoder inputs, sample by sample."""
-
-    def __init__(self, samples: Sequence[Sample], *, ends_part: bool) -> None:
-        self.samples = samples
-        self.ends_part = ends_part
-        self.failed: dict[int, str] = {}
-        """Reason by place in `samples`."""
-        self.error: BaseException | None = None
-        self.buffer: np.ndarray | None = None
-        """float32 (samples of a full batch, clips, ...); None until the shape of an input is known."""
-        self._missing = len(samples)
-        self._lock = threading.Lock()
-        self._is_read = threading.Event()
-
-    def finish_one(self) -> None:
-        with self._lock:
-            self._missing -= 1
-            if not self._missing:
-                self._is_read.set()
-
-    def wait(self) -> None:
-        """Return when every sample was read or has failed; raise what went wrong with the reading itself."""
-        self._is_read.wait()
-        if self.error is not None:
-            raise self.error
-
-    def inputs(self, places: list[int]) -> np.ndarray:
-        """Return the inputs of some samples, (samples, clips, ...)."""
-        assert self.buffer is not None
-        if len(places) == len(self.samples):
-            return self.buffer[: len(places)]
-        return self.buffer[places]
-
-
-class _Reader:
-    """Threads that read samples into batches, a few batches ahead of the one that is wanted."""
-
-    def __init__(
-        self, dataset: Dataset, preprocess: Preprocess, sampling: ClipSampling | None, batch_size: int, workers: int
-    ) -> None:
-        self._dataset, self._preprocess, self._sampling = dataset, preprocess, sampling
-        self._clips = sampling.clips if sampling else 1
-        self._size = max(1, batch_size // self._clips)
-        # Two whole batches beside the one that is encoded, and a sample for each thread: more only takes memory.
-        self._max_ahead = 2 + math.ceil(workers / self._size)
-        self._shape: tuple[int, ...] | None = None
-        self._free: list[np.ndarray] = []
-        self._lock = threading.Lock()
-        self._tasks: queue.SimpleQueue[tuple[_Batch, int] | None] = queue.SimpleQueue()
-        self._is_closed = False
-        self._threads = [threading.Thread(target=self._work, name=f"reader-{n}", daemon=True) for n in range(workers)]
-
-    def __enter__(self) -> _Reader:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_closed = True
-        for _thread in self._threads:
-            self._tasks.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def batches(self, parts: Iterable[Sequence[Sample]]) -> Iterator[_Batch]:
-        """Yield the batches in order; they may not be read yet."""
-        windows = self._windows(parts)
-        ahead: deque[_Batch] = deque()
-        while True:
-            while len(ahead) < self._depth() and (batch := next(windows, None)) is not None:
-                ahead.append(batch)
-                for place in range(len(batch.samples)):
-                    self._tasks.put((batch, place))
-            if not ahead:
-                return
-            yield ahead.popleft()
-
-    def give_back(self, batch: _Batch) -> None:
-        """Take back the memory of a batch whose inputs are not used any more."""
-        # The system hands out new memory page by page, which is a tenth of the work that a small picture makes.
-        with self._lock:
-            if batch.buffer is not None:
-                self._free.append(batch.buffer)
-                batch.buffer = None
-
-    def _windows(self, parts: Iterable[Sequence[Sample]]) -> Iterator[_Batch]:
-        for part in parts:
-            for start in range(0, max(1, len(part)), self._size):
-                stop = start + self._size
-                yield _Batch(part[start:stop], ends_part=stop >= len(part))
-
-    def _depth(self) -> int:
-        """Return how many batches may be in memory, the one that is wanted now included."""
-        if self._shape is None:
-            return 1 + self._max_ahead
-        size_bytes = 4 * self._size * math.prod(self._shape)
-        return 1 + min(max(1, _MAX_BYTES_AHEAD // size_bytes), self._max_ahead)
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            if self._is_closed:
-                continue
-            batch, place = task
-            try:
-                self._read(batch, place)
-            except MediaError as error:
-                batch.failed[place] = str(error)
-            except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
-                batch.error = error
-            finally:
-                batch.finish_one()
-
-    def _read(self, batch: _Batch, place: int) -> None:
-        sample = batch.samples[place]
-        if self._sampling is None:
-            media = self._dataset.load(sample)[np.newaxis]
-        else:
-            assert self._dataset.load_clips is not None
-            media = self._dataset.load_clips(sample, self._sampling)
-        if self._shape is not None:
-            self._preprocess(media, out=self._buffer_of(batch)[place])
-            return
-        value = self._preprocess(media)
-        with self._lock:
-            self._shape = value.shape
-        self._buffer_of(batch)[place] = value
-
-    def _buffer_of(self, batch: _Batch) -> np.ndarray:
-        with self._lock:
-            if batch.buffer is None:
-                assert self._shape is not None
-                batch.buffer = self._free.pop() if self._free else np.empty((self._size, *self._shape), np.float32)
-            return batch.buffer

@@ -6,9 +6,8 @@ import errno
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 _METADATA_KEY = b"labelrank"
 # What a rerun of the same work may change: no part of the cache key.
-_VOLATILE = ("versions", "created_at", "device", "shard", "stability")
+VOLATILE = ("versions", "created_at", "device", "shard", "stability")
 _MAX_DEPTH = 50
-_PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class FeatureSet:
 
 def provenance_digest(class_names: tuple[str, ...], provenance: Mapping[str, Any]) -> str:
     """Return the key under which features of this origin are cached, 64 hex digits."""
-    lasting = {k: v for k, v in provenance.items() if k not in _VOLATILE}
+    lasting = {k: v for k, v in provenance.items() if k not in VOLATILE}
     text = json.dumps([list(class_names), lasting], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -102,242 +100,11 @@ def write_features(features: FeatureSet, path: Path) -> None:
         raise FeaturesError(f"{path} cannot be written ({reason}); {advice}.") from error
 
 
-def read_features(path: Path) -> FeatureSet:
-    """Read a features file, or a folder of `part-00000-of-00008.parquet` files.
-
-    Parts are joined by the rows they name, or in the order of their numbers where one names none.
-
-    Raises:
-        FeaturesError: It is not a features file, of another version, incomplete, or holds values that cannot be
-            ranked; the message names the first bad row.
-    """
-    features = _read(path)
-    if not features.keys:
-        raise FeaturesError(f"{path} has no rows; extract at least one sample per class.")
-    return features
-
-
-def merge_features(paths: Sequence[Path]) -> FeatureSet:
-    """Join all shards of one extraction: what it would have given without shards.
-
-    Where the shards were made with different versions or on different devices, the result names each of them, in the
-    order of the shards: features agree between these only as far as the libraries do.
-
-    Args:
-        paths: Features files, or folders of part files, in any order; each holds one shard, which may be empty.
-
-    Returns:
-        All samples in the dataset's order. Failures are those of the shards in their order, each once, and classes of
-        which no sample is left.
-
-    Raises:
-        FeaturesError: A file cannot be read or is no shard, a shard is missing or there twice, shards were made from
-            other data or settings (the message names the first that differs), or one sample is in two of them.
-    """
-    if not paths:
-        raise FeaturesError("No shards were given; give all files that `labelrank extract --shard` wrote.")
-    found = [(path, _read(path)) for path in paths]
-    for path, part in found:
-        if _shard_of(path, part) is None:
-            raise FeaturesError(
-                f"{path} is no shard, but a whole extraction; give only files that `labelrank extract --shard` wrote."
-            )
-        if part.rows is None:
-            raise FeaturesError(f"{path} has no column row, which tells the order of its samples; extract it again.")
-    found.sort(key=lambda item: _shard_of(*item) or (0, 0))
-    _check_same_work(found)
-    _check_all_shards(found)
-    merged = _join(found)
-    if not merged.keys:
-        raise FeaturesError("The shards have no rows; extract at least one sample per class.")
-    return replace(
-        merged,
-        rows=None,
-        provenance={k: v for k, v in merged.provenance.items() if k != "shard"},
-        failures=(*merged.failures, *classes_without_rows(merged.class_names, merged.y)),
-    )
-
-
-def _read(path: Path) -> FeatureSet:
-    """Return a file or folder, which may be without rows."""
-    return _join([(part, read_part(part)) for part in _part_paths(path)])
-
-
-def _join(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
-    """Return the samples of all parts of one work, each once: parts of one shard, or all shards."""
-    first = _check_same_work(found)
-    shards = {_shard_of(path, part) for path, part in found}
-    if len(shards) > 1:
-        _check_all_shards(found)
-    parts = [part for _, part in found]
-    keys = tuple(k for part in parts for k in part.keys)
-    if len(set(keys)) != len(keys):
-        raise _twice(found)
-    provenance = {**first.provenance, **joined_circumstances(parts)}
-    if len(shards) > 1:
-        del provenance["shard"]
-    joined = FeatureSet(
-        X=np.concatenate([p.X for p in parts if p.keys]) if len(parts) > 1 and keys else first.X,
-        y=np.concatenate([p.y for p in parts]),
-        keys=keys,
-        class_names=first.class_names,
-        provenance=provenance,
-        failures=tuple(dict.fromkeys(f for part in parts for f in part.failures)),
-    )
-    rows = [part.rows for part in parts if part.rows is not None]
-    if len(rows) < len(parts):
-        return joined
-    return _in_order(replace(joined, rows=np.concatenate(rows)))
-
-
-def _in_order(features: FeatureSet) -> FeatureSet:
-    assert features.rows is not None
-    steps = np.diff(features.rows)
-    if (steps > 0).all():
-        return features
-    order = np.argsort(features.rows, kind="stable")
-    rows = features.rows[order]
-    if len(again := np.flatnonzero(np.diff(rows) == 0)):
-        one, other = (features.keys[order[again[0] + i]] for i in (0, 1))
-        raise FeaturesError(
-            f"{one!r} and {other!r} are both row {rows[again[0]]:,} of their dataset; expected each row once. Extract "
-            "all parts again."
-        )
-    keys = tuple(features.keys[i] for i in order)
-    return replace(features, X=features.X[order], y=features.y[order], keys=keys, rows=rows)
-
-
-def _twice(found: Sequence[tuple[Path, FeatureSet]]) -> FeaturesError:
-    seen: dict[str, Path] = {}
-    for path, part in found:
-        for key in part.keys:
-            if key in seen:
-                where = f"{path} holds" if path == seen[key] else f"{seen[key]} and {path} together hold"
-                return FeaturesError(f"{where} the sample {key!r} twice; expected each key once. Extract again.")
-            seen[key] = path
-    raise AssertionError("no key is there twice")
-
-
-def _check_same_work(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
-    """Return the first part with samples, if there is one; raise FeaturesError where another is of other work."""
-    # A part of which nothing could be read may not know the length of a vector.
-    first_path, first = next((item for item in found if item[1].keys), found[0])
-    for path, part in found:
-        if part.class_names != first.class_names or part.digest != first.digest:
-            name, here, there = next(_differences(first, part))
-        elif part.keys and part.X.shape[1] != first.X.shape[1]:
-            name, here, there = "The length of a feature vector", first.X.shape[1], part.X.shape[1]
-        else:
-            continue
-        raise FeaturesError(
-            f"{name} is {here} in {first_path} and {there} in {path}; expected features of the same data and "
-            "settings. Extract all of them again with one command."
-        )
-    return first
-
-
-def _differences(one: FeatureSet, other: FeatureSet) -> Iterator[tuple[str, object, object]]:
-    """Yield what differs between the origins of two sets: a name and both values."""
-    if len(one.class_names) != len(other.class_names):
-        yield "The number of classes", len(one.class_names), len(other.class_names)
-    for label, (here, there) in enumerate(zip(one.class_names, other.class_names, strict=False)):
-        if here != there:
-            yield f"The name of class {label}", repr(here), repr(there)
-    here_leaves, there_leaves = (
-        dict(_leaves({k: v for k, v in features.provenance.items() if k not in _VOLATILE})) for features in (one, other)
-    )
-    for name in here_leaves | there_leaves:
-        here, there = (leaves.get(name, "absent") for leaves in (here_leaves, there_leaves))
-        if here != there:
-            yield name, here, there
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, json.dumps(value, sort_keys=True)  # as the digest sees it: 1 and 1.0 are two
-
-
-def _check_all_shards(found: Sequence[tuple[Path, FeatureSet]]) -> None:
-    """Raise FeaturesError where the parts are not the shards 1 to count, each once."""
-    seen: dict[int, Path] = {}
-    count = next(shard[1] for item in found if (shard := _shard_of(*item)))
-    for path, part in found:
-        shard = _shard_of(path, part)
-        if shard is None or shard[1] != count:
-            is_what = f"shard {shard[0]} of {shard[1]}" if shard else "no shard, but a whole extraction"
-            raise FeaturesError(f"{path} is {is_what}; others are shards of {count}. Give shards of one count.")
-        if shard[0] in seen:
-            raise FeaturesError(
-                f"Shard {shard[0]} of {count} is there twice: {seen[shard[0]]} and {path}. Give each shard once."
-            )
-        seen[shard[0]] = path
-    if missing := [index for index in range(1, count + 1) if index not in seen]:
-        others = f" and {len(missing) - 1:,} others are" if len(missing) > 1 else " is"
-        raise FeaturesError(
-            f"Shard {missing[0]} of {count}{others} missing; extract it (--shard {missing[0]}/{count}) and give all "
-            "shards."
-        )
-
-
-def _shard_of(path: Path, part: FeatureSet) -> tuple[int, int] | None:
-    """Return index, from 1, and count; None for a whole extraction."""
-    if (shard := part.provenance.get("shard")) is None:
-        return None
-    index, count = (shard.get("index"), shard.get("count")) if isinstance(shard, Mapping) else (None, None)
-    if not (isinstance(index, int) and isinstance(count, int) and 1 <= index <= count):
-        raise FeaturesError(
-            f"{path}: shard in its metadata is {str(shard)[:80]}; expected an index from 1 to count. Extract it again."
-        )
-    return index, count
-
-
 def classes_without_rows(class_names: Sequence[str], y: np.ndarray) -> list[Problem]:
     """Return a problem for each class that none of the labels y (n,) is of."""
     reason = "None of its samples could be used, so it cannot be ranked; repair or remove the class and extract again."
     counts = np.bincount(y, minlength=len(class_names))
     return [Problem(name, reason) for name, n in zip(class_names, counts, strict=True) if not n]
-
-
-def joined_circumstances(parts: Sequence[FeatureSet]) -> dict[str, Any]:
-    """Return versions, device and time of parts together: every value, and the latest time."""
-    joined: dict[str, Any] = {}
-    provenances = [part.provenance for part in parts]
-    versions = [v for p in provenances if isinstance(v := p.get("versions"), Mapping)]
-    if versions:
-        packages = dict.fromkeys(package for v in versions for package in v)
-        joined["versions"] = {package: _each_once(v.get(package) for v in versions) for package in packages}
-    if any("device" in p for p in provenances):
-        joined["device"] = _each_once(p.get("device") for p in provenances)
-    if times := [time for p in provenances if isinstance(time := p.get("created_at"), str)]:
-        joined["created_at"] = max(times)
-    return joined
-
-
-def _each_once(values: Iterable[Any]) -> str:
-    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
-
-
-def _part_paths(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FeaturesError(f"{path} does not exist; give a features file that `labelrank extract` wrote.")
-    found = {m.groups(): p for p in sorted(path.iterdir()) if (m := _PART.fullmatch(p.name))}
-    totals = {total for _, total in found}
-    if not found:
-        raise FeaturesError(f"{path} is a folder without part-00000-of-00001.parquet files; expected features files.")
-    if len(totals) > 1:
-        raise FeaturesError(f"{path} mixes parts of {' and '.join(sorted(totals))}; keep one set in the folder.")
-    total = int(totals.pop())
-    missing = [i for i in range(total) if (f"{i:05d}", f"{total:05d}") not in found]
-    if missing:
-        raise FeaturesError(
-            f"{path} lacks part {missing[0]} of {total} ({len(missing)} missing); finish the extraction first."
-        )
-    return list(found.values())
 
 
 def read_part(path: Path) -> FeatureSet:

@@ -108,7 +108,7 @@ def fine_tune(
         build_encoder: Called with `dtype`, a Keras dtype policy; returns the encoder, built, with its weights.
         folder: For snapshots of this run alone; made where it is missing. To be removed once the result is kept.
         pooling: mean, cls, or fc_norm, which is the mean with the norm of the checkpoint's head to start from.
-        fc_norm: That norm, by tensor (`labelrank.finetune.export.FC_NORM`); None where there is none.
+        fc_norm: That norm, by tensor (`labelrank.finetune.export_forms.FC_NORM`); None where there is none.
         steps: Least steps of an update: those of a run before of the same kind, which memory sufficed for
             (`Tuned.steps`).
         on_progress: Called as (updates done, updates in all, stage).
@@ -171,7 +171,7 @@ def estimated_seconds(
 
     A guess to about a factor of two; small models and slow media take longer.
     """
-    from labelrank.models.runtime import encoder_flops
+    from labelrank.models.cost import encoder_flops
 
     layers = config.transformer.num_layers
     learning = 1.0 if recipe.unfreeze is None else min(recipe.unfreeze, layers) / layers
@@ -387,7 +387,7 @@ class _Tuning:
 
     def _identity(self, tuner: Tuner) -> str:
         """Return the digest of all that determines the run's trajectory."""
-        from labelrank.models.runtime import preferred_backend
+        from labelrank.models.backend import preferred_backend
 
         facts = {
             # How an update is cut into steps changes nothing but rounding.

@@ -16,8 +16,8 @@ from labelrank.errors import SettingsError
 from labelrank.finetune.classifier import POOLINGS, copy_encoder, pool
 from labelrank.finetune.meanings import Meaning
 from labelrank.finetune.recipe import TuneRecipe
+from labelrank.models.backend import resolve_precision
 from labelrank.models.config import HEAD_NORM_EPSILON
-from labelrank.models.runtime import resolve_precision
 from labelrank.models.vit import ViTEncoder
 
 _BETA_1 = 0.9
@@ -50,7 +50,7 @@ def _add_flag(variable: str, flag: str) -> None:
 def training_precision(precision: str) -> str:
     """Return the precision that encoders train in for the one asked for; weights are float32 always.
 
-    As `labelrank.models.runtime.resolve_precision`, of the backend that this process trains on.
+    As `labelrank.models.backend.resolve_precision`, of the backend that this process trains on.
 
     Raises:
         SettingsError: The device does not multiply in it.

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +23,13 @@ from labelrank import hub
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, HubError
 from labelrank.files import local_path
+from labelrank.models.checkpoint_files import CONFIG, WEIGHTS, Files, Folder, HubFolder
 from labelrank.models.config import EncoderConfig, read_config
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.models.names import check_names, check_shape, encoder_tensors, head_tensors
 from labelrank.settings import Settings, assets_dir
 
-CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
-WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # Formats that run code when they are opened, or that only one framework reads.
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".pickle")
@@ -39,141 +38,6 @@ _MAX_HEADER_BYTES = 100 << 20
 # safetensors' name of a type -> ours; each is read as float32.
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
-
-# --- Where the files are
-
-
-class _Files(Protocol):
-    """The files of a checkpoint, wherever they lie."""
-
-    source: str
-    """How a message calls the place."""
-    card: Mapping[str, Any]
-    licence: str | None
-    gated: bool
-    unsafe: tuple[str, ...]
-    """Files that the Hub's security scan flags."""
-    from_cache: bool
-    """Whether the Hub could not be asked, and this is what was known of it before."""
-
-    def names(self) -> Collection[str]: ...
-
-    def size_bytes(self, name: str) -> int: ...
-
-    def sha256(self, name: str) -> str: ...
-
-    def small(self, name: str) -> bytes:
-        """Return a whole file, of a few kB."""
-        ...
-
-    def opened(self, name: str) -> BinaryIO | hub.RangeFile:
-        """Return a file to read from without fetching all of it."""
-        ...
-
-    def is_here(self, names: Collection[str]) -> bool: ...
-
-    def fetch(
-        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
-    ) -> dict[str, Path]:
-        """Bring files here and return where they are; a damaged copy of one of the Hub's is replaced."""
-        ...
-
-
-class _Folder:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.source = str(folder)
-        self.card: Mapping[str, Any] = hub.read_card(folder / "README.md")
-        self.licence = str(self.card["license"]) if "license" in self.card else None
-        self.gated = False
-        self.unsafe: tuple[str, ...] = ()
-        self.from_cache = False
-
-    def names(self) -> Collection[str]:
-        try:
-            return sorted(p.name for p in self.folder.iterdir() if p.is_file())
-        except OSError as error:
-            raise CheckpointError(
-                f"The folder {self.folder} cannot be read ({error.strerror or error}). Check its rights."
-            ) from error
-
-    def size_bytes(self, name: str) -> int:
-        return (self.folder / name).stat().st_size
-
-    def sha256(self, name: str) -> str:
-        with (self.folder / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def small(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
-
-    def opened(self, name: str) -> BinaryIO:
-        return (self.folder / name).open("rb")
-
-    def is_here(self, names: Collection[str]) -> bool:
-        return True
-
-    def fetch(
-        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
-    ) -> dict[str, Path]:
-        return {name: self.folder / name for name in names}
-
-
-class _HubFolder:
-    def __init__(self, repo: hub.Repo, settings: Settings) -> None:
-        self.repo = repo
-        self.settings = settings
-        self.card, self.licence, self.gated, self.unsafe = repo.card, repo.licence, repo.gated, repo.unsafe
-        self.from_cache = repo.from_cache
-        self.source = repo.id
-        if repo.requested_revision != hub.DEFAULT_REVISION:
-            self.source += f" at {repo.requested_revision}"
-        self._hashed: set[str] = set()
-
-    def names(self) -> Collection[str]:
-        return [file.path for file in self.repo.files if "/" not in file.path]
-
-    def _file(self, name: str) -> hub.HubFile:
-        file = self.repo.file(name)
-        assert file is not None, name
-        return file
-
-    def size_bytes(self, name: str) -> int:
-        return self._file(name).size_bytes
-
-    def sha256(self, name: str) -> str:
-        return self._file(name).sha256 or hashlib.sha256(self.small(name)).hexdigest()
-
-    def small(self, name: str) -> bytes:
-        return hub.download(self.repo, name, settings=self.settings).read_bytes()
-
-    def opened(self, name: str) -> hub.RangeFile:
-        return hub.open_range(self.repo, name, settings=self.settings)
-
-    def is_here(self, names: Collection[str]) -> bool:
-        return all(hub.cached_path(self.repo, name) for name in names)
-
-    def fetch(
-        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
-    ) -> dict[str, Path]:
-        unhashed = [name for name in names if name not in self._hashed]
-        damaged = hub.remove_damaged(self.repo, unhashed, should_stop=should_stop)
-        try:
-            paths = hub.download_all(
-                self.repo, list(names), settings=self.settings, on_progress=on_progress, should_stop=should_stop
-            )
-        except HubError as error:
-            if not damaged:
-                raise
-            raise HubError(
-                f"The copy of {', '.join(damaged)} of {self.source} on this computer was damaged, so it was removed, "
-                f"and it cannot be fetched again: {error}"
-            ) from error
-        self._hashed |= {*names}
-        return dict(zip(names, paths, strict=True))
-
-
-# --- Checkpoints
 
 
 @dataclass(frozen=True)
@@ -195,7 +59,7 @@ class Checkpoint:
     """Commit of a Hub repository."""
     config: EncoderConfig
     preprocessing: Preprocessing
-    _files: _Files
+    _files: Files
     _weights: tuple[str, ...]
     """The weights' file; of several, their index first."""
     _tensors: Mapping[str, _Tensor]
@@ -313,9 +177,9 @@ def open_checkpoint(name: str, *, revision: str | None = None, settings: Setting
     settings = settings or Settings.from_env()
     folder = _local_folder(name, revision, settings)
     if folder is not None:
-        return _read(_Folder(folder), name if name in EMBEDDED else folder.resolve().name, None)
+        return _read(Folder(folder), name if name in EMBEDDED else folder.resolve().name, None)
     repo = hub.resolve("model", name, revision, settings=settings)
-    files = _HubFolder(repo, settings)
+    files = HubFolder(repo, settings)
     try:
         return _read(files, repo.id, repo.revision)
     except CheckpointError:
@@ -369,7 +233,7 @@ def _is_meant_for_hub(name: str) -> bool:
     return _is_id(name) or is_address or bool(re.fullmatch(r"[\w.-]+\s*/\s*[\w. -]+", name.strip()) and " " in name)
 
 
-def _read(files: _Files, id_: str, revision: str | None) -> Checkpoint:
+def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
     names = set(files.names())
     content = _read_json(files, CONFIG, names)
     read_config(content)  # an unknown family is refused before anything else is looked at
@@ -399,7 +263,7 @@ def _least_parameters(config: EncoderConfig) -> int:
     return size.num_layers * (4 * size.hidden_dim**2 + 2 * size.hidden_dim * size.mlp_dim)
 
 
-def _find_weights(files: _Files, names: Collection[str]) -> tuple[str, ...]:
+def _find_weights(files: Files, names: Collection[str]) -> tuple[str, ...]:
     """Return the file of the weights, or their index and its parts in order."""
     found: tuple[str, ...]
     if WEIGHTS in names:
@@ -430,7 +294,7 @@ def _is_part(name: Any) -> bool:
     return isinstance(name, str) and PurePosixPath(name).name == name and name.endswith(".safetensors")
 
 
-def _no_weights(files: _Files, names: Collection[str]) -> CheckpointError:
+def _no_weights(files: Files, names: Collection[str]) -> CheckpointError:
     others = sorted(n for n in names if n.endswith(_OTHER_WEIGHTS))
     if not others:
         return CheckpointError(
@@ -440,7 +304,7 @@ def _no_weights(files: _Files, names: Collection[str]) -> CheckpointError:
         f"{files.source} has {', '.join(others)} but no {WEIGHTS}. Pickle-based weights are refused because opening "
         "them runs code of whoever made them, and other formats are read by one framework alone."
     )
-    if isinstance(files, _HubFolder):
+    if isinstance(files, HubFolder):
         converted = None
         # What keeps us from looking must not hide what is wrong.
         with suppress(HubError):
@@ -460,12 +324,12 @@ def _no_weights(files: _Files, names: Collection[str]) -> CheckpointError:
     )
 
 
-def _read_json(files: _Files, name: str, names: Collection[str]) -> dict[str, Any]:
+def _read_json(files: Files, name: str, names: Collection[str]) -> dict[str, Any]:
     where = f"{files.source}/{name}"
     if name not in names:
         raise CheckpointError(
             f"{files.source} has no {name}; copy it from the model that the checkpoint was made from."
-            if isinstance(files, _Folder)
+            if isinstance(files, Folder)
             else f"{files.source} has no {name}, which transformers writes beside its weights. Choose another "
             "checkpoint, or download this one and add the file of the model that it was made from."
         )
@@ -489,7 +353,7 @@ def _unreadable(where: str, reason: object) -> CheckpointError:
     return CheckpointError(f"{where} is not a readable safetensors file ({reason}); copy or download it again.")
 
 
-def _read_headers(files: _Files, weights: tuple[str, ...], names: Collection[str]) -> dict[str, _Tensor]:
+def _read_headers(files: Files, weights: tuple[str, ...], names: Collection[str]) -> dict[str, _Tensor]:
     """Return what the weights hold, by tensor name, from the first bytes of their files."""
     tensors: dict[str, _Tensor] = {}
     for part in (name for name in weights if name != INDEX):
@@ -511,7 +375,7 @@ def _read_headers(files: _Files, weights: tuple[str, ...], names: Collection[str
     return tensors
 
 
-def _read_header(files: _Files, name: str) -> dict[str, _Tensor]:
+def _read_header(files: Files, name: str) -> dict[str, _Tensor]:
     """Return the tensors of one safetensors file.
 
     Source: the format's description, https://huggingface.co/docs/safetensors.

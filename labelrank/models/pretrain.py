@@ -371,7 +371,8 @@ def _write_checkpoint(
 ) -> None:
     from safetensors.numpy import save
 
-    from labelrank.models.checkpoint import CONFIG, PREPROCESSOR, WEIGHTS
+    from labelrank.models.checkpoint import PREPROCESSOR
+    from labelrank.models.checkpoint_files import CONFIG, WEIGHTS
     from labelrank.models.convert import save_tensors
 
     config = model.config

@@ -27,13 +27,13 @@ TIE_RULE = (
 )
 
 # Of the distance between the outermost centroids, in which the two ends count as equally far from the mean.
-_SIGN_TOLERANCE = 1e-6
+SIGN_TOLERANCE = 1e-6
 # See TIE_RULE. Far above the rounding of a sum in another order, far below any difference that means something.
 _TIE_TOLERANCE = 1e-8
 # Directions whose share of the variance is closer than this are one eigenspace, in which rounding picks the axis.
 _EIGENVALUE_TOLERANCE = 1e-9
 # scikit-learn's svd solver drops singular values of the scaled rows below its `tol` of 1e-4; this is its square.
-_RANK_TOLERANCE = 1e-8
+RANK_TOLERANCE = 1e-8
 # Rounding in a class mean, as a multiple of the largest mean: below, spread within or between classes is no spread.
 _ROUNDING = 1e-13
 # eigen is chosen from this many degrees of freedom per feature: see LabelRanker.
@@ -122,7 +122,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         X, y = self._validated(X, y)
         classes, codes = np.unique(y, return_inverse=True)
         count = np.bincount(codes)
-        _check_counts(classes, count)
+        check_counts(classes, count)
         if self.method == "reference":
             _check_equal_sizes(classes, count)
         if self._solver_for(len(X) - len(classes), X.shape[1]) == "eigen":
@@ -159,7 +159,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "solver='svd' decomposes rows, which class moments no longer hold. "
                 "Use solver='eigen', or fit on the features."
             )
-        _check_counts(moments.labels, moments.count)
+        check_counts(moments.labels, moments.count)
         if hasattr(self, "feature_names_in_"):  # of an earlier fit
             del self.feature_names_in_
         self.n_features_in_ = moments.n_features
@@ -313,9 +313,9 @@ def _solve_svd(X: np.ndarray, codes: np.ndarray, count: np.ndarray) -> _Solution
         residual = X - mean[codes]
         variance = np.mean(residual**2, axis=0)
     origin = count @ mean / count.sum()
-    active, deviation = _spread(variance, mean)
+    active, deviation = spread(variance, mean)
     # Centred, so that scikit-learn's own means lose no digits to a large offset.
-    lda = LinearDiscriminantAnalysis(solver="svd", n_components=1, tol=np.sqrt(_RANK_TOLERANCE))
+    lda = LinearDiscriminantAnalysis(solver="svd", n_components=1, tol=np.sqrt(RANK_TOLERANCE))
     with np.errstate(invalid="ignore"):  # it divides 0 by 0 where all class means are equal
         lda.fit((X - origin)[:, active], codes)
     scalings = lda.scalings_ * deviation[:, None]  # (active features, directions), per within-class deviation
@@ -334,7 +334,7 @@ def _solve_eigen(moments: ClassMoments, shrinkage: float | str | None) -> _Solut
     count, mean, n = moments.count.copy(), moments.mean.copy(), moments.n_samples
     origin = count @ mean / n
     covariance = moments.scatter
-    active, deviation = _spread(np.diag(covariance) / n, mean)
+    active, deviation = spread(np.diag(covariance) / n, mean)
     # In units of the within-class deviations: rank and shrinkage do not depend on the units of the features.
     within = covariance[np.ix_(active, active)]
     del covariance
@@ -350,7 +350,7 @@ def _solve_eigen(moments: ClassMoments, shrinkage: float | str | None) -> _Solut
     within *= 1 - intensity
     within[np.diag_indices_from(within)] += intensity
     eigenvalues, vectors = np.linalg.eigh(within)
-    kept = eigenvalues > _RANK_TOLERANCE
+    kept = eigenvalues > RANK_TOLERANCE
     whiten = vectors[:, kept] / np.sqrt(eigenvalues[kept])  # (active features, rank)
     between = np.sqrt(count)[:, None] * ((mean - origin)[:, active] / deviation) @ whiten  # (K, rank)
     separation, directions = _principal_directions(between)
@@ -362,7 +362,7 @@ def _solve_eigen(moments: ClassMoments, shrinkage: float | str | None) -> _Solut
     return _Solution("eigen", intensity, count, mean, origin, axis, float(separation[0] / total))
 
 
-def _spread(variance: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def spread(variance: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which of d features vary within classes, bool (d,), and the standard deviations of those.
 
     Raises:
@@ -407,7 +407,7 @@ def _canonical(scalings: np.ndarray, separation: np.ndarray) -> np.ndarray:
     equals = separation[: scalings.shape[1]] >= separation[0] * (1 - _EIGENVALUE_TOLERANCE)
     space = scalings[:, equals]
     loading = np.linalg.norm(space, axis=1)
-    feature = int(np.argmax(loading >= loading.max() * (1 - _SIGN_TOLERANCE)))
+    feature = int(np.argmax(loading >= loading.max() * (1 - SIGN_TOLERANCE)))
     return space @ (space[feature] / loading[feature])
 
 
@@ -415,7 +415,7 @@ def _sign(centroids: np.ndarray) -> int:
     """Return -1 where the axis must be turned round for the first part of SIGN_RULE, else 1."""
     mean = centroids.mean()
     above, below = centroids.max() - mean, mean - centroids.min()
-    return -1 if above - below > _SIGN_TOLERANCE * (above + below) else 1
+    return -1 if above - below > SIGN_TOLERANCE * (above + below) else 1
 
 
 def _sorted_with_ties(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -445,7 +445,7 @@ def _sorted_with_ties(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.array(result, dtype=np.int64)
 
 
-def _check_counts(classes: np.ndarray, count: np.ndarray) -> None:
+def check_counts(classes: np.ndarray, count: np.ndarray) -> None:
     if len(classes) == 0:
         raise RankingError("There are no rows to rank; add rows of at least two classes.")
     if len(classes) == 1:

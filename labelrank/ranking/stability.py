@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky, eigh, lapack, solve_triangular
 from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import kendalltau
 
 from labelrank.errors import RankingError
-from labelrank.ranking.moments import ClassMoments, class_means, first_not_finite
+from labelrank.ranking.half_fits import FromGroups, FromRows, Order, balanced_splits, common, turn
+from labelrank.ranking.moments import ClassMoments, first_not_finite
 from labelrank.ranking.ranker import (
-    _RANK_TOLERANCE,
-    _SIGN_TOLERANCE,
     LabelRanker,
-    _check_counts,
-    _spread,
-    oas_shrinkage,
 )
 
 # Counts per class at which an estimate is worth its time, about a quarter apart: fixed, so that a resumed run
@@ -35,8 +29,6 @@ _MIN_PER_CLASS = 4
 _PEAK = (0.75, 1.6)
 # Half splits that are fitted from rows: a fit takes ten times as long, and the axis is mostly noise.
 _ROW_SPLITS = 6
-# Smallest eigenvalue, in features of unit variance, that a Cholesky factor is trusted with.
-_SAFE_EIGENVALUE = 1e-6
 
 # Fitted to simulated samples; docs/stability.md has the coverage on others.
 _ALIGNED_ERROR = 1.6
@@ -281,13 +273,13 @@ class OrderStability:
 
     def _find(self) -> _Finding:
         occupied = [g for g in range(_GROUPS) if self._groups[g].n_samples]
-        splits = _balanced_splits(occupied, self._per_group())
-        halves: _FromGroups | _FromRows
+        splits = balanced_splits(occupied, self._per_group())
+        halves: FromGroups | FromRows
         if self._rows is None:
-            halves = _FromGroups(self._groups, self.shrinkage)
+            halves = FromGroups(self._groups, self.shrinkage)
             self._rank = halves.rank
         else:
-            halves = _FromRows(self._rows)
+            halves = FromRows(self._rows)
             if len(splits) > _ROW_SPLITS:
                 picked = np.random.default_rng(self.seed).choice(len(splits), _ROW_SPLITS, replace=False)
                 splits = [splits[i] for i in sorted(picked)]
@@ -296,7 +288,7 @@ class OrderStability:
         for left in splits:
             right = [g for g in occupied if g not in left]
             a, b = halves.order(left), halves.order(right)
-            turn_a, turn_b = _turn(a, whole), _turn(b, whole)
+            turn_a, turn_b = turn(a, whole), turn(b, whole)
             taus.append(turn_a * turn_b * _kendall(a, b))
             leans.append((turn_a * a.lean, turn_b * b.lean))
             n_left, n_right = (sum(self._groups[g].n_samples for g in half) for half in (left, right))
@@ -367,241 +359,16 @@ class _Finding:
     foresees: bool
 
 
-@dataclass(frozen=True)
-class _Order:
-    """Where the classes lie on the axis of one fit, turned by the ranker's sign rule.
-
-    Attributes:
-        labels: int64 (k,), ascending.
-        centroids: float64 (k,), up to a positive factor.
-        lean: How clearly the sign rule decides, in [0, 1]: 0 is a tie.
-    """
-
-    labels: np.ndarray
-    centroids: np.ndarray
-    lean: float
-
-
-class _FromGroups:
-    """Fits on unions of groups, from their class moments, several times as fast as `LabelRanker.fit_moments`.
-
-    A Cholesky factor of the scatter takes the place of its eigenvectors. Without shrinkage this needs a scatter of
-    full rank: where the whole sample has none, features are replaced once by their coordinates in its span.
-    """
-
-    def __init__(self, groups: Sequence[ClassMoments], shrinkage: float | str | None) -> None:
-        self.shrinkage = shrinkage
-        self.labels = np.unique(np.concatenate([moments.labels for moments in groups]))
-        shape = (len(groups), len(self.labels))
-        self.count = np.zeros(shape, dtype=np.int64)
-        mean = np.zeros((*shape, groups[0].n_features))
-        for g, moments in enumerate(groups):
-            codes = np.searchsorted(self.labels, moments.labels)
-            self.count[g, codes], mean[g, codes] = moments.count, moments.mean
-        # Around the mean of the class over all groups, scatters simply add up.
-        self.centre = np.einsum("gk,gkd->kd", self.count, mean) / self.count.sum(axis=0)[:, None]
-        self.shift = np.where(self.count[:, :, None] > 0, mean - self.centre, 0.0)
-        self.around = []
-        for g, moments in enumerate(groups):
-            weighted = np.sqrt(self.count[g])[:, None] * self.shift[g]
-            self.around.append(moments.scatter + weighted.T @ weighted)
-        self.rank = groups[0].n_features
-        self.basis: np.ndarray | None = None  # (d, rank)
-        self._reduce()
-
-    def _reduce(self) -> None:
-        """Leave out directions in which rows of a class do not vary, but for features left out by `_spread`."""
-        if self.shrinkage is not None and self.shrinkage != 0:
-            return
-        total = np.sum(self.around, axis=0)
-        n = int(self.count.sum())
-        active, deviation = _spread(np.diag(total) / n, self.centre)
-        self.rank = len(deviation)
-        total = total[np.ix_(active, active)] / (n * deviation * deviation[:, None])
-        if _factor(total.copy()) is not None:
-            return
-        eigenvalues, vectors = np.linalg.eigh(total)
-        kept = vectors[:, eigenvalues > _RANK_TOLERANCE]
-        self.rank = kept.shape[1]
-        self.basis = np.zeros((len(active), self.rank))
-        self.basis[active] = kept / deviation[:, None]
-        self.deviation = np.zeros(len(active))
-        self.deviation[active] = deviation
-        self.centre = self.centre @ self.basis
-        self.shift = self.shift @ self.basis
-        self.around = [self.basis.T @ around @ self.basis for around in self.around]
-
-    def order(self, groups: Sequence[int]) -> _Order:
-        """Return the order from the rows of some groups.
-
-        Raises:
-            RankingError: These rows have no axis.
-        """
-        picked = list(groups)
-        count = self.count[picked].sum(axis=0)
-        seen = count > 0
-        count = count[seen]
-        _check_counts(self.labels[seen], count)
-        shift = np.einsum("gk,gkd->kd", self.count[picked][:, seen], self.shift[picked][:, seen]) / count[:, None]
-        scatter = self.around[picked[0]].copy()
-        for g in picked[1:]:
-            scatter += self.around[g]
-        weighted = np.sqrt(count)[:, None] * shift
-        scatter -= weighted.T @ weighted
-        centroids, axis, deviation = self._solve(count, self.centre[seen] + shift, scatter)
-        # In one unit for all features, as the sign rule has them.
-        loading = axis * deviation if self.basis is None else (self.basis @ axis) * self.deviation
-        return _Order(self.labels[seen], *_turned(centroids, loading))
-
-    def _solve(
-        self, count: np.ndarray, mean: np.ndarray, scatter: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return centroids (k,) up to a factor, the axis (d,) up to its sign and length, and deviations (d,)."""
-        n = int(count.sum())
-        # Rounding may leave a feature that does not vary just below zero.
-        active, deviation = _spread(np.maximum(np.diag(scatter), 0.0) / n, mean)
-        within = scatter if active.all() else scatter[np.ix_(active, active)]
-        within /= n
-        within /= deviation
-        within /= deviation[:, None]
-        if self.shrinkage is not None:
-            own = oas_shrinkage(within, n - len(count)) if isinstance(self.shrinkage, str) else float(self.shrinkage)
-            within *= 1 - own
-            within[np.diag_indices_from(within)] += own
-        between = _between(count, mean)[:, active] / deviation
-        lower = _factor(within.copy())
-        if lower is not None:
-            whitened = solve_triangular(lower, between.T, lower=True, check_finite=False)  # (active features, k)
-            top = _top(whitened)
-            scaled = solve_triangular(lower, whitened @ top, lower=True, trans="T", check_finite=False)
-        else:  # a half spans less than the whole
-            eigenvalues, vectors = np.linalg.eigh(within)
-            kept = eigenvalues > _RANK_TOLERANCE
-            whiten = vectors[:, kept] / np.sqrt(eigenvalues[kept])  # (active features, rank)
-            whitened = (between @ whiten).T
-            top = _top(whitened)
-            scaled = whiten @ (whitened @ top)
-        axis, deviations = np.zeros(len(active)), np.zeros(len(active))
-        axis[active], deviations[active] = scaled / deviation, deviation
-        return top / np.sqrt(count), axis, deviations
-
-
-class _FromRows:
-    """Fits on unions of groups from the rows themselves, where their degrees of freedom are fewer than the features."""
-
-    def __init__(self, rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
-        self.X = np.concatenate([X for X, _, _ in rows])
-        self.y = np.concatenate([y for _, y, _ in rows])
-        self.group = np.concatenate([group for _, _, group in rows])
-
-    def order(self, groups: Sequence[int]) -> _Order:
-        """Return the order from the rows of some groups.
-
-        Raises:
-            RankingError: These rows have no axis.
-        """
-        picked = np.isin(self.group, list(groups))
-        labels, codes = np.unique(self.y[picked], return_inverse=True)
-        count = np.bincount(codes)
-        _check_counts(labels, count)
-        X = self.X[picked].astype(np.float64)
-        mean = class_means(X, codes, len(labels))
-        residual = X - mean[codes]
-        active, deviation = _spread(np.mean(residual**2, axis=0), mean)
-        residual = residual[:, active] / (deviation * np.sqrt(len(X)))
-        between = _between(count, mean)[:, active] / deviation
-        wide = len(residual) < residual.shape[1]
-        eigenvalues, vectors = np.linalg.eigh(residual @ residual.T if wide else residual.T @ residual)
-        kept = eigenvalues > _RANK_TOLERANCE
-        whiten = vectors[:, kept] / np.sqrt(eigenvalues[kept])
-        if wide:
-            whiten = residual.T @ whiten / np.sqrt(eigenvalues[kept])  # (active features, rank)
-        whitened = (between @ whiten).T
-        top = _top(whitened)
-        return _Order(labels, *_turned(top / np.sqrt(count), whiten @ (whitened @ top)))
-
-
-def _factor(matrix: np.ndarray) -> np.ndarray | None:
-    """Return the lower Cholesky factor of a symmetric matrix, which is overwritten, or None where it is not safe."""
-    norm = float(np.abs(matrix).sum(axis=0).max())
-    try:
-        lower = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-    except LinAlgError:
-        return None
-    reciprocal_condition, _ = lapack.dpocon(lower, norm, uplo="L")
-    return lower if reciprocal_condition * norm > _SAFE_EIGENVALUE else None
-
-
-def _between(count: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return the weighted deviations (k, d) of class means from the mean of all rows."""
-    return np.sqrt(count)[:, None] * (mean - count @ mean / count.sum())
-
-
-def _top(whitened: np.ndarray) -> np.ndarray:
-    """Return the coordinates (k,) of the columns of whitened (r, k) on their first principal axis, up to a factor."""
-    wide = whitened.shape[0] < whitened.shape[1]
-    gram = whitened @ whitened.T if wide else whitened.T @ whitened
-    last = len(gram) - 1
-    values, vectors = eigh(gram, subset_by_index=[last, last], check_finite=False)
-    if values[0] <= 0:
-        raise RankingError("All class means are equal in every direction in which rows of a class vary.")
-    return vectors[:, 0] @ whitened if wide else vectors[:, 0]
-
-
-def _turned(centroids: np.ndarray, loading: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return centroids (k,) turned by the ranker's `SIGN_RULE`, and how clearly it decides, in [0, 1].
-
-    Args:
-        centroids: (k,), either way round.
-        loading: float64 (d,), the axis the same way round, in units that compare.
-    """
-    middle = centroids.mean()
-    above, below = centroids.max() - middle, middle - centroids.min()
-    if abs(above - below) <= _SIGN_TOLERANCE * (above + below):
-        below, above = max(loading.max(), 0.0), max(-loading.min(), 0.0)
-    lean = float((below - above) / (below + above)) if below + above > 0 else 0.0
-    return (centroids if lean >= 0 else -centroids), abs(lean)
-
-
-def _common(a: _Order, b: _Order) -> tuple[np.ndarray, np.ndarray]:
-    """Return both orders' centroids of the classes that both have."""
-    if np.array_equal(a.labels, b.labels):
-        return a.centroids, b.centroids
-    _, in_a, in_b = np.intersect1d(a.labels, b.labels, assume_unique=True, return_indices=True)
-    return a.centroids[in_a], b.centroids[in_b]
-
-
-def _turn(order: _Order, reference: _Order) -> int:
-    """Return -1 where the axis of `order` runs against that of `reference`, else 1."""
-    a, b = _common(order, reference)
-    return -1 if (a - a.mean()) @ (b - b.mean()) < 0 else 1
-
-
-def _kendall(a: _Order, b: _Order) -> float:
+def _kendall(a: Order, b: Order) -> float:
     """Return Kendall's tau over the classes that both orders have.
 
     Raises:
         RankingError: These are fewer than two.
     """
-    first, second = _common(a, b)
+    first, second = common(a, b)
     if len(first) < 2:
         raise RankingError("Two halves of the rows have fewer than two classes in common.")
     return float(kendalltau(first, second).statistic)
-
-
-def _balanced_splits(occupied: Sequence[int], per_group: np.ndarray) -> list[tuple[int, ...]]:
-    """Return the ways to cut the groups in two that leave the classes most alike, each as its first half.
-
-    Args:
-        occupied: Groups that have rows, at least two.
-        per_group: int64 (groups, K), rows.
-    """
-    first, rest = occupied[0], occupied[1:]
-    sizes = {len(occupied) // 2, -(-len(occupied) // 2)}
-    candidates = [(first, *more) for size in sorted(sizes) for more in itertools.combinations(rest, size - 1)]
-    total = per_group.sum(axis=0)
-    difference = [int(np.abs(total - 2 * per_group[list(left)].sum(axis=0)).sum()) for left in candidates]
-    return [left for left, value in zip(candidates, difference, strict=True) if value <= 1.3 * min(difference)]
 
 
 def _grown(tau: float, factor: float) -> float:

@@ -26,7 +26,8 @@ from labelrank.errors import (
     MediaError,
     NoTrainSplit,
 )
-from labelrank.features.store import FeatureSet, read_features
+from labelrank.features.joining import read_features
+from labelrank.features.store import FeatureSet
 from labelrank.jobs.store import Job
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint

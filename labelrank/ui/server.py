@@ -12,8 +12,9 @@ import pandas as pd
 import labelrank
 from labelrank.errors import SettingsError
 from labelrank.jobs.store import RUNNING, SUCCEEDED, Job
+from labelrank.models.backend import PRECISIONS, devices, resolve_precision
 from labelrank.models.config import EncoderConfig
-from labelrank.models.runtime import PRECISIONS, devices, estimated_rate, resolve_precision
+from labelrank.models.cost import estimated_rate
 from labelrank.ui import state
 
 START_SECONDS = 4.0

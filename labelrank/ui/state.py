@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from labelrank.data import EMBEDDED as EXAMPLES
-from labelrank.data import upload_name
+from labelrank.data.uploads import upload_name
 from labelrank.errors import DatasetError, JobError
 from labelrank.files import local_path
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
+from labelrank.models.backend import PRECISIONS, resolve_precision
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.models.pooling import POOLINGS
-from labelrank.models.runtime import PRECISIONS, resolve_precision
 from labelrank.ranking import METHODS, SOLVERS
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request

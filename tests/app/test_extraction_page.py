@@ -4,7 +4,7 @@ import pytest
 
 from labelrank.durations import rough_duration
 from labelrank.jobs.store import Progress
-from labelrank.models.runtime import resolve_precision
+from labelrank.models.backend import resolve_precision
 from labelrank.ui import components, server, state
 from tests.app.conftest import PARAMS, address, button, labels, run, settings_label, texts
 

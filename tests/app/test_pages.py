@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelrank.data import save_upload
+from labelrank.data.uploads import save_upload
 from labelrank.errors import CheckpointError, JobError, RankingError
 from labelrank.exports import FORMATS
 from labelrank.features.store import FeatureSet, write_features

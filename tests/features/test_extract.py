@@ -11,7 +11,6 @@ import pytest
 
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.errors import Cancelled, DatasetError, FeaturesError, HubError, MediaError, SettingsError
-from labelrank.features import encode
 from labelrank.features.encode import extract_features, extract_parts
 from labelrank.models.pooling import pool_tokens
 
@@ -271,7 +270,7 @@ def test_reading_goes_on_ahead_of_the_caller_but_not_far():
 
 def test_large_inputs_are_read_less_far_ahead(monkeypatch):
     dataset, read = counted(dataset_of(400))
-    monkeypatch.setattr(encode, "_MAX_BYTES_AHEAD", 1)
+    monkeypatch.setattr("labelrank.features.reader._MAX_BYTES_AHEAD", 1)
     results = extract_parts(dataset, parts_of(dataset, *[4] * 100), MeanColour(), as_floats, workers=2)
     for _ in range(10):
         next(results)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from labelrank.errors import CheckpointError, DatasetError, SettingsError
-from labelrank.features.store import read_features
+from labelrank.features.joining import read_features
 from labelrank.steps.extract.engines import here
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request

@@ -18,8 +18,8 @@ import pytest
 
 from labelrank.data.dataset import Dataset, Sample
 from labelrank.errors import Cancelled, DatasetError, FeaturesError, MediaError, SettingsError
+from labelrank.features.joining import read_features
 from labelrank.features.parts import cut
-from labelrank.features.store import read_features
 from labelrank.models.runtime import Device
 from labelrank.settings import Settings, assets_dir
 from labelrank.steps.extract.engines import here
@@ -349,12 +349,12 @@ def test_a_checkpoint_that_changed_in_between_is_told_and_finished_parts_are_kep
     kept = parts_of(settings)
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
-    plan = plan(request, settings, dataset=made_dataset())
+    changed = plan(request, settings, dataset=made_dataset())
     with pytest.raises(FeaturesError, match=r"checkpoint is not what it was .* begin anew \(--recompute\)"):
-        obtain(plan, settings)
+        obtain(changed, settings)
     assert parts_of(settings) == kept
     encoder.pictures = 0
-    obtain(plan, settings, recompute=True)
+    obtain(changed, settings, recompute=True)
     assert encoder.pictures == 200
     assert set(kept) < set(parts_of(settings))
     obtain(plan(request, settings, dataset=made_dataset()), settings, recompute=True)

@@ -15,14 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from labelrank.data.dataset import Problem
 from labelrank.errors import FeaturesError
-from labelrank.features.store import (
-    FeatureSet,
-    merge_features,
-    provenance_digest,
-    read_features,
-    read_part,
-    write_features,
-)
+from labelrank.features.joining import merge_features, read_features
+from labelrank.features.store import FeatureSet, provenance_digest, read_part, write_features
 
 PROVENANCE = {
     "dataset": {"id": "d", "config": None, "split": "train", "revision": None, "digest": "1", "selection": "all"},

@@ -120,7 +120,7 @@ if __name__ == "__main__":
     import os
     import signal
 
-    from labelrank.models.runtime import select_backend
+    from labelrank.models.backend import select_backend
 
     select_backend(training=True)
     folder, kill_in = sys.argv[1], int(sys.argv[2])

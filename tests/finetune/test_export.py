@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from labelrank.errors import CheckpointError
-from labelrank.finetune.export import CardFacts, read_model, write_head_model
+from labelrank.finetune.export import read_model, write_head_model
+from labelrank.finetune.export_card import CardFacts
 from tests.finetune.small import CLIPS, IMAGES, PREPROCESSING, encoder
 
 NAMES = ["ant", "bee", "café, noir"]

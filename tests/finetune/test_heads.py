@@ -11,9 +11,11 @@ from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_info
 
 from labelrank.errors import Cancelled, FinetuneError, SettingsError
-from labelrank.finetune import heads
+from labelrank.finetune import head_math, heads
 from labelrank.finetune.design import Arm
-from labelrank.finetune.heads import Table, estimated_seconds, recipe_for, runs_at_once, train_heads
+from labelrank.finetune.head_math import Table
+from labelrank.finetune.head_sizes import estimated_seconds, recipe_for, runs_at_once
+from labelrank.finetune.heads import train_heads
 from labelrank.finetune.meanings import MEANINGS, meaning_of, ordered_thresholds
 from labelrank.finetune.recipe import HEADS, HeadRecipe
 
@@ -81,7 +83,7 @@ def log_probabilities(run, X, recipe, order):
 def test_a_run_among_others_is_the_run_alone_to_the_last_bit(head, meaning, monkeypatch):
     recipe = replace(SHORT, head=head, meaning=meaning, dropout=0.3, label_smoothing=0.1)
     arms = random_arms(5)
-    monkeypatch.setattr(heads, "_arms_at_once", lambda *_: 3)
+    monkeypatch.setattr("labelrank.finetune.heads.arms_at_once", lambda *_: 3)
     together = train(arms, seeds=(0, 7), recipe=recipe)
     assert [(run.arm, run.seed) for run in together] == [(a.name, seed) for a in arms for seed in (0, 7)]
     for run, (a, seed) in zip(together, itertools.product(arms, (0, 7)), strict=True):
@@ -152,9 +154,9 @@ def keras_run(keras, a, seed, recipe):
     outputs(TRAIN.X[:2])
     places = np.array([a.head_rows[: meaning.n_columns]])
     width = recipe.hidden_dim if is_reference else D
-    last.kernel.assign(heads._drawn_rows(seed, places, width)[0].T)
+    last.kernel.assign(head_math._drawn_rows(seed, places, width)[0].T)
     if is_reference:
-        drawn = np.random.default_rng([seed, heads._HIDDEN]).standard_normal((width, D), dtype=np.float32)
+        drawn = np.random.default_rng([seed, head_math.HIDDEN]).standard_normal((width, D), dtype=np.float32)
         first.kernel.assign(drawn.T / np.sqrt(D))
 
     steps = -(-len(TRAIN.y) // recipe.batch_size)
@@ -166,8 +168,8 @@ def keras_run(keras, a, seed, recipe):
     positions, taken = np.array(a.position_of), 0
     losses, accuracies = [], []
     for epoch in range(1, recipe.epochs + 1):
-        order = np.random.default_rng([seed, heads._ORDER, epoch]).permutation(len(TRAIN.y))
-        masks = np.random.default_rng([seed, heads._DROPOUT, epoch])
+        order = np.random.default_rng([seed, head_math.ORDER, epoch]).permutation(len(TRAIN.y))
+        masks = np.random.default_rng([seed, head_math.DROPOUT, epoch])
         summed = 0.0
         for batch in np.array_split(order, steps):
             mask = (masks.random((len(batch), width), dtype=np.float32) >= recipe.dropout) / (1 - recipe.dropout)
@@ -260,9 +262,9 @@ def test_the_curves_are_those_of_the_runs_and_come_epoch_by_epoch():
 def test_an_epoch_has_every_row_once_in_batches_of_equal_size():
     (run,) = train([arm(range(K))], recipe=SHORT)
     assert len(run.epochs) == 3
-    prepared = heads._Preparation.of(TRAIN.X, "linear")(TRAIN.X)
-    schedule = heads._Schedule.of(100, SHORT)
-    task = heads._Task(prepared, TRAIN.y, VAL.X, VAL.y, SHORT, meaning_of("softmax", K), schedule)
+    prepared = head_math.Preparation.of(TRAIN.X, "linear")(TRAIN.X)
+    schedule = head_math.Schedule.of(100, SHORT)
+    task = head_math.Task(prepared, TRAIN.y, VAL.X, VAL.y, SHORT, meaning_of("softmax", K), schedule)
     batches = list(task.batches(0, 1))
     assert [len(batch) for batch in batches] == [15, 15, 14, 14, 14, 14, 14]
     assert sorted(np.concatenate(batches)) == list(range(100))
@@ -270,13 +272,13 @@ def test_an_epoch_has_every_row_once_in_batches_of_equal_size():
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_along_half_a_cosine():
-    schedule = heads._Schedule.of(100, replace(SHORT, batch_size=10, epochs=4, warmup_epochs=1.0, learning_rate=0.4))
+    schedule = head_math.Schedule.of(100, replace(SHORT, batch_size=10, epochs=4, warmup_epochs=1.0, learning_rate=0.4))
     rates = [schedule.rate(step) for step in range(40)]
     np.testing.assert_allclose(rates[:11], [*np.linspace(0.04, 0.4, 10), 0.4])
     assert rates[25] == pytest.approx(0.2)
     assert (np.diff(rates[10:]) < 0).all()
     assert 0 < rates[-1] < 0.01
-    all_warmup = heads._Schedule.of(100, replace(SHORT, epochs=1, warmup_epochs=5.0))
+    all_warmup = head_math.Schedule.of(100, replace(SHORT, epochs=1, warmup_epochs=5.0))
     assert all_warmup.rate(all_warmup.total_steps - 1) == pytest.approx(SHORT.learning_rate)
 
 
@@ -374,7 +376,7 @@ def test_two_classes_give_two_predictions_a_row():
 def test_a_run_whose_loss_is_not_finite_ends_alone(monkeypatch):
     arms = random_arms(4)
     whole = train(arms, seeds=(0, 1))
-    drawn = heads._drawn_rows
+    drawn = head_math._drawn_rows
 
     def drawn_with_a_fault(seed, places, n_inputs):
         rows = drawn(seed, places, n_inputs)
@@ -382,8 +384,8 @@ def test_a_run_whose_loss_is_not_finite_ends_alone(monkeypatch):
             rows[1] = np.nan
         return rows
 
-    monkeypatch.setattr(heads, "_arms_at_once", lambda *_: 4)
-    monkeypatch.setattr(heads, "_drawn_rows", drawn_with_a_fault)
+    monkeypatch.setattr("labelrank.finetune.heads.arms_at_once", lambda *_: 4)
+    monkeypatch.setattr("labelrank.finetune.head_math._drawn_rows", drawn_with_a_fault)
     told = []
     runs = train(arms, seeds=(0, 1), on_epoch=lambda _, curves: told.append(curves))
     failed = [run for run in runs if run.problem]

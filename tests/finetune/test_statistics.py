@@ -10,7 +10,8 @@ from scipy.special import betaincc, fdtrc
 
 from labelrank.errors import SettingsError
 from labelrank.finetune.design import Arm, arms, fitting_orders
-from labelrank.finetune.statistics import FINDINGS, _likeness, _order_tests, analyse, verdict
+from labelrank.finetune.statistics import _likeness, _order_tests, analyse
+from labelrank.finetune.verdict import FINDINGS, verdict
 
 RANKED = tuple(np.random.default_rng(0).permutation(30).tolist())
 DESIGN = arms("ranked,original,random:19", RANKED)

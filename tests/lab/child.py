@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from labelrank.finetune import heads
+from labelrank.finetune import head_sizes, heads
 from labelrank.settings import Settings
 from labelrank.steps.finetune.run import compare
 from tests.lab.test_compare import DESIGN, material_of
@@ -20,7 +20,7 @@ def main(workspace, pause_s):
         time.sleep(pause_s)
         return runs
 
-    heads.train_heads, heads.runs_at_once = slowly, lambda *_, **__: (9, 1)
+    heads.train_heads, head_sizes.runs_at_once = slowly, lambda *_, **__: (9, 1)
     settings, design = Settings(workspace=Path(workspace)), replace(DESIGN, seeds=8)
     outcome = compare(material_of(settings, design), design, settings)
     said = {name: outcome.report[name] for name in ("arms", "statistics", "verdict", "control")}

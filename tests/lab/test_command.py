@@ -145,7 +145,10 @@ def test_what_is_stopped_says_what_is_kept_and_nothing_after_that(finetune, monk
         return train_heads(*arguments, **options)
 
     monkeypatch.setattr(heads, "train_heads", until_stopped)
-    monkeypatch.setattr(heads, "runs_at_once", lambda n_train, n_features, n_classes, n_arms, *_, **__: (n_arms, 1))
+    monkeypatch.setattr(
+        "labelrank.finetune.head_sizes.runs_at_once",
+        lambda n_train, n_features, n_classes, n_arms, *_, **__: (n_arms, 1),
+    )
     options = ("--test", "test.parquet", "--orders", "ranked,original,random:2", "--epochs", 3, "--no-control")
     done = finetune(*options, "--seeds", 3)
     assert (done.exit_code, done.stdout) == (1, "")

@@ -13,7 +13,7 @@ import pytest
 
 from labelrank import cache
 from labelrank.errors import Cancelled, FinetuneError
-from labelrank.finetune import heads
+from labelrank.finetune import head_sizes, heads
 from labelrank.settings import Settings
 from labelrank.steps.finetune import run as lab_work
 from labelrank.steps.finetune.inputs import gather_files
@@ -43,7 +43,10 @@ def trained(monkeypatch):
         return train_heads(train, val, test, arms, seeds, *rest, **options)
 
     monkeypatch.setattr(heads, "train_heads", counted)
-    monkeypatch.setattr(heads, "runs_at_once", lambda n_train, n_features, n_classes, n_arms, *_, **__: (n_arms, 1))
+    monkeypatch.setattr(
+        "labelrank.finetune.head_sizes.runs_at_once",
+        lambda n_train, n_features, n_classes, n_arms, *_, **__: (n_arms, 1),
+    )
     return calls
 
 
@@ -234,9 +237,11 @@ def test_where_memory_is_short_some_arms_at_a_time_come_to_the_same_results(sett
     whole = compare(material_of(settings), DESIGN, settings)
     monkeypatch.setattr(heads, "train_heads", counted)
     # The rows are copied, and there is memory for four more runs of 6 features and 5 classes.
-    at_once = heads.runs_at_once
+    at_once = head_sizes.runs_at_once
     memory = 4 * len(material_of(settings).train.y) * 6 + 4.5 * 4 * 5 * 6 * 5
-    monkeypatch.setattr(heads, "runs_at_once", lambda *sizes, memory_bytes: at_once(*sizes, memory_bytes=memory))
+    monkeypatch.setattr(
+        "labelrank.finetune.head_sizes.runs_at_once", lambda *sizes, memory_bytes: at_once(*sizes, memory_bytes=memory)
+    )
     elsewhere = Settings(workspace=tmp_path / "other")
     parts = compare(material_of(elsewhere), DESIGN, elsewhere)
     assert calls == [(count, (seed,)) for seed in range(3) for count in (4, 2)]

@@ -67,7 +67,7 @@ def test_where_no_control_applies_the_design_says_why(changes, reason):
 
 def test_an_encoder_that_trains_in_float32_has_a_control(monkeypatch):
     backends = {False: "openvino", True: "tensorflow"}
-    monkeypatch.setattr(runtime, "preferred_backend", lambda *, training=False: backends[training])
+    monkeypatch.setattr("labelrank.models.backend.preferred_backend", lambda *, training=False: backends[training])
     monkeypatch.setattr(runtime, "has_gpu", lambda: False)
     # Inference would take bfloat16 here; training does not.
     monkeypatch.setattr(runtime, "cpu", lambda: Device("CPU", "a processor", 2, bfloat16=True))
@@ -80,7 +80,7 @@ def test_an_encoder_that_trains_in_float32_has_a_control(monkeypatch):
 
 def test_an_encoder_that_trains_in_half_precision_has_none_and_the_design_says_why(monkeypatch):
     gpu = Device("GPU", "a processor", None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(runtime, "_runs_on_gpu", lambda backend: True)
+    monkeypatch.setattr("labelrank.models.backend._runs_on_gpu", lambda backend: True)
     monkeypatch.setattr(runtime, "gpus", lambda: (gpu,))
     design = Design(depth="2")
     assert "trains in bfloat16" in design.control_reason

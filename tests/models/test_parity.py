@@ -96,7 +96,7 @@ def test_a_head_without_its_norm_is_an_error(keras, tmp_path):
 
 
 def test_extraction_from_picture_files_agrees_with_the_goldens(run_cli, tmp_path):
-    from labelrank.features.store import read_features
+    from labelrank.features.joining import read_features
 
     golden = np.load(GOLDEN / "vit_mae" / "golden.npz")
     for i, path in enumerate(sorted((GOLDEN / "vit_mae" / "images").glob("*.png"))):
@@ -121,7 +121,7 @@ def test_extraction_from_video_files_agrees_with_the_goldens(run_cli, tmp_path, 
     """Lossless videos of the fixture's frames, through the command line: decoding, preprocessing, model, pooling."""
     import av
 
-    from labelrank.features.store import read_features
+    from labelrank.features.joining import read_features
 
     golden = np.load(GOLDEN / name / "golden.npz")
     for i, folder in enumerate(sorted((GOLDEN / name / "clips").iterdir())):

@@ -14,7 +14,7 @@ import pytest
 
 import labelrank
 from labelrank.errors import CheckpointError, SettingsError
-from labelrank.models import device, exported, runtime
+from labelrank.models import backend, cost, device, exported, runtime
 from labelrank.models.checkpoint import open_checkpoint
 from labelrank.models.config import EncoderConfig, TransformerConfig
 from labelrank.models.device import Device, cpu
@@ -57,15 +57,15 @@ def system(monkeypatch):
         monkeypatch.setattr(runtime.metadata, "requires", lambda package: requires.get(package))
         monkeypatch.setattr(runtime.metadata, "version", version)
         monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name if name in versions else None)
-        monkeypatch.setattr(runtime, "_system_has", lambda library: f"lib{library}" in versions)
-        runtime._has_gpu_build.cache_clear()
+        monkeypatch.setattr("labelrank.models.backend._system_has", lambda library: f"lib{library}" in versions)
+        backend._has_gpu_build.cache_clear()
         if backend is None:
             monkeypatch.delenv("KERAS_BACKEND", raising=False)
         else:
             monkeypatch.setenv("KERAS_BACKEND", backend)
 
     yield pretend
-    runtime._has_gpu_build.cache_clear()
+    backend._has_gpu_build.cache_clear()
 
 
 # --- Backend, device and precision
@@ -88,27 +88,27 @@ def system(monkeypatch):
 )
 def test_on_a_gpu_the_backend_is_one_that_can_use_it(system, packages, inference, training):
     system(gpus=H200, packages=packages)
-    assert runtime.preferred_backend() == inference
-    assert runtime.preferred_backend(training=True) == training
+    assert backend.preferred_backend() == inference
+    assert backend.preferred_backend(training=True) == training
     kind = "CPU" if inference == "openvino" else "GPU"
-    assert [found.kind for found in runtime.devices()] == [kind]
+    assert [found.kind for found in backend.devices()] == [kind]
 
 
 def test_without_a_gpu_inference_is_openvinos(system):
     system(packages=("tensorflow", "openvino", *CUDA_12))
-    assert runtime.preferred_backend() == "openvino"
-    assert runtime.preferred_backend(training=True) == "tensorflow"
+    assert backend.preferred_backend() == "openvino"
+    assert backend.preferred_backend(training=True) == "tensorflow"
 
 
 def test_the_environment_decides_before_anything_else(system):
     system(gpus=f"{H200}\n{H200}", packages=("tensorflow", "openvino", *CUDA_12), backend="openvino")
-    assert runtime.preferred_backend() == "openvino"
-    assert [found.kind for found in runtime.devices()] == ["CPU"]
+    assert backend.preferred_backend() == "openvino"
+    assert [found.kind for found in backend.devices()] == ["CPU"]
     with pytest.raises(SettingsError, match="KERAS_BACKEND is 'openvino'; training runs on"):
-        runtime.preferred_backend(training=True)
+        backend.preferred_backend(training=True)
     system(backend="jax")
     with pytest.raises(SettingsError, match="KERAS_BACKEND is 'jax'"):
-        runtime.preferred_backend()
+        backend.preferred_backend()
 
 
 @pytest.mark.parametrize(
@@ -128,47 +128,47 @@ def test_the_environment_decides_before_anything_else(system):
 )
 def test_auto_is_what_the_device_multiplies_in(system, computer, expected):
     system(**computer)
-    assert runtime.resolve_precision("auto") == expected
-    assert runtime.resolve_precision("float32") == "float32"
+    assert backend.resolve_precision("auto") == expected
+    assert backend.resolve_precision("float32") == "float32"
 
 
 def test_a_precision_that_the_device_does_not_multiply_in_is_refused(system):
     system(cpuinfo=WITHOUT_BFLOAT16)
     for precision in ("float16", "bfloat16"):
         with pytest.raises(SettingsError, match=rf"'{precision}', which this processor .* Choose auto or float32"):
-            runtime.resolve_precision(precision)
+            backend.resolve_precision(precision)
     system(cpuinfo=WITH_BFLOAT16)
-    assert runtime.resolve_precision("bfloat16") == "bfloat16"
+    assert backend.resolve_precision("bfloat16") == "bfloat16"
     with pytest.raises(SettingsError, match="'float16', which this processor"):
-        runtime.resolve_precision("float16")
+        backend.resolve_precision("float16")
     system(gpus=T4, packages=("tensorflow", *CUDA_12))
-    assert runtime.resolve_precision("float16") == "float16"
+    assert backend.resolve_precision("float16") == "float16"
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(SettingsError, match="Precision is 'int4'; choose one of auto, float32, bfloat16, float16"):
-        runtime.resolve_precision("int4")
+        backend.resolve_precision("int4")
 
 
 # --- Cost
 
 
 def test_flops_are_those_of_the_published_sizes():
-    assert runtime.encoder_flops(VIT_B) == pytest.approx(35.1e9, rel=0.002)
+    assert cost.encoder_flops(VIT_B) == pytest.approx(35.1e9, rel=0.002)
     clips = replace(VIT_B, model_type="videomae", num_frames=16, tubelet_size=2, use_cls_token=False)
-    assert runtime.encoder_flops(clips) == pytest.approx(361e9, rel=0.002)
+    assert cost.encoder_flops(clips) == pytest.approx(361e9, rel=0.002)
 
 
 def test_the_estimated_rate_follows_the_measured_matmul(system, monkeypatch):
     monkeypatch.setattr(runtime, "matmul_rate", lambda: 351e9)
     system(cpuinfo=WITH_BFLOAT16)
-    exact = runtime.estimated_rate(VIT_B, "float32")
+    exact = cost.estimated_rate(VIT_B, "float32")
     assert 7 < exact < 10
-    assert runtime.estimated_rate(VIT_B, "auto") == pytest.approx(1.9 * exact)
+    assert cost.estimated_rate(VIT_B, "auto") == pytest.approx(1.9 * exact)
     system(cpuinfo=WITHOUT_BFLOAT16)
-    assert runtime.estimated_rate(VIT_B, "auto") == pytest.approx(exact)
+    assert cost.estimated_rate(VIT_B, "auto") == pytest.approx(exact)
     system(gpus=H200, packages=("tensorflow", *CUDA_12))
-    assert runtime.estimated_rate(VIT_B, "auto") is None
+    assert cost.estimated_rate(VIT_B, "auto") is None
 
 
 # --- What is kept

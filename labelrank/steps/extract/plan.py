@@ -14,9 +14,10 @@ from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.parts import Part, cut
 from labelrank.features.store import provenance_digest
+from labelrank.models.backend import devices, preferred_backend, resolve_precision
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
+from labelrank.models.cost import encoder_flops
 from labelrank.models.pooling import poolings_of
-from labelrank.models.runtime import devices, encoder_flops, preferred_backend, resolve_precision
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
 

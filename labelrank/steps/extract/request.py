@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labelrank.errors import SettingsError
+from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
-from labelrank.models.runtime import PRECISIONS
 
 PREPROCESSINGS = ("checkpoint", "reference")
 _MAX_SHARDS = 99_999

@@ -19,15 +19,10 @@ from labelrank import cache
 from labelrank.data.dataset import NOUNS, Progress, ShouldStop
 from labelrank.errors import Cancelled, DatasetError, FeaturesError
 from labelrank.features.encode import STAGE
+from labelrank.features.joining import joined_circumstances, read_features
 from labelrank.features.parts import Part, PartFolder
-from labelrank.features.store import (
-    FeatureSet,
-    classes_without_rows,
-    joined_circumstances,
-    read_features,
-    write_features,
-)
-from labelrank.models.runtime import devices
+from labelrank.features.store import FeatureSet, classes_without_rows, write_features
+from labelrank.models.backend import devices
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.gpus import on_gpus, visible_gpus
 from labelrank.steps.extract.engines.here import Making, now, versions, worth_another_try

@@ -13,8 +13,9 @@ from labelrank.errors import LabelRankError
 from labelrank.files import replacing
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
+from labelrank.models.backend import select_backend
 from labelrank.models.checkpoint import Checkpoint
-from labelrank.models.runtime import build_encoder, select_backend
+from labelrank.models.runtime import build_encoder
 from labelrank.steps.finetune.inputs import Material
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
@@ -119,7 +120,7 @@ class Exporter:
         self._write_note(run, _last_accuracy(run))
 
     def _said(self, run: Run, val_accuracy: float) -> dict[str, Any]:
-        from labelrank.finetune.export import CardFacts
+        from labelrank.finetune.export_card import CardFacts
 
         made_by, material = self._material.encoder, self._material
         assert made_by is not None
@@ -160,7 +161,7 @@ class Exporter:
 
 def fc_norm_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """Return scale and shift of the norm of a checkpoint's head, by tensor."""
-    from labelrank.finetune.export import FC_NORM
+    from labelrank.finetune.export_forms import FC_NORM
     from labelrank.models.convert import read_tensor
 
     tensors, shape = checkpoint.tensors(), (checkpoint.config.transformer.hidden_dim,)

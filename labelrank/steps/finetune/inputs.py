@@ -14,7 +14,8 @@ import numpy as np
 from labelrank.data.dataset import ClipSampling, Dataset, Progress, Sample, ShouldStop
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, FinetuneError, HubError
-from labelrank.features.store import FeatureSet, provenance_digest, read_features
+from labelrank.features.joining import read_features
+from labelrank.features.store import FeatureSet, provenance_digest
 from labelrank.finetune.design import split_rows
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint

@@ -12,7 +12,8 @@ from labelrank.errors import FinetuneError
 from labelrank.finetune.design import Arm
 from labelrank.finetune.metrics import METRICS, Scores, score
 from labelrank.finetune.runs import Run
-from labelrank.finetune.statistics import UNSOUND, analyse, verdict
+from labelrank.finetune.statistics import analyse
+from labelrank.finetune.verdict import UNSOUND, verdict
 from labelrank.label_map import LabelMap
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import FORMAT_VERSION, plain

@@ -164,7 +164,7 @@ class Design:
 
     def head_recipe(self, n_train: int, n_features: int, n_classes: int) -> HeadRecipe:
         """Return how heads train on features of this size."""
-        from labelrank.finetune.heads import recipe_for
+        from labelrank.finetune.head_sizes import recipe_for
 
         recipe = recipe_for(n_train, n_features, n_classes, head=self.head or HEADS[0], meaning=self.meaning)
         return replace(recipe, bandwidth=self.bandwidth, unit=self.unit, **self._given())
@@ -197,7 +197,7 @@ class Design:
 
 
 def _training_precision(recipe: TuneRecipe) -> str:
-    from labelrank.models.runtime import resolve_precision
+    from labelrank.models.backend import resolve_precision
 
     return resolve_precision(recipe.precision, training=True)
 
@@ -358,7 +358,7 @@ def _seconds(
         return seconds_end_to_end(encoder, *rows, design.tune_recipe(), n_runs=runs, flops_per_s=flops_per_s)
     if n_features is None:
         return None
-    from labelrank.finetune.heads import estimated_seconds
+    from labelrank.finetune.head_sizes import estimated_seconds
 
     recipe = design.head_recipe(rows[0], n_features, n_classes)
     return estimated_seconds(*rows, n_features, n_classes, runs, recipe, flops_per_s=flops_per_s)

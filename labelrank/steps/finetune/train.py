@@ -17,7 +17,8 @@ from labelrank.finetune.design import Arm
 from labelrank.finetune.memory import free_memory_bytes
 from labelrank.finetune.recipe import to_dict
 from labelrank.finetune.runs import Epoch, Run
-from labelrank.models.runtime import build_encoder, select_backend
+from labelrank.models.backend import select_backend
+from labelrank.models.runtime import build_encoder
 from labelrank.steps.finetune.best_model import Exporter, fc_norm_of
 from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material
@@ -71,7 +72,9 @@ class Heads:
         Raises:
             As `labelrank.finetune.heads.train_heads`.
         """
-        from labelrank.finetune.heads import Table, runs_at_once, train_heads
+        from labelrank.finetune.head_math import Table
+        from labelrank.finetune.head_sizes import runs_at_once
+        from labelrank.finetune.heads import train_heads
 
         def table(features: FeatureSet) -> Table:
             return Table(features.X, features.y)

@@ -1,0 +1,164 @@
+"""Which columns of a table hold the media, the labels and the names of the classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from labelrank.data.source import listed
+from labelrank.errors import DatasetError
+
+EXPECTED_TABLE = "Expected a column of pictures or videos (their bytes) and a column of labels (whole numbers or texts)"
+_MAX_LISTED_COLUMNS = 20
+
+
+@dataclass(frozen=True)
+class MediaColumn:
+    name: str
+    leaf: str
+    """Path of the column that holds the bytes."""
+    path_leaf: str | None
+    """Path of the column that holds the file names."""
+    media: str | None
+    """image or clip; None where only the content can tell."""
+    declared: bool
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    name: str
+    is_text: bool
+    class_names: tuple[str, ...] | None
+    """Of a ClassLabel."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table that can serve, by name, and why each of the others cannot."""
+
+    media: dict[str, MediaColumn]
+    labels: dict[str, LabelColumn]
+    others: dict[str, str]
+
+    def likely_media(self) -> list[str]:
+        return [c.name for c in self.media.values() if c.declared] or list(self.media)
+
+    def likely_labels(self) -> list[str]:
+        named = [c.name for c in self.labels.values() if c.class_names is not None]
+        return named or list(self.labels)
+
+    def ordered_labels(self) -> tuple[str, ...]:
+        """Return all label columns: those that name their classes first, then those that are called label."""
+        likely = self.likely_labels()
+        return tuple(sorted(self.labels, key=lambda n: (n not in likely, "label" not in n.casefold())))
+
+    def choose(
+        self, source: str, media_column: str | None, label_column: str | None
+    ) -> tuple[MediaColumn, LabelColumn]:
+        """Return the two columns to read.
+
+        Raises:
+            DatasetError: One that was asked for is not there or cannot serve, or there is none or a choice to make.
+        """
+        media = self._pick("media", source, media_column, self.media, self.likely_media())
+        labels = [name for name in self.likely_labels() if name != media]
+        return self.media[media], self.labels[self._pick("label", source, label_column, self.labels, labels)]
+
+    def _pick(self, what: str, source: str, asked: str | None, usable: Mapping[str, Any], likely: list[str]) -> str:
+        if asked is not None:
+            if asked in usable:
+                return asked
+            names = listed([*usable]) if usable else "none"
+            if asked in self.others or asked in self.media or asked in self.labels:
+                why = self.others.get(asked, f"it holds {'labels' if what == 'media' else 'pictures or videos'}")
+                raise DatasetError(
+                    f"{source!r}: the column {asked!r} cannot be the {what} column: {why}. Columns that can: {names}."
+                )
+            there_are = listed([*self.media, *self.labels, *self.others])
+            raise DatasetError(
+                f"{source!r} has no column {asked!r}; it has {there_are}. Columns that can be the {what} column: "
+                f"{names}."
+            )
+        if len(likely) == 1:
+            return likely[0]
+        if likely:
+            raise DatasetError(
+                f"{source!r} has {len(likely)} columns that can be the {what} column: {listed(likely)}. "
+                f"Choose one (--{what}-column)."
+            )
+        known = {
+            **dict.fromkeys(self.media, "pictures or videos"),
+            **dict.fromkeys(self.labels, "labels"),
+        } | self.others
+        there_are = ", ".join(f"{name!r} ({why})" for name, why in list(known.items())[:_MAX_LISTED_COLUMNS]) or "none"
+        raise DatasetError(
+            f"{source!r} has no column that can be the {what} column; it has {there_are}. {EXPECTED_TABLE}."
+        )
+
+
+def read_columns(schema: pa.Schema, features: Mapping[str, Any]) -> Columns:
+    """Return what each column can serve for, by its Hugging Face feature where it has one, else by its type."""
+    features = {**features, **_own_features(schema)}
+    columns = Columns({}, {}, {})
+    for column in schema:
+        kind = column.type
+        feature = features.get(column.name)
+        feature = feature if isinstance(feature, Mapping) else {}
+        declared = {"Image": "image", "Video": "clip"}.get(str(feature.get("_type")))
+        if media := _media_column(column.name, kind, declared):
+            columns.media[column.name] = media
+            continue
+        value = value_type(kind)
+        if column.name.startswith("__index_level_"):
+            columns.others[column.name] = "row numbers"
+        elif pa.types.is_integer(value) or pa.types.is_boolean(value) or _is_text(value):
+            names = _class_names(feature) if pa.types.is_integer(value) else None
+            columns.labels[column.name] = LabelColumn(column.name, not pa.types.is_integer(value), names)
+        elif pa.types.is_list(value) or pa.types.is_large_list(value) or pa.types.is_fixed_size_list(value):
+            columns.others[column.name] = "lists, several values to a row"
+        else:
+            columns.others[column.name] = f"type {str(kind)[:60]}"
+    return columns
+
+
+def _own_features(schema: pa.Schema) -> dict[str, Any]:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}  # written by something else than datasets: types must do
+    return features if isinstance(features, dict) else {}
+
+
+def _class_names(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = feature.get("names")
+    if feature.get("_type") != "ClassLabel" or not isinstance(names, list) or not names:
+        return None
+    return tuple(str(name) for name in names)
+
+
+def value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def _media_column(name: str, kind: pa.DataType, media: str | None) -> MediaColumn | None:
+    if _is_bytes(value_type(kind)):
+        return MediaColumn(name, name, None, media, media is not None)
+    if not pa.types.is_struct(kind) or (place := kind.get_field_index("bytes")) < 0:
+        return None
+    if not _is_bytes(value_type(kind[place].type)):
+        return None
+    place = kind.get_field_index("path")
+    path_leaf = f"{name}.path" if place >= 0 and _is_text(value_type(kind[place].type)) else None
+    return MediaColumn(name, f"{name}.bytes", path_leaf, media, media is not None)

@@ -1,0 +1,106 @@
+"""What users upload: kept in the workspace by the hash of its content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from labelrank.data.archive import check_archive
+from labelrank.errors import ArchiveError, DatasetError
+from labelrank.files import replacing
+from labelrank.settings import Settings
+
+_UPLOAD = re.compile(r"upload:([0-9a-f]{64})")
+_UPLOAD_KINDS = (".zip", ".parquet")
+_BLOCK_BYTES = 1 << 20
+PARQUET_MAGIC = b"PAR1"
+
+
+def save_upload(stream: IO[bytes], *, settings: Settings) -> str:
+    """Keep an uploaded zip or Parquet file in the workspace and return its name for `open_dataset`, `upload:<sha256>`.
+
+    The stream is read from its start. The file is checked before it gets its final name; when it is refused,
+    nothing stays behind. The same file twice is kept once.
+
+    Raises:
+        ArchiveError: The upload is not a safe zip of class folders.
+        DatasetError: It has fewer than two classes, or is a table without pictures or labels.
+    """
+    shown = Path(str(getattr(stream, "name", "") or "upload.zip")).name
+    folder = settings.workspace / "uploads"
+    folder.mkdir(parents=True, exist_ok=True)
+    if stream.seekable():
+        stream.seek(0)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".incoming-", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            digest = _copy(stream, file, shown, settings)
+            file.close()
+            with temporary.open("rb") as kept:
+                is_table = kept.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+            if is_table:
+                from labelrank.data.parquet import check_table
+
+                check_table(temporary, name=shown, settings=settings)
+            else:
+                check_archive(temporary, name=shown, settings=settings)
+            path = settings.workspace / "uploads" / f"{digest}{'.parquet' if is_table else '.zip'}"
+            with replacing(path.with_suffix(".name")) as label:
+                label.write_text(shown, encoding="utf-8", errors="replace")
+            temporary.replace(path)
+            return f"upload:{digest}"
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def upload_name(name: str, *, settings: Settings) -> str:
+    """Return the file name that an upload came with, or a short form of its digest when that is not known."""
+    try:
+        label = settings.workspace / "uploads" / f"{_upload_digest(name)}.name"
+        return label.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return f"upload {name.removeprefix('upload:')[:8]}"
+
+
+def _copy(stream: IO[bytes], file: IO[bytes], shown: str, settings: Settings) -> str:
+    """Return the SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    size = 0
+    while block := stream.read(_BLOCK_BYTES):
+        size += len(block)
+        if size > settings.max_archive_bytes:
+            raise ArchiveError(
+                f"{shown!r} has more than {settings.max_archive_bytes:,} bytes, the most that is accepted "
+                "(LABELRANK_MAX_ARCHIVE_BYTES). Keep fewer or smaller pictures, or raise the limit."
+            )
+        digest.update(block)
+        file.write(block)
+    return digest.hexdigest()
+
+
+def _upload_digest(name: str) -> str:
+    match = _UPLOAD.fullmatch(name)
+    if match is None:
+        raise DatasetError(
+            f"{name!r} does not name an upload; expected upload: and 64 hexadecimal digits. Upload the file again."
+        )
+    return match[1]
+
+
+def upload_path(name: str, settings: Settings) -> Path:
+    """Return where an upload is kept.
+
+    Raises:
+        DatasetError: The name is none of an upload, or it is not there.
+    """
+    digest = _upload_digest(name)
+    for kind in _UPLOAD_KINDS:
+        path = settings.workspace / "uploads" / f"{digest}{kind}"
+        if path.is_file():
+            return path
+    raise DatasetError(f"{name!r} is not in this workspace any more. Upload the zip again, or the table that it was.")

@@ -1,0 +1,256 @@
+"""A finished model as configuration and tensors of the form that transformers computes it in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelrank.models.config import HEAD_NORM_EPSILON, EncoderConfig
+
+if TYPE_CHECKING:
+    from labelrank.finetune.classifier import Classifier
+
+
+OWN_MODEL_TYPE = "labelrank_classifier"
+"""Of folders that no class of transformers can read."""
+FC_NORM = ("fc_norm.weight", "fc_norm.bias")
+"""Scale and shift of the norm that a checkpoint's head has, as its file calls them."""
+
+
+def own_variables(model: Classifier) -> dict[str, Any]:
+    """Return what comes after the encoder, by the name it has in our own files."""
+    variables = {f"head.{variable.name}": variable for variable in model.head.variables}
+    for name, norm in (("fc_norm", model.fc_norm), ("norm", model.norm)):
+        if norm is not None:
+            variables |= {f"{name}.weight": norm.gamma, f"{name}.bias": norm.beta}
+    return variables
+
+
+@dataclass(frozen=True)
+class Form:
+    """Config (without its classes) and tensors of a folder."""
+
+    config: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    architecture: str | None
+
+
+def form_of(model: Classifier) -> Form:
+    """Return the files of the class of transformers that computes the same, or our own form.
+
+    - VideoMAEForVideoClassification: tokens without a final norm, their mean, a norm of PyTorch's default epsilon,
+      dense.
+    - ViTForImageClassification: tokens with a final norm, CLS, dense; of a ViT-MAE encoder too, which is a ViT.
+    - BeitForImageClassification: tokens without a final norm, mean of the patches, a norm, dense. Its keys have no
+      bias, which changes nothing: it adds one number to all scores of a query, and the softmax takes it out again.
+    - Dinov2ForImageClassification: tokens with a final norm, CLS beside the mean of the patches, dense; the half for
+      CLS is zero.
+    """
+    config = model.encoder_config
+    norms = [epsilon for epsilon in (model.fc_norm_epsilon, model.norm_epsilon) if epsilon]
+
+    def has_norm(epsilon: float) -> bool:
+        return len(norms) == 1 and math.isclose(norms[0], epsilon, rel_tol=1e-6)
+
+    is_square = len({*config.image_size}) == 1 and len({*config.patch_size}) == 1
+    choices = {
+        "VideoMAEForVideoClassification": (
+            config.model_type == "videomae" and not config.final_norm and has_norm(HEAD_NORM_EPSILON),
+            _videomae_form,
+        ),
+        "ViTForImageClassification": (
+            config.media == "image" and config.final_norm and model.pooling == "cls" and not norms,
+            _vit_form,
+        ),
+        "BeitForImageClassification": (
+            config.media == "image"
+            and is_square
+            and not config.final_norm
+            and model.pooling == "mean"
+            and has_norm(config.transformer.layer_norm_epsilon),
+            _beit_form,
+        ),
+        "Dinov2ForImageClassification": (
+            config.media == "image"
+            and is_square
+            and config.final_norm
+            and model.pooling == "mean"
+            and not norms
+            and config.transformer.mlp_dim % config.transformer.hidden_dim == 0,
+            _dinov2_form,
+        ),
+    }
+    from labelrank.finetune.classifier import LOGIT_MEANINGS
+
+    # A table over numbered tokens that was stretched to another size is not the one transformers computes.
+    is_stretched = config.position_embedding == "sinusoid" and config.trained_image_size is not None
+    if model.meaning in LOGIT_MEANINGS and not is_stretched:
+        for architecture, (fits, form) in choices.items():
+            if fits:
+                values, tensors = form(model)
+                return Form({"architectures": [architecture], **values}, tensors, architecture)
+    return _own_form(model)
+
+
+def _encoder_tensors(model: Classifier) -> dict[str, np.ndarray]:
+    from labelrank.models.convert import save_tensors
+
+    return save_tensors(model.encoder)
+
+
+def _numpy(variable: Any) -> np.ndarray:
+    from keras import ops
+
+    return np.ascontiguousarray(ops.convert_to_numpy(variable), np.float32)
+
+
+def _dense_tensors(model: Classifier, name: str = "classifier") -> dict[str, np.ndarray]:
+    return {
+        f"{name}.weight": np.ascontiguousarray(_numpy(model.head.kernel).T),
+        f"{name}.bias": _numpy(model.head.shift),
+    }
+
+
+def _norm_tensors(model: Classifier, name: str) -> dict[str, np.ndarray]:
+    """Return the one norm between pooling and head."""
+    norm: Any = model.fc_norm or model.norm
+    return {f"{name}.weight": _numpy(norm.gamma), f"{name}.bias": _numpy(norm.beta)}
+
+
+def _plain(pair: tuple[int, int]) -> int | list[int]:
+    return pair[0] if pair[0] == pair[1] else list(pair)
+
+
+def _sizes(config: EncoderConfig) -> dict[str, Any]:
+    """Return what the configs of all families have."""
+    size = config.transformer
+    return {
+        "hidden_size": size.hidden_dim,
+        "num_hidden_layers": size.num_layers,
+        "num_attention_heads": size.num_heads,
+        "hidden_act": size.activation,
+        "layer_norm_eps": size.layer_norm_epsilon,
+        "image_size": _plain(config.image_size),
+        "patch_size": _plain(config.patch_size),
+        "num_channels": config.num_channels,
+        "initializer_range": 0.02,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "dtype": "float32",
+    }
+
+
+def _videomae_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    config = model.encoder_config
+    values = {
+        "model_type": "videomae",
+        **_sizes(config),
+        "intermediate_size": config.transformer.mlp_dim,
+        "qv_bias": config.transformer.use_qkv_bias,
+        "num_frames": config.num_frames,
+        "tubelet_size": config.tubelet_size,
+        "use_mean_pooling": True,
+    }
+    return values, {**_encoder_tensors(model), **_norm_tensors(model, "fc_norm"), **_dense_tensors(model)}
+
+
+def _vit_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    config = model.encoder_config
+    values = {
+        "model_type": "vit",
+        **_sizes(config),
+        "intermediate_size": config.transformer.mlp_dim,
+        "qkv_bias": config.transformer.use_qkv_bias,
+    }
+    return values, {**_encoder_tensors(model), **_dense_tensors(model)}
+
+
+def _beit_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    config, dim = model.encoder_config, model.encoder_config.transformer.hidden_dim
+    values = {
+        "model_type": "beit",
+        **_sizes(config),
+        "intermediate_size": config.transformer.mlp_dim,
+        "use_mask_token": False,
+        "use_absolute_position_embeddings": True,
+        "use_relative_position_bias": False,
+        "use_shared_relative_position_bias": False,
+        "layer_scale_init_value": 0.0,
+        "drop_path_rate": 0.0,
+        "use_mean_pooling": True,
+    }
+    tensors = {
+        _renamed(name, "beit"): value
+        for name, value in _encoder_tensors(model).items()
+        if not name.endswith("attention.key.bias")
+    }
+    if not config.transformer.use_qkv_bias:
+        for i in range(config.transformer.num_layers):
+            for part in ("query", "value"):
+                name = f"beit.encoder.layer.{i}.attention.attention.{part}.bias"
+                tensors[name] = np.zeros(dim, np.float32)
+    return values, {**tensors, **_norm_tensors(model, "beit.pooler.layernorm"), **_dense_tensors(model)}
+
+
+_DINOV2_NAMES = {
+    ".layernorm_before.": ".norm1.",
+    ".layernorm_after.": ".norm2.",
+    ".intermediate.dense.": ".mlp.fc1.",
+    ".output.dense.": ".mlp.fc2.",
+}
+
+
+def _dinov2_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    config, size = model.encoder_config, model.encoder_config.transformer
+    values = {
+        "model_type": "dinov2",
+        **_sizes(config),
+        "mlp_ratio": size.mlp_dim // size.hidden_dim,
+        "qkv_bias": size.use_qkv_bias,
+        "layerscale_value": 1.0,
+        "drop_path_rate": 0.0,
+        "use_swiglu_ffn": False,
+        "use_mask_token": False,
+    }
+    tensors = {}
+    for name, value in _encoder_tensors(model).items():
+        renamed = _renamed(name, "dinov2")
+        if ".attention." not in renamed:  # whose names are the same
+            for old, new in _DINOV2_NAMES.items():
+                renamed = renamed.replace(old, new)
+        tensors[renamed] = value
+    for i in range(size.num_layers):
+        for number in (1, 2):
+            tensors[f"dinov2.encoder.layer.{i}.layer_scale{number}.lambda1"] = np.ones(size.hidden_dim, np.float32)
+    dense = _dense_tensors(model)
+    weight = dense["classifier.weight"]
+    dense["classifier.weight"] = np.concatenate([np.zeros_like(weight), weight], axis=1)
+    return values, {**tensors, **dense}
+
+
+def _renamed(name: str, prefix: str) -> str:
+    return f"{prefix}.{name.removeprefix('vit.')}"
+
+
+def _own_form(model: Classifier) -> Form:
+    config = model.encoder_config
+    if config.position_embedding != "sinusoid":
+        # The table is in the file as it is used, no longer as it was trained.
+        config = replace(config, trained_image_size=None)
+    values = {
+        "architectures": ["LabelRankClassifier"],
+        "model_type": OWN_MODEL_TYPE,
+        "classifier": {
+            "encoder_config": asdict(replace(config, decoder=None)),
+            "n_classes": model.n_classes,
+            "meaning": model.meaning,
+            "pooling": model.pooling,
+            "fc_norm_epsilon": model.fc_norm_epsilon,
+            "norm_epsilon": model.norm_epsilon,
+        },
+    }
+    own = {name: _numpy(variable) for name, variable in own_variables(model).items()}
+    return Form(values, {**_encoder_tensors(model), **own}, None)

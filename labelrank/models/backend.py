@@ -1,0 +1,187 @@
+"""Which Keras backend, device and precision this process computes with."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+
+from labelrank.errors import SettingsError
+from labelrank.models.device import Device, cpu, gpus, has_gpu
+
+TRAINING_BACKENDS = ("tensorflow", "jax", "torch")
+BACKENDS = ("openvino", *TRAINING_BACKENDS)
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def preferred_backend(*, training: bool = False) -> str:
+    """Return the Keras backend that this process uses, or would use; changes and imports nothing.
+
+    Unless `KERAS_BACKEND` says otherwise: on a GPU the first of TensorFlow, JAX and PyTorch that can use it; else
+    OpenVINO, and TensorFlow for training.
+
+    Raises:
+        SettingsError: `KERAS_BACKEND` names none that is installed, or one that cannot train.
+    """
+    if "keras" in sys.modules:
+        return sys.modules["keras"].backend.backend()
+    chosen = _wanted_backend(training=training)
+    known = TRAINING_BACKENDS if training else BACKENDS
+    if chosen not in known or importlib.util.find_spec(chosen) is None:
+        raise SettingsError(
+            f"KERAS_BACKEND is {chosen!r}; {'training runs' if training else 'labelrank runs'} on {', '.join(known)}, "
+            "where it is installed. Unset the variable, or install the backend."
+        )
+    return chosen
+
+
+def _wanted_backend(*, training: bool = False) -> str:
+    fitting = (name for name in TRAINING_BACKENDS if _runs_on_gpu(name))
+    return os.environ.get("KERAS_BACKEND") or next(fitting, "tensorflow" if training else "openvino")
+
+
+def _runs_on_gpu(backend: str) -> bool:
+    return backend in TRAINING_BACKENDS and has_gpu() and _has_gpu_build(backend)
+
+
+@functools.cache
+def _has_gpu_build(backend: str) -> bool:
+    """Return whether what is installed of a backend can use an NVIDIA GPU, from the packages' metadata alone."""
+    if backend == "tensorflow":
+        # Its wheel can; the libraries it loads come with the extra, or with the system (containers made for GPUs).
+        needed = [
+            re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+            for requirement in (metadata.requires(backend) or () if _version(backend) else ())
+            if "and-cuda" in requirement
+        ]
+        return bool(needed) and (all(map(_version, needed)) or _system_has("cudnn"))
+    if backend == "jax":
+        return any(_version(f"jax-cuda{major}-plugin") for major in (12, 13, 14))
+    # PyTorch's own index marks builds, as 2.11.0+cu130 and +cpu; on PyPI the one for Linux needs CUDA's packages.
+    version = _version(backend) or ""
+    mark = version.partition("+")[2]
+    return mark.startswith("cu") or (
+        not mark and any("nvidia-" in r or "cuda" in r for r in (metadata.requires(backend) or () if version else ()))
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _system_has(library: str) -> bool:
+    import ctypes.util
+
+    return ctypes.util.find_library(library) is not None
+
+
+def select_backend(*, training: bool = False) -> str:
+    """Settle the Keras backend of this process and return its name; to be called before Keras is imported.
+
+    TensorFlow is imported here, so that what it writes of itself at its start is not shown to users.
+    """
+    # TensorFlow's start-up notes are not for our users; its errors are.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = backend = preferred_backend(training=training)
+    if backend == "jax":  # takes three quarters of a GPU's memory at its start otherwise
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if backend == "tensorflow":
+        _start_tensorflow()
+    return backend
+
+
+@functools.cache
+def _start_tensorflow() -> None:
+    """Import TensorFlow and have it look for devices; what it writes meanwhile is shown if either comes to nothing.
+
+    Its libraries write to the file descriptor before any log level counts: of processor features, and of a CUDA driver
+    that machines without a GPU do not have.
+    """
+    with _holding_stderr() as show:
+        try:
+            import tensorflow as tf
+
+            found = tf.config.list_physical_devices("GPU")
+        except BaseException:
+            show()
+            raise
+        if has_gpu() and not found:
+            show()
+
+
+@contextlib.contextmanager
+def _holding_stderr() -> Iterator[Callable[[], None]]:
+    """Hold what this process writes to file descriptor 2; calling what is yielded has it shown at the end."""
+    shown = False
+
+    def show() -> None:
+        nonlocal shown
+        shown = True
+
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed: nobody reads it
+        yield show
+        return
+    try:
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield show
+            finally:
+                sys.stderr.flush()
+                os.dup2(stderr, 2)
+                if shown:
+                    held.seek(0)
+                    with open(2, "wb", closefd=False) as file:
+                        shutil.copyfileobj(held, file)
+    finally:
+        os.close(stderr)
+
+
+def devices() -> tuple[Device, ...]:
+    """Return what encoders run on in this process: the GPUs where there are some that the backend can use, or the CPU.
+
+    Reads the system and the packages' metadata; imports no framework.
+    """
+    return (gpus() if _runs_on_gpu(_wanted_backend()) else ()) or (cpu(),)
+
+
+def resolve_precision(precision: str, *, training: bool = False) -> str:
+    """Return the precision that runs for the one asked for: in inference, or in training.
+
+    `auto` is bfloat16 where the device multiplies in it natively, and float32 elsewhere; float16 on a GPU of before
+    bfloat16. On a CPU, backends other than OpenVINO gain nothing from bfloat16.
+
+    Raises:
+        SettingsError: It is not one of `PRECISIONS`, or the device does not multiply in it.
+    """
+    if precision not in PRECISIONS:
+        raise SettingsError(f"Precision is {precision!r}; choose one of {', '.join(PRECISIONS)}.")
+    backend = preferred_backend(training=training)
+    device = gpus()[0] if _runs_on_gpu(backend) else cpu()
+    if (
+        device.kind == "CPU"
+        and precision in ("bfloat16", "float16")
+        and not (precision == "bfloat16" and device.bfloat16)
+    ):
+        raise SettingsError(
+            f"Precision is {precision!r}, which this processor ({device.name}) does not multiply in. Choose auto or "
+            "float32."
+        )
+    if precision != "auto":
+        return precision
+    if device.kind == "GPU":
+        return "bfloat16" if device.bfloat16 else "float16" if device.capability else "float32"
+    return "bfloat16" if backend == "openvino" and device.bfloat16 else "float32"
