@@ -3,17 +3,17 @@
 import streamlit as st
 
 from labelrank.jobs.queue import ensure_consumer
-from labelrank.ui import components, state
+from labelrank.ui import frame, session
 
-st.set_page_config(page_title="labelrank", page_icon=components.LOGO, layout="wide")
-st.logo(components.LOGO, size="large")
-page = components.navigation()
-with components.frame():
-    ensure_consumer(state.settings())
-    if (target := state.arrival_page()) and page.url_path == "":
-        state.go(target)
-    state.settle_job()
+st.set_page_config(page_title="labelrank", page_icon=frame.LOGO, layout="wide")
+st.logo(frame.LOGO, size="large")
+page = frame.navigation()
+with frame.frame():
+    ensure_consumer(session.settings())
+    if (target := session.arrival_page()) and page.url_path == "":
+        session.go(target)
+    session.settle_job()
     page.run()
-    components.refresh_stepper()
-    components.sidebar_foot()
-    state.sync_address()
+    frame.refresh_stepper()
+    frame.sidebar_foot()
+    session.sync_address()

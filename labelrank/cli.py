@@ -16,7 +16,6 @@ import click
 
 from labelrank import __version__
 from labelrank.data.dataset import NOUNS
-from labelrank.durations import rough_duration
 from labelrank.errors import LabelRankError, RankingError
 from labelrank.exports import FORMATS
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
@@ -24,6 +23,7 @@ from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
 from labelrank.ranking import METHODS, SOLVERS
 from labelrank.steps.extract.request import PREPROCESSINGS
+from labelrank.views.words import rough_duration
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from labelrank.ui import components, server
+from labelrank.ui import frame, messages, server
 
 CITATION = """\
 Xiang, Wu, Bai: Label Ranker. ICMR 2025, doi:10.1145/3731715.3733369
@@ -11,14 +11,12 @@ He, Chen, Xie, Li, Dollar, Girshick: Masked Autoencoders Are Scalable Vision Lea
 Tong, Song, Wang, Wang: VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised
   Video Pre-Training. NeurIPS 2022, arXiv:2203.12602"""
 
-components.header(
-    "About", "labelrank puts the classes of a dataset in the order in which a masked autoencoder sees them."
-)
+frame.header("About", "labelrank puts the classes of a dataset in the order in which a masked autoencoder sees them.")
 st.subheader("This server", anchor=False)
 for device in server.device_names():
-    st.markdown(components.escape(device))
-components.titled_table("Limits", server.limits_table(), "Limits of this server with their values and variables.")
-components.titled_table("Versions", server.versions_table(), "Versions of labelrank and the libraries it runs on.")
+    st.markdown(messages.escape(device))
+messages.titled_table("Limits", server.limits_table(), "Limits of this server with their values and variables.")
+messages.titled_table("Versions", server.versions_table(), "Versions of labelrank and the libraries it runs on.")
 st.subheader("Licences", anchor=False)
 st.markdown(
     "labelrank: Apache-2.0. mae-tiny-digits, videomae-tiny-moving-digits: Apache-2.0. "

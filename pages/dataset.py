@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from labelrank import charts
+from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data.dataset import Dataset
 from labelrank.data.uploads import save_upload
 from labelrank.errors import HubError, LabelRankError
-from labelrank.ui import components, readers, state
+from labelrank.ui import choices, datasets, frame, galleries, hub_pickers, messages, session
+from labelrank.views import marks, ranking_charts, thumbnails, words
 
 EXAMPLE_TEXT = {
     "digits": (
@@ -31,9 +32,9 @@ TABS = {"example": "Examples", "hub": "Hugging Face", "upload": "Upload", "folde
 LARGE_GALLERY_BYTES = 20_000_000
 
 
-def look_at(source: state.Source) -> None:
+def look_at(source: choices.Source) -> None:
     """Choose a dataset, so that this page shows it."""
-    state.choose_source(source)
+    session.choose_source(source)
     st.rerun()
 
 
@@ -46,20 +47,20 @@ def examples() -> bool:
             if name == shown_source().dataset:
                 st.badge("shown below", color="blue")
             elif st.button(f"Show {name}"):
-                look_at(state.Source(name))
+                look_at(choices.Source(name))
     return False
 
 
 def hub_tab() -> bool:
-    if found := components.hub_search("dataset", TASKS, "cifar100, flowers, actions"):
-        look_at(state.Source(found))
+    if found := hub_pickers.hub_search("dataset", TASKS, "cifar100, flowers, actions"):
+        look_at(choices.Source(found))
     try:
-        given = components.hub_id("dataset", "uoft-cs/cifar100")
+        given = hub_pickers.hub_id("dataset", "uoft-cs/cifar100")
     except HubError as error:
-        components.hub_id_error(error, "dataset")
+        hub_pickers.hub_id_error(error, "dataset")
         return True
     if given:
-        look_at(state.Source(given[0], revision=given[1]))
+        look_at(choices.Source(given[0], revision=given[1]))
     return False
 
 
@@ -80,14 +81,14 @@ def upload() -> bool:
     if file.file_id not in seen:
         try:
             with st.spinner("Checking the file"):
-                dataset_id = save_upload(file, settings=state.settings())
+                dataset_id = save_upload(file, settings=session.settings())
         except LabelRankError as refused:
             seen[file.file_id] = refused
         else:
             seen[file.file_id] = None
-            look_at(state.Source(dataset_id))
+            look_at(choices.Source(dataset_id))
     if error := seen[file.file_id]:
-        components.error_box(error)
+        messages.error_box(error)
     return error is not None
 
 
@@ -101,21 +102,21 @@ def folder() -> bool:
         ).strip()
         if st.form_submit_button("Show it") and path:
             try:
-                look_at(state.folder_source(path))
+                look_at(choices.folder_source(path))
             except LabelRankError as error:
-                components.error_box(error)
+                messages.error_box(error)
                 return True
     return False
 
 
-def shown_source() -> state.Source:
+def shown_source() -> choices.Source:
     """Return the dataset that this page shows: the chosen one, or the first example."""
-    return state.choices().source or state.Source(state.EXAMPLES[0])
+    return session.choices().source or choices.Source(EXAMPLES[0])
 
 
-def choose_part(source: state.Source) -> bool:
+def choose_part(source: choices.Source) -> bool:
     """Show what there is to choose from in a dataset, with what was found preselected; return whether that is all."""
-    info = readers.described(source)
+    info = datasets.described(source)
     if source.split is None and info.split not in (None, "train"):
         # Only a train split is read without being asked for.
         look_at(source.taking(split=info.split))
@@ -151,25 +152,25 @@ def choose_part(source: state.Source) -> bool:
     changed = {field: value for field, value in wanted.items() if value not in (None, getattr(info, field))}
     if changed:
         look_at(source.taking(**changed))
-    components.source_facts(source, info)
+    hub_pickers.source_facts(source, info)
     if missing := [title for field, title, *_ in parts if field in wanted and wanted[field] is None]:
         st.info(f"Choose above: {', '.join(missing).lower()}.", icon=":material/arrow_upward:")
     return not missing
 
 
-def show(source: state.Source, *, refused: bool) -> None:
+def show(source: choices.Source, *, refused: bool) -> None:
     """Show a dataset; after a refusal, as the one that is still shown."""
-    name = components.escape(state.dataset_title(source.dataset))
-    still = "Still chosen" if state.choices().source else "Still shown"
+    name = messages.escape(session.dataset_title(source.dataset))
+    still = "Still chosen" if session.choices().source else "Still shown"
     st.header(f"{still}: {name}" if refused else name, anchor=False)
     if not choose_part(source):
         return
-    data = readers.dataset(source)
-    if state.choices().source:
-        state.preselect_checkpoint(data.media)
-    classes = components.plural(len(data.class_names), "class", "classes")
+    data = datasets.dataset(source)
+    if session.choices().source:
+        session.preselect_checkpoint(data.media)
+    classes = words.plural(len(data.class_names), "class", "classes")
     of_split = f", split {data.split}" if data.split else ""
-    st.markdown(components.escape(f"{components.samples_text(data)} in {classes}{of_split}."))
+    st.markdown(messages.escape(f"{frame.samples_text(data)} in {classes}{of_split}."))
     if data.split == "test":
         st.warning(
             "The test split is chosen: an order found on it has seen the labels that a later test is scored with. "
@@ -178,59 +179,59 @@ def show(source: state.Source, *, refused: bool) -> None:
         )
     name = {"upload": "this upload", "folder": "this dataset"}.get(source.kind, source.dataset.rpartition("/")[2])
     if st.button(f"Use {name}", type="primary"):
-        state.choose_source(readers.held(source))
-        state.go("pages/features.py")
-    finding = charts.class_counts_finding(data.class_names, data.class_counts, data.media)
-    st.subheader(components.escape(finding), anchor=False)
+        session.choose_source(datasets.held(source))
+        session.go("pages/features.py")
+    finding = ranking_charts.class_counts_finding(data.class_names, data.class_counts, data.media)
+    st.subheader(messages.escape(finding), anchor=False)
     # A hundred bars of one length say no more than the line above.
-    if len(data.class_names) <= charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
-        chart = charts.class_counts_chart(data.class_names, data.class_counts, data.media)
+    if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
+        chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
         st.altair_chart(chart, alt=f"Bar chart. {finding}.")
     problems = [*data.problems, *show_gallery(source, data)]
     st.subheader("Data check", anchor=False)
     if problems:
-        st.markdown(f"{components.plural(len(problems), 'problem')}; the other samples can be used.")
-        components.problems_table([(problem.subject, problem.reason) for problem in problems], "Sample or class")
+        st.markdown(f"{words.plural(len(problems), 'problem')}; the other samples can be used.")
+        messages.problems_table([(problem.subject, problem.reason) for problem in problems], "Sample or class")
     else:
         st.markdown("Nothing was found in the names, and every sample shown here can be read.")
 
 
-def show_gallery(source: state.Source, data: Dataset) -> tuple:
+def show_gallery(source: choices.Source, data: Dataset) -> tuple:
     """Show some samples of each class, paged; return the problems met on the way."""
     nouns = {"image": ("picture", "pictures"), "clip": ("video", "videos")}[data.media]
     st.subheader(f"{nouns[1].capitalize()} of each class", anchor=False)
-    pages = -(-len(data.class_names) // readers.GALLERY_CLASSES)
+    pages = -(-len(data.class_names) // galleries.GALLERY_CLASSES)
     page = st.pagination(pages, key="gallery_page") - 1 if pages > 1 else 0
-    cost = readers.gallery_bytes(source, data, page)
+    cost = galleries.gallery_bytes(source, data, page)
     if cost > LARGE_GALLERY_BYTES:
         asked = st.session_state.setdefault("galleries_asked", set())
         if (data.digest, page) not in asked:
-            if not st.button(f"Read a few {nouns[1]} of each class (about {components.size_text(cost)})"):
+            if not st.button(f"Read a few {nouns[1]} of each class (about {words.size_text(cost)})"):
                 return ()
             asked.add((data.digest, page))
     try:
-        gallery = readers.gallery(source, page)
+        gallery = galleries.gallery(source, page)
     except LabelRankError as error:
-        components.error_box(error, retry="gallery")
+        messages.error_box(error, retry="gallery")
         return ()
     moving = any(row.moving for row in gallery.rows) and st.toggle(
         "Play", value=True, key="play", help="Off shows one frame of each video."
     )
     for row in gallery.rows:
         left, right = st.columns([1, 6], vertical_alignment="center", gap="small")
-        count = components.plural(row.count, *charts.SAMPLE_NOUNS[data.media])
-        left.markdown(f"{components.name_text(row.name, 30)}  \n:small[{count}]")
+        count = words.plural(row.count, *marks.SAMPLE_NOUNS[data.media])
+        left.markdown(f"{messages.name_text(row.name, 30)}  \n:small[{count}]")
         if row.strip is None:
             right.caption(f"No {nouns[0]} of this class can be read.")
         elif moving and row.moving:
-            right.image(charts.data_uri(row.moving, "webp"), alt=f"{row.shown} videos of class {row.name}, playing")
+            right.image(thumbnails.data_uri(row.moving, "webp"), alt=f"{row.shown} videos of class {row.name}, playing")
         else:
-            right.image(row.strip, alt=f"{components.plural(row.shown, *nouns)} of class {row.name}")
+            right.image(row.strip, alt=f"{words.plural(row.shown, *nouns)} of class {row.name}")
     return gallery.problems
 
 
-components.header("Dataset", "Choose the pictures or videos whose classes are to be ranked.")
-names = [name for name in TABS.values() if name != FOLDER_TAB or not state.settings().shared]
+frame.header("Dataset", "Choose the pictures or videos whose classes are to be ranked.")
+names = [name for name in TABS.values() if name != FOLDER_TAB or not session.settings().shared]
 here = TABS[shown_source().kind]
 tabs = st.tabs(names, default=here if here in names else names[0], key="source", on_change="rerun")
 refusal = False
@@ -243,5 +244,5 @@ try:
     show(shown_source(), refused=refusal)
 except LabelRankError as problem:
     # One error at a time: the answer to what was just given.
-    if not refusal and components.error_box(problem, retry="dataset", way_out="Back to digits"):
-        look_at(state.Source(state.EXAMPLES[0]))
+    if not refusal and messages.error_box(problem, retry="dataset", way_out="Back to digits"):
+        look_at(choices.Source(EXAMPLES[0]))

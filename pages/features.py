@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from labelrank import charts
+from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data.dataset import ClipSampling, Dataset
 from labelrank.errors import FeaturesError, HubError, LabelRankError
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
 from labelrank.steps.extract.request import PREPROCESSINGS
-from labelrank.ui import components, job_panel, readers, server, state
+from labelrank.ui import choices, datasets, feature_files, frame, hub_pickers, job_panel, messages, server, session
+from labelrank.views import marks, words
 
 FAMILIES = {
     "vit_mae": "ViT-MAE (masked autoencoder)",
@@ -34,24 +35,24 @@ def facts(one: CheckpointInfo | Curated) -> None:
     """Show what is known of a checkpoint, in a line, and what its licence forbids."""
     values = {
         "Family": FAMILIES.get(one.model_type, one.model_type),
-        "Parameters": components.count_text(one.num_parameters),
+        "Parameters": words.count_text(one.num_parameters),
         "Dimension": f"{one.hidden_dim:,}",
     }
     if isinstance(one, CheckpointInfo):
-        values["Encodes"] = components.input_text(one)
+        values["Encodes"] = frame.input_text(one)
         values["Stored as"] = one.dtype
-        values["Revision"] = components.revision_text(one.revision) or ""
+        values["Revision"] = hub_pickers.revision_text(one.revision) or ""
     here = one.is_local if isinstance(one, CheckpointInfo) else one.name in EMBEDDED
-    values["Size"] = components.size_text(one.size_bytes) + (", already here" if here else " to download")
+    values["Size"] = words.size_text(one.size_bytes) + (", already here" if here else " to download")
     values["Licence"] = one.licence or "not stated"
     values["Pre-trained on"] = one.pretrained_on or "not stated"
-    st.caption(" · ".join(f"{name}: {components.escape(value)}" for name, value in values.items() if value))
-    if components.noncommercial(one.licence):
+    st.caption(" · ".join(f"{name}: {messages.escape(value)}" for name, value in values.items() if value))
+    if frame.noncommercial(one.licence):
         st.markdown(f":orange[:material/gavel:] :small[{NONCOMMERCIAL}]")
     if isinstance(one, CheckpointInfo) and one.gated:
         st.markdown(":orange[:material/lock:] :small[Gated: its terms have to be accepted on the Hub.]")
     if isinstance(one, CheckpointInfo) and one.unsafe:
-        flagged = components.escape(", ".join(one.unsafe))
+        flagged = messages.escape(", ".join(one.unsafe))
         st.markdown(f":orange[:material/shield:] :small[The Hub flags {flagged} as unsafe; none of it is used.]")
 
 
@@ -59,28 +60,28 @@ def curated_card(one: Curated, *, refused: str | None = None) -> None:
     """Show a checkpoint of the list, with a button that takes it."""
     with st.container(border=True, height="stretch"):
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            title = components.escape(one.title)
+            title = messages.escape(one.title)
             st.markdown(f":gray[{title}]" if refused else f"**{title}**", width="content")
-            if one.name == state.choices().checkpoint:
+            if one.name == session.choices().checkpoint:
                 st.badge("chosen", color="blue")
             elif st.button("Use", key=f"use_{one.name}", disabled=refused is not None, help=refused):
                 take(one.name, None)
-        st.markdown(components.escape(one.good_for))
+        st.markdown(messages.escape(one.good_for))
         facts(one)
 
 
 def take(name: str, revision: str | None) -> None:
-    state.choose(checkpoint=name, checkpoint_revision=revision)
+    session.choose(checkpoint=name, checkpoint_revision=revision)
     st.rerun()
 
 
 def other_checkpoints(data: Dataset, *, expanded: bool) -> None:
-    chosen = state.choices()
+    chosen = session.choices()
     fitting = [one for one in CURATED if one.media == data.media]
     others = [one for one in CURATED if one.media != data.media]
-    these, those = charts.SAMPLE_NOUNS[data.media][1], charts.SAMPLE_NOUNS[others[0].media][1]
+    these, those = marks.SAMPLE_NOUNS[data.media][1], marks.SAMPLE_NOUNS[others[0].media][1]
     names = [f"For {these}", "Any id of the Hub", f"For {those}"]
-    if not state.settings().shared:
+    if not session.settings().shared:
         names.insert(2, "Folder on this machine")
     with st.expander("Choose another checkpoint", expanded=expanded, key=f"checkpoints_{data.id}"):
         tabs = dict(zip(names, st.tabs(names, key="checkpoint_tabs", on_change="rerun"), strict=True))
@@ -93,8 +94,10 @@ def other_checkpoints(data: Dataset, *, expanded: bool) -> None:
                 elif name == names[1]:
                     any_id(data)
                 elif name == names[-1]:
-                    why = f"{chosen.source and state.source_title(chosen.source)} holds {these}, these encode {those}."
-                    st.caption(components.escape(why))
+                    why = (
+                        f"{chosen.source and session.source_title(chosen.source)} holds {these}, these encode {those}."
+                    )
+                    st.caption(messages.escape(why))
                     cards(others, refused=why)
                 else:
                     from_folder()
@@ -108,27 +111,27 @@ def cards(shown: list[Curated], *, refused: str | None = None) -> None:
 
 
 def any_id(data: Dataset) -> None:
-    if found := components.hub_search("model", TASKS[data.media], "vit-mae, videomae"):
+    if found := hub_pickers.hub_search("model", TASKS[data.media], "vit-mae, videomae"):
         st.session_state["looked_at"] = (found, None)
     try:
-        if given := components.hub_id("model", "facebook/vit-mae-base"):
+        if given := hub_pickers.hub_id("model", "facebook/vit-mae-base"):
             st.session_state["looked_at"] = given
     except HubError as error:
-        components.hub_id_error(error, "model")
+        hub_pickers.hub_id_error(error, "model")
         st.session_state.pop("looked_at", None)
     if not (looked := st.session_state.get("looked_at")):
         return
     try:
-        info = readers.checkpoint(*looked)
+        info = feature_files.checkpoint(*looked)
     except LabelRankError as error:
-        components.error_box(error, retry="looked_at")
+        messages.error_box(error, retry="looked_at")
         return
     with st.container(border=True):
-        st.markdown(f"**{components.escape(looked[0])}**")
+        st.markdown(f"**{messages.escape(looked[0])}**")
         facts(info)
         misfit = misfits(info, data)
         if misfit:
-            st.caption(components.escape(misfit))
+            st.caption(messages.escape(misfit))
         if st.button("Use this checkpoint", disabled=misfit is not None):
             take(looked[0], info.revision)
 
@@ -144,9 +147,9 @@ def from_folder() -> None:
         sent = st.form_submit_button("Use this folder")
     if sent and folder:
         try:
-            readers.checkpoint(path := state.folder_source(folder).dataset)
+            feature_files.checkpoint(path := choices.folder_source(folder).dataset)
         except LabelRankError as error:
-            components.error_box(error)
+            messages.error_box(error)
         else:
             take(path, None)
 
@@ -155,38 +158,38 @@ def misfits(info: CheckpointInfo, data: Dataset) -> str | None:
     """Return why a checkpoint cannot encode a dataset; None when it can."""
     if info.media == data.media:
         return None
-    takes, holds = charts.SAMPLE_NOUNS[info.media][1], charts.SAMPLE_NOUNS[data.media][1]
-    return f"{info.name} encodes {takes}, but {state.dataset_title(data.id)} holds {holds}."
+    takes, holds = marks.SAMPLE_NOUNS[info.media][1], marks.SAMPLE_NOUNS[data.media][1]
+    return f"{info.name} encodes {takes}, but {session.dataset_title(data.id)} holds {holds}."
 
 
 def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
     """Show the chosen checkpoint and the others; return the chosen one when it can be used."""
-    chosen = state.preselect_checkpoint(data.media)
-    default = state.default_checkpoint(data.media)
+    chosen = session.preselect_checkpoint(data.media)
+    default = choices.default_checkpoint(data.media)
     info = None
     try:
-        info = readers.checkpoint(chosen.checkpoint, chosen.checkpoint_revision)
+        info = feature_files.checkpoint(chosen.checkpoint, chosen.checkpoint_revision)
     except LabelRankError as error:
         way_out = f"Use {default}" if chosen.checkpoint != default else None
-        if components.error_box(error, retry="checkpoint", way_out=way_out):
+        if messages.error_box(error, retry="checkpoint", way_out=way_out):
             take(default, None)
     misfit = misfits(info, data) if info else None
     if info:
         with st.container(border=True):
-            st.markdown(f"**{components.escape(readers.checkpoint_heading(info))}**")
+            st.markdown(f"**{messages.escape(feature_files.checkpoint_heading(info))}**")
             if info.good_for:
-                st.markdown(components.escape(info.good_for))
+                st.markdown(messages.escape(info.good_for))
             facts(info)
     if misfit:
-        st.warning(components.escape(f"{misfit} Take one that fits, or another dataset."), icon=":material/warning:")
+        st.warning(messages.escape(f"{misfit} Take one that fits, or another dataset."), icon=":material/warning:")
     if misfit and st.button(f"Use {default}", type="primary"):
         take(default, None)
-    foreign = chosen.checkpoint in EMBEDDED and chosen.dataset not in state.EXAMPLES
+    foreign = chosen.checkpoint in EMBEDDED and chosen.dataset not in EXAMPLES
     other_checkpoints(data, expanded=bool(foreign or misfit or info is None))
     if foreign:
         st.warning(
             f"{chosen.checkpoint} knows handwritten digits alone: the order it gives to other "
-            f"{charts.SAMPLE_NOUNS[data.media][1]} shows how the app works, not how the classes relate. Choose another "
+            f"{marks.SAMPLE_NOUNS[data.media][1]} shows how the app works, not how the classes relate. Choose another "
             "checkpoint above.",
             icon=":material/warning:",
         )
@@ -200,7 +203,7 @@ def tau_text(tau: float | None) -> str:
     return "Off" if tau is None else f"{tau:.2f}" if round(tau, 2) == tau else f"{tau:g}"
 
 
-def settings_label(chosen: state.Choices, data: Dataset) -> str:
+def settings_label(chosen: choices.Choices, data: Dataset) -> str:
     per_class = "all samples" if chosen.max_per_class is None else f"{chosen.max_per_class:,} per class"
     if chosen.until_stable is not None:
         most = f"of {per_class}" if chosen.max_per_class is None else f"at most {per_class}"
@@ -209,19 +212,19 @@ def settings_label(chosen: state.Choices, data: Dataset) -> str:
     parts = [POOLING_LABEL[chosen.pooling], per_class, f"seed {chosen.seed}"]
     if data.media == "clip":
         stride = chosen.stride or data.stride
-        parts.append("every frame" if stride == 1 else f"every {components.ordinal(stride)} frame")
-        parts.append(components.plural(chosen.clips, "clip") + " per video")
+        parts.append("every frame" if stride == 1 else f"every {words.ordinal(stride)} frame")
+        parts.append(words.plural(chosen.clips, "clip") + " per video")
     parts.append({"auto": "automatic precision"}.get(chosen.precision, chosen.precision))
     return ", ".join([*parts, PREPROCESSING_LABEL[chosen.preprocessing]])
 
 
 def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
-    chosen = state.choices()
-    fitting = state.fitting(chosen, data.media, info.poolings, server.precisions())
+    chosen = session.choices()
+    fitting = choices.fitting(chosen, data.media, info.poolings, server.precisions())
     if fitting != chosen:
-        state.choose(**{name: getattr(fitting, name) for name in ("pooling", "stride", "clips", "precision")})
+        session.choose(**{name: getattr(fitting, name) for name in ("pooling", "stride", "clips", "precision")})
         st.rerun()
-    one, many = charts.SAMPLE_NOUNS[data.media]
+    one, many = marks.SAMPLE_NOUNS[data.media]
     changes: dict[str, object] = {}
     with st.expander(settings_label(chosen, data), icon=":material/tune:", key="settings"):
         changes["pooling"] = st.segmented_control(
@@ -236,14 +239,14 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
         )
         changes["max_per_class"] = st.select_slider(
             f"Samples per class ({many})",
-            state.samples_per_class_options(chosen.max_per_class),
+            choices.samples_per_class_options(chosen.max_per_class),
             value=chosen.max_per_class,
             format_func=lambda n: "all" if n is None else f"{n:,}",
             key="per_class",
             help=f"At most this many {many} of each class are used. More take longer and make the order steadier.",
         )
         job_panel.expected_work(chosen)
-        taus = ["off", *map(str, state.stops(state.STABLE_TAUS, chosen.until_stable))]
+        taus = ["off", *map(str, choices.stops(choices.STABLE_TAUS, chosen.until_stable))]
         tau = st.segmented_control(
             "Stop when the order is stable (expected tau)",
             taus,
@@ -298,22 +301,22 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
             help="How pixels become the encoder's input. The published notebook squeezes every picture into a square "
             "and has other statistics; take it to reproduce published orders.",
         )
-    if state.choose(**changes) != chosen:
+    if session.choose(**changes) != chosen:
         st.rerun()
 
 
-def choose_clips(chosen: state.Choices, info: CheckpointInfo, data: Dataset) -> dict[str, object]:
+def choose_clips(chosen: choices.Choices, info: CheckpointInfo, data: Dataset) -> dict[str, object]:
     """Show which frames of a video are encoded; return stride and clips."""
     stride = st.select_slider(
         "Stride (frames from one to the next)",
-        state.stops(state.STRIDES, chosen.stride or data.stride),
+        choices.stops(choices.STRIDES, chosen.stride or data.stride),
         value=chosen.stride or data.stride,
         key=f"stride_{data.id}",
         help=f"A clip is {info.num_frames} frames. A larger stride covers more time and sees less of quick movements.",
     )
     clips = st.select_slider(
         "Clips per video",
-        state.stops(state.CLIPS, chosen.clips),
+        choices.stops(choices.CLIPS, chosen.clips),
         value=chosen.clips,
         key="clips",
         help="Several clips, evenly spaced over the video, whose features are averaged. The time grows with them.",
@@ -331,17 +334,17 @@ def choose_clips(chosen: state.Choices, info: CheckpointInfo, data: Dataset) -> 
 
 def rank_button() -> None:
     if st.button("Rank labels", type="primary"):
-        state.go("pages/ranking.py")
+        session.go("pages/ranking.py")
 
 
 def actions() -> None:
-    chosen = state.choices()
-    if twin := state.active_twin():
-        state.choose(job=twin.id)
+    chosen = session.choices()
+    if twin := session.active_twin():
+        session.choose(job=twin.id)
         job_panel.job_panel(twin)
         return
-    job = state.shown_job()
-    if job and state.is_current(job) and job.state == "succeeded":
+    job = session.shown_job()
+    if job and session.is_current(job) and job.state == "succeeded":
         with st.container(horizontal=True):
             rank_button()
             if st.button("Recompute", help="Extract again and replace the cached features."):
@@ -350,24 +353,24 @@ def actions() -> None:
         return
     found, can_start = None, True
     try:
-        path = readers.cached_features(chosen)
-        found = readers.features(path) if path else None
+        path = feature_files.cached_features(chosen)
+        found = feature_files.features(path) if path else None
     except LabelRankError as error:
-        components.error_box(error, retry="plan")
+        messages.error_box(error, retry="plan")
         path = None
         # Extracting makes a damaged file again; on anything else, the job would fail likewise.
         can_start = isinstance(error, FeaturesError)
-    resumes = job is not None and job.resumable and state.is_current(job)
+    resumes = job is not None and job.resumable and session.is_current(job)
     if path and found:
         st.success(
             f"Features for these choices are already here ({len(found.y):,} rows, "
-            f"computed {components.escape(readers.created_at(found))}).",
+            f"computed {messages.escape(feature_files.created_at(found))}).",
             icon=":material/check_circle:",
         )
         with st.container(horizontal=True):
             if st.button("Rank labels", type="primary"):
-                state.choose(features=None)
-                state.go("pages/ranking.py")
+                session.choose(features=None)
+                session.go("pages/ranking.py")
             if st.button("Recompute", help="Extract again and replace the cached features."):
                 job_panel.start_extraction(recompute=True)
         job_panel.features_footer(path, found)
@@ -376,28 +379,28 @@ def actions() -> None:
             if st.button("Extract features", type="primary"):
                 job_panel.start_extraction(recompute=False)
             job_panel.expected_work(chosen)
-            if before := state.queue_length():
-                st.caption(f"Starts after {components.plural(before, 'job')} of this server", width="content")
+            if before := session.queue_length():
+                st.caption(f"Starts after {words.plural(before, 'job')} of this server", width="content")
     if job:
-        if not state.is_current(job):
+        if not session.is_current(job):
             st.caption("The job below was started with earlier choices.")
         job_panel.job_panel(job)
-        if job.state == "succeeded" and not state.is_current(job) and st.button("Rank these earlier features"):
-            state.choose(features=job.id)
-            state.go("pages/ranking.py")
+        if job.state == "succeeded" and not session.is_current(job) and st.button("Rank these earlier features"):
+            session.choose(features=job.id)
+            session.go("pages/ranking.py")
 
 
-components.header(
+frame.header(
     "Features", "A frozen encoder turns every picture or video into one vector. This runs as a background job."
 )
-if (source := state.choices().source) is None:
-    components.empty_state("Features need a dataset first.", "Choose a dataset", "pages/dataset.py")
+if (source := session.choices().source) is None:
+    messages.empty_state("Features need a dataset first.", "Choose a dataset", "pages/dataset.py")
 else:
     try:
-        dataset = readers.dataset(source)
+        dataset = datasets.dataset(source)
     except LabelRankError as problem:
-        if components.error_box(problem, retry="dataset", way_out="Go to Dataset"):
-            state.go("pages/dataset.py")
+        if messages.error_box(problem, retry="dataset", way_out="Go to Dataset"):
+            session.go("pages/dataset.py")
     else:
         if checkpoint := choose_checkpoint(dataset):
             choose_settings(checkpoint, dataset)

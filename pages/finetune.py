@@ -2,17 +2,17 @@
 
 import streamlit as st
 
-from labelrank import charts, finetune_charts
 from labelrank.data.dataset import Dataset
-from labelrank.durations import rough_duration
 from labelrank.errors import LabelRankError
 from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.jobs.store import Job
 from labelrank.models.config import EncoderConfig
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, QUICK_ORDERS, QUICK_SEEDS, Design
-from labelrank.ui import components, finetune, outcome, readers, state
-from labelrank.ui.outcome import Mistake, Results
+from labelrank.ui import choices, datasets, feature_files, findings, fine_tune, frame, messages, session
+from labelrank.ui.findings import Mistake, Results
+from labelrank.views import comparison_charts, comparison_tables, confusion_charts, thumbnails, words
+from labelrank.views.words import rough_duration
 
 LEAD = (
     "Does the order of the labels matter here? The same training with the ranked order, with others, and with other "
@@ -20,8 +20,8 @@ LEAD = (
 )
 OTHERS = {"original": "The original order", "reversed": "The reverse"}
 DEPTHS = {"heads": "A head on frozen features", "blocks": "The last blocks too", "all": "The whole encoder"}
-HEAD_TEXT = {name: text[:1].upper() + text[1:] for name, text in outcome.HEAD_WORDS.items()}
-MEANING_TEXT = {name: text[:1].upper() + text[1:] for name, text in outcome.MEANING_WORDS.items()}
+HEAD_TEXT = {name: text[:1].upper() + text[1:] for name, text in comparison_tables.HEAD_WORDS.items()}
+MEANING_TEXT = {name: text[:1].upper() + text[1:] for name, text in comparison_tables.MEANING_WORDS.items()}
 MEANING_HELP = {
     "softmax": "Every position is a class of its own and none is near another. In theory the order then does not "
     "matter; the published procedure trains this way.",
@@ -46,22 +46,22 @@ VERDICTS = {
 # What is compared
 
 
-def choose_design(found: readers.ChosenFeatures) -> None:
-    chosen = state.choices()
-    n_classes = len(readers.features(found.path).class_names)
+def choose_design(found: feature_files.ChosenFeatures) -> None:
+    chosen = session.choices()
+    n_classes = len(feature_files.features(found.path).class_names)
     if (fitting := fitting_orders(chosen.orders, n_classes)) != chosen.orders:
-        state.choose(orders=fitting)
+        session.choose(orders=fitting)
         st.rerun()
-    changes = choose_orders(chosen, n_classes) | choose_training(chosen, finetune.encoder_of(found))
-    if state.choose(**changes) != chosen:
+    changes = choose_orders(chosen, n_classes) | choose_training(chosen, fine_tune.encoder_of(found))
+    if session.choose(**changes) != chosen:
         st.rerun()
 
 
-def choose_orders(chosen: state.Choices, n_classes: int) -> dict[str, object]:
-    fixed, random = finetune.parts_of(chosen.orders)
-    most = finetune.parts_of(fitting_orders(finetune.spec_of(fixed, 10_000), n_classes))[1]
+def choose_orders(chosen: choices.Choices, n_classes: int) -> dict[str, object]:
+    fixed, random = fine_tune.parts_of(chosen.orders)
+    most = fine_tune.parts_of(fitting_orders(fine_tune.spec_of(fixed, 10_000), n_classes))[1]
     kind = "heads" if chosen.depth == HEADS_ALONE else "encoder"
-    with st.expander(finetune.orders_text(chosen), icon=":material/compare_arrows:", key="orders"):
+    with st.expander(fine_tune.orders_text(chosen), icon=":material/compare_arrows:", key="orders"):
         picked = st.pills(
             "Compare the ranked order with",
             list(OTHERS),
@@ -72,7 +72,7 @@ def choose_orders(chosen: state.Choices, n_classes: int) -> dict[str, object]:
             help="Original is the order that the labels have in the source. The reverse holds the same neighbours as "
             "the ranked order.",
         )
-        stops = [n for n in state.stops(finetune.RANDOM_ORDERS, min(random, most)) if n <= most]
+        stops = [n for n in choices.stops(fine_tune.RANDOM_ORDERS, min(random, most)) if n <= most]
         n_random = random
         if len(stops) > 1:
             n_random = st.select_slider(
@@ -86,14 +86,14 @@ def choose_orders(chosen: state.Choices, n_classes: int) -> dict[str, object]:
             )
         seeds = st.select_slider(
             "Seeds of each order",
-            state.stops(finetune.SEEDS, chosen.seeds),
+            choices.stops(fine_tune.SEEDS, chosen.seeds),
             value=chosen.seeds,
             key=f"seeds_{kind}",
             help="A seed decides the first weights, the order of the batches and dropout. All orders train with the "
             "same ones, so their differences are not those of the seeds.",
         )
-        changes: dict[str, object] = {"orders": finetune.spec_of(picked, n_random), "seeds": seeds}
-        data = readers.dataset(chosen.source, wait=False) if chosen.source else None
+        changes: dict[str, object] = {"orders": fine_tune.spec_of(picked, n_random), "seeds": seeds}
+        data = datasets.dataset(chosen.source, wait=False) if chosen.source else None
         if data:
             changes["test_split"] = choose_test(chosen.test_split, data) if len(data.splits) > 1 else None
     return changes
@@ -122,8 +122,8 @@ def choose_test(chosen: str | None, data: Dataset) -> str | None:
 # How it trains
 
 
-def choose_training(chosen: state.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
-    with st.expander(finetune.training_text(chosen), icon=":material/tune:", key="training"):
+def choose_training(chosen: choices.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
+    with st.expander(fine_tune.training_text(chosen), icon=":material/tune:", key="training"):
         changes = choose_depth(chosen, encoder)
         changes |= {**choose_recipe(chosen), "flip": choose_flip(chosen)} if chosen.depth != HEADS_ALONE else {}
         changes["head"] = choose_head(chosen)
@@ -145,7 +145,7 @@ def choose_training(chosen: state.Choices, encoder: EncoderConfig | None) -> dic
     return changes
 
 
-def choose_head(chosen: state.Choices) -> str | None:
+def choose_head(chosen: choices.Choices) -> str | None:
     """Show the heads there are; return None for the one that the recipe, or nothing else, says."""
     alone = chosen.depth == HEADS_ALONE
     heads = HEADS if alone else TUNE_HEADS
@@ -163,7 +163,7 @@ def choose_head(chosen: state.Choices) -> str | None:
     return None if picked == usual else picked
 
 
-def choose_depth(chosen: state.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
+def choose_depth(chosen: choices.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
     now = chosen.depth if chosen.depth in (HEADS_ALONE, ALL_BLOCKS) else "blocks"
     depths = [name for name in DEPTHS if name != "blocks" or encoder is None or encoder.transformer.num_layers > 1]
     picked = st.segmented_control(
@@ -200,7 +200,7 @@ def choose_depth(chosen: state.Choices, encoder: EncoderConfig | None) -> dict[s
     return changes
 
 
-def choose_recipe(chosen: state.Choices) -> dict[str, object]:
+def choose_recipe(chosen: choices.Choices) -> dict[str, object]:
     known = recipes()
     now = chosen.recipe or DEFAULT_RECIPE
     name = st.selectbox(
@@ -212,13 +212,13 @@ def choose_recipe(chosen: state.Choices) -> dict[str, object]:
         help=RECIPE_HELP,
     )
     recipe = known[name]
-    st.caption(components.escape(f"{recipe.source} {finetune.recipe_text(recipe)}"))
+    st.caption(messages.escape(f"{recipe.source} {fine_tune.recipe_text(recipe)}"))
     return {"recipe": None if name == DEFAULT_RECIPE else name}
 
 
-def choose_flip(chosen: state.Choices) -> bool | None:
+def choose_flip(chosen: choices.Choices) -> bool | None:
     """Show whether pictures are mirrored; return None for what recipe and dataset say by themselves."""
-    usual = finetune.mirrors(chosen)
+    usual = fine_tune.mirrors(chosen)
     picked = st.toggle(
         "Mirror half of the pictures",
         value=usual if chosen.flip is None else chosen.flip,
@@ -229,7 +229,7 @@ def choose_flip(chosen: state.Choices) -> bool | None:
     return None if picked == usual else picked
 
 
-def choose_bandwidth(chosen: state.Choices) -> dict[str, object]:
+def choose_bandwidth(chosen: choices.Choices) -> dict[str, object]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         unit = st.segmented_control(
             "Distance measured in",
@@ -254,7 +254,7 @@ def choose_bandwidth(chosen: state.Choices) -> dict[str, object]:
     return {"unit": unit, "bandwidth": float(bandwidth)}
 
 
-def choose_numbers(chosen: state.Choices) -> dict[str, object]:
+def choose_numbers(chosen: choices.Choices) -> dict[str, object]:
     st.caption("Empty fields take what suits the size of the data, or what the recipe says.")
 
     def number(name: str, title: str, low: float, high: float, help_text: str) -> float | None:
@@ -288,34 +288,32 @@ def choose_numbers(chosen: state.Choices) -> dict[str, object]:
 # Jobs
 
 
-def actions(found: readers.ChosenFeatures) -> None:
-    base = finetune.choices_for(found)
+def actions(found: feature_files.ChosenFeatures) -> None:
+    base = fine_tune.choices_for(found)
     params = base.finetune_params()
-    if twin := finetune.active_twin(params):
-        state.choose(finetune=twin.id)
-        finetune.watch(twin)
+    if twin := fine_tune.active_twin(params):
+        session.choose(finetune=twin.id)
+        fine_tune.watch(twin)
         return
-    job = finetune.shown_job()
-    current = job is not None and state.same_comparison(job.params, params)
+    job = fine_tune.shown_job()
+    current = job is not None and session.same_comparison(job.params, params)
     results = found_by(job) if job else None
     if not (job and current and (job.resumable or results)):
         start(found, base, params)
     if job is not None:
         if not current:
-            st.caption(
-                f"What follows was started with earlier choices. {components.escape(finetune.design_text(job))}."
-            )
+            st.caption(f"What follows was started with earlier choices. {messages.escape(fine_tune.design_text(job))}.")
         show(job, results, base if current else None)
 
 
-def start(found: readers.ChosenFeatures, base: state.Choices, params: dict[str, object]) -> None:
+def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: dict[str, object]) -> None:
     """Say in words what would be compared, on what, and how long it takes, and offer to do it."""
     try:
-        planned = finetune.comparison(found)
+        planned = fine_tune.comparison(found)
     except LabelRankError as error:
-        components.error_box(error, retry="comparison")
+        messages.error_box(error, retry="comparison")
         return
-    st.markdown(f"**{components.escape(planned.words)}**")
+    st.markdown(f"**{messages.escape(planned.words)}**")
     parts = [f"Tested once, on {planned.test}."]
     if planned.seconds is None:
         parts.append("How long this takes is not known before it runs.")
@@ -323,43 +321,43 @@ def start(found: readers.ChosenFeatures, base: state.Choices, params: dict[str, 
         parts.append(f"About {rough_duration(planned.seconds)} on this device.")
     if planned.control is None:
         parts.append("The control has to come out as the original order does; that shows that the comparison is sound.")
-    st.markdown(components.escape(" ".join(parts)))
+    st.markdown(messages.escape(" ".join(parts)))
     if planned.limits:
-        st.info(components.escape(planned.limits), icon=":material/info:")
+        st.info(messages.escape(planned.limits), icon=":material/info:")
     if st.button("Compare the orders", type="primary"):
-        finetune.start(params, base)
-    if before := state.queue_length():
-        st.caption(f"Starts after {components.plural(before, 'job')} of this server")
+        fine_tune.start(params, base)
+    if before := session.queue_length():
+        st.caption(f"Starts after {words.plural(before, 'job')} of this server")
 
 
-def recompute(base: state.Choices) -> None:
+def recompute(base: choices.Choices) -> None:
     """Offer to train anew what is finished."""
     if st.button(
         "Recompute", help="Trains all runs again and replaces these results. The features are used as they are."
     ):
-        finetune.start(base.finetune_params(recompute=True), base)
+        fine_tune.start(base.finetune_params(recompute=True), base)
 
 
 def found_by(job: Job) -> Results | None:
     """Return what a job has found by now; where that cannot be read, say so."""
     try:
-        return None if job.active else outcome.results_of(job)
+        return None if job.active else findings.results_of(job)
     except LabelRankError as error:
-        components.error_box(error)
+        messages.error_box(error)
         return None
 
 
-def show(job: Job, results: Results | None, base: state.Choices | None = None) -> None:
+def show(job: Job, results: Results | None, base: choices.Choices | None = None) -> None:
     """Show a fine-tune: live while it is active, else what it has found, or why it ended.
 
     Args:
         base: The choices that are compared, where these are the job's and their features are here.
     """
     if job.active:
-        finetune.watch(job)
+        fine_tune.watch(job)
         return
     if job.state != "succeeded":
-        finetune.stopped(job, results, current=base is not None)
+        fine_tune.stopped(job, results, current=base is not None)
     if results is not None:
         show_results(job, results, base if job.state == "succeeded" else None)
 
@@ -367,23 +365,23 @@ def show(job: Job, results: Results | None, base: state.Choices | None = None) -
 # Results
 
 
-def show_results(job: Job, results: Results, base: state.Choices | None) -> None:
+def show_results(job: Job, results: Results, base: choices.Choices | None) -> None:
     report = results.report
     found = report["verdict"]
     box, icon = VERDICTS[found["finding"]]
-    box(outcome.sentence(found["text"]), icon=icon)
-    if expected := outcome.theory(report):
-        st.caption(outcome.sentence(expected))
+    box(findings.sentence(found["text"]), icon=icon)
+    if expected := findings.theory(report):
+        st.caption(findings.sentence(expected))
     figures(results)
-    finding = finetune_charts.orders_finding(report)
-    st.subheader(components.escape(finding), anchor=False)
-    st.altair_chart(finetune_charts.orders_chart(report), alt=f"Accuracy of every run. {finding}.")
+    finding = comparison_charts.orders_finding(report)
+    st.subheader(messages.escape(finding), anchor=False)
+    st.altair_chart(comparison_charts.orders_chart(report), alt=f"Accuracy of every run. {finding}.")
     random = " The dashed line is the mean of the random orders." if "random" in results.arms.values() else ""
     st.caption(f"A point is one seed, the bar is their mean.{random}")
     for notice in report["notices"]:
         if notice not in found["text"]:
-            st.caption(f":material/info: {outcome.sentence(notice)}")
-    outcome.downloads(results)
+            st.caption(f":material/info: {findings.sentence(notice)}")
+    findings.downloads(results)
     if base is not None:
         recompute(base)
     details(job, results)
@@ -392,7 +390,7 @@ def show_results(job: Job, results: Results, base: state.Choices | None) -> None
 def figures(results: Results) -> None:
     """Show the numbers behind the verdict."""
     with st.container(horizontal=True):
-        for title, value, help_text in outcome.figures(results.report):
+        for title, value, help_text in comparison_tables.figures(results.report):
             st.metric(title, value, width="content", help=help_text)
 
 
@@ -409,7 +407,7 @@ def details(job: Job, results: Results) -> None:
     shown = dict(zip(tabs, st.tabs(list(tabs), key="finetune_tabs", on_change="rerun"), strict=True))
     for name, tab in shown.items():
         if tab.open:
-            with tab, components.guarded(f"tab_{name}"):
+            with tab, messages.guarded(f"tab_{name}"):
                 tabs[name](job, results)
 
 
@@ -417,32 +415,32 @@ def orders_tab(_: Job, results: Results) -> None:
     report = results.report
     metric = st.segmented_control(
         "Metric",
-        [name for name in finetune_charts.MEASURES if not finetune_charts.runs_frame(report, name).empty],
+        [name for name in comparison_charts.MEASURES if not comparison_charts.runs_frame(report, name).empty],
         default="accuracy",
         required=True,
-        format_func=lambda name: finetune_charts.MEASURES[name].title,
+        format_func=lambda name: comparison_charts.MEASURES[name].title,
         key="metric",
         help="The verdict is about accuracy. The others are for exploring: of many metrics, one differs by chance.",
     )
     if metric != "accuracy":
-        finding = finetune_charts.orders_finding(report, metric)
-        st.markdown(f"**{components.escape(finding)}**")
-        st.altair_chart(finetune_charts.orders_chart(report, metric), alt=f"{finding}.")
-    if metric in finetune_charts.DISTANCES:
+        finding = comparison_charts.orders_finding(report, metric)
+        st.markdown(f"**{messages.escape(finding)}**")
+        st.altair_chart(comparison_charts.orders_chart(report, metric), alt=f"{finding}.")
+    if metric in comparison_charts.DISTANCES:
         st.caption("Less is better. Measured along the ranked order, whatever order was trained, which favours it.")
     analysis = report["statistics"].get(metric)
     if analysis and analysis["paired"]:
-        finding = finetune_charts.paired_finding(analysis, metric)
-        st.markdown(f"**{components.escape(finding)}**")
+        finding = comparison_charts.paired_finding(analysis, metric)
+        st.markdown(f"**{messages.escape(finding)}**")
         st.altair_chart(
-            finetune_charts.paired_chart(analysis, results.arms, metric),
+            comparison_charts.paired_chart(analysis, results.arms, metric),
             alt=f"Differences to the ranked order. {finding}.",
         )
         st.caption(
             "Each order beside the ranked one, with the same seeds. Bars are 95\u00a0% intervals; of twenty of them, "
             "one misses the truth by chance."
         )
-    table, columns = outcome.arms_table(report)
+    table, columns = comparison_tables.arms_table(report)
     st.dataframe(
         table,
         hide_index=True,
@@ -454,36 +452,36 @@ def orders_tab(_: Job, results: Results) -> None:
 
 def variance_tab(_: Job, results: Results) -> None:
     analysis = results.report["statistics"]["accuracy"]
-    finding = finetune_charts.variance_finding(analysis)
-    st.markdown(f"**{components.escape(finding)}**")
+    finding = comparison_charts.variance_finding(analysis)
+    st.markdown(f"**{messages.escape(finding)}**")
     if analysis["variance"]:
-        st.altair_chart(finetune_charts.variance_chart(analysis), alt=f"Parts of the variance. {finding}.")
+        st.altair_chart(comparison_charts.variance_chart(analysis), alt=f"Parts of the variance. {finding}.")
         over = "random orders" if analysis["variance"]["over"] == "random" else "all orders"
         st.caption(
             f"Of one run's accuracy over {over}: what changes with the order, with the seed, and with neither alone. "
             "Lines are 95\u00a0% intervals."
         )
-    for sentence in outcome.power_text(analysis):
-        st.markdown(components.escape(sentence))
+    for sentence in comparison_tables.power_text(analysis):
+        st.markdown(messages.escape(sentence))
 
 
 def confusions_tab(job: Job, results: Results) -> None:
     report = results.report
     arm = choose_arm(results, "confusions")
-    counts = outcome.confusion(results, arm)
+    counts = findings.confusion(results, arm)
     names, ranked = report["data"]["class_names"], report["label_map"]["order"]
-    finding = finetune_charts.confusion_finding(counts, ranked)
-    st.markdown(f"**{components.escape(finding)}**")
+    finding = confusion_charts.confusion_finding(counts, ranked)
+    st.markdown(f"**{messages.escape(finding)}**")
     for column, title, order in zip(
         st.columns(2), ("In ranked order", "In the original order"), (ranked, range(len(names))), strict=True
     ):
         with column:
             st.markdown(title)
             st.altair_chart(
-                finetune_charts.confusion_chart(counts, names, order), alt=f"Confusion matrix. {title}. {finding}."
+                confusion_charts.confusion_chart(counts, names, order), alt=f"Confusion matrix. {title}. {finding}."
             )
-    st.caption(finetune_charts.confusion_text(counts))
-    mistakes = outcome.worst(results, arm, job)
+    st.caption(confusion_charts.confusion_text(counts))
+    mistakes = findings.worst(results, arm, job)
     if mistakes:
         st.subheader("Most frequent mistakes", anchor=False)
     moving = any(mistake.moving for mistake in mistakes) and st.toggle(
@@ -497,48 +495,48 @@ def confusions_tab(job: Job, results: Results) -> None:
 
 
 def show_mistake(mistake: Mistake, results: Results, *, moving: bool) -> None:
-    true, predicted = (components.name_text(name) for name in (mistake.true, mistake.predicted))
+    true, predicted = (messages.name_text(name) for name in (mistake.true, mistake.predicted))
     st.markdown(f"**{true}** taken for **{predicted}**")
     st.caption(
-        f"{mistake.count:,} times over {components.plural(results.n_seeds, 'seed')}, "
-        f"{components.share_text(mistake.share)} of the class · "
-        f"{components.plural(mistake.apart, 'position')} apart in the ranked order"
+        f"{mistake.count:,} times over {words.plural(results.n_seeds, 'seed')}, "
+        f"{words.share_text(mistake.share)} of the class · "
+        f"{words.plural(mistake.apart, 'position')} apart in the ranked order"
     )
-    alt = f"{components.plural(mistake.shown, 'sample')} of {mistake.true} taken for {mistake.predicted}"
+    alt = f"{words.plural(mistake.shown, 'sample')} of {mistake.true} taken for {mistake.predicted}"
     if moving and mistake.moving:
-        st.image(charts.data_uri(mistake.moving, "webp"), alt=f"{alt}, playing")
+        st.image(thumbnails.data_uri(mistake.moving, "webp"), alt=f"{alt}, playing")
     elif mistake.strip:
         st.image(mistake.strip, alt=alt)
 
 
 def recall_tab(_: Job, results: Results) -> None:
     arm = choose_arm(results, "recall")
-    frame = finetune_charts.recall_frame(results.report, arm)
-    finding = finetune_charts.recall_finding(frame, arm)
-    st.markdown(f"**{components.escape(finding)}**")
+    frame = confusion_charts.recall_frame(results.report, arm)
+    finding = confusion_charts.recall_finding(frame, arm)
+    st.markdown(f"**{messages.escape(finding)}**")
     if not frame.empty:
-        st.altair_chart(finetune_charts.recall_chart(frame, results.arms[arm]), alt=f"Recall by class. {finding}.")
+        st.altair_chart(confusion_charts.recall_chart(frame, results.arms[arm]), alt=f"Recall by class. {finding}.")
         rings = " Rings are the mean of the random orders." if frame["random"].notna().any() else ""
         st.caption(f"Classes in ranked order; points are means over the seeds.{rings}")
 
 
 def curves_tab(_: Job, results: Results) -> None:
-    found = outcome.curves(results)
-    finding = finetune_charts.curves_finding(found)
-    st.markdown(f"**{components.escape(finding)}**")
+    found = findings.curves(results)
+    finding = comparison_charts.curves_finding(found)
+    st.markdown(f"**{messages.escape(finding)}**")
     if found:
-        st.altair_chart(finetune_charts.curves_chart(found), alt=f"Curves. {finding}.")
-        st.caption(finetune_charts.CURVES_TEXT)
+        st.altair_chart(comparison_charts.curves_chart(found), alt=f"Curves. {finding}.")
+        st.caption(comparison_charts.CURVES_TEXT)
 
 
 def control_tab(_: Job, results: Results) -> None:
-    icon, text = outcome.control_text(results.report["control"])
-    st.markdown(f"{icon} {components.escape(text)}")
+    icon, text = comparison_tables.control_text(results.report["control"])
+    st.markdown(f"{icon} {messages.escape(text)}")
     st.caption(
         "The control trains a random order whose first weights are permuted along with the classes. Then every class "
         "starts where the original order starts it, and if the machinery is sound, the two end alike."
     )
-    table = outcome.control_table(results.report)
+    table = comparison_tables.control_table(results.report)
     if not table.empty:
         percent = st.column_config.NumberColumn(format="%.2f")
         st.dataframe(
@@ -552,9 +550,11 @@ def control_tab(_: Job, results: Results) -> None:
 def details_tab(_: Job, results: Results) -> None:
     report = results.report
     for sentence in report["verdict"]["details"]:
-        if sentence != outcome.theory(report):
-            st.markdown(f"- {outcome.sentence(sentence)}")
-    components.titled_table("How it ran", outcome.facts_table(report), "Settings and circumstances of the fine-tune.")
+        if sentence != findings.theory(report):
+            st.markdown(f"- {findings.sentence(sentence)}")
+    messages.titled_table(
+        "How it ran", comparison_tables.facts_table(report), "Settings and circumstances of the fine-tune."
+    )
 
 
 def choose_arm(results: Results, name: str) -> str:
@@ -563,25 +563,25 @@ def choose_arm(results: Results, name: str) -> str:
         "Order",
         arms,
         index=arms.index("ranked") if "ranked" in arms else 0,
-        format_func=finetune_charts.arm_title,
+        format_func=comparison_charts.arm_title,
         key=f"arm_{name}",
         width=240,
         help="Whose predictions are shown, over all its seeds.",
     )
 
 
-components.header("Fine-tune", LEAD)
+frame.header("Fine-tune", LEAD)
 try:
-    features = readers.chosen_features()
+    features = feature_files.chosen_features()
 except LabelRankError as problem:
-    components.error_box(problem)
-    state.choose(features=None)
+    messages.error_box(problem)
+    session.choose(features=None)
     features = None
 if features is None:
     # A finished comparison is worth looking at though its features are gone.
-    shown = finetune.shown_job()
+    shown = fine_tune.shown_job()
     if shown is None:
-        components.empty_state("A fine-tune needs features first.", "Go to Features", "pages/features.py")
+        messages.empty_state("A fine-tune needs features first.", "Go to Features", "pages/features.py")
     else:
         show(shown, found_by(shown))
 else:

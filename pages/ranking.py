@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from labelrank import charts
 from labelrank.errors import LabelRankError
 from labelrank.ranking import METHODS, SOLVERS
-from labelrank.ui import components, readers, state
+from labelrank.ui import choices, feature_files, frame, messages, rankings, session
+from labelrank.views import ranking_charts
 
 METHOD_TEXT = {
     "centroid": "Sorts the classes by the mean of their samples on the axis. Works for any class sizes.",
@@ -16,7 +16,7 @@ FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, a
 
 
 def choose_method() -> None:
-    chosen = state.choices()
+    chosen = session.choices()
     method = st.segmented_control(
         "Method", METHODS, default=chosen.method, required=True, key="method", help="How the classes are put in order."
     )
@@ -31,7 +31,7 @@ def choose_method() -> None:
             help="How the axis is computed. Both give the same one: svd decomposes the rows, eigen works from class "
             "moments and allows shrinkage. auto takes the faster one that can do what is asked.",
         )
-        kinds = [*state.SHRINKAGES, "number"]
+        kinds = [*choices.SHRINKAGES, "number"]
         kind = st.selectbox(
             "Shrinkage (none, auto, or a fraction)",
             kinds,
@@ -52,26 +52,26 @@ def choose_method() -> None:
                     help="0 leaves the covariance as it is, 1 replaces it.",
                 )
             )
-    if state.choose(method=method, solver=solver, shrinkage=kind) != chosen:
+    if session.choose(method=method, solver=solver, shrinkage=kind) != chosen:
         st.rerun()
 
 
-def of_earlier_choice(found: readers.ChosenFeatures) -> None:
+def of_earlier_choice(found: feature_files.ChosenFeatures) -> None:
     st.warning(
-        f"This order is of earlier choices ({components.escape(found.job.subject if found.job else '')}).",
+        f"This order is of earlier choices ({messages.escape(found.job.subject if found.job else '')}).",
         icon=":material/history:",
     )
-    if readers.cached_features(state.choices(), wait=False):
+    if feature_files.cached_features(session.choices(), wait=False):
         if st.button("Use the features of the current choices"):
-            state.choose(features=None)
+            session.choose(features=None)
             st.rerun()
     elif st.button("Extract features for the current choices"):
-        state.go("pages/features.py")
+        session.go("pages/features.py")
 
 
-def show(found: readers.ChosenFeatures) -> None:
-    ranked = readers.ranking(found.path, state.choices())
-    source = readers.features(found.path)
+def show(found: feature_files.ChosenFeatures) -> None:
+    ranked = rankings.ranking(found.path, session.choices())
+    source = feature_files.features(found.path)
     label_map = ranked.label_map
     if ranked.artefact:
         st.warning(
@@ -91,18 +91,18 @@ def show(found: readers.ChosenFeatures) -> None:
         st.metric("Rows", f"{found.rows:,}", width="content", help="Samples that were ranked.")
     left, right = st.columns(2, gap="medium")
     with left:
-        finding = charts.projection_finding(label_map.names, ranked.share)
-        st.subheader(components.escape(finding), anchor=False)
-        drawn = readers.projection_data(found, ranked)
+        finding = ranking_charts.projection_finding(label_map.names, ranked.share)
+        st.subheader(messages.escape(finding), anchor=False)
+        drawn = rankings.projection_data(found, ranked)
         st.altair_chart(
-            charts.projection_chart(drawn.samples, drawn.classes), alt=f"Projection of the samples. {finding}."
+            ranking_charts.projection_chart(drawn.samples, drawn.classes), alt=f"Projection of the samples. {finding}."
         )
-        st.caption(readers.projection_caption(drawn))
+        st.caption(rankings.projection_caption(drawn))
     with right:
         if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
-            state.go("pages/finetune.py")
+            session.go("pages/finetune.py")
         st.subheader("Take the label map home", anchor=False)
-        components.downloads(label_map, readers.export_samples(found.path, ranked))
+        frame.downloads(label_map, rankings.export_samples(found.path, ranked))
         st.subheader("Positions", anchor=False)
         query = (
             st.text_input("Find a class", key="find_class", help="Part of its name.")
@@ -110,7 +110,7 @@ def show(found: readers.ChosenFeatures) -> None:
             else ""
         )
         st.dataframe(
-            readers.positions_table(ranked, source.class_names, query),
+            rankings.positions_table(ranked, source.class_names, query),
             hide_index=True,
             height="auto",
             column_config={
@@ -126,15 +126,15 @@ def show(found: readers.ChosenFeatures) -> None:
         )
 
 
-components.header("Ranking", "Every class gets a position along the axis that separates the classes best.")
+frame.header("Ranking", "Every class gets a position along the axis that separates the classes best.")
 try:
-    features = readers.chosen_features()
+    features = feature_files.chosen_features()
 except LabelRankError as problem:
-    components.error_box(problem)
-    state.choose(features=None)
+    messages.error_box(problem)
+    session.choose(features=None)
     features = None
 if features is None:
-    components.empty_state("A ranking needs features first.", "Go to Features", "pages/features.py")
+    messages.empty_state("A ranking needs features first.", "Go to Features", "pages/features.py")
 else:
     if not features.current:
         of_earlier_choice(features)

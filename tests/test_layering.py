@@ -97,11 +97,11 @@ def test_importing_the_package_loads_nothing_heavy(run_python):
         "labelrank.label_map",
         "labelrank.models.checkpoint",
         "labelrank.ranking",
-        "labelrank.ui.components",
-        "labelrank.ui.finetune",
-        "labelrank.ui.outcome",
-        "labelrank.charts",
-        "labelrank.finetune_charts",
+        "labelrank.ui.frame",
+        "labelrank.ui.fine_tune",
+        "labelrank.ui.findings",
+        "labelrank.views.ranking_charts",
+        "labelrank.views.comparison_charts",
     ],
 )
 def test_what_the_web_process_imports_never_loads_keras(run_python, module):

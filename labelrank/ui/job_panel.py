@@ -9,18 +9,18 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from labelrank import charts
-from labelrank.durations import rough_duration
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.features.encode import STAGE
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
 from labelrank.jobs.store import Job
-from labelrank.ui import components, readers, server, state
-from labelrank.ui.components import STATE_WORDS, duration, escape, message_text, plural
+from labelrank.ui import choices, feature_files, frame, messages, server, session
+from labelrank.ui.frame import STATE_WORDS
+from labelrank.ui.messages import escape, message_text
+from labelrank.views import marks, stability_chart, words
+from labelrank.views.words import RUNTIMES, duration, plural, rough_duration
 
 ANEW_HELP = "Makes all features anew and uses nothing of what was finished."
-RUNTIMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "numpy": "NumPy"}
 
 _WAITED_SHARE = 0.05
 """Share of its time that an encoder may wait for data before that is told."""
@@ -28,15 +28,15 @@ _TURNING_TAU = 0.25
 """An interval of tau that reaches this far to both sides of 0 stands for an order that may come out reversed."""
 
 
-def expected_work(chosen: state.Choices) -> None:
+def expected_work(chosen: choices.Choices) -> None:
     """Show how much an extraction of these choices is and how long it takes here, as far as that is known."""
     try:
-        prospect = readers.prospect(chosen)
+        prospect = feature_files.prospect(chosen)
     except LabelRankError:
         return  # told where the extraction would be started
     if prospect is None:
         return
-    text = plural(prospect.samples, *charts.SAMPLE_NOUNS[prospect.media])
+    text = plural(prospect.samples, *marks.SAMPLE_NOUNS[prospect.media])
     if chosen.until_stable is not None:
         text = f"At most {text}"
     time = server.time_estimate(prospect, chosen)
@@ -53,15 +53,15 @@ def expected_work(chosen: state.Choices) -> None:
 
 def start_extraction(*, recompute: bool) -> None:
     """Queue an extraction of the current choices, and run the page again to show it."""
-    chosen = state.choices()
+    chosen = session.choices()
     job = submit(
         "extract",
         chosen.extract_params(recompute=recompute),
-        owner=state.owner(),
-        subject=state.subject_of(chosen),
-        settings=state.settings(),
+        owner=session.owner(),
+        subject=session.subject_of(chosen),
+        settings=session.settings(),
     )
-    state.choose(job=job.id)
+    session.choose(job=job.id)
     st.rerun()
 
 
@@ -78,9 +78,9 @@ def job_panel(job: Job) -> None:
 @st.fragment(run_every="1s")
 def ticking(show: Callable[[], None]) -> None:
     """Show something again every second for as long as a job of this session is active."""
-    with components.guarded("list"):
+    with messages.guarded("list"):
         show()
-        if not state.active_jobs():
+        if not session.active_jobs():
             st.rerun()
 
 
@@ -91,24 +91,24 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
     Args:
         drawn_as: State in which the page was drawn; with another one the whole page follows.
     """
-    with components.guarded("job"):
+    with messages.guarded("job"):
         # Takes over when the process that held the queue has died since this page was opened.
-        ensure_consumer(state.settings())
-        job = state.store().get(job_id)
+        ensure_consumer(session.settings())
+        job = session.store().get(job_id)
         if not job.active:
-            readers.look_again_at(job)
+            feature_files.look_again_at(job)
         if job.state != drawn_as:
             # Its stepper names the state, and the panel of a finished job does not tick.
             st.rerun()
         with st.container(border=True):
             st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
-            components.progress_bar(job)
+            frame.progress_bar(job)
             if job.state == "running":
                 show(job)
             with st.container(horizontal=True, vertical_alignment="center"):
                 pressed = st.button("Cancel", key=f"cancel_{job.id}", disabled=job.cancel_requested, help=cancel_help)
                 if pressed:
-                    cancel(job.id, state.settings())
+                    cancel(job.id, session.settings())
                     st.rerun(scope="fragment")
                 if job.cancel_requested:
                     st.caption("Stopping", width="content")
@@ -124,7 +124,7 @@ def _so_far(job: Job) -> None:
 def _circumstances(job: Job) -> None:
     """Show on what a job runs, what it did not have to do again, and whether the encoder has to wait."""
     report = job.result or job.report or {}
-    many = readers.nouns_of(job)[1]
+    many = feature_files.nouns_of(job)[1]
     if report:
         name = f" ({escape(report['device_name'])})" if report.get("device_name") else ""
         parts = [report["device"] + name, report["precision"], RUNTIMES.get(report["runtime"], report["runtime"])]
@@ -137,7 +137,7 @@ def _circumstances(job: Job) -> None:
         used = report.get("rows", report["samples"])
         parts.append(f"{min(reused, used):,} of {used:,} {many} from finished parts")
     if (waited := report.get("waited") or 0.0) >= _WAITED_SHARE:
-        parts.append(f"the encoder waits {components.share_text(waited)} of the time for {many}")
+        parts.append(f"the encoder waits {words.share_text(waited)} of the time for {many}")
     st.caption(" · ".join(parts))
 
 
@@ -147,8 +147,8 @@ def _left_out(job: Job) -> None:
     if not (failed := report.get("failed")):
         return
     done = job.progress.done if job.progress and job.progress.stage == STAGE else 0
-    share = f" ({components.share_text(failed / max(done, failed))})" if done else ""
-    st.markdown(f":orange[:material/warning:] {plural(failed, *readers.nouns_of(job))} left out so far{share}:")
+    share = f" ({words.share_text(failed / max(done, failed))})" if done else ""
+    st.markdown(f":orange[:material/warning:] {plural(failed, *feature_files.nouns_of(job))} left out so far{share}:")
     _reasons(report)
 
 
@@ -165,12 +165,14 @@ def _stability(report: Mapping[str, Any], job: Job) -> None:
     stability = report.get("stability")
     if not stability:
         return
-    finding = charts.stability_finding(stability, _most(report))
+    finding = stability_chart.stability_finding(stability, _most(report))
     st.markdown(f"**{finding}**")
-    points = charts.stability_points(stability)
+    points = stability_chart.stability_points(stability)
     if not points.empty:
-        st.altair_chart(charts.stability_chart(stability), alt=f"Expected tau over the samples per class. {finding}.")
-        st.caption(_how_to_read(points, either=stability["either_direction"], nouns=readers.nouns_of(job)[1]))
+        st.altair_chart(
+            stability_chart.stability_chart(stability), alt=f"Expected tau over the samples per class. {finding}."
+        )
+        st.caption(_how_to_read(points, either=stability["either_direction"], nouns=feature_files.nouns_of(job)[1]))
         if points["segment"].iloc[0] != points["segment"].iloc[-1]:
             st.caption("The line breaks where samples are about as many as features: nothing can be told there.")
 
@@ -179,7 +181,7 @@ def _how_to_read(points: pd.DataFrame, *, either: bool, nouns: str) -> str:
     """Return what the chart of the stability means.
 
     Args:
-        points: As `charts.stability_points` returns them; at least one.
+        points: As `stability_chart.stability_points` returns them; at least one.
         either: Whether an order and its reverse count as the same.
         nouns: What samples are called.
     """
@@ -188,7 +190,7 @@ def _how_to_read(points: pd.DataFrame, *, either: bool, nouns: str) -> str:
         f"Tau compares this order with the one that as many other {nouns} would give: {scale}"
         f"{'' if either else '-1 is the reverse'}. The band is the 90\u00a0% interval; the dashed line looks ahead."
     )
-    if charts.direction_gap(points) is not None:
+    if stability_chart.direction_gap(points) is not None:
         return f"{text} The thin line counts an order and its reverse as the same: which end comes first is still open."
     low, high = points[["low", "high"]].iloc[-1]
     # The ends of the order are near equals: a small change of the samples swaps which one comes first.
@@ -205,16 +207,18 @@ def _most(report: Mapping[str, Any]) -> float:
 def stability_text(result: Mapping[str, Any]) -> str:
     """Return where an extraction stopped, and how steady the order is there, in a few words; empty if unknown."""
     stability = result.get("stability")
-    if not stability or (points := charts.stability_points(stability)).empty:
+    if not stability or (points := stability_chart.stability_points(stability)).empty:
         return ""
     last = points.iloc[-1]
     text = f"tau {last['tau']:.2f} expected"
     if stability["either_direction"]:
         text += " in either direction"
-    elif (aligned := charts.direction_gap(points)) is not None:
+    elif (aligned := stability_chart.direction_gap(points)) is not None:
         text += f"; {aligned:.2f} but for its direction"
     return (
-        f"stopped at {charts.per_class_text(last['per_class'])} per class, {text}" if result["stopped_early"] else text
+        f"stopped at {stability_chart.per_class_text(last['per_class'])} per class, {text}"
+        if result["stopped_early"]
+        else text
     )
 
 
@@ -230,10 +234,10 @@ def _stopped(job: Job) -> None:
         anew = job.params.get("recompute")
         resumes = "makes all features anew" if anew else "goes on from what was finished"
         st.caption(f"{failed_id(job)}Resume {resumes}, with the same choices.")
-        current = state.is_current(job)
+        current = session.is_current(job)
         with st.container(horizontal=True):
             if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
-                state.choose(job=resume(job.id, state.settings()).id)
+                session.choose(job=resume(job.id, session.settings()).id)
                 st.rerun()
             # Where dataset or checkpoint are others than when it stopped, there is no going on.
             if current and not anew and st.button("Begin anew", key=f"anew_{job.id}", help=ANEW_HELP):
@@ -252,23 +256,23 @@ def _succeeded(job: Job) -> None:
             st.metric("Dimension", f"{result['dim']:,}", width="content", help="Numbers per sample.")
             st.metric("Time", duration(result["seconds"]), width="content", help="Of the extraction itself.")
             if rate := result.get("rate"):
-                nouns = charts.SAMPLE_NOUNS[result["media"]][1]
-                st.metric("Rate", components.rate_text(rate, nouns), width="content", help="While the encoder ran.")
+                nouns = marks.SAMPLE_NOUNS[result["media"]][1]
+                st.metric("Rate", words.rate_text(rate, nouns), width="content", help="While the encoder ran.")
             st.metric(
                 "Precision", result["precision"], width="content", help="Number format of the encoder's arithmetic."
             )
             st.metric("Device", result["device"], width="content", help=_device_help(result))
         try:
-            found = readers.features(path)
+            found = feature_files.features(path)
         except FeaturesError as error:
-            components.error_box(error)
+            messages.error_box(error)
             return
         if not result["reused"] and "samples" in result:
             _circumstances(job)
         _how_it_stopped(result, all_used=job.params.get("max_per_class") is None)
         _stability(result, job)
-        if result.get("failed", 0) > components.PROBLEMS_PER_PAGE:
-            st.markdown(f"Why {plural(result['failed'], *readers.nouns_of(job))} could not be used:")
+        if result.get("failed", 0) > messages.PROBLEMS_PER_PAGE:
+            st.markdown(f"Why {plural(result['failed'], *feature_files.nouns_of(job))} could not be used:")
             _reasons(result)
         features_footer(path, found)
         log_expander(job)
@@ -288,7 +292,7 @@ def _how_it_stopped(result: Mapping[str, Any], *, all_used: bool) -> None:
     stability = result.get("stability") or {}
     if (target := stability.get("target")) is None:
         return
-    nouns, points = charts.SAMPLE_NOUNS[result["media"]][1], charts.stability_points(stability)
+    nouns, points = marks.SAMPLE_NOUNS[result["media"]][1], stability_chart.stability_points(stability)
     if result["stopped_early"]:
         text = f"Stopped early: the order is steady enough with {result['rows']:,} of {result['samples']:,} {nouns}."
         st.success(text, icon=":material/done_all:")
@@ -311,9 +315,9 @@ def _how_it_stopped(result: Mapping[str, Any], *, all_used: bool) -> None:
 def features_footer(path: Path, found: FeatureSet) -> None:
     """Show where a features file is, a download, and the samples that have no features."""
     if count := len(found.failures):
-        share = components.share_text(count / (count + len(found.y)))
+        share = words.share_text(count / (count + len(found.y)))
         st.warning(f"{plural(count, 'file or class', 'files or classes')} left out ({share}), each with its reason.")
-        components.problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
+        messages.problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Download Parquet",
@@ -323,7 +327,7 @@ def features_footer(path: Path, found: FeatureSet) -> None:
             on_click="ignore",
             help="One row per sample: key, label, features; where they come from is in the file's metadata.",
         )
-        if not state.settings().shared:
+        if not session.settings().shared:
             st.caption(f"In {escape(str(path))}")
 
 
@@ -335,7 +339,7 @@ def failed_id(job: Job) -> str:
 def log_expander(job: Job) -> None:
     """Show the end of a job's log, folded."""
     with st.expander("Log"):
-        text = state.store().read_log(job.id)
+        text = session.store().read_log(job.id)
         st.code(
             text or "The log is empty.",
             language=None,

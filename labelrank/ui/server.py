@@ -15,7 +15,7 @@ from labelrank.jobs.store import RUNNING, SUCCEEDED, Job
 from labelrank.models.backend import PRECISIONS, devices, resolve_precision
 from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import estimated_rate
-from labelrank.ui import state
+from labelrank.ui import address, choices, session
 
 START_SECONDS = 4.0
 """Of a job's process until it encodes: Python, the dataset, the encoder from the cache."""
@@ -88,13 +88,13 @@ class TimeEstimate:
     """Whether an extraction of this kind has run here; else it is computed from the speed of the processor."""
 
 
-def time_estimate(prospect: Prospect, chosen: state.Choices) -> TimeEstimate | None:
+def time_estimate(prospect: Prospect, chosen: choices.Choices) -> TimeEstimate | None:
     """Return how long an extraction takes here; None where nothing is known.
 
     From the last one here with this checkpoint, precision and medium; before there is one, from the arithmetic of
     the encoder and a short measurement of the processor, which would go wrong beside a running job.
     """
-    store = state.store()
+    store = session.store()
     rates = (_inputs_per_second(job, prospect, chosen) for job in store.list(states=(SUCCEEDED,)))
     rate = next((rate for rate in rates if rate), None)
     measured = rate is not None
@@ -105,11 +105,11 @@ def time_estimate(prospect: Prospect, chosen: state.Choices) -> TimeEstimate | N
     return TimeEstimate(START_SECONDS + prospect.samples * prospect.clips / rate, measured)
 
 
-def _inputs_per_second(job: Job, prospect: Prospect, chosen: state.Choices) -> float | None:
+def _inputs_per_second(job: Job, prospect: Prospect, chosen: choices.Choices) -> float | None:
     """Return how fast a job has encoded; None for one that tells nothing about what is planned."""
     if job.kind != "extract" or not job.result or job.result["reused"]:
         return None
-    then = state.choices_of_job(job)
+    then = address.choices_of_job(job)
     same = (
         (then.checkpoint, then.checkpoint_revision) == (chosen.checkpoint, chosen.checkpoint_revision)
         and job.result["precision"] == precision_of(chosen.precision)
@@ -154,7 +154,7 @@ def versions_table() -> pd.DataFrame:
 
 def limits_table() -> pd.DataFrame:
     """Return the limits of this server and the variables that raise them."""
-    limits = state.settings()
+    limits = session.settings()
     rows = [
         (
             field.name.removeprefix("max_").replace("_", " ").capitalize(),

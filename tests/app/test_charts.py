@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from labelrank import charts
+from labelrank.views import marks, ranking_charts, stability_chart, thumbnails
 
 HOSTILE = ["<script>alert(1)</script>", 'a, "b"', "line\nbreak", "\u202egnp.exe", "=1+1", ":red[x]", "']; alert(1); ['"]
 
@@ -45,41 +45,41 @@ def frames(n_classes: int, per_class: int = 3, names: list[str] | None = None) -
             "count": per_class,
         }
     )
-    for column in charts.QUANTILES:
+    for column in ranking_charts.QUANTILES:
         classes[column] = classes["centroid"]
     return samples, classes
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 10, 101, 1000])
 def test_every_position_colour_is_readable_on_a_light_and_a_dark_page(n_classes):
-    colours = charts.position_colours(n_classes)
+    colours = marks.position_colours(n_classes)
     assert len(colours) == n_classes
     assert min(contrast(colour, "#ffffff") for colour in colours) > 2.6
     assert min(contrast(colour, "#11161a") for colour in colours) > 3.0
 
 
 def test_neighbouring_position_colours_differ():
-    assert len(set(charts.position_colours(20))) == 20
+    assert len(set(marks.position_colours(20))) == 20
 
 
 def test_stratified_mask_keeps_every_class_and_the_limit():
     labels = np.repeat([0, 1, 2], [5000, 10, 1])
-    mask = charts.stratified_mask(labels, 300)
+    mask = ranking_charts.stratified_mask(labels, 300)
     assert mask.sum() <= 300
     assert np.bincount(labels[mask]).tolist() == [100, 10, 1]
 
 
 def test_stratified_mask_of_few_rows_keeps_all():
-    assert charts.stratified_mask(np.array([1, 0, 1]), 3).all()
+    assert ranking_charts.stratified_mask(np.array([1, 0, 1]), 3).all()
 
 
 def test_visible_keeps_letters_of_any_script_and_shows_controls():
-    assert charts.visible("猫 é 👩\u200d🚀") == "猫 é 👩\u200d🚀"
-    assert charts.visible("a\nb\u202ec") == "a\\nb\\u202ec"
+    assert marks.visible("猫 é 👩\u200d🚀") == "猫 é 👩\u200d🚀"
+    assert marks.visible("a\nb\u202ec") == "a\\nb\\u202ec"
 
 
 def test_shorten_says_that_it_did():
-    assert charts.shorten("x" * 50, 10) == "x" * 9 + "…"
+    assert marks.shorten("x" * 50, 10) == "x" * 9 + "…"
 
 
 @pytest.mark.parametrize(
@@ -92,64 +92,64 @@ def test_shorten_says_that_it_did():
     ],
 )
 def test_class_counts_finding(counts, finding):
-    assert charts.class_counts_finding(["a", "b"], np.array(counts)) == finding
+    assert ranking_charts.class_counts_finding(["a", "b"], np.array(counts)) == finding
 
 
 def test_class_counts_are_sorted_and_keep_their_labels():
-    data = charts.class_counts_chart(["a", "b", "c"], np.array([2, 9, 5])).data
+    data = ranking_charts.class_counts_chart(["a", "b", "c"], np.array([2, 9, 5])).data
     assert data["class"].tolist() == ["b", "c", "a"]
     assert data["label"].tolist() == [1, 2, 0]
 
 
 def test_hostile_names_reach_the_axis_as_string_literals():
     samples, classes = frames(len(HOSTILE), names=HOSTILE)
-    spec = charts.projection_chart(samples, classes).to_dict()
+    spec = ranking_charts.projection_chart(samples, classes).to_dict()
     expression = spec["layer"][0]["encoding"]["y"]["axis"]["labelExpr"]
     assert expression.endswith("[datum.value]")
-    assert json.loads(expression.removesuffix("[datum.value]")) == [charts.shorten(name) for name in HOSTILE]
+    assert json.loads(expression.removesuffix("[datum.value]")) == [marks.shorten(name) for name in HOSTILE]
 
 
 def test_classes_whose_names_look_alike_keep_their_own_rows():
     names = ["a\nb", "a\\nb"]
     samples, classes = frames(2, names=names)
-    spec = charts.projection_chart(samples, classes).to_dict()
+    spec = ranking_charts.projection_chart(samples, classes).to_dict()
     assert spec["layer"][0]["encoding"]["y"]["field"] == "position"
 
 
 def test_a_class_has_the_same_colour_in_points_as_in_the_scale():
     samples, classes = frames(5)
-    scale = charts.projection_chart(samples, classes).to_dict()["layer"][0]["encoding"]["color"]["scale"]
-    assert scale == {"domain": [0, 1, 2, 3, 4], "range": charts.position_colours(5)}
+    scale = ranking_charts.projection_chart(samples, classes).to_dict()["layer"][0]["encoding"]["color"]["scale"]
+    assert scale == {"domain": [0, 1, 2, 3, 4], "range": marks.position_colours(5)}
 
 
 @pytest.mark.parametrize(("n_classes", "row"), [(2, 26), (60, 16), (150, 9)])
 def test_rows_get_lower_with_more_classes_and_each_has_a_label(n_classes, row):
-    spec = charts.projection_chart(*frames(n_classes)).to_dict()
-    assert spec["height"] == row * n_classes + charts.AXIS_HEIGHT["two lines"]
+    spec = ranking_charts.projection_chart(*frames(n_classes)).to_dict()
+    assert spec["height"] == row * n_classes + ranking_charts.AXIS_HEIGHT["two lines"]
     assert spec["layer"][0]["encoding"]["y"]["axis"]["labelOverlap"] is False
 
 
 def test_very_many_classes_become_ribbons_between_quantiles():
-    spec = charts.projection_chart(*frames(300)).to_dict()
+    spec = ranking_charts.projection_chart(*frames(300)).to_dict()
     assert [layer["mark"]["type"] for layer in spec["layer"]] == ["area", "area", "circle"]
     assert spec["height"] < 1000
 
 
 def test_axes_have_units_and_no_chart_paints_a_background():
-    spec = charts.projection_chart(*frames(3)).to_dict()
+    spec = ranking_charts.projection_chart(*frames(3)).to_dict()
     assert "within-class standard deviations" in " ".join(spec["layer"][0]["encoding"]["x"]["title"])
     assert "background" not in spec
 
 
 def test_projection_finding_names_the_ends_and_the_share():
-    assert charts.projection_finding(["a", "b", "c"], 0.381) == (
+    assert ranking_charts.projection_finding(["a", "b", "c"], 0.381) == (
         "The order runs from a to c; this axis holds 38% of the variance between classes"
     )
 
 
 def test_thumbnail_is_small_and_decodes():
     image = np.random.default_rng(0).integers(0, 255, (300, 200, 3), dtype=np.uint8)
-    uri = charts.thumbnail_uri(image)
+    uri = thumbnails.thumbnail_uri(image)
     assert uri.startswith("data:image/")
     picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1])))
     assert picture.size == (32, 48)
@@ -158,7 +158,7 @@ def test_thumbnail_is_small_and_decodes():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (5, 400, 3), (400, 5, 3)])
 def test_picture_strip_keeps_the_scale_of_any_shape(shape):
     image = np.full(shape, 200, dtype=np.uint8)
-    strip = Image.open(io.BytesIO(charts.picture_strip([image, image], columns=4, size=20, gap=2)))
+    strip = Image.open(io.BytesIO(thumbnails.picture_strip([image, image], columns=4, size=20, gap=2)))
     assert strip.size == (86, 20)
     # The two places without a picture are empty.
     assert strip.crop((44, 0, 86, 20)).getextrema()[3] == (0, 0)
@@ -226,16 +226,16 @@ def stability(
     ],
 )
 def test_stability_finding_says_how_steady_and_what_the_target_takes(values, most, finding):
-    assert charts.stability_finding(values, most) == finding
+    assert stability_chart.stability_finding(values, most) == finding
 
 
 @pytest.mark.parametrize(("count", "text"), [(8.0, "8"), (8.53, "8.5"), (46.3, "46"), (1234.0, "1,200")])
 def test_counts_per_class_have_sensible_digits(count, text):
-    assert charts.per_class_text(count) == text
+    assert stability_chart.per_class_text(count) == text
 
 
 def layers(values: dict) -> list[tuple[str, list[dict]]]:
-    spec = charts.stability_chart(values).to_dict()
+    spec = stability_chart.stability_chart(values).to_dict()
     return [
         (layer["mark"]["type"], spec["datasets"][layer.get("data", spec.get("data"))["name"]])
         for layer in spec["layer"]
@@ -263,7 +263,7 @@ def test_a_projection_that_is_unknown_is_not_drawn():
 
 
 def test_the_stability_chart_is_logarithmic_and_shows_what_lies_below_zero():
-    spec = charts.stability_chart(stability(-0.4, 0.1)).to_dict()
+    spec = stability_chart.stability_chart(stability(-0.4, 0.1)).to_dict()
     x, y = (
         next(layer["encoding"][axis] for layer in spec["layer"] if "scale" in layer["encoding"].get(axis, {}))
         for axis in "xy"
@@ -279,7 +279,7 @@ def test_the_stability_chart_draws_what_the_target_means():
     drawn = dict(layers(values))
     assert [row["tau"] for row in drawn["circle"]] == pytest.approx([0.6, 0.8])
     assert [row["low"] for row in drawn["circle"]] == pytest.approx([0.5, 0.7])
-    assert "Expected tau, either direction" in str(charts.stability_chart(values).to_dict())
+    assert "Expected tau, either direction" in str(stability_chart.stability_chart(values).to_dict())
 
 
 @pytest.mark.parametrize(("gap", "n_lines"), [(0.1, 2), (0.2, 3)])
@@ -296,11 +296,11 @@ def test_estimates_without_a_number_are_left_out_of_the_stability_chart(nothing,
     values = stability(0.3, 0.5, 0.6, either=either, gap=0.2)
     values["points"][1] |= {"low": nothing, "aligned_low": nothing}
     values["points"][2] |= {"tau": nothing, "aligned": nothing}
-    assert len(charts.stability_points(values)) == 1
+    assert len(stability_chart.stability_points(values)) == 1
     assert len(dict(layers(values))["circle"]) == 1
     values["points"] = values["points"][2:]
-    assert charts.stability_points(values).empty
-    assert "Too few samples" in charts.stability_finding(values)
+    assert stability_chart.stability_points(values).empty
+    assert "Too few samples" in stability_chart.stability_finding(values)
 
 
 def test_a_missing_tau_but_for_the_direction_leaves_the_rest_of_the_stability_chart():
@@ -309,14 +309,14 @@ def test_a_missing_tau_but_for_the_direction_leaves_the_rest_of_the_stability_ch
     thin = [rows for mark, rows in layers(values) if mark == "line"][-1]
     assert [row["aligned"] for row in thin] == pytest.approx([0.7, 0.8])
     values["points"][2]["aligned"] = None
-    assert charts.stability_finding(values) == "Expected tau 0.60 at 16 per class"
+    assert stability_chart.stability_finding(values) == "Expected tau 0.60 at 16 per class"
     assert "text" not in dict(layers(values))
 
 
 def test_stability_chart_does_not_bridge_counts_without_an_estimate():
     report = {**stability(0.1, 0.3, 0.5, 0.6), "unknown": [10, 12]}  # between 8 and 16 per class
-    assert charts.stability_points(report)["segment"].tolist() == [0, 0, 2, 2]
-    layers = charts.stability_chart(report).to_dict()["layer"]
+    assert stability_chart.stability_points(report)["segment"].tolist() == [0, 0, 2, 2]
+    layers = stability_chart.stability_chart(report).to_dict()["layer"]
     lines = [layer for layer in layers if layer["mark"]["type"] == "line" and "strokeDash" not in layer["mark"]]
     assert lines
     assert all(layer["encoding"]["detail"]["field"] == "segment" for layer in lines)

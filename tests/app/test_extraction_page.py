@@ -2,10 +2,13 @@
 
 import pytest
 
-from labelrank.durations import rough_duration
 from labelrank.jobs.store import Progress
 from labelrank.models.backend import resolve_precision
-from labelrank.ui import components, server, state
+from labelrank.ui import server, session
+from labelrank.ui.address import choices_of_job
+from labelrank.ui.choices import Choices
+from labelrank.views import words
+from labelrank.views.words import rough_duration
 from tests.app.conftest import PARAMS, address, button, labels, run, settings_label, texts
 
 
@@ -203,7 +206,7 @@ def test_an_extraction_whose_sources_have_changed_can_be_begun_anew(app, store, 
     button(app, "Begin anew").click().run()
     new = store.get(address(app)["job"])
     assert (new.state, new.params["recompute"]) == ("queued", True)
-    assert state.same_work(new.params, job.params)
+    assert session.same_work(new.params, job.params)
     assert store.get(job.id).state == "failed"
 
 
@@ -301,7 +304,7 @@ def test_stopping_when_the_order_is_stable_is_a_setting_in_label_address_and_job
     button(app, "Extract features").click().run()
     (job,) = store.list()
     assert (job.params["until_stable"], job.params["ranking_shrinkage"]) == (0.85, "auto")
-    assert state.choices_of_job(job).shrinkage == "auto"
+    assert choices_of_job(job).shrinkage == "auto"
 
 
 def test_either_direction_is_a_setting_in_label_address_and_job(app, store):
@@ -314,15 +317,15 @@ def test_either_direction_is_a_setting_in_label_address_and_job(app, store):
     button(app, "Extract features").click().run()
     (job,) = store.list()
     assert job.params["either_direction"] is True
-    assert state.choices_of_job(job).either_direction
+    assert choices_of_job(job).either_direction
     app.checkbox(key="either_direction").uncheck().run()
     assert address(app)["either_direction"] == "false"
-    assert not state.same_work(job.params, app.session_state["choices"].extract_params())
+    assert not session.same_work(job.params, app.session_state["choices"].extract_params())
 
 
 def test_either_direction_says_nothing_without_a_target(app):
-    one = state.Choices(dataset="digits", either_direction=True).extract_params()
-    assert state.same_work(one, state.Choices(dataset="digits").extract_params())
+    one = Choices(dataset="digits", either_direction=True).extract_params()
+    assert session.same_work(one, Choices(dataset="digits").extract_params())
     run(app, "features", dataset="digits", split="train", either_direction="true")
     assert "direction" not in settings_label(app)
 
@@ -351,10 +354,10 @@ def test_a_tau_that_cannot_be_reached_is_refused(app, tau):
 
 
 def test_another_shrinkage_of_the_ranking_leaves_features_current():
-    one = state.Choices(dataset="digits", until_stable=0.85, shrinkage="auto").extract_params()
-    other = state.Choices(dataset="digits", until_stable=0.85, shrinkage="0.5").extract_params()
-    assert state.same_work(one, other)
-    assert not state.same_work(one, {**other, "until_stable": 0.9})
+    one = Choices(dataset="digits", until_stable=0.85, shrinkage="auto").extract_params()
+    other = Choices(dataset="digits", until_stable=0.85, shrinkage="0.5").extract_params()
+    assert session.same_work(one, other)
+    assert not session.same_work(one, {**other, "until_stable": 0.9})
 
 
 def test_a_precision_that_this_server_does_not_have_is_refused_and_not_offered(app, store, monkeypatch):
@@ -452,4 +455,4 @@ def test_an_estimated_duration_is_no_finer_than_it_can_be_known(seconds, text):
     ("share", "text"), [(0.0, "0.0 %"), (0.0001, "less than 0.1 %"), (0.0123, "1.2 %"), (0.5, "50 %"), (1.0, "100 %")]
 )
 def test_shares_are_percentages_with_sensible_digits(share, text):
-    assert components.share_text(share) == text
+    assert words.share_text(share) == text

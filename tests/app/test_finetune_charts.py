@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from labelrank import finetune_charts as charts
 from labelrank.steps.finetune.request import Design
+from labelrank.views import comparison_charts as charts
+from labelrank.views import confusion_charts
 from tests.app.test_charts import HOSTILE, contrast
 from tests.finetune_reports import finished
 
@@ -44,7 +45,7 @@ def drawn(chart, layer: dict) -> list[dict]:
 
 def test_every_kind_of_order_has_a_colour_that_reads_on_a_light_and_a_dark_page():
     assert charts.KIND_COLOURS.keys() == charts.KIND_NAMES.keys()
-    for colour in [*charts.KIND_COLOURS.values(), charts.MISTAKE]:
+    for colour in [*charts.KIND_COLOURS.values(), confusion_charts.MISTAKE]:
         assert contrast(colour, "#ffffff") > 3
         assert contrast(colour, "#11161a") > 3
 
@@ -254,22 +255,22 @@ CONFUSION = np.array([[8, 2, 0], [0, 10, 0], [4, 0, 6]])
 
 
 def test_a_mistake_is_as_far_off_as_the_order_says():
-    assert charts.mistake_distance(CONFUSION, [0, 1, 2]) == pytest.approx((2 * 1 + 4 * 2) / 6)
-    assert charts.mistake_distance(CONFUSION, [1, 0, 2]) == 1.0
-    assert charts.mistake_distance(np.eye(3, dtype=int), [0, 1, 2]) is None
+    assert confusion_charts.mistake_distance(CONFUSION, [0, 1, 2]) == pytest.approx((2 * 1 + 4 * 2) / 6)
+    assert confusion_charts.mistake_distance(CONFUSION, [1, 0, 2]) == 1.0
+    assert confusion_charts.mistake_distance(np.eye(3, dtype=int), [0, 1, 2]) is None
 
 
 def test_the_finding_compares_the_ranked_order_with_the_original_and_with_chance():
     # Of three places, two different ones are 4/3 apart on average.
-    assert charts.confusion_finding(CONFUSION, [1, 0, 2]) == (
+    assert confusion_charts.confusion_finding(CONFUSION, [1, 0, 2]) == (
         "A mistake lies 1.0 positions from the truth in the ranked order, 1.7 in the original one, and would lie 1.3 "
         "in a random one"
     )
-    assert charts.confusion_finding(np.eye(2, dtype=int), [0, 1]) == "No test sample was mistaken"
+    assert confusion_charts.confusion_finding(np.eye(2, dtype=int), [0, 1]) == "No test sample was mistaken"
 
 
 def test_cells_stand_where_the_order_puts_their_classes():
-    chart = charts.confusion_chart(CONFUSION, ["a", "b", "c"], [2, 0, 1])
+    chart = confusion_charts.confusion_chart(CONFUSION, ["a", "b", "c"], [2, 0, 1])
     cells = {(row["true_name"], row["predicted_name"]): row for row in chart.data.to_dict("records")}
     assert set(cells) == {("a", "a"), ("a", "b"), ("b", "b"), ("c", "a"), ("c", "c")}
     assert (cells["c", "a"]["true"], cells["c", "a"]["predicted"]) == (0, 1)
@@ -277,14 +278,14 @@ def test_cells_stand_where_the_order_puts_their_classes():
 
 
 def test_names_reach_the_axes_of_a_confusion_matrix_as_string_literals():
-    chart = charts.confusion_chart(np.ones((len(HOSTILE), len(HOSTILE)), int), HOSTILE, range(len(HOSTILE)))
+    chart = confusion_charts.confusion_chart(np.ones((len(HOSTILE), len(HOSTILE)), int), HOSTILE, range(len(HOSTILE)))
     expression = layers(chart)[0]["encoding"]["x"]["axis"]["labelExpr"]
     assert len(json.loads(expression.removesuffix("[datum.value]"))) == len(HOSTILE)
 
 
 def test_neighbours_of_very_many_classes_share_a_cell():
     n = 300
-    chart = charts.confusion_chart(np.eye(n, dtype=int), [f"class {i}" for i in range(n)], range(n))
+    chart = confusion_charts.confusion_chart(np.eye(n, dtype=int), [f"class {i}" for i in range(n)], range(n))
     assert chart.data["count"].tolist() == [3] * 100
     assert chart.data["true_name"].iloc[1] == "class 3 and 2 more"
     assert layers(chart)[0]["encoding"]["y"]["axis"]["labelOverlap"] is True
@@ -292,31 +293,33 @@ def test_neighbours_of_very_many_classes_share_a_cell():
 
 def test_a_rare_mistake_is_not_drawn_as_strong_as_a_frequent_one():
     rare, frequent = np.array([[24, 1], [0, 25]]), np.array([[5, 20], [0, 25]])
-    assert charts.full_share(rare) == 0.25
-    assert charts.full_share(frequent) == 0.8
-    assert layers(charts.confusion_chart(rare, ["a", "b"], [0, 1]))[0]["encoding"]["opacity"]["scale"]["domain"] == [
+    assert confusion_charts.full_share(rare) == 0.25
+    assert confusion_charts.full_share(frequent) == 0.8
+    assert layers(confusion_charts.confusion_chart(rare, ["a", "b"], [0, 1]))[0]["encoding"]["opacity"]["scale"][
+        "domain"
+    ] == [
         0,
         0.25,
     ]
-    assert "from 25\u00a0% on" in charts.confusion_text(rare)
+    assert "from 25\u00a0% on" in confusion_charts.confusion_text(rare)
 
 
 def test_few_classes_have_their_shares_in_their_cells():
-    chart = charts.confusion_chart(np.array([[399, 1], [20, 80]]), ["a", "b"], [0, 1])
+    chart = confusion_charts.confusion_chart(np.array([[399, 1], [20, 80]]), ["a", "b"], [0, 1])
     assert chart.data["text"].tolist() == ["100", "<1", "20", "80"]
     assert [layer["mark"]["type"] for layer in layers(chart)] == ["rect", "text"]
-    many = charts.confusion_chart(np.eye(16, dtype=int), [f"class {i}" for i in range(16)], range(16))
+    many = confusion_charts.confusion_chart(np.eye(16, dtype=int), [f"class {i}" for i in range(16)], range(16))
     assert len(layers(many)) == 1
-    assert "Numbers" not in charts.confusion_text(np.eye(16, dtype=int))
+    assert "Numbers" not in confusion_charts.confusion_text(np.eye(16, dtype=int))
 
 
 # Recall
 
 
 def test_ticks_of_recall_are_plain_numbers():
-    frame = charts.recall_frame(small(arm("ranked", "ranked", 0.5, recall=(1.0, 0.2))))
+    frame = confusion_charts.recall_frame(small(arm("ranked", "ranked", 0.5, recall=(1.0, 0.2))))
     # What d3 does with a format without digits: 20 to 100 become 2e+1 to 1e+2.
-    assert layers(charts.recall_chart(frame))[-1]["encoding"]["x"]["axis"]["format"] == ".4~g"
+    assert layers(confusion_charts.recall_chart(frame))[-1]["encoding"]["x"]["axis"]["format"] == ".4~g"
 
 
 def test_recall_stands_in_ranked_order_beside_the_mean_of_the_random_orders():
@@ -325,20 +328,20 @@ def test_recall_stands_in_ranked_order_beside_the_mean_of_the_random_orders():
         arm("random-1", "random", 0.5, recall=(0.8, 0.4)),
         arm("random-2", "random", 0.5, recall=(0.6, None)),
     )
-    frame = charts.recall_frame(told)
+    frame = confusion_charts.recall_frame(told)
     assert frame["class"].tolist() == ["b", "a"]
     assert frame["recall"].tolist() == [0.5, 1.0]
     assert frame["random"].tolist() == pytest.approx([0.4, 0.7])
-    assert charts.recall_finding(frame).endswith("recall runs from 50.0\u00a0% (b) to 100.0\u00a0% (a)")
+    assert confusion_charts.recall_finding(frame).endswith("recall runs from 50.0\u00a0% (b) to 100.0\u00a0% (a)")
 
 
 def test_a_class_that_the_test_does_not_have_is_left_out_of_recall():
     told = small(arm("ranked", "ranked", 0.5, recall=(None, 0.5)))
-    frame = charts.recall_frame(told)
+    frame = confusion_charts.recall_frame(told)
     assert frame["class"].tolist() == ["b"]
-    assert len(layers(charts.recall_chart(frame))) == 1
-    assert "No class" in charts.recall_finding(
-        charts.recall_frame(small(arm("ranked", "ranked", 0.5, recall=(None, None))))
+    assert len(layers(confusion_charts.recall_chart(frame))) == 1
+    assert "No class" in confusion_charts.recall_finding(
+        confusion_charts.recall_frame(small(arm("ranked", "ranked", 0.5, recall=(None, None))))
     )
 
 
@@ -395,11 +398,11 @@ def test_no_chart_paints_a_background_or_a_text_colour(n_classes):
         charts.orders_chart(told),
         charts.paired_chart(analysis, kinds),
         charts.variance_chart(analysis),
-        charts.recall_chart(charts.recall_frame(told)),
+        confusion_charts.recall_chart(confusion_charts.recall_frame(told)),
         charts.curves_chart(curve("ranked", "ranked", 3)),
     ]
     if n_classes < 70:  # beyond, altair wants to be told that so many rows are meant
-        made.append(charts.confusion_chart(confusion, names, label_map.order))
+        made.append(confusion_charts.confusion_chart(confusion, names, label_map.order))
     for chart in made:
         text = json.dumps(chart.to_dict())
         assert '"background"' not in text

@@ -14,7 +14,10 @@ from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HeadRecipe, TuneRecipe, recipes, to_dict
 from labelrank.jobs.store import Progress
 from labelrank.steps.finetune.request import Design, job_params
-from labelrank.ui import finetune, outcome, state
+from labelrank.ui import findings, fine_tune, session
+from labelrank.ui.address import choices_of_job, from_address, to_address
+from labelrank.ui.choices import Choices
+from labelrank.views import comparison_tables
 from tests.app.conftest import PARAMS, address, button, chips, labels, run, texts, title
 from tests.app.test_charts import HOSTILE
 from tests.finetune_reports import finished, written
@@ -35,7 +38,7 @@ def params(design: Design = DESIGN, **changes) -> dict:
 def ready(app, workspace, pixel_features, monkeypatch):
     """Return an app whose choices have features in the cache, without looking for an encoder."""
     path = pixel_features()
-    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: path)
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: path)
     return app
 
 
@@ -149,7 +152,7 @@ def test_choices_of_the_page_are_in_the_address_and_come_back(ready):
         "bandwidth": "2.5",
         "epochs": "7",
     }
-    chosen, notices = state.from_address(query, state.store().get)
+    chosen, notices = from_address(query, session.store().get)
     assert notices == []
     assert (chosen.meaning, chosen.unit, chosen.bandwidth, chosen.epochs) == ("gaussian", "centroids", 2.5, 7)
     labels_of = [one.label for one in ready.expander]
@@ -243,10 +246,10 @@ def test_what_a_design_cannot_tell_stands_before_the_button(ready):
 )
 def test_what_would_tell_is_told(orders, seeds, n_classes, said):
     design = Design(orders=orders, seeds=seeds)
-    telling = finetune.telling_design(design, n_classes)
-    assert said in finetune.limits_text({"runs": 5}, design, telling, n_classes, 3600.0)
+    telling = fine_tune.telling_design(design, n_classes)
+    assert said in fine_tune.limits_text({"runs": 5}, design, telling, n_classes, 3600.0)
     if telling:
-        assert finetune.telling_design(telling, n_classes) == telling
+        assert fine_tune.telling_design(telling, n_classes) == telling
 
 
 def test_mirroring_is_what_recipe_and_dataset_say_until_it_is_chosen(ready):
@@ -261,9 +264,9 @@ def test_mirroring_is_what_recipe_and_dataset_say_until_it_is_chosen(ready):
 
 
 def test_pictures_of_a_folder_are_mirrored_as_the_recipe_says_and_need_not_be():
-    chosen = state.Choices(dataset="/data/letters", depth="all", recipe="mae")
-    assert finetune.mirrors(chosen)
-    assert not state.replace(chosen, flip=False).design.tune_recipe("/data/letters").flip
+    chosen = Choices(dataset="/data/letters", depth="all", recipe="mae")
+    assert fine_tune.mirrors(chosen)
+    assert not session.replace(chosen, flip=False).design.tune_recipe("/data/letters").flip
 
 
 def test_heads_have_nothing_to_mirror(ready):
@@ -373,10 +376,10 @@ def test_mistakes_are_shown_with_their_pictures_of_the_test_split(ready, compare
     job, _ = compared()
     run(ready, job=job.id)
     open_tab(ready, "Confusions")
-    assert len(ready.get("image")) == outcome.CONFUSIONS
-    results = outcome.results_of(job)
-    worst = outcome.worst(results, "ranked", job)[0]
-    counts = outcome.confusion(results, "ranked")
+    assert len(ready.get("image")) == findings.CONFUSIONS
+    results = findings.results_of(job)
+    worst = findings.worst(results, "ranked", job)[0]
+    counts = findings.confusion(results, "ranked")
     assert counts.sum() == DESIGN.seeds * results.report["data"]["test"]
     names = results.report["data"]["class_names"]
     assert counts[names.index(worst.true), names.index(worst.predicted)] == worst.count
@@ -389,8 +392,8 @@ def test_mistakes_whose_pictures_are_gone_are_told_without(ready, compared, monk
 
     job, _ = compared()
     run(ready, job=job.id)
-    monkeypatch.setattr("labelrank.ui.outcome.readers.dataset", gone)
-    assert [mistake.strip for mistake in outcome.worst(outcome.results_of(job), "ranked", job)] == [None] * 8
+    monkeypatch.setattr("labelrank.ui.findings.readers.dataset", gone)
+    assert [mistake.strip for mistake in findings.worst(findings.results_of(job), "ranked", job)] == [None] * 8
 
 
 def test_names_of_classes_are_data_and_never_markup(ready, compared):
@@ -457,7 +460,7 @@ def test_what_a_stopped_comparison_keeps_is_told(store, design, report, said):
     if report:
         store.set_report(job.id, attempt, report)
     store.cancel(job.id, attempt)
-    assert said in finetune.kept_text(store.get(job.id))
+    assert said in fine_tune.kept_text(store.get(job.id))
 
 
 def test_a_failed_comparison_says_why_and_offers_to_go_on(ready, store):
@@ -474,14 +477,14 @@ def test_a_finished_comparison_can_be_computed_anew(ready, compared, store):
     button(ready, "Recompute").click().run()
     again = next(one for one in store.list() if one.id != job.id)
     assert again.params["recompute"] is True
-    assert state.same_comparison(again.params, job.params)
+    assert session.same_comparison(again.params, job.params)
 
 
 def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
     job, _ = compared()
     run(ready, job=job.id)
     open_tab(ready, "Details")
-    expected = outcome.theory(outcome.results_of(job).report)
+    expected = findings.theory(findings.results_of(job).report)
     assert expected.startswith("With a plain softmax no order is better on average")
     assert plain(ready).count("With a plain softmax no order is better on average") == 1
 
@@ -490,16 +493,16 @@ def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
 @pytest.mark.parametrize("effect", [0.0, 0.2])
 def test_every_verdict_has_a_word_of_theory(meaning, effect):
     told, *_ = finished(Design(orders="ranked,random:19", seeds=2, meaning=meaning), effect=effect)
-    assert outcome.theory(told)
+    assert findings.theory(told)
 
 
 def test_files_are_named_after_their_dataset(compared):
     _, folder = compared()
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    assert outcome.dataset_stem(report) == "digits"
+    assert findings.dataset_stem(report) == "digits"
 
     def stem(dataset) -> str:
-        return outcome.dataset_stem({"data": {"provenance": {"dataset": dataset}}})
+        return findings.dataset_stem({"data": {"provenance": {"dataset": dataset}}})
 
     assert stem({"id": "owner/My pets"}) == "My-pets"
     assert stem({"id": "/data/../.hidden name"}) == "hidden-name"
@@ -508,7 +511,7 @@ def test_files_are_named_after_their_dataset(compared):
 
 def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another():
     told, *_ = finished(DESIGN)
-    table, columns = outcome.arms_table(told)
+    table, columns = comparison_tables.arms_table(told)
     assert list(table.columns) == [
         "Order",
         "Accuracy",
@@ -521,15 +524,15 @@ def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another
     assert columns["Accuracy"]["type_config"]["format"] == "%.2f"
     assert columns["Rank distance"]["help"].startswith("In positions")
     uneven, *_ = finished(DESIGN, y_test=np.repeat(np.arange(10, dtype=np.int32), range(5, 55, 5)))
-    assert "Mean recall" in outcome.arms_table(uneven)[0].columns
+    assert "Mean recall" in comparison_tables.arms_table(uneven)[0].columns
 
 
 @pytest.mark.parametrize("kind", [HeadRecipe, TuneRecipe])
 def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
     told, *_ = finished(Design(depth="all" if kind is TuneRecipe else "heads"))
-    rows = dict(outcome.settings_rows({**told, "recipe": to_dict(kind())}))
+    rows = dict(comparison_tables.settings_rows({**told, "recipe": to_dict(kind())}))
     apart = {"name", "title", "source", "unfreeze", "per_256", "precision", "meaning", "bandwidth", "unit"}
-    assert set(to_dict(kind())) <= outcome._SETTINGS.keys() | apart
+    assert set(to_dict(kind())) <= comparison_tables._SETTINGS.keys() | apart
     assert rows["Head"] == "linear"
     assert not [title for title in rows if "hidden" in title or "Mixup" in title or "beta" in title]
     assert not {"True", "False", "None"} & set(rows.values())
@@ -538,7 +541,7 @@ def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
 def test_settings_that_do_something_are_told_in_words():
     told, *_ = finished(Design(depth="2", meaning="gaussian"))
     recipe = {**to_dict(recipes()["mae"]), "unfreeze": 2, "head": "reference"}
-    rows = dict(outcome.settings_rows({**told, "recipe": recipe}))
+    rows = dict(comparison_tables.settings_rows({**told, "recipe": recipe}))
     assert rows["Recipe"] == "MAE"
     assert rows["Bandwidth"] == "1 position"
     assert rows["Learns, besides the head"] == "the last 2 blocks"
@@ -566,14 +569,14 @@ def test_a_comparison_of_earlier_choices_stays_and_another_can_be_started(ready,
 
 def test_results_can_be_looked_at_though_the_features_are_gone(app, compared, monkeypatch):
     job, _ = compared()
-    monkeypatch.setattr("labelrank.ui.readers.chosen_features", lambda **_: None)
+    monkeypatch.setattr("labelrank.ui.feature_files.chosen_features", lambda **_: None)
     run(app, "finetune", job=job.id)
     assert tuple(metrics(app)) == VERDICT_TITLES
 
 
 def test_the_model_is_a_zip_with_its_folder(compared):
     _, folder = compared()
-    with zipfile.ZipFile(BytesIO(outcome.zip_of(folder / "model"))) as archive:
+    with zipfile.ZipFile(BytesIO(findings.zip_of(folder / "model"))) as archive:
         assert archive.namelist() == ["model/config.json", "model/model.safetensors"]
         assert archive.testzip() is None
 
@@ -581,7 +584,7 @@ def test_the_model_is_a_zip_with_its_folder(compared):
 def test_a_control_that_failed_is_told_as_a_reason_not_to_trust(compared):
     control = {"applies": True, "reason": None, "largest_difference": 0.05, "tolerance": 0.004, "passed": False}
     control |= {"differing_predictions": 0.08, "largest_nll_difference": 0.3, "nll_tolerance": 1e-3}
-    icon, text = outcome.control_text(control)
+    icon, text = comparison_tables.control_text(control)
     assert "red" in icon
     assert "differs by 5.00 points" in text.replace("\u00a0", " ")
     assert "Do not trust" in text
@@ -589,13 +592,13 @@ def test_a_control_that_failed_is_told_as_a_reason_not_to_trust(compared):
 
 def test_where_a_control_does_not_apply_the_reason_is_told():
     told, *_ = finished(Design(orders="ranked,random:3", seeds=2, meaning="ordinal"))
-    assert "With ordinal a position has a meaning of its own" in outcome.control_text(told["control"])[1]
-    assert outcome.control_table(told).empty
+    assert "With ordinal a position has a meaning of its own" in comparison_tables.control_text(told["control"])[1]
+    assert comparison_tables.control_table(told).empty
 
 
 def test_the_table_of_the_control_has_a_row_for_each_seed():
     told, *_ = finished(DESIGN)
-    table = outcome.control_table(told)
+    table = comparison_tables.control_table(told)
     assert table["Seed"].tolist() == [0, 1]
     assert table["Original (%)"].tolist() == table["Control (%)"].tolist()
 
@@ -603,7 +606,7 @@ def test_the_table_of_the_control_has_a_row_for_each_seed():
 def test_curves_of_results_are_means_and_ranges_over_seeds(compared):
     _, folder = compared()
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    curves = pd.DataFrame(outcome.curves(outcome.Results(folder, report)))
+    curves = pd.DataFrame(findings.curves(findings.Results(folder, report)))
     runs = pd.read_csv(folder / "curves.csv")
     expected = runs[(runs["arm"] == "ranked") & (runs["epoch"] == 3)]["val_accuracy"]
     row = curves[(curves["arm"] == "ranked") & (curves["epoch"] == 3)].iloc[0]
@@ -641,9 +644,11 @@ def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
     text = plain(app)
     assert "**fine-tune**: digits / train" in text
     assert "Ranked against original, 3 random; 2 seeds each; Linear head on frozen features, softmax" in text
-    report = outcome.results_of(job).report
+    report = findings.results_of(job).report
     difference = 100 * report["statistics"]["accuracy"]["ranked"]["difference"]
-    assert f"**{outcome.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
+    assert (
+        f"**{comparison_tables.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
+    )
     # The whole verdict is on the page that Open leads to.
     assert job.result["verdict"].replace("\u00a0", " ") not in text
     button(app, "Open").click().run()
@@ -669,22 +674,22 @@ def test_choices_of_a_fine_tune_survive_the_address(store):
         orders="ranked,reversed", seeds=7, depth="2", head="reference", recipe="mae", dropout=0.1, flip=False
     )
     job = store.create("finetune", {**params(design), "shrinkage": 0.5, "test_split": "test"}, "local", "digits")
-    chosen = state.choices_of_job(job)
+    chosen = choices_of_job(job)
     assert chosen.design == design
     assert (chosen.shrinkage, chosen.test_split, chosen.job, chosen.features) == ("0.5", "test", None, None)
-    changed = state.replace(chosen, recipe=None, dropout=None, test_split=None, head=None, flip=None)
+    changed = session.replace(chosen, recipe=None, dropout=None, test_split=None, head=None, flip=None)
     for one in (chosen, changed):
-        query = state.to_address(one, store.get)
-        assert state.from_address(query, store.get) == (one, [])
+        query = to_address(one, store.get)
+        assert from_address(query, store.get) == (one, [])
 
 
 def test_a_report_whose_control_failed_leads_with_that_as_an_error(app, compared, monkeypatch):
-    def unsound(*arguments, whole=outcome.read_report, **options):
+    def unsound(*arguments, whole=findings.read_report, **options):
         found = whole(*arguments, **options)
         text = "Do not trust these results: the control failed. What they say: nothing."
         return {**found, "verdict": {**found["verdict"], "finding": "unsound", "text": text}}
 
-    monkeypatch.setattr(outcome, "read_report", unsound)
+    monkeypatch.setattr(findings, "read_report", unsound)
     job, _ = compared()
     run(app, "finetune", job=job.id)
     assert any(error.value.startswith("Do not trust these results") for error in app.error)

@@ -10,7 +10,9 @@ from safetensors.numpy import load_file, save_file
 
 from labelrank.errors import HubError
 from labelrank.jobs.store import Progress
-from labelrank.ui import readers, state
+from labelrank.ui import galleries
+from labelrank.ui.address import from_address
+from labelrank.ui.choices import Choices
 from labelrank.ui.lookups import MAX_LOOKUPS, LookUps
 from tests.app.conftest import PARAMS, address, button, chips, labels, run, settings_label, texts, title
 from tests.conftest import GOLDEN
@@ -120,7 +122,7 @@ def test_use_holds_the_dataset_at_its_commit_and_the_address_brings_it_back(app,
         "revision": commit,
         "checkpoint": "mae-tiny-digits",
     }
-    again = state.from_address(address(app), lambda _: None)
+    again = from_address(address(app), lambda _: None)
     assert again == (app.session_state["choices"], [])
 
 
@@ -276,7 +278,7 @@ def test_on_a_shared_server_the_hub_is_open_and_folders_are_not(app, hub, tmp_pa
     run(app, dataset=ID, checkpoint="zoo/vit")
     assert "7 images in 3 classes" in plain(app)
     assert app.session_state["choices"].checkpoint == "zoo/vit"
-    app.session_state["choices"] = state.Choices(dataset=str(tmp_path))
+    app.session_state["choices"] = Choices(dataset=str(tmp_path))
     app.run()
     assert "This shared server opens" in errors(app)[0]
 
@@ -338,7 +340,7 @@ def test_videos_are_called_so_and_play(app):
     run(app, dataset="moving-digits")
     assert "2,400 videos in 12 classes" in plain(app)
     assert "Every class has 200 videos" in [s.value for s in app.subheader]
-    assert playing(app) == readers.GALLERY_CLASSES
+    assert playing(app) == galleries.GALLERY_CLASSES
     app.toggle(key="play").set_value(False).run()
     assert playing(app) == 0
 

@@ -18,8 +18,9 @@ from labelrank.exports import FORMATS
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import Progress
 from labelrank.settings import Settings
-from labelrank.ui import state
-from labelrank.ui.components import escape, message_text
+from labelrank.ui.address import from_address, to_address
+from labelrank.ui.choices import Choices
+from labelrank.ui.messages import escape, message_text
 from tests.app.conftest import PARAMS, ROOT, address, button, chips, labels, run, settings_label, texts, title
 
 HOSTILE = ("<script>alert(1)</script>", "*bold*", "$x$", ":red[x]")
@@ -120,7 +121,7 @@ def test_something_unexpected_is_one_sentence_for_the_user_and_a_traceback_in_th
     def broken(*args):
         raise ZeroDivisionError("secret detail")
 
-    monkeypatch.setattr("labelrank.ui.readers.gallery", broken)
+    monkeypatch.setattr("labelrank.ui.galleries.gallery", broken)
     run(app)
     assert "Something unexpected went wrong" in app.error[0].value
     assert "secret detail" not in texts(app)
@@ -144,7 +145,7 @@ def test_extract_submits_one_job_with_the_choices(app, store):
     )
     button(app, "Extract features").click().run()
     (job,) = store.list()
-    assert job.params == {**state.Choices().extract_params(), **PARAMS, "max_per_class": 16, "pooling": "cls"}
+    assert job.params == {**Choices().extract_params(), **PARAMS, "max_per_class": 16, "pooling": "cls"}
     assert address(app)["job"] == job.id
     assert "Waiting to start" in app.get("progress")[0].proto.text
 
@@ -190,7 +191,7 @@ def test_a_finished_job_shows_what_it_made_and_leads_to_the_ranking(app, store, 
 
 def test_cached_features_are_shown_and_not_hidden(app, store, pixel_features, monkeypatch):
     path = pixel_features()
-    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: path)
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: path)
     run(app, "features", dataset="digits", split="train")
     assert "already here (200 rows" in app.success[0].value
     assert "Extract features" not in labels(app)
@@ -311,7 +312,7 @@ def test_features_that_vanish_while_a_page_is_open_say_so(app, pixel_features, f
 
 def test_cached_features_that_cannot_be_opened_leave_a_way_on(app, workspace, monkeypatch):
     (link := workspace / "link.parquet").symlink_to(link)
-    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: link)
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: link)
     run(app, "features", dataset="digits")
     assert "cannot be opened" in app.error[0].value
     assert "Extract features" in labels(app)
@@ -394,7 +395,7 @@ def test_an_address_never_opens_a_folder_as_a_dataset(app, tmp_path, monkeypatch
 def test_features_that_cannot_be_read_are_told_and_can_be_made_again(app, workspace, monkeypatch):
     damaged = workspace / "damaged.parquet"
     damaged.write_bytes(b"damaged")
-    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: damaged)
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: damaged)
     run(app, "features", dataset="digits")
     assert "not a readable Parquet file" in app.error[0].value
     assert "Extract features" in labels(app)
@@ -404,7 +405,7 @@ def test_choices_that_cannot_be_extracted_say_why_and_offer_no_start(app, monkey
     def refuse(*_, **__):
         raise CheckpointError("The encoder has no class token.")
 
-    monkeypatch.setattr("labelrank.ui.readers.cached_features", refuse)
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", refuse)
     run(app, "features", dataset="digits")
     assert "no class token" in app.error[0].value
     assert "Extract features" not in labels(app)
@@ -413,7 +414,7 @@ def test_choices_that_cannot_be_extracted_say_why_and_offer_no_start(app, monkey
 def test_on_a_space_an_address_cannot_reach_the_servers_folders(app, tmp_path, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "someone/labelrank")
     run(app, dataset=str(tmp_path), checkpoint=str(tmp_path))
-    assert app.session_state["choices"] == state.Choices()
+    assert app.session_state["choices"] == Choices()
     assert len(app.warning) == 2
 
 
@@ -455,10 +456,10 @@ def no_job(job_id: str):
 @pytest.mark.parametrize(
     "choices",
     [
-        state.Choices(),
-        state.Choices(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="bfloat16"),
-        state.Choices(dataset="upload:" + "a" * 64, checkpoint="/models/é x", method="reference", shrinkage="0.25"),
-        state.Choices(
+        Choices(),
+        Choices(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="bfloat16"),
+        Choices(dataset="upload:" + "a" * 64, checkpoint="/models/é x", method="reference", shrinkage="0.25"),
+        Choices(
             dataset="uoft-cs/cifar100",
             config="cifar100",
             split="train",
@@ -469,18 +470,18 @@ def no_job(job_id: str):
             checkpoint_revision="b" * 40,
             preprocessing="reference",
         ),
-        state.Choices(dataset="moving-digits", stride=2, clips=4),
+        Choices(dataset="moving-digits", stride=2, clips=4),
     ],
 )
 def test_choices_survive_the_address(choices):
-    query = state.to_address(choices, no_job)
-    assert state.from_address(query, no_job) == (choices, [])
+    query = to_address(choices, no_job)
+    assert from_address(query, no_job) == (choices, [])
 
 
 def test_choices_with_a_job_survive_the_address(store):
     job = store.create("extract", {**PARAMS, "seed": 5}, "local", "digits")
-    choices = state.Choices(dataset="digits", split="train", job=job.id, seed=0, max_per_class=64)
-    assert state.from_address(state.to_address(choices, store.get), store.get) == (choices, [])
+    choices = Choices(dataset="digits", split="train", job=job.id, seed=0, max_per_class=64)
+    assert from_address(to_address(choices, store.get), store.get) == (choices, [])
 
 
 # Text that comes from the data
@@ -563,7 +564,7 @@ def test_ranking_errors_reach_the_page_word_for_word(app, pixel_features, finish
     def refuse(*args):
         raise RankingError("Only one class, 'cat', has samples; expected at least 2. Add another class.")
 
-    monkeypatch.setattr("labelrank.ui.readers._ranking", refuse)
+    monkeypatch.setattr("labelrank.ui.rankings._ranking", refuse)
     run(app, job=finished_job(pixel_features()).id)
     assert app.error[0].value == escape("Only one class, 'cat', has samples; expected at least 2. Add another class.")
 
@@ -573,7 +574,7 @@ def test_too_few_rows_for_the_dimension_are_called_an_artefact(app, workspace, m
     X = np.random.default_rng(0).normal(size=(9, 20)).astype(np.float32)
     y = np.repeat(np.arange(3, dtype=np.int32), 3)
     write_features(FeatureSet(X, y, tuple(map(str, range(9))), ("a", "b", "c")), path)
-    monkeypatch.setattr("labelrank.ui.readers.cached_features", lambda *_, **__: path)
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: path)
     run(app, "ranking", dataset="digits")
     assert "9 rows are too few for 20 dimensions" in app.warning[0].value
     app.selectbox(key="shrinkage").select("auto").run()

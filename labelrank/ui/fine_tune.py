@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from labelrank import charts, finetune_charts
-from labelrank.durations import rough_duration
 from labelrank.errors import LabelRankError
 from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
@@ -27,9 +25,13 @@ from labelrank.steps.finetune.request import (
     evaluation_splits,
     sizes,
 )
-from labelrank.ui import job_panel, readers, server, state
-from labelrank.ui.components import STATE_WORDS, escape, message_text, plural
-from labelrank.ui.outcome import Results, bandwidth_text, sentence
+from labelrank.ui import address, choices, datasets, feature_files, job_panel, server, session
+from labelrank.ui.findings import Results, sentence
+from labelrank.ui.frame import STATE_WORDS
+from labelrank.ui.messages import escape, message_text
+from labelrank.views import comparison_charts, marks
+from labelrank.views.comparison_tables import bandwidth_text
+from labelrank.views.words import plural, rough_duration
 
 START_SECONDS = 10.0
 """Of a job's process until it trains, and from there until the model is written."""
@@ -55,32 +57,32 @@ def parts_of(spec: str) -> tuple[list[str], int]:
     return [word for word in words if word in ("original", "reversed")], random
 
 
-def choices_for(found: readers.ChosenFeatures) -> state.Choices:
+def choices_for(found: feature_files.ChosenFeatures) -> choices.Choices:
     """Return the choices that a fine-tune of these features is made of: theirs where they are of an earlier choice."""
-    chosen = state.choices()
+    chosen = session.choices()
     if found.current or found.job is None:
         return chosen
-    later = (*state.TUNING, "test_split", "method", "solver", "shrinkage")
-    return replace(state.choices_of_job(found.job), **{name: getattr(chosen, name) for name in later})
+    later = (*choices.TUNING, "test_split", "method", "solver", "shrinkage")
+    return replace(address.choices_of_job(found.job), **{name: getattr(chosen, name) for name in later})
 
 
-def encoder_of(found: readers.ChosenFeatures) -> EncoderConfig | None:
+def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
     """Return the encoder of some features; None where that is not known without the network."""
     try:
-        prospect = readers.prospect(choices_for(found), wait=False)
+        prospect = feature_files.prospect(choices_for(found), wait=False)
     except LabelRankError:
         return None  # told where it would be fine-tuned
     return prospect.encoder if prospect else None
 
 
-def orders_text(chosen: state.Choices) -> str:
+def orders_text(chosen: choices.Choices) -> str:
     """Return what is compared with the ranked order in a few words."""
     fixed, random = parts_of(chosen.orders)
     others = [*fixed, *([f"{random:,} random"] if random else [])]
     return f"Ranked against {', '.join(others) or 'nothing'}; {plural(chosen.seeds, 'seed')} each"
 
 
-def training_text(chosen: state.Choices) -> str:
+def training_text(chosen: choices.Choices) -> str:
     """Return how it trains in a few words."""
     if chosen.depth == HEADS_ALONE:
         parts = [f"{(chosen.head or HEADS[0]).capitalize()} head on frozen features"]
@@ -103,7 +105,7 @@ def training_text(chosen: state.Choices) -> str:
     return ", ".join(parts)
 
 
-def mirrors(chosen: state.Choices) -> bool:
+def mirrors(chosen: choices.Choices) -> bool:
     """Return whether an end-to-end fine-tune of these choices mirrors pictures where that is left to it."""
     return replace(chosen, flip=None).design.tune_recipe(chosen.dataset).flip
 
@@ -119,7 +121,7 @@ def recipe_text(recipe: TuneRecipe) -> str:
 
 def design_text(job: Job) -> str:
     """Return what tells a fine-tune from others on the same features."""
-    chosen = state.choices_of_job(job)
+    chosen = address.choices_of_job(job)
     return f"{orders_text(chosen)}; {training_text(chosen)}"
 
 
@@ -138,15 +140,15 @@ class Comparison:
     """What it cannot tell, and what would, in a sentence; None where it can tell all that it is for."""
 
 
-def comparison(found: readers.ChosenFeatures) -> Comparison:
+def comparison(found: feature_files.ChosenFeatures) -> Comparison:
     """Return what would be compared, and about how long that takes here.
 
     Raises:
         LabelRankError: The choices contradict each other, or the dataset cannot be used.
     """
     chosen = choices_for(found)
-    design, features = chosen.design, readers.features(found.path)
-    data = readers.dataset(chosen.source, wait=False) if chosen.source else None
+    design, features = chosen.design, feature_files.features(found.path)
+    data = datasets.dataset(chosen.source, wait=False) if chosen.source else None
     test, validation = evaluation_splits(data, chosen.test_split) if data else (None, None)
     counts = sizes(
         design,
@@ -154,9 +156,9 @@ def comparison(found: readers.ChosenFeatures) -> Comparison:
         test_rows=_rows(chosen, test) if test else None,
         val_rows=_rows(chosen, validation) if validation else None,
     )
-    prospect = readers.prospect(chosen, wait=False) if design.end_to_end else None
+    prospect = feature_files.prospect(chosen, wait=False) if design.end_to_end else None
     # Beside a running job the processor would be measured as slower than it is.
-    busy = bool(state.store().count((RUNNING,)))
+    busy = bool(session.store().count((RUNNING,)))
     n_classes = len(features.class_names)
     describe_it = functools.partial(
         describe,
@@ -169,7 +171,7 @@ def comparison(found: readers.ChosenFeatures) -> Comparison:
         flops_per_s=1.0 if busy else None,
     )
     told = describe_it(design)
-    nouns = charts.SAMPLE_NOUNS[data.media] if data else ("sample", "samples")
+    nouns = marks.SAMPLE_NOUNS[data.media] if data else ("sample", "samples")
     held_out = "held out of the rows, which the ranking is then made without"
     to_extract = _to_extract(chosen, test)
 
@@ -219,13 +221,13 @@ def limits_text(
     return f"{text} (that takes {TELLING_RANDOM} random orders and {TELLING_SEEDS} seeds{about})."
 
 
-def _to_extract(chosen: state.Choices, split: str | None) -> float:
+def _to_extract(chosen: choices.Choices, split: str | None) -> float:
     """Return in how many seconds features of the test split are made, as far as is known; 0 for what is here."""
     if split is None:
         return 0.0
     wanted = replace(chosen, split=split, until_stable=None)
     try:
-        prospect = readers.prospect(wanted, wait=False)
+        prospect = feature_files.prospect(wanted, wait=False)
     except LabelRankError:
         return 0.0
     if prospect is None or prospect.path.exists():
@@ -234,10 +236,10 @@ def _to_extract(chosen: state.Choices, split: str | None) -> float:
     return estimate.seconds if estimate else 0.0
 
 
-def _rows(chosen: state.Choices, split: str) -> int | None:
+def _rows(chosen: choices.Choices, split: str) -> int | None:
     """Return how many samples of a split are taken; None where that is not known without the network."""
     source = chosen.source
-    data = readers.dataset(source.taking(split=split), wait=False) if source else None
+    data = datasets.dataset(source.taking(split=split), wait=False) if source else None
     if data is None:
         return None
     most = chosen.max_per_class
@@ -247,28 +249,28 @@ def _rows(chosen: state.Choices, split: str) -> int | None:
 # Jobs
 
 
-def start(params: Mapping[str, Any], chosen: state.Choices) -> None:
+def start(params: Mapping[str, Any], chosen: choices.Choices) -> None:
     """Queue a fine-tune and run the page again to show it."""
     job = queue.submit(
-        "finetune", params, owner=state.owner(), subject=state.subject_of(chosen), settings=state.settings()
+        "finetune", params, owner=session.owner(), subject=session.subject_of(chosen), settings=session.settings()
     )
-    state.choose(finetune=job.id)
+    session.choose(finetune=job.id)
     st.rerun()
 
 
 def shown_job() -> Job | None:
     """Return the job that the page shows; None when there is none, or it has been deleted."""
-    if (job_id := state.choices().finetune) is None:
+    if (job_id := session.choices().finetune) is None:
         return None
-    if (job := state.store().find(job_id)) is None:
-        state.choose(finetune=None)
+    if (job := session.store().find(job_id)) is None:
+        session.choose(finetune=None)
     return job
 
 
 def active_twin(params: Mapping[str, Any]) -> Job | None:
     """Return the fine-tune of this session that runs or waits and compares the same."""
-    jobs = (job for job in state.active_jobs() if job.kind == "finetune")
-    return next((job for job in jobs if state.same_comparison(job.params, params)), None)
+    jobs = (job for job in session.active_jobs() if job.kind == "finetune")
+    return next((job for job in jobs if session.same_comparison(job.params, params)), None)
 
 
 def watch(job: Job) -> None:
@@ -289,11 +291,11 @@ def _so_far(job: Job) -> None:
     for notice in report.get("notices") or ():
         st.caption(f":material/info: {sentence(notice)}")
     if curves := report.get("curves"):
-        finding = finetune_charts.curves_finding(curves)
+        finding = comparison_charts.curves_finding(curves)
         st.markdown(f"**{finding}**")
         epochs = _epochs_of(job)
-        st.altair_chart(finetune_charts.curves_chart(curves, epochs), alt=f"Curves. {finding}.")
-        st.caption(finetune_charts.CURVES_TEXT)
+        st.altair_chart(comparison_charts.curves_chart(curves, epochs), alt=f"Curves. {finding}.")
+        st.caption(comparison_charts.CURVES_TEXT)
 
 
 def _epochs_of(job: Job) -> int | None:
@@ -318,7 +320,7 @@ def stopped(job: Job, results: Results | None, *, current: bool) -> None:
             st.markdown(f"{orders} had finished {done} of {asked:,}; what follows is of no more than that.")
         st.caption(f"{job_panel.failed_id(job)}{kept_text(job)}")
         if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
-            state.choose(finetune=queue.resume(job.id, state.settings()).id)
+            session.choose(finetune=queue.resume(job.id, session.settings()).id)
             st.rerun()
         job_panel.log_expander(job)
 

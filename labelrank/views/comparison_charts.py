@@ -1,6 +1,6 @@
 """Charts of a fine-tune experiment: its report in, altair charts and the sentences that they show out.
 
-Like `labelrank.charts`: pure, and readable on a light and on a dark page without asking which one it is. Accuracies are
+Like `ranking_charts`: pure, and readable on a light and on a dark page without asking which one it is. Accuracies are
 fractions in the report and percent on the page.
 """
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
-from labelrank import charts
-from labelrank.charts import ACCENT, AXIS_HEIGHT, NEUTRAL
+from labelrank.views import ranking_charts
+from labelrank.views.marks import ACCENT, NEUTRAL
+from labelrank.views.ranking_charts import AXIS_HEIGHT
 
 KIND_NAMES = {
     "ranked": "Ranked",
@@ -33,21 +33,10 @@ KIND_COLOURS = {
     "control": "#5f8a3d",
 }
 """Each with a contrast of 3:1 to a white and to a near-black page."""
-RIGHT = "#5f8097"
-MISTAKE = "#c0652a"
 ORDERS_HEIGHT = 340
 CURVES_HEIGHT = 300
 MANY_COLUMNS = 40
 """From more orders on, columns are a few pixels wide."""
-CONFUSION_HEIGHT = 400
-CELLS = 128
-"""Up to so many positions have a row and a column of their own in a confusion matrix; beyond, neighbours are joined."""
-NAMED_CELLS = 40
-"""Up to so many, every class is named beside it."""
-NUMBERED_CELLS = 15
-"""Up to so many, every cell has its share in it."""
-FULL_SHARE = 0.25
-"""Share of the true class at which a mistake has its full colour, where none is more frequent."""
 _STEEP_SHARE = 0.2
 _SAME = 1e-9
 CURVES_TEXT = "Lines are means over seeds, bands reach from the lowest to the highest seed."
@@ -446,7 +435,7 @@ def paired_chart(analysis: Mapping[str, Any], kinds: Mapping[str, str], metric: 
     frame["row"] = frame.index
     frame["title"] = frame["arm"].map(arm_title)
     frame["kind"] = frame["arm"].map(kinds)
-    row, axis = charts.rows(list(frame["title"]))
+    row, axis = ranking_charts.rows(list(frame["title"]))
     side = "above" if measure.higher_is_better else "below"
     title = [f"Ranked minus the other order; {side} 0 it is better", f"({_difference_title(measure)})"]
     x = alt.X("difference:Q", title=title, axis=alt.Axis(tickCount=7))
@@ -515,7 +504,7 @@ def variance_chart(analysis: Mapping[str, Any], metric: str = "accuracy") -> alt
             if variance.get(part) and variance[part].get("sd") is not None
         ]
     )
-    _, axis = charts.rows(list(frame["title"]))
+    _, axis = ranking_charts.rows(list(frame["title"]))
     title = ["Standard deviation", f"({_difference_title(measure)})"]
     y = alt.Y("row:O", title=None, axis=axis, scale=alt.Scale(domain=list(range(len(frame)))))
     x = alt.X("sd:Q", title=title, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
@@ -555,216 +544,4 @@ def _scaled(value: float | None, scale: float) -> float | None:
 # Confusions
 
 
-def mistake_distance(confusion: np.ndarray, order: Sequence[int]) -> float | None:
-    """Return how many positions true and predicted class of a mistake lie apart, on average; None without a mistake.
-
-    Args:
-        confusion: Counts, int (K, K), [true label, predicted label].
-        order: `order[position] = label`.
-    """
-    position = np.empty(len(order), dtype=np.int64)
-    position[list(order)] = np.arange(len(order))
-    apart = np.abs(position[:, np.newaxis] - position)
-    mistakes = confusion.sum() - np.trace(confusion)
-    return float((confusion * apart).sum() / mistakes) if mistakes else None
-
-
-def confusion_finding(confusion: np.ndarray, ranked: Sequence[int]) -> str:
-    """Return whether mistakes stay near the diagonal in the ranked order, in one sentence.
-
-    Args:
-        confusion: As for `mistake_distance`.
-        ranked: The ranked order.
-    """
-    apart = mistake_distance(confusion, ranked)
-    if apart is None:
-        return "No test sample was mistaken"
-    original = mistake_distance(confusion, range(len(ranked))) or 0.0
-    # Of two different positions drawn at random.
-    chance = (len(ranked) + 1) / 3
-    return (
-        f"A mistake lies {apart:.1f} positions from the truth in the ranked order, {original:.1f} in the original one, "
-        f"and would lie {chance:.1f} in a random one"
-    )
-
-
-def full_share(confusion: np.ndarray) -> float:
-    """Return from which share of the true class on a mistake is drawn in full colour.
-
-    Args:
-        confusion: As for `mistake_distance`.
-    """
-    counts = np.asarray(confusion, dtype=np.float64)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    np.fill_diagonal(shares, 0)
-    return max(FULL_SHARE, float(shares.max(initial=0)))
-
-
-def confusion_text(confusion: np.ndarray) -> str:
-    """Return how to read a confusion matrix, in sentences.
-
-    Args:
-        confusion: As for `mistake_distance`.
-    """
-    numbers = " Numbers are percent of the true class." if len(confusion) <= NUMBERED_CELLS else ""
-    share = f"{full_share(confusion):.0%}".replace("%", "\u00a0%")
-    return (
-        f"Rows are true classes. Blue is right, orange is mistaken: the stronger, the larger the share of the true "
-        f"class; from {share} on, colour is full.{numbers}"
-    )
-
-
-def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence[int]) -> alt.LayerChart:
-    """Return a confusion matrix whose rows and columns stand in an order: true classes down, predicted ones across.
-
-    What is right is blue, mistakes are orange; how strong is the share of the true class, by its root, so that rare
-    mistakes are seen, and full from `full_share` on. Up to `NUMBERED_CELLS` classes the share stands in the cell.
-    Beyond `CELLS` classes, neighbours in the order are joined.
-
-    Args:
-        confusion: As for `mistake_distance`.
-        names: Class names by label.
-        order: `order[position] = label`.
-    """
-    n_classes = len(order)
-    counts = np.asarray(confusion)[np.ix_(list(order), list(order))]
-    span = -(-n_classes // CELLS)
-    starts = range(0, n_classes, span)
-    counts = np.add.reduceat(np.add.reduceat(counts, [*starts], axis=0), [*starts], axis=1)
-    titles = [charts.shorten(names[order[start]], 24) for start in starts]
-    labels = titles
-    if span > 1:
-        labels = [f"{title} …" for title in titles]
-        titles = [
-            f"{title} and {min(span, n_classes - start) - 1} more" for title, start in zip(titles, starts, strict=True)
-        ]
-    totals = counts.sum(axis=1)
-    true, predicted = np.nonzero(counts)
-    shares = counts[true, predicted] / totals[true]
-    frame = pd.DataFrame(
-        {
-            "true": true,
-            "predicted": predicted,
-            "count": counts[true, predicted],
-            "share": shares,
-            "text": ["<1" if share < 0.01 else f"{100 * share:.0f}" for share in shares],
-            "true_name": [titles[i] for i in true],
-            "predicted_name": [titles[i] for i in predicted],
-        }
-    )
-    cells = list(range(len(titles)))
-    size = 11 if len(cells) <= 20 else 9
-    sparse = len(cells) > NAMED_CELLS
-    axis = {
-        "labelExpr": f"{json.dumps(labels)}[datum.value]",
-        "labelFontSize": size,
-        "labelLimit": 110 if len(cells) <= 20 else 74,
-        "labelOverlap": sparse,
-        "ticks": False,
-        "domain": False,
-        "grid": False,
-    }
-    scale = alt.Scale(domain=cells, paddingInner=0.06 if len(cells) <= 30 else 0)
-    strength = alt.Scale(type="sqrt", domain=[0, full_share(confusion)], range=[0.1, 1], clamp=True)
-    base = alt.Chart(frame).encode(
-        x=alt.X("predicted:O", title="Predicted", scale=scale, axis=alt.Axis(labelAngle=-90, **axis)),
-        y=alt.Y("true:O", title="True", scale=scale, axis=alt.Axis(**axis)),
-        tooltip=[
-            alt.Tooltip("true_name:N", title="true"),
-            alt.Tooltip("predicted_name:N", title="predicted"),
-            alt.Tooltip("count:Q", title="samples", format=",d"),
-            alt.Tooltip("share:Q", title="of the true class", format=".1%"),
-        ],
-    )
-    layers: list[alt.Chart] = [
-        base.mark_rect().encode(
-            color=alt.condition("datum.true === datum.predicted", alt.value(RIGHT), alt.value(MISTAKE)),
-            opacity=alt.Opacity("share:Q", scale=strength, legend=None),
-        )
-    ]
-    if len(cells) <= NUMBERED_CELLS:
-        # The text colour of the page around it: that reads on every strength of a cell, in both themes.
-        layers.append(base.mark_text(fontSize=10, color="currentColor").encode(text="text:N"))
-    return alt.layer(*layers).properties(height=CONFUSION_HEIGHT)
-
-
 # Recall
-
-
-def recall_frame(report: Mapping[str, Any], arm: str = "ranked") -> pd.DataFrame:
-    """Return one row per class that the test has: position, label, class, recall of an arm, and of the random orders.
-
-    Recalls are means over seeds, as fractions; `random` is NaN without random orders.
-    """
-    order, names = report["label_map"]["order"], report["data"]["class_names"]
-    of_arm = next(one["recall"] for one in report["arms"] if one["name"] == arm)
-    others = [one["recall"] for one in report["arms"] if one["kind"] == "random"]
-    rows = []
-    for position, label in enumerate(order):
-        if of_arm[label] is None:
-            continue
-        random = [recall[label] for recall in others if recall[label] is not None]
-        rows.append(
-            {
-                "position": position,
-                "label": label,
-                "class": charts.shorten(names[label]),
-                "recall": of_arm[label],
-                "random": float(np.mean(random)) if random else np.nan,
-            }
-        )
-    return pd.DataFrame(rows, columns=["position", "label", "class", "recall", "random"])
-
-
-def recall_finding(frame: pd.DataFrame, arm: str = "ranked") -> str:
-    """Return which classes are recognised worst and best, in one sentence.
-
-    Args:
-        frame: As `recall_frame` returns it.
-    """
-    if frame.empty:
-        return "No class has test samples"
-    low, high = frame.iloc[frame["recall"].argmin()], frame.iloc[frame["recall"].argmax()]
-    return (
-        f"With the {arm_title(arm).lower()} order, recall runs from {percent(low['recall'])} ({low['class']}) to "
-        f"{percent(high['recall'])} ({high['class']})"
-    )
-
-
-def recall_chart(frame: pd.DataFrame, kind: str = "ranked") -> alt.LayerChart:
-    """Return the recall of every class, in ranked order, beside what the random orders reach.
-
-    Args:
-        frame: As `recall_frame` returns it; at least one row.
-        kind: Of the arm.
-    """
-    frame = frame.assign(row=range(len(frame)), recall=frame["recall"] * 100, random=frame["random"] * 100)
-    row, axis = charts.rows(list(frame["class"]))
-    x = alt.X(
-        "recall:Q",
-        title="Recall (%)",
-        scale=alt.Scale(zero=False, nice=True, padding=6),
-        # Without digits, an axis takes as many as tell its ticks apart: one, and 20 becomes 2e+1.
-        axis=alt.Axis(tickCount=6, format=".4~g"),
-    )
-    y = alt.Y("row:O", title=None, axis=axis, scale=alt.Scale(domain=list(range(len(frame)))))
-    size = 60 if row > 12 else 18
-    tooltip = [
-        alt.Tooltip("class:N", title="class"),
-        alt.Tooltip("position:Q", title="position", format=",d"),
-        alt.Tooltip("recall:Q", title="recall (%)", format=".1f"),
-    ]
-    layers: list[alt.Chart] = []
-    if frame["random"].notna().any():
-        tooltip.append(alt.Tooltip("random:Q", title="random orders (%)", format=".1f"))
-        known = alt.Chart(frame.dropna(subset=["random"]))
-        layers.append(known.mark_rule(color=NEUTRAL, opacity=0.6).encode(x=x, x2="random:Q", y=y))
-        layers.append(
-            known.mark_point(color=NEUTRAL, size=size, filled=False, strokeWidth=1.6, opacity=1).encode(
-                x=alt.X("random:Q", title="Recall (%)"), y=y, tooltip=tooltip
-            )
-        )
-    layers.append(
-        alt.Chart(frame).mark_circle(color=KIND_COLOURS[kind], size=size, opacity=1).encode(x=x, y=y, tooltip=tooltip)
-    )
-    return alt.layer(*layers).properties(height=row * len(frame) + AXIS_HEIGHT["one line"])

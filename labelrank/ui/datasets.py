@@ -1,0 +1,208 @@
+"""Cached readers of what a session's choices point to, and the tables that pages show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+import pandas as pd
+
+from labelrank import hub
+from labelrank.data import SourceInfo, describe_source, open_dataset
+from labelrank.data.dataset import Dataset
+from labelrank.errors import (
+    DatasetError,
+    HubError,
+    NoTrainSplit,
+)
+from labelrank.ui import choices, session
+from labelrank.ui.lookups import lookups
+
+SEARCH_LIMIT = 20
+KEPT_SECONDS = {"example": 3600.0, "upload": 3600.0, "hub": 900.0, "folder": 60.0}
+"""How long an opened dataset is kept without looking again, by where it lies."""
+
+
+def look_again() -> None:
+    """Forget that the Hub failed, so that the next run of the page asks it again."""
+    lookups().forget_failures()
+
+
+# Datasets
+
+
+def _allowed(source: choices.Source) -> choices.Source:
+    if source.kind == "folder" and session.settings().shared:
+        raise DatasetError(
+            f"This shared server opens examples, uploads and datasets of the Hub, not {source.dataset!r}. Upload a zip "
+            "or a Parquet file of it."
+        )
+    if source.kind == "hub" and Path(source.dataset).exists():
+        raise DatasetError(
+            f"{source.dataset!r} is a folder of this server as well as a name on the Hub. Start the server elsewhere, "
+            "or give the folder by its full path."
+        )
+    return source
+
+
+def _opener(source: choices.Source, *, describe: bool) -> Callable[..., Any]:
+    if source.kind != "hub":
+        return describe_source if describe else open_dataset
+    # Not by way of open_dataset, whose messages also think of a path.
+    from labelrank.data.hub import describe_hub_dataset, open_hub_dataset
+
+    return describe_hub_dataset if describe else open_hub_dataset
+
+
+@overload
+def dataset(source: choices.Source) -> Dataset: ...
+@overload
+def dataset(source: choices.Source, *, wait: bool) -> Dataset | None: ...
+def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
+    """Return the opened dataset; kept, for it reads nothing but names until a picture is asked for.
+
+    Args:
+        wait: Whether to open it where that needs the network; without, None then.
+
+    Raises:
+        DatasetError: It cannot be used, or is a folder of a shared server.
+        HubError: The Hub refuses it or cannot be reached.
+    """
+    key = ("dataset", _allowed(source), limits := session.settings())
+    if not wait and source.kind == "hub":
+        return lookups().peek(key)
+    return lookups().get(
+        key,
+        lambda: _opener(source, describe=False)(source.dataset, **source.options, settings=limits),
+        seconds=KEPT_SECONDS[source.kind],
+        waiting="Opening the dataset",
+    )
+
+
+def held(source: choices.Source) -> choices.Source:
+    """Return the source as it was opened, by the names that were taken.
+
+    A dataset of the Hub is held at its present commit, so that an address and a job mean the same samples later on.
+    One that was read from the Hub's conversion is not: those commits do not last.
+
+    Raises:
+        DatasetError, HubError: As for `dataset`.
+    """
+    data = dataset(source)
+    if source.kind != "hub":
+        return source.taking(split=data.split)
+    limits = session.settings()
+    commit = lookups().get(
+        ("commit", source.dataset, source.revision, limits),
+        lambda: hub.resolve("dataset", source.dataset, source.revision, settings=limits).revision,
+        seconds=KEPT_SECONDS["hub"],
+        waiting="Looking at the dataset",
+    )
+    source = replace(source, config=data.config, split=data.split)
+    return replace(source, revision=commit) if data.revision == commit else source
+
+
+def described(source: choices.Source) -> SourceInfo:
+    """Return what there is to choose from in a dataset: configurations, splits and columns, with size and licence.
+
+    Of class folders without a train split, the first split there is comes as the chosen one.
+
+    Raises:
+        DatasetError, HubError: As for `dataset`.
+    """
+    limits = session.settings()
+
+    def look(part: choices.Source) -> SourceInfo:
+        return _opener(part, describe=True)(part.dataset, **part.options, settings=limits)
+
+    def look_beyond_train() -> SourceInfo:
+        try:
+            return look(source)
+        except NoTrainSplit as error:
+            return look(source.taking(split=error.splits[0]))
+
+    return lookups().get(
+        ("source", _allowed(source), limits),
+        look_beyond_train,
+        seconds=KEPT_SECONDS[source.kind],
+        waiting="Looking at the dataset",
+    )
+
+
+def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:
+    """Return what the Hub has for a search, most downloaded first.
+
+    Raises:
+        HubError: It cannot be asked.
+    """
+    limits = session.settings()
+    return lookups().get(
+        ("search", kind, text, task, limits.shared),
+        lambda: tuple(hub.search(kind, text, task=task, limit=SEARCH_LIMIT, settings=limits)),
+        seconds=KEPT_SECONDS["hub"],
+        waiting="Searching the Hub",
+    )
+
+
+def search_table(kind: str, found: Sequence[hub.Found]) -> pd.DataFrame:
+    """Return the results of a search for people, one row each."""
+    rows = [
+        {
+            "Id": one.id,
+            "Rows": (one.rows or "").replace("<n<", " to ").replace("n<", "below ").replace("n>", "over "),
+            "Parameters": None if one.parameters is None else one.parameters,
+            "Size": None if one.size_bytes is None else one.size_bytes / 1e6,
+            "Downloads": one.downloads,
+            "Licence": one.licence or "",
+            "Gated": "gated" if one.gated else "",
+            "Task": (one.task or "").replace("-", " "),
+        }
+        for one in found
+    ]
+    return pd.DataFrame(rows).drop(columns="Parameters" if kind == "dataset" else "Rows")
+
+
+def linked_id(kind: str, name: str) -> tuple[str, str | None]:
+    """Return the id and the revision that an address of the Hub leads to; any other word as it is."""
+    linked = hub.repo_of_address(name)
+    return linked[1:] if linked and linked[0] == kind else (name, None)
+
+
+def full_id(kind: str, name: str) -> str:
+    """Return the id that a word for a repository of the Hub means, owner/name.
+
+    Raises:
+        HubError: It cannot be one, or the Hub has none of this name.
+    """
+    hub.check_repo_id(name, kind)
+    if not choices.is_hub_id(name):
+        # The oldest repositories answer to a bare name, which here would be that of an example or a folder.
+        limits = session.settings()
+        name = lookups().get(
+            ("name", kind, name, limits),
+            lambda: hub.resolve(kind, name, settings=limits).id,
+            seconds=KEPT_SECONDS["hub"],
+            waiting=f"Looking for {name}",
+        )
+        if not choices.is_hub_id(name):
+            raise HubError(f"{name!r} has no owner on the Hub; expected owner/name. Search for a copy of it.")
+    return name
+
+
+def is_of_hub(address: str) -> bool:
+    """Return whether an address leads to the Hub."""
+    hosts = (hub.repo_url("model", ""), "https://huggingface.co/", "https://status.huggingface.co/")
+    return f"{address}/".startswith(hosts)
+
+
+def hub_url(kind: str, name: str) -> str:
+    """Return the address of a repository's page."""
+    return hub.repo_url(kind, name)
+
+
+# Checkpoints and features
+
+
+# Ranking

@@ -1,0 +1,214 @@
+"""Checkpoints and features that the choices point to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from labelrank import cache
+from labelrank.errors import FeaturesError, JobError, LabelRankError
+from labelrank.features.joining import read_features
+from labelrank.features.store import FeatureSet
+from labelrank.jobs.store import Job
+from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
+from labelrank.models.curated import CURATED
+from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
+from labelrank.ui import address, choices, session
+from labelrank.ui.datasets import KEPT_SECONDS, dataset
+from labelrank.ui.lookups import lookups
+from labelrank.ui.server import Prospect
+from labelrank.views import marks
+
+
+def look_again_at(job: Job) -> None:
+    """Forget what was known of the checkpoint of a job, whose weights it may have downloaded."""
+    chosen = address.choices_of_job(job)
+    lookups().forget(_checkpoint_key(chosen.checkpoint, chosen.checkpoint_revision))
+
+
+def checkpoint(name: str, revision: str | None = None) -> CheckpointInfo:
+    """Return what is known of a checkpoint before it runs, and before its weights are downloaded.
+
+    Raises:
+        CheckpointError: It cannot be used.
+        HubError: The Hub refuses it or cannot be reached.
+    """
+    limits = session.settings()
+    remote = choices.is_hub_id(name)
+    return lookups().get(
+        _checkpoint_key(name, revision),
+        lambda: describe_checkpoint(name, revision, settings=limits),
+        seconds=KEPT_SECONDS["hub" if remote else "folder"],
+        waiting="Looking at the checkpoint",
+    )
+
+
+def _checkpoint_key(name: str, revision: str | None) -> Hashable:
+    return ("checkpoint", name, revision, session.settings())
+
+
+def checkpoint_heading(info: CheckpointInfo) -> str:
+    """Return the name of a checkpoint for people: of a curated one its title with the id."""
+    title = next((one.title for one in CURATED if one.name == info.name), None)
+    if title in (None, info.name):
+        return info.name if choices.is_hub_id(info.name) else session.checkpoint_title(info.name)
+    return f"{title} ({info.name})"
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the features")
+def features_of(path: Path, modified_ns: int) -> FeatureSet:
+    return read_features(path)
+
+
+def features(path: Path) -> FeatureSet:
+    """Return the features of a file; read again when the file has changed.
+
+    Raises:
+        FeaturesError: It cannot be opened, or is no features file.
+    """
+    with held_file(path) as modified_ns:
+        return features_of(path, modified_ns)
+
+
+@contextlib.contextmanager
+def held_file(path: Path) -> Iterator[int]:
+    """Hold a features file, and mark it as used: what is ranked all day was read in the morning, and must stay.
+
+    Yields:
+        When it was written, in nanoseconds since 1970.
+
+    Raises:
+        FeaturesError: It cannot be opened.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(cache.using(path))
+            modified_ns = path.stat().st_mtime_ns
+        except OSError as error:
+            raise _not_opened(path, error) from error
+        yield modified_ns
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _not_opened(path, error) from error
+    return True
+
+
+def _not_opened(path: Path, error: OSError) -> FeaturesError:
+    if isinstance(error, FileNotFoundError):
+        return FeaturesError(f"The features are no longer at {path}. Extract them again.")
+    return FeaturesError(
+        f"The features at {path} cannot be opened ({error.strerror or error}). Make this a plain file that the "
+        "account of this server may read, or delete it and extract again."
+    )
+
+
+@dataclass(frozen=True)
+class ChosenFeatures:
+    """The features that the Ranking page ranks, and whether they are of the current choices."""
+
+    path: Path
+    rows: int
+    current: bool
+    job: Job | None = None
+    source: choices.Source | None = None
+    """The dataset they are of."""
+
+
+def prospect(chosen: choices.Choices, *, wait: bool = True) -> Prospect | None:
+    """Return what an extraction of these choices would be; None without a dataset.
+
+    Args:
+        wait: Whether to look where that needs the network; without, None then.
+
+    Raises:
+        LabelRankError: The dataset or the checkpoint cannot be used, or they do not fit each other.
+    """
+    if chosen.source is None:
+        return None
+    source, request, limits = chosen.source, Request.from_params(chosen.extract_params()), session.settings()
+
+    def look() -> Prospect:
+        work = plan(request, limits, dataset=dataset(source))
+        return Prospect(
+            path=work.cached_path(limits),
+            samples=len(work.dataset.samples),
+            clips=work.sampling.clips if work.sampling else 1,
+            media=work.dataset.media,
+            encoder=work.checkpoint.config,
+        )
+
+    key = ("plan", request, limits)
+    remote = source.kind == "hub" or choices.is_hub_id(chosen.checkpoint)
+    if remote and not wait:
+        return lookups().peek(key)
+    return lookups().get(
+        key,
+        look,
+        seconds=KEPT_SECONDS["hub" if remote else "folder"],
+        waiting="Looking for features of these choices",
+    )
+
+
+def cached_features(chosen: choices.Choices, *, wait: bool = True) -> Path | None:
+    """Return the file with the features of these choices when it is there already.
+
+    Args:
+        wait: As for `prospect`.
+
+    Raises:
+        LabelRankError: As for `prospect`.
+    """
+    found = prospect(chosen, wait=wait)
+    return found.path if found and _is_there(found.path) else None
+
+
+def chosen_features(*, wait: bool = True) -> ChosenFeatures | None:
+    """Return the features to rank: those of the chosen job, else those that the choices find in the cache.
+
+    Args:
+        wait: As for `cached_features`.
+
+    Raises:
+        LabelRankError: The job is unknown, or its features are gone or cannot be opened.
+    """
+    chosen = session.choices()
+    if chosen.features is not None:
+        job = session.store().get(chosen.features)
+        if job.state == "succeeded" and job.result:
+            path = Path(job.result["features"])
+            if not _is_there(path):
+                raise JobError(
+                    f"The features of job {job.id} are no longer there. Extract them again: Features, Extract features."
+                )
+            current = session.same_work(job.params, chosen.extract_params())
+            return ChosenFeatures(path, job.result["rows"], current, job, address.choices_of_job(job).source)
+    path_here = cached_features(chosen, wait=wait)
+    if path_here is None:
+        return None
+    return ChosenFeatures(path_here, len(features(path_here).y), True, source=chosen.source)
+
+
+def nouns_of(job: Job) -> tuple[str, str]:
+    """Return what one sample, and several, of a job's dataset are called."""
+    source = address.choices_of_job(job).source
+    try:
+        data = dataset(source, wait=False) if source else None
+    except LabelRankError:
+        data = None
+    return marks.SAMPLE_NOUNS[data.media] if data else ("sample", "samples")
+
+
+def created_at(found: FeatureSet) -> str:
+    """Return when features were computed, for people."""
+    return str(found.provenance.get("created_at", "at an unknown time"))[:16].replace("T", " ")

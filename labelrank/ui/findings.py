@@ -1,0 +1,354 @@
+"""What a fine-tune has found, for its page: cached readers of its folder, words, tables and downloads."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from labelrank.data.dataset import Dataset
+from labelrank.errors import Cancelled, FinetuneError, LabelRankError, MediaError
+from labelrank.finetune.metrics import worst_confusions
+from labelrank.jobs.store import Job
+from labelrank.settings import Settings
+from labelrank.steps.finetune.request import (
+    evaluation_splits,
+)
+from labelrank.steps.finetune.results import (
+    CURVES,
+    KERAS_MODEL,
+    LABEL_MAP,
+    MODEL,
+    PREDICTIONS,
+    REPORT,
+    RUNS,
+    Predictions,
+    confusion_of,
+    read_predictions,
+    read_report,
+)
+from labelrank.ui import address, choices, datasets, galleries, session
+from labelrank.ui.messages import message_text
+from labelrank.views import comparison_charts, thumbnails
+from labelrank.views.comparison_tables import HEADLINES
+
+CONFUSIONS = 8
+"""Kinds of mistakes shown with pictures."""
+MISTAKEN = 6
+"""Pictures of each."""
+_THEORY = ("With a plain softmax ", "With the meaning ")
+
+
+def headline(job: Job) -> str | None:
+    """Return what a fine-tune has found in a few words; None before it has."""
+    if job.state != "succeeded" or not job.result:
+        return None
+    text = HEADLINES[job.result["finding"]]
+    with contextlib.suppress(LabelRankError):
+        results = results_of(job)
+        ranked = results.report["statistics"]["accuracy"]["ranked"] if results else None
+        if ranked and job.result["finding"] != "unsound":
+            whose = "ranked " if job.result["finding"] == "order_matters" else ""
+            text += f", {whose}{comparison_charts.MEASURES['accuracy'].difference(ranked['difference'])}"
+    return text
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a fine-tune has found, and the folder that holds it."""
+
+    folder: Path
+    report: dict[str, Any]
+
+    @property
+    def arms(self) -> dict[str, str]:
+        """Order -> kind, the control left out."""
+        return {arm["name"]: arm["kind"] for arm in self.report["arms"] if arm["kind"] != "control"}
+
+    @property
+    def whole(self) -> bool:
+        """Whether all orders have finished its seeds; of a fine-tune that was cancelled early some have not."""
+        return not self.report["design"].get("unfinished_arms")
+
+    @property
+    def n_seeds(self) -> int:
+        """Seeds whose runs are there; of a fine-tune that was cancelled fewer than were asked for."""
+        return len(self.report["design"]["seeds"])
+
+
+def results_of(job: Job) -> Results | None:
+    """Return what a job has found so far; None before its first seed is finished.
+
+    Raises:
+        FinetuneError: Its results are gone, or cannot be read.
+    """
+    told = job.result or job.report or {}
+    if not (place := told.get("folder")):
+        return None
+    folder = Path(place)
+    if not (folder / REPORT).is_file():
+        if job.state != "succeeded":
+            return None
+        raise FinetuneError(f"The results of job {job.id} are no longer at {folder}. Run the comparison again.")
+    return Results(folder, _report(folder, _modified_ns(folder)))
+
+
+def _modified_ns(folder: Path) -> int:
+    try:
+        return (folder / REPORT).stat().st_mtime_ns
+    except OSError as error:
+        raise FinetuneError(
+            f"{folder} cannot be read ({error.strerror or error}). Run the comparison again."
+        ) from error
+
+
+# As many as a page of jobs has, and some.
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _report(folder: Path, modified_ns: int) -> dict[str, Any]:
+    return read_report(folder)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _predictions(folder: Path, modified_ns: int) -> Predictions:
+    return read_predictions(folder)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _confusion(folder: Path, modified_ns: int, arm: str) -> np.ndarray:
+    return confusion_of(folder, arm)
+
+
+def confusion(results: Results, arm: str) -> np.ndarray:
+    """Return how often an order took one class for another, int64 (K, K) [true label, predicted label], over its seeds.
+
+    Raises:
+        FinetuneError: The predictions are gone, or cannot be read.
+    """
+    return _confusion(results.folder, _modified_ns(results.folder), arm)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _curves(folder: Path, modified_ns: int, kinds: dict[str, str]) -> list[dict[str, Any]]:
+    try:
+        frame = pd.read_csv(folder / CURVES)
+    except (OSError, ValueError) as error:
+        raise FinetuneError(f"{folder / CURVES} cannot be read ({error}). Run the comparison again.") from error
+    frame = frame[frame["arm"].isin(list(kinds))].dropna(subset=["val_accuracy"])
+    frame["kind"] = frame["arm"].map(kinds)
+    frame["arm"] = frame["arm"].where(frame["kind"] != "random", "random")
+    by_epoch = frame.groupby(["arm", "kind", "epoch"], sort=False)["val_accuracy"]
+    found = by_epoch.agg(["mean", "min", "max"]).reset_index().rename(columns={"min": "low", "max": "high"})
+    return [{str(name): value for name, value in row.items()} for row in found.to_dict("records")]
+
+
+def curves(results: Results) -> list[dict[str, Any]]:
+    """Return the validation accuracy of each order after each epoch: mean, lowest and highest over the seeds.
+
+    The random orders are one curve, as in the reports of a running fine-tune.
+
+    Raises:
+        FinetuneError: The curves are gone, or cannot be read.
+    """
+    return _curves(results.folder, _modified_ns(results.folder), results.arms)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One kind of mistake: a class that was taken for another."""
+
+    true: str
+    predicted: str
+    count: int
+    """Over all seeds."""
+    share: float
+    """Of the true class."""
+    apart: int
+    """Positions between the two in the ranked order."""
+    strip: bytes | None
+    """PNG of samples that were mistaken so, those of most seeds first; None without any to show."""
+    moving: bytes | None
+    """Animated WebP of the same samples, where they are videos."""
+    shown: int
+
+
+def worst(results: Results, arm: str, job: Job) -> list[Mistake]:
+    """Return the most frequent kinds of mistakes of an order, with pictures where the dataset still has them.
+
+    Args:
+        job: That has made the results.
+
+    Raises:
+        FinetuneError: The predictions are gone, or cannot be read.
+    """
+    report = results.report
+    names, order = report["data"]["class_names"], list(report["label_map"]["order"])
+    found = worst_confusions(confusion(results, arm), CONFUSIONS)
+    predictions = _predictions(results.folder, _modified_ns(results.folder))
+    guesses = np.array(predictions.of(arm))
+    keys = []
+    for true, predicted, _, _ in found:
+        hits = ((guesses == predicted) & (predictions.y == true)).sum(axis=0)
+        rows = np.argsort(-hits, kind="stable")[: min(MISTAKEN, int((hits > 0).sum()))]
+        keys.append(tuple(predictions.keys[row] for row in rows))
+    strips = _strips_of(report, job, tuple(keys))
+    return [
+        Mistake(
+            true=names[true],
+            predicted=names[predicted],
+            count=count,
+            share=share,
+            apart=abs(order.index(true) - order.index(predicted)),
+            strip=strip.still,
+            moving=strip.moving,
+            shown=strip.shown,
+        )
+        for (true, predicted, count, share), strip in zip(found, strips, strict=True)
+    ]
+
+
+class _Strip(NamedTuple):
+    still: bytes | None = None
+    moving: bytes | None = None
+    shown: int = 0
+
+
+def _strips_of(report: Mapping[str, Any], job: Job, keys: tuple[tuple[str, ...], ...]) -> list[_Strip]:
+    source = address.choices_of_job(job).source
+    none = [_Strip()] * len(keys)
+    if source is None:
+        return none
+    try:
+        data = datasets.dataset(source)
+        if report["data"]["test_from"] == "split":
+            test, _ = evaluation_splits(data, job.params.get("test_split"))
+            source = source.taking(split=test)
+            data = datasets.dataset(source)
+        return _strips(source, data.digest, keys, session.settings(), data)
+    except LabelRankError:
+        return none
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading pictures")
+def _strips(
+    source: choices.Source, digest: str, keys: tuple[tuple[str, ...], ...], limits: Settings, _data: Dataset
+) -> list[_Strip]:
+    """Return a strip for each row of keys."""
+    samples = {sample.key: sample for sample in _data.samples}
+    if _data.fetch:
+        end = time.monotonic() + galleries.REMOTE_PICTURE_SECONDS
+        wanted = [samples[key] for row in keys for key in row if key in samples]
+        with contextlib.suppress(Cancelled):
+            _data.fetch(wanted, None, lambda: time.monotonic() > end)
+    strips: list[_Strip] = []
+    end = time.monotonic() + galleries.PICTURE_SECONDS
+    for row in keys:
+        clips = []
+        for key in row:
+            if key in samples and time.monotonic() < end:
+                with contextlib.suppress(MediaError):
+                    clips.append(galleries.preview(_data, samples[key]))
+        stills = [clip[len(clip) // 2] for clip in clips]
+        strips.append(
+            _Strip(
+                thumbnails.picture_strip(stills, columns=MISTAKEN) if clips else None,
+                thumbnails.clip_strip(clips, columns=MISTAKEN) if clips and _data.media == "clip" else None,
+                len(clips),
+            )
+        )
+    return strips
+
+
+def sentence(text: str) -> str:
+    """Return markdown of a sentence of the report, whose numbers keep their units on a narrow page."""
+    return message_text(re.sub(r"(?<=\d) (?=%|points)", "\u00a0", text))
+
+
+def theory(report: Mapping[str, Any]) -> str | None:
+    """Return the sentence of a report on what theory expects of the order."""
+    return next((said for said in report["verdict"]["details"] if said.startswith(_THEORY)), None)
+
+
+# Downloads
+
+
+def downloads(results: Results) -> None:
+    """Show what can be taken home: the report, its tables, the label map, and the fine-tuned model."""
+    folder, data = results.folder, dataset_stem(results.report)
+    with st.container(horizontal=True):
+        for title, name, mime, help_text in _FILES:
+            if (folder / name).is_file():
+                _download(title, (folder / name).read_bytes, f"{data}-{name}", mime, help_text)
+        if (folder / MODEL).is_dir():
+            _download(
+                "Model (Hugging Face)",
+                lambda: zip_of(folder / MODEL),
+                f"{data}-{MODEL}.zip",
+                "application/zip",
+                "Encoder and head of the ranked order's best run as safetensors, with id2label in ranked order, "
+                "preprocessing and a model card.",
+            )
+        if (folder / KERAS_MODEL).is_file():
+            _download(
+                "Model (Keras)",
+                (folder / KERAS_MODEL).read_bytes,
+                f"{data}-{KERAS_MODEL}",
+                "application/octet-stream",
+                "The same model as one file. It loads with\n\n"
+                "```python\nimport keras\nimport labelrank.finetune.classifier\n\n"
+                f'model = keras.saving.load_model("{data}-{KERAS_MODEL}")\n```',
+            )
+
+
+_FILES = (
+    ("Report", REPORT, "application/json", "All that is shown here, as JSON."),
+    ("Runs (CSV)", RUNS, "text/csv", "One row per order and seed."),
+    ("Curves (CSV)", CURVES, "text/csv", "One row per order, seed and epoch: losses and validation accuracy."),
+    (
+        "Predictions (Parquet)",
+        PREDICTIONS,
+        "application/vnd.apache.parquet",
+        "One row per test sample: its key, its label, and the label that each run gave it. Labels are those of the "
+        "data, not positions.",
+    ),
+    ("Label map", LABEL_MAP, "application/json", "The ranked order that was compared."),
+)
+"""Title, file, type and help of each that every fine-tune has."""
+
+
+def dataset_stem(report: Mapping[str, Any]) -> str:
+    """Return the name of a report's dataset as files of it begin."""
+    known = report["data"]["provenance"].get("dataset") or {}
+    title = session.dataset_title(str(known["id"])) if known.get("id") else "fine-tune"
+    return re.sub(r"[^\w.-]+", "-", title.rpartition("/")[2]).strip("-.")[:60] or "fine-tune"
+
+
+def _download(title: str, data: Callable[[], bytes], file_name: str, mime: str, help_text: str) -> None:
+    st.download_button(
+        title,
+        data=data,
+        file_name=file_name,
+        mime=mime,
+        on_click="ignore",
+        icon=":material/download:",
+        help=help_text,
+    )
+
+
+def zip_of(folder: Path) -> bytes:
+    """Return a folder as a zip; not compressed, for weights hardly shrink."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, f"{folder.name}/{path.relative_to(folder).as_posix()}")
+    return stream.getvalue()

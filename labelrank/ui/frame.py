@@ -1,0 +1,307 @@
+"""The parts that pages are made of: header, stepper, errors, the Hub, downloads, sidebar foot."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import runpy
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import streamlit as st
+
+import labelrank
+from labelrank.data.dataset import Dataset
+from labelrank.errors import LabelRankError
+from labelrank.exports import FORMATS, SampleColumns, export
+from labelrank.features.encode import STAGE
+from labelrank.jobs.store import Job
+from labelrank.label_map import LabelMap
+from labelrank.models.checkpoint import CheckpointInfo
+from labelrank.settings import assets_dir
+from labelrank.steps.finetune.progress import STAGE as TRAINING
+from labelrank.steps.finetune.request import Design
+from labelrank.ui import choices, datasets, feature_files, server, session
+from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded
+from labelrank.views import marks
+from labelrank.views.words import duration, plural, rate_text
+
+LOGO = str(assets_dir() / "logo.svg")
+PAGES = {
+    "Rank": [
+        ("pages/dataset.py", "Dataset", ":material/photo_library:"),
+        ("pages/features.py", "Features", ":material/scatter_plot:"),
+        ("pages/ranking.py", "Ranking", ":material/sort:"),
+        ("pages/finetune.py", "Fine-tune", ":material/model_training:"),
+    ],
+    "More": [
+        ("pages/jobs.py", "Jobs", ":material/work_history:"),
+        ("pages/about.py", "About", ":material/info:"),
+    ],
+}
+STATE_WORDS = {
+    "queued": "waiting",
+    "running": "running",
+    "succeeded": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "interrupted": "interrupted",
+}
+KIND_WORDS = {"extract": "extract", "finetune": "fine-tune"}
+STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
+# A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit. Its ring of the
+# focus is that of a button.
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 3.5rem; }
+@media (min-width: 800px) { .stMainBlockContainer { padding-left: 3rem; padding-right: 3rem; } }
+[class*="st-key-chip_"] a, [class*="st-key-chip_"] a:visited {
+  color: inherit; margin: 0; padding: 0.1rem 0.7rem; border-radius: 1rem;
+  border: 1px solid color-mix(in srgb, currentColor 22%, transparent);
+  background: color-mix(in srgb, currentColor 6%, transparent); max-width: 100%; min-height: 0;
+}
+[class*="st-key-chip_missing"] a { border-style: dashed; background: none; opacity: 0.75; }
+[class*="st-key-chip_"] a p { font-size: 0.85rem; overflow-wrap: anywhere; white-space: normal; }
+[class*="st-key-chip_"] a:focus-visible {
+  outline: none; border-color: #2f7f95; box-shadow: 0 0 0 0.2rem color-mix(in srgb, #2f7f95 50%, transparent);
+}
+[class*="st-key-chip_"] { max-width: 100%; }
+[class*="st-key-chip_"] [data-testid="stElementContainer"] { margin: 0; }
+</style>"""
+
+
+def moment(timestamp: float | None) -> str:
+    """Return a time in the visitor's time zone."""
+    if timestamp is None:
+        return "not yet"
+    zone = ZoneInfo(st.context.timezone) if st.context.timezone else UTC
+    return f"{datetime.fromtimestamp(timestamp, zone):%d %b %Y, %H:%M}"
+
+
+def input_text(info: CheckpointInfo) -> str:
+    """Return what a checkpoint's encoder takes."""
+    size = "{} x {} px, patches {} x {}".format(*info.image_size, *info.patch_size)
+    return f"videos, {info.num_frames} frames of {size}" if info.num_frames else f"images of {size}"
+
+
+def noncommercial(licence: str | None) -> bool:
+    """Return whether a licence is one of Creative Commons that forbid commercial use."""
+    return licence is not None and "-nc" in licence.lower()
+
+
+# Frame
+
+
+def navigation() -> st.Page:
+    """Declare the app's pages and return the one to run."""
+    return st.navigation(
+        {
+            section: [st.Page(path, title=title, icon=icon, default=title == "Dataset") for path, title, icon in pages]
+            for section, pages in PAGES.items()
+        }
+    )
+
+
+@contextlib.contextmanager
+def frame() -> Iterator[None]:
+    """Surround the run of a page: pages know that app.py runs them, and their errors are shown on the page."""
+    token = framed.set(True)
+    try:
+        with guarded("page"):
+            yield
+    finally:
+        framed.reset(token)
+
+
+def samples_text(data: Dataset) -> str:
+    """Return how many samples a dataset has, in the word for its medium."""
+    return plural(len(data.samples), *marks.SAMPLE_NOUNS[data.media])
+
+
+def header(title: str, lead: str) -> None:
+    """Show the page's title, one sentence, the stepper, and what was wrong with the address."""
+    if not framed.get():
+        # A server that is asked for /ranking before anything else runs pages/ranking.py by itself, because it finds a
+        # folder called pages (AppTest does so after every switch_page). app.py declares the pages, which ends that.
+        runpy.run_path(str(Path(__file__).parents[2] / "app.py"))
+        st.stop()
+    st.title(title, anchor=False)
+    stepper()
+    st.markdown(lead)
+    for notice in session.notices():
+        st.warning(escape(notice), icon=":material/link_off:")
+    session.dismiss_notices()
+
+
+def _steps() -> list[tuple[str, str | None, str]]:
+    """Return page, text and name of each chip; without text it is missing. A fine-tune has one once it is started."""
+    chosen = session.choices()
+    found = _features_chip()
+    steps = [
+        ("pages/dataset.py", _dataset_chip(chosen), "dataset"),
+        ("pages/features.py", escape(session.checkpoint_title(chosen.checkpoint)), "checkpoint"),
+        ("pages/features.py", found, "features"),
+        ("pages/ranking.py", f"order: {chosen.method}" if found and "rows" in found else None, "order"),
+    ]
+    job = session.store().find(chosen.finetune) if chosen.finetune else None
+    return [*steps, ("pages/finetune.py", f"fine-tune: {STATE_WORDS[job.state]}", "finetune")] if job else steps
+
+
+def stepper() -> None:
+    """Show the current choices as chips that link to their pages; what is missing is an outline.
+
+    Nothing is waited for here: what lies on the Hub gets its numbers once the page has them; see `refresh_stepper`.
+    """
+    st.html(STYLE)
+    steps = st.session_state["steps"] = _steps()
+    address = session.address()
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center", key="stepper"):
+        for number, (page, text, name) in enumerate(steps):
+            with st.container(key=f"chip_{'chosen' if text else 'missing'}_{name}", width="content"):
+                st.page_link(
+                    page,
+                    label=text or name,
+                    icon=":material/chevron_right:" if number else None,
+                    query_params=address,
+                )
+
+
+def _dataset_chip(chosen: choices.Choices) -> str | None:
+    if chosen.source is None:
+        return None
+    title = escape(session.source_title(chosen.source))
+    try:
+        data = datasets.dataset(chosen.source, wait=False)
+    except LabelRankError:
+        return title  # the Dataset page says what is wrong with it
+    if data is None:
+        return title
+    return f"{title} / {plural(len(data.class_names), 'class', 'classes')} / {samples_text(data)}"
+
+
+def _features_chip() -> str | None:
+    try:
+        found = feature_files.chosen_features(wait=False)
+    except LabelRankError:
+        return None  # the Ranking page says what is wrong with them
+    if found:
+        return f"features: {found.rows:,} rows" + ("" if found.current else ", earlier choice")
+    job = next((job for job in session.active_jobs() if job.id == session.choices().job), None)
+    return f"features: {STATE_WORDS[job.state]}" if job else None
+
+
+def refresh_stepper() -> None:
+    """Run the page again when it has come to know more than its stepper says."""
+    if st.session_state.pop("steps", None) not in (None, _steps()):
+        st.rerun()
+
+
+def sidebar_foot() -> None:
+    """Show what runs and waits, the device with its precision, and the version."""
+    with st.sidebar:
+        if session.active_jobs():
+            _running_job()
+        precision = server.precision_of(session.choices().precision)
+        st.caption(f"{escape(server.device_text())} · {precision}  \nlabelrank {labelrank.__version__}")
+
+
+@st.fragment(run_every="2s")
+def _running_job() -> None:
+    with guarded("sidebar"):
+        jobs = session.active_jobs()
+        if not jobs:
+            st.rerun()
+        st.caption(f"{KIND_WORDS.get(jobs[0].kind, jobs[0].kind)}: {escape(jobs[0].subject)}")
+        progress_bar(jobs[0])
+        if jobs[1:]:
+            st.caption(f"{plural(len(jobs) - 1, 'job')} of yours behind it")
+
+
+def progress_bar(job: Job) -> None:
+    """Show how far a job is: its stage, count, rate and the time left, or how many jobs are before it."""
+    progress = job.progress
+    if job.state == "queued":
+        before = session.store().position(job.id)
+        st.progress(0.0, text=f"Waiting: {plural(before, 'job')} before this one" if before else "Waiting to start")
+        return
+    if progress is None:
+        st.progress(0.0, text="Starting")
+        return
+    parts = [escape(progress.stage[:1].upper() + progress.stage[1:])]
+    if progress.stage.startswith("Downloading"):
+        parts.append(f"{progress.done / 1e6:,.1f} of {progress.total / 1e6:,.1f} MB" if progress.total else "starting")
+        if progress.rate is not None:
+            parts.append(f"{progress.rate / 1e6:,.1f} MB/s")
+    else:
+        if progress.total != 1:
+            count = f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}"
+            parts.append(f"{count} {_counted(job, progress.stage)}".rstrip())
+        if progress.rate is not None and (job.kind == "extract" or progress.stage == STAGE):
+            parts.append(rate_text(progress.rate, feature_files.nouns_of(job)[1]))
+    if progress.eta_s is not None and progress.done < (progress.total or 0):
+        about = "about" if job.params.get("until_stable") is None else "at most"
+        parts.append(f"{about} {duration(progress.eta_s)} left")
+    st.progress(progress.fraction or 0.0, text=" · ".join(parts))
+
+
+def _counted(job: Job, stage: str) -> str:
+    """Return what a stage of a job counts; empty for what goes without saying."""
+    if job.kind != "finetune" or stage != TRAINING:
+        return ""
+    return "updates" if Design.from_params(job.params).end_to_end else "epochs"
+
+
+# Errors and empty pages
+
+
+# The Hub
+
+
+# Label maps
+
+
+def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
+    """Show a download button with a menu of formats and a preview of the file."""
+    titles = {"json": "Label map (JSON)", **{name: form.title for name, form in FORMATS.items()}}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        chosen = st.selectbox(
+            "Format",
+            list(titles),
+            format_func=titles.__getitem__,
+            key="format",
+            width=230,
+            help="The label map itself, or the same order as another tool reads it.",
+        )
+        place = st.container(width="content")
+    if chosen == "json":
+        file_name, mime, text = "label_map.json", "application/json", "Everything: order, centroids, provenance, hash."
+    else:
+        form = FORMATS[chosen]
+        file_name, mime, text = form.filename, form.mime, form.describe
+    try:
+        data = label_map.to_bytes() if chosen == "json" else export(label_map, chosen, samples=samples)
+    except LabelRankError as error:
+        place.button("Download", disabled=True)
+        error_box(error)
+        return
+    place.download_button(
+        "Download",
+        data=data,
+        file_name=file_name,
+        mime=mime,
+        type="primary",
+        on_click="ignore",
+        key=f"download_{chosen}",
+    )
+    st.caption(escape(text))
+    with st.expander(f"Preview of {file_name}"):
+        if file_name.endswith(".parquet"):
+            st.dataframe(pd.read_parquet(io.BytesIO(data)).head(20), hide_index=True)
+        else:
+            preview = data.decode("utf-8")
+            st.code(preview[:PREVIEW_CHARACTERS], language=None, height=320)
+            if len(preview) > PREVIEW_CHARACTERS:
+                st.caption(f"The first {PREVIEW_CHARACTERS:,} of {len(preview):,} characters.")

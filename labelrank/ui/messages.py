@@ -1,0 +1,131 @@
+"""Text of users and errors as markdown shows it: escaped, in boxes, in tables."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import pandas as pd
+import streamlit as st
+
+from labelrank.errors import HubError, LabelRankError
+from labelrank.ui import choices, datasets, session
+from labelrank.views import marks
+
+framed = ContextVar("_framed", default=False)
+log = logging.getLogger(__name__)
+PREVIEW_CHARACTERS = 4_000
+_UPLOAD = re.compile(r"upload:[0-9a-f]{64}")
+# What is quoted, passed over; an address; an option, with its value where that cannot be a word of the sentence.
+_COPIED = re.compile(
+    r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?!\w)"
+    r"|(?<![\w`/-])(?P<copied>https?://[\w.~:/?#%=&+-]*[\w/]|--[a-z][a-z-]*[a-z](?: (?=[^\s)]*[/\d])[\w./-]*\w)?)",
+    re.ASCII,
+)
+PROBLEMS_PER_PAGE = 10
+
+
+def escape(text: str) -> str:
+    """Return markdown that shows `text` as it is, whatever is in it."""
+    escaped = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+    # Shortcodes, addresses and arrows are replaced after markdown has been read, so a backslash does not stop them;
+    # a word joiner, which has no width, does.
+    escaped = re.sub(r"(\\[:@](?=\S)|(?i:www)(?=\\\.))", "\\1\u2060", escaped)
+    return re.sub(r"(\\[-<>~])(?=\\[-<>=])", "\\1\u2060", escaped)
+
+
+def message_text(text: str) -> str:
+    """Return markdown of an error's words: what is to be copied out of it can be, and uploads go by their names.
+
+    Addresses and options become code, as it is, and those of the Hub lead there. Within quotes stands what came with
+    the data, which is escaped.
+    """
+    text = _UPLOAD.sub(lambda upload: session.dataset_title(upload[0]), text)
+    parts, end = [], 0
+    for found in _COPIED.finditer(text):
+        if word := found["copied"]:
+            linked = word.startswith("http") and datasets.is_of_hub(word)
+            parts += [escape(text[end : found.start()]), f"[`{word}`]({word})" if linked else f"`{word}`"]
+            end = found.end()
+    return "".join([*parts, escape(text[end:])])
+
+
+def name_text(name: str, length: int = 60) -> str:
+    """Return markdown that shows a name from the data on one line."""
+    return escape(marks.shorten(name, length))
+
+
+def error_box(error: LabelRankError, retry: str | None = None, way_out: str | None = None) -> bool:
+    """Show an error that the user can act on; return whether the way out was pressed.
+
+    Args:
+        retry: Key of a button that looks again, shown where the Hub failed; no two on a page have the same.
+        way_out: Label of a button that leads elsewhere.
+    """
+    st.error(message_text(str(error)), icon=":material/error:")
+    if not (retry and isinstance(error, HubError)) and way_out is None:
+        return False
+    with st.container(horizontal=True):
+        pressed = way_out is not None and st.button(way_out, type="primary")
+        if retry and isinstance(error, HubError) and st.button("Try again", key=f"retry_{retry}"):
+            datasets.look_again()
+            st.rerun()
+    return pressed
+
+
+@contextlib.contextmanager
+def guarded(part: str) -> Iterator[None]:
+    """Show errors of the block on the page: ours word for word, any other as one sentence, its traceback in the log.
+
+    Args:
+        part: What is guarded; no two parts of a page have the same name.
+    """
+    try:
+        yield
+    except LabelRankError as error:
+        error_box(error)
+        if st.button("Try again", key=f"again_{part}"):
+            datasets.look_again()
+            st.rerun()
+    except Exception:
+        chosen: choices.Choices | None = st.session_state.get("choices")
+        job = chosen and (chosen.finetune if part == "fine-tune" else chosen.job)
+        log.exception("The %s failed; job %s", part, job)
+        st.error(
+            "Something unexpected went wrong. Reload the page; if it happens again, the server's log has the details"
+            + (f" (job {job})." if job else "."),
+            icon=":material/error:",
+        )
+
+
+def empty_state(sentence: str, button: str, page: str) -> None:
+    """Show what a page needs and a button to the page that provides it."""
+    st.info(sentence, icon=":material/info:")
+    if st.button(button, type="primary"):
+        session.go(page)
+
+
+def titled_table(title: str, frame: pd.DataFrame, alt: str) -> None:
+    """Show a short table under its title, whole; `alt` says what it holds."""
+    st.subheader(title, anchor=False)
+    st.dataframe(frame, hide_index=True, height="content", alt=alt)
+
+
+def problems_table(rows: list[tuple[str, str]], subject: str) -> None:
+    """Show what is wrong with samples or classes: its subject, and the reason with the way out, paged."""
+    pages = -(-len(rows) // PROBLEMS_PER_PAGE)
+    page = st.pagination(pages, key=f"problems_{subject}") if pages > 1 else 1
+    shown = rows[(page - 1) * PROBLEMS_PER_PAGE : page * PROBLEMS_PER_PAGE]
+    # A static table: it wraps a long reason instead of cutting it.
+    st.table(
+        pd.DataFrame(
+            [(escape(marks.visible(name)), message_text(reason)) for name, reason in shown],
+            columns=[subject, "What is wrong"],
+        ),
+        hide_index=True,
+        border="horizontal",
+        alt=f"{len(rows)} problems, each with its {subject.lower()} and reason.",
+    )

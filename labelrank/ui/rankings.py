@@ -1,0 +1,171 @@
+"""The ranking of the chosen features, and what its page shows of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from labelrank.errors import LabelRankError
+from labelrank.features.store import FeatureSet
+from labelrank.label_map import LabelMap
+from labelrank.ui import choices, session
+from labelrank.ui.datasets import dataset
+from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
+from labelrank.ui.galleries import sample_thumbnails
+from labelrank.views import marks, ranking_charts
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A label map with the projection it was read from."""
+
+    label_map: LabelMap
+    artefact: bool
+    """Whether there are too few rows for the dimension to tell separation from chance; see `is_underdetermined`."""
+    share: float
+    """Between-class variance on this axis, as a fraction."""
+    projection: np.ndarray
+    """float64 (n,), in within-class standard deviations, in the order of the features' rows."""
+    position: np.ndarray
+    """int (n,), the position of each row's class."""
+
+
+@st.cache_data(max_entries=16, show_spinner="Ranking the labels")
+def _ranking(path: Path, modified_ns: int, digest: str, method: str, solver: str, shrinkage: str) -> Ranking:
+    # Here, because it loads scikit-learn, which the pages before a ranking do not need.
+    from labelrank.ranking import LabelRanker
+    from labelrank.ranking.ranker import is_underdetermined
+
+    found = features_of(path, modified_ns)
+    value = replace(choices.Choices(), shrinkage=shrinkage).shrinkage_value
+    ranker = LabelRanker(method=method, solver=solver, shrinkage=value).fit(found.X, found.y)
+    label_map = LabelMap.from_ranking(ranker, found.class_names, found.provenance)
+    return Ranking(
+        label_map=label_map,
+        artefact=is_underdetermined(found.X.shape[0], found.X.shape[1], len(label_map.classes), value),
+        share=float(ranker.explained_variance_ratio_[0]),
+        projection=ranker.transform(found.X)[:, 0],
+        position=np.asarray(label_map.position_of)[found.y],
+    )
+
+
+def ranking(path: Path, chosen: choices.Choices) -> Ranking:
+    """Return the ranking of a features file; cached by the file's content and the method's parameters.
+
+    Raises:
+        FeaturesError: As for `features`.
+        RankingError: The features cannot be ranked with this method.
+    """
+    with held_file(path) as modified_ns:
+        digest = features_of(path, modified_ns).digest
+        return _ranking(path, modified_ns, digest, chosen.method, chosen.solver, chosen.shrinkage)
+
+
+@dataclass(frozen=True)
+class ProjectionData:
+    """What the projection chart draws, and how much of the features that is."""
+
+    samples: pd.DataFrame
+    classes: pd.DataFrame
+    total: int
+    pictures: int
+
+
+def projection_data(chosen: ChosenFeatures, ranked: Ranking) -> ProjectionData:
+    """Return the frames for `ranking_charts.projection_chart`, with pictures where the dataset still has them."""
+    found = features(chosen.path)
+    names = ranked.label_map.names
+    drawn = ranking_charts.stratified_mask(ranked.position, ranking_charts.MAX_POINTS)
+    keys = np.asarray(found.keys, dtype=object)
+    samples = pd.DataFrame(
+        {
+            "position": ranked.position[drawn],
+            "projection": ranked.projection[drawn].round(4),
+            "class": [marks.shorten(names[p]) for p in ranked.position[drawn]],
+            "key": [marks.shorten(str(key), 80) for key in keys[drawn]],
+        }
+    )
+    wanted = ranking_charts.stratified_mask(ranked.position[drawn], ranking_charts.MAX_PICTURES)
+    pictures = pictures_of(found, chosen.source, tuple(keys[drawn][wanted]))
+    samples["image"] = [pictures.get(key) for key in keys[drawn]]
+    classes = pd.DataFrame(
+        {
+            "position": [entry.position for entry in ranked.label_map.classes],
+            "class": [marks.shorten(name) for name in names],
+            "centroid": [entry.centroid for entry in ranked.label_map.classes],
+            "count": [entry.count for entry in ranked.label_map.classes],
+        }
+    )
+    by_position = pd.Series(ranked.projection).groupby(ranked.position)
+    for column, quantile in ranking_charts.QUANTILES.items():
+        classes[column] = classes["position"].map(by_position.quantile(quantile))
+    return ProjectionData(samples, classes, len(found.y), len(pictures))
+
+
+def pictures_of(found: FeatureSet, source: choices.Source | None, keys: tuple[str, ...]) -> dict[str, str]:
+    """Return key -> small picture as a data URI, of a video its first frame.
+
+    As many as can be read quickly; none when the dataset is gone or holds something else by now.
+    """
+    origin = found.provenance.get("dataset", {})
+    if source is None:
+        return {}
+    source = replace(source, revision=origin.get("revision"))
+    try:
+        data = dataset(source)
+        if data.digest != origin.get("digest", data.digest):
+            return {}
+        return sample_thumbnails(source, data.digest, keys, session.settings(), data)
+    except LabelRankError:
+        return {}
+
+
+def projection_caption(drawn: ProjectionData) -> str:
+    """Return what the projection chart leaves out, and what its marks are."""
+    shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
+    if len(drawn.classes) > ranking_charts.ROW_CLASSES:
+        return (
+            f"Ribbons hold the middle 50 % and 90 % of the samples of each of {len(drawn.classes):,} classes; "
+            "points are their centroids."
+        )
+    pictures = "their dataset is no longer here, so they have no pictures"
+    if drawn.pictures:
+        pictures = f"hover or tap for the picture ({drawn.pictures:,} have one)"
+    return f"{shown}, one line per class; the tall tick is the centroid; {pictures}. Colour is the position."
+
+
+def export_samples(path: Path, ranked: Ranking) -> dict[str, list[Any]]:
+    """Return the columns of the Parquet export, one row per sample."""
+    names = ranked.label_map.names
+    return {
+        "key": list(features(path).keys),
+        "x": ranked.projection.tolist(),
+        "y": ranked.position.tolist(),
+        "label": [names[position] for position in ranked.position],
+    }
+
+
+def positions_table(ranked: Ranking, class_names: tuple[str, ...], query: str = "") -> pd.DataFrame:
+    """Return one row per position: the class there, its centroid, and the class that had this place before.
+
+    With a `query`, only classes whose name holds it, in any case.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "Position": entry.position,
+                "Class": marks.visible(entry.name),
+                "Centroid": entry.centroid,
+                "Samples": entry.count,
+                "Label": entry.label,
+                "Original order": marks.visible(class_names[entry.position]),
+            }
+            for entry in ranked.label_map.classes
+            if query.casefold() in entry.name.casefold()
+        ]
+    )

@@ -1,0 +1,274 @@
+"""What one browser session has chosen, its address, and cached readers of what the choices point to."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from labelrank.data.uploads import upload_name
+from labelrank.errors import JobError
+from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
+from labelrank.models.curated import EMBEDDED
+from labelrank.settings import Settings
+from labelrank.steps.extract.request import Request
+from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.results import delete_kept
+from labelrank.ui.address import choices_of_job, from_address, to_address
+from labelrank.ui.choices import (
+    SOURCE_FIELDS,
+    Choices,
+    Source,
+    default_checkpoint,
+    kind_of,
+)
+
+
+def settings() -> Settings:
+    """Return the limits and workspace of this server."""
+    return Settings.from_env()
+
+
+def owner() -> str:
+    """Return whose jobs this session starts: everybody's on one's own machine, its own on a shared server."""
+    if not settings().shared:
+        return "local"
+    return st.session_state.setdefault("owner", secrets.token_urlsafe(16))
+
+
+def share_link(job_id: str) -> str:
+    """Return an address that opens this job; a Space is shown in a frame, whose own address is another."""
+    if host := os.environ.get("SPACE_HOST"):
+        return f"https://{host}/?job={job_id}"
+    parts = urlsplit(st.context.url or "")
+    return f"{parts.scheme}://{parts.netloc}/?job={job_id}" if parts.netloc else f"/?job={job_id}"
+
+
+# Choices and the address
+
+
+def choices() -> Choices:
+    """Return this session's choices; on its first run, those of the address."""
+    if "choices" not in st.session_state:
+        query = st.query_params.to_dict()
+        st.session_state["choices"], notices = from_address(query, store().get)
+        st.session_state["notices"] = notices
+        st.session_state["arrived_with"] = set(query)
+    return st.session_state["choices"]
+
+
+def choose(**changes: Any) -> Choices:
+    """Change this session's choices and return them."""
+    st.session_state["choices"] = replace(choices(), **changes)
+    return st.session_state["choices"]
+
+
+def choose_source(source: Source) -> Choices:
+    """Choose a dataset; how a video's clips are taken, which depends on the videos, goes back to the default."""
+    chosen = choices()
+    sampling = {} if chosen.dataset == source.dataset else {"stride": None, "clips": 1}
+    return choose(**{name: getattr(source, name) for name in SOURCE_FIELDS}, **sampling)
+
+
+def open_job(job: Job) -> str:
+    """Take over the choices of a job and return the page that shows it."""
+    st.session_state["choices"] = choices_of_job(job)
+    if job.kind == "finetune":
+        return "pages/finetune.py"
+    return "pages/ranking.py" if job.state == "succeeded" else "pages/features.py"
+
+
+def arrival_page() -> str | None:
+    """Return the page on which a session opens whose address is a job and nothing else; None for any other."""
+    current = choices()
+    job_id = current.job or current.finetune
+    if st.session_state.pop("arrived_with", None) != {"job"} or job_id is None:
+        return None
+    return open_job(store().get(job_id))
+
+
+def notices() -> list[str]:
+    """Return what was wrong with the address this session came with."""
+    return st.session_state.get("notices", [])
+
+
+def dismiss_notices() -> None:
+    """Forget what was wrong with the address."""
+    st.session_state["notices"] = []
+
+
+def address() -> dict[str, str]:
+    """Return the address of the choices."""
+    return to_address(choices(), store().get)
+
+
+def go(page: str) -> NoReturn:
+    """Turn to another page with the choices in its address: one step back in the browser's history, not three."""
+    st.switch_page(page, query_params=address())
+
+
+def sync_address() -> None:
+    """Write the choices into the address, which a change of page in the sidebar empties."""
+    query = address()
+    if st.query_params.to_dict() != query:
+        st.query_params.from_dict(query)
+
+
+# Jobs
+
+
+def store() -> JobStore:
+    """Return the jobs of this server."""
+    return JobStore.for_settings(settings())
+
+
+def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
+    """Return this session's jobs in some states, newest first, with those it has the id of.
+
+    On a shared server a session ends with a reload; then the unguessable id in the address is what says whose a job is.
+    """
+    jobs = store().list(owner=owner(), states=states)
+    chosen = choices()
+    known = {job.id for job in jobs}
+    linked = [
+        store().find(job_id) for job_id in {chosen.job, chosen.features, chosen.finetune} - known if job_id is not None
+    ]
+    linked_here = (job for job in linked if job and job.state in states)
+    return tuple(sorted([*jobs, *linked_here], key=lambda job: job.created_at, reverse=True))
+
+
+def active_jobs() -> tuple[Job, ...]:
+    """Return this session's jobs that run or wait, in the order in which they are done."""
+    jobs = my_jobs((RUNNING, QUEUED))
+    return tuple(sorted(jobs, key=lambda job: (job.state == QUEUED, job.queued_at)))
+
+
+def same_comparison(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two fine-tune jobs' parameters ask for the same comparison of the same ranking."""
+    designs = [Design.from_params(params) for params in (one, other)]
+    rest = [[params.get(name) for name in ("method", "solver", "shrinkage", "test_split")] for params in (one, other)]
+    return designs[0] == designs[1] and rest[0] == rest[1] and same_work(one, other)
+
+
+def active_twin() -> Job | None:
+    """Return the extraction of this session that runs or waits and does what the current choices ask for."""
+    return next((job for job in active_jobs() if is_current(job)), None)
+
+
+def queue_length() -> int:
+    """Return how many jobs of this server, of whomever, run or wait."""
+    return store().count((RUNNING, QUEUED))
+
+
+def shown_job() -> Job | None:
+    """Return the job that the Features page shows; None when there is none, or it has been deleted."""
+    if (job_id := choices().job) is None:
+        return None
+    try:
+        return store().get(job_id)
+    except JobError:
+        choose(job=None)
+        return None
+
+
+def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two jobs' parameters ask for the same features.
+
+    The shrinkage of the ranking decides when an extraction may stop; its features stay what was asked for.
+    """
+    first, second = (replace(Request.from_params(params), ranking_shrinkage=None) for params in (one, other))
+    return first == second
+
+
+def is_current(job: Job) -> bool:
+    """Return whether a job is an extraction that was started with the current choices."""
+    return job.kind == "extract" and same_work(job.params, choices().extract_params())
+
+
+def job_seconds(job: Job) -> float | None:
+    """Return how long a job has run, or ran; None before it starts."""
+    if job.started_at is None:
+        return None
+    return (job.finished_at or time.time()) - job.started_at
+
+
+def delete_job(job: Job) -> None:
+    """Remove a job with its results, and let go of it where this session had chosen it.
+
+    Features stay in the workspace, and so do results of which another job, of whomever, tells.
+    """
+    store().delete(job.id)
+    if (folder := _results_folder(job)) is not None:
+        others = (other for name in STATES for other in store().in_state(name))
+        if all(_results_folder(other) != folder for other in others):
+            delete_kept(Path(folder), settings().workspace)
+    chosen = choices()
+    choose(
+        job=None if chosen.job == job.id else chosen.job,
+        features=None if chosen.features == job.id else chosen.features,
+        finetune=None if chosen.finetune == job.id else chosen.finetune,
+    )
+
+
+def _results_folder(job: Job) -> str | None:
+    return (job.result or job.report or {}).get("folder")
+
+
+def subject_of(chosen: Choices) -> str:
+    """Return what a job of these choices is about, in a few words."""
+    return f"{source_title(chosen.source or Source(''))} · {checkpoint_title(chosen.checkpoint)}"
+
+
+# Datasets
+
+
+def dataset_title(name: str) -> str:
+    """Return the name of a dataset as a person reads it."""
+    kind = kind_of(name)
+    if kind == "upload":
+        return upload_name(name, settings=settings())
+    return Path(name).name if kind == "folder" else name
+
+
+def source_title(source: Source) -> str:
+    """Return a dataset with its configuration and split as a person reads them."""
+    # `default` is what the Hub calls the only configuration.
+    config = None if source.config == "default" else source.config
+    return " / ".join(part for part in (dataset_title(source.dataset), config, source.split) if part)
+
+
+def checkpoint_title(name: str) -> str:
+    """Return the last part of a checkpoint's name or folder."""
+    return Path(name).name or name
+
+
+def settle_job() -> None:
+    """Take the features of the shown job for ranking once it has succeeded."""
+    chosen = choices()
+    if chosen.job is None or chosen.features == chosen.job:
+        return
+    try:
+        job = store().get(chosen.job)
+    except JobError:
+        choose(job=None)
+        return
+    if job.state == "succeeded" and same_work(job.params, chosen.extract_params()):
+        choose(features=job.id)
+
+
+def preselect_checkpoint(media: str) -> Choices:
+    """Take the embedded checkpoint for a medium in place of another embedded one, and return the choices.
+
+    What the user brought is never changed.
+    """
+    default = default_checkpoint(media)
+    if choices().checkpoint in EMBEDDED and choices().checkpoint != default:
+        choose(checkpoint=default, checkpoint_revision=None)
+    return choices()

@@ -1,0 +1,58 @@
+"""What all charts share: colours of positions, names as they can be drawn, nouns of samples."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+SAMPLE_NOUNS = {"image": ("image", "images"), "clip": ("video", "videos")}
+"""What a page calls one sample, and several, of each medium."""
+NEUTRAL = "#6b8aa0"
+ACCENT = "#2f7f95"
+_DIRECTION_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def visible(name: str) -> str:
+    """Return `name` on one line, with each control or direction-changing character as its escape."""
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in _DIRECTION_CONTROLS
+        else character
+        for character in name
+    )
+
+
+def shorten(name: str, length: int = 40) -> str:
+    """Return `name` on one line with at most `length` characters."""
+    text = visible(name)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _oklch(lightness: float, chroma: float, hue: float) -> str:
+    """Return the sRGB hex colour of an OKLCH one (Ottosson 2020); channels outside sRGB are clipped."""
+    a, b = chroma * math.cos(math.radians(hue)), chroma * math.sin(math.radians(hue))
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    linear = (
+        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+    )
+
+    def encode(value: float) -> int:
+        value = min(max(value, 0.0), 1.0)
+        return round(255 * (12.92 * value if value <= 0.0031308 else 1.055 * value ** (1 / 2.4) - 0.055))
+
+    return "#" + "".join(f"{encode(value):02x}" for value in linear)
+
+
+def position_colours(n_classes: int) -> list[str]:
+    """Return one hex colour per position, even in OKLCH: violet first, then blue, green, ochre last.
+
+    Lightness stays between 0.52 and 0.70, where a colour has a contrast of about 3:1 to a white and to a near-black
+    page alike.
+    """
+    steps = [0.5] if n_classes == 1 else [i / (n_classes - 1) for i in range(n_classes)]
+    return [_oklch(0.52 + 0.18 * t, 0.135, 295 - 225 * t) for t in steps]

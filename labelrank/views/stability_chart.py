@@ -1,0 +1,183 @@
+"""The stability of an order as samples come in: chart and finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from labelrank.views.marks import ACCENT, NEUTRAL
+
+STABILITY_HEIGHT = 300
+TAUS = (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+TAUS_FROM_REVERSE = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""Ticks of an axis of tau, and of one far below 0."""
+DIRECTION_GAP = 0.15
+"""From so much more tau without the direction on, that is told and drawn."""
+
+
+def stability_points(stability: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the estimates that can be drawn, in what the target means.
+
+    Args:
+        stability: As an extraction reports it: target, either_direction, points, unknown, projection, needed, classes.
+
+    Returns:
+        Columns per_class, n_samples, tau, low, high, and aligned: what tau would be if an order and its reverse were
+        the same, NaN where that is tau already or is not known; and segment, which counts on where counts of samples
+        lie between for which there is no estimate. Estimates without a number are left out.
+    """
+    points, either = stability["points"], stability["either_direction"]
+    names = {"tau": "aligned", "low": "aligned_low", "high": "aligned_high"} if either else {}
+    frame = pd.DataFrame(
+        {
+            name: pd.to_numeric(pd.Series([point[names.get(name, name)] for point in points], dtype=object))
+            for name in ("per_class", "n_samples", "tau", "low", "high", "aligned")
+        }
+    ).astype(float)
+    # The order of two classes and its reverse are all there are: that these agree says nothing.
+    if either or stability["classes"] == 2:
+        frame["aligned"] = np.nan
+    unknown = np.sort(np.asarray(stability["unknown"], dtype=float))
+    frame["segment"] = np.searchsorted(unknown, frame["per_class"].to_numpy())
+    return frame.dropna(subset=["per_class", "tau", "low", "high"]).reset_index(drop=True)
+
+
+def direction_gap(points: pd.DataFrame) -> float | None:
+    """Return the last tau but for the direction where that is much higher than tau, else None.
+
+    Args:
+        points: As `stability_points` returns them; at least one.
+    """
+    last = points.iloc[-1]
+    # With NaN the comparison is false.
+    return float(last["aligned"]) if last["aligned"] - last["tau"] >= DIRECTION_GAP else None
+
+
+def stability_finding(stability: Mapping[str, Any], most: float | None = None) -> str:
+    """Return how steady the order is and whether that is enough, in one sentence.
+
+    Args:
+        stability: As for `stability_points`.
+        most: Mean samples per class at which the extraction ends at the latest; None: unknown.
+    """
+    target, needed, points = stability["target"], stability["needed"], stability_points(stability)
+    if points.empty:
+        return "Too few samples yet to tell how steady the order is"
+    tau, whichever = points["tau"].iloc[-1], " in either direction" if stability["either_direction"] else ""
+    finding = f"Expected tau {tau:.2f}{whichever} at {per_class_text(points['per_class'].iloc[-1])} per class"
+    if (aligned := direction_gap(points)) is not None:
+        finding += f" ({aligned:.2f} but for its direction)"
+    if target is None:
+        return finding
+    if tau >= target:
+        return f"{finding}: {target:.2f} is reached"
+    if needed is None:
+        return f"{finding}; when {target:.2f} is reached cannot be told yet"
+    if most is not None and needed > most:
+        here = per_class_text(most)
+        return f"{finding}; {target:.2f} would take about {per_class_text(needed)}, more than the {here} here"
+    return f"{finding}; {target:.2f} is expected at about {per_class_text(needed)}"
+
+
+def per_class_text(count: float) -> str:
+    """Return a mean number of samples per class in sensible digits: 8, 8.5, 120, 1,300."""
+    if count >= 1000:
+        return f"{round(count, -2):,.0f}"
+    return f"{count:.0f}" if count >= 20 or count == int(count) else f"{count:.1f}"
+
+
+def stability_chart(stability: Mapping[str, Any]) -> alt.LayerChart:
+    """Return the expected Kendall tau over the samples per class, with its interval, projection and target.
+
+    Where an order and its reverse do not count as the same and tau would be much higher if they did, that is a
+    second, thin line.
+
+    Args:
+        stability: As for `stability_points`, which returns at least one.
+    """
+    target, points = stability["target"], stability_points(stability)
+    last = points.iloc[-1]
+    ahead = _ahead(stability, last)
+    first, end = float(points["per_class"].iloc[0]), float(ahead["per_class"].iloc[-1])
+    ticks = [2**power for power in range(21) if first / 2 < 2**power < 2 * end]
+    low = min(0.0, float(points["low"].min()), float(points["tau"].min()))
+    taus = [tau for tau in (TAUS if low > -0.3 else TAUS_FROM_REVERSE) if tau >= low]
+    title = "Expected tau, either direction" if stability["either_direction"] else "Expected tau"
+    x = alt.X(
+        "per_class:Q",
+        title="Samples per class",
+        scale=alt.Scale(type="log", domain=[first / 1.15, end * 1.15], nice=False),
+        axis=alt.Axis(values=ticks, format=",d", grid=False),
+    )
+    y = alt.Y("tau:Q", title=title, scale=alt.Scale(domain=[low, 1]), axis=alt.Axis(values=taus, format=".1f"))
+    tooltip = [
+        alt.Tooltip("per_class:Q", title="per class", format=",.3~g"),
+        alt.Tooltip("n_samples:Q", title="samples", format=",d"),
+        alt.Tooltip("tau:Q", title="expected tau", format=".2f"),
+        alt.Tooltip("low:Q", title="90 % from", format=".2f"),
+        alt.Tooltip("high:Q", title="to", format=".2f"),
+    ]
+    base = alt.Chart(points)
+    band = base.mark_area(color=ACCENT, opacity=0.18).encode(
+        x=x, y=alt.Y("low:Q", title=title), y2="high:Q", detail="segment:N"
+    )
+    if len(points) == 1:
+        band = base.mark_rule(color=ACCENT, opacity=0.5, strokeWidth=3).encode(x=x, y="low:Q", y2="high:Q")
+    line = base.mark_line(color=ACCENT, strokeWidth=2).encode(x=x, y=y, detail="segment:N")
+    marks = base.mark_circle(color=ACCENT, size=48, opacity=1).encode(x=x, y=y, tooltip=tooltip)
+    layers = [band, line, marks]
+    if len(ahead) > 1:
+        layers.insert(1, alt.Chart(ahead).mark_line(color=ACCENT, strokeDash=[5, 4], opacity=0.8).encode(x=x, y=y))
+    if direction_gap(points) is not None:
+        # About as much as the name takes of a narrow chart.
+        room = end / float(last["per_class"]) >= (end / first) ** 0.25 > 1
+        layers += _without_direction(points, x, target=target, room=room)
+    if target is not None:
+        wanted = alt.Chart(pd.DataFrame({"tau": [target], "text": [f"target {target:.2f}"]}))
+        layers.insert(0, wanted.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(y=y))
+        layers.append(
+            wanted.mark_text(align="left", baseline="bottom", dx=4, dy=-3, color=NEUTRAL).encode(
+                x=alt.value(0), y=y, text="text:N"
+            )
+        )
+    return alt.layer(*layers).properties(height=STABILITY_HEIGHT)
+
+
+def _ahead(stability: Mapping[str, Any], last: pd.Series) -> pd.DataFrame:
+    """Return what is drawn of the projection, columns per_class and tau, from the last estimate on."""
+    ahead = pd.DataFrame(stability["projection"], columns=["per_class", "tau"], dtype=float).dropna()
+    ahead = ahead[ahead["per_class"] > last["per_class"]]
+    if stability["target"] is not None and stability["needed"] is not None:
+        # As far as the answer to what the target takes, and one point beyond it.
+        ahead = ahead[ahead["per_class"].shift(fill_value=0) <= stability["needed"]]
+    else:
+        ahead = ahead[ahead["per_class"] <= 4 * last["per_class"]]
+    return pd.concat([last[["per_class", "tau"]].to_frame().T, ahead])
+
+
+def _without_direction(points: pd.DataFrame, x: alt.X, *, target: float | None, room: bool) -> list[alt.Chart]:
+    """Return the layers of the tau that leaves the direction out: a thin line with its name at the end.
+
+    Args:
+        room: Whether there is room for the name behind the end; else it is before that.
+    """
+    known = points.dropna(subset=["aligned"])
+    last = known.tail(1).assign(text="either direction")
+    # The name keeps off the line of the target.
+    above = target is None or bool(last["aligned"].iloc[0] > target)
+    line = alt.Chart(known).mark_line(
+        color=ACCENT, strokeWidth=1, point=alt.OverlayMarkDef(color=ACCENT, size=12, filled=True)
+    )
+    name = alt.Chart(last).mark_text(
+        align="left" if room else "right",
+        baseline="bottom" if above else "top",
+        dx=6 if room else 0,
+        dy=-3 if above else 3,
+        color=ACCENT,
+    )
+    y = alt.Y("aligned:Q")
+    return [line.encode(x=x, y=y, detail="segment:N"), name.encode(x=x, y=y, text="text:N")]

@@ -1,0 +1,65 @@
+"""Durations in words."""
+
+
+def rough_duration(seconds: float) -> str:
+    """Return an estimated duration, no finer than it can be known."""
+    if seconds < 8:
+        return "a few seconds"
+    if seconds < 55:
+        return f"{5 * round(seconds / 5)} s"
+    if seconds < 5400:
+        return f"{max(1, round(seconds / 60))} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the largest units that tell it well."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 90:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def share_text(share: float) -> str:
+    """Return a fraction in percent with sensible digits."""
+    if 0 < share < 0.0005:
+        return "less than 0.1 %"
+    return f"{share:.1%}".replace("%", " %") if share < 0.1 else f"{share:.0%}".replace("%", " %")
+
+
+def rate_text(rate: float, nouns: str) -> str:
+    """Return how many samples are done in a second."""
+    return f"{rate:,.3g} {nouns}/s" if rate < 100 else f"{rate:,.0f} {nouns}/s"
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size in bytes with a unit that fits."""
+    for unit in ("bytes", "kB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} GB"
+
+
+def count_text(count: int) -> str:
+    """Return a large count in millions where that tells it well."""
+    return f"{count / 1e6:,.0f} million" if count >= 10_000_000 else f"{count:,}"
+
+
+def ordinal(number: int) -> str:
+    """Return a number as a place: 2nd, 4th."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+RUNTIMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "numpy": "NumPy"}
