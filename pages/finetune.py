@@ -445,7 +445,10 @@ def orders_tab(_: Job, results: Results) -> None:
         table,
         hide_index=True,
         height="content" if len(table) <= TABLE_ROWS else 35 * (TABLE_ROWS + 1) + 3,
-        column_config=columns,
+        column_config={
+            name: st.column_config.NumberColumn(one.title, format=one.format, help=one.help)
+            for name, one in columns.items()
+        },
         alt="Mean of every metric for every order.",
     )
 

@@ -200,9 +200,3 @@ def is_of_hub(address: str) -> bool:
 def hub_url(kind: str, name: str) -> str:
     """Return the address of a repository's page."""
     return hub.repo_url(kind, name)
-
-
-# Checkpoints and features
-
-
-# Ranking

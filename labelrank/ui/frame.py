@@ -254,12 +254,6 @@ def _counted(job: Job, stage: str) -> str:
     return "updates" if Design.from_params(job.params).end_to_end else "epochs"
 
 
-# Errors and empty pages
-
-
-# The Hub
-
-
 # Label maps
 
 

@@ -539,9 +539,3 @@ def _difference_title(measure: Measure) -> str:
 
 def _scaled(value: float | None, scale: float) -> float | None:
     return None if value is None else value * scale
-
-
-# Confusions
-
-
-# Recall

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import streamlit as st
 
 from labelrank.finetune.recipe import TuneRecipe, from_dict, recipes
 from labelrank.views import comparison_charts, words
@@ -124,8 +124,18 @@ def power_text(analysis: Mapping[str, Any]) -> list[str]:
     return said or ["With so few orders or seeds, no size of effect is sure to be found. Take more of both."]
 
 
-def arms_table(report: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return the mean of every metric for every order, one row each, and how its columns are shown.
+@dataclass(frozen=True)
+class Column:
+    """How a column of numbers is shown."""
+
+    title: str
+    format: str
+    """As printf takes it."""
+    help: str
+
+
+def arms_table(report: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Column]]:
+    """Return the mean of every metric for every order, one row each, and how its columns of metrics are shown.
 
     Where every class has as many test rows, recall is the accuracy and has no column.
     """
@@ -139,10 +149,8 @@ def arms_table(report: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]]
         row["Seeds"] = sum(value is not None for value in arm["accuracy"])
         rows.append(row)
     columns = {
-        measure.title: st.column_config.NumberColumn(
-            f"{measure.title} (%)" if measure.unit == "%" else measure.title,
-            format=f"%{measure.format}",
-            help=_COLUMN_HELP[name],
+        measure.title: Column(
+            f"{measure.title} (%)" if measure.unit == "%" else measure.title, f"%{measure.format}", _COLUMN_HELP[name]
         )
         for name, measure in named.items()
     }

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from labelrank.cli import _say_control, _say_preset, _say_rest, _stopped, _ties, main
+from labelrank.cli import main
+from labelrank.cli.finetune import _say_control, _say_preset, _say_rest, _stopped, _ties
 from labelrank.features.store import write_features
 from labelrank.finetune import heads
 from labelrank.steps.finetune.results import read_report

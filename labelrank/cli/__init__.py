@@ -1,0 +1,53 @@
+"""`labelrank ...`: data on stdout, progress and messages on stderr; exit 0 done, 1 told in one line, 2 wrong usage."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from labelrank import __version__
+from labelrank.cli import extract, finetune, pretrain, rank
+from labelrank.cli.progress import say
+from labelrank.errors import LabelRankError
+
+
+class _OneLineErrors(click.Group):
+    """Tells a LabelRankError in one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LabelRankError as error:
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="labelrank")
+def main() -> None:
+    """Rank the labels of a dataset along one axis of a masked autoencoder's features."""
+
+
+@main.command()
+def worker() -> None:
+    """Run background jobs until stopped, for deployments that start the worker themselves."""
+    from labelrank.jobs.queue import run_consumer
+    from labelrank.settings import Settings
+
+    settings = Settings.from_env()
+    say(f"Running the jobs of {settings.workspace}. Stop with Ctrl-C.")
+    run_consumer(settings)
+
+
+for command in (
+    rank.demo,
+    extract.extract,
+    extract.merge,
+    rank.rank,
+    rank.export,
+    finetune.finetune,
+    pretrain.pretrain,
+):
+    main.add_command(command)

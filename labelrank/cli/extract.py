@@ -1,0 +1,97 @@
+"""`labelrank extract` and `labelrank merge`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelrank.cli.options import check_folder, dataset_options, extraction_options
+from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_left_out
+from labelrank.data.dataset import NOUNS
+
+if TYPE_CHECKING:
+    from labelrank.features.store import FeatureSet
+
+
+def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options: Any) -> FeatureSet:
+    from labelrank.settings import Settings
+    from labelrank.steps.extract.plan import plan
+    from labelrank.steps.extract.request import Request
+    from labelrank.steps.extract.run import obtain
+
+    if options.get("until_stable") is None:
+        for name, option in (("either_direction", "--either-direction"), ("ranking_shrinkage", "--shrinkage")):
+            if options.get(name):
+                raise click.UsageError(f"{option} goes with --until-stable.")
+    settings = Settings.from_env()
+    work = plan(Request(dataset=data, checkpoint=checkpoint, **options), settings)
+    dataset = work.dataset
+    split = f" ({dataset.split})" if dataset.split else ""
+    nouns = NOUNS[dataset.media][1]
+    say(f"{dataset.id}{split}: {len(dataset.samples):,} {nouns}, {len(dataset.class_names):,} classes.")
+    if work.checkpoint.from_cache and work.checkpoint.revision != options.get("checkpoint_revision"):
+        say(
+            f"Warning: the Hub could not be asked; {work.checkpoint.id} is used as it was known before, at commit "
+            f"{work.checkpoint.revision}."
+        )
+    if licence := work.checkpoint.licence:
+        say(f"{work.checkpoint.id}: licence {licence}.")
+    reporter = ExtractionReporter(nouns)
+    try:
+        outcome = obtain(
+            work,
+            settings,
+            recompute=recompute,
+            follow_stability=work.request.until_stable is not None,
+            on_progress=ProgressLine(nouns),
+            on_report=reporter,
+        )
+    except KeyboardInterrupt:
+        say("\nStopped. Finished parts are kept: the same command goes on from them.")
+        sys.exit(1)
+    reporter.sum_up(outcome)
+    say_left_out(outcome.features.failures)
+    return outcome.features
+
+
+@click.command()
+@click.argument("data")
+@click.option("--checkpoint", required=True, help="Embedded name, a folder, or a model id of the Hub.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Features file to write.")
+@dataset_options
+@extraction_options
+def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
+    """Encode every sample of DATA.
+
+    DATA is 'digits', 'moving-digits', a folder of class folders, a zip of one, a Parquet file or a folder of them, or
+    the id of a dataset on the Hugging Face Hub (owner/name).
+    """
+    check_folder(out)
+    _write(extracted(data, checkpoint, **options), out)
+
+
+@click.command()
+@click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Features file to write.")
+def merge(shards: tuple[Path, ...], out: Path) -> None:
+    """Join the features files of all shards of one extraction, or folders of them, into one file."""
+    from labelrank.errors import FeaturesError
+    from labelrank.features.joining import merge_features
+
+    check_folder(out)
+    if any(out.resolve() == shard.resolve() for shard in shards):
+        raise FeaturesError(f"{out} is one of the shards and would be overwritten; choose another --out.")
+    _write(merge_features(shards), out)
+
+
+def _write(features: FeatureSet, out: Path) -> None:
+    from labelrank.features.store import write_features
+
+    write_features(features, out)
+    rows, dim = features.X.shape
+    say(f"Wrote {out}: {rows:,} rows of {dim:,} features.")
+    if not rows:
+        say("Warning: this shard is empty; there are more shards than samples.")

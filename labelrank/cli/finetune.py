@@ -1,0 +1,256 @@
+"""`labelrank finetune`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from labelrank.cli.options import check_folder, given, ranking_options, training_options
+from labelrank.cli.progress import ProgressLine, plural, say
+from labelrank.cli.tables import printable, show_table
+from labelrank.views.words import rough_duration
+
+if TYPE_CHECKING:
+    from labelrank.steps.finetune.run import Standing
+
+
+@click.command()
+@click.argument("features", type=click.Path(path_type=Path))
+@click.option(
+    "--label-map",
+    type=click.Path(path_type=Path),
+    help="The ranked order; by default it is found anew, from the rows that are not tested on.",
+)
+@click.option("--test", type=click.Path(path_type=Path), help="Features to test on; by default rows are held out.")
+@click.option("--val", type=click.Path(path_type=Path), help="Features to validate on; by default rows are held out.")
+@click.option("--data", help="The data that the features are of, for --depth; by default what their file says.")
+@click.option("--checkpoint", help="The checkpoint that they are of; by default what their file says.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Report to write (JSON).")
+@click.option(
+    "--files", type=click.Path(path_type=Path, file_okay=False), help="Folder for all results, and the model."
+)
+@click.option("--recompute", is_flag=True, help="Train all runs anew, though finished ones are kept.")
+@click.option("--all-orders", is_flag=True, help="List each random order in the table, instead of all in one row.")
+@training_options
+@ranking_options
+def finetune(
+    features: Path,
+    label_map: Path | None,
+    test: Path | None,
+    val: Path | None,
+    data: str | None,
+    checkpoint: str | None,
+    out: Path | None,
+    files: Path | None,
+    recompute: bool,
+    all_orders: bool,
+    style: str,
+    **options: Any,
+) -> None:
+    """Find out whether the order of the classes matters: train with each order, several times, and compare.
+
+    FEATURES is a features file. Prints a verdict and what each order scored; --out keeps the report, --files all
+    results. A stopped comparison goes on from its finished runs.
+    """
+    from labelrank.features.joining import read_features
+    from labelrank.label_map import read_label_map
+    from labelrank.settings import Settings
+    from labelrank.steps.finetune.inputs import gather_files
+    from labelrank.steps.finetune.request import HEADS_ALONE, ORDERS, QUICK_ORDERS, QUICK_SEEDS, Design, Inputs
+    from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
+    from labelrank.steps.finetune.run import compare, describe_material, standing
+
+    ranking = {name: options.pop(name) for name in ("method", "solver", "shrinkage")}
+    if label_map and given("method", "solver", "shrinkage"):
+        raise click.UsageError("--method, --solver and --shrinkage find an order; with --label-map there is one.")
+    end_to_end = options["depth"] not in (None, HEADS_ALONE)
+    _check_applicable(options["meaning"], end_to_end=end_to_end, has_files=files is not None)
+    if out:
+        check_folder(out)
+    if files:
+        check_replaceable(files)
+    chosen = {name: value for name, value in options.items() if value is not None}
+    # As the Fine-tune page begins: each run trains an encoder.
+    preset = {"orders": QUICK_ORDERS, "seeds": QUICK_SEEDS} if end_to_end else {}
+    preset = {name: value for name, value in preset.items() if name not in chosen}
+    design = Design(**{**preset, **chosen})
+    inputs = Inputs(
+        train=read_features(features),
+        label_map=read_label_map(label_map) if label_map else None,
+        test=read_features(test) if test else None,
+        val=read_features(val) if val else None,
+    )
+    settings = Settings.from_env()
+    material = gather_files(
+        inputs,
+        design,
+        settings,
+        ranking=ranking,
+        data=data,
+        checkpoint=checkpoint,
+        with_model=files is not None,
+    )
+    plan = describe_material(material, design)
+    say(f"{plan['words']} {plan['rows']}")
+    if preset:
+        telling = describe_material(material, dataclasses.replace(design, orders=ORDERS, seeds=2))
+        _say_preset(preset, f"--orders {ORDERS} --seeds 2", telling["seconds"])
+    before = standing(material, design, settings, recompute=recompute)
+    _say_rest(plan, before.runs)
+    try:
+        outcome = compare(
+            material,
+            design,
+            settings,
+            recompute=recompute,
+            with_model=files is not None,
+            on_progress=ProgressLine("updates" if design.end_to_end else "epochs"),
+        )
+    except KeyboardInterrupt:
+        say(f"\n{_stopped(standing(material, design, settings), plan['runs'], design.seeds)}")
+        sys.exit(1)
+    for notice in outcome.report["notices"]:
+        say(f"Note: {printable(notice)}")
+    if out:
+        write_report(out, outcome.report)
+        say(f"Wrote {out}.")
+    if files:
+        copy_results(outcome.folder, files)
+        say(f"Wrote {files}.")
+    _show_report(outcome.report, style, all_orders=all_orders)
+
+
+def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool) -> None:
+    """Raise UsageError for an option that would change nothing beside the others."""
+    for name, applies, needed in (
+        ("bandwidth", meaning == "gaussian", "--meaning gaussian"),
+        ("unit", meaning == "gaussian", "--meaning gaussian"),
+        ("flip", end_to_end, "--depth"),
+        ("recipe", end_to_end, "--depth"),
+        ("data", end_to_end, "--depth"),
+        ("checkpoint", end_to_end or has_files, "--depth or --files"),
+        ("test_share", not given("test"), "rows held out to test, so not with --test"),
+        ("val_share", not given("val"), "rows held out to validate, so not with --val"),
+    ):
+        if given(name) and not applies:
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with {needed}.")
+
+
+def _say_preset(preset: Collection[str], telling: str, seconds: float | None) -> None:
+    """Say what is compared because nothing else was asked for, and what could tell more."""
+    kept_small = {
+        ("orders", "seeds"): "the ranked and the original order are trained once each, unless --orders and --seeds say",
+        ("orders",): "the ranked and the original order are compared, unless --orders says",
+        ("seeds",): "each order is trained once, unless --seeds says",
+    }[tuple(preset)]
+    time_needed = "" if seconds is None else f", about {rough_duration(seconds)}"
+    say(
+        f"With --depth {kept_small} otherwise. To tell an effect from chance takes 19 random orders and 2 seeds: "
+        f"{telling}{time_needed}."
+    )
+
+
+def _say_rest(plan: Mapping[str, Any], kept: int) -> None:
+    """Say which runs are here already, and about how long the others take."""
+    total, seconds = plan["runs"], plan["seconds"]
+    if kept:
+        which = "All" if kept == total else f"{kept:,} of the"
+        say(f"{which} {plural(total, 'run')} {'is' if kept == 1 else 'are'} here already; --recompute trains anew.")
+    if kept < total and seconds is not None:
+        say(f"Estimated time: {rough_duration(seconds * (total - kept) / total)}.")
+
+
+def _stopped(left: Standing, runs: int, seeds: int) -> str:
+    """Return what a comparison that was stopped has left, and what to do with it."""
+    if not left.runs:
+        then = "goes on from the last finished epoch" if left.begun else "starts anew"
+        return f"Stopped. No run was finished: the same command {then}."
+    kept = f"{left.runs:,} of {plural(runs, 'run')} {'is' if left.runs == 1 else 'are'} kept"
+    text = f"Stopped. {kept}: the same command goes on from there."
+    if 0 < left.seeds < seeds:
+        text += f" All orders have finished {plural(left.seeds, 'seed')}: --seeds {left.seeds} reports on no more."
+    return text
+
+
+def _show_report(report: Mapping[str, Any], style: str, *, all_orders: bool) -> None:
+    if style == "json":
+        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        return
+    for sentence in (report["verdict"]["text"], *report["verdict"]["details"]):
+        click.echo(sentence)
+    if ties := _ties(report["statistics"]["accuracy"]["mean"]):
+        click.echo(ties)
+    click.echo()
+    random = [arm for arm in report["arms"] if arm["kind"] == "random"]
+    is_short = len(random) > 1 and not all_orders
+    rows = {arm["name"]: [arm] for arm in report["arms"] if not (is_short and arm["kind"] == "random")}
+    if is_short:
+        rows[f"{len(random)} random"] = random
+    scored = [(name, arms, _mean(_runs(arms, "accuracy"))) for name, arms in rows.items()]
+    scored.sort(key=lambda one: -1.0 if one[2] is None else one[2], reverse=True)
+    header = ("order", "accuracy", "lowest", "highest", "UAR", "top-5", "loss", *_DISTANCES)
+    show_table(header, [_row(name, arms) for name, arms, _ in scored], text_columns=(0,))
+    if is_short:
+        say("Lowest and highest are of single runs; --all-orders lists each random order.")
+    _say_control(report["control"])
+
+
+_DISTANCES = ("rank distance (positions)", "centroid distance (s.d.)")
+
+
+def _runs(arms: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Return what is known of a metric, over all runs of some orders."""
+    return [value for arm in arms for value in arm[name] if value is not None]
+
+
+def _row(name: str, arms: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    accuracies = _runs(arms, "accuracy")
+    ends = (min(accuracies), max(accuracies)) if accuracies else (None, None)
+    shares = (_mean(accuracies), *ends, *(_mean(_runs(arms, metric)) for metric in ("uar", "top5")))
+    loss, *distances = (_mean(_runs(arms, metric)) for metric in ("loss", "rank_distance", "centroid_distance"))
+    percent = (_cell(None if share is None else 100 * share, ".2f", " %") for share in shares)
+    return (name, *percent, _cell(loss, ".4f"), *(_cell(distance, ".2f") for distance in distances))
+
+
+def _ties(means: Mapping[str, float]) -> str | None:
+    """Return how the ranked order stands among the random ones, where some are as accurate on average, but not all."""
+    random = [mean for name, mean in means.items() if name.startswith("random-") and mean is not None]
+    ranked = means.get("ranked")
+    if ranked is None or not random:
+        return None
+    equal = sum(math.isclose(mean, ranked, abs_tol=1e-9) for mean in random)
+    ahead = sum(mean < ranked for mean in random if not math.isclose(mean, ranked, abs_tol=1e-9))
+    if equal in (0, len(random)):
+        return None
+    return (
+        f"The ranked order is ahead of {ahead}, equal to {equal} and behind {len(random) - ahead - equal} of "
+        f"{plural(len(random), 'random order')}."
+    )
+
+
+def _say_control(control: Mapping[str, Any]) -> None:
+    if control["applies"] and control["passed"] is not None:
+        found = "as it must" if control["passed"] else "which is too much: do not trust these results, and report it"
+        say(
+            "Control: its accuracy differs from the original order's by at most "
+            f"{100 * control['largest_difference']:.2f} points, {100 * control['differing_predictions']:.2f} % of its "
+            f"predictions, and the loss of a row by {control['largest_nll_difference']:.2g}, {found}."
+        )
+    elif reason := control["reason"]:
+        say(reason if reason.startswith("No control") else f"No control: {reason[0].lower()}{reason[1:]}")
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _cell(value: float | None, form: str, unit: str = "") -> str:
+    return "-" if value is None else format(value, form) + unit

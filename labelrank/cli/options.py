@@ -1,0 +1,154 @@
+"""Options that several commands share, and tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
+from labelrank.models.backend import PRECISIONS
+from labelrank.models.pooling import POOLINGS
+from labelrank.ranking import METHODS, SOLVERS
+from labelrank.steps.extract.request import PREPROCESSINGS
+
+
+def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--config", help="Configuration of a dataset on the Hub, or of a folder of Parquet files."),
+        click.option("--split", help="Split to read; train where the data has splits."),
+        click.option("--revision", help="Branch, tag or commit of a dataset on the Hub; main by default."),
+        click.option("--media-column", help="Column of the pictures or videos, where a table has several."),
+        click.option("--label-column", help="Column of the labels, where a table has several."),
+    ):
+        command = option(command)
+    return command
+
+
+def _shrinkage(ctx: click.Context, param: click.Parameter, value: str) -> float | str | None:
+    if value in ("none", "auto"):
+        return None if value == "none" else value
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise click.BadParameter(f"{value!r} is not none, auto or a number from 0 to 1.")
+    return number
+
+
+def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--checkpoint-revision", help="Branch, tag or commit of a checkpoint on the Hub."),
+        click.option("--max-per-class", type=click.IntRange(min=1), help="Samples of each class; all by default."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Chooses the samples of --max-per-class."),
+        click.option("--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True),
+        click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
+        click.option("--batch-size", type=click.IntRange(min=1), help="Encoder inputs at once; by default what suits."),
+        click.option("--frames", type=click.IntRange(min=1), help="Frames of a clip; as the encoder takes (16)."),
+        click.option("--stride", type=click.IntRange(min=1), help="Frames from one to the next; 4 by default."),
+        click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True, help="Clips of a video."),
+        click.option(
+            "--preprocessing",
+            type=click.Choice(PREPROCESSINGS),
+            default="checkpoint",
+            show_default=True,
+            help="As the checkpoint says, or as the published notebook does.",
+        ),
+        click.option("--image-size", type=click.IntRange(min=1), help="Interpolate to this many pixels a side."),
+        click.option(
+            "--until-stable",
+            type=click.FloatRange(0, 1, min_open=True, max_open=True),
+            help="Take samples in rounds, and no more once the order of an equal sample is expected to agree with "
+            "this one by Kendall's tau; 0.85, for example.",
+        ),
+        click.option(
+            "--either-direction",
+            is_flag=True,
+            help="In --until-stable, count an order and its reverse as the same; far fewer samples may do.",
+        ),
+        click.option(
+            "--shrinkage",
+            "ranking_shrinkage",
+            default="none",
+            show_default=True,
+            callback=_shrinkage,
+            help="Of the ranking that --until-stable means: none, auto, or from 0 to 1.",
+        ),
+        click.option("--shard", callback=_shard, help="Take only share I of N, as 1/4; `merge` joins them."),
+        click.option("--recompute", is_flag=True, help="Make the features anew, though they are in the cache."),
+    ):
+        command = option(command)
+    return command
+
+
+def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    index, slash, count = value.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise click.BadParameter(f"{value!r} is not I/N with I from 1 to N, such as 1/4.")
+    return int(index), int(count)
+
+
+def check_folder(out: Path) -> None:
+    from labelrank.errors import FeaturesError
+
+    if not out.absolute().parent.is_dir():
+        raise FeaturesError(f"The folder of {out} does not exist; create it or choose another --out.")
+
+
+def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--method", type=click.Choice(METHODS), default="centroid", show_default=True),
+        click.option("--solver", type=click.Choice(SOLVERS), default="auto", show_default=True),
+        click.option(
+            "--shrinkage", default="none", show_default=True, callback=_shrinkage, help="none, auto, or from 0 to 1."
+        ),
+        click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the fields of `labelrank.steps.finetune.request.Design` as options; None leaves a field as it is."""
+    share = click.FloatRange(0, 0.5, min_open=True)
+    options = (
+        click.option(
+            "--orders",
+            help="Orders to compare: ranked, original, reversed, random:N.  [ranked,original,random:19; with --depth "
+            "ranked,original]",
+        ),
+        click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each order.  [5; with --depth 1]"),
+        click.option(
+            "--depth", help="What learns: heads alone, the last N blocks of the encoder too, or all.  [heads]"
+        ),
+        click.option("--head", type=click.Choice(HEADS), help="What maps features to classes.  [linear]"),
+        click.option("--meaning", type=click.Choice(MEANINGS), help="What a position means to the loss.  [softmax]"),
+        click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="Of --meaning gaussian.  [1]"),
+        click.option("--unit", type=click.Choice(UNITS), help="Of --bandwidth.  [positions]"),
+        click.option("--recipe", help="How an encoder learns, with --depth: quick, paper, mae or videomae.  [quick]"),
+        click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training rows."),
+        click.option("--batch-size", type=click.IntRange(min=1), help="Samples of an update."),
+        click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Peak, after warm-up."),
+        click.option("--weight-decay", type=click.FloatRange(0)),
+        click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="Before the last layer."),
+        click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True)),
+        click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures, with --depth."),
+        click.option("--control/--no-control", default=None, help="Check that classes are exchangeable.  [control]"),
+        click.option("--seed", type=click.IntRange(min=0), help="Draws random orders and held-out rows.  [0]"),
+        click.option("--val-share", type=share, help="Of the training rows, without --val.  [0.1]"),
+        click.option("--test-share", type=share, help="Of all rows, without --test.  [0.2]"),
+    )
+    for option in reversed(options):  # the last one applied is listed first
+        command = option(command)
+    return command
+
+
+def given(*names: str) -> bool:
+    """Return whether one of these options was given on the command line."""
+    context = click.get_current_context()
+    return any(context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE for name in names)

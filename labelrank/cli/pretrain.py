@@ -1,0 +1,74 @@
+"""`labelrank pretrain`."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labelrank.cli.options import dataset_options
+from labelrank.cli.progress import ProgressLine, clock_duration, say, say_left_out
+
+
+@click.command()
+@click.argument("data")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the checkpoint.")
+@dataset_options
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.")
+@click.option("--warmup-epochs", type=click.IntRange(min=0), help="Epochs of rising learning rate.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures per step.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak, after warm-up.")
+@click.option("--weight-decay", type=click.FloatRange(min=0))
+@click.option(
+    "--mask-ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Share of patches removed."
+)
+@click.option("--norm-pix-loss/--plain-pix-loss", default=None, help="Standardise each patch of the target.")
+@click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures; off for digits.")
+@click.option("--min-crop-scale", type=click.FloatRange(0, 1, min_open=True), help="Least area of a random crop.")
+@click.option("--image-size", type=click.IntRange(min=1), help="Pixels, height and width.")
+@click.option("--patch-size", type=click.IntRange(min=1), help="Pixels, height and width.")
+@click.option("--hidden-dim", type=click.IntRange(min=1), help="Channels of the encoder.")
+@click.option("--num-layers", type=click.IntRange(min=1), help="Blocks of the encoder.")
+@click.option("--num-heads", type=click.IntRange(min=1), help="Attention heads of the encoder.")
+@click.option("--decoder-dim", type=click.IntRange(min=1), help="Channels of the decoder.")
+@click.option("--decoder-layers", type=click.IntRange(min=1), help="Blocks of the decoder.")
+@click.option("--decoder-heads", type=click.IntRange(min=1), help="Attention heads of the decoder.")
+@click.option("--num-frames", type=click.IntRange(min=1), help="Frames of a clip; videos alone.")
+@click.option("--tubelet-size", type=click.IntRange(min=1), help="Frames that one token of a clip covers.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of weights, crops and masks.")
+def pretrain(
+    data: str,
+    out: Path,
+    config: str | None,
+    split: str | None,
+    revision: str | None,
+    media_column: str | None,
+    label_column: str | None,
+    **options: Any,
+) -> None:
+    """Pre-train a small masked autoencoder on the pictures or videos of DATA and write it in Hugging Face format."""
+    from labelrank.data import open_dataset
+    from labelrank.models.backend import select_backend
+    from labelrank.settings import Settings
+
+    settings = Settings.from_env()
+    source = {"config": config, "revision": revision, "media_column": media_column, "label_column": label_column}
+    dataset = open_dataset(data, split=split, **source, settings=settings)
+    select_backend(training=True)
+    from labelrank.models.pretrain import pretrain, recipe_for
+
+    given = {name: value for name, value in options.items() if value is not None}
+    recipe = dataclasses.replace(recipe_for(dataset), **given)
+    others = [s for s in ("val", "test") if s in dataset.splits and s != dataset.split]
+    held_out = [open_dataset(data, split=s, **source, settings=settings) for s in others]
+    for part in (dataset, *held_out):
+        if part.fetch:
+            part.fetch(part.samples, ProgressLine("bytes"), None)
+    command = shlex.join(["labelrank", *sys.argv[1:]])
+    result = pretrain(dataset, out, recipe, command=command, held_out=held_out, on_progress=ProgressLine("epochs"))
+    say_left_out(result.problems)
+    say(f"Wrote {out}: {result.num_parameters:,} parameters, {clock_duration(result.duration_s)}.")
