@@ -23,7 +23,7 @@ from PIL import Image
 from labelrank.errors import LabelMapError
 from labelrank.exports import FORMATS, export, write_export
 from labelrank.label_map import LabelMap, read_label_map
-from tests.label_maps import make_map, three_cycle
+from tests.helpers.label_maps import make_map, three_cycle
 
 HOSTILE = [
     'he said "hi"',

@@ -24,7 +24,7 @@ from labelrank.label_map import LabelMap, RankedClass, read_label_map
 from labelrank.ranking import LabelRanker
 from labelrank.ranking.ranker import SIGN_RULE, TIE_RULE
 from labelrank.settings import assets_dir
-from tests.label_maps import PROVENANCE, make_map, orders, three_cycle
+from tests.helpers.label_maps import PROVENANCE, make_map, orders, three_cycle
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((assets_dir() / "label_map.schema.json").read_text("utf-8")))
 

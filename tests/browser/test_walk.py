@@ -14,9 +14,9 @@ from playwright.sync_api import Page, expect
 from labelrank.jobs.queue import ensure_consumer
 from labelrank.label_map import LabelMap
 from tests.conftest import GOLDEN
-from tests.hub_server import running
-from tests.table_helpers import STRUCT, class_label, content
-from tests.table_helpers import table as parquet_table
+from tests.helpers.hub_server import running
+from tests.helpers.tables import STRUCT, class_label, content
+from tests.helpers.tables import table as parquet_table
 
 pytestmark = pytest.mark.browser
 

@@ -16,7 +16,7 @@ from labelrank.models.config import FAMILIES, read_config, write_config
 from labelrank.models.curated import CURATED, EMBEDDED
 from tests.conftest import GOLDEN
 
-pytest_plugins = ["tests.hub_server"]
+pytest_plugins = ["tests.helpers.hub_server"]
 
 
 @pytest.fixture

@@ -1,0 +1,319 @@
+"""`labelrank finetune`: what goes to stdout, what to stderr, which exit code, and what it writes."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from labelrank.cli import main
+from labelrank.cli.finetune import _say_control, _say_preset, _say_rest, _stopped, _ties
+from labelrank.features.store import write_features
+from labelrank.finetune import heads
+from labelrank.steps.finetune.results import read_report
+from labelrank.steps.finetune.run import Standing
+from tests.steps.finetune.made import made_features, made_map
+
+TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")
+QUICK = ("--orders", "ranked,original,random:2", "--seeds", 2, "--epochs", 3)
+
+
+@pytest.fixture
+def finetune(tmp_path, monkeypatch):
+    """Run the command in this process, on made features and in a workspace of its own."""
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
+    monkeypatch.chdir(tmp_path)
+    for name, features in (("train", TRAIN), ("test", TEST)):
+        write_features(features, tmp_path / f"{name}.parquet")
+    made_map(TRAIN).save(tmp_path / "map.json")
+
+    def run(*options, features="train.parquet"):
+        return CliRunner().invoke(main, ["finetune", features, *map(str, options)])
+
+    return run
+
+
+def test_the_verdict_and_a_table_go_to_stdout_and_the_rest_to_stderr(finetune):
+    done = finetune("--label-map", "map.json", "--test", "test.parquet", *QUICK)
+    assert done.exit_code == 0, done.output
+    report = json.loads(
+        finetune("--label-map", "map.json", "--test", "test.parquet", *QUICK, "--format", "json").stdout
+    )
+    assert done.stdout.startswith(report["verdict"]["text"] + "\n")
+    lines = done.stdout.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("order"))
+    assert lines[header].endswith("rank distance (positions)  centroid distance (s.d.)")
+    assert sorted(line.split("  ")[0] for line in lines[header + 1 :]) == ["2 random", "control", "original", "ranked"]
+    assert all(line.count(" %") == 5 for line in lines[header + 1 :])
+    assert "5 seeds" not in done.stdout
+    assert "and a control, 2 seeds each: 10 runs. 110 rows train, 10 validate, 40 test.\n" in done.stderr
+    assert "Estimated time: a few seconds.\n" in done.stderr
+    assert "differs from the original order's by at most 0.00 points, 0.00 % of its predictions, and" in done.stderr
+    assert ", as it must." in done.stderr
+
+
+def cells(stdout, order):
+    """The numbers of a row of the table; shares in percent."""
+    (line,) = (line for line in stdout.splitlines() if line.startswith(f"{order}  "))
+    return [float(cell.removesuffix(" %")) for cell in line.split("  ")[1:] if cell]
+
+
+def test_random_orders_are_one_row_of_all_their_runs_unless_all_are_asked_for(finetune):
+    options = ("--test", "test.parquet", "--orders", "ranked,random:3", "--seeds", 3, "--epochs", 2, "--no-control")
+    short, long = finetune(*options), finetune(*options, "--all-orders")
+    each = [cells(long.stdout, f"random-{number}") for number in (1, 2, 3)]
+    accuracy, lowest, highest, *others = cells(short.stdout, "3 random")
+    assert lowest == min(row[1] for row in each) < highest == max(row[2] for row in each)
+    assert "\n3 random  " in short.stdout
+    assert accuracy == pytest.approx(sum(row[0] for row in each) / 3, abs=0.011)
+    assert others[0] == pytest.approx(sum(row[3] for row in each) / 3, abs=0.011)
+    assert "\nrandom-1" not in short.stdout
+    assert "\n3 random  " not in long.stdout
+    assert "--all-orders lists each random order" in short.stderr
+
+
+@pytest.mark.parametrize(
+    ("means", "text"),
+    [
+        (
+            {"random-1": 0.9, "random-2": 0.8, "random-3": 0.7, "original": 0.8},
+            "ahead of 1, equal to 1 and behind 1 of",
+        ),
+        ({"random-1": 0.8 + 1e-12, "random-2": 0.9, "control": 0.8}, "ahead of 0, equal to 1 and behind 1 of"),
+        ({"random-1": 0.9, "random-2": 0.7}, None),
+        ({"random-1": 0.8, "random-2": 0.8}, None),
+        ({"original": 0.8}, None),
+    ],
+)
+def test_ties_of_the_ranked_order_with_some_random_ones_are_said(means, text):
+    random = sum(name.startswith("random") for name in means)
+    assert _ties({"ranked": 0.8, **means}) == (text and f"The ranked order is {text} {random} random orders.")
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("With tree a position has a meaning.", "No control: with tree a position has a meaning."),
+        ("No control was asked for.", "No control was asked for."),
+    ],
+)
+def test_why_there_is_no_control_is_one_sentence(capsys, reason, said):
+    _say_control({"applies": False, "passed": None, "reason": reason})
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_a_second_run_uses_what_the_first_has_trained(finetune):
+    first = finetune("--test", "test.parquet", *QUICK)
+    again = finetune("--test", "test.parquet", *QUICK)
+    assert "here already" not in first.stderr
+    assert "All 10 runs are here already; --recompute trains anew." in again.stderr
+    assert "Estimated time" not in again.stderr
+    assert again.stdout == first.stdout
+    more = finetune("--test", "test.parquet", *QUICK[:2], "--seeds", 3, *QUICK[4:]).stderr
+    assert "10 of the 15 runs are here already; --recompute trains anew." in more
+    assert "Estimated time: a few seconds." in more
+    assert "here already" not in finetune("--test", "test.parquet", *QUICK, "--recompute").stderr
+
+
+def test_the_estimate_is_of_the_runs_that_are_left_and_no_finer_than_it_can_be_known(capsys):
+    _say_rest({"runs": 40, "seconds": 4000.0}, 30)
+    said = "30 of the 40 runs are here already; --recompute trains anew.\nEstimated time: 17 min.\n"
+    assert capsys.readouterr().err == said
+    _say_rest({"runs": 40, "seconds": None}, 0)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (0, "Stopped. No run was finished: the same command starts anew."),
+        (
+            1,
+            "Stopped. 4 of 12 runs are kept: the same command goes on from there. All orders have finished 1 seed: "
+            "--seeds 1 reports on no more.",
+        ),
+    ],
+)
+def test_what_is_stopped_says_what_is_kept_and_nothing_after_that(finetune, monkeypatch, seeds, said):
+    train_heads, blocks = heads.train_heads, []
+
+    def until_stopped(*arguments, **options):
+        if len(blocks) == seeds:
+            raise KeyboardInterrupt
+        blocks.append(1)
+        return train_heads(*arguments, **options)
+
+    monkeypatch.setattr(heads, "train_heads", until_stopped)
+    monkeypatch.setattr(
+        "labelrank.finetune.head_sizes.runs_at_once",
+        lambda n_train, n_features, n_classes, n_arms, *_, **__: (n_arms, 1),
+    )
+    options = ("--test", "test.parquet", "--orders", "ranked,original,random:2", "--epochs", 3, "--no-control")
+    done = finetune(*options, "--seeds", 3)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.endswith(f"\n{said}\n")
+
+
+def test_an_encoder_that_is_stopped_in_its_first_run_goes_on_from_its_last_epoch():
+    said = _stopped(Standing(0, 0, begun=True), 2, 1)
+    assert said == "Stopped. No run was finished: the same command goes on from the last finished epoch."
+
+
+@pytest.mark.parametrize(
+    ("preset", "words"),
+    [
+        (("orders", "seeds"), "are trained once each, unless --orders and --seeds say otherwise. To tell"),
+        (("orders",), "are compared, unless --orders says otherwise. To tell"),
+        (("seeds",), "each order is trained once, unless --seeds says otherwise. To tell"),
+    ],
+)
+def test_what_depth_presets_is_said_with_what_could_tell_more(capsys, preset, words):
+    _say_preset(preset, "--orders all --seeds 2", 7200.0)
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.endswith("takes 19 random orders and 2 seeds: --orders all --seeds 2, about 2.0 h.\n")
+
+
+def test_an_encoder_trains_with_two_orders_by_default_and_tensorflow_says_nothing(run_cli, tmp_path):
+    asked = ("extract", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", 6, "--out", "f.parquet")
+    assert run_cli(*asked).returncode == 0
+    deep = run_cli("finetune", "f.parquet", "--depth", 9)
+    assert (deep.returncode, deep.stdout) == (1, "")
+    assert deep.stderr.startswith("Error: Depth is 9, but the encoder has 4 blocks; expected at most that many, or all")
+    done = run_cli("finetune", "f.parquet", "--depth", 1, "--epochs", 1, "--no-control", "--files", "out")
+    assert done.returncode == 0, done.stderr
+    assert "The ranked order and the original one, 1 seed each: 2 runs." in done.stderr
+    assert "the ranked and the original order are trained once each" in done.stderr
+    for noise in ("absl", "oneDNN", "cuInit", "cudart"):
+        assert noise not in done.stderr
+    out = tmp_path / "out"
+    guide = (out / "README.txt").read_text(encoding="utf-8")
+    assert all(f"\n{path.name}" in guide for path in out.iterdir() if path.name != "README.txt")
+    # The lines that it gives for model.keras, in a process that knows nothing else.
+    code = "\n".join(line.strip() for line in guide.splitlines() if line.startswith("    ") and "keras" in line)
+    command = [sys.executable, "-c", f"{code}\nprint(model.name)"]
+    loaded = subprocess.run(command, cwd=out, capture_output=True, text=True, check=False)
+    assert loaded.stdout == "classifier\n", loaded.stderr
+    card = (out / "model" / "README.md").read_text(encoding="utf-8")
+    assert "- Trained: the last block of the encoder, and the head; " in card
+    assert "- Order ranked, seed 0: of this order's seeds the one that did best on the validation samples." in card
+    (accuracy,) = next(arm["accuracy"] for arm in read_report(out)["arms"] if arm["name"] == "ranked")
+    assert f"which had no part in that choice: {100 * accuracy:.2f} %." in card
+
+
+def test_the_report_and_all_files_are_written_where_they_are_asked_for(finetune, tmp_path):
+    done = finetune("--test", "test.parquet", *QUICK, "--out", "report.json", "--files", "results")
+    assert done.exit_code == 0, done.output
+    assert read_report(tmp_path / "report.json") == read_report(tmp_path / "results")
+    assert {"runs.csv", "curves.csv", "predictions.parquet", "label_map.json"} <= {
+        path.name for path in (tmp_path / "results").iterdir()
+    }
+    assert "No model can be written: The features do not say which checkpoint they are of." in done.stderr
+
+
+def test_without_a_label_map_or_test_rows_the_order_does_not_see_the_rows_held_out(finetune):
+    done = finetune(*QUICK)
+    assert done.exit_code == 0, done.output
+    assert "of which the ranking saw none" in done.stderr
+    assert "has then seen their labels" in finetune("--label-map", "map.json", *QUICK).stderr
+
+
+@pytest.mark.parametrize("meaning", ["gaussian", "ordinal", "cumulative", "tree"])
+def test_every_meaning_of_a_position_runs_without_a_control(finetune, meaning):
+    done = finetune("--test", "test.parquet", *QUICK, "--meaning", meaning)
+    assert done.exit_code == 0, done.output
+    assert f"No control: with {meaning} a position has a meaning" in done.stderr
+    assert "\ncontrol" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--orders", "ranked,sorted"), "Orders hold 'sorted'"),
+        (("--orders", "random:2000"), "from 1 to 1,000"),
+        (("--depth", "some"), "Depth is 'some'; expected heads"),
+        (("--learning-rate", "1e6"), "Learning rate is 1000000.0; expected a number above 0 and at most 1,000"),
+        (("--learning-rate", "nan"), "Learning rate is nan"),
+        (("--weight-decay", "inf"), "Weight decay is inf"),
+        (("--batch-size", 2**21), "Batch size is 2097152"),
+        (("--depth", "2", "--epochs", 10**6), "Epochs is 1000000"),
+        (("--meaning", "gaussian", "--bandwidth", "inf"), "The bandwidth is inf"),
+        (("--depth", "2", "--recipe", "secret"), "Recipe is 'secret'; choose one of quick"),
+        (("--depth", "2"), "The features do not say which checkpoint they are of. Give --checkpoint"),
+        (("--label-map", "missing.json"), "Label map cannot be read"),
+        (("--test", "missing.parquet"), "missing.parquet does not exist"),
+        (("--test", "train.parquet"), "120 samples, such as 'train/0', are in the features and in those of --test too"),
+        (("--out", "missing/report.json"), "The folder of missing/report.json does not exist"),
+        (("--files", "."), "holds no results; choose a new folder"),
+    ],
+)
+def test_what_cannot_work_is_told_in_one_line_before_anything_is_trained(finetune, tmp_path, options, words):
+    done = finetune(*QUICK[2:], *options)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert words in line
+    assert not (tmp_path / "workspace" / "finetunes").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--seeds", "0"),
+        ("--head", "cubic"),
+        ("--test-share", "0.9"),
+        ("--label-map", "map.json", "--shrinkage", "auto"),
+    ],
+)
+def test_wrong_usage_exits_2(finetune, options):
+    assert finetune(*options).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        (("--bandwidth", "3"), "--bandwidth goes with --meaning gaussian."),
+        (("--meaning", "tree", "--bandwidth", "3"), "--bandwidth goes with --meaning gaussian."),
+        (("--unit", "centroids"), "--unit goes with --meaning gaussian."),
+        (("--flip",), "--flip goes with --depth."),
+        (("--depth", "heads", "--no-flip"), "--flip goes with --depth."),
+        (("--recipe", "mae"), "--recipe goes with --depth."),
+        (("--data", "digits"), "--data goes with --depth."),
+        (("--checkpoint", "mae-tiny-digits"), "--checkpoint goes with --depth or --files."),
+        (("--test", "test.parquet", "--test-share", "0.1"), "--test-share goes with rows held out to test"),
+        (("--val", "test.parquet", "--val-share", "0.1"), "--val-share goes with rows held out to validate"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(finetune, tmp_path, options, refused):
+    done = finetune(*options)
+    assert done.exit_code == 2
+    assert f"Error: {refused}" in done.stderr
+    assert not (tmp_path / "workspace").exists()
+
+
+@pytest.mark.parametrize(("classes", "runs"), [(2, 6), (3, 14)])
+def test_few_classes_are_compared_by_default_and_told_to_be_too_few(finetune, tmp_path, classes, runs):
+    few = made_features(classes=classes)
+    write_features(few, tmp_path / "few.parquet")
+    done = finetune("--seeds", 2, "--epochs", 3, features="few.parquet")
+    assert done.exit_code == 0, done.output
+    assert f"2 seeds each: {runs} runs." in done.stderr
+    assert f"{classes} classes have" in done.stdout or "all orders have the same accuracy" in done.stdout
+
+
+def test_features_of_one_class_are_refused(finetune, tmp_path):
+    write_features(made_features(classes=1), tmp_path / "one.parquet")
+    done = finetune(*QUICK, features="one.parquet")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_a_class_that_is_missing_in_training_is_told(finetune, tmp_path):
+    there = TRAIN.y != 4
+    keys = tuple(key for key, is_there in zip(TRAIN.keys, there, strict=True) if is_there)
+    write_features(replace(TRAIN, X=TRAIN.X[there], y=TRAIN.y[there], keys=keys), tmp_path / "part.parquet")
+    done = finetune("--label-map", "map.json", "--test", "test.parquet", *QUICK, features="part.parquet")
+    assert done.exit_code == 0, done.output
+    assert "No training row is of class 'elk': nothing can be learned of it." in done.stderr

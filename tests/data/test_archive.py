@@ -1,0 +1,562 @@
+"""A zip equals the folder it was made from; a hostile one is refused before anything is read."""
+
+import gc
+import hashlib
+import io
+import re
+import stat
+import struct
+import tempfile
+import threading
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from labelrank.data import open_dataset
+from labelrank.data.archive import open_archive
+from labelrank.data.dataset import ClipSampling
+from labelrank.data.folder import open_folder
+from labelrank.data.uploads import save_upload, upload_name
+from labelrank.errors import ArchiveError, DatasetError, HubError, MediaError
+from labelrank.settings import Settings
+from tests.helpers.datasets import (
+    CATS_AND_DOGS,
+    HOSTILE_NAMES,
+    SETTINGS,
+    numbered_frames,
+    png,
+    video,
+    write_tree,
+    write_zip,
+)
+
+JHMDB = Path(__file__).parents[3] / "shared" / "data" / "jhmdb12-mini.zip"
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def entry(name, *, mode=stat.S_IFREG | 0o644):
+    info = zipfile.ZipInfo("placeholder")
+    info.filename = info.orig_filename = name  # ZipInfo's constructor would tidy the name up
+    info.create_system = 3
+    info.external_attr = mode << 16
+    return info
+
+
+def with_entry(name, content=b"x", **options):
+    return lambda path: write_zip(path, [*CATS_AND_DOGS.items(), (entry(name, **options), content)])
+
+
+def with_bytes(content):
+    def make(path):
+        path.write_bytes(content)
+        return path
+
+    return make
+
+
+def patched(path, find, replace):
+    """Replace some bytes of a zip."""
+    data = path.read_bytes()
+    assert find in data
+    path.write_bytes(data.replace(find, replace))
+    return path
+
+
+def encrypted(path):
+    """Set the flag of the first entry of the directory."""
+    data = bytearray(write_zip(path, CATS_AND_DOGS).read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+    return path
+
+
+def duplicate(path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        return write_zip(path, [*CATS_AND_DOGS.items(), ("cat/1.png", b"other")])
+
+
+def cut_short(path):
+    data = write_zip(path, CATS_AND_DOGS).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    return path
+
+
+def overlapping(path):
+    """Let two entries of the directory share the bytes of the first."""
+    data = bytearray(write_zip(path, {"cat/1.png": png(1), "dog/1.png": png(1)}).read_bytes())
+    second = data.index(b"PK\1\2", data.index(b"PK\1\2") + 1)
+    data[second + 42 : second + 46] = struct.pack("<L", 0)
+    path.write_bytes(data)
+    return path
+
+
+def bomb(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("cat/1.png", "dog/1.png"):
+            with archive.open(name, "w") as file:
+                for _ in range(55):
+                    file.write(bytes(1 << 20))
+    return path
+
+
+def many_entries(path, count=100_000, declared=None, zip64=False):
+    """Write a zip of empty entries by hand: zipfile would take seconds."""
+    body, directory = bytearray(), bytearray()
+    for n in range(count):
+        name = b"%d/%d.png" % (n % 10, n)
+        offset = len(body)
+        body += struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 33, 0, 0, 0, len(name), 0) + name
+        directory += struct.pack(
+            "<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 33, 0, 0, 0, len(name), 0, 0, 0, 0, 0, offset
+        )
+        directory += name
+    start = len(body)
+    shown = count if declared is None else declared
+    if zip64 or shown > 0xFFFF:
+        end64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, shown, shown, len(directory), start)
+        locator = struct.pack("<4sLQL", b"PK\6\7", 0, start + len(directory), 1)
+        directory += end64 + locator
+        shown, size = 0xFFFF, 0xFFFFFFFF
+    else:
+        size = len(directory)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, shown, shown, size, start, 0)
+    path.write_bytes(bytes(body) + bytes(directory) + end)
+    return path
+
+
+HOSTILE = {
+    "text": (with_bytes(b"hello"), r"is not a zip: it starts with 68656c6c\. Expected a \.zip of class folders"),
+    "empty file": (with_bytes(b""), r"is not a zip: it is empty \(0 bytes\)"),
+    "picture": (with_bytes(png()), r"is not a zip: it starts with 89504e47: a PNG picture"),
+    "gzip": (with_bytes(b"\x1f\x8b\x08\0"), r"starts with 1f8b0800: a gzip archive"),
+    "tar": (with_bytes(bytes(257) + b"ustar\0"), r"starts with 00000000: a tar archive"),
+    "empty zip": (
+        lambda path: write_zip(path, {}),
+        r"holds no pictures and no videos \(no files\)\. Expected one folder",
+    ),
+    "no class folders": (lambda path: write_zip(path, {"1.png": png()}), r"no class folders: 1 picture, such as"),
+    "no pictures": (lambda path: write_zip(path, {"cat/1.txt": b"x"}), r"the first is 'cat/1\.txt'"),
+    "traversal": (with_entry("../evil.png"), r"leaves its folder: '\.\./evil\.png'; expected paths such as cat/1\.png"),
+    "traversal inside": (with_entry("cat/../../evil.png"), r"leaves its folder: 'cat/\.\./\.\./evil\.png'"),
+    "traversal of a text": (with_entry("cat/../../x.txt"), r"leaves its folder: 'cat/\.\./\.\./x\.txt'"),
+    "traversal, backslash": (with_entry("cat\\..\\..\\evil.png"), r"leaves its folder"),
+    "traversal, hidden": (with_entry("__MACOSX/../../evil.png"), r"leaves its folder"),
+    "absolute": (with_entry("/etc/passwd"), r"absolute path: '/etc/passwd'.*from inside the folder"),
+    "drive": (with_entry("C:\\x.png"), r"absolute path: 'C:\\\\x\.png'"),
+    "drive, slash": (with_entry("c:/x.png"), r"absolute path: 'c:/x\.png'"),
+    "server": (with_entry("\\\\server\\share\\x.png"), r"absolute path: "),
+    "backslashes": (with_entry("cat\\3.png"), r"backslashes in its name: 'cat\\\\3\.png'.*Pack the folder again"),
+    "link": (with_entry("cat/3.png", b"/etc/passwd", mode=stat.S_IFLNK | 0o777), r"'cat/3\.png' that is a link"),
+    "pipe": (with_entry("cat/3.png", mode=stat.S_IFIFO | 0o644), r"'cat/3\.png' that is a special file"),
+    "duplicate": (duplicate, r"the entry 'cat/1\.png' twice\. Pack the folder again"),
+    "duplicate after tidying": (with_entry("./cat//1.png"), r"the entry 'cat/1\.png' twice"),
+    "NUL": (
+        lambda p: patched(write_zip(p, CATS_AND_DOGS), b"dog/1.png", b"dog/1\0png"),
+        r"a NUL character in its name: 'dog/1\\x00png'",
+    ),
+    "no name": (with_entry(""), r"an entry with no name: ''"),
+    "encrypted": (encrypted, r"encrypted entry 'cat/1\.png'\. Pack the folder again without a password"),
+    "bzip2": (
+        lambda path: write_zip(path, CATS_AND_DOGS, zipfile.ZIP_BZIP2),
+        r"'cat/1\.png' with the compression method bzip2; expected Deflate",
+    ),
+    "cut short": (cut_short, r"begins like a zip but its end is missing after \d+ bytes: it was cut short\. Fetch"),
+    "broken directory": (
+        lambda p: patched(write_zip(p, CATS_AND_DOGS), b"PK\1\2", b"PK\1\3"),
+        r"damaged zip \(its directory is broken\)\. Fetch",
+    ),
+    "name not UTF-8": (
+        lambda p: patched(write_zip(p, {"é/1.png": png()}), "é/1.png".encode(), b"\xff\xff/1.png"),
+        r"an entry b'\\xff\\xff/1\.png' whose name is marked as UTF-8 but is not",
+    ),
+    "overlapping": (overlapping, r"entries that share the same bytes: 'cat/1\.png' and 'dog/1\.png'\. Zip bombs"),
+    "bomb": (bomb, r"to 115,343,360 bytes, [\d,]+ times its size; at most 100 times.*MAX_COMPRESSION_RATIO"),
+    "100,000 entries": (many_entries, r"has 100,000 entries or more; at most 75,000 .*MAX_ARCHIVE_ENTRIES"),
+    "100,000 entries that claim to be 3": (
+        lambda path: many_entries(path, declared=3),
+        r"has 75,001 entries or more; at most 75,000",
+    ),
+    "missing 64-bit directory": (
+        lambda path: patched(many_entries(path, 20, declared=70_000), b"PK\6\6", b"PK\6\5"),
+        r"damaged zip \(its 64-bit directory is missing\)",
+    ),
+    "directory before the start": (
+        lambda path: with_bytes(struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 46, 0, 0))(path),
+        r"damaged zip \(its directory is broken\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_zip_is_refused_with_value_and_way_out(case, tmp_path):
+    make, message = HOSTILE[case]
+    path = make(tmp_path / "pets.zip")
+    start = time.perf_counter()
+    with pytest.raises(ArchiveError, match=message) as error:
+        open_archive(path, split=None, settings=SETTINGS)
+    assert time.perf_counter() - start < 2
+    assert str(error.value).startswith("'pets.zip' ")
+    assert "\n" not in str(error.value)
+    assert listing(tmp_path) == ["pets.zip"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"cat/1.png": png()}, "only one class, 'cat'; a ranking needs at least two"),
+        ({"Cat/1.png": png(), "cat/1.png": png()}, "'Cat' and 'cat'"),
+    ],
+)
+def test_zip_without_two_classes_is_refused(files, message, tmp_path):
+    with pytest.raises(DatasetError, match=message):
+        open_archive(write_zip(tmp_path / "pets.zip", files), split=None, settings=SETTINGS)
+
+
+def test_zip_that_is_not_there_is_an_archive_error(tmp_path):
+    with pytest.raises(ArchiveError, match=r"'pets\.zip' cannot be read \(No such file"):
+        open_archive(tmp_path / "pets.zip", split=None, settings=SETTINGS)
+
+
+def test_unpacked_size_is_limited(tmp_path):
+    path = write_zip(tmp_path / "pets.zip", CATS_AND_DOGS | {"notes.txt": bytes(10_000)})
+    with pytest.raises(ArchiveError, match=r"would unpack to 10,\d+ bytes; at most 10,000 .*MAX_ARCHIVE_BYTES"):
+        open_archive(path, split=None, settings=Settings(workspace=tmp_path, max_archive_bytes=10_000))
+
+
+def test_entries_up_to_the_limit_are_accepted(tmp_path):
+    path = write_zip(tmp_path / "pets.zip", CATS_AND_DOGS)
+    assert (
+        len(open_archive(path, split=None, settings=Settings(workspace=tmp_path, max_archive_entries=3)).samples) == 3
+    )
+    with pytest.raises(ArchiveError, match="has 3 entries or more; at most 2"):
+        open_archive(path, split=None, settings=Settings(workspace=tmp_path, max_archive_entries=2))
+
+
+def test_zip64_is_read(tmp_path):
+    path = many_entries(tmp_path / "pets.zip", count=50, zip64=True)
+    dataset = open_archive(path, split=None, settings=SETTINGS)
+    assert dataset.class_counts.tolist() == [5] * 10
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_comment_and_leading_bytes_are_no_obstacle(compression, tmp_path):
+    path = write_zip(tmp_path / "pets.zip", CATS_AND_DOGS, compression)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"about " * 500
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
+    dataset = open_archive(path, split=None, settings=SETTINGS)
+    assert [dataset.load(s).shape for s in dataset.samples] == [(3, 4, 3)] * 3
+
+
+def test_hostile_class_names_come_through(tmp_path):
+    files = {f"{name}/1.png": png(i) for i, name in enumerate(HOSTILE_NAMES)}
+    dataset = open_archive(write_zip(tmp_path / "pets.zip", files), split=None, settings=SETTINGS)
+    assert dataset.class_names == tuple(sorted(HOSTILE_NAMES))
+
+
+def test_names_without_the_utf8_mark_are_read_as_utf8_or_cp437(tmp_path):
+    path = tmp_path / "pets.zip"
+    write_zip(path, {"aaa/1.png": png(1), "bb/1.png": png(2)})
+    data = path.read_bytes().replace(b"aaa/", "é".encode() + b"a/").replace(b"bb/", b"\x82\x81/")
+    path.write_bytes(data)
+    assert open_archive(path, split=None, settings=SETTINGS).class_names == ("éa", "éü")
+
+
+def test_empty_class_and_loose_files_are_listed_as_for_a_folder(tmp_path):
+    files = CATS_AND_DOGS | {"emu/": b"", "notes.txt": b"x", "1.png": png(), "__MACOSX/cat/._1.png": b"x"}
+    dataset = open_archive(write_zip(tmp_path / "pets.zip", files), split=None, settings=SETTINGS)
+    same = open_folder(write_tree(tmp_path / "pets", files), split=None, settings=SETTINGS)
+    assert {p.subject for p in dataset.problems} == {"emu", "notes.txt", "1.png"}
+    assert dataset.problems == same.problems
+
+
+def test_a_large_picture_is_listed_and_the_rest_kept(tmp_path):
+    path = write_zip(tmp_path / "pets.zip", CATS_AND_DOGS | {"cat/big.png": bytes(5000)})
+    dataset = open_archive(path, split=None, settings=Settings(workspace=tmp_path, max_media_bytes=4096))
+    assert len(dataset.samples) == 3
+    assert [p.subject for p in dataset.problems] == ["cat/big.png"]
+
+
+def test_damaged_content_is_a_media_error_and_the_rest_kept(tmp_path):
+    path = write_zip(tmp_path / "pets.zip", CATS_AND_DOGS, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    data[data.index(png(2)) + 30] ^= 0xFF
+    path.write_bytes(data)
+    dataset = open_archive(path, split=None, settings=SETTINGS)
+    outcome = {}
+    for sample in dataset.samples:
+        try:
+            outcome[sample.key] = dataset.load(sample).shape
+        except MediaError as error:
+            outcome[sample.key] = str(error)
+    assert re.match(r"'cat/2\.png' cannot be unpacked from 'pets\.zip' \(Bad CRC.*Fetch or pack", outcome["cat/2.png"])
+    assert outcome["cat/1.png"] == outcome["dog/1.png"] == (3, 4, 3)
+
+
+def test_threads_read_the_same_as_one(tmp_path):
+    files = {f"{c}/{n}.png": png(n) for c in "ab" for n in range(20)}
+    dataset = open_archive(write_zip(tmp_path / "pets.zip", files), split=None, settings=SETTINGS)
+    expected = {s.key: dataset.load(s) for s in dataset.samples}
+    wrong = []
+
+    def read():
+        for _ in range(5):
+            for sample in dataset.samples:
+                if not np.array_equal(dataset.load(sample), expected[sample.key]):
+                    wrong.append(sample.key)
+
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list open files")
+def test_zip_is_closed_with_its_dataset_and_after_an_error(tmp_path):
+    def is_open(path):
+        return path in [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
+
+    path = write_zip(tmp_path / "pets.zip", CATS_AND_DOGS)
+    dataset = open_archive(path, split=None, settings=SETTINGS)
+    dataset.load(dataset.samples[0])
+    assert is_open(path)
+    del dataset
+    gc.collect()
+    assert not is_open(path)
+    with pytest.raises(DatasetError) as kept:
+        open_archive(path, split="val", settings=SETTINGS)
+    assert not is_open(path)
+    assert kept.value is not None
+
+
+names = st.text(st.characters(exclude_characters="/\\\0", exclude_categories=["Cs"]), min_size=1, max_size=6).filter(
+    lambda name: name not in (".", "..") and len(name.encode()) < 100 and not re.match("[A-Za-z]:$", name)
+)
+file_names = st.builds(lambda stem, suffix: stem + suffix, names, st.sampled_from([".png", ".JPG", ".txt", ""]))
+folder_names = st.one_of(st.sampled_from(["cat", "dog", "Dog", "train", ".git"]), names)
+trees = st.dictionaries(
+    st.builds(lambda folders, file: "/".join([*folders, file]), st.lists(folder_names, max_size=3), file_names),
+    st.binary(max_size=12),
+    min_size=2,
+    max_size=12,
+).filter(lambda files: not any(a != b and b.startswith(a + "/") for a in files for b in files))
+
+
+def outcome(open_source):
+    """Return everything that must not depend on what holds the files."""
+    try:
+        dataset = open_source()
+    except DatasetError:
+        return "refused"
+    half = dataset.select(1, seed=3)
+    return dataset.class_names, dataset.samples, dataset.digest, half.samples, half.selection
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(files=trees, wrap=st.sampled_from(["", "root/"]), splits=st.booleans(), folders=st.booleans())
+def test_zip_equals_the_folder_it_was_made_from(files, wrap, splits, folders):
+    if splits:
+        files = {f"{'train' if i % 2 else 'val'}/{path}": content for i, (path, content) in enumerate(files.items())}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = write_tree(Path(temporary) / "data", files)
+        entries = {f"{wrap}{path}": content for path, content in files.items()}
+        if folders:
+            parents = {str(parent) for path in entries for parent in Path(path).parents if str(parent) != "."}
+            entries |= {f"{parent}/": b"" for parent in parents}
+        path = write_zip(Path(temporary) / "data.zip", entries)
+        from_folder = outcome(lambda: open_folder(root, split=None, settings=SETTINGS))
+        from_zip = outcome(lambda: open_archive(path, split=None, settings=SETTINGS))
+    assert from_zip == from_folder
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_videos_of_a_zip_are_those_of_the_folder(compression, tmp_path):
+    frames = numbered_frames(20)
+    files = {f"{name}/1.avi": video(frames[start:], "avi", "mpeg4") for start, name in enumerate(("jump", "run"))}
+    files |= {"run/2.mp4": video(frames), "run/cover.png": png(), "run/bad.mkv": b"\x1a\x45\xdf\xa3"}
+    zipped = open_archive(write_zip(tmp_path / "acts.zip", files, compression), split=None, settings=SETTINGS)
+    folder = open_folder(write_tree(tmp_path / "acts", files), split=None, settings=SETTINGS)
+    assert zipped.media == folder.media == "clip"
+    assert (zipped.samples, zipped.digest, zipped.problems) == (folder.samples, folder.digest, folder.problems)
+    sampling = ClipSampling(frames=2, stride=5, clips=2)
+    for sample in zipped.samples:
+        if sample.key == "run/bad.mkv":
+            with pytest.raises(MediaError, match=r"^'run/bad\.mkv' "):
+                zipped.load_clips(sample, sampling)
+            continue
+        clips = zipped.load_clips(sample, sampling)
+        assert np.array_equal(clips, folder.load_clips(sample, sampling))
+        assert np.array_equal(zipped.load(sample), clips[0, 0])
+    assert listing(tmp_path) == ["acts", "acts.zip"]  # nothing is unpacked
+
+
+class Remote(io.BytesIO):
+    """A file that remembers which bytes were read."""
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.parts = []
+
+    def read(self, size=-1):
+        start = self.tell()
+        data = super().read(size)
+        self.parts.append((start, start + len(data)))
+        return data
+
+
+@pytest.mark.parametrize("prefix", [b"", b"#!/bin/sh\n"])
+def test_a_fetch_is_told_the_bytes_that_its_samples_need(prefix, tmp_path):
+    files = {f"{c}/{n}.png": png(n) + bytes(n * 100) for c in ("cat", "dog") for n in range(4)}
+    data = prefix + write_zip(tmp_path / "pets.zip", files, zipfile.ZIP_STORED).read_bytes()
+    remote = Remote(data)
+    fetched = []
+    dataset = open_archive(remote, split=None, settings=SETTINGS, id="far/pets", on_fetch=lambda *a: fetched.append(a))
+    assert (dataset.id, fetched) == ("far/pets", [])
+    by_key = {s.key: s for s in dataset.samples}
+    wanted = [by_key["dog/2.png"], by_key["cat/1.png"], by_key["cat/0.png"]]
+    dataset.fetch(wanted, "progress", "stop")
+    ((ranges, *others),) = fetched
+    assert others == ["progress", "stop"]
+    # cat/0 and cat/1 are neighbours.
+    starts = [data.index(name) - 30 for name in (b"cat/0.png", b"cat/2.png", b"dog/2.png", b"dog/3.png")]
+    assert ranges == [(starts[0], starts[1]), (starts[2], starts[3])]
+    remote.parts.clear()
+    for sample in wanted:
+        dataset.load(sample)
+    assert all(any(start <= a and b <= end for start, end in ranges) for a, b in remote.parts)
+    dataset.fetch([by_key["dog/3.png"]], None, None)
+    assert fetched[-1][0] == [(starts[3], data.index(b"PK\1\2"))]
+    del dataset
+    gc.collect()
+    assert not remote.closed  # it stays the caller's
+
+
+def test_a_zip_at_hand_has_nothing_to_fetch(tmp_path):
+    assert open_archive(write_zip(tmp_path / "pets.zip", CATS_AND_DOGS), split=None, settings=SETTINGS).fetch is None
+
+
+def test_what_the_hub_says_is_passed_on(tmp_path):
+    remote = io.BytesIO(write_zip(tmp_path / "pets.zip", CATS_AND_DOGS).read_bytes())
+    dataset = open_archive(remote, split=None, settings=SETTINGS, id="far/pets")
+
+    def refuse(*_):
+        raise HubError("The Hub cannot be reached.")
+
+    remote.read = refuse
+    with pytest.raises(HubError, match=r"^The Hub cannot be reached\.$"):
+        dataset.load(dataset.samples[0])
+    with pytest.raises(HubError, match=r"^The Hub cannot be reached\.$"):
+        open_archive(remote, split=None, settings=SETTINGS, id="far/pets")
+
+
+@pytest.mark.skipif(not JHMDB.is_file(), reason="needs ../shared/data, the real videos")
+def test_jhmdb_is_read_from_its_zip():
+    for split, per_class in (("train", 10), ("val", 4), ("test", 4)):
+        dataset = open_archive(JHMDB, split=split, settings=SETTINGS)
+        assert (dataset.media, dataset.splits, dataset.problems) == ("clip", ("train", "val", "test"), ())
+        assert dataset.class_counts.tolist() == [per_class] * 12
+    known = set((JHMDB.parent / "labels" / "jhmdb21_classes.txt").read_text().split())
+    assert set(dataset.class_names) <= known
+    odd = next(s for s in dataset.samples if set("!(@)") & set(s.key))
+    assert dataset.load_clips(odd, ClipSampling()).shape == (1, 16, 240, 320, 3)
+
+
+def test_keys_do_not_depend_on_the_root_folder(tmp_path):
+    bare = open_archive(write_zip(tmp_path / "a.zip", CATS_AND_DOGS), split=None, settings=SETTINGS)
+    rooted = {f"x/pets/{path}": content for path, content in CATS_AND_DOGS.items()}
+    wrapped = open_archive(write_zip(tmp_path / "b.zip", rooted), split=None, settings=SETTINGS)
+    assert (wrapped.samples, wrapped.digest) == (bare.samples, bare.digest)
+
+
+def test_upload_is_kept_once_and_opened_by_its_digest(tmp_path):
+    settings = Settings(workspace=tmp_path / "home")
+    data = write_zip(tmp_path / "pets.zip", CATS_AND_DOGS).read_bytes()
+    stream = io.BytesIO(data)
+    stream.read()  # as a page that has shown its size leaves it
+    name = save_upload(stream, settings=settings)
+    assert name == f"upload:{hashlib.sha256(data).hexdigest()}"
+    assert save_upload(io.BytesIO(data), settings=settings) == name
+    digest = name.removeprefix("upload:")
+    assert listing(settings.workspace / "uploads") == [f"{digest}.name", f"{digest}.zip"]
+    assert upload_name(name, settings=settings) == "upload.zip"
+    assert upload_name("upload:" + "0" * 64, settings=settings) == "upload 00000000"
+    dataset = open_dataset(name, settings=settings)
+    assert dataset.id == name
+    assert dataset.digest == open_dataset(str(tmp_path / "pets.zip"), settings=settings).digest
+
+
+def test_upload_with_other_splits_than_train_is_kept(tmp_path):
+    settings = Settings(workspace=tmp_path / "home")
+    path = write_zip(tmp_path / "pets.zip", {"val/cat/1.png": png(), "test/dog/1.png": png()})
+    with path.open("rb") as stream:
+        name = save_upload(stream, settings=settings)
+    assert open_dataset(name, split="test", settings=settings).split == "test"
+
+
+@pytest.mark.parametrize("case", ["text", "traversal", "link", "bomb", "cut short", "no class folders", "too large"])
+def test_refused_upload_leaves_nothing_behind(case, tmp_path):
+    settings = Settings(workspace=tmp_path / "home")
+    path = tmp_path / "pets.zip"
+    message = r"has more than 100 bytes.*MAX_ARCHIVE_BYTES"
+    if case == "too large":
+        write_zip(path, CATS_AND_DOGS)
+        settings = Settings(workspace=tmp_path / "home", max_archive_bytes=100)
+    else:
+        make, message = HOSTILE[case]
+        make(path)
+    with path.open("rb") as stream, pytest.raises(ArchiveError, match=message) as error:
+        save_upload(stream, settings=settings)
+    assert str(error.value).startswith("'pets.zip' ")
+    assert listing(settings.workspace / "uploads") == []
+
+
+def test_upload_that_breaks_off_leaves_nothing_behind(tmp_path):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise ConnectionResetError("gone")
+
+    with pytest.raises(ConnectionResetError):
+        save_upload(Broken(), settings=Settings(workspace=tmp_path))
+    assert listing(tmp_path / "uploads") == []
+
+
+def test_entry_that_lies_about_its_size_is_not_unpacked_in_memory(tmp_path):
+    path = tmp_path / "lying.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("cat/1.png", bytes(200 * 2**20))
+        file.writestr("dog/1.png", png())
+    data = bytearray(path.read_bytes())
+    true_size = struct.pack("<I", 200 * 2**20)
+    for magic, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
+        at = data.index(magic) + offset
+        assert data[at : at + 4] == true_size
+        data[at : at + 4] = struct.pack("<I", 1_000)
+    path.write_bytes(data)
+    dataset = open_archive(path, split=None, settings=SETTINGS)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MediaError):
+            dataset.load(dataset.samples[0])
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_that_differ_in_unicode_form_only_are_refused_at_once(tmp_path):
+    with zipfile.ZipFile(tmp_path / "forms.zip", "w") as file:
+        for name in ("caf\u00e9", "cafe\u0301", "dog"):
+            file.writestr(f"{name}/1.png", png())
+    with pytest.raises(DatasetError, match="case or form of letters"):
+        open_archive(tmp_path / "forms.zip", split=None, settings=SETTINGS)

@@ -1,0 +1,204 @@
+"""What holds for every source of data, wherever it lies."""
+
+import io
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from labelrank.data import EMBEDDED, describe_source, open_dataset
+from labelrank.data.dataset import ClipSampling
+from labelrank.data.source import SPLIT_WORDS
+from labelrank.data.uploads import save_upload
+from labelrank.errors import DatasetError, HubError, MediaError
+from tests.helpers.datasets import png, write_tree, write_zip
+from tests.helpers.tables import class_label, table, write
+
+pytest_plugins = ["tests.helpers.hub_server"]
+
+CLASSES = ("cat", "dog", "eel")
+# The same pictures, under the same names, in every source.
+PICTURES = {f"train/{name}/{n:02}.png": png(10 * c + n) for c, name in enumerate(CLASSES) for n in range(8)}
+BROKEN = "train/eel/99.png"
+SOURCES = [
+    "digits",
+    "moving-digits",
+    "folder",
+    "zip",
+    "table",
+    "table of texts",
+    "uploaded zip",
+    "uploaded table",
+    "hub table",
+    "converted hub table",
+    "hub zip",
+    "hub folders",
+]
+OURS = [source for source in SOURCES if source not in EMBEDDED]
+REPO = "me/pets"
+
+
+def as_table(*, texts=False, without_path=None):
+    """Return the pictures as the datasets library converts a folder: of each path, the file's name is kept."""
+    files = {**PICTURES, BROKEN: b"not a picture"}
+    names = [path.split("/")[1] for path in files]
+    rows = pa.array(
+        [{"bytes": data, "path": None if p == without_path else p.split("/")[-1]} for p, data in files.items()]
+    )
+    if texts:
+        return table({"image": rows, "label": names})
+    labels = [CLASSES.index(name) for name in names]
+    return table({"image": rows, "label": labels}, {"image": {"_type": "Image"}, "label": class_label(CLASSES)})
+
+
+@pytest.fixture(params=SOURCES)
+def source(request):
+    return request.param
+
+
+@pytest.fixture
+def name(source, tmp_path, settings, hub):
+    """The name under which `open_dataset` finds the source."""
+    root = tmp_path / "data"
+    root.mkdir()
+    files = {**PICTURES, BROKEN: b"not a picture"}
+    if source in EMBEDDED:
+        return source
+    if source == "folder":
+        return str(write_tree(root, files))
+    if source in ("zip", "uploaded zip", "hub zip"):
+        path = write_zip(root / "pets.zip", files, zipfile.ZIP_STORED)
+    elif source == "hub folders":
+        path = None
+        hub.add("dataset", REPO, files)
+    else:
+        path = write(root / "train.parquet", as_table(texts=source == "table of texts"), row_group_size=7)
+    if source.startswith("uploaded"):
+        with path.open("rb") as stream:
+            return save_upload(stream, settings=settings)
+    if source.startswith("hub") and path:
+        hub.add("dataset", REPO, {path.name: path})
+    if source.startswith("converted"):
+        hub.add("dataset", REPO, {"README.md": "Pets."})
+        hub.add("dataset", REPO, {"default/train/0000.parquet": path}, revision="refs/convert/parquet")
+    return REPO if "hub" in source else str(path)
+
+
+def test_source_keeps_what_a_dataset_promises(name, source, settings):
+    data = open_dataset(name, settings=settings)
+    again = open_dataset(name, settings=settings)
+    assert data.digest == again.digest
+    assert len(data.digest) == 64
+    assert data.samples == again.samples
+    assert len({s.key for s in data.samples}) == len(data.samples)
+    assert set(data.labels.tolist()) == set(range(len(data.class_names)))
+    assert data.class_counts.sum() == len(data.samples)
+    assert data.split is None or data.split in data.splits
+    chosen = data.select(2, seed=4)
+    assert set(chosen.class_counts.tolist()) == {2}
+    assert chosen.samples == again.select(2, seed=4).samples
+    assert data.media == ("clip" if source == "moving-digits" else "image")
+    if data.fetch:
+        data.fetch(chosen.samples, None, None)
+    for sample in chosen.samples:
+        if sample.key == BROKEN:
+            continue
+        image = data.load(sample)
+        assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
+        if data.load_clips:
+            assert data.load_clips(sample, ClipSampling(4, 1, 2)).shape == (2, 4, *image.shape)
+
+
+def test_description_says_what_opening_gives(name, source, settings):
+    info, data = describe_source(name, settings=settings), open_dataset(name, settings=settings)
+    assert (info.id, info.config, info.split, info.splits) == (data.id, data.config, data.split, data.splits)
+    # Without a feature only the content tells whether a column holds pictures or videos; it is not read for this.
+    assert info.media == (None if source == "table of texts" else data.media)
+    assert info.revision == data.revision
+    assert (info.media_column, info.label_column) == (data.columns or (None, None))
+    assert info.num_rows == len(data.samples)
+    assert info.num_classes in (len(data.class_names), None)
+
+
+@pytest.mark.parametrize("source", OURS)
+def test_same_pictures_give_the_same_classes_keys_and_selection(name, settings):
+    data = open_dataset(name, settings=settings)
+    assert data.class_names == CLASSES
+    assert {s.key: CLASSES[s.label] for s in data.samples} == {p: p.split("/")[1] for p in [*PICTURES, BROKEN]}
+    for sample in data.samples:
+        if sample.key != BROKEN:
+            expected = np.asarray(Image.open(io.BytesIO(PICTURES[sample.key])))
+            np.testing.assert_array_equal(data.load(sample), expected)
+    # Drawn by the hash of seed and key, so written here once for all sources.
+    drawn = {"cat/00.png", "cat/05.png", "dog/00.png", "dog/04.png", "eel/00.png", "eel/99.png"}
+    assert {s.key for s in data.select(2, seed=7).samples} == {f"train/{name}" for name in drawn}
+
+
+@pytest.mark.parametrize("source", OURS)
+def test_unreadable_picture_is_named_and_the_rest_kept(name, settings):
+    data = open_dataset(name, settings=settings)
+    broken = next(s for s in data.samples if s.key == BROKEN)
+    with pytest.raises(MediaError, match=rf"{BROKEN}.* starts with 6e6f7420; expected a JPEG"):
+        data.load(broken)
+
+
+def test_table_with_a_row_without_a_path_has_rows_as_keys(tmp_path, settings):
+    path = write(tmp_path / "train.parquet", as_table(without_path="train/dog/03.png"))
+    data = open_dataset(str(path), settings=settings)
+    assert [s.key for s in data.samples] == [f"row-{n:08}" for n in range(len(PICTURES) + 1)]
+
+
+def test_folder_zip_and_table_of_the_same_splits_draw_the_same_samples(tmp_path, settings):
+    files = {f"{split}/{name}/{n}.png": png(n) for split in ("train", "val") for name in CLASSES for n in range(12)}
+    rows = {split: [path for path in files if path.startswith(split)] for split in ("train", "val")}
+    for split, paths in rows.items():
+        pictures = pa.array([{"bytes": files[path], "path": path.split("/")[-1]} for path in paths])
+        labels = [CLASSES.index(path.split("/")[1]) for path in paths]
+        features = {"image": {"_type": "Image"}, "label": class_label(CLASSES)}
+        name = {"val": "validation"}.get(split, split)
+        content = table({"image": pictures, "label": labels}, features)
+        write(tmp_path / "table" / "data" / f"{name}-00000-of-00001.parquet", content)
+    places = [
+        write_tree(tmp_path / "folder", files),
+        write_zip(tmp_path / "pets.zip", files),
+        tmp_path / "table",
+    ]
+    for split in rows:
+        drawn = [
+            {s.key for s in open_dataset(str(place), split=split, settings=settings).select(3, seed=5).samples}
+            for place in places
+        ]
+        assert drawn[0] == drawn[1] == drawn[2]
+        assert len(drawn[0]) == 9
+
+
+def test_split_that_is_not_there_is_named(name, settings):
+    with pytest.raises(DatasetError, match="split 'nope'"):
+        open_dataset(name, split="nope", settings=settings)
+
+
+@pytest.mark.parametrize("option", ["config", "revision", "media_column", "label_column"])
+def test_option_that_a_source_does_not_have_is_refused(option, name, settings):
+    with pytest.raises((DatasetError, HubError), match=r"\bnope\b"):
+        open_dataset(name, **{option: "nope"}, settings=settings)
+
+
+def test_digest_is_the_same_here_and_on_the_hub(tmp_path, settings, hub):
+    path = write(tmp_path / "train.parquet", as_table(), row_group_size=7)
+    zipped = write_zip(tmp_path / "pets.zip", PICTURES)
+    folder = write_tree(tmp_path / "folder", PICTURES)
+    hub.add("dataset", "me/table", {"data/train-00000-of-00001.parquet": path})
+    hub.add("dataset", "me/zip", {"pets.zip": zipped})
+
+    def digest(name):
+        return open_dataset(str(name), settings=settings).digest
+
+    assert digest(path) == digest("me/table")
+    assert digest(zipped) == digest(folder) == digest("me/zip")
+    assert digest(path) != digest(zipped)
+
+
+def test_words_of_splits_lead_to_the_splits_of_a_dataset():
+    assert set(SPLIT_WORDS.values()) == {"train", "val", "test"}

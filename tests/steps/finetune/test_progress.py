@@ -1,0 +1,94 @@
+"""How a comparison goes while it runs."""
+
+import json
+
+import numpy as np
+
+from labelrank.finetune.design import arms
+from labelrank.steps.finetune.progress import Live
+from tests.steps.finetune.made import made_run
+
+ARMS = arms("ranked,original,random:3", (1, 0, 2, 4, 3), control=False)
+Y = np.tile(np.arange(5, dtype=np.int32), 4)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_curves_are_the_mean_and_range_over_seeds_and_random_orders_share_one():
+    reports = []
+    live = Live(ARMS, 2, 3, on_report=reports.append)
+    live.epoch("ranked", 0, 1, 0.5, 2.0)
+    live.epoch("ranked", 1, 1, 0.7, 1.0)
+    live.epoch("random-1", 0, 1, 0.2, 3.0)
+    live.epoch("random-3", 0, 1, 0.4, 3.0)
+    live.tell()
+    ranked, random = reports[-1]["curves"]
+    assert ranked == {"arm": "ranked", "kind": "ranked", "epoch": 1, "mean": 0.6, "low": 0.5, "high": 0.7, "loss": 1.5}
+    assert random == {"arm": "random", "kind": "random", "epoch": 1, "mean": 0.3, "low": 0.2, "high": 0.4, "loss": 3.0}
+
+
+def test_progress_counts_epochs_and_a_run_that_ended_early_counts_whole():
+    said, reports = [], []
+    live = Live(ARMS, 2, 10, on_progress=lambda *values: said.append(values), on_report=reports.append)
+    live.epoch("ranked", 0, 4, 0.5, 2.0)
+    live.tell()
+    live.add([made_run("ranked", 0, Y, epochs=6)])
+    assert said == [(4, 100, "Training"), (10, 100, "Training")]
+    assert (reports[-1]["runs_done"], reports[-1]["runs"]) == (1, 10)
+
+
+def test_progress_counts_updates_where_an_epoch_has_several():
+    said = []
+    live = Live(ARMS, 1, 10, 7, on_progress=lambda *values: said.append(values))
+    live.updates("ranked", 0, 9)
+    live.tell()
+    live.epoch("ranked", 0, 2, 0.5, 2.0)
+    live.tell()
+    assert said == [(9, 350, "Training"), (14, 350, "Training")]
+
+
+def test_reports_come_no_faster_than_twice_a_second():
+    reports, clock = [], Clock()
+    live = Live(ARMS, 2, 100, on_report=reports.append, clock=clock)
+    for epoch in range(1, 41):
+        clock.now += 0.05
+        live.epoch("ranked", 0, epoch, 0.5, 2.0)
+        live.tell()
+    assert 3 <= len(reports) <= 5
+    live.finish(__file__)
+    assert reports[-1]["folder"] == __file__
+
+
+def test_the_time_left_is_measured_on_what_is_done_now():
+    reports, clock = [], Clock()
+    live = Live(ARMS, 2, 10, on_report=reports.append, clock=clock)
+    live.add([made_run("ranked", 0, Y)])  # of an earlier try
+    assert reports[-1]["seconds_left"] is None
+    clock.now = 5.0
+    live.epoch("ranked", 1, 10, 0.5, 2.0)
+    live.tell()
+    assert reports[-1]["seconds_left"] == 40.0
+
+
+def test_a_report_of_very_many_epochs_stays_small():
+    reports = []
+    live = Live(ARMS, 2, 2_000, on_report=reports.append)
+    for epoch in range(1, 2_001):
+        for arm in ARMS:
+            live.epoch(arm.name, 0, epoch, 0.5, 2.0)
+    live.tell(force=True)
+    assert len(json.dumps(reports[-1])) < 24_000
+    assert {row["epoch"] for row in reports[-1]["curves"]} >= {34, 2_000}
+
+
+def test_a_run_without_an_epoch_is_no_point_of_a_curve():
+    reports = []
+    live = Live(ARMS, 2, 3, on_report=reports.append)
+    live.add([made_run("ranked", 0, Y, problem="The loss is not finite.")])
+    assert reports[-1]["curves"] == []
+    assert reports[-1]["runs_done"] == 1

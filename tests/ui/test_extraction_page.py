@@ -1,0 +1,458 @@
+"""What the pages say of an extraction before it starts, while it waits and runs, and after it."""
+
+import pytest
+
+from labelrank.jobs.store import Progress
+from labelrank.models.backend import resolve_precision
+from labelrank.ui import server, session
+from labelrank.ui.address import choices_of_job
+from labelrank.ui.choices import Choices
+from labelrank.views import words
+from labelrank.views.words import rough_duration
+from tests.ui.conftest import PARAMS, address, button, labels, run, settings_label, texts
+
+
+def point(per_class: float, tau: float, low: float, high: float, aligned: float | None = None) -> dict:
+    aligned = tau if aligned is None else aligned
+    return {
+        "per_class": per_class,
+        "n_samples": int(10 * per_class),
+        "tau": tau,
+        "low": low,
+        "high": high,
+        "aligned": aligned,
+        "aligned_low": aligned - 0.1,
+        "aligned_high": aligned + 0.1,
+    }
+
+
+POINTS = [point(8.0, 0.52, 0.4, 0.6), point(24.0, 0.86, 0.7, 0.9)]
+
+
+def report(**changes) -> dict:
+    values = {
+        "precision": "bfloat16",
+        "device": "CPU",
+        "device_name": "AMD <EPYC>",
+        "runtime": "openvino",
+        "encoder_reused": True,
+        "samples": 640,
+        "reused_samples": 160,
+        "failed": 0,
+        "reasons": [],
+        "waited": 0.02,
+        "rate": 123.4,
+        "stability": None,
+    }
+    return {**values, **changes}
+
+
+def stability(*points: dict, target=0.85, needed=46.3, either=False) -> dict:
+    return {
+        "target": target,
+        "either_direction": either,
+        "classes": 10,
+        "points": list(points),
+        "projection": [[16, 0.6], [32, 0.7], [64, 0.8]],
+        "needed": needed,
+        "unknown": [],
+    }
+
+
+@pytest.fixture
+def running(store):
+    """Return a function that stores a running job with a report."""
+
+    def start(told: dict | None = None, done: int = 320, **params):
+        job = store.create("extract", {**PARAMS, **params}, "local", "digits")
+        attempt = store.claim(job.id).attempt
+        store.set_progress(job.id, attempt, Progress("Extracting features", done, 640, 123.4, 200.0))
+        if told is not None:
+            store.set_report(job.id, attempt, told)
+        return job, attempt
+
+    return start
+
+
+def bars(app) -> list[str]:
+    return [bar.proto.text.replace("\\", "") for bar in app.main.get("progress")]
+
+
+def plain(app) -> str:
+    return texts(app).replace("\\", "")
+
+
+# Waiting
+
+
+def test_a_waiting_job_says_how_many_are_before_it_and_the_sidebar_how_many_are_behind(app, store, running):
+    running(seed=1)
+    store.create("extract", {**PARAMS, "seed": 2}, "somebody else", "not mine")
+    mine = store.create("extract", PARAMS, "local", "digits")
+    run(app, job=mine.id)
+    assert bars(app) == ["Waiting: 2 jobs before this one"]
+    assert [c.value for c in app.sidebar.caption][:2] == ["extract: digits", "1 job of yours behind it"]
+    app.switch_page("pages/jobs.py").run()
+    assert "2 jobs before this one" in plain(app)
+
+
+def test_another_extraction_can_be_queued_while_one_runs(app, store, running):
+    job, _ = running(seed=1)
+    run(app, "features", job=job.id, seed="7")
+    assert "Starts after 1 job of this server" in texts(app)
+    assert "started with earlier choices" in texts(app)
+    button(app, "Extract features").click().run()
+    assert address(app)["job"] != job.id
+    assert sorted(job.params["seed"] for job in store.list()) == [1, 7]
+    assert bars(app) == ["Waiting: 1 job before this one"]
+
+
+def test_the_same_work_is_not_queued_twice(app, store, running):
+    job, _ = running()
+    run(app, "features", dataset="digits", split="train")
+    assert "Extract features" not in labels(app)
+    assert address(app)["job"] == job.id
+    assert bars(app) == ["Extracting features · 320 of 640 · 123 images/s · about 3 min 20 s left"]
+
+
+# Running
+
+
+def test_a_running_job_tells_device_precision_and_what_it_did_not_have_to_do_again(app, running):
+    job, _ = running(report())
+    run(app, job=job.id)
+    assert (
+        "CPU (AMD <EPYC>) · bfloat16 · OpenVINO · encoder from the cache · 160 of 640 images from finished parts\n"
+    ) in plain(app)
+    assert "<EPYC>" not in texts(app)
+
+
+@pytest.mark.parametrize(("waited", "told"), [(None, False), (0.049, False), (0.25, True)])
+def test_an_encoder_that_waits_for_data_is_told_where_that_costs_time(app, running, waited, told):
+    job, _ = running(report(waited=waited))
+    run(app, job=job.id)
+    assert ("the encoder waits 25 % of the time for images" in texts(app)) is told
+
+
+def test_before_its_first_report_a_job_tells_what_it_is_going_to_run_on(app, running):
+    job, _ = running(None, precision="float32")
+    run(app, job=job.id)
+    assert f"{server.device_text()} · float32" in plain(app)
+
+
+def test_what_could_not_be_used_is_told_with_its_share_and_reasons_while_the_job_runs(app, running):
+    reasons = [["Picture <b>x</b> is truncated.", 12], ["It has 0 pixels.", 2]]
+    job, _ = running(report(failed=16, reasons=reasons))
+    run(app, job=job.id)
+    assert "16 images left out so far (5.0 %)" in plain(app)
+    assert "- 12 × Picture <b>x</b> is truncated.\n- 2 × It has 0 pixels.\n- 2 for other reasons" in plain(app)
+    assert "<b>" not in texts(app)
+
+
+def test_the_stability_of_the_order_is_followed_live_and_the_time_left_is_an_upper_limit(app, running):
+    job, _ = running(report(stability=stability(POINTS[0])), until_stable=0.85)
+    run(app, job=job.id)
+    assert "Expected tau 0.52 at 8 per class; 0.85 is expected at about 46" in texts(app)
+    (chart,) = app.get("arrow_vega_lite_chart") or app.get("vega_lite_chart")
+    assert "0.85 is expected at about 46" in str(chart.proto)
+    assert bars(app)[0].endswith("at most 3 min 20 s left")
+
+
+@pytest.mark.parametrize(("low", "high", "open_ends"), [(-0.7, 0.8, True), (-0.1, 0.2, False), (0.3, 0.8, False)])
+def test_an_order_that_may_come_out_reversed_is_told(app, running, low, high, open_ends):
+    job, _ = running(report(stability=stability(point(8.0, 0.11, low, high))))
+    run(app, job=job.id)
+    assert ("which end comes first is still open" in texts(app)) is open_ends
+
+
+def test_what_tau_would_be_but_for_the_direction_is_told_and_explained(app, running):
+    job, _ = running(report(stability=stability(point(8.0, 0.62, 0.1, 0.9, aligned=0.8))))
+    run(app, job=job.id)
+    assert "Expected tau 0.62 at 8 per class (0.80 but for its direction)" in texts(app)
+    assert "The thin line counts an order and its reverse as the same" in texts(app)
+
+
+def test_an_order_in_either_direction_is_measured_so(app, running):
+    told = stability(point(8.0, 0.1, -0.8, 0.8, aligned=0.8), either=True)
+    job, _ = running(report(stability=told), until_stable=0.85, either_direction=True)
+    run(app, job=job.id)
+    assert "Expected tau 0.80 in either direction at 8 per class" in texts(app)
+    assert "1 is the same order or its reverse" in texts(app)
+    assert "still open" not in texts(app)
+
+
+@pytest.mark.parametrize("points", [[], [point(8.0, float("nan"), 0.1, 0.9)]])
+def test_without_an_estimate_yet_there_is_a_sentence_and_no_chart(app, running, points):
+    job, _ = running(report(stability=stability(*points, needed=None)), until_stable=0.85)
+    run(app, job=job.id)
+    assert "Too few samples yet" in texts(app)
+    assert not (app.get("arrow_vega_lite_chart") or app.get("vega_lite_chart"))
+
+
+def test_a_job_that_failed_still_tells_what_was_left_out_and_that_it_can_go_on(app, store, running):
+    job, attempt = running(report(failed=3, reasons=[["Picture is truncated.", 3]]))
+    store.fail(job.id, attempt, "The disk is full.")
+    run(app, job=job.id)
+    assert "3 × Picture is truncated." in plain(app)
+    assert "Resume goes on from what was finished" in texts(app)
+
+
+def test_an_extraction_whose_sources_have_changed_can_be_begun_anew(app, store, running):
+    job, attempt = running(report())
+    store.fail(job.id, attempt, "The dataset is not what it was. Begin anew with --recompute.")
+    run(app, job=job.id)
+    assert [label for label in labels(app) if label in ("Resume", "Begin anew")] == ["Resume", "Begin anew"]
+    assert "Makes all features anew" in button(app, "Begin anew").help
+    button(app, "Begin anew").click().run()
+    new = store.get(address(app)["job"])
+    assert (new.state, new.params["recompute"]) == ("queued", True)
+    assert session.same_work(new.params, job.params)
+    assert store.get(job.id).state == "failed"
+
+
+def test_an_extraction_that_was_to_begin_anew_does_so_when_it_is_resumed(app, store, running):
+    job, attempt = running(report(), recompute=True)
+    store.fail(job.id, attempt, "The disk is full.")
+    run(app, job=job.id)
+    assert "Resume makes all features anew" in texts(app)
+    assert "Begin anew" not in labels(app)
+
+
+def test_of_other_choices_nothing_can_be_begun_anew(app, store, running):
+    job, attempt = running(report())
+    store.fail(job.id, attempt, "The disk is full.")
+    run(app, "features", job=job.id, seed="7")
+    assert "Resume" in labels(app)
+    assert "Begin anew" not in labels(app)
+
+
+# Done
+
+
+def test_an_extraction_that_stopped_early_says_where_and_how_steady_the_order_is(app, pixel_features, finished_job):
+    told = report(stability=stability(*POINTS, needed=24.0), reused_samples=640)
+    made = told | {"stopped_early": True, "media": "image"}
+    job = finished_job(pixel_features(), made=made, until_stable=0.85)
+    run(app, "features", job=job.id)
+    assert "steady enough with 200 of 640 images" in app.success[0].value
+    assert "200 of 200 images from finished parts" in texts(app)
+    assert "Expected tau 0.86 at 24 per class: 0.85 is reached" in texts(app)
+    assert next(m.value for m in app.metric if m.label == "Rate") == "123 images/s"
+    app.switch_page("pages/jobs.py").run()
+    assert "stopped at 24 per class, tau 0.86 expected" in texts(app)
+
+
+@pytest.mark.parametrize(
+    ("per_class", "way_out"), [(64, "Allow more samples per class"), (None, "has no more of them")]
+)
+def test_a_target_that_was_not_reached_is_told_with_the_way_out(app, pixel_features, finished_job, per_class, way_out):
+    made = report(stability=stability(POINTS[0])) | {"stopped_early": False, "media": "image"}
+    job = finished_job(pixel_features(), made=made, until_stable=0.85, max_per_class=per_class)
+    run(app, "features", job=job.id)
+    assert "less steady than asked for" in app.info[0].value
+    assert way_out in app.info[0].value
+
+
+def test_a_target_that_is_reached_with_the_last_samples_is_no_early_stop(app, pixel_features, finished_job):
+    made = report(stability=stability(*POINTS), rate=None) | {"stopped_early": False, "media": "image"}
+    job = finished_job(pixel_features(), made=made, until_stable=0.85)
+    run(app, "features", job=job.id)
+    assert app.success[0].value == "The order became steady enough with the last of the images."
+    assert not app.info
+    assert "Rate" not in [metric.label for metric in app.metric]
+    app.switch_page("pages/jobs.py").run()
+    assert "each · tau 0.86 expected" in texts(app)
+
+
+def test_where_only_the_direction_is_open_the_way_out_says_so(app, pixel_features, finished_job):
+    told = stability(point(24.0, 0.62, 0.1, 0.9, aligned=0.88))
+    made = report(stability=told) | {"stopped_early": False, "media": "image"}
+    job = finished_job(pixel_features(), made=made, until_stable=0.85)
+    run(app, "features", job=job.id)
+    assert "But for its direction it is steady enough" in app.info[0].value
+    app.switch_page("pages/jobs.py").run()
+    assert "tau 0.62 expected; 0.88 but for its direction" in texts(app)
+
+
+def test_samples_that_were_too_few_to_tell_are_told(app, pixel_features, finished_job):
+    made = report(stability=stability(needed=None)) | {"stopped_early": False, "media": "image"}
+    job = finished_job(pixel_features(), made=made, until_stable=0.85)
+    run(app, "features", job=job.id)
+    assert "too few to tell how steady it is" in app.info[0].value
+
+
+def test_features_from_the_cache_are_called_so_and_can_be_made_again(app, store, pixel_features, finished_job):
+    job = finished_job(pixel_features(), made={"reused": True})
+    run(app, "features", job=job.id)
+    assert "(from the cache)" in texts(app)
+    button(app, "Recompute").click().run()
+    assert store.list()[0].params["recompute"] is True
+    app.switch_page("pages/jobs.py").run()
+    assert "numbers each · from the cache" in texts(app)
+
+
+# The setting
+
+
+def test_stopping_when_the_order_is_stable_is_a_setting_in_label_address_and_job(app, store):
+    run(app, "features", dataset="digits", split="train", shrinkage="auto")
+    assert "until tau" not in settings_label(app)
+    app.segmented_control(key="until_stable").select("0.85").run()
+    assert "until tau 0.85, at most 64 per class" in settings_label(app)
+    assert address(app)["until_stable"] == "0.85"
+    assert "At most 640 images" in texts(app)
+    button(app, "Extract features").click().run()
+    (job,) = store.list()
+    assert (job.params["until_stable"], job.params["ranking_shrinkage"]) == (0.85, "auto")
+    assert choices_of_job(job).shrinkage == "auto"
+
+
+def test_either_direction_is_a_setting_in_label_address_and_job(app, store):
+    run(app, "features", dataset="digits", split="train")
+    assert not app.checkbox
+    app.segmented_control(key="until_stable").select("0.85").run()
+    app.checkbox(key="either_direction").check().run()
+    assert "until tau 0.85 in either direction, at most 64 per class" in settings_label(app)
+    assert address(app)["either_direction"] == "true"
+    button(app, "Extract features").click().run()
+    (job,) = store.list()
+    assert job.params["either_direction"] is True
+    assert choices_of_job(job).either_direction
+    app.checkbox(key="either_direction").uncheck().run()
+    assert address(app)["either_direction"] == "false"
+    assert not session.same_work(job.params, app.session_state["choices"].extract_params())
+
+
+def test_either_direction_says_nothing_without_a_target(app):
+    one = Choices(dataset="digits", either_direction=True).extract_params()
+    assert session.same_work(one, Choices(dataset="digits").extract_params())
+    run(app, "features", dataset="digits", split="train", either_direction="true")
+    assert "direction" not in settings_label(app)
+
+
+def test_either_direction_of_an_address_is_true_or_false(app):
+    run(app, dataset="digits", split="train", either_direction="True", until_stable="0.85")
+    assert "expected true or false" in app.warning[0].value.replace("\\", "")
+    assert not app.session_state["choices"].either_direction
+
+
+def test_a_tau_of_the_address_is_among_the_choices_and_can_be_switched_off(app, store):
+    job = store.create("extract", {**PARAMS, "until_stable": 0.875}, "local", "digits")
+    store.request_cancel(job.id)
+    run(app, job=job.id)
+    assert "until tau 0.875" in settings_label(app)
+    assert app.segmented_control(key="until_stable").options == ["Off", "0.80", "0.85", "0.875", "0.90", "0.95"]
+    app.segmented_control(key="until_stable").select("off").run()
+    assert address(app)["until_stable"] == "off"
+
+
+@pytest.mark.parametrize("tau", ["1", "0", "-0.5", "nan", "much"])
+def test_a_tau_that_cannot_be_reached_is_refused(app, tau):
+    run(app, dataset="digits", split="train", until_stable=tau)
+    assert "expected a number above 0 and below 1" in app.warning[0].value
+    assert app.session_state["choices"].until_stable is None
+
+
+def test_another_shrinkage_of_the_ranking_leaves_features_current():
+    one = Choices(dataset="digits", until_stable=0.85, shrinkage="auto").extract_params()
+    other = Choices(dataset="digits", until_stable=0.85, shrinkage="0.5").extract_params()
+    assert session.same_work(one, other)
+    assert not session.same_work(one, {**other, "until_stable": 0.9})
+
+
+def test_a_precision_that_this_server_does_not_have_is_refused_and_not_offered(app, store, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run(app, dataset="digits", split="train", precision="float16")
+    assert "precision is now auto" in app.warning[0].value
+    app.switch_page("pages/features.py").run()
+    assert "float16" not in app.segmented_control(key="precision").options
+
+
+def test_a_job_of_another_server_falls_back_to_a_precision_of_this_one(app, store, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    job = store.create("extract", {**PARAMS, "precision": "float16"}, "local", "digits")
+    store.request_cancel(job.id)
+    run(app, "jobs", job=job.id)
+    assert resolve_precision("auto") in app.sidebar.caption[-1].value
+    app.switch_page("pages/features.py").run()
+    assert not app.exception
+    assert app.session_state["choices"].precision == "auto"
+
+
+# The time it takes
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """Let the processor encode 5 inputs a second, as far as is computed."""
+    asked = []
+    monkeypatch.setattr(server, "estimated_rate", lambda encoder, precision: asked.append(precision) or 5.0)
+    return asked
+
+
+def caption(app) -> str:
+    return next(c.value for c in app.main.caption if "640 images" in c.value)
+
+
+def test_the_time_is_estimated_before_anything_has_run(app, speed):
+    run(app, "features", dataset="digits", split="train")
+    assert caption(app) == "640 images: about 2 min on this device (estimated)"
+    assert set(speed) == {resolve_precision("auto")}
+
+
+def test_the_time_is_that_of_the_last_extraction_of_this_kind(app, speed, pixel_features, finished_job):
+    made = report(rate=1.0) | {"media": "image", "precision": "float32"}
+    path = pixel_features()
+    finished_job(path, made={**made, "rate": 0.5}, seed=3)
+    finished_job(path, made=made, seed=4)
+    for other in ({"precision": "bfloat16"}, {"device": "GPU"}, {"media": "clip"}, {"rate": None}, {"reused": True}):
+        finished_job(path, made={**made, "rate": 9.0, **other}, seed=5)
+    finished_job(path, made={**made, "rate": 9.0}, checkpoint="/another/one")
+    run(app, "features", dataset="digits", split="train", precision="float32")
+    assert caption(app) == "640 images: about 11 min on this device"
+    assert not speed
+
+
+def test_clips_count_as_inputs(app, speed, pixel_features, finished_job):
+    video = {"dataset": "moving-digits", "checkpoint": "videomae-tiny-moving-digits", "split": None}
+    made = report(rate=10.0, samples=8) | {"media": "clip", "precision": "float32"}
+    finished_job(pixel_features(), made=made, clips=2, **video)
+    run(app, "features", dataset="moving-digits", per_class="8", clips="4", precision="float32")
+    # 96 videos of 4 clips, 20 clips a second, and 4 s to start.
+    assert "96 videos: about 25 s on this device" in plain(app)
+
+
+def test_nothing_is_measured_beside_a_running_job(app, speed, running):
+    running(seed=9)
+    run(app, "features", dataset="digits", split="train")
+    assert caption(app) == "640 images"
+    assert not speed
+
+
+def test_a_gpu_of_which_nothing_is_known_gets_no_time(app, monkeypatch):
+    monkeypatch.setattr(server, "estimated_rate", lambda encoder, precision: None)
+    run(app, "features", dataset="digits", split="train")
+    assert caption(app) == "640 images"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (3.0, "a few seconds"),
+        (8.0, "10 s"),
+        (41.0, "40 s"),
+        (56.0, "1 min"),
+        (200.0, "3 min"),
+        (6000.0, "1.7 h"),
+        (90_000.0, "25 h"),
+    ],
+)
+def test_an_estimated_duration_is_no_finer_than_it_can_be_known(seconds, text):
+    assert rough_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0.0 %"), (0.0001, "less than 0.1 %"), (0.0123, "1.2 %"), (0.5, "50 %"), (1.0, "100 %")]
+)
+def test_shares_are_percentages_with_sensible_digits(share, text):
+    assert words.share_text(share) == text

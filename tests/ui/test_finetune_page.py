@@ -1,0 +1,722 @@
+"""The Fine-tune page: what it says before, while and after a comparison, and what its jobs do to the other pages."""
+
+import json
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from labelrank.data.digits import digits
+from labelrank.errors import DatasetError
+from labelrank.finetune.design import fitting_orders
+from labelrank.finetune.recipe import HeadRecipe, TuneRecipe, recipes, to_dict
+from labelrank.jobs.store import Progress
+from labelrank.steps.finetune.request import Design, job_params
+from labelrank.ui import findings, fine_tune, session
+from labelrank.ui.address import choices_of_job, from_address, to_address
+from labelrank.ui.choices import Choices
+from labelrank.views import comparison_tables
+from tests.helpers.reports import finished, written
+from tests.ui.conftest import PARAMS, address, button, chips, labels, run, texts, title
+from tests.views.test_charts import HOSTILE
+
+DESIGN = Design(orders="ranked,original,random:3", seeds=2)
+VERDICT_TITLES = ("Ranked order", "Random orders", "Difference", "Place")
+
+
+def plain(app) -> str:
+    return texts(app).replace("\\", "").replace("\u00a0", " ")
+
+
+def params(design: Design = DESIGN, **changes) -> dict:
+    return job_params({**PARAMS, "either_direction": False, **changes}, design)
+
+
+@pytest.fixture
+def ready(app, workspace, pixel_features, monkeypatch):
+    """Return an app whose choices have features in the cache, without looking for an encoder."""
+    path = pixel_features()
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: path)
+    return app
+
+
+@pytest.fixture
+def compared(store, workspace):
+    """Return a function that stores a fine-tune job with results, in a state."""
+
+    def store_job(design: Design = DESIGN, *, ended: str = "succeeded", of: dict | None = None, **what):
+        job = store.create("finetune", params(of or design), "local", "digits / train · mae-tiny-digits")
+        attempt = store.claim(job.id).attempt
+        folder = workspace / "finetunes" / job.id
+        test = digits("test")
+        report = written(
+            folder,
+            design=design,
+            **{
+                "names": test.class_names,
+                "keys": [sample.key for sample in test.samples],
+                "y_test": test.labels,
+                **what,
+            },
+        )
+        if ended == "succeeded":
+            result = {
+                "folder": str(folder),
+                "verdict": report["verdict"]["text"],
+                "finding": report["verdict"]["finding"],
+                "seconds": 2.0,
+            }
+            store.succeed(job.id, attempt, result)
+        else:
+            store.set_report(job.id, attempt, {"folder": str(folder), "curves": [], "runs": 8, "runs_done": 4})
+            store.cancel(job.id, attempt)
+        return store.get(job.id), folder
+
+    return store_job
+
+
+def downloads(app) -> list[str]:
+    return [one.proto.label for one in app.get("download_button")]
+
+
+def charts(app) -> list[str]:
+    return [str(chart.proto) for chart in app.get("arrow_vega_lite_chart") or app.get("vega_lite_chart")]
+
+
+def metrics(app) -> dict[str, str]:
+    return {one.label: one.value.replace("\u00a0", " ") for one in app.metric}
+
+
+def open_tab(app, name: str):
+    app.session_state["finetune_tabs"] = name
+    return app.run()
+
+
+# Before
+
+
+def test_without_features_the_page_leads_to_where_they_are_made(app):
+    run(app, "finetune")
+    assert title(app) == "Fine-tune"
+    assert "needs features first" in app.info[0].value
+    button(app, "Go to Features").click().run()
+    assert title(app) == "Features"
+
+
+def test_what_is_compared_is_told_in_words_with_runs_test_and_time_before_it_starts(ready):
+    run(ready, "finetune", dataset="digits", split="train")
+    text = plain(ready)
+    assert "The ranked order, the original one, 19 random ones and a control, 5 seeds each: 110 runs." in text
+    # As many of each class as the features were taken of, or all that the split has.
+    assert "Tested once, on 250 images of the split test." in text
+    assert "on this device" in text
+    assert "Compare the orders" in labels(ready)
+
+
+def test_starting_queues_a_job_with_the_choices_and_shows_it(ready, store):
+    run(ready, "finetune", dataset="digits", split="train", orders="ranked,random:9", seeds="3", meaning="tree")
+    button(ready, "Compare the orders").click().run()
+    (job,) = store.list()
+    assert job.kind == "finetune"
+    assert Design.from_params(job.params) == Design(orders="ranked,random:9", seeds=3, meaning="tree")
+    assert {job.params[name] for name in ("dataset", "checkpoint", "method")} == {
+        "digits",
+        "mae-tiny-digits",
+        "centroid",
+    }
+    assert address(ready)["finetune"] == job.id
+    assert "Waiting to start" in str(ready.main.get("progress")[0].proto)
+    assert chips(ready)[-1] == "fine-tune: waiting"
+
+
+def test_the_same_comparison_is_not_queued_twice(ready, store):
+    run(ready, "finetune", dataset="digits", split="train")
+    button(ready, "Compare the orders").click().run()
+    ready.run()
+    assert "Compare the orders" not in labels(ready)
+    assert len(store.list()) == 1
+
+
+def test_choices_of_the_page_are_in_the_address_and_come_back(ready):
+    run(ready, "finetune", dataset="digits", split="train")
+    ready.segmented_control(key="meaning").set_value("gaussian").run()
+    ready.segmented_control(key="unit").set_value("centroids").run()
+    ready.number_input(key="bandwidth").set_value(2.5).run()
+    ready.number_input(key="epochs").set_value(7).run()
+    query = address(ready)
+    assert {name: query[name] for name in ("meaning", "unit", "bandwidth", "epochs")} == {
+        "meaning": "gaussian",
+        "unit": "centroids",
+        "bandwidth": "2.5",
+        "epochs": "7",
+    }
+    chosen, notices = from_address(query, session.store().get)
+    assert notices == []
+    assert (chosen.meaning, chosen.unit, chosen.bandwidth, chosen.epochs) == ("gaussian", "centroids", 2.5, 7)
+    labels_of = [one.label for one in ready.expander]
+    assert "Linear head on frozen features, gaussian targets (bandwidth 2.5 s.d.), 7 epochs" in labels_of
+
+
+def test_an_address_that_asks_for_no_possible_design_is_told(ready):
+    run(ready, dataset="digits", split="train", orders="ranked,shuffled", head="huge", depth="-1")
+    told = " ".join(one.value for one in ready.warning).replace("\\", "")
+    assert all(part in told for part in ("orders=ranked,shuffled", "head=huge", "depth=-1"))
+    chosen = ready.session_state["choices"]
+    assert (chosen.orders, chosen.head, chosen.depth) == (Design.orders, Design.head, Design.depth)
+
+
+def test_numbers_of_an_address_beyond_what_the_page_offers_become_the_nearest_that_it_does(ready):
+    query = {"meaning": "gaussian", "bandwidth": "0.001", "epochs": "50000", "dropout": "0.99", "depth": "99"}
+    run(ready, "finetune", dataset="digits", split="train", **query)
+    assert not ready.error
+    chosen = ready.session_state["choices"]
+    assert (chosen.bandwidth, chosen.epochs, chosen.dropout, chosen.depth) == (0.05, 10_000, 0.95, "3")
+
+
+def test_training_the_encoder_begins_with_few_runs_and_going_back_with_all(ready):
+    run(ready, "finetune", dataset="digits", split="train")
+    ready.segmented_control(key="depth").set_value("all").run()
+    chosen = ready.session_state["choices"]
+    assert (chosen.orders, chosen.seeds, chosen.depth) == ("ranked,original", 1, "all")
+    assert "Recipe" in [one.label for one in ready.selectbox]
+    ready.segmented_control(key="depth").set_value("heads").run()
+    chosen = ready.session_state["choices"]
+    assert (chosen.orders, chosen.seeds, chosen.depth) == (Design.orders, Design.seeds, "heads")
+
+
+def test_a_recipe_brings_its_head(ready):
+    run(ready, "finetune", dataset="digits", split="train", depth="all")
+    ready.selectbox(key="recipe").set_value("paper").run()
+    assert ready.session_state["choices"].head is None
+    assert next(one for one in ready.segmented_control if one.label == "Head").value == "reference"
+
+
+def test_the_last_blocks_can_learn(ready):
+    run(ready, "finetune", dataset="digits", split="train")
+    ready.segmented_control(key="depth").set_value("blocks").run()
+    assert ready.session_state["choices"].depth == "2"
+    ready.slider(key="blocks").set_value(1).run()
+    assert ready.session_state["choices"].depth == "1"
+
+
+@pytest.mark.parametrize(
+    ("spec", "n_classes", "fitting"),
+    [
+        ("ranked,original,random:19", 10, "ranked,original,random:19"),
+        ("ranked,original,random:19", 3, "ranked,original,random:4"),
+        ("ranked,original,random:19", 2, "ranked,original"),
+        ("ranked,random:19", 2, "ranked,random:1"),
+    ],
+)
+def test_few_classes_have_few_random_orders(spec, n_classes, fitting):
+    assert fitting_orders(spec, n_classes) == fitting
+    ranked = (*range(1, n_classes), 0)
+    assert Design(orders=fitting, control=False).arms(ranked)
+
+
+def test_earlier_features_are_compared_as_they_were_extracted(app, pixel_features, finished_job, store):
+    job = finished_job(pixel_features())
+    run(app, "finetune", job=job.id, features=job.id, max_per_class="8", per_class="8")
+    button(app, "Compare the orders").click().run()
+    made = next(one for one in store.list() if one.kind == "finetune")
+    assert made.params["max_per_class"] == 64
+
+
+def test_a_design_that_can_tell_says_nothing_of_limits(ready):
+    run(ready, "finetune", dataset="digits", split="train")
+    assert not [one for one in ready.info if "cannot tell" in one.value]
+
+
+def test_what_a_design_cannot_tell_stands_before_the_button(ready):
+    run(ready, "finetune", dataset="digits", split="train", depth="2", orders="ranked,original", seeds="1")
+    said = plain(ready)
+    assert "it cannot tell an effect from chance (that takes 19 random orders and 2 seeds" in said
+    assert "Compare the orders" in labels(ready)
+
+
+@pytest.mark.parametrize(
+    ("orders", "seeds", "n_classes", "said"),
+    [
+        ("ranked,random:3", 2, 10, "but not whether the ranked one is better than chance (that takes 19 random orders"),
+        ("ranked,random:19", 1, 10, "it cannot tell an effect from chance (that takes 19 random orders and 2 seeds"),
+        ("ranked,random:5", 5, 3, "3 classes have too few orders for that"),
+    ],
+)
+def test_what_would_tell_is_told(orders, seeds, n_classes, said):
+    design = Design(orders=orders, seeds=seeds)
+    telling = fine_tune.telling_design(design, n_classes)
+    assert said in fine_tune.limits_text({"runs": 5}, design, telling, n_classes, 3600.0)
+    if telling:
+        assert fine_tune.telling_design(telling, n_classes) == telling
+
+
+def test_mirroring_is_what_recipe_and_dataset_say_until_it_is_chosen(ready):
+    run(ready, "finetune", dataset="digits", split="train", depth="all", recipe="mae")
+    toggle = next(one for one in ready.toggle if one.label == "Mirror half of the pictures")
+    assert (toggle.value, ready.session_state["choices"].flip) == (False, None)
+    toggle.set_value(True).run()
+    assert ready.session_state["choices"].flip is True
+    assert ready.session_state["choices"].design.tune_recipe("digits").flip
+    assert address(ready)["flip"] == "true"
+    assert any("mirrored" in one.label for one in ready.expander)
+
+
+def test_pictures_of_a_folder_are_mirrored_as_the_recipe_says_and_need_not_be():
+    chosen = Choices(dataset="/data/letters", depth="all", recipe="mae")
+    assert fine_tune.mirrors(chosen)
+    assert not session.replace(chosen, flip=False).design.tune_recipe("/data/letters").flip
+
+
+def test_heads_have_nothing_to_mirror(ready):
+    run(ready, "finetune", dataset="digits", split="train", flip="true")
+    assert "Mirror half of the pictures" not in [one.label for one in ready.toggle]
+    assert ready.session_state["choices"].design.flip is None
+
+
+# While it runs
+
+
+def curve(epochs: int) -> list[dict]:
+    return [
+        {"arm": name, "kind": name, "epoch": e, "mean": 0.8, "low": 0.7, "high": 0.9, "loss": 0.5}
+        for name in ("ranked", "random")
+        for e in range(1, epochs + 1)
+    ]
+
+
+def test_a_running_comparison_shows_its_curves_and_what_is_finished(ready, store):
+    job = store.create("finetune", params(), "local", "digits")
+    attempt = store.claim(job.id).attempt
+    store.set_progress(job.id, attempt, Progress("Training", 60, 200, 30.0, 4.7))
+    report = {"curves": curve(6), "runs_done": 3, "runs": 10, "notices": ["A <b>notice</b>."], "folder": None}
+    store.set_report(job.id, attempt, report)
+    run(ready, job=job.id)
+    assert title(ready) == "Fine-tune"
+    text = plain(ready)
+    assert "3 of 10 runs finished" in text
+    assert "Validation accuracy after epoch 6: ranked 80.0 %, random 80.0 %" in text
+    assert "<b>" not in texts(ready)
+    assert "A <b>notice</b>." in text
+    # Epochs of one run: 200 of ten.
+    assert '"domain": [1, 20]' in charts(ready)[0].replace("\\", "")
+    bar = ready.main.get("progress")[0].proto.text
+    assert bar == "Training · 60 of 200 epochs · about 4.7 s left"
+
+
+def test_cancelling_asks_the_job_to_stop(ready, store):
+    job = store.create("finetune", params(), "local", "digits")
+    store.claim(job.id)
+    run(ready, job=job.id)
+    button(ready, "Cancel").click().run()
+    assert store.get(job.id).cancel_requested
+
+
+def test_updates_of_an_encoder_are_counted_as_such(ready, store):
+    job = store.create("finetune", params(Design(orders="ranked,original", seeds=1, depth="2")), "local", "digits")
+    store.set_progress(job.id, store.claim(job.id).attempt, Progress("Training", 28, 800, 3.0, None))
+    run(ready, job=job.id)
+    assert ready.main.get("progress")[0].proto.text == "Training · 28 of 800 updates"
+    assert job.id not in plain(ready)
+
+
+# After
+
+
+def test_a_finished_comparison_shows_verdict_figures_chart_and_downloads(ready, compared):
+    job, folder = compared()
+    run(ready, job=job.id)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    boxes = [*ready.info, *ready.warning, *ready.success]
+    verdict = report["verdict"]["text"].replace("\u00a0", " ")
+    assert any(box.value.replace("\\", "").replace("\u00a0", " ") == verdict for box in boxes)
+    assert tuple(metrics(ready)) == VERDICT_TITLES
+    ranked = report["statistics"]["accuracy"]["ranked"]
+    assert metrics(ready)["Ranked order"] == f"{100 * ranked['mean']:.2f} %"
+    # In the digits of the verdict.
+    assert metrics(ready)["Difference"].removesuffix(" points").replace("−", "-") in report["verdict"]["text"]
+    assert metrics(ready)["Place"].endswith(" of 4")
+    assert downloads(ready) == [
+        "Report",
+        "Runs (CSV)",
+        "Curves (CSV)",
+        "Predictions (Parquet)",
+        "Label map",
+        "Model (Hugging Face)",
+        "Model (Keras)",
+    ]
+    assert "Accuracy of every run. The ranked order" in charts(ready)[0]
+    # Done with these choices: nothing is left to start.
+    assert "Compare the orders" not in labels(ready)
+
+
+@pytest.mark.parametrize(
+    ("tab", "said"),
+    [
+        ("Orders", "The ranked order is better than all 4 other orders"),
+        ("Variance", "of the variance between runs"),
+        ("Confusions", "positions from the truth in the ranked order"),
+        ("Recall", "recall runs from"),
+        ("Curves", "Validation accuracy after epoch 6"),
+        ("Control", "The control holds: with every seed its accuracy exactly equals that of the original order"),
+        ("Details", "All of this is about these training samples and these 250 test samples"),
+    ],
+)
+def test_every_tab_says_what_it_found(ready, compared, tab, said):
+    job, _ = compared()
+    run(ready, job=job.id)
+    open_tab(ready, tab)
+    assert not ready.exception
+    assert not ready.error
+    assert said in plain(ready)
+
+
+def test_mistakes_are_shown_with_their_pictures_of_the_test_split(ready, compared):
+    job, _ = compared()
+    run(ready, job=job.id)
+    open_tab(ready, "Confusions")
+    assert len(ready.get("image")) == findings.CONFUSIONS
+    results = findings.results_of(job)
+    worst = findings.worst(results, "ranked", job)[0]
+    counts = findings.confusion(results, "ranked")
+    assert counts.sum() == DESIGN.seeds * results.report["data"]["test"]
+    names = results.report["data"]["class_names"]
+    assert counts[names.index(worst.true), names.index(worst.predicted)] == worst.count
+    assert worst.count == np.where(np.eye(len(names)), 0, counts).max()
+
+
+def test_mistakes_whose_pictures_are_gone_are_told_without(ready, compared, monkeypatch):
+    def gone(*_, **__):
+        raise DatasetError("The dataset is gone.")
+
+    job, _ = compared()
+    run(ready, job=job.id)
+    monkeypatch.setattr("labelrank.ui.findings.readers.dataset", gone)
+    assert [mistake.strip for mistake in findings.worst(findings.results_of(job), "ranked", job)] == [None] * 8
+
+
+def test_names_of_classes_are_data_and_never_markup(ready, compared):
+    names = [*HOSTILE, "*seven*", "$x$", ":smile:"]
+    job, _ = compared(names=names)
+    run(ready, job=job.id)
+    for tab in ("Confusions", "Recall"):
+        open_tab(ready, tab)
+        assert not ready.exception
+        assert not ready.error
+        assert "<script>" not in texts(ready)
+        assert "*seven*" not in texts(ready).replace("**", "")
+
+
+def test_the_confusions_of_another_order_can_be_seen(ready, compared):
+    job, _ = compared()
+    run(ready, job=job.id)
+    open_tab(ready, "Confusions")
+    before = charts(ready)
+    ready.selectbox(key="arm_confusions").set_value("random-1").run()
+    assert charts(ready) != before
+
+
+def test_another_metric_is_shown_beside_the_verdict(ready, compared):
+    job, _ = compared()
+    run(ready, job=job.id)
+    ready.segmented_control(key="metric").set_value("rank_distance").run()
+    assert "mean rank distance of mistakes is" in plain(ready)
+    assert "Measured along the ranked order, whatever order was trained, which favours it" in plain(ready)
+    assert not ready.exception
+
+
+def test_a_failed_run_is_told_with_its_reason(ready, compared):
+    job, _ = compared(Design(orders="ranked,original,random:3", seeds=3), failing=["random-2"])
+    run(ready, job=job.id)
+    assert "1 of 18 runs came to nothing" in plain(ready)
+    assert "The loss is not finite. Lower the learning rate." in plain(ready)
+
+
+def test_a_cancelled_comparison_shows_what_its_finished_seeds_found_and_can_go_on(ready, compared, store):
+    whole = Design(orders="ranked,original,random:3", seeds=5)
+    job, _ = compared(whole, ended="cancelled", seeds=[0, 1])
+    run(ready, job=job.id)
+    assert "All orders had finished 2 seeds of 5" in plain(ready)
+    assert tuple(metrics(ready)) == VERDICT_TITLES
+    button(ready, "Resume").click().run()
+    assert store.get(job.id).state == "queued"
+
+
+@pytest.mark.parametrize(
+    ("design", "report", "said"),
+    [
+        (DESIGN, None, "No run was finished. Resume starts anew"),
+        (DESIGN, {"runs": 10, "runs_done": 0, "curves": [1]}, "No run was finished. Resume starts anew"),
+        (DESIGN, {"runs": 10, "runs_done": 4}, "4 of 10 runs kept. Resume goes on with the others"),
+        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 1}, "1 of 2 runs kept. Resume goes on with the others"),
+        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": []}, "No run was finished. Resume starts"),
+        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": [1]}, "goes on from the last whole epoch"),
+    ],
+)
+def test_what_a_stopped_comparison_keeps_is_told(store, design, report, said):
+    job = store.create("finetune", params(design), "local", "digits")
+    attempt = store.claim(job.id).attempt
+    if report:
+        store.set_report(job.id, attempt, report)
+    store.cancel(job.id, attempt)
+    assert said in fine_tune.kept_text(store.get(job.id))
+
+
+def test_a_failed_comparison_says_why_and_offers_to_go_on(ready, store):
+    job = store.create("finetune", params(), "local", "digits")
+    store.fail(job.id, store.claim(job.id).attempt, "Not one of the 110 runs was of use.")
+    run(ready, job=job.id)
+    assert "Not one of the 110 runs" in ready.error[0].value
+    assert [label for label in labels(ready) if label in ("Resume", "Compare the orders")] == ["Resume"]
+
+
+def test_a_finished_comparison_can_be_computed_anew(ready, compared, store):
+    job, _ = compared()
+    run(ready, job=job.id)
+    button(ready, "Recompute").click().run()
+    again = next(one for one in store.list() if one.id != job.id)
+    assert again.params["recompute"] is True
+    assert session.same_comparison(again.params, job.params)
+
+
+def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
+    job, _ = compared()
+    run(ready, job=job.id)
+    open_tab(ready, "Details")
+    expected = findings.theory(findings.results_of(job).report)
+    assert expected.startswith("With a plain softmax no order is better on average")
+    assert plain(ready).count("With a plain softmax no order is better on average") == 1
+
+
+@pytest.mark.parametrize("meaning", ["softmax", "gaussian", "tree"])
+@pytest.mark.parametrize("effect", [0.0, 0.2])
+def test_every_verdict_has_a_word_of_theory(meaning, effect):
+    told, *_ = finished(Design(orders="ranked,random:19", seeds=2, meaning=meaning), effect=effect)
+    assert findings.theory(told)
+
+
+def test_files_are_named_after_their_dataset(compared):
+    _, folder = compared()
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert findings.dataset_stem(report) == "digits"
+
+    def stem(dataset) -> str:
+        return findings.dataset_stem({"data": {"provenance": {"dataset": dataset}}})
+
+    assert stem({"id": "owner/My pets"}) == "My-pets"
+    assert stem({"id": "/data/../.hidden name"}) == "hidden-name"
+    assert stem(None) == "fine-tune"
+
+
+def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another():
+    told, *_ = finished(DESIGN)
+    table, columns = comparison_tables.arms_table(told)
+    assert list(table.columns) == [
+        "Order",
+        "Accuracy",
+        "Top-5 accuracy",
+        "Loss",
+        "Rank distance",
+        "Centroid distance",
+        "Seeds",
+    ]
+    assert columns["Accuracy"]["type_config"]["format"] == "%.2f"
+    assert columns["Rank distance"]["help"].startswith("In positions")
+    uneven, *_ = finished(DESIGN, y_test=np.repeat(np.arange(10, dtype=np.int32), range(5, 55, 5)))
+    assert "Mean recall" in comparison_tables.arms_table(uneven)[0].columns
+
+
+@pytest.mark.parametrize("kind", [HeadRecipe, TuneRecipe])
+def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
+    told, *_ = finished(Design(depth="all" if kind is TuneRecipe else "heads"))
+    rows = dict(comparison_tables.settings_rows({**told, "recipe": to_dict(kind())}))
+    apart = {"name", "title", "source", "unfreeze", "per_256", "precision", "meaning", "bandwidth", "unit"}
+    assert set(to_dict(kind())) <= comparison_tables._SETTINGS.keys() | apart
+    assert rows["Head"] == "linear"
+    assert not [title for title in rows if "hidden" in title or "Mixup" in title or "beta" in title]
+    assert not {"True", "False", "None"} & set(rows.values())
+
+
+def test_settings_that_do_something_are_told_in_words():
+    told, *_ = finished(Design(depth="2", meaning="gaussian"))
+    recipe = {**to_dict(recipes()["mae"]), "unfreeze": 2, "head": "reference"}
+    rows = dict(comparison_tables.settings_rows({**told, "recipe": recipe}))
+    assert rows["Recipe"] == "MAE"
+    assert rows["Bandwidth"] == "1 position"
+    assert rows["Learns, besides the head"] == "the last 2 blocks"
+    assert rows["Width of the head's hidden layer"] == "400"
+    assert rows["Half of the pictures mirrored"] == "yes"
+    assert "0.0005 x" in rows["Learning rate, at its peak"]
+
+
+def test_results_that_are_gone_say_so_and_can_be_made_again(ready, compared):
+    job, folder = compared()
+    (folder / "report.json").unlink()
+    run(ready, job=job.id)
+    assert "no longer" in ready.error[0].value
+    assert "Compare the orders" in labels(ready)
+
+
+def test_a_comparison_of_earlier_choices_stays_and_another_can_be_started(ready, compared):
+    job, _ = compared()
+    run(ready, "finetune", job=job.id, seeds="10")
+    assert "started with earlier choices" in plain(ready)
+    assert "2 seeds each" in plain(ready)
+    assert tuple(metrics(ready)) == VERDICT_TITLES
+    assert "Compare the orders" in labels(ready)
+
+
+def test_results_can_be_looked_at_though_the_features_are_gone(app, compared, monkeypatch):
+    job, _ = compared()
+    monkeypatch.setattr("labelrank.ui.feature_files.chosen_features", lambda **_: None)
+    run(app, "finetune", job=job.id)
+    assert tuple(metrics(app)) == VERDICT_TITLES
+
+
+def test_the_model_is_a_zip_with_its_folder(compared):
+    _, folder = compared()
+    with zipfile.ZipFile(BytesIO(findings.zip_of(folder / "model"))) as archive:
+        assert archive.namelist() == ["model/config.json", "model/model.safetensors"]
+        assert archive.testzip() is None
+
+
+def test_a_control_that_failed_is_told_as_a_reason_not_to_trust(compared):
+    control = {"applies": True, "reason": None, "largest_difference": 0.05, "tolerance": 0.004, "passed": False}
+    control |= {"differing_predictions": 0.08, "largest_nll_difference": 0.3, "nll_tolerance": 1e-3}
+    icon, text = comparison_tables.control_text(control)
+    assert "red" in icon
+    assert "differs by 5.00 points" in text.replace("\u00a0", " ")
+    assert "Do not trust" in text
+
+
+def test_where_a_control_does_not_apply_the_reason_is_told():
+    told, *_ = finished(Design(orders="ranked,random:3", seeds=2, meaning="ordinal"))
+    assert "With ordinal a position has a meaning of its own" in comparison_tables.control_text(told["control"])[1]
+    assert comparison_tables.control_table(told).empty
+
+
+def test_the_table_of_the_control_has_a_row_for_each_seed():
+    told, *_ = finished(DESIGN)
+    table = comparison_tables.control_table(told)
+    assert table["Seed"].tolist() == [0, 1]
+    assert table["Original (%)"].tolist() == table["Control (%)"].tolist()
+
+
+def test_curves_of_results_are_means_and_ranges_over_seeds(compared):
+    _, folder = compared()
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    curves = pd.DataFrame(findings.curves(findings.Results(folder, report)))
+    runs = pd.read_csv(folder / "curves.csv")
+    expected = runs[(runs["arm"] == "ranked") & (runs["epoch"] == 3)]["val_accuracy"]
+    row = curves[(curves["arm"] == "ranked") & (curves["epoch"] == 3)].iloc[0]
+    assert (row["mean"], row["low"], row["high"]) == pytest.approx((expected.mean(), expected.min(), expected.max()))
+    assert set(curves["arm"]) == {"ranked", "original", "random"}
+
+
+# Other pages
+
+
+def test_a_fine_tune_does_not_pass_for_the_extraction_of_the_same_choices(app, store):
+    store.claim(store.create("finetune", params(), "local", "digits").id)
+    run(app, "features", dataset="digits", split="train")
+    assert "Extract features" in labels(app)
+    assert address(app).get("job") is None
+    assert "fine-tune: digits" in [one.value for one in app.sidebar.caption]
+
+
+def test_a_link_to_a_fine_tune_keeps_the_features_job_beside_it(app, compared, pixel_features, finished_job):
+    extraction = finished_job(pixel_features())
+    job, _ = compared()
+    run(app, "finetune", job=extraction.id, finetune=job.id)
+    query = address(app)
+    assert (query["job"], query["finetune"]) == (extraction.id, job.id)
+    assert app.session_state["choices"].orders == DESIGN.orders
+    assert app.session_state["choices"].features == extraction.id
+    app.switch_page("pages/ranking.py").run()
+    assert title(app) == "Ranking"
+    assert not app.error
+
+
+def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
+    job, _ = compared()
+    run(app, "jobs")
+    text = plain(app)
+    assert "**fine-tune**: digits / train" in text
+    assert "Ranked against original, 3 random; 2 seeds each; Linear head on frozen features, softmax" in text
+    report = findings.results_of(job).report
+    difference = 100 * report["statistics"]["accuracy"]["ranked"]["difference"]
+    assert (
+        f"**{comparison_tables.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
+    )
+    # The whole verdict is on the page that Open leads to.
+    assert job.result["verdict"].replace("\u00a0", " ") not in text
+    button(app, "Open").click().run()
+    assert title(app) == "Fine-tune"
+    assert app.session_state["choices"].finetune == job.id
+
+
+def test_a_deleted_fine_tune_is_let_go(app, compared):
+    job, _ = compared()
+    run(app, "jobs", job=job.id)
+    next(b for b in app.button if b.key == f"delete_{job.id}").click().run()
+    assert app.session_state["choices"].finetune is None
+
+
+def test_the_ranking_leads_to_the_fine_tune(app, pixel_features, finished_job):
+    run(app, "ranking", job=finished_job(pixel_features()).id)
+    button(app, "Does the order matter here?").click().run()
+    assert title(app) == "Fine-tune"
+
+
+def test_choices_of_a_fine_tune_survive_the_address(store):
+    design = Design(
+        orders="ranked,reversed", seeds=7, depth="2", head="reference", recipe="mae", dropout=0.1, flip=False
+    )
+    job = store.create("finetune", {**params(design), "shrinkage": 0.5, "test_split": "test"}, "local", "digits")
+    chosen = choices_of_job(job)
+    assert chosen.design == design
+    assert (chosen.shrinkage, chosen.test_split, chosen.job, chosen.features) == ("0.5", "test", None, None)
+    changed = session.replace(chosen, recipe=None, dropout=None, test_split=None, head=None, flip=None)
+    for one in (chosen, changed):
+        query = to_address(one, store.get)
+        assert from_address(query, store.get) == (one, [])
+
+
+def test_a_report_whose_control_failed_leads_with_that_as_an_error(app, compared, monkeypatch):
+    def unsound(*arguments, whole=findings.read_report, **options):
+        found = whole(*arguments, **options)
+        text = "Do not trust these results: the control failed. What they say: nothing."
+        return {**found, "verdict": {**found["verdict"], "finding": "unsound", "text": text}}
+
+    monkeypatch.setattr(findings, "read_report", unsound)
+    job, _ = compared()
+    run(app, "finetune", job=job.id)
+    assert any(error.value.startswith("Do not trust these results") for error in app.error)
+
+
+def test_deleting_a_job_removes_its_results_unless_another_job_tells_of_them(app, compared, store, workspace):
+    job, folder = compared()
+    other = store.create("finetune", job.params, "local", "the same")
+    store.succeed(other.id, store.claim(other.id).attempt, job.result)
+    (workspace / "features").mkdir(exist_ok=True)
+    for left, there in ((job, True), (other, False)):
+        run(app, "jobs", job=left.id)
+        assert "Removes the job, its log and its results. Features stay in the workspace." in plain(app)
+        app.button(key=f"delete_{left.id}").click().run()
+        assert store.find(left.id) is None
+        assert (folder / "report.json").is_file() is there
+    assert (workspace / "finetunes").is_dir()
+    assert (workspace / "features").is_dir()
+
+
+def test_deleting_a_job_removes_nothing_outside_the_results_of_the_workspace(app, compared, store, tmp_path):
+    job, folder = compared()
+    elsewhere = tmp_path / "elsewhere"
+    folder.rename(elsewhere)
+    stray = store.create("finetune", job.params, "local", "elsewhere")
+    store.succeed(stray.id, store.claim(stray.id).attempt, {**job.result, "folder": str(elsewhere)})
+    run(app, "jobs", job=stray.id)
+    app.button(key=f"delete_{stray.id}").click().run()
+    assert store.find(stray.id) is None
+    assert (elsewhere / "report.json").is_file()

@@ -1,0 +1,581 @@
+"""Every page empty, ready and failing, without a browser."""
+
+import ast
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelrank.data.uploads import save_upload
+from labelrank.errors import CheckpointError, JobError, RankingError
+from labelrank.exports import FORMATS
+from labelrank.features.store import FeatureSet, write_features
+from labelrank.jobs.store import Progress
+from labelrank.settings import Settings
+from labelrank.ui.address import from_address, to_address
+from labelrank.ui.choices import Choices
+from labelrank.ui.messages import escape, message_text
+from tests.ui.conftest import PARAMS, ROOT, address, button, chips, labels, run, settings_label, texts, title
+
+HOSTILE = ("<script>alert(1)</script>", "*bold*", "$x$", ":red[x]")
+
+
+def hostile_zip(names=HOSTILE, sep="∕") -> io.BytesIO:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for label, name in enumerate(names):
+            for i in range(3):
+                picture = io.BytesIO()
+                Image.fromarray(np.full((12, 12, 3), 20 + 60 * label + i, np.uint8)).save(picture, format="PNG")
+                archive.writestr(f"{name.replace('/', sep)}/{i}.png", picture.getvalue())
+    stream.seek(0)
+    return stream
+
+
+# Dataset
+
+
+def test_the_app_opens_on_the_default_dataset_ready_to_run(app):
+    run(app)
+    assert title(app) == "Dataset"
+    assert "1,297 images in 10 classes" in texts(app).replace("\\", "")
+    assert labels(app) == ["Show moving-digits", "Use digits"]
+
+
+def test_use_digits_leads_to_features_and_into_the_address(app):
+    button(run(app), "Use digits").click().run()
+    assert title(app) == "Features"
+    assert address(app) == {"dataset": "digits", "split": "train", "checkpoint": "mae-tiny-digits"}
+
+
+def test_the_test_split_is_warned_about(app):
+    run(app, dataset="digits", split="test")
+    assert "test split is chosen" in app.warning[0].value
+
+
+def test_an_unknown_dataset_says_so_and_offers_the_default(app):
+    run(app, dataset="upload:" + "0" * 64)
+    assert "is not in this workspace any more" in app.error[0].value
+    button(app, "Back to digits").click().run()
+    assert not app.error
+
+
+def test_an_upload_is_opened_with_its_names_escaped(app, workspace):
+    name = save_upload(hostile_zip(), settings=Settings(workspace=workspace))
+    run(app, dataset=name)
+    assert title(app) == "Dataset"
+    for hostile in HOSTILE[1:]:
+        assert escape(hostile) in texts(app)
+        assert hostile not in texts(app)
+
+
+def test_an_upload_with_a_test_split_alone_is_shown_with_its_warning(app, workspace):
+    stream = hostile_zip(("test/cat", "test/dog"), sep="/")
+    run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
+    assert not app.error
+    split = next(box for box in app.selectbox if box.label == "Split")
+    assert (split.options, split.value) == (["test"], "test")
+    assert "test split is chosen" in app.warning[0].value
+    button(app, "Use this upload").click().run()
+    assert address(app)["split"] == "test"
+
+
+@pytest.fixture
+def pets_upload(workspace) -> str:
+    stream = hostile_zip(("cat", "dog"))
+    stream.name = "my pets.zip"
+    return save_upload(stream, settings=Settings(workspace=workspace))
+
+
+def test_an_error_calls_an_upload_by_its_file_name(app, pets_upload):
+    run(app, dataset=pets_upload, split="val")
+    assert escape("'my pets.zip' has no splits") in app.error[0].value
+
+
+def test_a_failed_job_calls_an_upload_by_its_file_name(app, pets_upload, store):
+    name = pets_upload
+    job = store.create("extract", {**PARAMS, "dataset": name, "split": None}, "local", "pets")
+    store.fail(job.id, store.claim(job.id).attempt, f"{name!r} is gone.")
+    run(app, job=job.id)
+    assert escape("'my pets.zip' is gone.") in [e.value for e in app.error]
+
+
+def test_a_picture_that_cannot_be_read_is_listed_and_the_rest_is_shown(app, workspace):
+    stream = hostile_zip(("cat", "dog"))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("cat/broken.png", b"\x89PNG\r\n\x1a\nthat is all")
+    stream.seek(0)
+    run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
+    table = app.table[0].value
+    assert any("broken" in subject for subject in table["Sample or class"])
+    assert "Use this upload" in labels(app)
+
+
+def test_something_unexpected_is_one_sentence_for_the_user_and_a_traceback_in_the_log(app, monkeypatch, caplog):
+    def broken(*args):
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr("labelrank.ui.galleries.gallery", broken)
+    run(app)
+    assert "Something unexpected went wrong" in app.error[0].value
+    assert "secret detail" not in texts(app)
+    assert "ZeroDivisionError" in caplog.text
+
+
+# Features
+
+
+def test_features_without_a_dataset_point_to_the_dataset_page(app):
+    run(app, "features")
+    assert title(app) == "Features"
+    button(app, "Choose a dataset").click().run()
+    assert title(app) == "Dataset"
+
+
+def test_extract_submits_one_job_with_the_choices(app, store):
+    run(app, "features", dataset="digits", split="train", per_class="16", pooling="cls")
+    assert settings_label(app) == (
+        "Class token, 16 per class, seed 0, automatic precision, preprocessed as the checkpoint says"
+    )
+    button(app, "Extract features").click().run()
+    (job,) = store.list()
+    assert job.params == {**Choices().extract_params(), **PARAMS, "max_per_class": 16, "pooling": "cls"}
+    assert address(app)["job"] == job.id
+    assert "Waiting to start" in app.get("progress")[0].proto.text
+
+
+def test_a_running_job_shows_its_rate_with_a_unit_and_can_be_cancelled(app, store):
+    job = store.create("extract", PARAMS, "local", "digits")
+    store.set_progress(job.id, store.claim(job.id).attempt, Progress("encoding", 320, 640, 123.4, 2.6))
+    run(app, job=job.id)
+    assert title(app) == "Features"
+    assert app.get("progress")[0].proto.text == "Encoding · 320 of 640 · 123 images/s · about 2.6 s left"
+    button(app, "Cancel").click().run()
+    assert store.get(job.id).cancel_requested
+
+
+def test_a_failed_job_shows_its_reason_its_log_and_a_way_on(app, store):
+    job = store.create("extract", PARAMS, "local", "digits")
+    store.fail(job.id, store.claim(job.id).attempt, "The file <b>x</b> is not there. Copy it.")
+    store.append_log(job.id, "line of the log\n")
+    run(app, job=job.id)
+    assert escape("The file <b>x</b> is not there. Copy it.") in [e.value for e in app.error]
+    assert job.id in texts(app)
+    assert any("line of the log" in code.value for code in app.code)
+    # Resuming is the one way on; the same work under another name would only confuse.
+    assert "Extract features" not in labels(app)
+    button(app, "Resume").click().run()
+    assert store.get(job.id).state == "queued"
+
+
+def test_a_finished_job_shows_what_it_made_and_leads_to_the_ranking(app, store, pixel_features, finished_job):
+    job = finished_job(pixel_features())
+    run(app, "features", job=job.id)
+    assert {m.label: m.value for m in app.metric} == {
+        "Rows": "200",
+        "Dimension": "64",
+        "Time": "1.5 s",
+        "Precision": "float32",
+        "Device": "CPU",
+    }
+    button(app, "Rank labels").click().run()
+    assert title(app) == "Ranking"
+    assert address(app)["job"] == job.id
+
+
+def test_cached_features_are_shown_and_not_hidden(app, store, pixel_features, monkeypatch):
+    path = pixel_features()
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: path)
+    run(app, "features", dataset="digits", split="train")
+    assert "already here (200 rows" in app.success[0].value
+    assert "Extract features" not in labels(app)
+    button(app, "Recompute").click().run()
+    assert store.list()[0].params["recompute"] is True
+
+
+def test_settings_changed_after_a_job_keep_its_result_and_say_that_it_is_older(
+    app, pixel_features, finished_job, monkeypatch
+):
+    job = finished_job(pixel_features(), max_per_class=8)
+    run(app, "features", job=job.id, per_class="16")
+    assert "started with earlier choices" in texts(app)
+    assert {"Extract features", "Rank these earlier features"} <= set(labels(app))
+    button(app, "Rank these earlier features").click().run()
+    assert title(app) == "Ranking"
+    assert "This order is of earlier choices" in app.warning[0].value
+
+
+def test_a_checkpoint_folder_without_weights_says_why(app, tmp_path):
+    run(app, "features", dataset="digits", split="train")
+    app.session_state["checkpoint_tabs"] = "Folder on this machine"
+    app.run()
+    next(field for field in app.text_input if field.label == "Folder on this machine").input(str(tmp_path))
+    button(app, "Use this folder").click().run()
+    assert "config" in app.error[0].value
+
+
+# Ranking
+
+
+def test_ranking_without_features_points_to_the_features_page(app):
+    run(app, "ranking")
+    assert title(app) == "Ranking"
+    button(app, "Go to Features").click().run()
+    assert title(app) == "Features"
+
+
+def test_a_job_alone_in_the_address_opens_its_ranking_with_its_choices(app, pixel_features, finished_job):
+    job = finished_job(pixel_features(), max_per_class=32, seed=7)
+    run(app, job=job.id)
+    assert title(app) == "Ranking"
+    assert [m.value for m in app.metric[1:]] == ["10", "200"]
+    assert app.session_state["choices"].seed == 7
+    assert app.session_state["choices"].max_per_class == 32
+    assert chips(app)[2:] == ["features: 200 rows", "order: centroid"]
+
+
+def test_positions_and_labels_of_the_table_agree_with_the_original_order(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features()).id)
+    table = app.dataframe[0].value
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    assert table["Position"].tolist() == list(range(10))
+    assert [names[label] for label in table["Label"]] == table["Class"].tolist()
+    assert table["Original order"].tolist() == names
+    assert table["Centroid"].is_monotonic_increasing
+
+
+def test_the_reference_method_on_unequal_classes_says_why_not(app, pixel_features, finished_job):
+    job = finished_job(pixel_features(drop=3))
+    run(app, job=job.id, method="reference")
+    app.switch_page("pages/ranking.py").run()
+    assert "same number" in app.error[0].value.replace("\\", "") or "size" in app.error[0].value
+    assert title(app) == "Ranking"
+
+
+@pytest.mark.parametrize("form", ["json", *FORMATS])
+def test_every_format_can_be_downloaded_and_previewed(app, pixel_features, finished_job, form):
+    run(app, job=finished_job(pixel_features()).id)
+    app.selectbox(key="format").select(form).run()
+    assert not app.error
+    assert [b.proto.label for b in app.get("download_button")] == ["Download"]
+    assert any(e.label.startswith("Preview of ") for e in app.expander)
+
+
+def test_a_format_that_cannot_carry_a_name_says_so_instead_of_a_download(app, pixel_features, finished_job):
+    names = ("two\nlines", *HOSTILE, "a", "b", "c", "d", "e")
+    run(app, job=finished_job(pixel_features(names)).id)
+    assert not app.error
+    app.selectbox(key="format").select("labels-txt").run()
+    assert "line break" in app.error[0].value
+    assert not app.get("download_button")
+
+
+def test_features_that_are_gone_say_so(app, pixel_features, finished_job):
+    path = pixel_features()
+    job = finished_job(path)
+    path.unlink()
+    run(app, "ranking", job=job.id)
+    assert "no longer" in app.error[0].value
+    assert "Go to Features" in labels(app)
+
+
+def test_features_that_cannot_be_opened_are_told_on_each_page_with_what_to_do(app, pixel_features, finished_job):
+    path = pixel_features()
+    job = finished_job(path)
+    # As for a file that this account may not read, which tests that run as root may.
+    path.rename(target := path.with_suffix(".moved"))
+    path.symlink_to(target)
+    run(app, "features", job=job.id)
+    assert "cannot be opened" in app.error[0].value
+    assert "delete it and extract again" in app.error[0].value
+    assert "Recompute" in labels(app)
+    app.switch_page("pages/ranking.py").run()
+    assert not app.exception
+    assert "cannot be opened" in app.error[0].value
+
+
+def test_features_that_vanish_while_a_page_is_open_say_so(app, pixel_features, finished_job):
+    path = pixel_features()
+    run(app, "features", job=finished_job(path).id)
+    assert not app.error
+    path.unlink()
+    app.run()
+    assert "no longer" in app.error[0].value
+    assert "Recompute" in labels(app)
+
+
+def test_cached_features_that_cannot_be_opened_leave_a_way_on(app, workspace, monkeypatch):
+    (link := workspace / "link.parquet").symlink_to(link)
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: link)
+    run(app, "features", dataset="digits")
+    assert "cannot be opened" in app.error[0].value
+    assert "Extract features" in labels(app)
+
+
+def test_features_that_are_ranked_count_as_used_though_they_were_read_long_ago(app, pixel_features, finished_job):
+    path = pixel_features()
+    run(app, "ranking", job=finished_job(path).id)
+    long_ago = 1_000_000_000
+    os.utime(path, ns=(long_ago, path.stat().st_mtime_ns))
+    app.run()
+    assert path.stat().st_atime_ns > long_ago
+    assert not app.exception
+
+
+# Jobs and About
+
+
+def test_jobs_without_any_point_to_the_start(app):
+    run(app, "jobs")
+    assert title(app) == "Jobs"
+    assert "No job has been started" in app.info[0].value
+
+
+def test_jobs_are_listed_newest_first_and_can_be_deleted(app, store, pixel_features, finished_job):
+    finished_job(pixel_features())
+    newer = store.create("extract", PARAMS, "local", "second <b>")
+    store.request_cancel(newer.id)
+    run(app, "jobs")
+    subjects = [m.value for m in app.markdown if m.value.startswith("**extract**")]
+    assert subjects == ["**extract**: second \\<b\\>", "**extract**: digits \\/ train · mae\\-tiny\\-digits"]
+    next(b for b in app.button if b.key == f"delete_{newer.id}").click().run()
+    assert [job.subject for job in store.list()] == ["digits / train · mae-tiny-digits"]
+
+
+def test_jobs_on_the_same_data_are_told_apart(app, store):
+    for change in ({}, {"max_per_class": None, "seed": 3}, {"until_stable": 0.85, "either_direction": True}):
+        store.request_cancel(store.create("extract", {**PARAMS, **change}, "local", "digits").id)
+    run(app, "jobs")
+    told = [caption.value.split(" · ")[0] for caption in app.caption if "queued" in caption.value]
+    assert len(set(told)) == 3
+    assert any("all samples, seed 3" in text for text in told)
+    assert any("until tau 0.85 in either direction" in text for text in told)
+
+
+def test_opening_a_finished_job_shows_its_ranking(app, pixel_features, finished_job):
+    finished_job(pixel_features())
+    run(app, "jobs")
+    button(app, "Open").click().run()
+    assert title(app) == "Ranking"
+
+
+def test_on_a_space_a_session_sees_its_own_jobs_only(app, store, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "someone/labelrank")
+    store.create("extract", PARAMS, "somebody else", "not mine")
+    run(app, "jobs")
+    assert "No job has been started" in app.info[0].value
+
+
+def test_on_a_space_the_link_of_a_job_brings_it_back_after_a_reload(app, store, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "someone/labelrank")
+    mine = store.create("extract", PARAMS, "this browser before its reload", "mine")
+    store.create("extract", PARAMS, "somebody else", "not mine")
+    run(app, job=mine.id)
+    assert title(app) == "Features"
+    assert "Cancel" in labels(app)
+    app.switch_page("pages/jobs.py").run()
+    assert "mine" in texts(app)
+    assert "not mine" not in texts(app)
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+def test_an_address_never_opens_a_folder_as_a_dataset(app, tmp_path, monkeypatch, shared):
+    monkeypatch.setenv("LABELRANK_SHARED", shared)
+    run(app, dataset=str(tmp_path))
+    assert app.session_state["choices"].dataset is None
+    assert "expected digits" in app.warning[0].value
+
+
+def test_features_that_cannot_be_read_are_told_and_can_be_made_again(app, workspace, monkeypatch):
+    damaged = workspace / "damaged.parquet"
+    damaged.write_bytes(b"damaged")
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: damaged)
+    run(app, "features", dataset="digits")
+    assert "not a readable Parquet file" in app.error[0].value
+    assert "Extract features" in labels(app)
+
+
+def test_choices_that_cannot_be_extracted_say_why_and_offer_no_start(app, monkeypatch):
+    def refuse(*_, **__):
+        raise CheckpointError("The encoder has no class token.")
+
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", refuse)
+    run(app, "features", dataset="digits")
+    assert "no class token" in app.error[0].value
+    assert "Extract features" not in labels(app)
+
+
+def test_on_a_space_an_address_cannot_reach_the_servers_folders(app, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "someone/labelrank")
+    run(app, dataset=str(tmp_path), checkpoint=str(tmp_path))
+    assert app.session_state["choices"] == Choices()
+    assert len(app.warning) == 2
+
+
+def test_about_names_versions_device_and_limits(app):
+    run(app, "about")
+    assert title(app) == "About"
+    limits, versions = app.dataframe[0].value, app.dataframe[1].value
+    assert "LABELRANK_MAX_PIXELS" in limits["Variable"].tolist()
+    assert versions["Library"].tolist()[:2] == ["labelrank", "Python"]
+
+
+# The address
+
+
+def test_an_unknown_job_is_told_and_the_page_still_opens(app):
+    run(app, job="0" * 32)
+    assert title(app) == "Dataset"
+    assert "There is no job" in app.warning[0].value
+    assert "job" not in address(app)
+
+
+def test_values_of_the_address_that_cannot_work_are_told_one_by_one(app):
+    run(app, dataset="digits", split="train", seed="many", pooling="max")
+    assert len(app.warning) == 2
+    assert "seed\\=many" in app.warning[1].value or "seed\\=many" in app.warning[0].value
+    assert app.session_state["choices"].seed == 0
+
+
+def test_the_address_survives_a_change_of_page(app):
+    run(app, "about", dataset="digits", split="val", per_class="all")
+    assert address(app)["per_class"] == "all"
+    assert address(app)["split"] == "val"
+
+
+def no_job(job_id: str):
+    raise JobError(f"There is no job {job_id!r}.")
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        Choices(),
+        Choices(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="bfloat16"),
+        Choices(dataset="upload:" + "a" * 64, checkpoint="/models/é x", method="reference", shrinkage="0.25"),
+        Choices(
+            dataset="uoft-cs/cifar100",
+            config="cifar100",
+            split="train",
+            media_column="img",
+            label_column="coarse_label",
+            revision="a" * 40,
+            checkpoint="facebook/vit-mae-base",
+            checkpoint_revision="b" * 40,
+            preprocessing="reference",
+        ),
+        Choices(dataset="moving-digits", stride=2, clips=4),
+    ],
+)
+def test_choices_survive_the_address(choices):
+    query = to_address(choices, no_job)
+    assert from_address(query, no_job) == (choices, [])
+
+
+def test_choices_with_a_job_survive_the_address(store):
+    job = store.create("extract", {**PARAMS, "seed": 5}, "local", "digits")
+    choices = Choices(dataset="digits", split="train", job=job.id, seed=0, max_per_class=64)
+    assert from_address(to_address(choices, store.get), store.get) == (choices, [])
+
+
+# Text that comes from the data
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "*a*", "`a`", "[a](b)", "# a", "$x$", ":red[x]", ":smile:", "1. a", "a\\b", "~~a~~"]
+)
+def test_escape_leaves_no_markdown_character_bare(text):
+    escaped = escape(text)
+    for i, character in enumerate(escaped):
+        if character in "*`[]#$:~<>_|!":
+            assert escaped[i - 1] == "\\"
+    assert escaped.replace("\u2060", "").replace("\\\\", "\0").replace("\\", "").replace("\0", "\\") == text
+
+
+@pytest.mark.parametrize("text", [":smile:", "http://a.b", "www.a.b", "me@a.b", ":material/home:", ":streamlit:"])
+def test_escape_breaks_what_is_replaced_after_markdown(text):
+    assert "\u2060" in escape(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Take it (--checkpoint-revision refs/pr/1).", r"Take it \(`--checkpoint-revision refs/pr/1`\)\."),
+        ("Choose one (--config).", r"Choose one \(`--config`\)\."),
+        (
+            "See https://huggingface.co/zoo/vit, then go on",
+            r"See [`https://huggingface.co/zoo/vit`](https://huggingface.co/zoo/vit)\, then go on",
+        ),
+        ("See https://huggingface.co.evil.org/x now", "See `https://huggingface.co.evil.org/x` now"),
+    ],
+)
+def test_what_is_to_be_copied_out_of_an_error_is_as_it_was(text, shown):
+    assert message_text(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["'https://huggingface.co/x' is bad", "the user's 'a https://huggingface.co/x b' --is", "a`--b`", "'it\\'s --b 1'"],
+)
+def test_names_in_an_error_make_neither_links_nor_code(text):
+    shown = message_text(text)
+    assert "](" not in shown
+    assert "`--b" not in shown.replace("\\`", "")
+
+
+# The frame
+
+
+def test_the_web_process_loads_no_framework(workspace):
+    code = (
+        "import sys\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        f"app = AppTest.from_file({str(ROOT / 'app.py')!r}, default_timeout=60).run()\n"
+        "later = ('av', 'huggingface_hub', 'httpx2', 'pyarrow.parquet')\n"
+        "assert not [m for m in later if m in sys.modules], 'loaded before they are needed'\n"
+        "for page in ('features', 'ranking', 'jobs', 'about', 'dataset'):\n"
+        "    app.switch_page(f'pages/{page}.py').run()\n"
+        "    assert not app.exception, app.exception\n"
+        "    assert app.title[0].value.lower() == page\n"
+        "print([m for m in ('keras', 'tensorflow', 'openvino', 'torch', 'jax') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "[]", done.stderr[-2000:]
+
+
+def test_pages_import_only_what_pages_may():
+    """A page shows; it does not compute, and it never reaches into the models' or the ranking's insides."""
+    for path in Path(ROOT / "pages").glob("*.py"):
+        modules = [
+            name.module if isinstance(name, ast.ImportFrom) else name.names[0].name
+            for name in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(name, ast.Import | ast.ImportFrom)
+        ]
+        assert all((module or "").split(".")[0] in ("streamlit", "labelrank") for module in modules), (path, modules)
+
+
+def test_ranking_errors_reach_the_page_word_for_word(app, pixel_features, finished_job, monkeypatch):
+    def refuse(*args):
+        raise RankingError("Only one class, 'cat', has samples; expected at least 2. Add another class.")
+
+    monkeypatch.setattr("labelrank.ui.rankings._ranking", refuse)
+    run(app, job=finished_job(pixel_features()).id)
+    assert app.error[0].value == escape("Only one class, 'cat', has samples; expected at least 2. Add another class.")
+
+
+def test_too_few_rows_for_the_dimension_are_called_an_artefact(app, workspace, monkeypatch):
+    path = workspace / "few.parquet"
+    X = np.random.default_rng(0).normal(size=(9, 20)).astype(np.float32)
+    y = np.repeat(np.arange(3, dtype=np.int32), 3)
+    write_features(FeatureSet(X, y, tuple(map(str, range(9))), ("a", "b", "c")), path)
+    monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: path)
+    run(app, "ranking", dataset="digits")
+    assert "9 rows are too few for 20 dimensions" in app.warning[0].value
+    app.selectbox(key="shrinkage").select("auto").run()
+    assert not app.warning
