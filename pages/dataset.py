@@ -6,6 +6,7 @@ from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data.dataset import Dataset
 from labelrank.data.uploads import save_upload
 from labelrank.errors import HubError, LabelRankError
+from labelrank.steps.rank import TEST_SPLIT
 from labelrank.ui import choices, datasets, frame, galleries, hub_pickers, messages, session
 from labelrank.views import marks, ranking_charts, thumbnails, words
 
@@ -172,11 +173,7 @@ def show(source: choices.Source, *, refused: bool) -> None:
     of_split = f", split {data.split}" if data.split else ""
     st.markdown(messages.escape(f"{frame.samples_text(data)} in {classes}{of_split}."))
     if data.split == "test":
-        st.warning(
-            "The test split is chosen: an order found on it has seen the labels that a later test is scored with. "
-            "Use train unless you reproduce a published result.",
-            icon=":material/warning:",
-        )
+        st.warning(TEST_SPLIT, icon=":material/warning:")
     name = {"upload": "this upload", "folder": "this dataset"}.get(source.kind, source.dataset.rpartition("/")[2])
     if st.button(f"Use {name}", type="primary"):
         session.choose_source(datasets.held(source))

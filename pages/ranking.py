@@ -73,13 +73,8 @@ def show(found: feature_files.ChosenFeatures) -> None:
     ranked = rankings.ranking(found.path, session.choices())
     source = feature_files.features(found.path)
     label_map = ranked.label_map
-    if ranked.artefact:
-        st.warning(
-            f"{found.rows:,} rows are too few for {source.X.shape[1]:,} dimensions: how far the classes lie apart here "
-            "is an artefact, and their order may be chance. Take more samples, or "
-            "choose automatic shrinkage above.",
-            icon=":material/warning:",
-        )
+    for notice in ranked.notices:
+        st.warning(messages.message_text(notice.text), icon=":material/warning:")
     with st.container(horizontal=True):
         st.metric(
             "Share of between-class variance",
@@ -102,7 +97,7 @@ def show(found: feature_files.ChosenFeatures) -> None:
         if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
             session.go("pages/finetune.py")
         st.subheader("Take the label map home", anchor=False)
-        frame.downloads(label_map, rankings.export_samples(found.path, ranked))
+        frame.downloads(label_map, ranked.samples)
         st.subheader("Positions", anchor=False)
         query = (
             st.text_input("Find a class", key="find_class", help="Part of its name.")

@@ -7,69 +7,116 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"keras", "tensorflow", "openvino", "torch", "jax"}
-_SHOWN = {"jobs", "charts", "finetune_charts", "ui", "cli"}
-_ABOVE_DATA = _SHOWN | {"exports", "extraction", "finetune", "lab"}
-# Room -> the rooms of labelrank it must not know.
-FORBIDDEN = {
-    "hub": _ABOVE_DATA | {"data", "models", "features", "ranking", "label_map"},
-    "cache": _ABOVE_DATA - {"exports"} | {"hub", "data", "models", "features", "ranking"},
-    "data": _ABOVE_DATA | {"cache", "models", "features", "ranking", "label_map"},
-    "ranking": _ABOVE_DATA | {"data", "models", "features", "label_map", "settings"},
-    "label_map": _ABOVE_DATA - {"exports"} | {"data", "models", "features"},
-    "exports": _ABOVE_DATA - {"exports"} | {"data", "models", "features"},
-    "models": _ABOVE_DATA - {"exports"} | {"ranking", "label_map"},
-    "features": _ABOVE_DATA - {"exports"} | {"cache", "models", "ranking", "label_map"},
-    "finetune": _ABOVE_DATA - {"finetune"} | {"cache", "hub", "ranking"},
-    "extraction": _ABOVE_DATA - {"exports", "extraction"},
-    "lab": _SHOWN,
-    "jobs": {"charts", "finetune_charts", "ui", "models", "features", "extraction", "finetune", "lab"},
-    "charts": {"ui", "jobs", "models", "extraction", "finetune", "lab", "finetune_charts"},
-    "finetune_charts": {"ui", "jobs", "models", "extraction", "lab"},
-    "cli": {"ui", "charts", "finetune_charts"},
+
+FLOORS = (
+    ("app", "pages", "labelrank.__main__"),
+    ("labelrank.cli", "labelrank.ui"),
+    ("labelrank.views",),
+    ("labelrank.steps.finetune", "labelrank.steps.pretrain"),
+    ("labelrank.steps.rank", "labelrank.steps"),
+    ("labelrank.steps.extract.run",),
+    ("labelrank.steps.extract.engines",),
+    ("labelrank.steps.extract",),
+    ("labelrank.finetune", "labelrank.patches", "labelrank.exports"),
+    ("labelrank.features",),
+    ("labelrank.models",),
+    ("labelrank.data",),
+    ("labelrank.hub", "labelrank.jobs", "labelrank.cache"),
+    ("labelrank.label_map",),
+    ("labelrank.ranking",),
+    ("labelrank.processes", "labelrank.settings"),
+    ("labelrank.files", "labelrank.cores", "labelrank.notices"),
+    ("labelrank.errors",),
+    ("labelrank",),
+)
+"""From the top. A module belongs to the longest of these names that its own begins with, and imports what stands on a
+floor below; of its own floor, only what belongs to the same name. The package itself is its version, and nothing more:
+a room that is on no floor belongs to it and may import nothing."""
+
+KNOWN_TO = {
+    "labelrank.jobs": {"labelrank.cli", "labelrank.ui"},
+    "labelrank.cache": {"labelrank.models", "labelrank.steps.extract.run", "labelrank.steps.finetune", "labelrank.ui"},
+    "streamlit": {"app", "pages", "labelrank.ui"},
+    **{name: {"labelrank.models", "labelrank.finetune", "labelrank.patches"} for name in HEAVY},
 }
+"""What not everyone above may import: jobs run steps, which know nothing of them."""
+
+PAGES_KNOW = ("labelrank.ui", "labelrank.views", "labelrank.errors")
+"""A page is widgets, one call and what it shows."""
 
 
-def imports(path, *, top_level_only=False):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {module_of(path): path for path in [ROOT / "app.py", *(ROOT / "pages").glob("*.py")]}
+SOURCES |= {module_of(path): path for path in sorted((ROOT / "labelrank").rglob("*.py"))}
+NAMES = [name for floor in FLOORS for name in floor]
+
+
+def room_of(module):
+    """Return the longest name in FLOORS, or of a foreign package, that a module's name begins with."""
+    parts = module.split(".")
+    prefixes = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in NAMES), parts[0])
+
+
+def floor_of(room):
+    return next(number for number, floor in enumerate(FLOORS) if room in floor)
+
+
+def imports(module, *, at_start=False):
+    """Return the modules that a module imports, wherever in it; `at_start`, only those it loads when it is loaded."""
+    found = set()
+    nodes = [ast.parse(SOURCES[module].read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield node.module
-            if node.module == "labelrank":
-                yield from (f"labelrank.{alias.name}" for alias in node.names)
+            assert node.level == 0, f"{module}: relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in SOURCES else node.module for name in names}
+        is_later = isinstance(node, ast.FunctionDef) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        )
+        if not (at_start and is_later):
+            nodes += ast.iter_child_nodes(node)
+    return found
 
 
-def room_of(path):
-    return path.relative_to(ROOT / "labelrank").parts[0].removesuffix(".py")
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_room_imports_what_is_below_it(module):
+    room = room_of(module)
+    wrong = {}
+    for name in imports(module):
+        if name.split(".")[0] in ("labelrank", "app", "pages") and (other := room_of(name)) != room:
+            if name == "labelrank":
+                continue  # its version, or where it lies
+            if floor_of(other) <= floor_of(room):
+                wrong[name] = f"{other} is not below {room}"
+        if (users := KNOWN_TO.get(room_of(name))) is not None and room not in {*users, room_of(name)}:
+            wrong[name] = f"only {', '.join(sorted(users))} may import it"
+    assert wrong == {}
 
 
-SOURCES = sorted((ROOT / "labelrank").rglob("*.py"))
+def test_every_file_stands_on_a_floor():
+    assert [module for module in SOURCES if room_of(module) == "labelrank"] == ["labelrank"]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_rooms_do_not_look_back(path):
-    forbidden = FORBIDDEN.get(room_of(path), set())
-    known = {name.split(".")[1] for name in imports(path) if name.startswith("labelrank.")}
-    assert known & forbidden == set()
+@pytest.mark.parametrize("module", [name for name in SOURCES if room_of(name) in ("app", "pages")])
+def test_pages_know_the_interface_alone(module):
+    assert {
+        name for name in imports(module) if name.startswith("labelrank") and not name.startswith(PAGES_KNOW)
+    } == set()
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_only_what_trains_imports_keras_and_only_ui_imports_streamlit(path):
-    roots = {name.split(".")[0] for name in imports(path)}
-    if room_of(path) not in ("models", "finetune"):
-        assert roots & HEAVY == set()
-    if room_of(path) != "ui":
-        assert "streamlit" not in roots
-
-
-@pytest.mark.parametrize("path", [ROOT / "app.py", *sorted((ROOT / "pages").glob("*.py"))], ids=lambda p: p.name)
-def test_pages_know_no_keras_and_no_cli(path):
-    names = set(imports(path))
-    assert {name.split(".")[0] for name in names} & HEAVY == set()
-    assert "labelrank.cli" not in names
+def test_no_circles_between_files():
+    needs = {module: (imports(module) & SOURCES.keys()) - {module} for module in SOURCES}
+    while leaves := [module for module, others in needs.items() if not others & needs.keys()]:
+        for module in leaves:
+            del needs[module]
+    assert {module: sorted(others & needs.keys()) for module, others in needs.items()} == {}
 
 
 def test_importing_the_package_loads_nothing_heavy(run_python):
@@ -78,32 +125,13 @@ def test_importing_the_package_loads_nothing_heavy(run_python):
 
 
 @pytest.mark.parametrize(
-    "module",
-    [
-        "labelrank.cli",
-        "labelrank.data",
-        "labelrank.steps.extract",
-        "labelrank.features.encode",
-        "labelrank.features.store",
-        "labelrank.finetune.design",
-        "labelrank.finetune.heads",
-        "labelrank.finetune.metrics",
-        "labelrank.finetune.recipe",
-        "labelrank.finetune.runs",
-        "labelrank.finetune.statistics",
-        "labelrank.jobs.queue",
-        "labelrank.jobs.worker",
-        "labelrank.steps.finetune",
-        "labelrank.label_map",
-        "labelrank.models.checkpoint",
-        "labelrank.ranking",
-        "labelrank.ui.frame",
-        "labelrank.ui.fine_tune",
-        "labelrank.ui.findings",
-        "labelrank.views.ranking_charts",
-        "labelrank.views.comparison_charts",
-    ],
+    "rooms",
+    [("labelrank.cli",), ("labelrank.ui", "labelrank.views"), ("labelrank.jobs",), ("labelrank.steps.rank",)],
+    ids=lambda rooms: rooms[0],
 )
-def test_what_the_web_process_imports_never_loads_keras(run_python, module):
+def test_what_the_web_process_imports_never_loads_keras(run_python, rooms):
+    modules = [module for module in SOURCES if room_of(module) in rooms]
+    assert modules
     heavy = sorted(HEAVY)
-    assert run_python(f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])") == "[]"
+    found = run_python(f"import sys, {', '.join(modules)}; print([m for m in {heavy} if m in sys.modules])")
+    assert found == "[]"

@@ -66,8 +66,9 @@ def finetune(
     from labelrank.steps.finetune.request import HEADS_ALONE, ORDERS, QUICK_ORDERS, QUICK_SEEDS, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
     from labelrank.steps.finetune.run import compare, describe_material, standing
+    from labelrank.steps.rank import RankRequest
 
-    ranking = {name: options.pop(name) for name in ("method", "solver", "shrinkage")}
+    ranking = RankRequest(**{name: options.pop(name) for name in ("method", "solver", "shrinkage")})
     if label_map and given("method", "solver", "shrinkage"):
         raise click.UsageError("--method, --solver and --shrinkage find an order; with --label-map there is one.")
     end_to_end = options["depth"] not in (None, HEADS_ALONE)

@@ -13,7 +13,6 @@ from labelrank.cli.extract import extracted
 from labelrank.cli.options import ranking_options
 from labelrank.cli.progress import say
 from labelrank.cli.tables import printable, show_table
-from labelrank.errors import RankingError
 from labelrank.exports import FORMATS
 
 if TYPE_CHECKING:
@@ -21,28 +20,17 @@ if TYPE_CHECKING:
     from labelrank.label_map import LabelMap
 
 
-def ranked(features: FeatureSet, method: str, solver: str, shrinkage: float | str | None) -> LabelMap:
-    from labelrank.label_map import LabelMap
-    from labelrank.ranking import LabelRanker
-    from labelrank.ranking.ranker import is_underdetermined
+def ranked(features: FeatureSet, **options: Any) -> LabelMap:
+    """Return the label map of some features, and say what makes it doubtful."""
+    from labelrank.steps.rank import RankRequest, rank
 
-    if solver == "svd" and shrinkage is not None:
+    request = RankRequest(**options)
+    if request.solver == "svd" and request.shrinkage is not None:
         raise click.UsageError("--shrinkage needs --solver eigen or auto.")
-    if shard := features.provenance.get("shard"):
-        say(f"Warning: this is shard {shard['index']} of {shard['count']} alone; merge all shards before you rank.")
-    if (features.provenance.get("dataset") or {}).get("split") == "test":
-        say(
-            "Warning: these features are of the test split, whose labels then decide the order; rank the training "
-            "split to report test accuracy."
-        )
-    rows, dim = features.X.shape
-    if is_underdetermined(rows, dim, len(features.class_names), shrinkage):
-        say(
-            f"Warning: {rows:,} rows are too few for {dim:,} dimensions, so the order may be chance. "
-            "Take more samples, or use --shrinkage auto."
-        )
-    ranker = LabelRanker(method=method, solver=solver, shrinkage=shrinkage).fit(features.X, features.y)
-    return LabelMap.from_ranking(ranker, features.class_names, features.provenance)
+    found = rank(features, request)
+    for notice in found.notices:
+        say(f"Warning: {notice.text}")
+    return found.label_map
 
 
 def show(label_map: LabelMap, style: str) -> None:
@@ -84,33 +72,16 @@ def rank(features: Path, out: Path | None, style: str, **options: Any) -> None:
 def export(label_map: Path, format_: str, out: Path, features: Path | None) -> None:
     """Write a label map in the format another tool reads."""
     from labelrank.exports import write_export
+    from labelrank.features.joining import read_features
     from labelrank.label_map import read_label_map
+    from labelrank.steps.rank import rank_as
 
     if features and format_ != "parquet":
         raise click.UsageError("--features goes with --format parquet.")
     ranked = read_label_map(label_map)
-    write_export(ranked, format_, out, samples=_sample_columns(ranked, features) if features else None)
+    samples = rank_as(ranked, read_features(features), source=str(features)).samples if features else None
+    write_export(ranked, format_, out, samples=samples)
     say(f"Wrote {out}.")
-
-
-def _sample_columns(label_map: LabelMap, path: Path) -> dict[str, Any]:
-    """Return each sample's projection and position, after checking that these features give this map."""
-    from labelrank.features.joining import read_features
-    from labelrank.ranking import LabelRanker
-
-    features = read_features(path)
-    ranker = LabelRanker(method=label_map.method, **label_map.parameters).fit(features.X, features.y)
-    names = tuple(features.class_names[ranker.classes_[i]] for i in ranker.order_)
-    if names != label_map.names:
-        raise RankingError(
-            f"{path} gives another order than the label map; give the features that the map was made from."
-        )
-    return {
-        "key": list(features.keys),
-        "x": ranker.transform(features.X)[:, 0],
-        "label": [features.class_names[label] for label in features.y],
-        "y": [label_map.position_of[label] for label in features.y],
-    }
 
 
 @click.command()

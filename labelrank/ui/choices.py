@@ -15,6 +15,7 @@ from labelrank.finetune.recipe import TUNE_HEADS
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.request import HEADS_ALONE, Design, job_params
+from labelrank.steps.rank import RankRequest
 
 N = TypeVar("N", int, float)
 SAMPLES_PER_CLASS: tuple[int | None, ...] = (8, 16, 32, 64, 128, 256, 512, 1024, None)
@@ -198,6 +199,11 @@ class Choices:
         if self.dataset is None:
             return None
         return Source(**{name: getattr(self, name) for name in SOURCE_FIELDS})
+
+    @property
+    def ranking(self) -> RankRequest:
+        """How the chosen features are ranked."""
+        return RankRequest(self.method, self.solver, self.shrinkage_value)
 
     @property
     def shrinkage_value(self) -> str | float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import streamlit as st
 
 from labelrank.errors import LabelRankError
 from labelrank.features.store import FeatureSet
-from labelrank.label_map import LabelMap
+from labelrank.steps.rank import Ranked, RankRequest, rank
 from labelrank.ui import choices, session
 from labelrank.ui.datasets import dataset
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
@@ -20,41 +19,12 @@ from labelrank.ui.galleries import sample_thumbnails
 from labelrank.views import marks, ranking_charts
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """A label map with the projection it was read from."""
-
-    label_map: LabelMap
-    artefact: bool
-    """Whether there are too few rows for the dimension to tell separation from chance; see `is_underdetermined`."""
-    share: float
-    """Between-class variance on this axis, as a fraction."""
-    projection: np.ndarray
-    """float64 (n,), in within-class standard deviations, in the order of the features' rows."""
-    position: np.ndarray
-    """int (n,), the position of each row's class."""
-
-
 @st.cache_data(max_entries=16, show_spinner="Ranking the labels")
-def _ranking(path: Path, modified_ns: int, digest: str, method: str, solver: str, shrinkage: str) -> Ranking:
-    # Here, because it loads scikit-learn, which the pages before a ranking do not need.
-    from labelrank.ranking import LabelRanker
-    from labelrank.ranking.ranker import is_underdetermined
-
-    found = features_of(path, modified_ns)
-    value = replace(choices.Choices(), shrinkage=shrinkage).shrinkage_value
-    ranker = LabelRanker(method=method, solver=solver, shrinkage=value).fit(found.X, found.y)
-    label_map = LabelMap.from_ranking(ranker, found.class_names, found.provenance)
-    return Ranking(
-        label_map=label_map,
-        artefact=is_underdetermined(found.X.shape[0], found.X.shape[1], len(label_map.classes), value),
-        share=float(ranker.explained_variance_ratio_[0]),
-        projection=ranker.transform(found.X)[:, 0],
-        position=np.asarray(label_map.position_of)[found.y],
-    )
+def _ranking(path: Path, modified_ns: int, digest: str, request: RankRequest) -> Ranked:
+    return rank(features_of(path, modified_ns), request)
 
 
-def ranking(path: Path, chosen: choices.Choices) -> Ranking:
+def ranking(path: Path, chosen: choices.Choices) -> Ranked:
     """Return the ranking of a features file; cached by the file's content and the method's parameters.
 
     Raises:
@@ -63,7 +33,7 @@ def ranking(path: Path, chosen: choices.Choices) -> Ranking:
     """
     with held_file(path) as modified_ns:
         digest = features_of(path, modified_ns).digest
-        return _ranking(path, modified_ns, digest, chosen.method, chosen.solver, chosen.shrinkage)
+        return _ranking(path, modified_ns, digest, chosen.ranking)
 
 
 @dataclass(frozen=True)
@@ -76,7 +46,7 @@ class ProjectionData:
     pictures: int
 
 
-def projection_data(chosen: ChosenFeatures, ranked: Ranking) -> ProjectionData:
+def projection_data(chosen: ChosenFeatures, ranked: Ranked) -> ProjectionData:
     """Return the frames for `ranking_charts.projection_chart`, with pictures where the dataset still has them."""
     found = features(chosen.path)
     names = ranked.label_map.names
@@ -139,18 +109,7 @@ def projection_caption(drawn: ProjectionData) -> str:
     return f"{shown}, one line per class; the tall tick is the centroid; {pictures}. Colour is the position."
 
 
-def export_samples(path: Path, ranked: Ranking) -> dict[str, list[Any]]:
-    """Return the columns of the Parquet export, one row per sample."""
-    names = ranked.label_map.names
-    return {
-        "key": list(features(path).keys),
-        "x": ranked.projection.tolist(),
-        "y": ranked.position.tolist(),
-        "label": [names[position] for position in ranked.position],
-    }
-
-
-def positions_table(ranked: Ranking, class_names: tuple[str, ...], query: str = "") -> pd.DataFrame:
+def positions_table(ranked: Ranked, class_names: tuple[str, ...], query: str = "") -> pd.DataFrame:
     """Return one row per position: the class there, its centroid, and the class that had this place before.
 
     With a `query`, only classes whose name holds it, in any case.

@@ -179,7 +179,7 @@ def test_ranking_the_test_split_gets_a_warning_and_extracting_it_none(run_cli):
         assert done.returncode == 0, done.stderr
         assert "Warning" not in done.stderr
         done = run_cli("rank", "f.parquet", "--shrinkage", "auto")
-        assert ("Warning: these features are of the test split, whose labels then decide" in done.stderr) is warned
+        assert ("Warning: This is the test split: its labels decide the order" in done.stderr) is warned
 
 
 def test_a_stopped_extraction_says_how_to_go_on_and_nothing_after_that(monkeypatch, tmp_path):
@@ -200,7 +200,7 @@ def test_a_shard_that_is_ranked_alone_gets_a_warning_and_is_not_overwritten_by_m
     shard = {"shard": {"index": 1, "count": 2}}
     rows = np.arange(len(whole.y))
     write_features(FeatureSet(whole.X, whole.y, whole.keys, whole.class_names, shard, (), rows), half)
-    assert "shard 1 of 2 alone; merge all shards before you rank" in in_process("rank", half).stderr
+    assert "shard 1 of 2 alone. Merge all shards before you rank" in in_process("rank", half).stderr
     assert "shard" not in in_process("rank", features).stderr
     before = half.read_bytes()
     merged = in_process("merge", half, "--out", half)

@@ -5,7 +5,8 @@
 downloads, likes, tags, pipeline_tag, lastModified, filesWithIssues; authors of pull requests by number). A revision's
 commit follows from its files.
 
-In tests, `pytest_plugins = ["tests.helpers.hub_server"]` brings the fixture `hub`. By hand: `python tests/hub_server.py ROOT`.
+In tests, `pytest_plugins = ["tests.helpers.hub_server"]` brings the fixture `hub`. By hand:
+`python tests/helpers/hub_server.py ROOT`.
 """
 
 import argparse

@@ -156,7 +156,7 @@ def test_configurations_are_choices_and_another_one_forgets_the_split(app, hub):
     box.select("cats").run()
     next(box for box in app.selectbox if box.label == "Split").select("test").run()
     assert "4 images in 3 classes, split test" in plain(app)
-    assert "test split is chosen" in texts(app)
+    assert "This is the test split" in texts(app)
     next(box for box in app.selectbox if box.label == "Configuration").select("dogs").run()
     assert "4 images in 3 classes, split train" in plain(app)
 
@@ -168,7 +168,7 @@ def test_class_folders_without_a_train_split_open_at_the_first_there_is(app, hub
     split = next(box for box in app.selectbox if box.label == "Split")
     assert (split.options, split.value) == (["val", "test"], "val")
     split.select("test").run()
-    assert "test split is chosen" in texts(app)
+    assert "This is the test split" in texts(app)
     assert address(app)["split"] == "test"
 
 

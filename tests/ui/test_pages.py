@@ -56,7 +56,7 @@ def test_use_digits_leads_to_features_and_into_the_address(app):
 
 def test_the_test_split_is_warned_about(app):
     run(app, dataset="digits", split="test")
-    assert "test split is chosen" in app.warning[0].value
+    assert "This is the test split" in app.warning[0].value
 
 
 def test_an_unknown_dataset_says_so_and_offers_the_default(app):
@@ -81,7 +81,7 @@ def test_an_upload_with_a_test_split_alone_is_shown_with_its_warning(app, worksp
     assert not app.error
     split = next(box for box in app.selectbox if box.label == "Split")
     assert (split.options, split.value) == (["test"], "test")
-    assert "test split is chosen" in app.warning[0].value
+    assert "This is the test split" in app.warning[0].value
     button(app, "Use this upload").click().run()
     assert address(app)["split"] == "test"
 

@@ -24,6 +24,7 @@ from labelrank.steps.extract.plan import Plan, plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.features import obtain_elsewhere
 from labelrank.steps.finetune.request import Design, Inputs, evaluation_splits
+from labelrank.steps.rank import RankRequest, rank
 
 FILE, SPLIT, TRAIN = "file", "split", "train"
 """Where validation and test rows come from: a file of their own, a split of their own, the training rows."""
@@ -118,7 +119,9 @@ def gather(
         notices.append(
             f"Tested on {len(test.y):,} rows held out of {dataset.split or 'the data'}, of which the ranking saw none."
         )
-    label_map = rank(rows, params, notices)
+    ranked = rank(rows, RankRequest.from_params(params))
+    notices += [notice.text for notice in ranked.notices]
+    label_map = ranked.label_map
     train, val = _with_val(rows, features.get("val"), design)
     material = Material(
         train,
@@ -157,7 +160,7 @@ def gather_files(
     design: Design,
     settings: Settings,
     *,
-    ranking: Mapping[str, Any] | None = None,
+    ranking: RankRequest | None = None,
     data: str | None = None,
     checkpoint: str | None = None,
     with_model: bool = False,
@@ -165,7 +168,7 @@ def gather_files(
     """Check features files against each other and the label map; hold out, and rank, what is missing.
 
     Args:
-        ranking: method, solver and shrinkage of the ranking, where no label map is given.
+        ranking: How to rank where no label map is given.
         data, checkpoint: What the names in the features' provenance stand for here; for an end-to-end fine-tune, and
             for a model to take home.
         with_model: Look the checkpoint up, so that the model of the best run can be written.
@@ -185,7 +188,11 @@ def gather_files(
     ):
         _check_apart(one, what, other, option)
     rows, test = (whole, inputs.test) if inputs.test else held_out_for_test(whole, design)
-    label_map = inputs.label_map or rank(rows, ranking or {}, notices)
+    label_map = inputs.label_map
+    if label_map is None:
+        ranked = rank(rows, ranking)
+        notices += [notice.text for notice in ranked.notices]
+        label_map = ranked.label_map
     if inputs.test:
         if _made_from(label_map, test):
             notices.append(
@@ -352,24 +359,6 @@ def _prepared(features: FeatureSet) -> Preprocessing | None:
 
 
 # --- both
-
-
-def rank(features: FeatureSet, params: Mapping[str, Any], notices: list[str]) -> LabelMap:
-    """Return the ranked order of some rows, as the Ranking page finds it; what is doubtful goes to `notices`."""
-    from labelrank.ranking import LabelRanker
-    from labelrank.ranking.ranker import is_underdetermined
-
-    shrinkage = params.get("shrinkage")
-    rows, dim = features.X.shape
-    if is_underdetermined(rows, dim, len(features.class_names), shrinkage):
-        notices.append(
-            f"{rows:,} rows are too few for {dim:,} dimensions, so the ranked order may be "
-            "chance. Take more samples, or rank with shrinkage."
-        )
-    ranker = LabelRanker(
-        method=params.get("method", "centroid"), solver=params.get("solver", "auto"), shrinkage=shrinkage
-    )
-    return LabelMap.from_ranking(ranker.fit(features.X, features.y), features.class_names, features.provenance)
 
 
 def _held_out(features: FeatureSet, share: float, seed: int, name: str) -> tuple[FeatureSet, FeatureSet]:

@@ -1,4 +1,4 @@
-"""`python -m tests.steps.finetune.child WORKSPACE PAUSE_S`: one comparison, a seed at a time, with a pause after each."""
+"""`python -m tests.steps.finetune.child WORKSPACE PAUSE_S`: one comparison, seed by seed, with pauses between."""
 
 import json
 import sys

@@ -4,7 +4,7 @@ import numpy as np
 
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.runs import Epoch, Run
-from labelrank.steps.finetune.inputs import rank
+from labelrank.steps.rank import rank
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -25,7 +25,7 @@ def made_features(per_class=24, classes=5, dim=6, seed=0, split="train", spread=
 
 
 def made_map(features):
-    return rank(features, {}, [])
+    return rank(features).label_map
 
 
 def made_run(arm, seed, y, right=0.8, epochs=3, problem=None):

@@ -280,7 +280,7 @@ def test_a_killed_comparison_goes_on_from_what_was_finished(tmp_path):
 
     def child(workspace, pause_s):
         command = [sys.executable, "-m", "tests.steps.finetune.child", str(workspace), str(pause_s)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parent.parent)
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE.parents[2])
 
     killed = child(tmp_path / "killed", 0.3)
     deadline = time.monotonic() + 60

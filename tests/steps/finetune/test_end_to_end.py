@@ -11,10 +11,11 @@ from labelrank.errors import Cancelled, FinetuneError
 from labelrank.finetune import end_to_end, export
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
-from labelrank.steps.finetune.inputs import Encoder, Material, rank
+from labelrank.steps.finetune.inputs import Encoder, Material
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import read_report
 from labelrank.steps.finetune.run import compare
+from labelrank.steps.rank import rank
 from tests.steps.finetune.made import made_features, made_run
 
 DESIGN = Design(orders="ranked,random:2", seeds=2, depth="1", epochs=3, control=False)
@@ -32,7 +33,7 @@ def material(settings):
         keys = tuple(sample.key for sample in dataset.samples)
         names, said = dataset.class_names, {"pooling": "mean"}
         rows[role] = replace(made_features(), X=X, y=dataset.labels, keys=keys, class_names=names, provenance=said)
-    label_map = rank(rows["train"], {}, [])
+    label_map = rank(rows["train"]).label_map
     return Material(
         **rows,
         label_map=label_map,

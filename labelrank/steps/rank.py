@@ -1,0 +1,132 @@
+"""Rank: a features file in; the order of its classes, the label map and what to be careful of out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from labelrank.errors import RankingError
+from labelrank.label_map import LabelMap
+from labelrank.notices import Notice
+
+if TYPE_CHECKING:
+    from labelrank.features.store import FeatureSet
+    from labelrank.ranking import LabelRanker
+
+
+TEST_SPLIT = "This is the test split: its labels decide the order. To report test accuracy, rank the training split."
+
+
+@dataclass(frozen=True)
+class RankRequest:
+    """How to rank; as `LabelRanker` takes it."""
+
+    method: str = "centroid"
+    solver: str = "auto"
+    shrinkage: float | str | None = None
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> RankRequest:
+        """Return the request in a job's parameters; other keys are ignored."""
+        return cls(**{name: value for name, value in params.items() if name in cls.__dataclass_fields__})
+
+    def to_params(self) -> dict[str, Any]:
+        """Return the parameters of a job that say the same."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The ranked order of the classes of a features file."""
+
+    label_map: LabelMap
+    notices: tuple[Notice, ...]
+    """What makes the order doubtful, or of little use; most serious last."""
+    share: float
+    """Of the variance between class means, what lies on this axis; in [0, 1]."""
+    projection: np.ndarray
+    """float64 (n,), in within-class standard deviations, in the order of the features' rows."""
+    position: np.ndarray
+    """int (n,), the position of each row's class."""
+    keys: tuple[str, ...]
+    """Of the rows."""
+
+    @cached_property
+    def samples(self) -> dict[str, list[Any]]:
+        """The columns of the Parquet export, one row per sample; as `labelrank.exports.SampleColumns`."""
+        names = self.label_map.names
+        return {
+            "key": list(self.keys),
+            "x": self.projection.tolist(),
+            "y": self.position.tolist(),
+            "label": [names[position] for position in self.position],
+        }
+
+
+def rank(features: FeatureSet, request: RankRequest | None = None) -> Ranked:
+    """Return the ranked order of the classes, with the label map and every warning that goes with it.
+
+    Raises:
+        RankingError: The features cannot be ranked in this way.
+        LabelMapError: The names of the classes make no label map.
+    """
+    request = request or RankRequest()
+    ranker = _fitted(features, request)
+    label_map = LabelMap.from_ranking(ranker, features.class_names, features.provenance)
+    return Ranked(
+        label_map=label_map,
+        notices=tuple(_notices(features, request)),
+        share=float(ranker.explained_variance_ratio_[0]),
+        projection=ranker.transform(features.X)[:, 0],
+        position=np.asarray(label_map.position_of)[features.y],
+        keys=features.keys,
+    )
+
+
+def rank_as(label_map: LabelMap, features: FeatureSet, *, source: str) -> Ranked:
+    """Return the ranking that a label map was made from, found again from its features.
+
+    Args:
+        source: What the message calls the features.
+
+    Raises:
+        RankingError: These features give another order.
+    """
+    ranked = rank(features, RankRequest(method=label_map.method, **label_map.parameters))
+    if ranked.label_map.names != label_map.names:
+        raise RankingError(
+            f"{source} gives another order than the label map; give the features that the map was made from."
+        )
+    return ranked
+
+
+def _fitted(features: FeatureSet, request: RankRequest) -> LabelRanker:
+    # Here, because it loads scikit-learn, which the pages before a ranking do not need.
+    from labelrank.ranking import LabelRanker
+
+    return LabelRanker(**asdict(request)).fit(features.X, features.y)
+
+
+def _notices(features: FeatureSet, request: RankRequest) -> list[Notice]:
+    from labelrank.ranking.ranker import is_underdetermined
+
+    found = []
+    if shard := features.provenance.get("shard"):
+        text = f"This is shard {shard['index']} of {shard['count']} alone. Merge all shards before you rank."
+        found.append(Notice("shard", text))
+    if (features.provenance.get("dataset") or {}).get("split") == "test":
+        found.append(Notice("test_split", TEST_SPLIT))
+    rows, dim = features.X.shape
+    if is_underdetermined(rows, dim, len(features.class_names), request.shrinkage):
+        found.append(
+            Notice(
+                "too_few_rows",
+                f"{rows:,} rows are too few for {dim:,} dimensions: how far the classes lie apart is an artefact, and "
+                "their order may be chance. Take more samples, or rank with shrinkage auto.",
+            )
+        )
+    return found
