@@ -49,11 +49,12 @@ def main() -> None:
     from labelrank.data.dataset import ClipSampling
     from labelrank.features.encode import extract_features
     from labelrank.finetune.design import Arm
-    from labelrank.finetune.end_to_end import Pictures, fine_tune
+    from labelrank.finetune.end_to_end import fine_tune
     from labelrank.finetune.head_math import Table
     from labelrank.finetune.head_sizes import recipe_for
     from labelrank.finetune.heads import train_heads
     from labelrank.finetune.recipe import HEADS, named_recipe
+    from labelrank.finetune.samples import TrainingSamples
     from labelrank.models.checkpoint import open_checkpoint
     from labelrank.settings import Settings
 
@@ -103,7 +104,7 @@ def main() -> None:
                 f"| {name} | {key} head, frozen{chosen} (validation {val:.1%}) | {said(accuracies)} | {seconds:.1f} |"
             )
 
-        pictures = [Pictures(d, checkpoint.preprocessing, sampling) for d in datasets.values()]
+        pictures = [TrainingSamples(d, checkpoint.preprocessing, sampling) for d in datasets.values()]
         tuned_accuracies, tuned_s = [], []
         for seed in seeds:
             with tempfile.TemporaryDirectory() as folder:

@@ -66,7 +66,6 @@ def describe_tables(
     label = _chosen(label_column, labels)
     if media_column or label_column or not columns.media or not columns.labels:
         columns.choose(tables.source, media or next(iter(columns.media), None), label or next(iter(labels), None))
-    names = columns.labels[label].class_names if label is not None else None
     return SourceInfo(
         id=id,
         kind="Parquet",
@@ -79,7 +78,6 @@ def describe_tables(
         media_column=media,
         label_columns=columns.ordered_labels(),
         label_column=label,
-        num_classes=len(names) if names else None,
         num_rows=first.num_rows if len(files) == 1 else None,
         size_bytes=sum(f.size_bytes for f in files),
     )

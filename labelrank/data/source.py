@@ -65,8 +65,6 @@ class SourceInfo:
     label_columns: tuple[str, ...] = ()
     """The likeliest first."""
     label_column: str | None = None
-    num_classes: int | None = None
-    """Of the chosen label column, where the source names its classes."""
     num_rows: int | None = None
     """Samples of the chosen split."""
     size_bytes: int | None = None
@@ -87,7 +85,6 @@ class SourceInfo:
             config=dataset.config,
             splits=dataset.splits,
             split=dataset.split,
-            num_classes=len(dataset.class_names),
             num_rows=len(dataset.samples),
         )
 

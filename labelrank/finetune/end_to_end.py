@@ -27,9 +27,9 @@ from labelrank.finetune.augment import drop_path_factors, dropout_factors, gener
 from labelrank.finetune.design import Arm
 from labelrank.finetune.meanings import Meaning, meaning_of, ordered_thresholds
 from labelrank.finetune.memory import free_memory_bytes, gpu_bytes_at_start, step_bytes
-from labelrank.finetune.pictures import Pictures, Reader, budget
 from labelrank.finetune.recipe import TuneRecipe, to_dict
 from labelrank.finetune.runs import TOP, Epoch, Run
+from labelrank.finetune.samples import Reader, TrainingSamples, budget
 from labelrank.finetune.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.models.config import EncoderConfig
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from labelrank.finetune.tuner import Tuner
     from labelrank.models.vit import ViTEncoder
 
-__all__ = ["Pictures", "Tuned", "estimated_seconds", "fine_tune"]
 
 STAGE = "Fine-tuning"
 _LAST, _BEST = "last.safetensors", "best.safetensors"
@@ -73,9 +72,9 @@ class Tuned:
 
 def fine_tune(
     build_encoder: Callable[..., ViTEncoder],
-    train: Pictures,
-    val: Pictures,
-    test: Pictures,
+    train: TrainingSamples,
+    val: TrainingSamples,
+    test: TrainingSamples,
     arm: Arm,
     seed: int,
     recipe: TuneRecipe,
@@ -201,7 +200,7 @@ class _Tuning:
     def __init__(
         self,
         build_encoder: Callable[..., ViTEncoder],
-        splits: tuple[Pictures, Pictures, Pictures],
+        splits: tuple[TrainingSamples, TrainingSamples, TrainingSamples],
         arm: Arm,
         seed: int,
         recipe: TuneRecipe,

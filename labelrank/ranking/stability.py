@@ -76,18 +76,9 @@ class StabilityEstimate:
     aligned_high: float
 
 
-def due(per_class: float, previous: float | None = None) -> bool:
-    """Return whether a count of `SCHEDULE`, which goes on every 256, was reached after `previous` rows per class.
-
-    Args:
-        per_class: Rows per class now.
-        previous: Rows per class when this was last asked; one less where not given.
-    """
-    if previous is None:
-        previous = per_class - 1
-    if per_class <= SCHEDULE[-1]:
-        return any(previous < count <= per_class for count in SCHEDULE)
-    return previous < SCHEDULE[-1] or per_class // _BEYOND_SCHEDULE > previous // _BEYOND_SCHEDULE
+def due(per_class: int) -> bool:
+    """Return whether a number of rows per class is one of `SCHEDULE`, which goes on every 256."""
+    return per_class in SCHEDULE or (per_class > SCHEDULE[-1] and per_class % _BEYOND_SCHEDULE == 0)
 
 
 class OrderStability:

@@ -82,9 +82,9 @@ def dataset(split, n=20, n_classes=3, *, clip=False, without=(), broken=(), seed
 
 
 def pictures(split, n=20, *, clip=False, sampling=SAMPLING, **options):
-    from labelrank.finetune.pictures import Pictures
+    from labelrank.finetune.samples import TrainingSamples
 
-    return Pictures(dataset(split, n, clip=clip, **options), PREPROCESSING, sampling if clip else None)
+    return TrainingSamples(dataset(split, n, clip=clip, **options), PREPROCESSING, sampling if clip else None)
 
 
 def arm(order=(0, 1, 2), head_rows=None, name="ranked"):

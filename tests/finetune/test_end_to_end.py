@@ -107,7 +107,7 @@ def test_accumulated_steps_give_the_run_of_whole_updates(tmp_path):
 
 
 def test_every_sample_is_shown_once_an_epoch_in_equal_updates(tmp_path, monkeypatch):
-    from labelrank.finetune.pictures import Reader
+    from labelrank.finetune.samples import Reader
 
     shown = []
     original = Reader.images
@@ -434,7 +434,7 @@ def test_rate_for_256_samples_is_that_of_the_updates_that_are_made(tmp_path, mon
 
 def test_pictures_are_decoded_once_where_they_fit_and_each_time_where_not(tmp_path, monkeypatch):
     from labelrank.finetune import end_to_end
-    from labelrank.finetune.pictures import Budget
+    from labelrank.finetune.samples import Budget
 
     def counted(tmp, room):
         loads = []

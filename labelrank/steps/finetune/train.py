@@ -172,12 +172,14 @@ class EndToEnd:
         Raises:
             As `labelrank.finetune.end_to_end.fine_tune`.
         """
-        from labelrank.finetune.end_to_end import Pictures, fine_tune
+        from labelrank.finetune.end_to_end import fine_tune
+        from labelrank.finetune.samples import TrainingSamples
 
         self._fetch(live, should_stop)
         encoder = self._encoder
         pictures = {
-            role: Pictures(dataset, encoder.preprocessing, encoder.sampling) for role, dataset in self._datasets.items()
+            role: TrainingSamples(dataset, encoder.preprocessing, encoder.sampling)
+            for role, dataset in self._datasets.items()
         }
         steps = 1
         for seed in seeds:

@@ -25,7 +25,7 @@ wanted is decoded each time."""
 
 
 @dataclass(frozen=True)
-class Pictures:
+class TrainingSamples:
     """One split, readable."""
 
     dataset: Dataset
@@ -90,7 +90,9 @@ class Reader:
     kept; of others nothing but the clip is decoded (and what it needs: frames since the last key frame).
     """
 
-    def __init__(self, pictures: Pictures, memory: Budget, pool: ThreadPoolExecutor, recipe: TuneRecipe | None) -> None:
+    def __init__(
+        self, pictures: TrainingSamples, memory: Budget, pool: ThreadPoolExecutor, recipe: TuneRecipe | None
+    ) -> None:
         """Args: recipe: How samples are changed at random; None: not at all, as in evaluation."""
         self.dataset, self._preprocessing, self._pool = pictures.dataset, pictures.preprocessing, pool
         self._recipe, self._memory = recipe, memory

@@ -9,7 +9,7 @@ import pytest
 from labelrank.data.dataset import ClipSampling
 from labelrank.errors import MediaError
 from labelrank.finetune.augment import generator
-from labelrank.finetune.pictures import MAX_KEPT_CLIPS, Budget, Pictures, Reader
+from labelrank.finetune.samples import MAX_KEPT_CLIPS, Budget, Reader, TrainingSamples
 from tests.finetune.small import PREPROCESSING, RECIPE, SAMPLING, dataset
 
 JITTERED = replace(RECIPE, temporal_jitter=True)
@@ -23,7 +23,7 @@ class Videos:
         self.length, self.largest, self.damaged = length, largest, set(damaged)
         self.taken = []
         found = replace(dataset("train", 1, clip=True), load_clips=self.load_clips)
-        self.pictures = Pictures(found, PREPROCESSING, sampling)
+        self.pictures = TrainingSamples(found, PREPROCESSING, sampling)
 
     def load_clips(self, sample, sampling):
         numbers = sampling.indices(self.length)
