@@ -98,5 +98,5 @@ def _exchange(one: Path, other: Path) -> bool:
     """Let two folders change their names in one step; return whether system and file system can."""
     with contextlib.suppress(OSError, AttributeError):  # another system, or a C library of before 2018
         rename = ctypes.CDLL(None, use_errno=True).renameat2
-        return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
+        return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
     return False

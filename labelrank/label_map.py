@@ -237,7 +237,8 @@ class LabelMap:
             "created_at": self.created_at,
             "library_version": self.library_version,
         }
-        return _plain(whole, "label map")
+        result: dict[str, Any] = _plain(whole, "label map")
+        return result
 
     @classmethod
     def from_json(cls, data: Any) -> LabelMap:

@@ -64,7 +64,8 @@ class ClipSampling:
         last_start = max(0, num_frames - self.span)
         starts = np.linspace(0, last_start, self.clips).round().astype(np.int64)
         frames = starts[:, None] + self.stride * np.arange(self.frames)
-        return np.minimum(frames, num_frames - 1)
+        result: np.ndarray = np.minimum(frames, num_frames - 1)
+        return result
 
 
 @dataclass(frozen=True)

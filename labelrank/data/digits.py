@@ -120,7 +120,8 @@ def moving_digits(split: str | None = "train") -> Dataset:
     digest.update(images[rows].tobytes())
 
     def load_clips(sample: Sample, sampling: ClipSampling) -> np.ndarray:
-        return _draw(images[scan_of[sample]], sample)[sampling.indices(NUM_FRAMES)]
+        result: np.ndarray = _draw(images[scan_of[sample]], sample)[sampling.indices(NUM_FRAMES)]
+        return result
 
     return Dataset(
         id="moving-digits",

@@ -70,7 +70,8 @@ class _Group:
             self._ends.append(self._end)
         place = bisect_right(self._ends, row)
         value = self._batches[place][row - self._ends[place]].as_py()  # counted from the batch's end
-        return value["bytes"] if isinstance(value, dict) else value
+        result: bytes | None = value["bytes"] if isinstance(value, dict) else value
+        return result
 
 
 class MediaReader:

@@ -230,7 +230,7 @@ def _flag(values: Mapping[str, Any], key: str) -> bool:
         return False  # transformers 4.56 writes null for the steps that a model does not use
     if not isinstance(values[key], bool):
         raise _bad(key, values[key], "true or false")
-    return values[key]
+    return bool(values[key])
 
 
 def _is_number(value: object) -> bool:

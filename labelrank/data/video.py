@@ -8,7 +8,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -75,7 +75,8 @@ def read_first_frame(source: Path | bytes | BinaryIO, *, name: str, settings: Se
     Raises:
         MediaError: As for `read_clips`.
     """
-    return read_clips(source, ClipSampling(frames=1, stride=1), name=name, settings=settings)[0, 0]
+    result: np.ndarray = read_clips(source, ClipSampling(frames=1, stride=1), name=name, settings=settings)[0, 0]
+    return result
 
 
 def read_clips(source: Path | bytes | BinaryIO, sampling: ClipSampling, *, name: str, settings: Settings) -> np.ndarray:
@@ -166,7 +167,8 @@ class _Frames:
         places = np.array([self.place_of[n] for n in numbers.ravel().tolist()])
         if np.array_equal(places, np.arange(len(self._pixels))):  # no frame twice: nothing to copy
             return self._pixels.reshape(*numbers.shape, *self._pixels.shape[1:])
-        return self._pixels[places.reshape(numbers.shape)]
+        result: np.ndarray = self._pixels[places.reshape(numbers.shape)]
+        return result
 
 
 class _Video:
@@ -179,7 +181,7 @@ class _Video:
         self._settings = settings
         self._container: InputContainer | None = None
         self._is_fresh = False
-        self._held: list[Packet] | None = []
+        self._held: list[Packet[Any]] | None = []
         self._restart()
 
     def close(self) -> None:
@@ -314,7 +316,7 @@ class _Video:
         self._decoder.options = limit
         self._is_fresh = True
 
-    def _demux(self) -> Iterator[Packet]:
+    def _demux(self) -> Iterator[Packet[Any]]:
         """Return the packets from the first on, for a decoder that has seen none."""
         self._restart()
         self._is_fresh = False

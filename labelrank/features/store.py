@@ -214,7 +214,8 @@ def _labels(table: pa.Table, class_names: list[str], path: Path) -> np.ndarray:
             f"{path}: row {outside[0]:,} has the label {y[outside[0]]}; expected 0 to {len(class_names) - 1}, "
             f"as there are {len(class_names)} class names."
         )
-    return y.astype(np.int32)
+    result: np.ndarray = y.astype(np.int32)
+    return result
 
 
 def _rows(table: pa.Table, path: Path) -> np.ndarray | None:
@@ -225,7 +226,8 @@ def _rows(table: pa.Table, path: Path) -> np.ndarray | None:
     column = table["row"]
     if not pa.types.is_integer(column.type):
         raise FeaturesError(f"{path}: column row is of type {column.type}; expected int64.")
-    return column.to_numpy().astype(np.int64)
+    result: np.ndarray | None = column.to_numpy().astype(np.int64)
+    return result
 
 
 def _matrix(table: pa.Table, path: Path) -> np.ndarray:

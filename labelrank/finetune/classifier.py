@@ -21,7 +21,7 @@ _PACKAGE = "labelrank"
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class Classifier(keras.Model):
+class Classifier(keras.Model):  # type: ignore[misc]
     """Maps normalised images (B, H, W, C) or clips (B, T, H, W, C) to float32 (B, K), whose softmax over positions are
     the probabilities of the classes.
 
@@ -93,7 +93,7 @@ class Classifier(keras.Model):
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
-class Head(keras.layers.Layer):
+class Head(keras.layers.Layer):  # type: ignore[misc]
     """The last layer: pooled features (B, D) to the outputs (B, M) that a meaning takes.
 
     Args:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -503,7 +503,7 @@ class _Tuning:
         """Yield the updates of an epoch; the next is made while the caller works with one."""
         order = generator(self.seed, _ORDER, epoch).permutation(len(self.positions[0]))
         with ThreadPoolExecutor(1, "updates") as ahead:
-            jobs: list[Future] = []
+            jobs: list[Future[Any]] = []
             for number, places in enumerate(self.updates):
                 jobs.append(ahead.submit(self._update, epoch, number, order[places]))
                 if len(jobs) > 1:
@@ -646,7 +646,7 @@ class _Tuning:
         )
 
 
-class _Parts(list):
+class _Parts(list[np.ndarray]):
     """Slices of equal length, one more or less."""
 
     size: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -145,7 +146,8 @@ class Task:
         if self.recipe.head == "batchnorm":
             x -= x.mean(axis=0)
             x /= np.sqrt(np.square(x).mean(axis=0) + _NORM_EPSILON)
-        return x
+        result: np.ndarray = x
+        return result
 
     def mask(self, rng: np.random.Generator, rows: int) -> np.ndarray | None:
         """Return the next dropout mask (B, width): 0, or what keeps the mean; None without dropout."""
@@ -251,7 +253,7 @@ class Reference:
         hidden = np.random.default_rng([seed, HIDDEN]).standard_normal((width, n_features), dtype=np.float32)
         return cls(hidden / np.float32(n_features**0.5), _drawn_rows(seed, places, width))
 
-    def columns(self, x: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, tuple]:
+    def columns(self, x: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, tuple[Any, ...]]:
         """Return columns (A, B, C) of what is seen (B, D); a dropout mask (B, hidden) leaves a part of the middle.
 
         The second is for `differentiate`.
@@ -263,7 +265,7 @@ class Reference:
             middle *= mask
         return np.matmul(middle, turned(self._rows.value)), (x, mask, middle)
 
-    def differentiate(self, gradient: np.ndarray, passed: tuple) -> None:
+    def differentiate(self, gradient: np.ndarray, passed: tuple[Any, ...]) -> None:
         """Fill the gradients of the weights with those by `gradient`, of the columns (A, B, C)."""
         x, mask, middle = passed
         np.matmul(turned(gradient), middle, out=self._rows.gradient)
@@ -309,4 +311,5 @@ def turned(matrices: np.ndarray) -> np.ndarray:
 def _drawn_rows(seed: int, places: np.ndarray, n_inputs: int) -> np.ndarray:
     """Return each arm's initial rows (A, C, n_inputs): those at its places (A, C) among the rows drawn for the seed."""
     drawn = np.random.default_rng([seed, KERNEL]).standard_normal((places.shape[1], n_inputs), dtype=np.float32)
-    return (drawn * np.float32(_INITIAL_STD))[places]
+    result: np.ndarray = (drawn * np.float32(_INITIAL_STD))[places]
+    return result

@@ -260,7 +260,8 @@ class _Block:
         columns = np.matmul(seen, turned(rows))
         if shift is not None:
             columns += shift[:, None]
-        return self._task.meaning.log_probabilities(self._task.meaning.outputs(columns, self._bias.value))
+        result: np.ndarray = self._task.meaning.log_probabilities(self._task.meaning.outputs(columns, self._bias.value))
+        return result
 
     def _nll(self, log_probabilities: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the negative log-probability of the true class, (A, B)."""
@@ -326,7 +327,7 @@ def _train(
     # Each block's matrix products run in its own thread. More threads would also round differently.
     with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(min(cpu_cores(), len(blocks))) as pool:
         try:
-            pending: dict[Future, tuple[_Block, int]] = {
+            pending: dict[Future[Any], tuple[_Block, int]] = {
                 pool.submit(block.train_epoch, 1, stop): (block, 1) for block in blocks
             }
             while pending:

@@ -165,7 +165,8 @@ def _gaussian_targets(
                 "Use a label map of the same classes."
             )
     q = np.exp(-0.5 * np.square((place[:, None] - place) / bandwidth))
-    return q / q.sum(axis=1, keepdims=True)
+    result: np.ndarray = q / q.sum(axis=1, keepdims=True)
+    return result
 
 
 class _Categorical:
@@ -195,7 +196,8 @@ class _Categorical:
         return outputs - ops.log(ops.sum(ops.exp(outputs), axis=-1, keepdims=True))
 
     def bias_gradient(self, gradient: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        return gradient.sum(axis=-2)
+        result: np.ndarray = gradient.sum(axis=-2)
+        return result
 
     def columns_gradient(self, gradient: np.ndarray) -> np.ndarray:
         return gradient
@@ -309,16 +311,19 @@ class _Nested:
     @functools.cached_property
     def _yes(self) -> np.ndarray:
         """float32 (K, K - 1): share of the target of position p for which the answer to question n is yes."""
-        return self.targets @ self.further
+        result: np.ndarray = self.targets @ self.further
+        return result
 
     @functools.cached_property
     def _asked(self) -> np.ndarray:
         """float32 (K, K - 1): share of the target of position p for which question n comes up."""
-        return self.targets @ (self.further + self.nearer)
+        result: np.ndarray = self.targets @ (self.further + self.nearer)
+        return result
 
     def initial_bias(self) -> np.ndarray:
         """Return the log odds of each question where all positions are equally likely."""
-        return np.log(self.further.sum(axis=0) / self.nearer.sum(axis=0))
+        result: np.ndarray = np.log(self.further.sum(axis=0) / self.nearer.sum(axis=0))
+        return result
 
     def outputs(self, columns: Any, bias: Any, ops: ModuleType = np) -> Any:
         return _add(columns, bias, ops)
@@ -346,7 +351,8 @@ class _Nested:
         return loss, sigmoid
 
     def bias_gradient(self, gradient: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        return gradient.sum(axis=-2)
+        result: np.ndarray = gradient.sum(axis=-2)
+        return result
 
     def columns_gradient(self, gradient: np.ndarray) -> np.ndarray:
         return gradient
@@ -412,7 +418,8 @@ class _Ordinal:
         return by_bias
 
     def columns_gradient(self, gradient: np.ndarray) -> np.ndarray:
-        return gradient.sum(axis=-1, keepdims=True)
+        result: np.ndarray = gradient.sum(axis=-1, keepdims=True)
+        return result
 
 
 def _log_differences(outputs: Any, ops: ModuleType) -> Any:

@@ -180,7 +180,8 @@ class Reader:
             frames = media[:, 0]
             if self._memory.take(frames.nbytes):
                 self._kept[place] = frames
-        return frames[clip.indices(len(frames))]
+        result: np.ndarray = frames[clip.indices(len(frames))]
+        return result
 
     def _whole(self, place: int, clip: _Anywhere) -> np.ndarray:
         """Return all frames of a video as clips of one, (n, 1, H, W, 3), or where it is not to be kept, the clip."""

@@ -63,11 +63,11 @@ def on_gpu() -> bool:
     if keras.backend.backend() == "torch":
         import importlib
 
-        return importlib.import_module("torch").cuda.is_available()
+        return bool(importlib.import_module("torch").cuda.is_available())
     return any(device.split(":")[0].lower() in ("gpu", "cuda") for device in keras.distribution.list_devices())
 
 
-class LayerwiseAdamW(keras.optimizers.Adam):
+class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]
     """AdamW whose learning rate and decay differ from variable to variable.
 
     Args:
@@ -93,7 +93,7 @@ class LayerwiseAdamW(keras.optimizers.Adam):
         return {**super().get_config(), "factors": self.factors, "decays": self.decays}
 
 
-class Tuner(keras.Model):
+class Tuner(keras.Model):  # type: ignore[misc]
     """Maps {"images", "branch_scale", "dropout"} to a meaning's outputs, float32 (B, n_outputs).
 
     `branch_scale` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, drawn by

@@ -27,7 +27,7 @@ _LONGEST_WAIT_S = 60.0
 
 def headers(settings: Settings, *, with_token: bool = True) -> dict[str, str]:
     """Return the headers of a request; on a shared server nobody's token is sent."""
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     from labelrank import __version__
 
@@ -143,7 +143,7 @@ def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: st
 
 def _wait_asked_for(headers: Mapping[str, str]) -> float:
     """Return the seconds that an answer asks to wait, 0 where it does not say."""
-    from huggingface_hub.utils import parse_ratelimit_headers
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     limit = parse_ratelimit_headers(headers)
     if limit is not None and limit.remaining == 0:

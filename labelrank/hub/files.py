@@ -222,7 +222,7 @@ def _name_commit(repo: Repo) -> None:
 @contextmanager
 def _locked(lock: Path, meter: Meter) -> Iterator[None]:
     from filelock import Timeout
-    from huggingface_hub.utils import WeakFileLock
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     while True:
         meter.pause()

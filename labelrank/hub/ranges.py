@@ -140,7 +140,8 @@ class RangeFile(io.RawIOBase):
             self._fetch([around], None, None)
         with self._lock:
             self._store.seek(start)
-            return self._store.read(end - start)
+            result: bytes = self._store.read(end - start)
+            return result
 
     def fetch(
         self,

@@ -31,7 +31,7 @@ def preferred_backend(*, training: bool = False) -> str:
         SettingsError: `KERAS_BACKEND` names none that is installed, or one that cannot train.
     """
     if "keras" in sys.modules:
-        return sys.modules["keras"].backend.backend()
+        return str(sys.modules["keras"].backend.backend())
     chosen = _wanted_backend(training=training)
     known = TRAINING_BACKENDS if training else BACKENDS
     if chosen not in known or importlib.util.find_spec(chosen) is None:

@@ -146,7 +146,8 @@ class _Tensors(Mapping[str, np.ndarray]):
 
         path = self._paths[name]
         try:
-            return self._opened[path].get_tensor(name)
+            result: np.ndarray = self._opened[path].get_tensor(name)
+            return result
         except (SafetensorError, TypeError, ValueError) as error:
             raise CheckpointError(
                 f"Tensor {name} of {path} cannot be read ({error}); expected {', '.join(_FLOATS.values())}."

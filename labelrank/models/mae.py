@@ -62,7 +62,7 @@ def tubes_from_noise(noise: Any, config: EncoderConfig) -> tuple[Any, Any, Any]:
     return in_every_slice(visible), in_every_slice(hidden), ops.tile(mask, (1, slices))
 
 
-class MAEDecoder(keras.layers.Layer):
+class MAEDecoder(keras.layers.Layer):  # type: ignore[misc]
     """Maps encoded visible tokens (B, 1 + V, D) to pixels of every patch (B, N, patch_h * patch_w * C)."""
 
     def __init__(self, config: EncoderConfig | dict[str, Any], **kwargs: Any) -> None:
@@ -109,7 +109,7 @@ class MAEDecoder(keras.layers.Layer):
         return {**super().get_config(), "config": asdict(self.config)}
 
 
-class VideoMAEDecoder(keras.layers.Layer):
+class VideoMAEDecoder(keras.layers.Layer):  # type: ignore[misc]
     """Maps encoded visible tokens (B, V, D) to pixels of the hidden tubelets (B, M, tubelet * patch_h * patch_w * C).
 
     Called with the tokens and with `visible` int (B, V) and `hidden` int (B, M), the places that both sets come from.
@@ -214,7 +214,7 @@ def tubelet_loss(clips: Any, reconstruction: Any, hidden: Any, config: EncoderCo
     return ops.mean(ops.square(reconstruction - target))
 
 
-class MaskedAutoencoder(keras.Model):
+class MaskedAutoencoder(keras.Model):  # type: ignore[misc]
     """Encoder and decoder of either family.
 
     Called with a dict of `images`, normalised (B, H, W, C) or clips (B, T, H, W, C), and `noise`

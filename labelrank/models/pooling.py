@@ -27,7 +27,8 @@ def pool_tokens(
         FeaturesError: Unknown pooling, or one that this encoder does not have.
     """
     if pooling == "mean":
-        return tokens[:, int(has_cls) :].mean(axis=1)
+        result: np.ndarray = tokens[:, int(has_cls) :].mean(axis=1)
+        return result
     if pooling == "cls" and has_cls:
         return tokens[:, 0]
     if pooling == "fc_norm" and fc_norm is not None:

@@ -207,7 +207,7 @@ def _pretrain_into(
     losses: list[float] = []
     stopped = False
 
-    class Watch(keras.callbacks.Callback):
+    class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             nonlocal stopped
             loss = float((logs or {})["loss"])
@@ -277,7 +277,8 @@ def _read_frames(dataset: Dataset, recipe: PretrainRecipe) -> tuple[np.ndarray, 
         if sampling is None:
             return dataset.load(sample)[np.newaxis]
         assert dataset.load_clips is not None
-        return dataset.load_clips(sample, sampling)[0]
+        result: np.ndarray = dataset.load_clips(sample, sampling)[0]
+        return result
 
     clips, problems = [], []
     for sample in dataset.samples:

@@ -173,7 +173,8 @@ def _norm(scale: np.ndarray, shift: np.ndarray) -> Callable[[np.ndarray], np.nda
     def norm(features: np.ndarray) -> np.ndarray:
         centred = features - features.mean(axis=1, keepdims=True)
         deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + HEAD_NORM_EPSILON)
-        return (centred / deviation * scale + shift).astype(np.float32)
+        result: np.ndarray = (centred / deviation * scale + shift).astype(np.float32)
+        return result
 
     return norm
 
@@ -306,7 +307,7 @@ def _compile_keras(
 
 def _is_on_gpu(backend: str) -> bool:
     if backend == "torch":  # Keras does not list its devices
-        return importlib.import_module("torch").cuda.is_available()
+        return bool(importlib.import_module("torch").cuda.is_available())
     import keras
 
     return any(device.split(":")[0].lower() in ("gpu", "cuda") for device in keras.distribution.list_devices())
@@ -327,7 +328,9 @@ def _compile_tensorflow(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> S
     import tensorflow as tf
 
     # On a CPU, XLA is no faster than TensorFlow's own kernels.
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], jit_compile=on_gpu, autograph=False)
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec(shape, tf.float32)], jit_compile=on_gpu, autograph=False
+    )
     def encode(images: Any) -> Any:
         return tf.cast(encoder(images, training=False), tf.float32)
 
@@ -348,7 +351,7 @@ def _compile_jax(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> Steps:
     # Arguments, not constants of the program: those would be folded and copied while it is compiled.
     weights = [[v.value for v in vs] for vs in (encoder.trainable_variables, encoder.non_trainable_variables)]
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def encode(weights: Any, images: Any) -> Any:
         return encoder.stateless_call(*weights, images)[0].astype("float32")
 

@@ -118,7 +118,7 @@ def patchify(images: Any, patch_size: tuple[int, int], tubelet_size: int | None 
     return ops.reshape(x, (-1, slices * rows * columns, depth * ph * pw * channels))
 
 
-class SelfAttention(keras.layers.Layer):
+class SelfAttention(keras.layers.Layer):  # type: ignore[misc]
     """Multi-head self-attention over tokens (B, N, D)."""
 
     def __init__(
@@ -174,7 +174,7 @@ class SelfAttention(keras.layers.Layer):
         }
 
 
-class TransformerBlock(keras.layers.Layer):
+class TransformerBlock(keras.layers.Layer):  # type: ignore[misc]
     """A pre-norm block: tokens + attention(norm(tokens)), then + mlp(norm(tokens))."""
 
     def __init__(self, config: TransformerConfig | dict[str, Any], **kwargs: Any) -> None:
@@ -228,7 +228,7 @@ class TransformerBlock(keras.layers.Layer):
         return {**super().get_config(), "config": asdict(self.config)}
 
 
-class ViTEncoder(keras.layers.Layer):
+class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
     """Maps normalised images (B, H, W, C) or clips (B, T, H, W, C) to tokens (B, CLS + N, D), a CLS token first.
 
     With `visible` int (B, V), only those patches are encoded, in that order: tokens (B, CLS + V, D). Without it

@@ -184,7 +184,8 @@ def _factor(matrix: np.ndarray) -> np.ndarray | None:
 
 def _between(count: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return the weighted deviations (k, d) of class means from the mean of all rows."""
-    return np.sqrt(count)[:, None] * (mean - count @ mean / count.sum())
+    result: np.ndarray = np.sqrt(count)[:, None] * (mean - count @ mean / count.sum())
+    return result
 
 
 def _top(whitened: np.ndarray) -> np.ndarray:
@@ -195,7 +196,8 @@ def _top(whitened: np.ndarray) -> np.ndarray:
     values, vectors = eigh(gram, subset_by_index=[last, last], check_finite=False)
     if values[0] <= 0:
         raise RankingError("All class means are equal in every direction in which rows of a class vary.")
-    return vectors[:, 0] @ whitened if wide else vectors[:, 0]
+    result: np.ndarray = vectors[:, 0] @ whitened if wide else vectors[:, 0]
+    return result
 
 
 def _turned(centroids: np.ndarray, loading: np.ndarray) -> tuple[np.ndarray, float]:

@@ -233,7 +233,8 @@ class ClassMoments:
 def class_means(X: np.ndarray, codes: np.ndarray, n_classes: int) -> np.ndarray:
     """Return the float64 (n_classes, d) means of float64 rows (n, d); every code 0..n_classes-1 must occur."""
     one_hot = csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(n_classes, len(codes)))
-    return (one_hot @ (X - X[0])) / np.bincount(codes, minlength=n_classes)[:, None] + X[0]
+    result: np.ndarray = (one_hot @ (X - X[0])) / np.bincount(codes, minlength=n_classes)[:, None] + X[0]
+    return result
 
 
 def first_not_finite(X: np.ndarray) -> tuple[int, int, int] | None:
@@ -266,7 +267,8 @@ def _sum_runs(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the sums (G, d) of runs of rows; run g begins at starts[g]."""
     # A sparse product: np.add.reduceat walks down the columns and takes ten times as long.
     ones, columns = np.ones(len(rows)), np.arange(len(rows))
-    return csr_array((ones, columns, np.append(starts, len(rows))), shape=(len(starts), len(rows))) @ rows
+    result: np.ndarray = csr_array((ones, columns, np.append(starts, len(rows))), shape=(len(starts), len(rows))) @ rows
+    return result
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:

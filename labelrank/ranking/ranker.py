@@ -41,7 +41,7 @@ _EIGEN_ROWS_PER_FEATURE = 2
 _BLOCK_ROWS = 4_096
 
 
-class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Ranks classes by where they lie on the first axis of a linear discriminant analysis.
 
     The axis maximises the variance between class means over the variance within classes. Its unit is one pooled
@@ -408,7 +408,8 @@ def _canonical(scalings: np.ndarray, separation: np.ndarray) -> np.ndarray:
     space = scalings[:, equals]
     loading = np.linalg.norm(space, axis=1)
     feature = int(np.argmax(loading >= loading.max() * (1 - SIGN_TOLERANCE)))
-    return space @ (space[feature] / loading[feature])
+    result: np.ndarray = space @ (space[feature] / loading[feature])
+    return result
 
 
 def _sign(centroids: np.ndarray) -> int:

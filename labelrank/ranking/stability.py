@@ -381,12 +381,14 @@ def _with_doubt(tau: float, n_classes: int) -> float:
 
 def _aligned_values(aligned: float, error: float) -> np.ndarray:
     """Return equally likely values (64,) of the tau of aligned samples: its distance from 1 is off by a factor."""
-    return np.clip(1 - (1 - aligned) * np.exp(error * _NORMAL), 0.0, 1.0)
+    result: np.ndarray = np.clip(1 - (1 - aligned) * np.exp(error * _NORMAL), 0.0, 1.0)
+    return result
 
 
 def _lean_values(finding: _Finding) -> np.ndarray:
     """Return equally likely values (64,) of the mean lean over samples, positive where this sample is turned."""
-    return finding.lean + _STUDENT
+    result: np.ndarray = finding.lean + _STUDENT
+    return result
 
 
 def _expected(finding: _Finding, *, either_direction: bool) -> tuple[float, float, float]:
