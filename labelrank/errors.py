@@ -76,5 +76,14 @@ class JobError(LabelRankError, RuntimeError):
     """A background job does not exist or cannot do what was asked."""
 
 
+class ProcessError(LabelRankError, RuntimeError):
+    """A child process failed in a way that nobody foresaw, or ended before its work."""
+
+    def __init__(self, message: str, *, exit_status: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+        """The status it ended with, the negative number of a signal that killed it; None where it told its error."""
+
+
 class Cancelled(LabelRankError):
     """The work was stopped because its caller asked for it."""

@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -34,13 +33,11 @@ import labelrank
 from labelrank.errors import JobError
 from labelrank.jobs.store import QUEUED, RUNNING, Job, JobStore
 from labelrank.jobs.worker import INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, TASKS, unexpected
+from labelrank.processes import GRACE_S, Child, signal_group, start_command
 from labelrank.settings import Settings
 
 Command = Callable[[str], list[str]]
 T = TypeVar("T")
-
-GRACE_S = 5.0
-"""Time a job has between being asked to stop and being killed."""
 
 logger = logging.getLogger(__name__)
 
@@ -207,37 +204,27 @@ class Supervisor:
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started_at))
         self._store.append_log(job.id, f"--- run {job.attempt}, {started}\n")
         with job.log_path.open("ab") as log:
-            child = subprocess.Popen(
-                self._command(job.id),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=_child_env(self._settings),
-            )
+            child = start_command(self._command(job.id), env=_child_env(self._settings), log=log)
         try:
             self._insist(lambda: self._store.set_pid(job.id, job.attempt, child.pid))
-            self._watch(job, child.pid)
+            self._watch(job, child)
         finally:
-            # The child is dead or a zombie or lost; in no case may it, or what it started, stay. Its id is still
-            # its own because nobody has waited for it yet.
-            _signal_group(child.pid, signal.SIGKILL)
-            child.wait()
-        return child.returncode
+            # It is dead or a zombie or lost; in no case may it, or what it started, stay.
+            returncode = child.kill()
+        return returncode
 
-    def _watch(self, job: Job, pid: int) -> None:
+    def _watch(self, job: Job, child: Child) -> None:
         """Return when the child has ended, or has had its time to."""
-        deadline = float("inf")
-        while not _has_ended(pid) and time.monotonic() < deadline:
-            if deadline == float("inf"):
-                now = self._look_up(job)
-                if self.stopping.is_set() or (now is not None and now.cancel_requested):
-                    _signal_group(pid, signal.SIGTERM)
-                    deadline = time.monotonic() + self._grace_s
-                elif now is None or now.state != RUNNING:
-                    # The outcome is stored. A process that hangs on its way out must not hold up the queue.
-                    deadline = time.monotonic() + self._grace_s
+        while not child.has_ended():
+            now = self._look_up(job)
+            if self.stopping.is_set() or (now is not None and now.cancel_requested):
+                child.terminate()
+                break
+            if now is None or now.state != RUNNING:
+                # The outcome is stored. A process that hangs on its way out must not hold up the queue.
+                break
             time.sleep(self._poll_s)
+        child.wait(self._grace_s)
 
     def _look_up(self, job: Job) -> Job | None:
         """Return the job as it is now; None when it was deleted (after its outcome was stored)."""
@@ -394,7 +381,7 @@ def _kill_orphan(pid: int, job_id: str, *, timeout_s: float = 5.0) -> None:
     """
     deadline = time.monotonic() + timeout_s
     while _does_job(pid, job_id) and time.monotonic() < deadline:
-        _signal_group(pid, signal.SIGKILL)
+        signal_group(pid, signal.SIGKILL)
         time.sleep(0.02)
 
 
@@ -453,20 +440,6 @@ def _child_env(settings: Settings) -> dict[str, str]:
     # The log is read while it grows, and a crash in native code should leave a trace in it.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid())}
     return env
-
-
-def _has_ended(pid: int) -> bool:
-    """Whether a child has ended; unlike Popen.poll it leaves the zombie, so that its id stays taken."""
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True  # this process ignores SIGCHLD, so the system keeps no zombies
-
-
-def _signal_group(pid: int, number: int) -> None:
-    # The group may be gone; macOS answers 'not permitted' for one that is all zombies.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
 
 
 def _how_it_ended(returncode: int, job_id: str) -> str:

@@ -10,7 +10,6 @@ import importlib
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections import deque
@@ -19,6 +18,7 @@ from typing import Any
 
 from labelrank.errors import Cancelled, JobError, LabelRankError
 from labelrank.jobs.store import RUNNING, Job, JobStore, Progress
+from labelrank.processes import GRACE_S, watch_parent
 from labelrank.settings import Settings
 
 TASKS: dict[str, str] = {
@@ -100,7 +100,9 @@ class ProgressReporter:
         _unless_refused(self._write, self._latest)
 
 
-def main(job_id: str, *, tasks: Mapping[str, str] = TASKS, watch_interval_s: float = 0.5, grace_s: float = 5.0) -> int:
+def main(
+    job_id: str, *, tasks: Mapping[str, str] = TASKS, watch_interval_s: float = 0.5, grace_s: float = GRACE_S
+) -> int:
     """Do one job that has been claimed, store its outcome and return the exit status.
 
     Args:
@@ -120,7 +122,13 @@ def main(job_id: str, *, tasks: Mapping[str, str] = TASKS, watch_interval_s: flo
     # Not threading.Event: a signal handler may interrupt the very code that holds its lock.
     stop_asked: list[str] = []
     signal.signal(signal.SIGTERM, lambda *_: stop_asked.append("SIGTERM"))
-    _watch_parent(stop_asked, interval_s=watch_interval_s, grace_s=grace_s)
+
+    def stop_alone() -> None:
+        print("The process that started this job is gone; stopping.", file=sys.stderr, flush=True)
+        stop_asked.append("parent gone")
+
+    parent = int(os.environ.get(PARENT_PID) or os.getppid())
+    watch_parent(parent, stop_alone, interval_s=watch_interval_s, grace_s=grace_s)
     progress = ProgressReporter(lambda value: store.set_progress(job.id, job.attempt, value))
 
     def report(value: Mapping[str, Any]) -> None:
@@ -178,26 +186,6 @@ def _task(job: Job, tasks: Mapping[str, str]) -> Callable[..., dict[str, Any]]:
         raise JobError(f"No task is known for a job of kind {job.kind!r}; expected one of {', '.join(sorted(tasks))}.")
     module, function = tasks[job.kind].split(":")
     return getattr(importlib.import_module(module), function)
-
-
-def _watch_parent(stop_asked: list[str], *, interval_s: float, grace_s: float) -> None:
-    """Start a thread that ends this process, and what it started, when its parent is gone.
-
-    A killed web process cannot tell its children, and nobody would read the result of a child that goes on.
-    """
-    parent = int(os.environ.get(PARENT_PID) or os.getppid())
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(interval_s)
-        print("The process that started this job is gone; stopping.", file=sys.stderr, flush=True)
-        stop_asked.append("parent gone")
-        time.sleep(grace_s)
-        if os.getpgrp() == os.getpid():
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 if __name__ == "__main__":

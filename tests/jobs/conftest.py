@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from labelrank.jobs.queue import ensure_consumer, stop_consumer
 from labelrank.jobs.store import JobStore
 from labelrank.settings import Settings
+from tests.helpers.processes import wait_for
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -32,23 +32,6 @@ def at_once(call, times=8):
 
     with ThreadPoolExecutor(times) as pool:
         return list(pool.map(wait_and_call, range(times)))
-
-
-def wait_for(condition, timeout_s=15.0):
-    """Return the first true value of `condition()`."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
-    return value
-
-
-def runs(pid):
-    """Whether a process exists and is not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def consumer_threads():

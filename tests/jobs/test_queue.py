@@ -16,8 +16,9 @@ from labelrank.jobs.queue import cancel, ensure_consumer, resume, run_consumer, 
 from labelrank.jobs.queue import child_command as real_command
 from labelrank.jobs.store import JobStore
 from labelrank.jobs.worker import TASKS
+from tests.helpers.processes import runs, wait_for
 
-from .conftest import at_once, child_command, consumer_threads, runs, wait_for
+from .conftest import at_once, child_command, consumer_threads
 
 INTERRUPTED = "The app stopped while this job ran. Resume goes on from what was finished."
 

@@ -254,14 +254,14 @@ import json, sys
 from pathlib import Path
 from labelrank.jobs.worker import TASKS
 from labelrank.steps.finetune.request import Design, job_params
-from labelrank.steps.finetune.run import run
+from labelrank.steps.finetune.run import run_job
 from labelrank.settings import Settings
 assert TASKS["finetune"] == "labelrank.steps.finetune.run:run_job"
 if __name__ == "__main__":
     design = Design(orders="ranked,original,random:2", seeds=2, epochs=3)
     params = job_params({{"dataset": "digits", "checkpoint": "mae-tiny-digits", "max_per_class": 8}}, design)
     stages, reports = [], []
-    result = run(
+    result = run_job(
         params,
         settings=Settings(workspace=Path({str(tmp_path)!r})),
         on_progress=lambda done, total, stage: stages.append(stage),

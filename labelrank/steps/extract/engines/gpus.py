@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from multiprocessing.context import SpawnProcess
-from typing import Any
 
-from labelrank import errors
 from labelrank.data.dataset import ShouldStop
-from labelrank.errors import Cancelled, FeaturesError, LabelRankError
+from labelrank.errors import Cancelled, FeaturesError, ProcessError
 from labelrank.features.encode import STAGE
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
+from labelrank.processes import Call, stop
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.here import Making
 from labelrank.steps.extract.plan import Plan, plan
@@ -50,87 +46,76 @@ def on_gpus(
     Raises:
         As `Making.make`; and FeaturesError when a process dies without a word.
     """
-    context = multiprocessing.get_context("spawn")
-    # Without locks: a process that is killed would keep its own for ever.
-    done = [context.Value("q", 0, lock=False) for _ in gpus]
-    failed = context.SimpleQueue()
-    processes: list[SpawnProcess] = []
+    request = replace(work.request, precision=work.provenance["precision"])
+    done = [0] * len(gpus)
+    calls: list[Call] = []
     try:
         for number, gpu in enumerate(gpus):
             names = [part.name for part in parts[number :: len(gpus)]]
-            request = replace(work.request, precision=work.provenance["precision"])
-            arguments = (request, settings, work.part_digest, names, gpu, done[number], failed)
-            process = context.Process(target=_make_on_one, args=arguments, name=f"labelrank-gpu-{gpu}", daemon=True)
-            process.start()
-            processes.append(process)
+            arguments = (request, settings, work.part_digest, names, gpu)
+            calls.append(Call(_make_on_one, *arguments, name=f"labelrank-gpu-{gpu}", daemon=True))
         for number, part in enumerate(parts):
-            process = processes[number % len(gpus)]
+            maker = calls[number % len(gpus)]
             while not folder.has(part):
-                tell(sum(count.value for count in done))
-                ended = not process.is_alive()
-                # A process that has failed says so before it ends; the others need not go on.
-                if not failed.empty():
-                    raise _as_error(*failed.get())
+                is_done = maker.done
+                for place, call in enumerate(calls):
+                    done[place] = _heard(call, gpus[place], folder, before=done[place])
+                tell(sum(done))
                 if should_stop and should_stop():
                     raise Cancelled("Extraction was cancelled.")
-                if ended and not folder.has(part):
-                    raise FeaturesError(
-                        f"The process on GPU {gpus[number % len(gpus)]} ended (exit status {process.exitcode}) before "
-                        f"its work; most often memory ran out. {len(folder):,} finished parts are kept: start the same "
-                        "extraction again, with a smaller batch."
-                    )
+                if is_done and not folder.has(part):
+                    raise _ended(gpus[number % len(gpus)], 0, folder)
                 time.sleep(_POLL_S)
             features = folder.read(part)
             if features is None:
                 raise FeaturesError(f"A part in {folder.path} was damaged after it was written; extract again.")
             yield features
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(_GRACE_S)
-            if process.is_alive():
-                process.kill()
-                process.join()
+        stop([call.child for call in calls], _GRACE_S)
+
+
+def _heard(call: Call, gpu: str, folder: PartFolder, *, before: int) -> int:
+    """Return how many samples a process has done by now."""
+    try:
+        return max((done for (done,) in call.hear()), default=before)
+    except ProcessError as error:
+        if error.exit_status is not None:
+            raise _ended(gpu, error.exit_status, folder) from None
+        raise FeaturesError(f"A GPU's process failed ({error}). Finished parts are kept; see the log.") from None
+
+
+def _ended(gpu: str, status: int, folder: PartFolder) -> FeaturesError:
+    return FeaturesError(
+        f"The process on GPU {gpu} ended (exit status {status}) before its work; most often memory ran out. "
+        f"{len(folder):,} finished parts are kept: start the same extraction again, with a smaller batch."
+    )
 
 
 def _make_on_one(
-    request: Request, settings: Settings, digest: str, names: Sequence[str], gpu: str, done: Any, failed: Any
+    request: Request,
+    settings: Settings,
+    digest: str,
+    names: Sequence[str],
+    gpu: str,
+    *,
+    tell: Callable[[int], None],
+    should_stop: ShouldStop,
 ) -> None:
     """Make some parts of a request; runs in a process of its own, before any framework is loaded there."""
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    parent = os.getppid()
-
-    # The parent is told to stop as well, and stops this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def count(now: int, _total: int, stage: str) -> None:
         if stage == STAGE:
-            done.value = now
+            tell(now)
 
-    try:
-        work = plan(request, settings)
-        if work.part_digest != digest:
-            raise FeaturesError(
-                f"{request.dataset} or {request.checkpoint} has changed while its features were extracted; finished "
-                "parts are kept. Extract again."
-            )
-        folder = PartFolder(settings.workspace / "parts" / digest, digest)
-        wanted = set(names)
-        making = Making(work, settings, folder, count, lambda: os.getppid() != parent)
-        for _ in making.make([part for part in work.parts if part.name in wanted]):
-            pass
-    except LabelRankError as error:
-        failed.put((type(error).__name__, str(error)))
-    except Exception as error:
-        failed.put(("", f"{type(error).__name__}: {error}"))
-        raise
-
-
-def _as_error(name: str, message: str) -> LabelRankError:
-    if not name:
-        return FeaturesError(f"A GPU's process failed ({message[:500]}). Finished parts are kept; see the log.")
-    try:
-        return getattr(errors, name)(message)
-    except TypeError:  # one that carries more than its message
-        return FeaturesError(message)
+    work = plan(request, settings)
+    if work.part_digest != digest:
+        raise FeaturesError(
+            f"{request.dataset} or {request.checkpoint} has changed while its features were extracted; finished parts "
+            "are kept. Extract again."
+        )
+    folder = PartFolder(settings.workspace / "parts" / digest, digest)
+    wanted = set(names)
+    making = Making(work, settings, folder, count, should_stop)
+    for _ in making.make([part for part in work.parts if part.name in wanted]):
+        pass
