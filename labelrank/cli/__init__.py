@@ -32,7 +32,7 @@ def main() -> None:
 
 @main.command()
 def worker() -> None:
-    """Run background jobs until stopped, for deployments that start the worker themselves."""
+    """Run background jobs, one at a time, until stopped. Start several for several at once."""
     from labelrank.jobs.queue import run_consumer
     from labelrank.settings import Settings
 

@@ -1,43 +1,33 @@
-"""The queue: jobs of one workspace run one after the other, each in a process of its own.
+"""The queue: jobs of one workspace, in the order in which they were submitted, each in a process of its own.
 
-`submit` stores a job and sends its id; one consumer for each workspace (in the app's process, or `labelrank
-worker`) takes the ids in order and supervises one child process at a time. `jobs.sqlite` is the truth; the queue's
-own file can be lost without losing a job.
+`jobs.sqlite` is the queue. A consumer claims the job that has waited longest, supervises its child process to the end
+and claims the next. The app has one; each `labelrank worker` is one more.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
-import json
 import logging
-import os
 import signal
-import sqlite3
-import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any
 
-from huey import SqliteHuey
-from huey.consumer import Consumer
-from huey.registry import Message
-from huey.serializer import Serializer
-
-import labelrank
 from labelrank.errors import JobError
-from labelrank.jobs.store import QUEUED, RUNNING, Job, JobStore
-from labelrank.jobs.worker import INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, TASKS, unexpected
-from labelrank.processes import GRACE_S, Child, signal_group, start_command
+from labelrank.jobs.liveness import APP, Place, forget_dead, is_alive, join, others_live
+from labelrank.jobs.store import RUNNING, Job, JobStore
+from labelrank.jobs.supervisor import Command, Supervisor, child_command, insist, kill_orphan
+from labelrank.jobs.worker import INTERRUPTED_TEXT, TASKS
+from labelrank.processes import GRACE_S
 from labelrank.settings import Settings
 
-Command = Callable[[str], list[str]]
-T = TypeVar("T")
+_IDLE_S = 0.2
+"""How long a new job may wait for a consumer that has nothing to do."""
+_LOOK_S = 1.0
+"""How often a consumer looks for jobs of dead ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +46,7 @@ def submit(kind: str, params: Mapping[str, Any], *, owner: str, subject: str, se
     """
     if kind not in TASKS:
         raise JobError(f"There is no kind of job {kind!r}. Choose one of {', '.join(sorted(TASKS))}.")
-    job = JobStore.for_settings(settings).create(kind, params, owner, subject)
-    _send(job, settings)
-    return job
+    return JobStore.for_settings(settings).create(kind, params, owner, subject)
 
 
 def cancel(job_id: str, settings: Settings) -> Job:
@@ -76,19 +64,13 @@ def resume(job_id: str, settings: Settings) -> Job:
     Raises:
         JobError: There is no such job, or it waits, runs or has succeeded.
     """
-    job = JobStore.for_settings(settings).requeue(job_id)
-    _send(job, settings)
-    return job
-
-
-def child_command(job_id: str) -> list[str]:
-    """Return the command line of the process that does a job."""
-    return [sys.executable, "-m", "labelrank.jobs.worker", job_id]
+    return JobStore.for_settings(settings).requeue(job_id)
 
 
 def ensure_consumer(settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> bool:
-    """Start the workspace's consumer in a thread of this process, unless one runs here or elsewhere.
+    """Start the app's consumer in a thread of this process, unless one runs here or in another app's process.
 
+    It claims no job while a `labelrank worker` lives, so that whoever starts workers has as many as were started.
     Cheap enough to be called on every run of a script and every tick of a job panel: if another process held the
     place and has died, the next call takes over. At the end of this process the consumer stops its job.
 
@@ -100,26 +82,21 @@ def ensure_consumer(settings: Settings, *, command: Command = child_command, gra
         Whether this call started it.
 
     Raises:
-        JobError: The job database or the queue cannot be used.
+        JobError: The job database or the workspace cannot be used, or labelrank 0.1 runs its jobs.
     """
     key = settings.workspace.resolve()
     with _guard:
         if key in _consumers and _consumers[key].alive:
             return False
-        lock = _lock_workspace(settings.workspace)
-        if lock is None:
+        place = join(settings.workspace, as_app=True)
+        if place is None:
             return False
-        try:
-            _consumers[key] = _JobConsumer(settings, lock, command=command, grace_s=grace_s)
-        except BaseException:
-            lock.close()
-            raise
-        _consumers[key].start()
+        _consumers[key] = _start(settings, place, command=command, grace_s=grace_s)
         return True
 
 
 def stop_consumer(settings: Settings) -> None:
-    """Stop the consumer if it runs in this process, and wait for it; a running job becomes interrupted."""
+    """Stop the app's consumer if it runs in this process, and wait for it; a running job becomes interrupted."""
     with _guard:
         consumer = _consumers.pop(settings.workspace.resolve(), None)
     if consumer is not None:
@@ -127,167 +104,49 @@ def stop_consumer(settings: Settings) -> None:
 
 
 def run_consumer(settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> None:
-    """Run the workspace's consumer until SIGINT or SIGTERM; a job that runs then becomes interrupted.
+    """Run one more consumer of the workspace until SIGINT or SIGTERM; a job that it runs then becomes interrupted.
 
     For the main thread of a process of its own: it sets signal handlers.
 
     Raises:
-        JobError: Another process runs it, or the job database or the queue cannot be used.
+        JobError: The job database or the workspace cannot be used, or labelrank 0.1 runs its jobs.
     """
-    key = settings.workspace.resolve()
     # The handlers only note the signal: taking a lock in one could wait for the code it interrupts.
     signals: list[int] = []
     before = {n: signal.signal(n, lambda number, _: signals.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if not ensure_consumer(settings, command=command, grace_s=grace_s):
-            raise JobError(
-                f"The jobs of this workspace are run by another process already ({_lock_holder(settings.workspace)}): "
-                f"{settings.workspace}. Stop it first, or choose another workspace with LABELRANK_HOME."
-            )
-        while not signals and _consumers[key].alive:
+        place = join(settings.workspace, as_app=False)
+        assert place is not None
+        consumer = _start(settings, place, command=command, grace_s=grace_s)
+        while not signals and consumer.alive:
             time.sleep(0.1)
-        stop_consumer(settings)
+        consumer.stop()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-class JsonSerializer(Serializer):
-    """Messages as JSON. huey's own serializer is pickle, which runs code that someone put into the file."""
+def _start(settings: Settings, place: Place, *, command: Command, grace_s: float) -> _Consumer:
+    try:
+        consumer = _Consumer(settings, place, command=command, grace_s=grace_s)
+    except BaseException:
+        place.leave()
+        raise
+    consumer.start()
+    return consumer
 
-    def _serialize(self, data: Message) -> bytes:
-        return json.dumps(data._asdict()).encode()
 
-    def _deserialize(self, data: bytes) -> Message:
-        return Message(**json.loads(bytes(data)))
+class _Consumer:
+    """A thread that does the jobs of a workspace, one at a time. It has a place there for as long as it runs."""
 
-
-class Supervisor:
-    """Runs one job at a time in a child process and sees to it that the job ends in a final state.
-
-    Args:
-        settings: Given to the child in its environment.
-        command: Makes the child's command line.
-        grace_s: Time a job has between being asked to stop and being killed.
-        poll_s: How often the child and the wish to cancel it are looked at.
-    """
-
-    def __init__(self, settings: Settings, *, command: Command, grace_s: float, poll_s: float = 0.1) -> None:
-        self.stopping = threading.Event()
-        self._settings = settings
+    def __init__(self, settings: Settings, place: Place, *, command: Command, grace_s: float) -> None:
+        self._place = place
         self._store = JobStore.for_settings(settings)
-        self._command = command
-        self._grace_s = grace_s
-        self._poll_s = poll_s
-
-    def run(self, job_id: str) -> None:
-        """Do a queued job to its end; do nothing for one that is not queued (a message may come twice)."""
-        if self.stopping.is_set():
-            return  # the job stays queued for the next consumer
-        job = self._insist(lambda: self._store.claim(job_id))
-        if job is None:
-            return
-        try:
-            returncode = self._supervise(job)
-            self._insist(lambda: self._settle(job, returncode))
-        except Exception as error:
-            # Nothing that goes wrong with one job may keep the others from running.
-            logger.exception("The supervisor of job %s failed.", job.id)
-            details = traceback.format_exc()
-            with contextlib.suppress(JobError):
-                self._store.append_log(job.id, details)
-            reason = str(error) if isinstance(error, JobError) else unexpected(job.id)
-            self._insist(lambda: self._store.fail(job.id, job.attempt, reason))
-
-    def _supervise(self, job: Job) -> int:
-        """Run the child to its end and return its exit status."""
-        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started_at))
-        self._store.append_log(job.id, f"--- run {job.attempt}, {started}\n")
-        with job.log_path.open("ab") as log:
-            child = start_command(self._command(job.id), env=_child_env(self._settings), log=log)
-        try:
-            self._insist(lambda: self._store.set_pid(job.id, job.attempt, child.pid))
-            self._watch(job, child)
-        finally:
-            # It is dead or a zombie or lost; in no case may it, or what it started, stay.
-            returncode = child.kill()
-        return returncode
-
-    def _watch(self, job: Job, child: Child) -> None:
-        """Return when the child has ended, or has had its time to."""
-        while not child.has_ended():
-            now = self._look_up(job)
-            if self.stopping.is_set() or (now is not None and now.cancel_requested):
-                child.terminate()
-                break
-            if now is None or now.state != RUNNING:
-                # The outcome is stored. A process that hangs on its way out must not hold up the queue.
-                break
-            time.sleep(self._poll_s)
-        child.wait(self._grace_s)
-
-    def _look_up(self, job: Job) -> Job | None:
-        """Return the job as it is now; None when it was deleted (after its outcome was stored)."""
-        try:
-            return self._store.find(job.id)
-        except JobError as error:
-            logger.warning("Job %s cannot be looked up, its process goes on: %s", job.id, error)
-            return job
-
-    def _settle(self, job: Job, returncode: int) -> None:
-        """Give a final state to a job whose process has ended without storing one."""
-        now = self._store.find(job.id)
-        if now is None or now.state != RUNNING:
-            return
-        if now.cancel_requested:
-            self._store.cancel(job.id, job.attempt)
-        elif self.stopping.is_set():
-            self._store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
-        else:
-            reason = _how_it_ended(returncode, job.id)
-            # A process that was killed could not write this itself. On a full disk the state still fits.
-            with contextlib.suppress(JobError):
-                self._store.append_log(job.id, reason)
-            self._store.fail(job.id, job.attempt, reason)
-
-    def _insist(self, action: Callable[[], T]) -> T | None:
-        """Repeat what the database refuses (a full disk, a locked file) until it works or the consumer stops."""
-        while True:
-            try:
-                return action()
-            except JobError as error:
-                logger.warning("The job database refuses, trying again: %s", error)
-                if self.stopping.wait(1.0):
-                    return None
-
-
-class _ThreadedConsumer(Consumer):
-    """huey's consumer for a thread: signals belong to the process, and only its main thread may set handlers."""
-
-    def _set_signal_handlers(self) -> None:
-        pass
-
-
-class _JobConsumer:
-    """The one consumer of a workspace. It owns the lock file for as long as it runs."""
-
-    def __init__(self, settings: Settings, lock: TextIO, *, command: Command, grace_s: float) -> None:
-        self._lock = lock
-        self._store = JobStore.for_settings(settings)
-        self._queue = _JobQueue(settings, command=command, grace_s=grace_s)
-        _recover(self._store, self._queue)
-        # No periodic or scheduled tasks: the scheduler thread sleeps. The delay is how long a new job may wait.
-        self._consumer = _ThreadedConsumer(
-            self._queue.huey,
-            workers=1,
-            worker_type="thread",
-            periodic=False,
-            initial_delay=0.1,
-            max_delay=0.25,
-            scheduler_interval=60,
-            shutdown_timeout=grace_s + 10,
-        )
-        self._queue.supervisor.stopping = self._consumer.stop_flag
+        self._stopping = threading.Event()
+        self._supervisor = Supervisor(settings, self._stopping, self._look, command=command, grace_s=grace_s)
+        self._looked_at = time.monotonic()
+        self._recover(None)
+        _remove_former_queue(settings.workspace)
         self._thread = threading.Thread(target=self._run, name="labelrank-consumer", daemon=True)
 
     @property
@@ -300,156 +159,66 @@ class _JobConsumer:
 
     def stop(self) -> None:
         atexit.unregister(self.stop)
-        self._consumer.stop_flag.set()
+        self._stopping.set()
         self._thread.join()
 
     def _run(self) -> None:
         try:
             with self._store.kept_open():
-                self._consumer.run()
-                self._consumer.stop(graceful=True)
+                while not self._stopping.is_set():
+                    self._look(None)
+                    job = None if self._stands_by() else insist(self._claim, self._stopping)
+                    if job is None:
+                        self._stopping.wait(_IDLE_S)
+                    else:
+                        self._supervisor.run(job)
         finally:
-            self._queue.close()
-            self._lock.close()
+            self._place.leave()
 
+    def _stands_by(self) -> bool:
+        return self._place.name == APP and others_live(self._place.workspace)
 
-class _JobQueue:
-    """huey's queue of one workspace, holding nothing but job ids.
+    def _claim(self) -> Job | None:
+        return self._store.claim(self._place.name)
 
-    A process that only sends has to know the task too, so both sides make the same queue.
-    """
-
-    def __init__(self, settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> None:
-        self.path = settings.workspace / "queue.sqlite"
-        self.supervisor = Supervisor(settings, command=command, grace_s=grace_s)
-        with self._explained():
-            # No results: outcomes are in the job store, and this file does not grow.
-            self.huey = SqliteHuey(
-                "labelrank", filename=str(self.path), results=False, serializer=JsonSerializer(), timeout=10
-            )
-        self._run_job = self.huey.task(name="run_job")(self.supervisor.run)
-
-    def send(self, job_id: str) -> None:
-        with self._explained():
-            self._run_job(job_id)
-
-    def close(self) -> None:
-        self.huey.storage.close()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _look(self, at: Job | None) -> None:
+        """Look for jobs of dead consumers, if it is time to."""
+        if time.monotonic() - self._looked_at < _LOOK_S:
+            return
         try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise JobError(
-                f"The job queue cannot be used ({error}): {self.path}. If the disk is not full and the folder can be "
-                "written, delete this file and start again: waiting jobs are queued anew, none is lost."
-            ) from error
+            self._recover(at)
+        except JobError as error:
+            logger.warning("Jobs of dead consumers could not be looked for: %s", error)
+        self._looked_at = time.monotonic()
+
+    def _recover(self, at: Job | None) -> None:
+        """Put the jobs of dead consumers in order.
+
+        Any number of consumers may do so at once. The jobs are read before it is asked who lives: who had claimed them
+        and is dead then has not come back under the same name in between.
+
+        Args:
+            at: The job that this one is at. Others under its name are of an app's consumer before it.
+        """
+        workspace, name = self._place.workspace, self._place.name
+        for job in self._store.in_state(RUNNING):
+            if (at is not None and job.id == at.id) or (job.worker != name and is_alive(workspace, job.worker)):
+                continue
+            if job.pid is not None:
+                kill_orphan(job.pid, job.id)
+            if job.cancel_requested:
+                self._store.cancel(job.id, job.attempt)
+            else:
+                self._store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
+        forget_dead(workspace)
 
 
 _guard = threading.Lock()
-_consumers: dict[Path, _JobConsumer] = {}
+_consumers: dict[Path, _Consumer] = {}
 
 
-def _send(job: Job, settings: Settings) -> None:
-    queue = _JobQueue(settings)
-    try:
-        queue.send(job.id)
-    finally:
-        queue.close()
-
-
-def _recover(store: JobStore, queue: _JobQueue) -> None:
-    """Put the jobs of a dead consumer in order; the caller holds the workspace's lock, so no other is alive."""
-    for job in store.in_state(RUNNING):
-        if job.pid is not None:
-            _kill_orphan(job.pid, job.id)
-        if job.cancel_requested:
-            store.cancel(job.id, job.attempt)
-        else:
-            store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
-    # Most of their messages are still there; a second one does nothing.
-    for job in store.in_state(QUEUED):
-        queue.send(job.id)
-
-
-def _kill_orphan(pid: int, job_id: str, *, timeout_s: float = 5.0) -> None:
-    """Kill a job's process that outlived its consumer, if `pid` is still that process.
-
-    The number may belong to another program by now. Where there is no /proc to tell, the process is left to end
-    itself, which it does when its parent is gone.
-    """
-    deadline = time.monotonic() + timeout_s
-    while _does_job(pid, job_id) and time.monotonic() < deadline:
-        signal_group(pid, signal.SIGKILL)
-        time.sleep(0.02)
-
-
-def _does_job(pid: int, job_id: str) -> bool:
-    try:
-        return job_id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-
-
-def _lock_workspace(workspace: Path) -> TextIO | None:
-    """Return the held lock file, or None when another consumer holds it.
-
-    The lock (flock) belongs to the open file: the system drops it when the process dies, however it dies, and a
-    second opening in the same process does not get it either.
-    """
-    path = workspace / "consumer.lock"
-    try:
-        workspace.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise JobError(
-            f"The workspace cannot be written ({error}). Set LABELRANK_HOME to a folder that can be."
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-    except BlockingIOError:
-        lock.close()
-        return None
-    except BaseException:
-        lock.close()
-        raise
-    return lock
-
-
-def _lock_holder(workspace: Path) -> str:
-    with contextlib.suppress(OSError):
-        if pid := (workspace / "consumer.lock").read_text(encoding="utf-8").strip():
-            return f"process {pid}"
-    return "its number is not known"
-
-
-def _child_env(settings: Settings) -> dict[str, str]:
-    """Return this process's environment with these settings in it, and this labelrank to be found."""
-    env = dict(os.environ)
-    for field in fields(settings):
-        name = "HOME" if field.name == "workspace" else field.name.upper()
-        value = getattr(settings, field.name)
-        env[f"LABELRANK_{name}"] = str(int(value) if isinstance(value, bool) else value)
-    # A checkout need not be installed; it goes last, so that it hides nothing.
-    checkout = str(Path(labelrank.__file__).parent.parent)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), checkout]))
-    # The log is read while it grows, and a crash in native code should leave a trace in it.
-    env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid())}
-    return env
-
-
-def _how_it_ended(returncode: int, job_id: str) -> str:
-    if returncode >= 0:
-        return f"The job's process ended (exit status {returncode}) without a result. See the log of job {job_id}."
-    number = -returncode
-    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
-    if number == signal.SIGKILL:
-        return (
-            f"The job's process was killed (signal {number}, {name}); most often the machine ran out of memory. "
-            f"{MEMORY_ADVICE}"
-        )
-    return f"The job's process was ended by signal {number} ({name}). See the log of job {job_id}."
+def _remove_former_queue(workspace: Path) -> None:
+    """Remove the second database of labelrank 0.1, which repeated the ids of waiting jobs."""
+    for path in workspace.glob("queue.sqlite*"):
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -21,7 +21,7 @@ SUCCEEDED, FAILED, CANCELLED, INTERRUPTED = "succeeded", "failed", "cancelled", 
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED, INTERRUPTED)
 RESUMABLE = (FAILED, CANCELLED, INTERRUPTED)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE job (
     id TEXT PRIMARY KEY,
@@ -32,6 +32,7 @@ CREATE TABLE job (
     state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'interrupted')),
     attempt INTEGER NOT NULL DEFAULT 0,
     cancel_requested INTEGER NOT NULL DEFAULT 0,
+    worker TEXT,
     pid INTEGER,
     progress TEXT,
     report TEXT,
@@ -51,6 +52,7 @@ ALTER TABLE job ADD COLUMN report TEXT;
 ALTER TABLE job ADD COLUMN queued_at REAL;
 UPDATE job SET queued_at = created_at;
 """,
+    2: "ALTER TABLE job ADD COLUMN worker TEXT",
 }
 """Version -> what makes it the next one."""
 
@@ -87,6 +89,8 @@ class Job:
     attempt: int
     """How often it was started; a resumed job counts on."""
     cancel_requested: bool
+    worker: str | None
+    """Who has claimed it, as `labelrank.jobs.liveness` knows it."""
     pid: int | None
     progress: Progress | None
     report: dict[str, Any] | None
@@ -117,7 +121,7 @@ class JobStore:
     """The jobs of one workspace, safe to use from any thread and process.
 
     Every call is one short transaction on its own connection. A change of state names the states it may start
-    from, so that whoever comes second (a cancel beside a success, a message delivered twice) changes nothing.
+    from, so that whoever comes second (a cancel beside a success, a second worker) changes nothing.
 
     Args:
         path: The SQLite file; made when absent. Each job's folder is `jobs/<id>` beside it.
@@ -206,16 +210,27 @@ class JobStore:
                 (job_id, QUEUED, RUNNING),
             ).fetchone()[0]
 
-    def claim(self, job_id: str) -> Job | None:
-        """Turn a queued job into a running one and return it; None when it is not queued (any more).
+    def claim(self, worker: str) -> Job | None:
+        """Turn the job that has waited longest into a running one and return it; None when none waits.
 
         Of any number of callers one gets the job. Its `attempt` is the proof: what a process of an earlier
         attempt still writes is not accepted.
+
+        Args:
+            worker: The name of who does it.
         """
-        changed = self._update(
-            "state = ?, attempt = attempt + 1, started_at = ?", (RUNNING, self._clock()), job_id, (QUEUED,)
-        )
-        return self.get(job_id) if changed else None
+        first = "SELECT id FROM job WHERE state = ? ORDER BY queued_at, rowid LIMIT 1"
+        with self._transaction(write=False) as db:  # most often none waits, and nobody is kept from writing
+            if db.execute(first, (QUEUED,)).fetchone() is None:
+                return None
+        with self._transaction() as db:
+            if (row := db.execute(first, (QUEUED,)).fetchone()) is None:
+                return None
+            db.execute(
+                "UPDATE job SET state = ?, attempt = attempt + 1, started_at = ?, worker = ? WHERE id = ?",
+                (RUNNING, self._clock(), worker, row["id"]),
+            )
+        return self.get(row["id"])
 
     def set_pid(self, job_id: str, attempt: int, pid: int) -> bool:
         """Note which process does the work. Returns whether this attempt still runs."""
@@ -271,7 +286,7 @@ class JobStore:
         Raises:
             JobError: There is no such job, or it waits, runs or has succeeded.
         """
-        empty = ("progress", "report", "error", "result", "pid", "started_at", "finished_at")
+        empty = ("progress", "report", "error", "result", "worker", "pid", "started_at", "finished_at")
         cleared = ", ".join(f"{name} = NULL" for name in empty)
         changed = self._update(
             f"state = ?, queued_at = ?, cancel_requested = 0, {cleared}", (QUEUED, self._clock()), job_id, RESUMABLE

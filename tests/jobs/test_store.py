@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from labelrank.errors import JobError
-from labelrank.jobs.store import RESUMABLE, STATES, JobStore, Progress
+from labelrank.jobs.store import MIGRATIONS, RESUMABLE, STATES, JobStore, Progress
 
 from .conftest import ROOT, at_once
 
@@ -18,7 +18,8 @@ def new_job(store, **changes):
 
 
 def running_job(store):
-    job = store.claim(new_job(store).id)
+    new_job(store)
+    job = store.claim("a worker")
     assert job is not None
     return job
 
@@ -128,22 +129,22 @@ def test_times_come_from_the_clock(tmp_path):
 def test_jobs_are_listed_newest_first_for_one_owner_or_all(tmp_path):
     now = iter([1.0, 3.0, 2.0, 3.0, 4.0])
     store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: next(now))
-    a, b, c, d = (new_job(store, owner=owner).id for owner in ("me", "you", "me", "me"))
+    a, b, c, d = (new_job(store, owner=owner).id for owner in ("me", "you", "me", "me"))  # at 1, 3, 2, 3
     assert [job.id for job in store.list()] == [d, b, c, a]
     assert [job.id for job in store.list("me")] == [d, c, a]
     assert [job.id for job in store.list("me", limit=1)] == [d]
     assert store.list("nobody") == ()
-    store.claim(b)
-    assert [job.id for job in store.list(states=("running", "failed"))] == [b]
-    assert [job.id for job in store.list("me", states=("queued",))] == [d, c, a]
-    assert [job.id for job in store.in_state("queued")] == [a, c, d]
+    assert store.claim("a worker").id == a
+    assert [job.id for job in store.list(states=("running", "failed"))] == [a]
+    assert [job.id for job in store.list("me", states=("queued",))] == [d, c]
+    assert [job.id for job in store.in_state("queued")] == [c, b, d]
     assert [store.count(states) for states in ((), ("queued",), ("queued", "running"))] == [0, 3, 4]
 
 
 def test_the_position_counts_what_runs_and_what_waits_before(store):
     first, second, third = (new_job(store, owner=owner) for owner in ("me", "you", "me"))
     assert [store.position(job.id) for job in (first, second, third)] == [0, 1, 2]
-    running = store.claim(first.id)
+    running = store.claim("a worker")
     assert [store.position(job.id) for job in (first, second, third)] == [0, 1, 2]
     store.succeed(running.id, running.attempt, {})
     assert [store.position(job.id) for job in (second, third)] == [0, 1]
@@ -161,12 +162,19 @@ def test_a_resumed_job_waits_behind_those_that_waited_already(tmp_path):
     assert (again.created_at, again.queued_at) == (first.created_at, 3.0)
     assert [store.position(job.id) for job in (second, again)] == [0, 1]
     assert [job.id for job in store.in_state("queued")] == [second.id, first.id]
+    assert [store.claim("a worker").id for _ in range(2)] == [second.id, first.id]
 
 
 def test_a_job_is_claimed_once_however_many_try(store):
-    job = new_job(store)
-    winners = [claimed for claimed in at_once(lambda: store.claim(job.id)) if claimed is not None]
-    assert [(job.state, job.attempt) for job in winners] == [("running", 1)]
+    new_job(store)
+    winners = [claimed for claimed in at_once(lambda: store.claim("a worker")) if claimed is not None]
+    assert [(job.state, job.attempt, job.worker) for job in winners] == [("running", 1, "a worker")]
+
+
+def test_many_who_claim_at_once_get_a_job_each(store):
+    waiting = [new_job(store).id for _ in range(12)]
+    claimed = [job.id for job in at_once(lambda: store.claim("a worker"))]
+    assert sorted(claimed) == sorted(waiting[:8])
 
 
 def test_a_new_database_is_made_once_however_many_try(tmp_path):
@@ -190,7 +198,7 @@ def test_a_finished_job_never_changes_its_state(store, state):
     assert not store.set_progress(job.id, job.attempt, Progress("encode", 1, 2))
     assert not store.set_report(job.id, job.attempt, {"failed": 1})
     assert not store.set_pid(job.id, job.attempt, 1)
-    assert store.claim(job.id) is None
+    assert store.claim("a worker") is None
     assert store.request_cancel(job.id) == finished
     assert store.get(job.id) == finished
 
@@ -199,7 +207,7 @@ def test_cancelling_a_queued_job_takes_effect_at_once(store):
     job = store.request_cancel(new_job(store).id)
     assert job.state == "cancelled"
     assert job.finished_at is not None
-    assert store.claim(job.id) is None
+    assert store.claim("a worker") is None
 
 
 def test_cancelling_a_running_job_asks_it_to_stop(store):
@@ -211,7 +219,7 @@ def test_cancelling_a_running_job_asks_it_to_stop(store):
 def test_only_a_job_that_ended_without_a_result_can_be_queued_again(store, state):
     job = new_job(store)
     if state != "queued":
-        job = store.claim(job.id)
+        job = store.claim("a worker")
     if state in FINISH:
         store.set_progress(job.id, job.attempt, Progress("encode", 1, 2))
         store.set_report(job.id, job.attempt, {"failed": 1})
@@ -224,7 +232,7 @@ def test_only_a_job_that_ended_without_a_result_can_be_queued_again(store, state
         assert again.created_at == job.created_at
         assert (again.state, again.cancel_requested) == ("queued", False)
         assert (again.progress, again.report, again.error, again.result) == (None,) * 4
-        assert (again.pid, again.started_at, again.finished_at) == (None,) * 3
+        assert (again.worker, again.pid, again.started_at, again.finished_at) == (None,) * 4
     else:
         with pytest.raises(JobError, match=f"is {state}; only a failed, cancelled or interrupted job can be resumed"):
             store.requeue(job.id)
@@ -234,7 +242,7 @@ def test_a_process_of_an_earlier_run_cannot_write_into_the_next(store):
     first = running_job(store)
     store.interrupt(first.id, first.attempt, "The app stopped.")
     store.requeue(first.id)
-    second = store.claim(first.id)
+    second = store.claim("another worker")
     assert second.attempt == 2
     assert not store.set_progress(first.id, first.attempt, Progress("encode", 1, 2))
     assert not store.set_report(first.id, first.attempt, {"failed": 1})
@@ -247,7 +255,7 @@ def test_a_process_of_an_earlier_run_cannot_write_into_the_next(store):
 def test_deleting_a_job_removes_its_row_and_folder(store, state):
     job = new_job(store)
     if state != "queued":
-        FINISH[state](store, store.claim(job.id))
+        FINISH[state](store, store.claim("a worker"))
         store.append_log(job.id, "a line\n")
         assert job.log_path.exists()
     store.delete(job.id)
@@ -330,7 +338,7 @@ def test_a_database_of_a_newer_version_is_refused_and_kept(store):
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 2\)"):
+    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 3\)"):
         store.list()
     with sqlite3.connect(store.path) as db:
         assert db.execute("SELECT count(*) FROM job").fetchone() == (1,)
@@ -341,12 +349,25 @@ def test_a_file_of_version_1_keeps_its_jobs_and_learns_the_new_columns(old_file)
     store = JobStore(old_file)
     done, waiting = store.get("ab"), store.get("cd")
     assert (done.params, done.result, done.attempt, done.finished_at) == ({"seed": 1}, {"rows": 3}, 1, 9.0)
-    assert (done.report, done.queued_at, waiting.queued_at) == (None, 5.0, 7.0)
-    claimed = store.claim("cd")
+    assert (done.report, done.worker, done.queued_at, waiting.queued_at) == (None, None, 5.0, 7.0)
+    claimed = store.claim("a worker")
+    assert (claimed.id, claimed.worker) == ("cd", "a worker")
     assert store.set_report("cd", claimed.attempt, {"failed": 0})
     assert JobStore(old_file).get("cd").report == {"failed": 0}
     fresh = JobStore(old_file.with_name("fresh.sqlite"))
     assert new_job(fresh).queued_at is not None
+    assert columns(old_file) == columns(fresh.path)
+
+
+def test_a_file_of_version_2_keeps_its_jobs_and_learns_who_does_them(old_file):
+    db = sqlite3.connect(old_file)
+    db.executescript(MIGRATIONS[1] + "UPDATE job SET report = '{\"failed\": 2}'; PRAGMA user_version = 2;")
+    db.close()
+    store = JobStore(old_file)
+    assert (store.get("ab").report, store.get("ab").worker) == ({"failed": 2}, None)
+    assert store.claim("a worker").worker == "a worker"
+    fresh = JobStore(old_file.with_name("fresh.sqlite"))
+    new_job(fresh)
     assert columns(old_file) == columns(fresh.path)
 
 
@@ -384,14 +405,14 @@ def test_threads_that_find_a_file_of_version_1_together_change_it_once(old_file)
 
 
 def test_a_database_that_another_program_holds_is_reported(store):
-    job = new_job(store)
+    new_job(store)
     holder = sqlite3.connect(store.path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     impatient = JobStore(store.path, timeout_s=0.05)
     with pytest.raises(JobError, match=r"cannot be used \(database is locked\)"):
-        impatient.claim(job.id)
+        impatient.claim("a worker")
     holder.close()
-    assert impatient.claim(job.id) is not None
+    assert impatient.claim("a worker") is not None
 
 
 def test_a_workspace_that_cannot_be_made_is_reported(tmp_path):

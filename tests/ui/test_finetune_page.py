@@ -48,7 +48,7 @@ def compared(store, workspace):
 
     def store_job(design: Design = DESIGN, *, ended: str = "succeeded", of: dict | None = None, **what):
         job = store.create("finetune", params(of or design), "local", "digits / train · mae-tiny-digits")
-        attempt = store.claim(job.id).attempt
+        attempt = store.claim("a worker").attempt
         folder = workspace / "finetunes" / job.id
         test = digits("test")
         report = written(
@@ -288,7 +288,7 @@ def curve(epochs: int) -> list[dict]:
 
 def test_a_running_comparison_shows_its_curves_and_what_is_finished(ready, store):
     job = store.create("finetune", params(), "local", "digits")
-    attempt = store.claim(job.id).attempt
+    attempt = store.claim("a worker").attempt
     store.set_progress(job.id, attempt, Progress("Training", 60, 200, 30.0, 4.7))
     report = {"curves": curve(6), "runs_done": 3, "runs": 10, "notices": ["A <b>notice</b>."], "folder": None}
     store.set_report(job.id, attempt, report)
@@ -307,7 +307,7 @@ def test_a_running_comparison_shows_its_curves_and_what_is_finished(ready, store
 
 def test_cancelling_asks_the_job_to_stop(ready, store):
     job = store.create("finetune", params(), "local", "digits")
-    store.claim(job.id)
+    store.claim("a worker")
     run(ready, job=job.id)
     button(ready, "Cancel").click().run()
     assert store.get(job.id).cancel_requested
@@ -315,7 +315,7 @@ def test_cancelling_asks_the_job_to_stop(ready, store):
 
 def test_updates_of_an_encoder_are_counted_as_such(ready, store):
     job = store.create("finetune", params(Design(orders="ranked,original", seeds=1, depth="2")), "local", "digits")
-    store.set_progress(job.id, store.claim(job.id).attempt, Progress("Training", 28, 800, 3.0, None))
+    store.set_progress(job.id, store.claim("a worker").attempt, Progress("Training", 28, 800, 3.0, None))
     run(ready, job=job.id)
     assert ready.main.get("progress")[0].proto.text == "Training · 28 of 800 updates"
     assert job.id not in plain(ready)
@@ -456,7 +456,7 @@ def test_a_cancelled_comparison_shows_what_its_finished_seeds_found_and_can_go_o
 )
 def test_what_a_stopped_comparison_keeps_is_told(store, design, report, said):
     job = store.create("finetune", params(design), "local", "digits")
-    attempt = store.claim(job.id).attempt
+    attempt = store.claim("a worker").attempt
     if report:
         store.set_report(job.id, attempt, report)
     store.cancel(job.id, attempt)
@@ -465,7 +465,7 @@ def test_what_a_stopped_comparison_keeps_is_told(store, design, report, said):
 
 def test_a_failed_comparison_says_why_and_offers_to_go_on(ready, store):
     job = store.create("finetune", params(), "local", "digits")
-    store.fail(job.id, store.claim(job.id).attempt, "Not one of the 110 runs was of use.")
+    store.fail(job.id, store.claim("a worker").attempt, "Not one of the 110 runs was of use.")
     run(ready, job=job.id)
     assert "Not one of the 110 runs" in ready.error[0].value
     assert [label for label in labels(ready) if label in ("Resume", "Compare the orders")] == ["Resume"]
@@ -618,7 +618,8 @@ def test_curves_of_results_are_means_and_ranges_over_seeds(compared):
 
 
 def test_a_fine_tune_does_not_pass_for_the_extraction_of_the_same_choices(app, store):
-    store.claim(store.create("finetune", params(), "local", "digits").id)
+    store.create("finetune", params(), "local", "digits")
+    store.claim("a worker")
     run(app, "features", dataset="digits", split="train")
     assert "Extract features" in labels(app)
     assert address(app).get("job") is None
@@ -698,7 +699,7 @@ def test_a_report_whose_control_failed_leads_with_that_as_an_error(app, compared
 def test_deleting_a_job_removes_its_results_unless_another_job_tells_of_them(app, compared, store, workspace):
     job, folder = compared()
     other = store.create("finetune", job.params, "local", "the same")
-    store.succeed(other.id, store.claim(other.id).attempt, job.result)
+    store.succeed(other.id, store.claim("a worker").attempt, job.result)
     (workspace / "features").mkdir(exist_ok=True)
     for left, there in ((job, True), (other, False)):
         run(app, "jobs", job=left.id)
@@ -715,7 +716,7 @@ def test_deleting_a_job_removes_nothing_outside_the_results_of_the_workspace(app
     elsewhere = tmp_path / "elsewhere"
     folder.rename(elsewhere)
     stray = store.create("finetune", job.params, "local", "elsewhere")
-    store.succeed(stray.id, store.claim(stray.id).attempt, {**job.result, "folder": str(elsewhere)})
+    store.succeed(stray.id, store.claim("a worker").attempt, {**job.result, "folder": str(elsewhere)})
     run(app, "jobs", job=stray.id)
     app.button(key=f"delete_{stray.id}").click().run()
     assert store.find(stray.id) is None

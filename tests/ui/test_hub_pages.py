@@ -452,7 +452,7 @@ def test_clip_settings_do_not_outlive_the_videos(app):
 def test_a_download_is_told_in_megabytes(app, store):
     job = store.create("extract", PARAMS, "local", "digits")
     progress = Progress("Downloading model.safetensors", 12_340_000, 447_600_000, 35_200_000.0, 12.4)
-    store.set_progress(job.id, store.claim(job.id).attempt, progress)
+    store.set_progress(job.id, store.claim("a worker").attempt, progress)
     run(app, job=job.id)
     text = app.get("progress")[0].proto.text.replace("\\", "")
     assert text == "Downloading model.safetensors · 12.3 of 447.6 MB · 35.2 MB/s · about 12 s left"
@@ -461,7 +461,7 @@ def test_a_download_is_told_in_megabytes(app, store):
 def test_a_job_of_videos_counts_videos(app, store):
     params = {**PARAMS, "dataset": "moving-digits", "checkpoint": "videomae-tiny-moving-digits"}
     job = store.create("extract", params, "local", "moving-digits")
-    store.set_progress(job.id, store.claim(job.id).attempt, Progress("Extracting features", 10, 20, 12.5, 1.0))
+    store.set_progress(job.id, store.claim("a worker").attempt, Progress("Extracting features", 10, 20, 12.5, 1.0))
     run(app, job=job.id)
     assert "12.5 videos/s" in app.get("progress")[0].proto.text
 

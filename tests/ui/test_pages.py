@@ -101,7 +101,7 @@ def test_an_error_calls_an_upload_by_its_file_name(app, pets_upload):
 def test_a_failed_job_calls_an_upload_by_its_file_name(app, pets_upload, store):
     name = pets_upload
     job = store.create("extract", {**PARAMS, "dataset": name, "split": None}, "local", "pets")
-    store.fail(job.id, store.claim(job.id).attempt, f"{name!r} is gone.")
+    store.fail(job.id, store.claim("a worker").attempt, f"{name!r} is gone.")
     run(app, job=job.id)
     assert escape("'my pets.zip' is gone.") in [e.value for e in app.error]
 
@@ -152,7 +152,7 @@ def test_extract_submits_one_job_with_the_choices(app, store):
 
 def test_a_running_job_shows_its_rate_with_a_unit_and_can_be_cancelled(app, store):
     job = store.create("extract", PARAMS, "local", "digits")
-    store.set_progress(job.id, store.claim(job.id).attempt, Progress("encoding", 320, 640, 123.4, 2.6))
+    store.set_progress(job.id, store.claim("a worker").attempt, Progress("encoding", 320, 640, 123.4, 2.6))
     run(app, job=job.id)
     assert title(app) == "Features"
     assert app.get("progress")[0].proto.text == "Encoding · 320 of 640 · 123 images/s · about 2.6 s left"
@@ -162,7 +162,7 @@ def test_a_running_job_shows_its_rate_with_a_unit_and_can_be_cancelled(app, stor
 
 def test_a_failed_job_shows_its_reason_its_log_and_a_way_on(app, store):
     job = store.create("extract", PARAMS, "local", "digits")
-    store.fail(job.id, store.claim(job.id).attempt, "The file <b>x</b> is not there. Copy it.")
+    store.fail(job.id, store.claim("a worker").attempt, "The file <b>x</b> is not there. Copy it.")
     store.append_log(job.id, "line of the log\n")
     run(app, job=job.id)
     assert escape("The file <b>x</b> is not there. Copy it.") in [e.value for e in app.error]

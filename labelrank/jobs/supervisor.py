@@ -1,0 +1,194 @@
+"""One job in a process of its own: started, watched, stopped on request, its end told."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeVar
+
+import labelrank
+from labelrank.errors import JobError
+from labelrank.jobs.store import RUNNING, Job, JobStore
+from labelrank.jobs.worker import INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, unexpected
+from labelrank.processes import Child, signal_group, start_command
+from labelrank.settings import Settings
+
+Command = Callable[[str], list[str]]
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+def child_command(job_id: str) -> list[str]:
+    """Return the command line of the process that does a job."""
+    return [sys.executable, "-m", "labelrank.jobs.worker", job_id]
+
+
+class Supervisor:
+    """Runs a job in a child process and sees to it that the job ends in a final state.
+
+    Args:
+        settings: Given to the child in its environment.
+        stopping: Set when the job has to be interrupted.
+        meanwhile: Called with the job now and then while it runs.
+        command: Makes the child's command line.
+        grace_s: Time a job has between being asked to stop and being killed.
+        poll_s: How often the child and the wish to cancel it are looked at.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stopping: threading.Event,
+        meanwhile: Callable[[Job], None],
+        *,
+        command: Command,
+        grace_s: float,
+        poll_s: float = 0.1,
+    ) -> None:
+        self._settings = settings
+        self._store = JobStore.for_settings(settings)
+        self._stopping = stopping
+        self._meanwhile = meanwhile
+        self._command = command
+        self._grace_s = grace_s
+        self._poll_s = poll_s
+
+    def run(self, job: Job) -> None:
+        """Do a job that was claimed to its end."""
+        try:
+            returncode = self._supervise(job)
+            self._insist(lambda: self._settle(job, returncode))
+        except Exception as error:
+            # Nothing that goes wrong with one job may keep the others from running.
+            logger.exception("The supervisor of job %s failed.", job.id)
+            details = traceback.format_exc()
+            with contextlib.suppress(JobError):
+                self._store.append_log(job.id, details)
+            reason = str(error) if isinstance(error, JobError) else unexpected(job.id)
+            self._insist(lambda: self._store.fail(job.id, job.attempt, reason))
+
+    def _supervise(self, job: Job) -> int:
+        """Run the child to its end and return its exit status."""
+        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started_at))
+        self._store.append_log(job.id, f"--- run {job.attempt}, {started}\n")
+        with job.log_path.open("ab") as log:
+            child = start_command(self._command(job.id), env=_child_env(self._settings), log=log)
+        try:
+            self._insist(lambda: self._store.set_pid(job.id, job.attempt, child.pid))
+            self._watch(job, child)
+        finally:
+            # It is dead or a zombie or lost; in no case may it, or what it started, stay.
+            returncode = child.kill()
+        return returncode
+
+    def _watch(self, job: Job, child: Child) -> None:
+        """Return when the child has ended, or has had its time to."""
+        while not child.has_ended():
+            now = self._look_up(job)
+            if self._stopping.is_set() or (now is not None and now.cancel_requested):
+                child.terminate()
+                break
+            if now is None or now.state != RUNNING:
+                # The outcome is stored. A process that hangs on its way out must not hold up the queue.
+                break
+            self._meanwhile(job)
+            time.sleep(self._poll_s)
+        child.wait(self._grace_s)
+
+    def _look_up(self, job: Job) -> Job | None:
+        """Return the job as it is now; None when it was deleted (after its outcome was stored)."""
+        try:
+            return self._store.find(job.id)
+        except JobError as error:
+            logger.warning("Job %s cannot be looked up, its process goes on: %s", job.id, error)
+            return job
+
+    def _settle(self, job: Job, returncode: int) -> None:
+        """Give a final state to a job whose process has ended without storing one."""
+        now = self._store.find(job.id)
+        if now is None or now.state != RUNNING:
+            return
+        if now.cancel_requested:
+            self._store.cancel(job.id, job.attempt)
+        elif self._stopping.is_set():
+            self._store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
+        else:
+            reason = _how_it_ended(returncode, job.id)
+            # A process that was killed could not write this itself. On a full disk the state still fits.
+            with contextlib.suppress(JobError):
+                self._store.append_log(job.id, reason)
+            self._store.fail(job.id, job.attempt, reason)
+
+    def _insist(self, action: Callable[[], object]) -> None:
+        insist(action, self._stopping)
+
+
+def insist(action: Callable[[], T], stopping: threading.Event) -> T | None:
+    """Return what an action returns; repeat it for as long as the job database refuses (a full disk, a locked file).
+
+    Returns None when the consumer stops before it works.
+    """
+    while True:
+        try:
+            return action()
+        except JobError as error:
+            logger.warning("The job database refuses, trying again: %s", error)
+            if stopping.wait(1.0):
+                return None
+
+
+def kill_orphan(pid: int, job_id: str, *, timeout_s: float = 5.0) -> None:
+    """Kill a job's process that outlived its consumer, if `pid` is still that process.
+
+    The number may belong to another program by now. Where there is no /proc to tell, the process is left to end
+    itself, which it does when its parent is gone.
+    """
+    deadline = time.monotonic() + timeout_s
+    while _does_job(pid, job_id) and time.monotonic() < deadline:
+        signal_group(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _does_job(pid: int, job_id: str) -> bool:
+    try:
+        return job_id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def _child_env(settings: Settings) -> dict[str, str]:
+    """Return this process's environment with these settings in it, and this labelrank to be found."""
+    env = dict(os.environ)
+    for field in fields(settings):
+        name = "HOME" if field.name == "workspace" else field.name.upper()
+        value = getattr(settings, field.name)
+        env[f"LABELRANK_{name}"] = str(int(value) if isinstance(value, bool) else value)
+    # A checkout need not be installed; it goes last, so that it hides nothing.
+    checkout = str(Path(labelrank.__file__).parent.parent)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), checkout]))
+    # The log is read while it grows, and a crash in native code should leave a trace in it.
+    env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid())}
+    return env
+
+
+def _how_it_ended(returncode: int, job_id: str) -> str:
+    if returncode >= 0:
+        return f"The job's process ended (exit status {returncode}) without a result. See the log of job {job_id}."
+    number = -returncode
+    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+    if number == signal.SIGKILL:
+        return (
+            f"The job's process was killed (signal {number}, {name}); most often the machine ran out of memory. "
+            f"{MEMORY_ADVICE}"
+        )
+    return f"The job's process was ended by signal {number} ({name}). See the log of job {job_id}."
