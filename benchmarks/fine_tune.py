@@ -45,7 +45,7 @@ def main() -> None:
     import keras
     import numpy as np
 
-    from labelrank.data import open_dataset
+    from labelrank.data import SourceOptions, open_dataset
     from labelrank.data.dataset import ClipSampling
     from labelrank.features.encode import extract_features
     from labelrank.finetune.design import Arm
@@ -72,7 +72,9 @@ def main() -> None:
     print("| dataset | what learns | test accuracy | seconds a run |\n|---|---|---|---|")
     for name in args.data:
         checkpoint = open_checkpoint(CHECKPOINTS[name])
-        datasets = {s: open_dataset(name, split=s, settings=Settings.from_env()) for s in ("train", "val", "test")}
+        datasets = {
+            s: open_dataset(name, SourceOptions(s), settings=Settings.from_env()) for s in ("train", "val", "test")
+        }
         if args.quick:
             datasets = {split: dataset.select(10) for split, dataset in datasets.items()}
         stride, is_clip = datasets["train"].stride, datasets["train"].media == "clip"

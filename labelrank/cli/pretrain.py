@@ -51,20 +51,20 @@ def pretrain(
     **options: Any,
 ) -> None:
     """Pre-train a small masked autoencoder on the pictures or videos of DATA and write it in Hugging Face format."""
-    from labelrank.data import open_dataset
+    from labelrank.data import SourceOptions, open_dataset
     from labelrank.models.backend import select_backend
     from labelrank.settings import Settings
 
     settings = Settings.from_env()
-    source = {"config": config, "revision": revision, "media_column": media_column, "label_column": label_column}
-    dataset = open_dataset(data, split=split, **source, settings=settings)
+    source = SourceOptions(split, config, revision, media_column, label_column)
+    dataset = open_dataset(data, source, settings=settings)
     select_backend(training=True)
     from labelrank.models.pretrain import pretrain, recipe_for
 
     given = {name: value for name, value in options.items() if value is not None}
     recipe = dataclasses.replace(recipe_for(dataset), **given)
     others = [s for s in ("val", "test") if s in dataset.splits and s != dataset.split]
-    held_out = [open_dataset(data, split=s, **source, settings=settings) for s in others]
+    held_out = [open_dataset(data, dataclasses.replace(source, split=s), settings=settings) for s in others]
     for part in (dataset, *held_out):
         if part.fetch:
             part.fetch(part.samples, ProgressLine("bytes"), None)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from labelrank.data.archive import open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
 from labelrank.data.folder import holds_class_folders, open_folder
-from labelrank.data.source import LocalTable, SourceInfo, Tables, arrange, find_tables, refuse_options
+from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, Tables, arrange, find_tables, refuse_options
 from labelrank.data.uploads import PARQUET_MAGIC, upload_name, upload_path
 from labelrank.errors import DatasetError, UnknownRepo
 from labelrank.files import local_path
@@ -25,6 +25,7 @@ __all__ = [
     "Problem",
     "Sample",
     "SourceInfo",
+    "SourceOptions",
     "describe_source",
     "open_dataset",
     "save_upload",
@@ -41,73 +42,52 @@ _OWNER_AND_NAME = re.compile(r"[^/\\~.][^/\\]*/[^/\\.][^/\\]*")
 _HUB_PATH = re.compile(rf"(?:datasets/)?(?=[^/]+/[^/]+)({REPO_ID.pattern})/?")
 _FILE_ENDINGS = (".zip", ".parquet", ".tar", ".gz", ".tgz", ".rar", ".7z")
 _ONE_REVISION = "on this computer, in one revision alone"
+_SPLIT_ALONE = ("split",)
+_ALL_BUT_REVISION = ("split", "config", "media_column", "label_column")
 _CHOICES = (
     "digits, a folder of class folders or Parquet files, a .zip or .parquet file, moving-digits, or the id of a "
     "dataset on the Hugging Face Hub (owner/name)"
 )
 
 
-def open_dataset(
-    name: str,
-    *,
-    split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    media_column: str | None = None,
-    label_column: str | None = None,
-    settings: Settings,
-) -> Dataset:
+def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> Dataset:
     """Return the dataset that a user's word names.
 
     Args:
         name: `digits`, `moving-digits`, a folder, a zip, a Parquet file, `upload:<sha256>` as `save_upload` returns it,
             or a dataset's id on the Hub (owner/name). A folder that is called digits is reached as `./digits`; a folder
             that is called like a dataset of the Hub goes before it.
-        split: train, val or test; by default train where there are splits.
-        config: Configuration, of a dataset on the Hub or a folder of Parquet files.
-        revision: Branch, tag or commit, of a dataset on the Hub; main by default.
-        media_column, label_column: Of a table, where it has several that could be meant.
+        options: What to read of it.
         settings: The workspace that holds uploads, and the limits.
 
     Raises:
         DatasetError: The name leads nowhere, what it leads to is not a usable dataset, or a choice is not there.
         HubError: The Hub does not know the dataset, refuses it, or cannot be reached.
     """
-    columns = {"media_column": media_column, "label_column": label_column}
-    options = {"config": config, "revision": revision, **columns}
     if name in EMBEDDED:
-        refuse_options(name, options, "embedded and has splits alone")
+        refuse_options(name, options, "embedded and has splits alone", offered=_SPLIT_ALONE)
         from labelrank.data import digits
 
-        return digits.moving_digits(split) if name == "moving-digits" else digits.digits(split)
+        return digits.moving_digits(options.split) if name == "moving-digits" else digits.digits(options.split)
     place = _find(name, settings)
     if place is None:
         from labelrank.data.hub import open_hub_dataset
 
         with _not_here_either(name):
-            return open_hub_dataset(name, split=split, **options, settings=settings)
+            return open_hub_dataset(name, options, settings=settings)
     if place.tables is not None:
-        refuse_options(place.id, {"revision": revision}, _ONE_REVISION)
+        refuse_options(place.id, options, _ONE_REVISION, offered=_ALL_BUT_REVISION)
         from labelrank.data.parquet import open_tables
 
-        return open_tables(place.tables, id=place.id, config=config, split=split, **columns, settings=settings)
+        return open_tables(place.tables, options, id=place.id, settings=settings)
     if place.path.is_dir():
-        refuse_options(place.id, options, "a folder of class folders, which has splits alone")
-        return open_folder(place.path, split=split, settings=settings)
-    refuse_options(place.id, options, "a zip of class folders, which has splits alone")
-    return open_archive(place.path, split=split, settings=settings, id=place.id)
+        refuse_options(place.id, options, "a folder of class folders, which has splits alone", offered=_SPLIT_ALONE)
+        return open_folder(place.path, split=options.split, settings=settings)
+    refuse_options(place.id, options, "a zip of class folders, which has splits alone", offered=_SPLIT_ALONE)
+    return open_archive(place.path, split=options.split, settings=settings, id=place.id)
 
 
-def describe_source(
-    name: str,
-    *,
-    split: str | None = None,
-    config: str | None = None,
-    revision: str | None = None,
-    media_column: str | None = None,
-    label_column: str | None = None,
-    settings: Settings,
-) -> SourceInfo:
+def describe_source(name: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> SourceInfo:
     """Return what there is to choose in the dataset that a user's word names, and what is taken by itself.
 
     Of tables, here or on the Hub, one footer is read. Arguments are those of `open_dataset`; choices that have to be
@@ -116,20 +96,18 @@ def describe_source(
     Raises:
         DatasetError, HubError: As for `open_dataset`.
     """
-    columns = {"media_column": media_column, "label_column": label_column}
-    options = {"config": config, "revision": revision, **columns}
     place = None if name in EMBEDDED else _find(name, settings)
     if place is None and name not in EMBEDDED:
         from labelrank.data.hub import describe_hub_dataset
 
         with _not_here_either(name):
-            return describe_hub_dataset(name, split=split, **options, settings=settings)
+            return describe_hub_dataset(name, options, settings=settings)
     if place is not None and place.tables is not None:
-        refuse_options(place.id, {"revision": revision}, _ONE_REVISION)
+        refuse_options(place.id, options, _ONE_REVISION, offered=_ALL_BUT_REVISION)
         from labelrank.data.parquet import describe_tables
 
-        return describe_tables(place.tables, id=place.id, config=config, split=split, **columns, settings=settings)
-    dataset = open_dataset(name, split=split, **options, settings=settings)
+        return describe_tables(place.tables, options, id=place.id, settings=settings)
+    dataset = open_dataset(name, options, settings=settings)
     if place is None:
         return SourceInfo.of(dataset, "embedded")
     if place.path.is_dir():

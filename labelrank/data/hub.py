@@ -22,6 +22,7 @@ from labelrank.data.layout import Fingerprint, Layout, read_layout, readers
 from labelrank.data.source import (
     SPLIT_WORDS,
     SourceInfo,
+    SourceOptions,
     TableFile,
     Tables,
     arrange,
@@ -159,16 +160,7 @@ def _zips(repo: Repo, settings: Settings) -> Tables | None:
 # A card is written by hand: what is not as it should be is passed over, and the files speak for themselves.
 
 
-def open_hub_dataset(
-    repo_id: str,
-    *,
-    config: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-    media_column: str | None = None,
-    label_column: str | None = None,
-    settings: Settings,
-) -> Dataset:
+def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> Dataset:
     """Return one split of a dataset of the Hub.
 
     Read is, in this order: Parquet files of the repository, by configuration and split as its card or its folders name
@@ -180,73 +172,48 @@ def open_hub_dataset(
         HubError: There is no such repository or revision, access is refused, or the Hub cannot be reached.
         DatasetError: It holds nothing that can be read, or a choice is not there or has to be made.
     """
-    found = _look(repo_id, revision, settings)
+    found = _look(repo_id, options.revision, settings)
     repo = found.repo
     if found.tables is not None:
         from labelrank.data.parquet import open_tables
 
-        return open_tables(
-            found.tables,
-            id=repo.id,
-            config=config,
-            split=split,
-            media_column=media_column,
-            label_column=label_column,
-            revision=repo.revision,
-            settings=settings,
-        )
-    columns = {"media_column": media_column, "label_column": label_column}
+        return open_tables(found.tables, replace(options, revision=repo.revision), id=repo.id, settings=settings)
     if found.zips is not None:
-        refuse_options(repo.id, columns, "a zip of class folders, which has no columns")
-        dataset = _open_zip(found.zips, repo, config, split, settings)
+        no_columns = "a zip of class folders, which has no columns"
+        refuse_options(repo.id, options, no_columns, offered=("split", "config", "revision"))
+        dataset = _open_zip(found.zips, repo, options, settings)
     else:
-        refuse_options(repo.id, {"config": config, **columns}, "a tree of class folders, which has splits alone")
-        dataset = _open_loose(repo, split, settings)
+        splits_alone = "a tree of class folders, which has splits alone"
+        refuse_options(repo.id, options, splits_alone, offered=("split", "revision"))
+        dataset = _open_loose(repo, options.split, settings)
     reason = "The table has no column of pictures or videos, and is passed over. Remove it, or move it elsewhere."
     listed_before = {problem.subject for problem in dataset.problems}
     more = [Problem(path, reason) for path in found.passed_over if path not in listed_before]
     return replace(dataset, problems=(*dataset.problems, *more)) if more else dataset
 
 
-def describe_hub_dataset(
-    repo_id: str,
-    *,
-    config: str | None = None,
-    split: str | None = None,
-    revision: str | None = None,
-    media_column: str | None = None,
-    label_column: str | None = None,
-    settings: Settings,
-) -> SourceInfo:
+def describe_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> SourceInfo:
     """Return what there is to choose in a dataset of the Hub, with few requests.
 
     Raises:
         HubError, DatasetError: As for `open_hub_dataset`, but for choices that have to be made.
     """
-    found = _look(repo_id, revision, settings)
+    found = _look(repo_id, options.revision, settings)
     repo = found.repo
     if found.tables is not None:
         from labelrank.data.parquet import describe_tables
 
-        info = describe_tables(
-            found.tables,
-            id=repo.id,
-            config=config,
-            split=split,
-            media_column=media_column,
-            label_column=label_column,
-            settings=settings,
-        )
+        info = describe_tables(found.tables, options, id=repo.id, settings=settings)
         if info.num_rows is None:
             info = replace(info, num_rows=card_rows(repo, info.config, info.split))
-    elif found.zips is not None and config is None and not found.zips.usual_config()[1]:
+    elif found.zips is not None and options.config is None and not found.zips.usual_config()[1]:
         info = SourceInfo(id=repo.id, kind="zip", media=None, configs=found.zips.configs)
     elif found.zips is not None:
-        dataset = _open_zip(found.zips, repo, config, split, settings)
+        dataset = _open_zip(found.zips, repo, options, settings)
         size_bytes = sum(s.size_bytes for s in _zips_of(found.zips, dataset))
         info = replace(SourceInfo.of(dataset, "zip"), configs=found.zips.configs, size_bytes=size_bytes)
     else:
-        dataset = _open_loose(repo, split, settings)
+        dataset = _open_loose(repo, options.split, settings)
         info = SourceInfo.of(dataset, "class folders")
     return replace(info, licence=repo.licence, revision=repo.revision, note=found.note)
 
@@ -256,10 +223,10 @@ def _zips_of(zips: Tables, dataset: Dataset) -> Sequence[Any]:
     return by_split.get(dataset.split) or by_split[None]
 
 
-def _open_zip(zips: Tables, repo: Repo, config: str | None, split: str | None, settings: Settings) -> Dataset:
-    config = zips.choose_config(config)
+def _open_zip(zips: Tables, repo: Repo, options: SourceOptions, settings: Settings) -> Dataset:
+    config = zips.choose_config(options.config)
     splits = zips.splits(config)
-    of_zip = zips.choose_split(config, split) if splits else None
+    of_zip = zips.choose_split(config, options.split) if splits else None
     sources = zips.files[config][of_zip]
     if len(sources) > 1:
         raise DatasetError(
@@ -282,7 +249,7 @@ def _open_zip(zips: Tables, repo: Repo, config: str | None, split: str | None, s
         )
 
     if of_zip is None:
-        return replace(open_split(split), config=config, revision=repo.revision)
+        return replace(open_split(options.split), config=config, revision=repo.revision)
     try:
         dataset = open_split(None)
     except DatasetError:

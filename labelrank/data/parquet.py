@@ -23,7 +23,7 @@ from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.parquet_columns import LabelColumn, MediaColumn
 from labelrank.data.parquet_media import MediaReader, check_cost, in_parallel
 from labelrank.data.parquet_table import Table, first_line, reading
-from labelrank.data.source import LocalTable, SourceInfo, Tables, arrange, listed
+from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, Tables, arrange, listed
 from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
@@ -37,23 +37,16 @@ _MAX_KEY_CHARS = 1000
 
 
 def describe_tables(
-    tables: Tables,
-    *,
-    id: str,
-    config: str | None = None,
-    split: str | None = None,
-    media_column: str | None = None,
-    label_column: str | None = None,
-    settings: Settings,
+    tables: Tables, options: SourceOptions = SourceOptions(), *, id: str, settings: Settings
 ) -> SourceInfo:
     """Return what there is to choose in a source of tables; one footer is read.
 
     Raises:
         DatasetError: A choice is not there, or the file that was looked at is not a usable table.
     """
-    if config is None and not tables.usual_config()[1]:
+    if options.config is None and not tables.usual_config()[1]:
         return SourceInfo(id=id, kind="Parquet", media=None, configs=tables.configs)
-    config = tables.choose_config(config)
+    config, split = tables.choose_config(options.config), options.split
     if split is not None or tables.usual_split(config)[1]:
         split = tables.choose_split(config, split)
         files = tables.files[config][split]
@@ -61,10 +54,10 @@ def describe_tables(
         files = next(iter(tables.files[config].values()))
     first = Table(files[0], settings)
     columns = first.columns(tables.features.get(config, {}))
-    media = _chosen(media_column, columns.likely_media())
+    media = _chosen(options.media_column, columns.likely_media())
     labels = [name for name in columns.likely_labels() if name != media]
-    label = _chosen(label_column, labels)
-    if media_column or label_column or not columns.media or not columns.labels:
+    label = _chosen(options.label_column, labels)
+    if options.media_column or options.label_column or not columns.media or not columns.labels:
         columns.choose(tables.source, media or next(iter(columns.media), None), label or next(iter(labels), None))
     return SourceInfo(
         id=id,
@@ -108,17 +101,7 @@ def check_table(path: Path, *, name: str, settings: Settings) -> None:
     describe_tables(tables, id=name, settings=settings)
 
 
-def open_tables(
-    tables: Tables,
-    *,
-    id: str,
-    config: str | None = None,
-    split: str | None = None,
-    media_column: str | None = None,
-    label_column: str | None = None,
-    revision: str | None = None,
-    settings: Settings,
-) -> Dataset:
+def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id: str, settings: Settings) -> Dataset:
     """Return one split of a source of tables as a dataset, in the order of its rows.
 
     Class names are those of a ClassLabel, else the sorted texts, or numbers, of the label column in all splits of the
@@ -134,8 +117,7 @@ def open_tables(
     Args:
         tables: The files.
         id: What the dataset is called in the provenance of its features.
-        config, split, media_column, label_column: What to read, where there is a choice.
-        revision: The commit that the files are of.
+        options: What to read, where there is a choice; its revision is the commit that the files are of.
         settings: Gives `max_rows`, `max_compression_ratio` and the limits of media.
 
     Raises:
@@ -143,8 +125,8 @@ def open_tables(
             classes; two class names that are the same but for case.
         HubError: The files cannot be reached.
     """
-    config = tables.choose_config(config)
-    split = tables.choose_split(config, split)
+    config = tables.choose_config(options.config)
+    split = tables.choose_split(config, options.split)
     by_split, source, features = tables.files[config], tables.source, tables.features.get(config, {})
     opened = in_parallel(lambda file: Table(file, settings), by_split[split])
     opened = [table for table in opened if table.num_rows] or opened[:1]
@@ -153,7 +135,7 @@ def open_tables(
             f"{source!r} has {rows:,} rows{_in_split(split)}; at most {settings.max_rows:,} are accepted "
             "(LABELRANK_MAX_ROWS). Take a smaller split, or raise the limit."
         )
-    media, label = opened[0].columns(features).choose(source, media_column, label_column)
+    media, label = opened[0].columns(features).choose(source, options.media_column, options.label_column)
     paths: str | None = media.path_leaf
     for table in opened:
         same = _check_same_columns(table, opened[0], media, label, features)
@@ -226,7 +208,7 @@ def open_tables(
         split=split,
         splits=tables.splits(config),
         config=config,
-        revision=revision,
+        revision=options.revision,
         problems=tuple(problems),
         columns=(media.name, label.name),
     )

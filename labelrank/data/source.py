@@ -10,8 +10,8 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,6 +40,22 @@ _MAX_DEPTH = 5
 _MAX_LISTED_NAMES = 20
 _SHARD = re.compile(r"(.+?)-\d{4,6}-of-\d{4,6}(?:-[0-9a-f]{8,})?")
 _NUMBERS_AT_END = re.compile(r"(?:[-._ ]+\d+)+$")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What to read of a dataset; None is what the dataset gives when nothing is asked for."""
+
+    split: str | None = None
+    """train, val or test; by default train where there are splits."""
+    config: str | None = None
+    """Configuration, of a dataset on the Hub or a folder of Parquet files."""
+    revision: str | None = None
+    """Branch, tag or commit, of a dataset on the Hub; main by default."""
+    media_column: str | None = None
+    """Of a table that has several columns of images or videos."""
+    label_column: str | None = None
+    """Of a table that has several columns that could be the labels."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +105,19 @@ class SourceInfo:
         )
 
 
-def refuse_options(subject: str, options: Mapping[str, str | None], there_is: str) -> None:
+def refuse_options(subject: str, options: SourceOptions, there_is: str, *, offered: Collection[str]) -> None:
     """Refuse choices that a source does not offer.
 
     Args:
         subject: Name of the source, for the message.
-        options: Name of each choice and what was asked for; None where nothing was.
         there_is: What the source is and offers instead.
+        offered: Names of the options that the source has.
 
     Raises:
-        DatasetError: Something was asked for.
+        DatasetError: Another option was asked for.
     """
-    for name, value in options.items():
-        if value is not None:
+    for name, value in asdict(options).items():
+        if value is not None and name not in offered:
             raise DatasetError(
                 f"{name.replace('_', ' ').capitalize()} {value!r} was asked for, but {subject!r} is {there_is}. Leave "
                 "it out."

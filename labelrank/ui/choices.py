@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from labelrank.data import EMBEDDED as EXAMPLES
+from labelrank.data import SourceOptions
 from labelrank.errors import DatasetError
 from labelrank.files import local_path
 from labelrank.finetune.recipe import TUNE_HEADS
@@ -43,9 +44,9 @@ class Source:
         return kind_of(self.dataset)
 
     @property
-    def options(self) -> dict[str, str | None]:
-        """All but the name, as `open_dataset` takes it."""
-        return {name: getattr(self, name) for name in SOURCE_FIELDS if name != "dataset"}
+    def options(self) -> SourceOptions:
+        """All but the name."""
+        return SourceOptions(**{name: getattr(self, name) for name in SOURCE_FIELDS if name != "dataset"})
 
     def taking(self, **parts: str | None) -> Source:
         """Return the same dataset with other parts; another configuration has splits and columns of its own."""

@@ -75,7 +75,7 @@ def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
         return lookups().peek(key)
     return lookups().get(
         key,
-        lambda: _opener(source, describe=False)(source.dataset, **source.options, settings=limits),
+        lambda: _opener(source, describe=False)(source.dataset, source.options, settings=limits),
         seconds=KEPT_SECONDS[source.kind],
         waiting="Opening the dataset",
     )
@@ -115,7 +115,7 @@ def described(source: choices.Source) -> SourceInfo:
     limits = session.settings()
 
     def look(part: choices.Source) -> SourceInfo:
-        return _opener(part, describe=True)(part.dataset, **part.options, settings=limits)
+        return _opener(part, describe=True)(part.dataset, part.options, settings=limits)
 
     def look_beyond_train() -> SourceInfo:
         try:

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from labelrank.data import open_dataset
+from labelrank.data import SourceOptions, open_dataset
 from labelrank.data.archive import open_archive
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.folder import open_folder
@@ -502,7 +502,7 @@ def test_upload_with_other_splits_than_train_is_kept(tmp_path):
     path = write_zip(tmp_path / "pets.zip", {"val/cat/1.png": png(), "test/dog/1.png": png()})
     with path.open("rb") as stream:
         name = save_upload(stream, settings=settings)
-    assert open_dataset(name, split="test", settings=settings).split == "test"
+    assert open_dataset(name, SourceOptions(split="test"), settings=settings).split == "test"
 
 
 @pytest.mark.parametrize("case", ["text", "traversal", "link", "bomb", "cut short", "no class folders", "too large"])

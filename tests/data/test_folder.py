@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelrank.data import open_dataset
+from labelrank.data import SourceOptions, open_dataset
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.folder import open_folder
 from labelrank.data.layout import Fingerprint, read_layout
@@ -438,7 +438,7 @@ def test_open_dataset_finds_folders_and_the_embedded_digits(tmp_path, monkeypatc
     assert open_dataset(str(tmp_path / "digits"), settings=SETTINGS).id == "digits"
     embedded = open_dataset("digits", settings=SETTINGS)
     assert (len(embedded.class_names), embedded.split) == (10, "train")
-    assert open_dataset("digits", split="test", settings=SETTINGS).split == "test"
+    assert open_dataset("digits", SourceOptions(split="test"), settings=SETTINGS).split == "test"
 
 
 def test_opening_data_imports_no_heavy_library():

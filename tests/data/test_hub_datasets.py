@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from labelrank.data import card, describe_source, open_dataset
+from labelrank.data import SourceOptions, card, describe_source, open_dataset
 from labelrank.data.dataset import ClipSampling
 from labelrank.errors import ArchiveError, Cancelled, DatasetError, HubError
 from labelrank.settings import Settings
@@ -75,7 +75,7 @@ def test_table_of_the_hub_is_the_dataset_that_a_local_copy_is(hub, settings, tmp
     assert there.select(2, seed=3).samples == here.select(2, seed=3).samples
     for a, b in zip(there.samples, here.samples, strict=True):
         np.testing.assert_array_equal(there.load(a), here.load(b))
-    assert len(open_dataset(REPO, split="test", settings=settings).samples) == 5
+    assert len(open_dataset(REPO, SourceOptions(split="test"), settings=settings).samples) == 5
     info = describe_source(REPO, settings=settings)
     assert (info.licence, info.kind, info.split, info.num_rows) == ("mit", "Parquet", "train", 20)
     assert (info.label_column, info.size_bytes) == ("label", path.stat().st_size)
@@ -170,7 +170,7 @@ def test_conversion_of_the_hub_is_read_where_there_is_no_parquet(hub, settings, 
     info = describe_source(REPO, settings=settings)
     assert (info.licence, info.revision, info.note) == ("mit", data.revision, None)
     # The commit is one of the conversion, and leads to the same data.
-    assert open_dataset(REPO, revision=data.revision, settings=settings).digest == data.digest
+    assert open_dataset(REPO, SourceOptions(revision=data.revision), settings=settings).digest == data.digest
     hub.stop()
     assert open_dataset(REPO, settings=settings).digest == data.digest
 
@@ -229,7 +229,7 @@ def test_card_says_configurations_splits_and_class_names(hub, settings, tmp_path
     paths = ("files/a-1.parquet", "files/a-2.parquet", "files/b.parquet", "other/c.parquet")
     card = CARD.replace("'10'", "'2'")
     hub.add("dataset", REPO, {"README.md": card, **dict.fromkeys(paths, file)})
-    info = describe_source(REPO, config="small", settings=settings)
+    info = describe_source(REPO, SourceOptions(config="small"), settings=settings)
     assert (info.configs, info.config, info.splits, info.split) == (
         ("small", "all"),
         "small",
@@ -237,11 +237,11 @@ def test_card_says_configurations_splits_and_class_names(hub, settings, tmp_path
         "train",
     )
     assert (info.media_column, info.label_column, info.num_rows) == ("picture", "kind", 1234)
-    small = open_dataset(REPO, config="small", settings=settings)
+    small = open_dataset(REPO, SourceOptions(config="small"), settings=settings)
     assert small.class_names == ("oak", "elm", "yew")
     assert len(small.samples) == 8
-    assert len(open_dataset(REPO, config="small", split="val", settings=settings).samples) == 4
-    whole = open_dataset(REPO, label_column="size", settings=settings)
+    assert len(open_dataset(REPO, SourceOptions("val", "small"), settings=settings).samples) == 4
+    whole = open_dataset(REPO, SourceOptions(label_column="size"), settings=settings)
     assert (whole.config, len(whole.samples)) == ("all", 12)
 
 
@@ -250,10 +250,10 @@ def test_folder_of_a_card_is_read_by_its_splits(hub, settings, tmp_path):
     train, test = (write(tmp_path / f"{n}.parquet", pets(n)) for n in (6, 4))
     files = {"big/train-00000-of-00001.parquet": train, "big/test/0.parquet": test, "plain/a.parquet": train}
     hub.add("dataset", REPO, {"README.md": card, **files, "bigger/train.parquet": test})
-    data = open_dataset(REPO, config="big", settings=settings)
+    data = open_dataset(REPO, SourceOptions(config="big"), settings=settings)
     assert (data.split, data.splits, len(data.samples)) == ("train", ("train", "test"), 6)
-    assert len(open_dataset(REPO, config="big", split="test", settings=settings).samples) == 4
-    plain = open_dataset(REPO, config="plain", settings=settings)
+    assert len(open_dataset(REPO, SourceOptions("test", "big"), settings=settings).samples) == 4
+    plain = open_dataset(REPO, SourceOptions(config="plain"), settings=settings)
     assert (plain.split, plain.splits, len(plain.samples)) == ("train", ("train",), 6)
 
 
@@ -265,7 +265,7 @@ def test_splits_of_a_card_keep_their_names_where_two_mean_the_same(hub, settings
     files = {f"files/{split}.parquet": write(tmp_path / f"{split}.parquet", pets(n)) for split, n in sizes.items()}
     hub.add("dataset", REPO, {"README.md": card, **files})
     for split, n in sizes.items():
-        data = open_dataset(REPO, split=split, settings=settings)
+        data = open_dataset(REPO, SourceOptions(split=split), settings=settings)
         assert (data.split, len(data.samples)) == (split, n)
     assert set(data.splits) == set(sizes)
 
@@ -406,7 +406,7 @@ def test_several_zips_are_configurations(hub, settings, tmp_path):
     hub.add("dataset", REPO, {f"{n}.zip": tmp_path / f"{n}.zip" for n in ("birds", "pets")})
     with pytest.raises(DatasetError, match=r"2 configurations .*'birds', 'pets'. Choose one"):
         open_dataset(REPO, settings=settings)
-    data = open_dataset(REPO, config="pets", settings=settings)
+    data = open_dataset(REPO, SourceOptions(config="pets"), settings=settings)
     assert (data.config, data.class_names, data.split) == ("pets", ("cat", "dog"), None)
     info = describe_source(REPO, settings=settings)
     assert (info.configs, info.config) == (("birds", "pets"), None)
@@ -422,7 +422,7 @@ def test_zips_called_like_splits_are_splits(root, hub, settings, tmp_path):
     hub.add("dataset", REPO, files)
     data = open_dataset(REPO, settings=settings)
     assert (data.split, data.splits, data.config) == ("train", ("train", "test"), None)
-    test = open_dataset(REPO, split="test", settings=settings)
+    test = open_dataset(REPO, SourceOptions(split="test"), settings=settings)
     assert (test.split, test.splits, len(test.samples)) == ("test", ("train", "test"), 3)
 
 
@@ -430,7 +430,7 @@ def test_labels_are_the_same_in_the_zips_of_all_splits(hub, settings, tmp_path):
     of_test = {f"{name}/1.png": png() for name in ("ant", "dog")}
     zips = {"train.zip": write_zip(tmp_path / "a.zip", CATS_AND_DOGS), "test.zip": write_zip(tmp_path / "b", of_test)}
     hub.add("dataset", REPO, zips)
-    train, test = (open_dataset(REPO, split=split, settings=settings) for split in ("train", "test"))
+    train, test = (open_dataset(REPO, SourceOptions(split=split), settings=settings) for split in ("train", "test"))
     assert train.class_names == test.class_names == ("ant", "cat", "dog")
     assert (train.class_counts.tolist(), test.class_counts.tolist()) == ([0, 2, 1], [1, 0, 1])
     assert [p.subject for p in train.problems] == ["ant"]
@@ -446,7 +446,7 @@ def test_unsafe_zip_of_the_hub_is_refused(hub, settings, tmp_path):
 def test_columns_of_a_zip_are_refused(hub, settings, tmp_path):
     hub.add("dataset", REPO, {"pets.zip": write_zip(tmp_path / "pets.zip", CATS_AND_DOGS)})
     with pytest.raises(DatasetError, match="Label column 'x' was asked for, but 'me/pets' is a zip of class folders"):
-        open_dataset(REPO, label_column="x", settings=settings)
+        open_dataset(REPO, SourceOptions(label_column="x"), settings=settings)
 
 
 # --- Loose files ------------------------------------------------------------------------------------------------------
@@ -471,7 +471,7 @@ def test_class_folders_of_loose_files_are_read(hub, settings):
     info = describe_source(REPO, settings=settings)
     assert (info.kind, info.splits, info.num_rows, info.licence) == ("class folders", ("train", "test"), 3, "mit")
     with pytest.raises(DatasetError, match="Config 'x' was asked for, but 'me/pets' is a tree of class folders"):
-        open_dataset(REPO, config="x", settings=settings)
+        open_dataset(REPO, SourceOptions(config="x"), settings=settings)
 
 
 def test_same_loose_files_select_the_same_samples_as_a_folder(hub, settings, tmp_path):
@@ -510,7 +510,7 @@ def test_repository_that_is_not_there_is_told_with_the_folder_it_may_have_been(h
             look("me/nothing", settings=settings)
     hub.add("dataset", REPO, {"train.parquet": b""})
     with pytest.raises(HubError, match="no branch, tag or commit"):
-        open_dataset(REPO, revision="v2", settings=settings)
+        open_dataset(REPO, SourceOptions(revision="v2"), settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -609,8 +609,8 @@ def test_cifar100_of_the_hub_is_read_by_its_row_groups(hub, settings):
         ("fine_label", "coarse_label"),
         None,
     )
-    there = open_dataset("uoft-cs/cifar100", label_column="coarse_label", settings=settings)
-    here = open_dataset(str(path), label_column="coarse_label", settings=settings)
+    there = open_dataset("uoft-cs/cifar100", SourceOptions(label_column="coarse_label"), settings=settings)
+    here = open_dataset(str(path), SourceOptions(label_column="coarse_label"), settings=settings)
     assert (there.samples, there.digest, there.class_names) == (here.samples, here.digest, here.class_names)
     chosen = there.select(1, seed=0)
     assert len(chosen.samples) == 20

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from labelrank.data import describe_source, open_dataset
+from labelrank.data import SourceOptions, describe_source, open_dataset
 from labelrank.data.source import LocalTable, arrange
 from labelrank.data.uploads import save_upload, upload_name
 from labelrank.errors import DatasetError, MediaError
@@ -25,7 +25,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data a
 
 
 def opened(path, settings=SETTINGS, **options):
-    return open_dataset(str(path), settings=settings, **options)
+    return open_dataset(str(path), SourceOptions(**options), settings=settings)
 
 
 def pixels(seed):
@@ -384,10 +384,10 @@ def test_what_can_be_chosen_is_told_before_it_is(tmp_path):
         3,
     )
     assert info.size_bytes == path.stat().st_size
-    chosen = describe_source(str(path), label_column="coarse", settings=SETTINGS)
+    chosen = describe_source(str(path), SourceOptions(label_column="coarse"), settings=SETTINGS)
     assert chosen.label_column == "coarse"
     with pytest.raises(DatasetError, match="no column 'nope'"):
-        describe_source(str(path), label_column="nope", settings=SETTINGS)
+        describe_source(str(path), SourceOptions(label_column="nope"), settings=SETTINGS)
 
 
 @pytest.mark.parametrize(

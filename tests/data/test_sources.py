@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from labelrank.data import EMBEDDED, describe_source, open_dataset
+from labelrank.data import EMBEDDED, SourceOptions, describe_source, open_dataset
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.source import SPLIT_WORDS
 from labelrank.data.uploads import save_upload
@@ -166,7 +166,12 @@ def test_folder_zip_and_table_of_the_same_splits_draw_the_same_samples(tmp_path,
     ]
     for split in rows:
         drawn = [
-            {s.key for s in open_dataset(str(place), split=split, settings=settings).select(3, seed=5).samples}
+            {
+                s.key
+                for s in open_dataset(str(place), SourceOptions(split=split), settings=settings)
+                .select(3, seed=5)
+                .samples
+            }
             for place in places
         ]
         assert drawn[0] == drawn[1] == drawn[2]
@@ -175,13 +180,13 @@ def test_folder_zip_and_table_of_the_same_splits_draw_the_same_samples(tmp_path,
 
 def test_split_that_is_not_there_is_named(name, settings):
     with pytest.raises(DatasetError, match="split 'nope'"):
-        open_dataset(name, split="nope", settings=settings)
+        open_dataset(name, SourceOptions(split="nope"), settings=settings)
 
 
 @pytest.mark.parametrize("option", ["config", "revision", "media_column", "label_column"])
 def test_option_that_a_source_does_not_have_is_refused(option, name, settings):
     with pytest.raises((DatasetError, HubError), match=r"\bnope\b"):
-        open_dataset(name, **{option: "nope"}, settings=settings)
+        open_dataset(name, SourceOptions(**{option: "nope"}), settings=settings)
 
 
 def test_digest_is_the_same_here_and_on_the_hub(tmp_path, settings, hub):

@@ -98,15 +98,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
     """
     checkpoint = open_checkpoint(request.checkpoint, revision=request.checkpoint_revision, settings=settings)
     _check_pooling(request, checkpoint)
-    dataset = dataset or open_dataset(
-        request.dataset,
-        split=request.split,
-        config=request.config,
-        revision=request.revision,
-        media_column=request.media_column,
-        label_column=request.label_column,
-        settings=settings,
-    )
+    dataset = dataset or open_dataset(request.dataset, request.options, settings=settings)
     sampling = _sampling(request, checkpoint, dataset)
     if not request.allow_empty_classes:
         _check_classes(dataset)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from labelrank.data.source import SourceOptions
 from labelrank.errors import SettingsError
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
@@ -97,6 +98,11 @@ class Request:
         """Return the request in a job's parameters; keys that do not change the features are ignored."""
         known = cls.__dataclass_fields__
         return cls(**{k: v for k, v in params.items() if k in known})
+
+    @property
+    def options(self) -> SourceOptions:
+        """What to read of the dataset."""
+        return SourceOptions(**{field.name: getattr(self, field.name) for field in fields(SourceOptions)})
 
     @property
     def identity(self) -> dict[str, Any]:
