@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from labelrank.data.source import SourceOptions
-from labelrank.errors import SettingsError
+from labelrank.errors import FeaturesError, SettingsError
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
 
@@ -98,6 +98,49 @@ class Request:
         """Return the request in a job's parameters; keys that do not change the features are ignored."""
         known = cls.__dataclass_fields__
         return cls(**{k: v for k, v in params.items() if k in known})
+
+    @classmethod
+    def of_provenance(
+        cls, provenance: Mapping[str, Any], *, dataset: str | None = None, checkpoint: str | None = None
+    ) -> Request:
+        """Return the request that makes features as a features file has them, for every sample of its split.
+
+        Each field of `identity` is found again. Which samples were taken is not: a provenance tells that in words.
+
+        Args:
+            provenance: As `FeatureSet.provenance`. What it does not say is left at its default.
+            dataset, checkpoint: What the ids in it stand for here, in the revision that is here.
+
+        Raises:
+            FeaturesError: It names no dataset or no checkpoint, and none is given.
+        """
+        from labelrank.data.preprocess import Preprocessing
+
+        data, model, sampling = (provenance.get(part) or {} for part in ("dataset", "checkpoint", "sampling"))
+        for part, name in (("dataset", dataset or data.get("id")), ("checkpoint", checkpoint or model.get("id"))):
+            if not name:
+                raise FeaturesError(f"The features do not say which {part} they are of. Extract them again.")
+        columns = data.get("columns") or (None, None)
+        prepared = Preprocessing.from_config(said) if (said := provenance.get("preprocessing")) else None
+        height, width = prepared.output_size if prepared else (None, None)
+        return cls(
+            dataset or data["id"],
+            checkpoint or model["id"],
+            split=data.get("split"),
+            config=data.get("config"),
+            revision=None if dataset else data.get("revision"),
+            media_column=columns[0],
+            label_column=columns[1],
+            checkpoint_revision=None if checkpoint else model.get("revision"),
+            pooling=provenance.get("pooling", cls.pooling),
+            precision=provenance.get("precision", cls.precision),
+            frames=sampling.get("frames"),
+            stride=sampling.get("stride"),
+            clips=sampling.get("clips", cls.clips),
+            preprocessing=prepared.kind if prepared else cls.preprocessing,
+            # One that was asked for is square; to ask for the checkpoint's own changes nothing.
+            image_size=height if height == width else None,
+        )
 
     @property
     def options(self) -> SourceOptions:

@@ -29,6 +29,8 @@ from labelrank.steps.rank import RankRequest, rank
 FILE, SPLIT, TRAIN = "file", "split", "train"
 """Where validation and test rows come from: a file of their own, a split of their own, the training rows."""
 _NAMED_IN_MESSAGE = 5
+_NOT_OF_INPUTS = ("precision", "runtime")
+"""Of a provenance, how features were computed; the rest is what went into the encoder."""
 
 
 @dataclass(frozen=True)
@@ -309,25 +311,22 @@ def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpo
         FinetuneError: The provenance names nothing, or what it names is something else by now.
         DatasetError, CheckpointError, HubError: Data or checkpoint cannot be opened.
     """
-    columns = _said(features, "dataset", "columns") or (None, None)
-    request = Request(
-        data or _said(features, "dataset", "id", "--data"),
-        checkpoint or _said(features, "checkpoint", "id", "--checkpoint"),
-        split=_said(features, "dataset", "split"),
-        config=_said(features, "dataset", "config"),
-        revision=None if data else _said(features, "dataset", "revision"),
-        media_column=columns[0],
-        label_column=columns[1],
-        checkpoint_revision=None if checkpoint else _said(features, "checkpoint", "revision"),
-        pooling=features.provenance.get("pooling", "mean"),
-        stride=_said(features, "sampling", "stride"),
-        clips=_said(features, "sampling", "clips") or 1,
-        allow_empty_classes=True,
-    )
-    found = plan(request, settings)
+    for name, given, option in (("dataset", data, "--data"), ("checkpoint", checkpoint, "--checkpoint")):
+        if not given:
+            _said(features, name, "id", option)
+    request = Request.of_provenance(features.provenance, dataset=data, checkpoint=checkpoint)
+    # An encoder learns in the precision of its recipe; this computer need not have that of the features.
+    found = plan(replace(request, precision="auto", allow_empty_classes=True), settings)
     for name, option in (("dataset", "--data"), ("checkpoint", "--checkpoint")):
         _check_digest(features, name, found.provenance[name]["digest"], option)
-    return replace(found, preprocessing=_prepared(features) or found.preprocessing)
+    for name in found.provenance.keys() - {"dataset", "checkpoint", *_NOT_OF_INPUTS}:
+        said, now = features.provenance.get(name), found.provenance[name]
+        if said is not None and said != now:
+            raise FinetuneError(
+                f"The {name} of the features is {said}, but {found.checkpoint.id} now has {now}. Extract again, so "
+                "that the encoder learns from the inputs that the features are of."
+            )
+    return found
 
 
 def _said(features: FeatureSet, part: str, name: str, option: str | None = None) -> Any:

@@ -1,14 +1,16 @@
 """Extraction by name: what is computed once, what is refused before anything runs."""
 
+import json
 import zipfile
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from labelrank.errors import CheckpointError, DatasetError, SettingsError
+from labelrank.errors import CheckpointError, DatasetError, FeaturesError, SettingsError
 from labelrank.features.joining import read_features
 from labelrank.steps.extract.engines import here
 from labelrank.steps.extract.plan import plan
@@ -16,6 +18,9 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import run_job
 from tests.conftest import GOLDEN
 from tests.features.test_encode import MeanColour, dataset_of
+from tests.helpers.tables import class_label, content, images, table
+
+pytest_plugins = ["tests.helpers.hub_server"]
 
 
 @dataclass
@@ -171,6 +176,82 @@ def test_bad_request_is_named(change, message):
 
 
 VIDEOMAE = str(GOLDEN / "videomae_finetuned")
+IMAGES = {"dataset": "zoo/pets", "checkpoint": "zoo/vit", "config": "small", "media_column": "a", "label_column": "c"}
+CLIPS = {"dataset": "moving-digits", "checkpoint": "zoo/videomae", "max_per_class": 2}
+# For each field that decides the features of a sample, a request and another value of the field.
+OTHER_VALUES = {
+    "dataset": (IMAGES, "zoo/more-pets"),
+    "checkpoint": (IMAGES, "zoo/other-vit"),
+    "split": (IMAGES, "test"),
+    "config": (IMAGES, "big"),
+    "revision": (IMAGES, "v2"),
+    "media_column": (IMAGES, "b"),
+    "label_column": (IMAGES, "d"),
+    "checkpoint_revision": (IMAGES, "v2"),
+    "pooling": (IMAGES, "cls"),
+    "precision": (IMAGES, "bfloat16"),
+    "frames": (CLIPS, 8),
+    "stride": (CLIPS, 2),
+    "clips": (CLIPS, 2),
+    "preprocessing": (IMAGES, "reference"),
+    "image_size": (IMAGES, 64),
+}
+
+
+@pytest.fixture
+def zoo(hub, tmp_path):
+    """Datasets and checkpoints on a Hub, with something to choose in each."""
+
+    def pets(count):
+        picture, label = {"_type": "Image"}, class_label("xy")
+        columns = {"a": images(count), "b": images(count)}
+        columns |= {name: pa.array([n % 2 for n in range(count)], pa.int64()) for name in "cd"}
+        features = {"a": picture, "b": picture, "c": label, "d": label}
+        return content(tmp_path / "t.parquet", content=table(columns, features))
+
+    def files(most):
+        return {
+            f"{config}/{split}.parquet": pets(most - 2 * number)
+            for number, (config, split) in enumerate((c, s) for c in ("small", "big") for s in ("train", "test"))
+        }
+
+    hub.add("dataset", "zoo/pets", files(12))
+    hub.add("dataset", "zoo/pets", files(14), revision="v2")
+    hub.add("dataset", "zoo/more-pets", files(16))
+    hub.add_folder("model", "zoo/videomae", Path(VIDEOMAE))
+    vit = hub.add_folder("model", "zoo/vit", GOLDEN / "vit_mae")
+    config = (vit / "preprocessor_config.json").read_text()
+    for name, revision, resample in (("zoo/vit", "v2", 0), ("zoo/other-vit", "main", 1)):
+        hub.add_folder("model", name, GOLDEN / "vit_mae", revision=revision)
+        other = {**json.loads(config), "resample": resample}
+        hub.add("model", name, {"preprocessor_config.json": json.dumps(other)}, revision=revision)
+
+
+@pytest.mark.parametrize("field", Request("", "").identity)
+def test_a_provenance_gives_back_the_request_that_makes_the_same_features(
+    zoo, settings, counted_encoder, monkeypatch, field
+):
+    assert field in OTHER_VALUES, f"{field} decides the features: give a request with another value than the default"
+    monkeypatch.setattr("labelrank.steps.extract.plan.resolve_precision", lambda asked: asked)
+    base, value = OTHER_VALUES[field]
+    asked = Request.from_params({**base, field: value})
+    assert asked.identity != Request.from_params(base).identity
+    wanted = plan(asked, settings)
+    made = read_features(Path(run({**base, field: value}, settings)["features"]))
+    again = plan(Request.of_provenance(made.provenance), settings)
+    assert again.part_digest == wanted.part_digest
+    assert again.part_provenance == wanted.part_provenance
+    # Frames are as many as the encoder takes, whether they are asked for or not.
+    assert field == "frames" or plan(Request.from_params(base), settings).part_digest != wanted.part_digest
+
+
+def test_names_given_beside_a_provenance_stand_for_those_in_it_in_their_present_revision():
+    provenance = {"dataset": {"id": "pets", "revision": "1" * 40}, "checkpoint": {"id": "vit", "revision": "2" * 40}}
+    assert Request.of_provenance(provenance, dataset="/data/pets", checkpoint="/models/vit") == Request(
+        "/data/pets", "/models/vit"
+    )
+    with pytest.raises(FeaturesError, match="do not say which checkpoint they are of"):
+        Request.of_provenance({"dataset": {"id": "pets"}})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from labelrank.errors import DatasetError, FinetuneError, RankingError, SettingsError
+from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.inputs import gather, gather_files
 from labelrank.steps.finetune.request import Design, Inputs
 from tests.steps.finetune.made import NAMES, made_features, made_map
@@ -139,6 +141,35 @@ def test_an_end_to_end_fine_tune_needs_to_know_the_data_and_checkpoint(settings)
         gathered(settings, Design(depth="all"))
 
 
+def prepared_features(settings, **request):
+    """Return features whose provenance is that of an extraction, and its plan."""
+    found = plan(Request("digits", "mae-tiny-digits", max_per_class=8, **request), settings)
+    dataset = found.dataset
+    X = np.random.default_rng(0).normal(size=(len(dataset.samples), 4)).astype(np.float32)
+    X[:, 0] += dataset.labels
+    keys = tuple(sample.key for sample in dataset.samples)
+    rows = {"X": X, "y": dataset.labels, "keys": keys, "class_names": dataset.class_names}
+    return replace(TRAIN, **rows, provenance=found.provenance), found
+
+
+def test_an_encoder_learns_from_the_inputs_that_the_features_are_of(settings):
+    features, found = prepared_features(settings, pooling="cls", preprocessing="reference", image_size=64, split="val")
+    # The precision need not be one of this computer.
+    features = replace(features, provenance={**features.provenance, "precision": "float16"})
+    material = gathered(settings, Design(depth="1"), train=features, label_map=None, test=None)
+    assert material.encoder.preprocessing == found.preprocessing
+    assert material.encoder.preprocessing.output_size == (64, 64)
+    assert {dataset.split for dataset in material.datasets.values()} == {"val"}
+
+
+def test_other_inputs_than_the_features_are_of_are_refused(settings):
+    features, _ = prepared_features(settings)
+    said = dict(features.provenance)
+    said["preprocessing"] = {**said["preprocessing"], "resample": 0}
+    with pytest.raises(FinetuneError, match=r"preprocessing of the features is .* Extract again"):
+        gathered(settings, Design(depth="1"), train=replace(features, provenance=said), label_map=None, test=None)
+
+
 # From names
 
 
@@ -150,7 +181,6 @@ def params(**changes):
 def extracted(monkeypatch):
     """Stands where features are extracted; the requests that came."""
     from labelrank.features.store import write_features
-    from labelrank.steps.extract.plan import plan
     from labelrank.steps.finetune import inputs
 
     seen = []
