@@ -61,7 +61,7 @@ def hub_tab() -> bool:
         hub_pickers.hub_id_error(error, "dataset")
         return True
     if given:
-        look_at(choices.Source(given[0], revision=given[1]))
+        look_at(choices.Source(given[0]).taking(revision=given[1]))
     return False
 
 
@@ -118,7 +118,7 @@ def shown_source() -> choices.Source:
 def choose_part(source: choices.Source) -> bool:
     """Show what there is to choose from in a dataset, with what was found preselected; return whether that is all."""
     info = datasets.described(source)
-    if source.split is None and info.split not in (None, "train"):
+    if source.options.split is None and info.split not in (None, "train"):
         # Only a train split is read without being asked for.
         look_at(source.taking(split=info.split))
     parts = [
@@ -133,22 +133,22 @@ def choose_part(source: choices.Source) -> bool:
         ("media_column", "Pictures or videos", info.media_columns, info.media_column, "The column that holds them."),
         ("label_column", "Label", info.label_columns, info.label_column, "The column that holds the classes."),
     ]
-    wanted = {}
+    wanted, options = {}, source.options
     with st.container(horizontal=True):
-        for field, title, options, found, text in parts:
+        for field, title, offered, found, text in parts:
             # One split is worth knowing; one column or configuration is not.
-            if len(options) < (1 if field == "split" else 2):
+            if len(offered) < (1 if field == "split" else 2):
                 continue
             # The likeliest label comes first; which configuration is meant, nobody but the user can know.
-            found = found or (options[0] if field.endswith("_column") else None)
+            found = found or (offered[0] if field.endswith("_column") else None)
             wanted[field] = st.selectbox(
                 title,
-                options,
-                index=options.index(found) if found in options else None,
+                offered,
+                index=offered.index(found) if found in offered else None,
                 placeholder="Choose",
                 help=text,
                 width=220,
-                key=f"{field}_{source.dataset}_{source.revision}_{source.config if field != 'config' else ''}",
+                key=f"{field}_{source.dataset}_{options.revision}_{options.config if field != 'config' else ''}",
             )
     changed = {field: value for field, value in wanted.items() if value not in (None, getattr(info, field))}
     if changed:

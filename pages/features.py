@@ -7,7 +7,7 @@ from labelrank.data.dataset import ClipSampling, Dataset
 from labelrank.errors import FeaturesError, HubError, LabelRankError
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
-from labelrank.steps.extract.request import PREPROCESSINGS
+from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.ui import choices, datasets, feature_files, frame, hub_pickers, job_panel, messages, server, session
 from labelrank.views import marks, words
 
@@ -62,7 +62,7 @@ def curated_card(one: Curated, *, refused: str | None = None) -> None:
         with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
             title = messages.escape(one.title)
             st.markdown(f":gray[{title}]" if refused else f"**{title}**", width="content")
-            if one.name == session.choices().checkpoint:
+            if one.name == session.choices().extraction.checkpoint:
                 st.badge("chosen", color="blue")
             elif st.button("Use", key=f"use_{one.name}", disabled=refused is not None, help=refused):
                 take(one.name, None)
@@ -71,7 +71,7 @@ def curated_card(one: Curated, *, refused: str | None = None) -> None:
 
 
 def take(name: str, revision: str | None) -> None:
-    session.choose(checkpoint=name, checkpoint_revision=revision)
+    session.choose_extraction(checkpoint=name, checkpoint_revision=revision)
     st.rerun()
 
 
@@ -164,13 +164,13 @@ def misfits(info: CheckpointInfo, data: Dataset) -> str | None:
 
 def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
     """Show the chosen checkpoint and the others; return the chosen one when it can be used."""
-    chosen = session.preselect_checkpoint(data.media)
+    asked = session.preselect_checkpoint(data.media).extraction
     default = choices.default_checkpoint(data.media)
     info = None
     try:
-        info = feature_files.checkpoint(chosen.checkpoint, chosen.checkpoint_revision)
+        info = feature_files.checkpoint(asked.checkpoint, asked.checkpoint_revision)
     except LabelRankError as error:
-        way_out = f"Use {default}" if chosen.checkpoint != default else None
+        way_out = f"Use {default}" if asked.checkpoint != default else None
         if messages.error_box(error, retry="checkpoint", way_out=way_out):
             take(default, None)
     misfit = misfits(info, data) if info else None
@@ -184,11 +184,11 @@ def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
         st.warning(messages.escape(f"{misfit} Take one that fits, or another dataset."), icon=":material/warning:")
     if misfit and st.button(f"Use {default}", type="primary"):
         take(default, None)
-    foreign = chosen.checkpoint in EMBEDDED and chosen.dataset not in EXAMPLES
+    foreign = asked.checkpoint in EMBEDDED and asked.dataset not in EXAMPLES
     other_checkpoints(data, expanded=bool(foreign or misfit or info is None))
     if foreign:
         st.warning(
-            f"{chosen.checkpoint} knows handwritten digits alone: the order it gives to other "
+            f"{asked.checkpoint} knows handwritten digits alone: the order it gives to other "
             f"{marks.SAMPLE_NOUNS[data.media][1]} shows how the app works, not how the classes relate. Choose another "
             "checkpoint above.",
             icon=":material/warning:",
@@ -203,34 +203,34 @@ def tau_text(tau: float | None) -> str:
     return "Off" if tau is None else f"{tau:.2f}" if round(tau, 2) == tau else f"{tau:g}"
 
 
-def settings_label(chosen: choices.Choices, data: Dataset) -> str:
-    per_class = "all samples" if chosen.max_per_class is None else f"{chosen.max_per_class:,} per class"
-    if chosen.until_stable is not None:
-        most = f"of {per_class}" if chosen.max_per_class is None else f"at most {per_class}"
-        whichever = " in either direction" if chosen.either_direction else ""
-        per_class = f"until tau {tau_text(chosen.until_stable)}{whichever}, {most}"
-    parts = [POOLING_LABEL[chosen.pooling], per_class, f"seed {chosen.seed}"]
+def settings_label(asked: Request, data: Dataset) -> str:
+    per_class = "all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"
+    if asked.until_stable is not None:
+        most = f"of {per_class}" if asked.max_per_class is None else f"at most {per_class}"
+        whichever = " in either direction" if asked.either_direction else ""
+        per_class = f"until tau {tau_text(asked.until_stable)}{whichever}, {most}"
+    parts = [POOLING_LABEL[asked.pooling], per_class, f"seed {asked.seed}"]
     if data.media == "clip":
-        stride = chosen.stride or data.stride
+        stride = asked.stride or data.stride
         parts.append("every frame" if stride == 1 else f"every {words.ordinal(stride)} frame")
-        parts.append(words.plural(chosen.clips, "clip") + " per video")
-    parts.append({"auto": "automatic precision"}.get(chosen.precision, chosen.precision))
-    return ", ".join([*parts, PREPROCESSING_LABEL[chosen.preprocessing]])
+        parts.append(words.plural(asked.clips, "clip") + " per video")
+    parts.append({"auto": "automatic precision"}.get(asked.precision, asked.precision))
+    return ", ".join([*parts, PREPROCESSING_LABEL[asked.preprocessing]])
 
 
 def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
     chosen = session.choices()
-    fitting = choices.fitting(chosen, data.media, info.poolings, server.precisions())
-    if fitting != chosen:
-        session.choose(**{name: getattr(fitting, name) for name in ("pooling", "stride", "clips", "precision")})
+    asked = choices.fitting(chosen.extraction, data.media, info.poolings, server.precisions())
+    if asked != chosen.extraction:
+        session.choose(extraction=asked)
         st.rerun()
     one, many = marks.SAMPLE_NOUNS[data.media]
     changes: dict[str, object] = {}
-    with st.expander(settings_label(chosen, data), icon=":material/tune:", key="settings"):
+    with st.expander(settings_label(asked, data), icon=":material/tune:", key="settings"):
         changes["pooling"] = st.segmented_control(
             "Pooling",
             info.poolings,
-            default=chosen.pooling,
+            default=asked.pooling,
             required=True,
             format_func=POOLING_TEXT.__getitem__,
             key=f"pooling_{info.name}",
@@ -239,18 +239,18 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
         )
         changes["max_per_class"] = st.select_slider(
             f"Samples per class ({many})",
-            choices.samples_per_class_options(chosen.max_per_class),
-            value=chosen.max_per_class,
+            choices.samples_per_class_options(asked.max_per_class),
+            value=asked.max_per_class,
             format_func=lambda n: "all" if n is None else f"{n:,}",
             key="per_class",
             help=f"At most this many {many} of each class are used. More take longer and make the order steadier.",
         )
         job_panel.expected_work(chosen)
-        taus = ["off", *map(str, choices.stops(choices.STABLE_TAUS, chosen.until_stable))]
+        taus = ["off", *map(str, choices.stops(choices.STABLE_TAUS, asked.until_stable))]
         tau = st.segmented_control(
             "Stop when the order is stable (expected tau)",
             taus,
-            default="off" if chosen.until_stable is None else str(chosen.until_stable),
+            default="off" if asked.until_stable is None else str(asked.until_stable),
             required=True,
             format_func=lambda text: tau_text(None if text == "off" else float(text)),
             key="until_stable",
@@ -262,20 +262,20 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
         if tau != "off":
             changes["either_direction"] = st.checkbox(
                 "An order and its reverse count as the same",
-                value=chosen.either_direction,
+                value=asked.either_direction,
                 key="either_direction",
                 help="Classes that are neighbours are neighbours in the reverse, too. Which end comes first is decided "
                 "by a rule, and where the ends are much alike it takes far more samples to be sure of that. Tick this "
                 "if it does not matter to you.",
             )
         if data.media == "clip":
-            changes |= choose_clips(chosen, info, data)
+            changes |= choose_clips(asked, info, data)
         changes["seed"] = int(
             st.number_input(
                 "Seed (whole number)",
                 min_value=0,
                 max_value=999_999_999,
-                value=chosen.seed,
+                value=asked.seed,
                 key="seed",
                 width=220,
                 help=f"Decides which {many} are drawn. The same seed draws the same ones everywhere.",
@@ -284,7 +284,7 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
         changes["precision"] = st.segmented_control(
             "Precision (number format)",
             server.precisions(),
-            default=chosen.precision,
+            default=asked.precision,
             required=True,
             format_func=lambda name: f"Automatic ({server.precision_of('auto')})" if name == "auto" else name,
             key="precision",
@@ -294,30 +294,30 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
         changes["preprocessing"] = st.segmented_control(
             "Preprocessing",
             PREPROCESSINGS,
-            default=chosen.preprocessing,
+            default=asked.preprocessing,
             required=True,
             format_func=PREPROCESSING_TEXT.__getitem__,
             key="preprocessing",
             help="How pixels become the encoder's input. The published notebook squeezes every picture into a square "
             "and has other statistics; take it to reproduce published orders.",
         )
-    if session.choose(**changes) != chosen:
+    if session.choose_extraction(**changes) != chosen:
         st.rerun()
 
 
-def choose_clips(chosen: choices.Choices, info: CheckpointInfo, data: Dataset) -> dict[str, object]:
+def choose_clips(asked: Request, info: CheckpointInfo, data: Dataset) -> dict[str, object]:
     """Show which frames of a video are encoded; return stride and clips."""
     stride = st.select_slider(
         "Stride (frames from one to the next)",
-        choices.stops(choices.STRIDES, chosen.stride or data.stride),
-        value=chosen.stride or data.stride,
+        choices.stops(choices.STRIDES, asked.stride or data.stride),
+        value=asked.stride or data.stride,
         key=f"stride_{data.id}",
         help=f"A clip is {info.num_frames} frames. A larger stride covers more time and sees less of quick movements.",
     )
     clips = st.select_slider(
         "Clips per video",
-        choices.stops(choices.CLIPS, chosen.clips),
-        value=chosen.clips,
+        choices.stops(choices.CLIPS, asked.clips),
+        value=asked.clips,
         key="clips",
         help="Several clips, evenly spaced over the video, whose features are averaged. The time grows with them.",
     )

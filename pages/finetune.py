@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from labelrank.data.dataset import Dataset
 from labelrank.errors import LabelRankError
 from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
@@ -48,69 +47,75 @@ VERDICTS = {
 
 def choose_design(found: feature_files.ChosenFeatures) -> None:
     chosen = session.choices()
+    design = chosen.design
     n_classes = len(feature_files.features(found.path).class_names)
-    if (fitting := fitting_orders(chosen.orders, n_classes)) != chosen.orders:
-        session.choose(orders=fitting)
+    if (fitting := fitting_orders(design.orders, n_classes)) != design.orders:
+        session.choose_design(orders=fitting)
         st.rerun()
-    changes = choose_orders(chosen, n_classes) | choose_training(chosen, fine_tune.encoder_of(found))
-    if session.choose(**changes) != chosen:
+    with st.expander(fine_tune.orders_text(design), icon=":material/compare_arrows:", key="orders"):
+        changes = choose_orders(design, n_classes)
+        session.choose(test_split=choose_test(chosen))
+    changes |= choose_training(design, fine_tune.encoder_of(found))
+    if session.choose_design(**changes) != chosen:
         st.rerun()
 
 
-def choose_orders(chosen: choices.Choices, n_classes: int) -> dict[str, object]:
+def choose_orders(chosen: Design, n_classes: int) -> dict[str, object]:
     fixed, random = fine_tune.parts_of(chosen.orders)
     most = fine_tune.parts_of(fitting_orders(fine_tune.spec_of(fixed, 10_000), n_classes))[1]
     kind = "heads" if chosen.depth == HEADS_ALONE else "encoder"
-    with st.expander(fine_tune.orders_text(chosen), icon=":material/compare_arrows:", key="orders"):
-        picked = st.pills(
-            "Compare the ranked order with",
-            list(OTHERS),
-            selection_mode="multi",
-            default=fixed,
-            format_func=OTHERS.__getitem__,
-            key=f"fixed_{kind}",
-            help="Original is the order that the labels have in the source. The reverse holds the same neighbours as "
-            "the ranked order.",
+    picked = st.pills(
+        "Compare the ranked order with",
+        list(OTHERS),
+        selection_mode="multi",
+        default=fixed,
+        format_func=OTHERS.__getitem__,
+        key=f"fixed_{kind}",
+        help="Original is the order that the labels have in the source. The reverse holds the same neighbours as "
+        "the ranked order.",
+    )
+    stops = [n for n in choices.stops(fine_tune.RANDOM_ORDERS, min(random, most)) if n <= most]
+    n_random = random
+    if len(stops) > 1:
+        n_random = st.select_slider(
+            "Random orders",
+            stops,
+            value=min(random, most),
+            format_func=lambda n: f"{n:,}",
+            key=f"random_{kind}_{most}",
+            help="What chance alone does. With 19 or more, a ranked order that beats them all has p = 0.05 or "
+            "less; with fewer, no result can be called better than chance.",
         )
-        stops = [n for n in choices.stops(fine_tune.RANDOM_ORDERS, min(random, most)) if n <= most]
-        n_random = random
-        if len(stops) > 1:
-            n_random = st.select_slider(
-                "Random orders",
-                stops,
-                value=min(random, most),
-                format_func=lambda n: f"{n:,}",
-                key=f"random_{kind}_{most}",
-                help="What chance alone does. With 19 or more, a ranked order that beats them all has p = 0.05 or "
-                "less; with fewer, no result can be called better than chance.",
-            )
-        seeds = st.select_slider(
-            "Seeds of each order",
-            choices.stops(fine_tune.SEEDS, chosen.seeds),
-            value=chosen.seeds,
-            key=f"seeds_{kind}",
-            help="A seed decides the first weights, the order of the batches and dropout. All orders train with the "
-            "same ones, so their differences are not those of the seeds.",
-        )
-        changes: dict[str, object] = {"orders": fine_tune.spec_of(picked, n_random), "seeds": seeds}
-        data = datasets.dataset(chosen.source, wait=False) if chosen.source else None
-        if data:
-            changes["test_split"] = choose_test(chosen.test_split, data) if len(data.splits) > 1 else None
-    return changes
+    seeds = st.select_slider(
+        "Seeds of each order",
+        choices.stops(fine_tune.SEEDS, chosen.seeds),
+        value=chosen.seeds,
+        key=f"seeds_{kind}",
+        help="A seed decides the first weights, the order of the batches and dropout. All orders train with the "
+        "same ones, so their differences are not those of the seeds.",
+    )
+    return {"orders": fine_tune.spec_of(picked, n_random), "seeds": seeds}
 
 
-def choose_test(chosen: str | None, data: Dataset) -> str | None:
+def choose_test(chosen: choices.Choices) -> str | None:
+    data = datasets.dataset(chosen.source, wait=False) if chosen.source else None
+    if data is None:
+        return chosen.test_split
+    if len(data.splits) < 2:
+        return None
+    own = data.split
+
     def title(name: str) -> str:
         if not name:
             return "Automatic"
-        return "Rows held out of those trained on" if name == data.split else f"The split {name}"
+        return "Rows held out of those trained on" if name == own else f"The split {name}"
 
-    splits = ["", *(split for split in data.splits if split != data.split)]
-    splits += [data.split] if data.split else []
+    splits = ["", *(split for split in data.splits if split != own)]
+    splits += [own] if own else []
     picked = st.selectbox(
         "Tested on",
         splits,
-        index=splits.index(chosen) if chosen in splits else 0,
+        index=splits.index(chosen.test_split) if chosen.test_split in splits else 0,
         format_func=title,
         key="test_split",
         help="Looked at once, at the end. Automatic takes the test split where there is one, else the validation "
@@ -122,10 +127,10 @@ def choose_test(chosen: str | None, data: Dataset) -> str | None:
 # How it trains
 
 
-def choose_training(chosen: choices.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
+def choose_training(chosen: Design, encoder: EncoderConfig | None) -> dict[str, object]:
     with st.expander(fine_tune.training_text(chosen), icon=":material/tune:", key="training"):
         changes = choose_depth(chosen, encoder)
-        changes |= {**choose_recipe(chosen), "flip": choose_flip(chosen)} if chosen.depth != HEADS_ALONE else {}
+        changes |= {**choose_recipe(chosen), "flip": choose_flip()} if chosen.depth != HEADS_ALONE else {}
         changes["head"] = choose_head(chosen)
         meaning = st.segmented_control(
             "What a position means to the loss",
@@ -145,7 +150,7 @@ def choose_training(chosen: choices.Choices, encoder: EncoderConfig | None) -> d
     return changes
 
 
-def choose_head(chosen: choices.Choices) -> str | None:
+def choose_head(chosen: Design) -> str | None:
     """Show the heads there are; return None for the one that the recipe, or nothing else, says."""
     alone = chosen.depth == HEADS_ALONE
     heads = HEADS if alone else TUNE_HEADS
@@ -163,7 +168,7 @@ def choose_head(chosen: choices.Choices) -> str | None:
     return None if picked == usual else picked
 
 
-def choose_depth(chosen: choices.Choices, encoder: EncoderConfig | None) -> dict[str, object]:
+def choose_depth(chosen: Design, encoder: EncoderConfig | None) -> dict[str, object]:
     now = chosen.depth if chosen.depth in (HEADS_ALONE, ALL_BLOCKS) else "blocks"
     depths = [name for name in DEPTHS if name != "blocks" or encoder is None or encoder.transformer.num_layers > 1]
     picked = st.segmented_control(
@@ -200,7 +205,7 @@ def choose_depth(chosen: choices.Choices, encoder: EncoderConfig | None) -> dict
     return changes
 
 
-def choose_recipe(chosen: choices.Choices) -> dict[str, object]:
+def choose_recipe(chosen: Design) -> dict[str, object]:
     known = recipes()
     now = chosen.recipe or DEFAULT_RECIPE
     name = st.selectbox(
@@ -216,20 +221,21 @@ def choose_recipe(chosen: choices.Choices) -> dict[str, object]:
     return {"recipe": None if name == DEFAULT_RECIPE else name}
 
 
-def choose_flip(chosen: choices.Choices) -> bool | None:
+def choose_flip() -> bool | None:
     """Show whether pictures are mirrored; return None for what recipe and dataset say by themselves."""
+    chosen = session.choices()
     usual = fine_tune.mirrors(chosen)
     picked = st.toggle(
         "Mirror half of the pictures",
-        value=usual if chosen.flip is None else chosen.flip,
-        key=f"flip_{chosen.recipe}_{chosen.dataset}",
+        value=usual if chosen.design.flip is None else chosen.design.flip,
+        key=f"flip_{chosen.design.recipe}_{chosen.extraction.dataset}",
         help="Left and right change places in training. Off where a mirror image is of another class or of none, as "
         "with digits, letters, and actions to the left or right.",
     )
     return None if picked == usual else picked
 
 
-def choose_bandwidth(chosen: choices.Choices) -> dict[str, object]:
+def choose_bandwidth(chosen: Design) -> dict[str, object]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         unit = st.segmented_control(
             "Distance measured in",
@@ -254,7 +260,7 @@ def choose_bandwidth(chosen: choices.Choices) -> dict[str, object]:
     return {"unit": unit, "bandwidth": float(bandwidth)}
 
 
-def choose_numbers(chosen: choices.Choices) -> dict[str, object]:
+def choose_numbers(chosen: Design) -> dict[str, object]:
     st.caption("Empty fields take what suits the size of the data, or what the recipe says.")
 
     def number(name: str, title: str, low: float, high: float, help_text: str) -> float | None:

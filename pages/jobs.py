@@ -23,7 +23,7 @@ def result_text(job: Job) -> str:
 
 def choices_text(job: Job) -> str:
     """Return what tells this job from others on the same data."""
-    chosen = address.choices_of_job(job)
+    chosen = address.choices_of_job(job).extraction
     parts = ["all samples" if chosen.max_per_class is None else f"{chosen.max_per_class:,} per class"]
     if chosen.until_stable is not None:
         parts.append(f"until tau {chosen.until_stable:g}" + (" in either direction" if chosen.either_direction else ""))

@@ -4,7 +4,8 @@ import streamlit as st
 
 from labelrank.errors import LabelRankError
 from labelrank.ranking import METHODS, SOLVERS
-from labelrank.ui import choices, feature_files, frame, messages, rankings, session
+from labelrank.steps.rank import RankRequest
+from labelrank.ui import feature_files, frame, messages, rankings, session
 from labelrank.views import ranking_charts
 
 METHOD_TEXT = {
@@ -16,12 +17,12 @@ FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, a
 
 
 def choose_method() -> None:
-    chosen = session.choices()
+    chosen = session.choices().ranking
     method = st.segmented_control(
         "Method", METHODS, default=chosen.method, required=True, key="method", help="How the classes are put in order."
     )
     st.caption(METHOD_TEXT.get(method, ""))
-    shrinkage = "no shrinkage" if chosen.shrinkage == "none" else f"{chosen.shrinkage} shrinkage"
+    shrinkage = "no shrinkage" if chosen.shrinkage is None else f"{chosen.shrinkage} shrinkage"
     with st.expander(f"Solver {chosen.solver}, {shrinkage}", icon=":material/tune:", key="ranking_settings"):
         solver = st.selectbox(
             "Solver",
@@ -31,28 +32,30 @@ def choose_method() -> None:
             help="How the axis is computed. Both give the same one: svd decomposes the rows, eigen works from class "
             "moments and allows shrinkage. auto takes the faster one that can do what is asked.",
         )
-        kinds = [*choices.SHRINKAGES, "number"]
+        kinds = ("none", "auto", "number")
+        number = chosen.shrinkage if isinstance(chosen.shrinkage, float) else None
         kind = st.selectbox(
             "Shrinkage (none, auto, or a fraction)",
             kinds,
-            index=kinds.index(chosen.shrinkage) if chosen.shrinkage in kinds else 2,
+            index=2 if number is not None else kinds.index(str(chosen.shrinkage or "none")),
             key="shrinkage",
             help="Pulls the within-class covariance towards its diagonal. Helps when there are few samples per "
             "dimension; auto estimates how much. Needs the eigen solver.",
         )
+        value: float | str | None = None if kind == "none" else kind
         if kind == "number":
-            kind = str(
-                st.number_input(
-                    "Shrinkage (fraction from 0 to 1)",
-                    min_value=0.0,
-                    max_value=1.0,
-                    step=0.05,
-                    value=chosen.shrinkage_value if isinstance(chosen.shrinkage_value, float) else 0.1,
-                    key="shrinkage_number",
-                    help="0 leaves the covariance as it is, 1 replaces it.",
-                )
+            value = st.number_input(
+                "Shrinkage (fraction from 0 to 1)",
+                min_value=0.0,
+                max_value=1.0,
+                step=0.05,
+                value=0.1 if number is None else number,
+                key="shrinkage_number",
+                help="0 leaves the covariance as it is, 1 replaces it.",
             )
-    if session.choose(method=method, solver=solver, shrinkage=kind) != chosen:
+    asked = RankRequest(method, solver, value)
+    if asked != chosen:
+        session.choose(ranking=asked)
         st.rerun()
 
 

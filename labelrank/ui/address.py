@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from labelrank.data import EMBEDDED as EXAMPLES
+from labelrank.data import SourceOptions
 from labelrank.errors import JobError
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS, recipes
 from labelrank.jobs.store import Job
@@ -17,9 +18,21 @@ from labelrank.models.curated import EMBEDDED
 from labelrank.models.pooling import POOLINGS
 from labelrank.ranking import METHODS, SOLVERS
 from labelrank.settings import Settings
-from labelrank.steps.extract.request import PREPROCESSINGS
+from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.steps.finetune.request import Design
-from labelrank.ui.choices import SHRINKAGES, SOURCE_FIELDS, TUNING, Choices, is_hub_id, kind_of
+from labelrank.steps.rank import RankRequest
+from labelrank.ui.choices import Choices, is_hub_id, kind_of
+
+
+class Row(NamedTuple):
+    """How one choice stands in the address."""
+
+    field: str
+    read: Callable[[str], Any]
+    """Raises ValueError where it is not what is expected."""
+    expected: str
+    none: str | None = None
+    """How None is written where it is a choice and not the lack of one."""
 
 
 def _number(text: str) -> int:
@@ -34,13 +47,7 @@ def _at_least_one(text: str) -> int:
     return number
 
 
-def _per_class(text: str) -> int | None:
-    return None if text == "all" else _at_least_one(text)
-
-
-def _tau(text: str) -> float | None:
-    if text == "off":
-        return None
+def _tau(text: str) -> float:
     if not 0 < (tau := float(text)) < 1:
         raise ValueError
     return tau
@@ -57,10 +64,6 @@ def _precision(text: str) -> str:
     return text
 
 
-def _stride(text: str) -> int | None:
-    return None if text == "auto" else _at_least_one(text)
-
-
 def _one_of(*options: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in options:
@@ -72,123 +75,108 @@ def _one_of(*options: str) -> Callable[[str], str]:
 
 def _dataset_name(text: str) -> str:
     # An address must not reach into the server's own folders; those are for the page and the command line.
-    if kind_of(text) == "folder" or (kind_of(text) == "hub" and Path(text).exists()):
-        raise ValueError
+    if kind_of(text) not in ("example", "upload"):
+        _check_not_of_this_server(text)
     return text
 
 
-def _checkpoint_name(text: str) -> str:
-    if Settings.from_env().shared and text not in EMBEDDED and (not is_hub_id(text) or Path(text).exists()):
+def _check_not_of_this_server(text: str) -> None:
+    """Raise ValueError for what is no id of the Hub, or a folder here as well."""
+    if not is_hub_id(text) or Path(text).exists():
         raise ValueError
-    return text
+
+
+def _shrinkage(text: str) -> str | float:
+    if text == "auto":
+        return text
+    if not 0 <= (number := float(text)) <= 1:
+        raise ValueError
+    return number
 
 
 def _design(name: str, read: Callable[[str], Any] = str) -> Callable[[str], Any]:
     """Return how a part of a fine-tune's design is read, which knows its own limits."""
-
-    def parse(text: str) -> Any:
-        return None if text == _NONE.get(name) else getattr(Design(**{name: read(text)}), name)
-
-    return parse
+    return lambda text: getattr(Design(**{name: read(text)}), name)
 
 
-def _recipe(text: str) -> str | None:
-    if text != _NONE["recipe"] and text not in recipes():
-        raise ValueError
-    return None if text == _NONE["recipe"] else text
-
-
-def _flip(text: str) -> bool | None:
-    return None if text == _NONE["flip"] else _bool(text)
-
-
-def _test_split(text: str) -> str | None:
-    return None if text == _NONE["test_split"] else text
-
-
-def _shrinkage(text: str) -> str:
-    if text not in SHRINKAGES and not 0 <= float(text) <= 1:
-        raise ValueError
-    return text
-
-
-# Name in the address -> field, how it is read, what is expected.
-_ADDRESS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    "dataset": ("dataset", _dataset_name, f"{', '.join(EXAMPLES)}, an upload, or owner/name of the Hugging Face Hub"),
-    "config": ("config", str, "the name of a configuration"),
-    "split": ("split", str, "the name of a split"),
-    "media_column": ("media_column", str, "the name of a column"),
-    "label_column": ("label_column", str, "the name of a column"),
-    "revision": ("revision", str, "a branch, tag or commit"),
-    "checkpoint": (
-        "checkpoint",
-        _checkpoint_name,
-        f"{', '.join(EMBEDDED)}, or owner/name of the Hugging Face Hub",
+_EXTRACTION = {
+    "dataset": Row(
+        "dataset", _dataset_name, f"{', '.join(EXAMPLES)}, an upload, or owner/name of the Hugging Face Hub"
     ),
-    "checkpoint_revision": ("checkpoint_revision", str, "a branch, tag or commit"),
-    "pooling": ("pooling", _one_of(*POOLINGS), " or ".join(POOLINGS)),
-    "per_class": ("max_per_class", _per_class, "a whole number of at least 1, or all"),
-    "until_stable": ("until_stable", _tau, "a number above 0 and below 1, or off"),
-    "either_direction": ("either_direction", _bool, "true or false"),
-    "seed": ("seed", _number, "a whole number of at least 0"),
-    "precision": ("precision", _precision, f"one of {', '.join(PRECISIONS)} that this server has"),
-    "stride": ("stride", _stride, "a whole number of at least 1, or auto"),
-    "clips": ("clips", _at_least_one, "a whole number of at least 1"),
-    "preprocessing": ("preprocessing", _one_of(*PREPROCESSINGS), " or ".join(PREPROCESSINGS)),
-    "job": ("job", str, "the id of a job"),
-    "features": ("features", str, "the id of a job"),
-    "method": ("method", _one_of(*METHODS), " or ".join(METHODS)),
-    "solver": ("solver", _one_of(*SOLVERS), " or ".join(SOLVERS)),
-    "shrinkage": ("shrinkage", _shrinkage, "none, auto or a number from 0 to 1"),
-    "finetune": ("finetune", str, "the id of a job"),
-    "test_split": ("test_split", _test_split, "the name of a split, or auto"),
-    "orders": ("orders", _design("orders"), "ranked, original, reversed, random:19, one or several, joined by commas"),
-    "seeds": ("seeds", _design("seeds", int), "a whole number of at least 1"),
-    "depth": ("depth", _design("depth"), "heads, all, or how many of the last blocks learn"),
-    "head": ("head", _design("head"), f"one of {', '.join(HEADS)}, or auto"),
-    "meaning": ("meaning", _one_of(*MEANINGS), f"one of {', '.join(MEANINGS)}"),
-    "bandwidth": ("bandwidth", _design("bandwidth", float), "a number above 0"),
-    "unit": ("unit", _one_of(*UNITS), " or ".join(UNITS)),
-    "recipe": ("recipe", _recipe, f"one of {', '.join(recipes())}, or auto"),
-    "epochs": ("epochs", _design("epochs", int), "a whole number of at least 1"),
-    "batch_size": ("batch_size", _design("batch_size", int), "a whole number of at least 1"),
-    "learning_rate": ("learning_rate", _design("learning_rate", float), "a number above 0"),
-    "weight_decay": ("weight_decay", _design("weight_decay", float), "0 or more"),
-    "dropout": ("dropout", _design("dropout", float), "a fraction from 0 to below 1"),
-    "label_smoothing": ("label_smoothing", _design("label_smoothing", float), "a fraction from 0 to below 1"),
-    "flip": ("flip", _flip, "true, false or auto"),
+    "config": Row("config", str, "the name of a configuration"),
+    "split": Row("split", str, "the name of a split"),
+    "media_column": Row("media_column", str, "the name of a column"),
+    "label_column": Row("label_column", str, "the name of a column"),
+    "revision": Row("revision", str, "a branch, tag or commit"),
+    "checkpoint": Row("checkpoint", str, f"{', '.join(EMBEDDED)}, or owner/name of the Hugging Face Hub"),
+    "checkpoint_revision": Row("checkpoint_revision", str, "a branch, tag or commit"),
+    "pooling": Row("pooling", _one_of(*POOLINGS), " or ".join(POOLINGS)),
+    "per_class": Row("max_per_class", _at_least_one, "a whole number of at least 1, or all", none="all"),
+    "until_stable": Row("until_stable", _tau, "a number above 0 and below 1, or off", none="off"),
+    "either_direction": Row("either_direction", _bool, "true or false"),
+    "seed": Row("seed", _number, "a whole number of at least 0"),
+    "precision": Row("precision", _precision, f"one of {', '.join(PRECISIONS)} that this server has"),
+    "stride": Row("stride", _at_least_one, "a whole number of at least 1, or auto", none="auto"),
+    "clips": Row("clips", _at_least_one, "a whole number of at least 1"),
+    "preprocessing": Row("preprocessing", _one_of(*PREPROCESSINGS), " or ".join(PREPROCESSINGS)),
 }
+_RANKING = {
+    "method": Row("method", _one_of(*METHODS), " or ".join(METHODS)),
+    "solver": Row("solver", _one_of(*SOLVERS), " or ".join(SOLVERS)),
+    "shrinkage": Row("shrinkage", _shrinkage, "none, auto or a number from 0 to 1", none="none"),
+}
+_DESIGN = {
+    "orders": Row(
+        "orders", _design("orders"), "ranked, original, reversed, random:19, one or several, joined by commas"
+    ),
+    "seeds": Row("seeds", _design("seeds", int), "a whole number of at least 1"),
+    "depth": Row("depth", _design("depth"), "heads, all, or how many of the last blocks learn"),
+    "head": Row("head", _design("head"), f"one of {', '.join(HEADS)}, or auto", none="auto"),
+    "meaning": Row("meaning", _one_of(*MEANINGS), f"one of {', '.join(MEANINGS)}"),
+    "bandwidth": Row("bandwidth", _design("bandwidth", float), "a number above 0"),
+    "unit": Row("unit", _one_of(*UNITS), " or ".join(UNITS)),
+    "recipe": Row("recipe", _one_of(*recipes()), f"one of {', '.join(recipes())}, or auto", none="auto"),
+    "epochs": Row("epochs", _design("epochs", int), "a whole number of at least 1", none="auto"),
+    "batch_size": Row("batch_size", _design("batch_size", int), "a whole number of at least 1", none="auto"),
+    "learning_rate": Row("learning_rate", _design("learning_rate", float), "a number above 0", none="auto"),
+    "weight_decay": Row("weight_decay", _design("weight_decay", float), "0 or more", none="auto"),
+    "dropout": Row("dropout", _design("dropout", float), "a fraction from 0 to below 1", none="auto"),
+    "label_smoothing": Row(
+        "label_smoothing", _design("label_smoothing", float), "a fraction from 0 to below 1", none="auto"
+    ),
+    "flip": Row("flip", _bool, "true, false or auto", none="auto"),
+}
+_OWN = {"test_split": Row("test_split", str, "the name of a split, or auto", none="auto")}
+_TABLES = {"extraction": _EXTRACTION, "ranking": _RANKING, "design": _DESIGN, "": _OWN}
+"""Part of the choices -> names in the address; without a name, the choices themselves."""
 _JOBS = ("features", "job", "finetune")
-"""Names in the address that are ids of jobs."""
+"""Fields of the choices that are ids of jobs, by the same names in the address."""
+_OF_A_SOURCE = tuple(field.name for field in fields(SourceOptions))
 # What belongs to a name and is forgotten when another name is given.
-_PARTS = {"dataset": SOURCE_FIELDS[1:], "checkpoint": ("checkpoint_revision",)}
-_ALWAYS = tuple(name for group in _PARTS.items() for name in (group[0], *group[1]))
-# How None is written where it is a choice and not the lack of one.
-_NONE = {
-    "per_class": "all",
-    "until_stable": "off",
-    "stride": "auto",
-    **dict.fromkeys(("test_split", *(name for name in TUNING if getattr(Design, name) is None)), "auto"),
-}
+_BELONGING = {"dataset": _OF_A_SOURCE, "checkpoint": ("checkpoint_revision",)}
+_ALWAYS = ("checkpoint", "checkpoint_revision")
+"""Written as soon as a dataset is chosen, so that an address goes on meaning the same."""
 
 
 def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _part(choices: Choices, part: str) -> Any:
+    return getattr(choices, part) if part else choices
+
+
 def choices_of_job(job: Job) -> Choices:
     """Return the choices that a job was started with."""
-    known = {field.name for field in fields(Choices)}
-    params = {name: value for name, value in job.params.items() if name in known}
-    design = {name: value for name, value in job.params.get("design", {}).items() if name in TUNING}
+    usual = Choices()
+    # Whose shrinkage the stability means is a choice of the ranking.
+    extraction = Request.from_params({**asdict(usual.extraction), **job.params, "ranking_shrinkage": None})
+    chosen = replace(usual, extraction=extraction, design=replace(Design.from_params(job.params), seed=Design.seed))
     if job.kind == "finetune":
-        params["shrinkage"] = "none" if params.get("shrinkage") is None else str(params["shrinkage"])
-    chosen = Choices(**params, **design)
-    if (shrinkage := job.params.get("ranking_shrinkage")) is not None:
-        chosen = replace(chosen, shrinkage=str(shrinkage))
-    if job.kind == "finetune":
-        return replace(chosen, finetune=job.id)
-    return replace(chosen, job=job.id, features=job.id if job.state == "succeeded" else None)
+        ranking, test_split = RankRequest.from_params(job.params), job.params.get("test_split")
+        return replace(chosen, ranking=ranking, test_split=test_split, finetune=job.id)
+    ranking = RankRequest(shrinkage=job.params.get("ranking_shrinkage"))
+    return replace(chosen, ranking=ranking, job=job.id, features=job.id if job.state == "succeeded" else None)
 
 
 def _choices_of_jobs(jobs: Mapping[str, Job]) -> Choices:
@@ -200,12 +188,16 @@ def _choices_of_jobs(jobs: Mapping[str, Job]) -> Choices:
     for name in _JOBS:
         if name in jobs:
             own = choices_of_job(jobs[name])
-            tuned = {field: getattr(own, field) for field in (*TUNING, "test_split", "finetune")}
-            chosen = replace(chosen, **tuned) if name == "finetune" and len(jobs) > 1 else own
+            if name == "finetune" and len(jobs) > 1:
+                chosen = replace(chosen, design=own.design, test_split=own.test_split, finetune=own.finetune)
+            else:
+                chosen = own
     return chosen
 
 
-def from_address(query: Mapping[str, str], job_of: Callable[[str], Job]) -> tuple[Choices, list[str]]:
+def from_address(
+    query: Mapping[str, str], job_of: Callable[[str], Job], settings: Settings
+) -> tuple[Choices, list[str]]:
     """Return the choices of an address, and a sentence on each part of it that cannot be used.
 
     A job brings the choices it was started with; what else the address says takes precedence.
@@ -213,6 +205,7 @@ def from_address(query: Mapping[str, str], job_of: Callable[[str], Job]) -> tupl
     Args:
         query: Names and values of the address.
         job_of: Job by id; raises JobError when it is unknown.
+        settings: Say whether this server is shared: then an address reaches no checkpoint in its folders.
     """
     notices: list[str] = []
     jobs: dict[str, Job] = {}
@@ -226,24 +219,35 @@ def from_address(query: Mapping[str, str], job_of: Callable[[str], Job]) -> tupl
             # The link of a job says no more than that it is one.
             jobs["finetune" if job.kind == "finetune" else "job" if name == "finetune" else name] = job
     choices = _choices_of_jobs(jobs)
-    values: dict[str, Any] = {}
+    values: dict[str, dict[str, Any]] = {part: {} for part in _TABLES}
     refused: set[str] = set()
-    for name, (field, parse, expected) in _ADDRESS.items():
-        if name not in query or name in _JOBS or name in refused:
-            continue
-        try:
-            values[field] = parse(query[name])
-            values |= dict.fromkeys(_PARTS.get(name, ()))
-        except ValueError:
-            refused.update(_PARTS.get(name, ()))
-            now = getattr(choices, field)
-            notices.append(
-                f"This address has {name}={query[name]}; expected {expected}. "
-                f"{name} is now {'not chosen' if now is None else _text(now)}: choose another on its page."
-            )
+    for part, rows in _TABLES.items():
+        for name, row in rows.items():
+            if name not in query or name in refused:
+                continue
+            text = query[name]
+            try:
+                if name == "checkpoint" and settings.shared and text not in EMBEDDED:
+                    _check_not_of_this_server(text)
+                values[part][row.field] = None if text == row.none else row.read(text)
+                values[part] |= dict.fromkeys(_BELONGING.get(name, ()))
+            except ValueError:
+                refused.update(_BELONGING.get(name, ()))
+                now = getattr(_part(choices, part), row.field)
+                stands = row.none if now is None else _text(now)
+                notices.append(
+                    f"This address has {name}={text}; expected {row.expected}. "
+                    f"{name} is now {stands or 'not chosen'}: choose another on its page."
+                )
     if "features" in jobs:
-        values["features"] = jobs["features"].id
-    return replace(choices, **values), notices
+        values[""]["features"] = jobs["features"].id
+    choices = replace(
+        choices,
+        extraction=replace(choices.extraction, **values["extraction"]),
+        ranking=replace(choices.ranking, **values["ranking"]),
+        **values[""],
+    )
+    return choices.with_design(**values["design"]), notices
 
 
 def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]:
@@ -256,19 +260,20 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
             except JobError:
                 continue
     base = _choices_of_jobs(jobs)
-    query = {}
-    # A server's folder stays out of the address; a job brings it back, to whoever has the link of the job.
-    named = choices.dataset is not None and kind_of(choices.dataset) != "folder"
-    for name, (field, _, _) in _ADDRESS.items():
-        value = getattr(choices, field)
-        if name in SOURCE_FIELDS:
-            wanted = named
-        elif name in _ALWAYS:
-            wanted = choices.dataset is not None
-        else:
-            wanted = value != getattr(base, field) or name in ("job", "finetune")
-        if name == "features" and choices.features in (None, choices.job):
-            wanted = False
-        if wanted and (value is not None or name in _NONE):
-            query[name] = _NONE[name] if value is None else _text(value)
+    # What the extraction's job brings need not be said again.
+    ids = {name: getattr(choices, name) for name in _JOBS if name != "features" or choices.features != choices.job}
+    query = {name: job_id for name, job_id in ids.items() if job_id is not None}
+    source = choices.source
+    for part, rows in _TABLES.items():
+        for name, row in rows.items():
+            value = getattr(_part(choices, part), row.field)
+            if name == "dataset" or name in _OF_A_SOURCE:
+                # A server's folder stays out of the address; a job brings it back, to whoever has the job's link.
+                wanted = source is not None and source.kind != "folder"
+            elif name in _ALWAYS:
+                wanted = source is not None
+            else:
+                wanted = value != getattr(_part(base, part), row.field)
+            if wanted and (value is not None or row.none is not None):
+                query[name] = _text(value) if value is not None else str(row.none)
     return query

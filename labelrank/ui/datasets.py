@@ -95,13 +95,14 @@ def held(source: choices.Source) -> choices.Source:
         return source.taking(split=data.split)
     limits = session.settings()
     commit = lookups().get(
-        ("commit", source.dataset, source.revision, limits),
-        lambda: hub.resolve("dataset", source.dataset, source.revision, settings=limits).revision,
+        ("commit", source.dataset, source.options.revision, limits),
+        lambda: hub.resolve("dataset", source.dataset, source.options.revision, settings=limits).revision,
         seconds=KEPT_SECONDS["hub"],
         waiting="Looking at the dataset",
     )
-    source = replace(source, config=data.config, split=data.split)
-    return replace(source, revision=commit) if data.revision == commit else source
+    revision = commit if data.revision == commit else source.options.revision
+    options = replace(source.options, config=data.config, split=data.split, revision=revision)
+    return replace(source, options=options)
 
 
 def described(source: choices.Source) -> SourceInfo:

@@ -17,7 +17,6 @@ from labelrank.jobs.store import Job
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
 from labelrank.models.curated import CURATED
 from labelrank.steps.extract.plan import plan
-from labelrank.steps.extract.request import Request
 from labelrank.ui import address, choices, session
 from labelrank.ui.datasets import KEPT_SECONDS, dataset
 from labelrank.ui.lookups import lookups
@@ -27,8 +26,8 @@ from labelrank.views import marks
 
 def look_again_at(job: Job) -> None:
     """Forget what was known of the checkpoint of a job, whose weights it may have downloaded."""
-    chosen = address.choices_of_job(job)
-    lookups().forget(_checkpoint_key(chosen.checkpoint, chosen.checkpoint_revision))
+    request = address.choices_of_job(job).extraction
+    lookups().forget(_checkpoint_key(request.checkpoint, request.checkpoint_revision))
 
 
 def checkpoint(name: str, revision: str | None = None) -> CheckpointInfo:
@@ -136,7 +135,7 @@ def prospect(chosen: choices.Choices, *, wait: bool = True) -> Prospect | None:
     """
     if chosen.source is None:
         return None
-    source, request, limits = chosen.source, Request.from_params(chosen.extract_params()), session.settings()
+    source, request, limits = chosen.source, chosen.request, session.settings()
 
     def look() -> Prospect:
         work = plan(request, limits, dataset=dataset(source))
@@ -149,7 +148,7 @@ def prospect(chosen: choices.Choices, *, wait: bool = True) -> Prospect | None:
         )
 
     key = ("plan", request, limits)
-    remote = source.kind == "hub" or choices.is_hub_id(chosen.checkpoint)
+    remote = source.kind == "hub" or choices.is_hub_id(request.checkpoint)
     if remote and not wait:
         return lookups().peek(key)
     return lookups().get(

@@ -19,7 +19,6 @@ from labelrank.models.config import EncoderConfig
 from labelrank.steps.finetune.request import (
     ALL_BLOCKS,
     DEFAULT_RECIPE,
-    HEADS_ALONE,
     Design,
     describe,
     evaluation_splits,
@@ -62,8 +61,8 @@ def choices_for(found: feature_files.ChosenFeatures) -> choices.Choices:
     chosen = session.choices()
     if found.current or found.job is None:
         return chosen
-    later = (*choices.TUNING, "test_split", "method", "solver", "shrinkage")
-    return replace(address.choices_of_job(found.job), **{name: getattr(chosen, name) for name in later})
+    then = address.choices_of_job(found.job)
+    return replace(then, ranking=chosen.ranking, design=chosen.design, test_split=chosen.test_split)
 
 
 def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
@@ -75,39 +74,39 @@ def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
     return prospect.encoder if prospect else None
 
 
-def orders_text(chosen: choices.Choices) -> str:
+def orders_text(design: Design) -> str:
     """Return what is compared with the ranked order in a few words."""
-    fixed, random = parts_of(chosen.orders)
+    fixed, random = parts_of(design.orders)
     others = [*fixed, *([f"{random:,} random"] if random else [])]
-    return f"Ranked against {', '.join(others) or 'nothing'}; {plural(chosen.seeds, 'seed')} each"
+    return f"Ranked against {', '.join(others) or 'nothing'}; {plural(design.seeds, 'seed')} each"
 
 
-def training_text(chosen: choices.Choices) -> str:
+def training_text(design: Design) -> str:
     """Return how it trains in a few words."""
-    if chosen.depth == HEADS_ALONE:
-        parts = [f"{(chosen.head or HEADS[0]).capitalize()} head on frozen features"]
+    if not design.end_to_end:
+        parts = [f"{(design.head or HEADS[0]).capitalize()} head on frozen features"]
     else:
-        learns = "Whole encoder" if chosen.depth == ALL_BLOCKS else f"Last {plural(int(chosen.depth), 'block')}"
-        parts = [learns, f"recipe {recipes()[chosen.recipe or DEFAULT_RECIPE].title}"]
-        parts += [f"{chosen.head} head"] if chosen.head else []
-    meaning = chosen.meaning
+        learns = "Whole encoder" if design.depth == ALL_BLOCKS else f"Last {plural(int(design.depth), 'block')}"
+        parts = [learns, f"recipe {recipes()[design.recipe or DEFAULT_RECIPE].title}"]
+        parts += [f"{design.head} head"] if design.head else []
+    meaning = design.meaning
     if meaning == "gaussian":
-        meaning += f" targets (bandwidth {bandwidth_text(chosen.bandwidth, chosen.unit)})"
+        meaning += f" targets (bandwidth {bandwidth_text(design.bandwidth, design.unit)})"
     parts.append(meaning)
     for name, word in (("epochs", "epochs"), ("batch_size", "per batch"), ("learning_rate", "learning rate")):
-        if (value := getattr(chosen, name)) is not None:
+        if (value := getattr(design, name)) is not None:
             parts.append(f"{word} {value:g}" if name == "learning_rate" else f"{value:,} {word}")
     for name in ("weight_decay", "dropout", "label_smoothing"):
-        if (value := getattr(chosen, name)) is not None:
+        if (value := getattr(design, name)) is not None:
             parts.append(f"{name.replace('_', ' ')} {value:g}")
-    if chosen.flip is not None and chosen.depth != HEADS_ALONE:
-        parts.append("mirrored" if chosen.flip else "never mirrored")
+    if design.flip is not None and design.end_to_end:
+        parts.append("mirrored" if design.flip else "never mirrored")
     return ", ".join(parts)
 
 
 def mirrors(chosen: choices.Choices) -> bool:
     """Return whether an end-to-end fine-tune of these choices mirrors pictures where that is left to it."""
-    return replace(chosen, flip=None).design.tune_recipe(chosen.dataset).flip
+    return replace(chosen.design, flip=None).tune_recipe(chosen.extraction.dataset).flip
 
 
 def recipe_text(recipe: TuneRecipe) -> str:
@@ -121,8 +120,8 @@ def recipe_text(recipe: TuneRecipe) -> str:
 
 def design_text(job: Job) -> str:
     """Return what tells a fine-tune from others on the same features."""
-    chosen = address.choices_of_job(job)
-    return f"{orders_text(chosen)}; {training_text(chosen)}"
+    design = Design.from_params(job.params)
+    return f"{orders_text(design)}; {training_text(design)}"
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ def comparison(found: feature_files.ChosenFeatures) -> Comparison:
         LabelRankError: The choices contradict each other, or the dataset cannot be used.
     """
     chosen = choices_for(found)
-    design, features = chosen.design, feature_files.features(found.path)
+    design, features = chosen.compared, feature_files.features(found.path)
     data = datasets.dataset(chosen.source, wait=False) if chosen.source else None
     test, validation = evaluation_splits(data, chosen.test_split) if data else (None, None)
     counts = sizes(
@@ -225,14 +224,14 @@ def _to_extract(chosen: choices.Choices, split: str | None) -> float:
     """Return in how many seconds features of the test split are made, as far as is known; 0 for what is here."""
     if split is None:
         return 0.0
-    wanted = replace(chosen, split=split, until_stable=None)
+    wanted = replace(chosen, extraction=replace(chosen.extraction, split=split, until_stable=None))
     try:
         prospect = feature_files.prospect(wanted, wait=False)
     except LabelRankError:
         return 0.0
     if prospect is None or prospect.path.exists():
         return 0.0
-    estimate = server.time_estimate(prospect, wanted)
+    estimate = server.time_estimate(prospect, wanted.request)
     return estimate.seconds if estimate else 0.0
 
 
@@ -242,7 +241,7 @@ def _rows(chosen: choices.Choices, split: str) -> int | None:
     data = datasets.dataset(source.taking(split=split), wait=False) if source else None
     if data is None:
         return None
-    most = chosen.max_per_class
+    most = chosen.extraction.max_per_class
     return int(data.class_counts.sum() if most is None else np.minimum(data.class_counts, most).sum())
 
 

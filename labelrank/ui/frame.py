@@ -142,9 +142,9 @@ def _steps() -> list[tuple[str, str | None, str]]:
     found = _features_chip()
     steps = [
         ("pages/dataset.py", _dataset_chip(chosen), "dataset"),
-        ("pages/features.py", escape(session.checkpoint_title(chosen.checkpoint)), "checkpoint"),
+        ("pages/features.py", escape(session.checkpoint_title(chosen.extraction.checkpoint)), "checkpoint"),
         ("pages/features.py", found, "features"),
-        ("pages/ranking.py", f"order: {chosen.method}" if found and "rows" in found else None, "order"),
+        ("pages/ranking.py", f"order: {chosen.ranking.method}" if found and "rows" in found else None, "order"),
     ]
     job = session.store().find(chosen.finetune) if chosen.finetune else None
     return [*steps, ("pages/finetune.py", f"fine-tune: {STATE_WORDS[job.state]}", "finetune")] if job else steps
@@ -204,7 +204,7 @@ def sidebar_foot() -> None:
     with st.sidebar:
         if session.active_jobs():
             _running_job()
-        precision = server.precision_of(session.choices().precision)
+        precision = server.precision_of(session.choices().extraction.precision)
         st.caption(f"{escape(server.device_text())} · {precision}  \nlabelrank {labelrank.__version__}")
 
 

@@ -37,9 +37,9 @@ def expected_work(chosen: choices.Choices) -> None:
     if prospect is None:
         return
     text = plural(prospect.samples, *marks.SAMPLE_NOUNS[prospect.media])
-    if chosen.until_stable is not None:
+    if chosen.extraction.until_stable is not None:
         text = f"At most {text}"
-    time = server.time_estimate(prospect, chosen)
+    time = server.time_estimate(prospect, chosen.request)
     if time is None:
         known = "How long this takes is known here after the first extraction with this checkpoint."
     elif time.measured:

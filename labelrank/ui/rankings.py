@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +85,7 @@ def pictures_of(found: FeatureSet, source: choices.Source | None, keys: tuple[st
     origin = found.provenance.get("dataset", {})
     if source is None:
         return {}
-    source = replace(source, revision=origin.get("revision"))
+    source = source.taking(revision=origin.get("revision"))
     try:
         data = dataset(source)
         if data.digest != origin.get("digest", data.digest):

@@ -15,7 +15,8 @@ from labelrank.jobs.store import RUNNING, SUCCEEDED, Job
 from labelrank.models.backend import PRECISIONS, devices, resolve_precision
 from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import estimated_rate
-from labelrank.ui import address, choices, session
+from labelrank.steps.extract.request import Request
+from labelrank.ui import session
 
 START_SECONDS = 4.0
 """Of a job's process until it encodes: Python, the dataset, the encoder from the cache."""
@@ -88,31 +89,31 @@ class TimeEstimate:
     """Whether an extraction of this kind has run here; else it is computed from the speed of the processor."""
 
 
-def time_estimate(prospect: Prospect, chosen: choices.Choices) -> TimeEstimate | None:
+def time_estimate(prospect: Prospect, asked: Request) -> TimeEstimate | None:
     """Return how long an extraction takes here; None where nothing is known.
 
     From the last one here with this checkpoint, precision and medium; before there is one, from the arithmetic of
     the encoder and a short measurement of the processor, which would go wrong beside a running job.
     """
     store = session.store()
-    rates = (_inputs_per_second(job, prospect, chosen) for job in store.list(states=(SUCCEEDED,)))
+    rates = (_inputs_per_second(job, prospect, asked) for job in store.list(states=(SUCCEEDED,)))
     rate = next((rate for rate in rates if rate), None)
     measured = rate is not None
     if rate is None and not store.count((RUNNING,)):
-        rate = estimated_rate(prospect.encoder, precision_of(chosen.precision))
+        rate = estimated_rate(prospect.encoder, precision_of(asked.precision))
     if not rate:
         return None
     return TimeEstimate(START_SECONDS + prospect.samples * prospect.clips / rate, measured)
 
 
-def _inputs_per_second(job: Job, prospect: Prospect, chosen: choices.Choices) -> float | None:
+def _inputs_per_second(job: Job, prospect: Prospect, asked: Request) -> float | None:
     """Return how fast a job has encoded; None for one that tells nothing about what is planned."""
     if job.kind != "extract" or not job.result or job.result["reused"]:
         return None
-    then = address.choices_of_job(job)
+    then = Request.from_params(job.params)
     same = (
-        (then.checkpoint, then.checkpoint_revision) == (chosen.checkpoint, chosen.checkpoint_revision)
-        and job.result["precision"] == precision_of(chosen.precision)
+        (then.checkpoint, then.checkpoint_revision) == (asked.checkpoint, asked.checkpoint_revision)
+        and job.result["precision"] == precision_of(asked.precision)
         # An encoder may have run on the CPU beside a GPU, and will again; the other way round, the GPU is gone.
         and job.result["device"] in ("CPU", device_kind())
         and job.result.get("media") == prospect.media

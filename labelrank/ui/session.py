@@ -6,7 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -22,13 +22,7 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
 from labelrank.ui.address import choices_of_job, from_address, to_address
-from labelrank.ui.choices import (
-    SOURCE_FIELDS,
-    Choices,
-    Source,
-    default_checkpoint,
-    kind_of,
-)
+from labelrank.ui.choices import Choices, Source, default_checkpoint, kind_of
 
 
 def settings() -> Settings:
@@ -58,7 +52,7 @@ def choices() -> Choices:
     """Return this session's choices; on its first run, those of the address."""
     if "choices" not in st.session_state:
         query = st.query_params.to_dict()
-        st.session_state["choices"], notices = from_address(query, store().get)
+        st.session_state["choices"], notices = from_address(query, store().get, settings())
         st.session_state["notices"] = notices
         st.session_state["arrived_with"] = set(query)
     return st.session_state["choices"]
@@ -70,11 +64,20 @@ def choose(**changes: Any) -> Choices:
     return st.session_state["choices"]
 
 
+def choose_extraction(**changes: Any) -> Choices:
+    """Change what is extracted, and return the choices."""
+    return choose(extraction=replace(choices().extraction, **changes))
+
+
+def choose_design(**changes: Any) -> Choices:
+    """Change what a fine-tune compares, and return the choices; what the changes rule out goes back to its default."""
+    return choose(design=choices().with_design(**changes).design)
+
+
 def choose_source(source: Source) -> Choices:
     """Choose a dataset; how a video's clips are taken, which depends on the videos, goes back to the default."""
-    chosen = choices()
-    sampling = {} if chosen.dataset == source.dataset else {"stride": None, "clips": 1}
-    return choose(**{name: getattr(source, name) for name in SOURCE_FIELDS}, **sampling)
+    sampling = {} if choices().extraction.dataset == source.dataset else {"stride": None, "clips": 1}
+    return choose_extraction(dataset=source.dataset, **asdict(source.options), **sampling)
 
 
 def open_job(job: Job) -> str:
@@ -223,7 +226,7 @@ def _results_folder(job: Job) -> str | None:
 
 def subject_of(chosen: Choices) -> str:
     """Return what a job of these choices is about, in a few words."""
-    return f"{source_title(chosen.source or Source(''))} · {checkpoint_title(chosen.checkpoint)}"
+    return f"{source_title(chosen.source or Source(''))} · {checkpoint_title(chosen.extraction.checkpoint)}"
 
 
 # Datasets
@@ -240,8 +243,8 @@ def dataset_title(name: str) -> str:
 def source_title(source: Source) -> str:
     """Return a dataset with its configuration and split as a person reads them."""
     # `default` is what the Hub calls the only configuration.
-    config = None if source.config == "default" else source.config
-    return " / ".join(part for part in (dataset_title(source.dataset), config, source.split) if part)
+    config = None if source.options.config == "default" else source.options.config
+    return " / ".join(part for part in (dataset_title(source.dataset), config, source.options.split) if part)
 
 
 def checkpoint_title(name: str) -> str:
@@ -269,6 +272,6 @@ def preselect_checkpoint(media: str) -> Choices:
     What the user brought is never changed.
     """
     default = default_checkpoint(media)
-    if choices().checkpoint in EMBEDDED and choices().checkpoint != default:
-        choose(checkpoint=default, checkpoint_revision=None)
+    if choices().extraction.checkpoint in EMBEDDED and choices().extraction.checkpoint != default:
+        choose_extraction(checkpoint=default, checkpoint_revision=None)
     return choices()

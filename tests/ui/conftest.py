@@ -1,6 +1,7 @@
 """One app per test, in a workspace of its own, whose jobs are written by the test instead of run."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from labelrank.data.digits import digits
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import Job, JobStore
 from labelrank.settings import Settings
+from labelrank.steps.finetune.request import Design
+from labelrank.steps.rank import RankRequest
+from labelrank.ui.choices import Choices
 
 ROOT = Path(__file__).parents[2]
 PARAMS = {
@@ -94,6 +98,12 @@ def finished_job(store) -> Callable[..., Job]:
         return store.get(job.id)
 
     return finish
+
+
+def choices_of(*, ranking: RankRequest = RankRequest(), design: Design = Design(), **extraction: Any) -> Choices:
+    """Return the choices of a session that has chosen this beside the defaults."""
+    usual = Choices(ranking=ranking, design=design)
+    return replace(usual, extraction=replace(usual.extraction, **extraction))
 
 
 def run(app: AppTest, page: str | None = None, **query: str) -> AppTest:

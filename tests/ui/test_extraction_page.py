@@ -4,12 +4,12 @@ import pytest
 
 from labelrank.jobs.store import Progress
 from labelrank.models.backend import resolve_precision
+from labelrank.steps.rank import RankRequest
 from labelrank.ui import server, session
 from labelrank.ui.address import choices_of_job
-from labelrank.ui.choices import Choices
 from labelrank.views import words
 from labelrank.views.words import rough_duration
-from tests.ui.conftest import PARAMS, address, button, labels, run, settings_label, texts
+from tests.ui.conftest import PARAMS, address, button, choices_of, labels, run, settings_label, texts
 
 
 def point(per_class: float, tau: float, low: float, high: float, aligned: float | None = None) -> dict:
@@ -304,7 +304,7 @@ def test_stopping_when_the_order_is_stable_is_a_setting_in_label_address_and_job
     button(app, "Extract features").click().run()
     (job,) = store.list()
     assert (job.params["until_stable"], job.params["ranking_shrinkage"]) == (0.85, "auto")
-    assert choices_of_job(job).shrinkage == "auto"
+    assert choices_of_job(job).ranking.shrinkage == "auto"
 
 
 def test_either_direction_is_a_setting_in_label_address_and_job(app, store):
@@ -317,15 +317,15 @@ def test_either_direction_is_a_setting_in_label_address_and_job(app, store):
     button(app, "Extract features").click().run()
     (job,) = store.list()
     assert job.params["either_direction"] is True
-    assert choices_of_job(job).either_direction
+    assert choices_of_job(job).extraction.either_direction
     app.checkbox(key="either_direction").uncheck().run()
     assert address(app)["either_direction"] == "false"
     assert not session.same_work(job.params, app.session_state["choices"].extract_params())
 
 
 def test_either_direction_says_nothing_without_a_target(app):
-    one = Choices(dataset="digits", either_direction=True).extract_params()
-    assert session.same_work(one, Choices(dataset="digits").extract_params())
+    one = choices_of(dataset="digits", either_direction=True).extract_params()
+    assert session.same_work(one, choices_of(dataset="digits").extract_params())
     run(app, "features", dataset="digits", split="train", either_direction="true")
     assert "direction" not in settings_label(app)
 
@@ -333,7 +333,7 @@ def test_either_direction_says_nothing_without_a_target(app):
 def test_either_direction_of_an_address_is_true_or_false(app):
     run(app, dataset="digits", split="train", either_direction="True", until_stable="0.85")
     assert "expected true or false" in app.warning[0].value.replace("\\", "")
-    assert not app.session_state["choices"].either_direction
+    assert not app.session_state["choices"].extraction.either_direction
 
 
 def test_a_tau_of_the_address_is_among_the_choices_and_can_be_switched_off(app, store):
@@ -350,12 +350,12 @@ def test_a_tau_of_the_address_is_among_the_choices_and_can_be_switched_off(app, 
 def test_a_tau_that_cannot_be_reached_is_refused(app, tau):
     run(app, dataset="digits", split="train", until_stable=tau)
     assert "expected a number above 0 and below 1" in app.warning[0].value
-    assert app.session_state["choices"].until_stable is None
+    assert app.session_state["choices"].extraction.until_stable is None
 
 
 def test_another_shrinkage_of_the_ranking_leaves_features_current():
-    one = Choices(dataset="digits", until_stable=0.85, shrinkage="auto").extract_params()
-    other = Choices(dataset="digits", until_stable=0.85, shrinkage="0.5").extract_params()
+    one = choices_of(dataset="digits", until_stable=0.85, ranking=RankRequest(shrinkage="auto")).extract_params()
+    other = choices_of(dataset="digits", until_stable=0.85, ranking=RankRequest(shrinkage=0.5)).extract_params()
     assert session.same_work(one, other)
     assert not session.same_work(one, {**other, "until_stable": 0.9})
 
@@ -376,7 +376,7 @@ def test_a_job_of_another_server_falls_back_to_a_precision_of_this_one(app, stor
     assert resolve_precision("auto") in app.sidebar.caption[-1].value
     app.switch_page("pages/features.py").run()
     assert not app.exception
-    assert app.session_state["choices"].precision == "auto"
+    assert app.session_state["choices"].extraction.precision == "auto"
 
 
 # The time it takes

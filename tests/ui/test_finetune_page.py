@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -16,10 +17,9 @@ from labelrank.jobs.store import Progress
 from labelrank.steps.finetune.request import Design, job_params
 from labelrank.ui import findings, fine_tune, session
 from labelrank.ui.address import choices_of_job, from_address, to_address
-from labelrank.ui.choices import Choices
 from labelrank.views import comparison_tables
 from tests.helpers.reports import finished, written
-from tests.ui.conftest import PARAMS, address, button, chips, labels, run, texts, title
+from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels, run, texts, title
 from tests.views.test_charts import HOSTILE
 
 DESIGN = Design(orders="ranked,original,random:3", seeds=2)
@@ -152,7 +152,8 @@ def test_choices_of_the_page_are_in_the_address_and_come_back(ready):
         "bandwidth": "2.5",
         "epochs": "7",
     }
-    chosen, notices = from_address(query, session.store().get)
+    chosen, notices = from_address(query, session.store().get, session.settings())
+    chosen = chosen.design
     assert notices == []
     assert (chosen.meaning, chosen.unit, chosen.bandwidth, chosen.epochs) == ("gaussian", "centroids", 2.5, 7)
     labels_of = [one.label for one in ready.expander]
@@ -163,7 +164,7 @@ def test_an_address_that_asks_for_no_possible_design_is_told(ready):
     run(ready, dataset="digits", split="train", orders="ranked,shuffled", head="huge", depth="-1")
     told = " ".join(one.value for one in ready.warning).replace("\\", "")
     assert all(part in told for part in ("orders=ranked,shuffled", "head=huge", "depth=-1"))
-    chosen = ready.session_state["choices"]
+    chosen = ready.session_state["choices"].design
     assert (chosen.orders, chosen.head, chosen.depth) == (Design.orders, Design.head, Design.depth)
 
 
@@ -171,34 +172,34 @@ def test_numbers_of_an_address_beyond_what_the_page_offers_become_the_nearest_th
     query = {"meaning": "gaussian", "bandwidth": "0.001", "epochs": "50000", "dropout": "0.99", "depth": "99"}
     run(ready, "finetune", dataset="digits", split="train", **query)
     assert not ready.error
-    chosen = ready.session_state["choices"]
+    chosen = ready.session_state["choices"].design
     assert (chosen.bandwidth, chosen.epochs, chosen.dropout, chosen.depth) == (0.05, 10_000, 0.95, "3")
 
 
 def test_training_the_encoder_begins_with_few_runs_and_going_back_with_all(ready):
     run(ready, "finetune", dataset="digits", split="train")
     ready.segmented_control(key="depth").set_value("all").run()
-    chosen = ready.session_state["choices"]
+    chosen = ready.session_state["choices"].design
     assert (chosen.orders, chosen.seeds, chosen.depth) == ("ranked,original", 1, "all")
     assert "Recipe" in [one.label for one in ready.selectbox]
     ready.segmented_control(key="depth").set_value("heads").run()
-    chosen = ready.session_state["choices"]
+    chosen = ready.session_state["choices"].design
     assert (chosen.orders, chosen.seeds, chosen.depth) == (Design.orders, Design.seeds, "heads")
 
 
 def test_a_recipe_brings_its_head(ready):
     run(ready, "finetune", dataset="digits", split="train", depth="all")
     ready.selectbox(key="recipe").set_value("paper").run()
-    assert ready.session_state["choices"].head is None
+    assert ready.session_state["choices"].design.head is None
     assert next(one for one in ready.segmented_control if one.label == "Head").value == "reference"
 
 
 def test_the_last_blocks_can_learn(ready):
     run(ready, "finetune", dataset="digits", split="train")
     ready.segmented_control(key="depth").set_value("blocks").run()
-    assert ready.session_state["choices"].depth == "2"
+    assert ready.session_state["choices"].design.depth == "2"
     ready.slider(key="blocks").set_value(1).run()
-    assert ready.session_state["choices"].depth == "1"
+    assert ready.session_state["choices"].design.depth == "1"
 
 
 @pytest.mark.parametrize(
@@ -255,24 +256,24 @@ def test_what_would_tell_is_told(orders, seeds, n_classes, said):
 def test_mirroring_is_what_recipe_and_dataset_say_until_it_is_chosen(ready):
     run(ready, "finetune", dataset="digits", split="train", depth="all", recipe="mae")
     toggle = next(one for one in ready.toggle if one.label == "Mirror half of the pictures")
-    assert (toggle.value, ready.session_state["choices"].flip) == (False, None)
+    assert (toggle.value, ready.session_state["choices"].design.flip) == (False, None)
     toggle.set_value(True).run()
-    assert ready.session_state["choices"].flip is True
-    assert ready.session_state["choices"].design.tune_recipe("digits").flip
+    assert ready.session_state["choices"].design.flip is True
+    assert ready.session_state["choices"].compared.tune_recipe("digits").flip
     assert address(ready)["flip"] == "true"
     assert any("mirrored" in one.label for one in ready.expander)
 
 
 def test_pictures_of_a_folder_are_mirrored_as_the_recipe_says_and_need_not_be():
-    chosen = Choices(dataset="/data/letters", depth="all", recipe="mae")
+    chosen = choices_of(dataset="/data/letters", design=Design(depth="all", recipe="mae"))
     assert fine_tune.mirrors(chosen)
-    assert not session.replace(chosen, flip=False).design.tune_recipe("/data/letters").flip
+    assert not chosen.with_design(flip=False).compared.tune_recipe("/data/letters").flip
 
 
 def test_heads_have_nothing_to_mirror(ready):
     run(ready, "finetune", dataset="digits", split="train", flip="true")
     assert "Mirror half of the pictures" not in [one.label for one in ready.toggle]
-    assert ready.session_state["choices"].design.flip is None
+    assert ready.session_state["choices"].compared.flip is None
 
 
 # While it runs
@@ -632,7 +633,7 @@ def test_a_link_to_a_fine_tune_keeps_the_features_job_beside_it(app, compared, p
     run(app, "finetune", job=extraction.id, finetune=job.id)
     query = address(app)
     assert (query["job"], query["finetune"]) == (extraction.id, job.id)
-    assert app.session_state["choices"].orders == DESIGN.orders
+    assert app.session_state["choices"].design.orders == DESIGN.orders
     assert app.session_state["choices"].features == extraction.id
     app.switch_page("pages/ranking.py").run()
     assert title(app) == "Ranking"
@@ -676,12 +677,12 @@ def test_choices_of_a_fine_tune_survive_the_address(store):
     )
     job = store.create("finetune", {**params(design), "shrinkage": 0.5, "test_split": "test"}, "local", "digits")
     chosen = choices_of_job(job)
-    assert chosen.design == design
-    assert (chosen.shrinkage, chosen.test_split, chosen.job, chosen.features) == ("0.5", "test", None, None)
-    changed = session.replace(chosen, recipe=None, dropout=None, test_split=None, head=None, flip=None)
+    assert chosen.compared == design
+    assert (chosen.ranking.shrinkage, chosen.test_split, chosen.job, chosen.features) == (0.5, "test", None, None)
+    changed = replace(chosen.with_design(recipe=None, dropout=None, head=None, flip=None), test_split=None)
     for one in (chosen, changed):
         query = to_address(one, store.get)
-        assert from_address(query, store.get) == (one, [])
+        assert from_address(query, store.get, session.settings()) == (one, [])
 
 
 def test_a_report_whose_control_failed_leads_with_that_as_an_error(app, compared, monkeypatch):

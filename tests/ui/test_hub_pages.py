@@ -10,14 +10,14 @@ from safetensors.numpy import load_file, save_file
 
 from labelrank.errors import HubError
 from labelrank.jobs.store import Progress
+from labelrank.settings import Settings
 from labelrank.ui import galleries
 from labelrank.ui.address import from_address
-from labelrank.ui.choices import Choices
 from labelrank.ui.lookups import MAX_LOOKUPS, LookUps
 from tests.conftest import GOLDEN
 from tests.helpers.datasets import png
 from tests.helpers.tables import STRUCT, class_label, content, images, pets, table
-from tests.ui.conftest import PARAMS, address, button, chips, labels, run, settings_label, texts, title
+from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels, run, settings_label, texts, title
 
 pytest_plugins = ["tests.helpers.hub_server"]
 
@@ -122,7 +122,7 @@ def test_use_holds_the_dataset_at_its_commit_and_the_address_brings_it_back(app,
         "revision": commit,
         "checkpoint": "mae-tiny-digits",
     }
-    again = from_address(address(app), lambda _: None)
+    again = from_address(address(app), lambda _: None, Settings())
     assert again == (app.session_state["choices"], [])
 
 
@@ -245,7 +245,7 @@ def test_each_failure_of_the_hub_has_its_sentence_and_a_retry(app, hub, failure,
     run(app, dataset=ID)
     assert said in errors(app)[0]
     assert {"Try again", "Back to digits"} <= set(labels(app))
-    assert app.session_state["choices"].dataset == ID
+    assert app.session_state["choices"].extraction.dataset == ID
 
 
 def test_a_failure_is_not_asked_for_again_until_the_user_does(app, hub):
@@ -277,8 +277,8 @@ def test_on_a_shared_server_the_hub_is_open_and_folders_are_not(app, hub, tmp_pa
     add_pets(hub)
     run(app, dataset=ID, checkpoint="zoo/vit")
     assert "7 images in 3 classes" in plain(app)
-    assert app.session_state["choices"].checkpoint == "zoo/vit"
-    app.session_state["choices"] = Choices(dataset=str(tmp_path))
+    assert app.session_state["choices"].extraction.checkpoint == "zoo/vit"
+    app.session_state["choices"] = choices_of(dataset=str(tmp_path))
     app.run()
     assert "This shared server opens" in errors(app)[0]
 
@@ -287,7 +287,7 @@ def test_a_name_of_the_hub_never_opens_a_folder_of_the_server(app, hub, tmp_path
     (tmp_path / "zoo" / "pets").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     run(app, dataset=ID)
-    assert app.session_state["choices"].dataset is None
+    assert app.session_state["choices"].source is None
 
 
 # Folders
@@ -348,10 +348,10 @@ def test_videos_are_called_so_and_play(app):
 def test_a_dataset_of_videos_preselects_the_embedded_checkpoint_of_videos(app):
     run(app, dataset="moving-digits")
     button(app, "Use moving-digits").click().run()
-    assert app.session_state["choices"].checkpoint == "videomae-tiny-moving-digits"
+    assert app.session_state["choices"].extraction.checkpoint == "videomae-tiny-moving-digits"
     run(app, "dataset")
     button(app, "Show digits").click().run()
-    assert app.session_state["choices"].checkpoint == "mae-tiny-digits"
+    assert app.session_state["choices"].extraction.checkpoint == "mae-tiny-digits"
 
 
 # Checkpoints
@@ -423,14 +423,14 @@ def test_a_checkpoint_of_the_other_medium_is_not_used_silently(app, hub):
     assert "facebook/vit-mae-base encodes images, but moving-digits holds videos" in plain(app)
     assert "Extract features" not in labels(app)
     button(app, "Use videomae-tiny-moving-digits").click().run()
-    assert app.session_state["choices"].checkpoint == "videomae-tiny-moving-digits"
+    assert app.session_state["choices"].extraction.checkpoint == "videomae-tiny-moving-digits"
 
 
 def test_clips_have_stride_and_number_and_poolings_are_those_of_the_checkpoint(app, hub, store):
     add_model(hub, "zoo/kinetics", "videomae_finetuned")
     query = {"dataset": "moving-digits", "split": "train", "checkpoint": "zoo/kinetics"}
     run(app, "features", **query, pooling="cls", stride="2", clips="2")
-    assert app.session_state["choices"].pooling == "mean"
+    assert app.session_state["choices"].extraction.pooling == "mean"
     assert settings_label(app) == (
         "Mean pooling, 64 per class, seed 0, every 2nd frame, 2 clips per video, automatic precision, "
         "preprocessed as the checkpoint says"
@@ -442,7 +442,7 @@ def test_clips_have_stride_and_number_and_poolings_are_those_of_the_checkpoint(a
 
 def test_clip_settings_do_not_outlive_the_videos(app):
     run(app, "features", dataset="digits", split="train", stride="2", clips="4")
-    assert (app.session_state["choices"].stride, app.session_state["choices"].clips) == (None, 1)
+    assert (app.session_state["choices"].extraction.stride, app.session_state["choices"].extraction.clips) == (None, 1)
     assert not app.error
 
 

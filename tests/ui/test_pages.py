@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -18,10 +20,25 @@ from labelrank.exports import FORMATS
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import Progress
 from labelrank.settings import Settings
+from labelrank.steps.extract.request import Request
+from labelrank.steps.finetune.request import Design
+from labelrank.steps.rank import RankRequest
 from labelrank.ui.address import from_address, to_address
 from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape, message_text
-from tests.ui.conftest import PARAMS, ROOT, address, button, chips, labels, run, settings_label, texts, title
+from tests.ui.conftest import (
+    PARAMS,
+    ROOT,
+    address,
+    button,
+    chips,
+    choices_of,
+    labels,
+    run,
+    settings_label,
+    texts,
+    title,
+)
 
 HOSTILE = ("<script>alert(1)</script>", "*bold*", "$x$", ":red[x]")
 
@@ -235,8 +252,8 @@ def test_a_job_alone_in_the_address_opens_its_ranking_with_its_choices(app, pixe
     run(app, job=job.id)
     assert title(app) == "Ranking"
     assert [m.value for m in app.metric[1:]] == ["10", "200"]
-    assert app.session_state["choices"].seed == 7
-    assert app.session_state["choices"].max_per_class == 32
+    assert app.session_state["choices"].extraction.seed == 7
+    assert app.session_state["choices"].extraction.max_per_class == 32
     assert chips(app)[2:] == ["features: 200 rows", "order: centroid"]
 
 
@@ -388,7 +405,7 @@ def test_on_a_space_the_link_of_a_job_brings_it_back_after_a_reload(app, store, 
 def test_an_address_never_opens_a_folder_as_a_dataset(app, tmp_path, monkeypatch, shared):
     monkeypatch.setenv("LABELRANK_SHARED", shared)
     run(app, dataset=str(tmp_path))
-    assert app.session_state["choices"].dataset is None
+    assert app.session_state["choices"].source is None
     assert "expected digits" in app.warning[0].value
 
 
@@ -440,7 +457,7 @@ def test_values_of_the_address_that_cannot_work_are_told_one_by_one(app):
     run(app, dataset="digits", split="train", seed="many", pooling="max")
     assert len(app.warning) == 2
     assert "seed\\=many" in app.warning[1].value or "seed\\=many" in app.warning[0].value
-    assert app.session_state["choices"].seed == 0
+    assert app.session_state["choices"].extraction.seed == 0
 
 
 def test_the_address_survives_a_change_of_page(app):
@@ -457,9 +474,11 @@ def no_job(job_id: str):
     "choices",
     [
         Choices(),
-        Choices(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="bfloat16"),
-        Choices(dataset="upload:" + "a" * 64, checkpoint="/models/é x", method="reference", shrinkage="0.25"),
-        Choices(
+        choices_of(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="bfloat16"),
+        choices_of(
+            dataset="upload:" + "a" * 64, checkpoint="/models/é x", ranking=RankRequest("reference", shrinkage=0.25)
+        ),
+        choices_of(
             dataset="uoft-cs/cifar100",
             config="cifar100",
             split="train",
@@ -470,18 +489,84 @@ def no_job(job_id: str):
             checkpoint_revision="b" * 40,
             preprocessing="reference",
         ),
-        Choices(dataset="moving-digits", stride=2, clips=4),
+        choices_of(dataset="moving-digits", stride=2, clips=4),
     ],
 )
 def test_choices_survive_the_address(choices):
     query = to_address(choices, no_job)
-    assert from_address(query, no_job) == (choices, [])
+    assert from_address(query, no_job, Settings()) == (choices, [])
 
 
 def test_choices_with_a_job_survive_the_address(store):
     job = store.create("extract", {**PARAMS, "seed": 5}, "local", "digits")
-    choices = Choices(dataset="digits", split="train", job=job.id, seed=0, max_per_class=64)
-    assert from_address(to_address(choices, store.get), store.get) == (choices, [])
+    choices = replace(choices_of(dataset="digits", split="train", seed=0, max_per_class=64), job=job.id)
+    assert from_address(to_address(choices, store.get), store.get, Settings()) == (choices, [])
+
+
+OLD_ADDRESS = (
+    "dataset=uoft-cs%2Fcifar100&config=cifar100&split=train&media_column=img&label_column=coarse_label&revision=main"
+    "&checkpoint=facebook%2Fvit-mae-base&checkpoint_revision=v1&pooling=cls&per_class=all&until_stable=0.85"
+    "&either_direction=true&seed=7&precision=float32&stride=2&clips=4&preprocessing=reference&method=reference"
+    "&solver=eigen&shrinkage=0.25&test_split=val&orders=ranked%2Crandom%3A3&seeds=3&depth=2&head=reference"
+    "&meaning=gaussian&bandwidth=2.5&unit=centroids&recipe=mae&epochs=9&batch_size=16&learning_rate=0.01"
+    "&weight_decay=0.1&dropout=0.2&label_smoothing=0.3&flip=false"
+)
+
+
+def test_an_address_of_version_0_1_with_every_parameter_means_what_it_meant():
+    query = dict(parse_qsl(OLD_ADDRESS))
+    chosen, notices = from_address(query, no_job, Settings())
+    assert notices == []
+    assert chosen == Choices(
+        extraction=Request(
+            "uoft-cs/cifar100",
+            "facebook/vit-mae-base",
+            config="cifar100",
+            split="train",
+            media_column="img",
+            label_column="coarse_label",
+            revision="main",
+            checkpoint_revision="v1",
+            pooling="cls",
+            max_per_class=None,
+            until_stable=0.85,
+            either_direction=True,
+            seed=7,
+            precision="float32",
+            stride=2,
+            clips=4,
+            preprocessing="reference",
+        ),
+        ranking=RankRequest("reference", "eigen", 0.25),
+        design=Design(
+            orders="ranked,random:3",
+            seeds=3,
+            depth="2",
+            head="reference",
+            meaning="gaussian",
+            bandwidth=2.5,
+            unit="centroids",
+            recipe="mae",
+            epochs=9,
+            batch_size=16,
+            learning_rate=0.01,
+            weight_decay=0.1,
+            dropout=0.2,
+            label_smoothing=0.3,
+            flip=False,
+        ),
+        test_split="val",
+    )
+    assert to_address(chosen, no_job) == query
+
+
+def test_what_is_left_to_the_app_is_written_as_it_was(store):
+    job = store.create("finetune", {**PARAMS, "design": {"epochs": 5, "head": "reference"}}, "local", "digits")
+    words = {"per_class": "all", "shrinkage": "none", "head": "auto", "epochs": "auto", "test_split": "auto"}
+    chosen, notices = from_address({"finetune": job.id, **words}, store.get, Settings())
+    assert notices == []
+    assert (chosen.extraction.max_per_class, chosen.ranking.shrinkage, chosen.test_split) == (None, None, None)
+    assert (chosen.design.head, chosen.design.epochs) == (None, None)
 
 
 # Text that comes from the data
