@@ -5,13 +5,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from labelrank.ranking.methods import METHODS, SOLVERS
+
 if TYPE_CHECKING:
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.ranker import LabelRanker
     from labelrank.ranking.stability import OrderStability
 
-METHODS = ("centroid", "reference")
-SOLVERS = ("auto", "svd", "eigen")
 __all__ = ["METHODS", "SOLVERS", "ClassMoments", "LabelRanker", "OrderStability"]
 
 

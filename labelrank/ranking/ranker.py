@@ -13,7 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from labelrank.errors import RankingError
-from labelrank.ranking import METHODS, SOLVERS
+from labelrank.ranking.methods import METHODS, SOLVERS
 from labelrank.ranking.moments import ClassMoments, class_means, first_not_finite
 
 SIGN_RULE = (
