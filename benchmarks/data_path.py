@@ -40,6 +40,7 @@ from typing import Any
 
 import numpy as np
 import sides
+from common import parser_of, print_header
 from PIL import Image
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -259,8 +260,7 @@ def load_zip(path: Path) -> list[bytes]:
 
 def compare_sides(started: Sequence[sides.Side], zips: Mapping[str, Path], runs: int) -> None:
     processes = {side.name: side.start() for side in started}
-    print("| pictures | side | pictures/s | slowest to fastest | labelrank is times as fast |")
-    print("|---|---|---|---|---|")
+    print_header("| pictures | side | pictures/s | slowest to fastest | labelrank is times as fast |")
     for title, path in zips.items():
         count = len(load_zip(path))
         checks = {name: process.ask(do="check", files=str(path)) for name, process in processes.items()}
@@ -286,8 +286,7 @@ def compare_sides(started: Sequence[sides.Side], zips: Mapping[str, Path], runs:
 
 def compare_memory(started: Sequence[sides.Side], path: Path) -> None:
     count = len(load_zip(path))
-    print(f"\n| side | peak MiB, {count:,} pictures | {4 * count:,} pictures |")
-    print("|---|---|---|")
+    print_header(f"\n| side | peak MiB, {count:,} pictures | {4 * count:,} pictures |")
     for side in started:
         process = side.start()
         process.ask(do="check", files=str(path))  # loads libraries and thread pools
@@ -302,8 +301,7 @@ def measure_waiting(encoders: Mapping[str, str], zips: Mapping[str, Path], quick
     from labelrank.models.checkpoint import open_checkpoint
     from labelrank.models.runtime import compile_encoder
 
-    print("\n| encoder | pictures | pictures/s | waits | of the encoder alone |")
-    print("|---|---|---|---|---|")
+    print_header("\n| encoder | pictures | pictures/s | waits | of the encoder alone |")
     for name, path in encoders.items():
         checkpoint = open_checkpoint(path)
         encoder = compile_encoder(checkpoint, batch_size=BATCH)
@@ -337,7 +335,7 @@ def _seconds(work: Callable[[], object], times: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--peer-python", help="the interpreter of an environment with torch and pillow")
     parser.add_argument("--encoder", help="a checkpoint, beside the two that are always measured")

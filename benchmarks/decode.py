@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import cpu_model, parser_of, peak_above, print_header
 
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.video import EXTENSIONS, read_clips
@@ -122,11 +123,7 @@ def measure_memory(side: str, path: str, sampling: str) -> float:
         files = [archive.read(name) for name in archive.namelist()]
     # Libraries and thread pools are loaded, but no memory is left over that the work could do with.
     work_of(side, [long_video("avi", "mpeg4", {}, 5)], sampling)()
-    work = work_of(side, files, sampling)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before = _status_kib("VmRSS")
-    work()
-    return (_status_kib("VmHWM") - before) / 1024
+    return peak_above(work_of(side, files, sampling))
 
 
 def peak_above_input(side: str, files: list[bytes], sampling: str) -> float:
@@ -163,19 +160,8 @@ def compare(title: str, files: list[bytes], sampling: str, runs: int) -> None:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def _status_kib(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--quick", action="store_true", help="a tenth of the samples, 3 runs")
     parser.add_argument("--runs", type=int, default=5)
@@ -188,11 +174,12 @@ def main() -> None:
 
     runs = 3 if options.quick else options.runs
     print(
-        f"CPU: {_cpu_model()}, {os.cpu_count()} cores; Python {platform.python_version()}, PyAV {av.__version__}. "
+        f"CPU: {cpu_model()}, {os.cpu_count()} cores; Python {platform.python_version()}, PyAV {av.__version__}. "
         f"{runs} runs each.\n"
     )
-    print("| what (samples) | side | median s | of a processor | samples/s | times as long as labelrank | peak MiB |")
-    print("|---|---|---|---|---|---|---|")
+    print_header(
+        "| what (samples) | side | median s | of a processor | samples/s | times as long as labelrank | peak MiB |"
+    )
     for title, files in video_groups(options.data, options.quick).items():
         for sampling in SAMPLINGS:
             compare(title, files, sampling, runs)

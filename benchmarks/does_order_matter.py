@@ -14,12 +14,9 @@ each is analysed in its place.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import platform
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import scipy
+from common import cpu_model, notes, parser_of, print_header
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import pdist
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -131,15 +129,8 @@ def metric_row(name: str, tables: dict[str, np.ndarray], design: Sequence[Arm]) 
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--cifar100", type=Path, nargs=2, metavar=("TRAIN", "TEST"), help="Parquet with img, fine_label, coarse_label"
     )
@@ -155,10 +146,7 @@ def main() -> None:
         return
     if options.quick:
         options.only, options.seeds, options.epochs = ["softmax, linear", "gaussian, 1 position"], 3, 5
-    began = time.perf_counter()
-
-    def note(what: str) -> None:
-        print(f"[{time.perf_counter() - began:.0f} s] {what}", file=sys.stderr, flush=True)
+    note = notes()
 
     X, y = cifar100_features(options.cifar100)
     y = y.astype(np.int32)
@@ -178,9 +166,7 @@ def main() -> None:
     seeds = range(options.seeds)
     spec = f"ranked,original,random:{options.random}"
 
-    print(
-        f"CPU: {_cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}."
-    )
+    print(f"CPU: {cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}.")
     print(
         f"CIFAR-100, {X.shape[1]} features; {len(train.y):,} rows to train and rank, {len(val.y):,} to validate, "
         f"{len(test.y):,} to test. Orders: {spec}; {options.seeds} seeds."
@@ -192,11 +178,11 @@ def main() -> None:
         f"leaf {every['leaf']:.0%}, superclass {every['superclass']:.0%}. Centroids of the ranked order from "
         f"{spacing[0]:.2f} to {spacing[-1]:.2f}, standard deviation {spacing.std():.2f}.\n"
     )
-    print(
+    print_header(
         "| head | ranked, % | random, % | difference, points | rank | p | deviation between orders / seeds / by chance "
-        "| p of the orders | detectable | control | finding |"
+        "| p of the orders | detectable | control | finding |",
+        flush=True,
     )
-    print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     others, kept = [], {}
     for name in options.only:
         settings = EXPERIMENTS[name]
@@ -228,15 +214,13 @@ def main() -> None:
             options.out.write_text(json.dumps(kept, indent=1))
         note(name)
 
-    print("\n| accuracy less that of random orders, points | leaf | rank | superclass | rank |")
-    print("|---|---|---|---|---|")
+    print_header("\n| accuracy less that of random orders, points | leaf | rank | superclass | rank |")
     for row, _ in others:
         print(row)
-    print(
+    print_header(
         "\n| ranked less random orders | UAR, points | top-5, points | loss, nats "
         "| rank distance of mistakes, positions | centroid distance of mistakes |"
     )
-    print("|---|---|---|---|---|---|")
     for _, row in others:
         print(row)
 

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import sides
+from common import parser_of
 from extract_images import SHARED, Ours
 from PIL import Image
 
@@ -196,7 +197,7 @@ def write_inputs(folder: Path, archive: Path, samples: Sequence[int]) -> list[Pa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--peer-python", help="Python of an environment with torch and transformers")
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--samples", type=int, default=12, help="videos of a run, at most 12")

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import sides
+from common import parser_of
 from PIL import Image
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -222,7 +223,7 @@ def write_inputs(folder: Path, data: Path, samples: int, runs: int) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--peer-python", help="Python of an environment with torch and transformers")
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--samples", type=int, default=96, help="pictures of a run")

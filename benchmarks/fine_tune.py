@@ -10,7 +10,6 @@ of the frameworks is apart.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import platform
 import resource
@@ -20,6 +19,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from common import parser_of, print_header
 
 from labelrank.models.backend import select_backend
 from labelrank.models.runtime import build_encoder, compile_encoder
@@ -33,7 +34,7 @@ CHECKPOINTS = {"digits": "mae-tiny-digits", "moving-digits": "videomae-tiny-movi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--data", nargs="+", choices=CHECKPOINTS, default=list(CHECKPOINTS))
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--seeds", type=int, default=3)
@@ -69,7 +70,7 @@ def main() -> None:
         spread = f" ({min(accuracies):.1%} to {max(accuracies):.1%})" if len(accuracies) > 1 else ""
         return f"{np.mean(accuracies):.1%}{spread}"
 
-    print("| dataset | what learns | test accuracy | seconds a run |\n|---|---|---|---|")
+    print_header("| dataset | what learns | test accuracy | seconds a run |")
     for name in args.data:
         checkpoint = open_checkpoint(CHECKPOINTS[name])
         datasets = {

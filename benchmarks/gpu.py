@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import parser_of, print_header
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -278,10 +279,9 @@ def compare(models: list[str], batches: list[int] | None, precision: str, peer_p
     else:
         print(f"{peer_python} has no torch, so labelrank runs alone.\n")
     print(f"Matmul roof in {precision}: {roof / 1e12:.3g} TFLOP/s\n")
-    print(
+    print_header(
         "| model | batch | side | start s | whole /s | model /s | TFLOP/s | of the roof | ratio to torch | difference |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
     for model in models:
         config = MODELS[model]
         wanted = batches or BATCHES[device.kind, config.media][: 2 if quick else None]
@@ -331,7 +331,7 @@ def _cells(line: dict[str, Any], peer: dict[str, Any] | None, config: EncoderCon
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--models", default=",".join(MODELS), help=f"of {', '.join(MODELS)}")
     parser.add_argument("--batches", help="numbers, such as 8,64; default: what suits the device")
     parser.add_argument("--precision", default="auto", choices=PRECISIONS)

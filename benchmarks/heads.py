@@ -22,9 +22,9 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
+from common import parser_of, peak_above, print_header
 from lda import N_CLASSES, N_FEATURES, rows
 
 from labelrank.cores import cpu_cores
@@ -159,16 +159,9 @@ def measured(side: str, head: str, epochs: int, count: int) -> dict[str, float]:
 
 def measure(side: str, recipe: HeadRecipe, count: int) -> dict[str, float]:
     data = tables()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before = _status_kib("VmRSS")
-    roof = matmul_rate()
-    found = SIDES[side](data, recipe, count)
-    return {**found, "peak": (_status_kib("VmHWM") - before) / 1024, "roof": roof}
-
-
-def _status_kib(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+    found: dict[str, float] = {}
+    peak = peak_above(lambda: found.update(roof=matmul_rate(), **SIDES[side](data, recipe, count)))
+    return {**found, "peak": peak}
 
 
 def gflop(recipe: HeadRecipe, n_runs: int) -> float:
@@ -191,7 +184,7 @@ def blas() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="5 epochs, one round")
     parser.add_argument("--head", choices=HEADS, default="linear")
     parser.add_argument("--epochs", type=int, default=20)
@@ -222,10 +215,9 @@ def main() -> None:
     print(f"{blas()}, Keras {metadata.version('keras')}, TensorFlow {metadata.version('tensorflow')}.")
     print(f"{n_runs} runs of a {options.head} head, {N_TRAIN:,} x {N_FEATURES} float32, {N_CLASSES} classes,")
     print(f"{epochs} epochs in batches of {BATCH}; {rounds} rounds. keras.fit: {options.keras_runs} runs, scaled.\n")
-    print(
+    print_header(
         "| side | median s | fastest s | slowest s | GFLOP/s | of the roof | peak MiB above the features | accuracy |"
     )
-    print("|---|---|---|---|---|---|---|---|")
     for side, times in seconds.items():
         rate = gflop(recipe, n_runs) / medians[side]
         peak, right = (statistics.median(one[name] for one in found[side]) for name in ("peak", "accuracy"))

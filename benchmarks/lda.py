@@ -17,11 +17,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import scipy
 import sklearn
+from common import cpu_model, parser_of, peak_above, print_header
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from labelrank.ranking import LabelRanker
@@ -55,26 +55,11 @@ def peak_above_input(side: str, n: int) -> float:
 def measure_memory(side: str, n: int) -> float:
     X, y = rows(n)
     SIDES[side](X[:2_000, :32], y[:2_000])  # libraries and thread pools are loaded
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    before = _status_kib("VmRSS")
-    SIDES[side](X, y)
-    return (_status_kib("VmHWM") - before) / 1024
-
-
-def _status_kib(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    return peak_above(lambda: SIDES[side](X, y))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="5,000 rows, 3 runs")
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--runs", type=int, default=7)
@@ -96,12 +81,9 @@ def main() -> None:
             seconds[side].append(time.perf_counter() - start)
     theirs, ours = (statistics.median(seconds[side]) for side in SIDES)
 
-    print(
-        f"CPU: {_cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__},"
-    )
+    print(f"CPU: {cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__},")
     print(f"scikit-learn {sklearn.__version__}. {n:,} x {N_FEATURES} float32, {N_CLASSES} classes, {runs} runs each.\n")
-    print("| side | median s | fastest s | slowest s | peak MiB above the input |")
-    print("|---|---|---|---|---|")
+    print_header("| side | median s | fastest s | slowest s | peak MiB above the input |")
     for side, times in seconds.items():
         print(f"| {side} | {statistics.median(times):.2f} | {min(times):.2f} | {max(times):.2f} | {peaks[side]:.0f} |")
     print(f"\nLabelRanker is {theirs / ours:.1f} times as fast.", end=" ")

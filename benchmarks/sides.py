@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from common import print_header, status_mib
 
 Mark = Callable[[int], None]
 """Called with the number of samples done, after each batch."""
@@ -69,7 +70,7 @@ def serve(build: Callable[[], Worker]) -> None:
             count = worker.model(request["batches"])
             answer = {"rate": count / (time.perf_counter() - start)}
         else:
-            answer = {**worker.about(), "peak_mib": _peak_mib()}
+            answer = {**worker.about(), "peak_mib": status_mib("VmHWM")}
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -87,11 +88,6 @@ def _timed_extract(worker: Worker, source: Path, features: Path) -> dict[str, fl
         "processor_s": (end_processor - first_processor) / count,
         "first_at": time.time() - (time.perf_counter() - first),
     }
-
-
-def _peak_mib() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 class Roof:
@@ -230,9 +226,10 @@ def compare(
     precisions = {name: about[name]["precision"] for name in processes}
 
     ratios = "".join(f" ratio to {side.name} |" for side in baselines)
-    print(f"\n| files | side | precision | {unit}/s | slowest to fastest |{ratios}", end="")
-    print(f" processor s per {unit} | least cosine | centred error |")
-    print("|" + "---|" * (8 + len(baselines)))
+    print_header(
+        f"\n| files | side | precision | {unit}/s | slowest to fastest |{ratios}"
+        f" processor s per {unit} | least cosine | centred error |"
+    )
     for title, sources in inputs.items():
         rates: dict[str, list[float]] = {side.name: [] for side in sides}
         processor: dict[str, list[float]] = {side.name: [] for side in sides}
@@ -269,8 +266,9 @@ def compare(
             rates[side.name].append(processes[side.name].ask(do="model", batches=model_batches)["rate"])
             shares[side.name].append(rates[side.name][-1] * gflop / measured[precisions[side.name]][-1])
             time.sleep(PAUSE_S)
-    print(f"\n| encoder alone | precision | {unit}/s | slowest to fastest |{ratios} GFLOP/s | of the matmul roof |")
-    print("|" + "---|" * (6 + len(baselines)))
+    print_header(
+        f"\n| encoder alone | precision | {unit}/s | slowest to fastest |{ratios} GFLOP/s | of the matmul roof |"
+    )
     for side in sides:
         cells = (
             *(side.name, precisions[side.name]),
@@ -282,8 +280,7 @@ def compare(
     roof = ", ".join(f"{precision} {statistics.median(rate):.0f} GFLOP/s" for precision, rate in measured.items())
     print(f"\nMatmul roof: {roof}. One {unit}: {gflop:.1f} GFLOP.")
 
-    print("\n| process | s from its start to the first features | peak MiB |")
-    print("|---|---|---|")
+    print_header("\n| process | s from its start to the first features | peak MiB |")
     for name, (seconds, peak) in starts.items():
         print(f"| {name} | {seconds:.1f} | {peak:.0f} |")
     print(f"\n{machine()}.")

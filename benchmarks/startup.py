@@ -8,7 +8,6 @@ browser until its primary button can be clicked.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import resource
@@ -21,6 +20,8 @@ import time
 import urllib.request
 from importlib.metadata import version
 from pathlib import Path
+
+from common import cpu_model, parser_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,10 +76,10 @@ def first_page() -> tuple[float, float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
-    cpu = Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].lstrip("\t :")
+    cpu = cpu_model()
     packages = ", ".join(f"{name} {version(name)}" for name in ("labelrank", "keras", "openvino", "streamlit"))
     print(f"Python {platform.python_version()}, {packages}; {os.cpu_count()} x {cpu}; medians of {repeats}\n")
 

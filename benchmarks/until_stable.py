@@ -16,12 +16,9 @@ Everything is drawn from fixed seeds: the tables are the same on every run, but 
 
 from __future__ import annotations
 
-import argparse
 import io
 import itertools
 import platform
-import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 import sklearn
+from common import cpu_model, notes, parser_of, print_header
 
 from labelrank.ranking import LabelRanker, OrderStability
 from labelrank.ranking.stability import SCHEDULE, StabilityEstimate
@@ -316,8 +314,7 @@ def first_at(target: float, outcomes: Sequence[Outcome]) -> Stop:
 
 def table(title: str, groups: Sequence[tuple[str, Sequence[Outcome]]]) -> None:
     columns = "samples | realised tau | estimate | bias | RMS error | width | in the interval | below | above"
-    print(f"\n| {title} | {columns} |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print_header(f"\n| {title} | {columns} |")
     for name, outcomes in groups:
         if not outcomes:
             continue
@@ -377,15 +374,8 @@ def report(outcomes: Sequence[Outcome]) -> None:
     table("estimate", between(outcomes, lambda o: o.estimate, (-1, 0, 0.2, 0.5, 0.7, 0.8, 0.9, 1.01)))
 
 
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="60 cases, 20 runs, 2 samples of CIFAR-100")
     parser.add_argument("--cases", type=int, default=3000, help="simulated samples")
     parser.add_argument("--runs", type=int, default=600, help="simulated runs to a target")
@@ -399,12 +389,9 @@ def main() -> None:
     cases, runs, samples = (60, 20, 2) if options.quick else (options.cases, options.runs, options.cifar_samples)
     draws = 40
 
-    print(f"CPU: {_cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__},")
+    print(f"CPU: {cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__},")
     print(f"SciPy {scipy.__version__}, scikit-learn {sklearn.__version__}.")
-    start = time.perf_counter()
-
-    def note(what: str) -> None:
-        print(f"[{time.perf_counter() - start:.0f} s] {what}", file=sys.stderr, flush=True)
+    note = notes()
 
     with ProcessPoolExecutor(options.processes) as pool:
         if cases:

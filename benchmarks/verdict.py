@@ -18,21 +18,18 @@ ones in all but name, "order matters" when no order does. Everything is drawn fr
 
 from __future__ import annotations
 
-import argparse
 import math
 import platform
-import sys
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
+from common import cpu_model, notes, parser_of, print_header
 
 from labelrank.finetune.design import Arm, arms
 from labelrank.finetune.statistics import analyse
@@ -217,15 +214,13 @@ def findings_table(title: str, rows: Sequence[tuple[str, str, Sequence[Outcome]]
 def power_table(
     title: str, column: str, rows: Sequence[tuple[str, float, Sequence[Outcome]]], found: Sequence[str]
 ) -> None:
-    print(f"\n| {title} | {column} | found, % of experiments |")
-    print("|---|---|---|")
+    print_header(f"\n| {title} | {column} | found, % of experiments |")
     for name, of_stated, outcomes in rows:
         print(f"| {name} | {of_stated:g} | {share(outcomes, *found)} |")
 
 
 def coverage_table(rows: Sequence[tuple[Case, Sequence[Outcome]]]) -> None:
-    print("\n| 95 % intervals that hold, % | lead of the ranked order | order | seed | chance | one pair |")
-    print("|---|---|---|---|---|---|")
+    print_header("\n| 95 % intervals that hold, % | lead of the ranked order | order | seed | chance | one pair |")
     for case, outcomes in rows:
 
         def holds(truth: Callable[[Outcome], float], found: Callable[[Outcome], dict], outcomes=outcomes) -> str:
@@ -250,31 +245,19 @@ def stated(case: Case, of: str, experiments: int) -> float:
     return float(np.median(found)) / CHANCE
 
 
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="100 experiments")
     parser.add_argument("--experiments", type=int, default=2_000, help="of each row of false findings")
     parser.add_argument("--processes", type=int, default=1, help="set OMP_NUM_THREADS=1 beside it")
     options = parser.parse_args()
     n = 100 if options.quick else options.experiments
-    print(
-        f"CPU: {_cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}."
-    )
+    print(f"CPU: {cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}.")
     print(
         f"{n:,} experiments a row of false findings, {n // 2:,} of the others; {PERMUTATIONS} permutations each (the "
         "product draws 9,999)."
     )
-    start = time.perf_counter()
-
-    def note(what: str) -> None:
-        print(f"[{time.perf_counter() - start:.0f} s] {what}", file=sys.stderr, flush=True)
+    note = notes()
 
     with ProcessPoolExecutor(options.processes) as pool:
 
