@@ -30,6 +30,7 @@ from scipy.spatial.distance import pdist
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from until_stable import cifar100_features
 
+from labelrank.finetune.analysis import Analysis
 from labelrank.finetune.design import Arm, arms, split_rows
 from labelrank.finetune.head_math import Table
 from labelrank.finetune.head_sizes import recipe_for
@@ -88,25 +89,25 @@ def table_of(values: dict[tuple[str, int], float | None], design: Sequence[Arm],
     return np.array([[values[arm.name, seed] for seed in seeds] for arm in design], dtype=np.float64)
 
 
-def points(analysis: dict[str, Any]) -> str:
-    ranked = analysis["ranked"]
-    return f"{100 * ranked['difference']:+.2f} ({100 * ranked['low']:+.2f} to {100 * ranked['high']:+.2f})"
+def points(analysis: Analysis) -> str:
+    ranked = analysis.ranked
+    return f"{100 * ranked.difference:+.2f} ({100 * ranked.low:+.2f} to {100 * ranked.high:+.2f})"
 
 
 def accuracy_row(name: str, tables: dict[str, np.ndarray], design: Sequence[Arm], recipe: HeadRecipe) -> str:
     analysis = analyse(*in_place_of_ranked(design, tables["accuracy"], "ranked"))
-    ranked, variance = analysis["ranked"], analysis["variance"]
+    ranked, variance = analysis.ranked, analysis.variance
     names = [arm.name for arm in design]
     control = "-"
     if "control" in names:
         values = tables["accuracy"]
         control = f"{100 * np.abs(values[names.index('control')] - values[names.index('original')]).max():.2f}"
-    spread = " / ".join(f"{100 * variance[part]['sd']:.2f}" for part in ("order", "seed", "residual"))
+    spread = " / ".join(f"{100 * getattr(variance, part).sd:.2f}" for part in ("order", "seed", "residual"))
     return (
-        f"| {name} | {100 * ranked['mean']:.2f} | {100 * ranked['random_mean']:.2f} | {points(analysis)} "
-        f"| {ranked['rank']} of {ranked['of']} | {ranked['p']:.2g} | {spread} | {variance['p_order']:.2g} "
-        f"| {100 * (analysis['power']['detectable'] or np.nan):.2f} | {control} "
-        f"| {verdict(analysis, meaning=recipe.meaning)['finding']} |"
+        f"| {name} | {100 * ranked.mean:.2f} | {100 * ranked.random_mean:.2f} | {points(analysis)} "
+        f"| {ranked.rank} of {ranked.of} | {ranked.p:.2g} | {spread} | {variance.p_order:.2g} "
+        f"| {100 * (analysis.power.detectable or np.nan):.2f} | {control} "
+        f"| {verdict(analysis, meaning=recipe.meaning).finding} |"
     )
 
 
@@ -114,7 +115,7 @@ def guide_row(name: str, tables: dict[str, np.ndarray], design: Sequence[Arm]) -
     cells = []
     for guide in GUIDES:
         analysis = analyse(*in_place_of_ranked(design, tables["accuracy"], guide))
-        cells.append(f"{points(analysis)} | {analysis['ranked']['rank']} of {analysis['ranked']['of']}")
+        cells.append(f"{points(analysis)} | {analysis.ranked.rank} of {analysis.ranked.of}")
     return f"| {name} | {' | '.join(cells)} |"
 
 
@@ -122,9 +123,9 @@ def metric_row(name: str, tables: dict[str, np.ndarray], design: Sequence[Arm]) 
     cells = []
     for metric in ("uar", "top5", "loss", "rank_distance", "centroid_distance"):
         analysis = analyse(*in_place_of_ranked(design, tables[metric], "ranked"), better=METRICS[metric][1])
-        ranked = analysis["ranked"]
+        ranked = analysis.ranked
         scale, digits = (100, 2) if METRICS[metric][2] == "fraction" else (1, 3)
-        values = [f"{scale * ranked[key]:+.{digits}f}" for key in ("difference", "low", "high")]
+        values = [f"{scale * getattr(ranked, key):+.{digits}f}" for key in ("difference", "low", "high")]
         cells.append(f"{values[0]} ({values[1]} to {values[2]})")
     return f"| {name} | {' | '.join(cells)} |"
 

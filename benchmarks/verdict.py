@@ -31,6 +31,7 @@ import numpy as np
 import scipy
 from common import cpu_model, notes, parser_of, print_header
 
+from labelrank.finetune.analysis import Analysis
 from labelrank.finetune.design import Arm, arms
 from labelrank.finetune.statistics import analyse
 from labelrank.finetune.verdict import FINDINGS, verdict
@@ -64,7 +65,7 @@ class Case:
 @dataclass(frozen=True)
 class Outcome:
     finding: str
-    analysis: dict[str, Any]
+    analysis: Analysis
     lead: float
     """True lead of the ranked order over all random orders."""
 
@@ -142,7 +143,7 @@ def outcome(number: int, case: Case, stream: int) -> Outcome:
     rng = np.random.default_rng([stream, number, zlib.crc32(repr(case).encode())])
     accuracies, design, lead = drawn(case, rng)
     analysis = analyse(accuracies, design, rng=number, permutations=PERMUTATIONS)
-    return Outcome(verdict(analysis)["finding"], analysis, lead)
+    return Outcome(verdict(analysis).finding, analysis, lead)
 
 
 # --- trained heads
@@ -186,7 +187,7 @@ def trained(number: int, n_classes: int, meaning: str, stream: int) -> Outcome:
         guess = (X_test @ weights).argmax(axis=2)
         accuracies[:, seed] = (guess == position_of[:, y_test]).mean(axis=1)
     analysis = analyse(accuracies, design, rng=number, permutations=PERMUTATIONS)
-    return Outcome(verdict(analysis)["finding"], analysis, math.nan)
+    return Outcome(verdict(analysis).finding, analysis, math.nan)
 
 
 # --- tables
@@ -223,17 +224,18 @@ def coverage_table(rows: Sequence[tuple[Case, Sequence[Outcome]]]) -> None:
     print_header("\n| 95 % intervals that hold, % | lead of the ranked order | order | seed | chance | one pair |")
     for case, outcomes in rows:
 
-        def holds(truth: Callable[[Outcome], float], found: Callable[[Outcome], dict], outcomes=outcomes) -> str:
-            inside = np.mean([found(o)["low"] <= truth(o) <= found(o)["high"] for o in outcomes])
+        def holds(truth: Callable[[Outcome], float], found: Callable[[Outcome], Any], outcomes=outcomes) -> str:
+            inside = np.mean([found(o).low <= truth(o) <= found(o).high for o in outcomes])
             return f"{100 * inside:.1f}"
 
         parts = {"order": case.order_sd * CHANCE, "seed": CHANCE, "residual": CHANCE}
-        cells = [holds(lambda o: o.lead, lambda o: o.analysis["ranked"])]
+        cells = [holds(lambda o: o.lead, lambda o: o.analysis.ranked)]
         cells += [
-            holds(lambda o, sd=sd: sd, lambda o, part=part: o.analysis["variance"][part]) for part, sd in parts.items()
+            holds(lambda o, sd=sd: sd, lambda o, part=part: getattr(o.analysis.variance, part))
+            for part, sd in parts.items()
         ]
         if case.order_sd == 0:
-            cells.append(holds(lambda o: o.lead, lambda o: o.analysis["paired"][0]))
+            cells.append(holds(lambda o: o.lead, lambda o: o.analysis.paired[0]))
         else:
             cells.append("-")
         print(f"| {case.name} | {' | '.join(cells)} |")
@@ -241,7 +243,7 @@ def coverage_table(rows: Sequence[tuple[Case, Sequence[Outcome]]]) -> None:
 
 def stated(case: Case, of: str, experiments: int) -> float:
     """Return what experiments of this kind state as detectable, in standard deviations of chance: the median."""
-    found = [outcome(number, case, 5).analysis["power"][of] for number in range(experiments)]
+    found = [getattr(outcome(number, case, 5).analysis.power, of) for number in range(experiments)]
     return float(np.median(found)) / CHANCE
 
 

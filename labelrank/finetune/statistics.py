@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import chdtri, fdtri, stdtrit
 
 from labelrank.errors import SettingsError
+from labelrank.finetune.analysis import SAME, Analysis, Component, Paired, Power, RankedAmong, Variance
 from labelrank.finetune.design import Arm
 
 LEVEL = 0.95
@@ -32,11 +33,8 @@ LEVEL = 0.95
 
 _MIN_EXCHANGEABLE = 3
 _NAMED = 5
-OF_RANKED = "the ranked order's"
 _AT_ONCE = 2_000_000
 _DRAWS = 4_000
-# Two means are the same when they differ by rounding alone.
-SAME = 1e-12
 
 
 def analyse(
@@ -48,8 +46,8 @@ def analyse(
     power: float = 0.8,
     rng: int = 0,
     permutations: int = 9_999,
-) -> dict[str, Any]:
-    """Return what a table of one metric tells, as plain JSON values; None stands for what the design cannot tell.
+) -> Analysis:
+    """Return what a table of one metric tells.
 
     An arm that finished fewer than half of the seeds is left out, then every seed that any other arm did not finish;
     `notes` say so. The control arm is compared with the ranked order but takes no part in tests, means over orders or
@@ -63,25 +61,6 @@ def analyse(
         power: Chance of finding the effects under `power`.
         rng: Seed of the permutations and of the simulation behind `power`.
         permutations: Drawn for the test of the order, of each kind.
-
-    Returns:
-        `mean`: of each arm, over the seeds used. `by_seed`: of each arm, as given. `compared`: names of the arms used.
-        `n_arms`, `n_seeds`, `n_random`: how many arms, seeds and random orders are used.
-        `variance`: the two-way split y = mean + order + seed + residual without replication (the residual is the
-        interaction of both), over the random arms where these are 3 or more (`over` is "random"), else over all
-        (`over` is "all"): `order`, `seed`, `residual` with `sd`, `low` and `high`, and `share_order`, `share_seed`,
-        `share_residual` of their sum. Where the orders do not differ by the test, `low` of `order` is 0: orders of few
-        classes are alike, which the interval knows nothing of and the test does. `F` and `p_order` are of the test over
-        all `tested` orders, `p_least` is the least p that so many orders and seeds could give.
-        `ranked`: its `mean`, `random_mean`, `difference` of the two with the interval `low` to `high` of what it is
-        over all random orders and seeds, None where no two runs differ; `rank` among `of` = random orders + 1 (1 is
-        best, ties count against it); `p` = rank / of, one-sided; `p_least` = 1 / of; `p_above`, of the same test as
-        `p_order`.
-        `p_any`: of the claim that the order matters: from `p_order` and `p_above`, Bonferroni's.
-        `paired`: ranked less each other arm, paired by seed, with its t interval.
-        `power`: `detectable`, the least true difference of the ranked order that would be called better with the
-        chance `power`; `detectable_order_sd`, the least standard deviation between orders that would be seen.
-        `alpha`, `level`, `better`, `notes`.
 
     Raises:
         SettingsError: Table and arms do not fit each other, or `better` is neither.
@@ -98,34 +77,33 @@ def analyse(
     sign = 1.0 if better == "higher" else -1.0
     used, seeds, notes = _complete(values, arms)
     n_seeds = int(seeds.sum())
-    analysis: dict[str, Any] = {
-        "mean": {arm.name: _mean(row[seeds]) for arm, row in zip(arms, values, strict=True)},
-        "by_seed": {arm.name: [_number(v) for v in row] for arm, row in zip(arms, values, strict=True)},
-        "compared": [arms[i].name for i in used],
-        "n_arms": len(used),
-        "n_seeds": n_seeds,
-        "n_random": 0,
-        "variance": None,
-        "ranked": None,
-        "p_any": None,
-        "paired": [],
-        "power": {"detectable": None, "detectable_order_sd": None, "power": power},
-        "alpha": alpha,
-        "level": LEVEL,
-        "better": better,
-        "notes": notes,
-    }
+    analysis = Analysis(
+        mean={arm.name: _mean(row[seeds]) for arm, row in zip(arms, values, strict=True)},
+        by_seed={arm.name: tuple(_number(v) for v in row) for arm, row in zip(arms, values, strict=True)},
+        compared=tuple(arms[i].name for i in used),
+        n_arms=len(used),
+        n_seeds=n_seeds,
+        n_random=0,
+        variance=None,
+        ranked=None,
+        p_any=None,
+        paired=(),
+        power=Power(None, None, power),
+        alpha=alpha,
+        level=LEVEL,
+        better=better,
+        notes=tuple(notes),
+    )
     if n_seeds == 0:
         return analysis
     kept = values[:, seeds]
     tested = _distinct(used, arms, notes)
     random = [i for i in tested if arms[i].kind == "random"]
     ranked = next((i for i in tested if arms[i].kind == "ranked"), None)
-    analysis["n_random"] = len(random)
 
     mean_squares = _MeanSquares(kept[tested]) if n_seeds > 1 and len(tested) > 1 else None
+    variance, p_any, p_above, detectable, detectable_sd = None, None, None, None, None
     if mean_squares is not None:
-        over = random if len(random) >= _MIN_EXCHANGEABLE else tested
         contrast = None
         if ranked is not None and random:
             contrast = np.zeros(len(tested))
@@ -135,51 +113,32 @@ def analyse(
             kept[tested], [arms[i] for i in tested], contrast, permutations, np.random.default_rng([rng, 1])
         )
         tests = 1 if p_above is None else 2
-        components = _components(kept[over])
-        if p_order > alpha / tests:
-            components["order"]["low"] = 0.0
-        analysis["variance"] = {
-            "over": "random" if over is random else "all",
-            "n_over": len(over),
-            **components,
-            "F": _ratio(mean_squares.order, mean_squares.residual),
-            "p_order": p_order,
-            "p_least": _least_p(len(tested), n_seeds, permutations),
-            "tested": len(tested),
-            "level": LEVEL,
-        }
-        analysis["p_any"] = p_order if p_above is None else min(1.0, 2 * min(p_order, p_above))
-        analysis["power"]["detectable_order_sd"] = _detectable_sd(mean_squares, alpha / tests, power)
-
-    if ranked is not None:
-        analysis["paired"] = [
-            {"arm": arms[i].name, **_paired(kept[ranked] - kept[i])}
-            for i in range(len(arms))
-            if i != ranked and (i in used or arms[i].kind == "control")
-        ]
+        variance = _variance(kept, random, tested, mean_squares, p_order, alpha / tests, permutations)
+        p_any = p_order if p_above is None else min(1.0, 2 * min(p_order, p_above))
+        detectable_sd = _detectable_sd(mean_squares, alpha / tests, power)
+    among = None
     if ranked is not None and random:
-        own, others = float(kept[ranked].mean()), kept[random].mean(axis=1)
-        worse = sign * others < sign * own - SAME * max(1.0, abs(own))
-        rank, of = 1 + int((~worse).sum()), len(random) + 1
-        low, high = _difference_interval(kept[random], mean_squares, own - float(others.mean()))
-        analysis["ranked"] = {
-            "mean": own,
-            "random_mean": float(others.mean()),
-            "difference": own - float(others.mean()),
-            "low": low,
-            "high": high,
-            "rank": rank,
-            "of": of,
-            "p": rank / of,
-            "p_least": 1 / of,
-            "p_above": p_above if mean_squares is not None else None,
-        }
-        if mean_squares is not None and 1 / of <= alpha + SAME:
-            order_variance = _components(kept[random])["order"]["sd"] ** 2
-            analysis["power"]["detectable"] = _detectable(
+        among = _ranked_among(kept[ranked], kept[random], sign, mean_squares, p_above)
+        if mean_squares is not None and among.p_least <= alpha + SAME:
+            order_variance = _components(kept[random])[0]["order"].sd ** 2
+            detectable = _detectable(
                 mean_squares, order_variance, len(random), alpha, power, np.random.default_rng([rng, 2])
             )
-    return analysis
+    paired = [
+        Paired(arms[i].name, *_paired(kept[ranked] - kept[i]))
+        for i in range(len(arms))
+        if ranked is not None and i != ranked and (i in used or arms[i].kind == "control")
+    ]
+    return replace(
+        analysis,
+        n_random=len(random),
+        variance=variance,
+        ranked=among,
+        p_any=p_any,
+        paired=tuple(paired),
+        power=Power(detectable, detectable_sd, power),
+        notes=tuple(notes),
+    )
 
 
 # --- which runs count
@@ -236,8 +195,8 @@ class _MeanSquares:
                 setattr(self, name, 0.0)
 
 
-def _components(table: np.ndarray) -> dict[str, Any]:
-    """Return standard deviations owed to order, seed and both together, with intervals, and the shares of variance."""
+def _components(table: np.ndarray) -> tuple[dict[str, Component], dict[str, float | None]]:
+    """Return the standard deviations owed to order, seed and both together, and their shares of the variance."""
     found = _MeanSquares(table)
     variances = {
         "order": max(0.0, (found.order - found.residual) / found.n_seeds),
@@ -251,17 +210,63 @@ def _components(table: np.ndarray) -> dict[str, Any]:
         "residual": tuple(found.residual_df * found.residual / chdtri(found.residual_df, p) for p in (tail, 1 - tail)),
     }
     total = sum(variances.values())
-    return {
-        **{
-            name: {
-                "sd": math.sqrt(variance),
-                "low": math.sqrt(intervals[name][0]),
-                "high": math.sqrt(intervals[name][1]),
-            }
-            for name, variance in variances.items()
-        },
-        **{f"share_{name}": variance / total if total else None for name, variance in variances.items()},
+    components = {
+        name: Component(math.sqrt(variance), *(math.sqrt(end) for end in intervals[name]))
+        for name, variance in variances.items()
     }
+    return components, {name: variance / total if total else None for name, variance in variances.items()}
+
+
+def _variance(
+    kept: np.ndarray,
+    random: Sequence[int],
+    tested: Sequence[int],
+    mean_squares: _MeanSquares,
+    p_order: float,
+    limit: float,
+    permutations: int,
+) -> Variance:
+    """Return the split of the variance over the random arms where these are enough, else over all that are tested."""
+    over = random if len(random) >= _MIN_EXCHANGEABLE else tested
+    parts, shares = _components(kept[over])
+    return Variance(
+        over="random" if over is random else "all",
+        n_over=len(over),
+        order=replace(parts["order"], low=0.0) if p_order > limit else parts["order"],
+        seed=parts["seed"],
+        residual=parts["residual"],
+        share_order=shares["order"],
+        share_seed=shares["seed"],
+        share_residual=shares["residual"],
+        F=_ratio(mean_squares.order, mean_squares.residual),
+        p_order=p_order,
+        p_least=_least_p(len(tested), kept.shape[1], permutations),
+        tested=len(tested),
+        level=LEVEL,
+    )
+
+
+def _ranked_among(
+    ranked: np.ndarray, random: np.ndarray, sign: float, mean_squares: _MeanSquares | None, p_above: float | None
+) -> RankedAmong:
+    """Return how the ranked order (S,) stands among random ones (R, S); `sign` is 1 where higher is better, else -1."""
+    own, others = float(ranked.mean()), random.mean(axis=1)
+    worse = sign * others < sign * own - SAME * max(1.0, abs(own))
+    rank, of = 1 + int((~worse).sum()), len(random) + 1
+    difference = own - float(others.mean())
+    low, high = _difference_interval(random, mean_squares, difference)
+    return RankedAmong(
+        mean=own,
+        random_mean=float(others.mean()),
+        difference=difference,
+        low=low,
+        high=high,
+        rank=rank,
+        of=of,
+        p=rank / of,
+        p_least=1 / of,
+        p_above=p_above,
+    )
 
 
 def _williams(square: float, df: int, residual: float, residual_df: int, per_level: int) -> tuple[float, float]:
@@ -305,7 +310,7 @@ def _difference_interval(
     return difference - half, difference + half
 
 
-def _paired(differences: np.ndarray) -> dict[str, float | None]:
+def _paired(differences: np.ndarray) -> tuple[float | None, float | None, float | None]:
     """Return the mean of differences (S,) and its t interval, None where they are too few or all the same.
 
     Seeds without both runs do not count.
@@ -313,12 +318,12 @@ def _paired(differences: np.ndarray) -> dict[str, float | None]:
     differences = differences[np.isfinite(differences)]
     n = len(differences)
     if n == 0:
-        return {"difference": None, "low": None, "high": None}
+        return None, None, None
     mean = float(differences.mean())
     if n == 1 or float(np.ptp(differences)) <= SAME:
-        return {"difference": mean, "low": None, "high": None}
+        return mean, None, None
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * differences.std(ddof=1) / math.sqrt(n))
-    return {"difference": mean, "low": mean - half, "high": mean + half}
+    return mean, mean - half, mean + half
 
 
 # --- tests

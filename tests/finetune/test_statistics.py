@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from scipy.special import betaincc, fdtrc
 
 from labelrank.errors import SettingsError
+from labelrank.finetune.analysis import Analysis
 from labelrank.finetune.design import Arm, arms, fitting_orders
 from labelrank.finetune.statistics import _likeness, _order_tests, analyse
-from labelrank.finetune.verdict import FINDINGS, verdict
+from labelrank.finetune.verdict import FINDINGS, THEORY, Verdict, theory, verdict
 
 RANKED = tuple(np.random.default_rng(0).permutation(30).tolist())
 DESIGN = arms("ranked,original,random:19", RANKED)
@@ -39,48 +40,51 @@ def found(design=DESIGN, meaning="softmax", permutations=199, **of):
     return verdict(analysis, meaning=meaning, n_test=10_000)
 
 
+def details(said):
+    return [one.text for one in said.details]
+
+
 # --- the two-way split
 
 
 def test_the_split_of_a_known_table():
-    variance = analyse(SMALL, SMALL_DESIGN)["variance"]
-    assert variance["F"] == pytest.approx(8)
-    assert variance["order"]["sd"] == pytest.approx(math.sqrt(3.5 / 3))
-    assert variance["seed"]["sd"] == pytest.approx(math.sqrt(6.5 / 3))
-    assert variance["residual"]["sd"] == pytest.approx(math.sqrt(0.5))
-    shares = [variance[f"share_{part}"] for part in ("order", "seed", "residual")]
-    assert shares == pytest.approx([3.5 / 11.5, 6.5 / 11.5, 1.5 / 11.5])
+    variance = analyse(SMALL, SMALL_DESIGN).variance
+    assert pytest.approx(8) == variance.F
+    assert variance.order.sd == pytest.approx(math.sqrt(3.5 / 3))
+    assert variance.seed.sd == pytest.approx(math.sqrt(6.5 / 3))
+    assert variance.residual.sd == pytest.approx(math.sqrt(0.5))
+    assert variance.shares == pytest.approx([3.5 / 11.5, 6.5 / 11.5, 1.5 / 11.5])
 
 
 def test_the_intervals_of_a_known_table():
     # chi-squared: 0.48442, 11.14329 with 4 degrees of freedom, 0.050636, 7.37776 with 2; F 2, 4: 0.025479, 10.64911
-    variance = analyse(SMALL, SMALL_DESIGN)["variance"]
-    assert variance["residual"]["low"] == pytest.approx(math.sqrt(2 / 11.14329), rel=1e-4)
-    assert variance["residual"]["high"] == pytest.approx(math.sqrt(2 / 0.48442), rel=1e-4)
-    assert variance["order"]["low"] == 0
-    assert variance["order"]["high"] == pytest.approx(math.sqrt(2 * (4 - 0.5 * 0.025479) / (3 * 0.050636)), rel=1e-4)
-    assert variance["seed"]["low"] == pytest.approx(math.sqrt(2 * (7 - 0.5 * 10.64911) / (3 * 7.37776)), rel=1e-4)
+    variance = analyse(SMALL, SMALL_DESIGN).variance
+    assert variance.residual.low == pytest.approx(math.sqrt(2 / 11.14329), rel=1e-4)
+    assert variance.residual.high == pytest.approx(math.sqrt(2 / 0.48442), rel=1e-4)
+    assert variance.order.low == 0
+    assert variance.order.high == pytest.approx(math.sqrt(2 * (4 - 0.5 * 0.025479) / (3 * 0.050636)), rel=1e-4)
+    assert variance.seed.low == pytest.approx(math.sqrt(2 * (7 - 0.5 * 10.64911) / (3 * 7.37776)), rel=1e-4)
 
 
 def test_the_split_is_over_random_orders_where_there_are_enough():
     table = experiment()
     table[0] += 1.0  # ranked
-    variance = analyse(table, DESIGN)["variance"]
-    assert (variance["over"], variance["n_over"], variance["tested"]) == ("random", 19, 21)
-    assert variance["order"]["high"] < 0.01 < variance["F"]
+    variance = analyse(table, DESIGN).variance
+    assert (variance.over, variance.n_over, variance.tested) == ("random", 19, 21)
+    assert variance.order.high < 0.01 < variance.F
     few = arms("ranked,original,random:2", RANKED)
-    variance = analyse(experiment(design=few), few)["variance"]
-    assert (variance["over"], variance["n_over"], variance["tested"]) == ("all", 4, 4)
+    variance = analyse(experiment(design=few), few).variance
+    assert (variance.over, variance.n_over, variance.tested) == ("all", 4, 4)
 
 
 def test_an_effect_of_the_seed_is_no_effect_of_the_order():
     table = experiment()
     moved = table + 0.1 * np.arange(5)
     before, after = analyse(table, DESIGN), analyse(moved, DESIGN)
-    assert after["variance"]["F"] == pytest.approx(before["variance"]["F"])
-    assert after["variance"]["p_order"] == before["variance"]["p_order"]
-    assert after["ranked"]["low"] == pytest.approx(before["ranked"]["low"])
-    assert after["variance"]["share_seed"] > 0.99
+    assert pytest.approx(before.variance.F) == after.variance.F
+    assert after.variance.p_order == before.variance.p_order
+    assert after.ranked.low == pytest.approx(before.ranked.low)
+    assert after.variance.share_seed > 0.99
 
 
 # --- the ranked order
@@ -89,62 +93,62 @@ def test_an_effect_of_the_seed_is_no_effect_of_the_order():
 def test_rank_and_p_count_the_random_orders_that_are_as_good():
     design = arms("ranked,original,random:4", RANKED, control=False)
     table = np.array([[0.5], [0.9], [0.4], [0.5], [0.6], [0.3]]) + np.array([0.0, 0.01])
-    ranked = analyse(table, design)["ranked"]
-    assert (ranked["rank"], ranked["of"]) == (3, 5)
-    assert (ranked["p"], ranked["p_least"]) == (pytest.approx(0.6), pytest.approx(0.2))
-    assert ranked["mean"] == pytest.approx(0.505)
-    assert ranked["random_mean"] == pytest.approx(0.455)
-    assert ranked["difference"] == pytest.approx(0.05)
+    ranked = analyse(table, design).ranked
+    assert (ranked.rank, ranked.of) == (3, 5)
+    assert (ranked.p, ranked.p_least) == (pytest.approx(0.6), pytest.approx(0.2))
+    assert ranked.mean == pytest.approx(0.505)
+    assert ranked.random_mean == pytest.approx(0.455)
+    assert ranked.difference == pytest.approx(0.05)
 
 
 def test_equal_means_are_equal_whatever_their_rounding():
     design = arms("ranked,random:1", RANKED, control=False)
     table = np.array([[0.1, 0.2, 0.3], [0.3, 0.1, 0.2]])
-    assert analyse(table, design)["ranked"]["rank"] == 2
+    assert analyse(table, design).ranked.rank == 2
 
 
 def test_less_is_better_of_a_loss():
     design = arms("ranked,random:19", RANKED, control=False)
     table = experiment(design=design, lead=-0.01)
     lower, higher = analyse(table, design, better="lower"), analyse(table, design)
-    assert (lower["ranked"]["rank"], higher["ranked"]["rank"]) == (1, 20)
-    assert lower["ranked"]["difference"] == higher["ranked"]["difference"] < 0
-    assert lower["ranked"]["p_above"] < 0.01 < 0.99 < higher["ranked"]["p_above"]
+    assert (lower.ranked.rank, higher.ranked.rank) == (1, 20)
+    assert lower.ranked.difference == higher.ranked.difference < 0
+    assert lower.ranked.p_above < 0.01 < 0.99 < higher.ranked.p_above
     mirrored = analyse(-table, design)
     for key in ("rank", "p", "p_above"):
-        assert lower["ranked"][key] == mirrored["ranked"][key]
-    assert lower["power"] == mirrored["power"]
+        assert getattr(lower.ranked, key) == getattr(mirrored.ranked, key)
+    assert lower.power == mirrored.power
 
 
 def test_the_interval_of_the_lead_of_a_known_table():
     # random means 4 and 4: no spread; what is left is the residual 0.5 / 3 of the ranked mean, 4 degrees of freedom
-    ranked = analyse(SMALL, SMALL_DESIGN)["ranked"]
-    assert ranked["difference"] == pytest.approx(-2)
-    assert ranked["high"] - ranked["difference"] == pytest.approx(2.776445 * math.sqrt(0.5 / 3), rel=1e-5)
-    assert ranked["difference"] - ranked["low"] == pytest.approx(2.776445 * math.sqrt(0.5 / 3), rel=1e-5)
+    ranked = analyse(SMALL, SMALL_DESIGN).ranked
+    assert ranked.difference == pytest.approx(-2)
+    assert ranked.high - ranked.difference == pytest.approx(2.776445 * math.sqrt(0.5 / 3), rel=1e-5)
+    assert ranked.difference - ranked.low == pytest.approx(2.776445 * math.sqrt(0.5 / 3), rel=1e-5)
 
 
 def test_the_interval_of_the_lead_widens_with_the_spread_of_the_random_orders():
-    narrow, wide = (analyse(experiment(order_sd=sd), DESIGN)["ranked"] for sd in (0.0, 0.02))
-    assert wide["high"] - wide["low"] > 3 * (narrow["high"] - narrow["low"])
+    narrow, wide = (analyse(experiment(order_sd=sd), DESIGN).ranked for sd in (0.0, 0.02))
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
 
 
 def test_differences_are_paired_by_seed():
-    (first, second) = analyse(SMALL, SMALL_DESIGN)["paired"]
+    (first, second) = analyse(SMALL, SMALL_DESIGN).paired
     # -1, -2, -3: mean -2, standard error 1 / sqrt 3, t 4.302653 with 2 degrees of freedom
-    assert (first["arm"], second["arm"]) == ("random-1", "random-2")
-    assert first["difference"] == pytest.approx(-2)
-    assert first["low"] == pytest.approx(-2 - 4.302653 / math.sqrt(3), rel=1e-5)
-    assert first["high"] == pytest.approx(-2 + 4.302653 / math.sqrt(3), rel=1e-5)
+    assert (first.arm, second.arm) == ("random-1", "random-2")
+    assert first.difference == pytest.approx(-2)
+    assert first.low == pytest.approx(-2 - 4.302653 / math.sqrt(3), rel=1e-5)
+    assert first.high == pytest.approx(-2 + 4.302653 / math.sqrt(3), rel=1e-5)
 
 
 def test_the_control_is_paired_but_changes_nothing_else():
     with_control = analyse(experiment(), DESIGN)
     without = analyse(experiment()[:-1], DESIGN[:-1])
-    assert with_control["paired"][-1]["arm"] == "control"
-    assert with_control["paired"][:-1] == without["paired"]
+    assert with_control.paired[-1].arm == "control"
+    assert with_control.paired[:-1] == without.paired
     for key in ("variance", "ranked", "power", "p_any", "n_arms"):
-        assert with_control[key] == without[key]
+        assert getattr(with_control, key) == getattr(without, key)
 
 
 # --- tests
@@ -202,7 +206,7 @@ def test_orders_that_are_alike_by_what_they_share_are_no_finding():
         design = arms("original,random:19", rng.permutation(6), seed=number, control=False)
         drawn = rng.standard_normal((5, 6, 6))
         table = np.array([[seed[range(6), arm.position_of].sum() for seed in drawn] for arm in design])
-        false.append(analyse(table, design, permutations=199)["p_any"] <= 0.05)
+        false.append(analyse(table, design, permutations=199).p_any <= 0.05)
     assert np.mean(false) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
 
 
@@ -218,9 +222,9 @@ def test_scale_and_origin_change_no_test(number, scale, origin):
     table = experiment(number)
     first = analyse(table, DESIGN, permutations=200)
     second = analyse(scale * table + origin, DESIGN, permutations=200)
-    assert second["ranked"]["rank"] == first["ranked"]["rank"]
-    assert second["p_any"] == pytest.approx(first["p_any"])
-    assert second["power"]["detectable"] == pytest.approx(scale * first["power"]["detectable"], rel=1e-4)
+    assert second.ranked.rank == first.ranked.rank
+    assert second.p_any == pytest.approx(first.p_any)
+    assert second.power.detectable == pytest.approx(scale * first.power.detectable, rel=1e-4)
 
 
 def test_the_same_table_gives_the_same_analysis():
@@ -229,12 +233,12 @@ def test_the_same_table_gives_the_same_analysis():
 
 def test_the_order_of_the_seeds_changes_nothing_but_the_draws():
     first, second = (analyse(t, DESIGN) for t in (experiment(), experiment()[:, ::-1]))
-    assert second["variance"]["F"] == pytest.approx(first["variance"]["F"])
-    assert second["ranked"]["low"] == pytest.approx(first["ranked"]["low"])
+    assert pytest.approx(first.variance.F) == second.variance.F
+    assert second.ranked.low == pytest.approx(first.ranked.low)
 
 
 def test_false_findings_are_as_rare_as_promised():
-    findings = [found(number=number)["finding"] for number in range(300)]
+    findings = [found(number=number).finding for number in range(300)]
     false = sum(finding != "no_effect" for finding in findings)
     assert set(findings) <= set(FINDINGS) - {"too_few"}
     assert 1 <= false <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
@@ -243,7 +247,7 @@ def test_false_findings_are_as_rare_as_promised():
 def test_where_orders_differ_a_ranked_one_like_any_is_seldom_called_better():
     rng = np.random.default_rng(3)
     findings = [
-        found(number=number, order_sd=0.01, lead=0.01 * rng.standard_normal(), meaning="tree")["finding"]
+        found(number=number, order_sd=0.01, lead=0.01 * rng.standard_normal(), meaning="tree").finding
         for number in range(200)
     ]
     assert findings.count("order_matters") >= 175
@@ -253,20 +257,19 @@ def test_where_orders_differ_a_ranked_one_like_any_is_seldom_called_better():
 @pytest.mark.parametrize("order_sd", [0.0, 0.003])
 def test_the_lead_that_is_called_detectable_is_found_as_often_as_said(order_sd):
     stated = np.median(
-        [analyse(experiment(n, order_sd=order_sd), DESIGN, permutations=1)["power"]["detectable"] for n in range(40)]
+        [analyse(experiment(n, order_sd=order_sd), DESIGN, permutations=1).power.detectable for n in range(40)]
     )
     hits = [
-        found(number=n, order_sd=order_sd, lead=stated, permutations=999)["finding"] == "ranked_better"
-        for n in range(200)
+        found(number=n, order_sd=order_sd, lead=stated, permutations=999).finding == "ranked_better" for n in range(200)
     ]
     assert 0.7 <= np.mean(hits) <= 0.9
 
 
 def test_the_spread_of_orders_that_is_called_detectable_is_found_as_often_as_said():
     design = arms("original,random:19", RANKED, control=False)
-    stated = analyse(experiment(seeds=5, design=design), design)["power"]["detectable_order_sd"]
-    exact = stated * 0.002 / analyse(experiment(seeds=5, design=design), design)["variance"]["residual"]["sd"]
-    hits = [found(design, number=n, order_sd=exact)["finding"] == "order_matters" for n in range(200)]
+    stated = analyse(experiment(seeds=5, design=design), design).power.detectable_order_sd
+    exact = stated * 0.002 / analyse(experiment(seeds=5, design=design), design).variance.residual.sd
+    hits = [found(design, number=n, order_sd=exact).finding == "order_matters" for n in range(200)]
     assert 0.7 <= np.mean(hits) <= 0.9
 
 
@@ -274,10 +277,10 @@ def test_intervals_hold_the_truth():
     leads, orders, residuals = [], [], []
     for number in range(200):
         analysis = analyse(experiment(number, order_sd=0.002, lead=0.004), DESIGN, permutations=1)
-        leads.append(analysis["ranked"]["low"] <= 0.004 <= analysis["ranked"]["high"])
-        variance = analysis["variance"]
-        orders.append(variance["order"]["low"] <= 0.002 <= variance["order"]["high"])
-        residuals.append(variance["residual"]["low"] <= 0.002 <= variance["residual"]["high"])
+        leads.append(analysis.ranked.low <= 0.004 <= analysis.ranked.high)
+        variance = analysis.variance
+        orders.append(variance.order.low <= 0.002 <= variance.order.high)
+        residuals.append(variance.residual.low <= 0.002 <= variance.residual.high)
     assert all(0.9 <= np.mean(held) <= 0.99 for held in (leads, orders, residuals))
 
 
@@ -288,14 +291,14 @@ def test_a_failed_run_takes_its_seed_out_for_all():
     table = experiment()
     table[4, 1] = np.nan
     analysis = analyse(table, DESIGN)
-    assert analysis["n_seeds"] == 4
-    assert analysis["by_seed"]["random-3"][1] is None
-    assert any("1 of 5 seeds is left out" in note for note in analysis["notes"])
+    assert analysis.n_seeds == 4
+    assert analysis.by_seed["random-3"][1] is None
+    assert any("1 of 5 seeds is left out" in note for note in analysis.notes)
     rest = analyse(np.delete(table, 1, axis=1), DESIGN)
-    assert (analysis["variance"], analysis["ranked"], analysis["mean"]) == (
-        rest["variance"],
-        rest["ranked"],
-        rest["mean"],
+    assert (analysis.variance, analysis.ranked, analysis.mean) == (
+        rest.variance,
+        rest.ranked,
+        rest.mean,
     )
 
 
@@ -303,16 +306,16 @@ def test_an_order_that_mostly_failed_is_left_out_and_said():
     table = experiment()
     table[4, :3] = np.nan
     analysis = analyse(table, DESIGN)
-    assert (analysis["n_seeds"], analysis["n_arms"], analysis["n_random"]) == (5, 20, 18)
-    assert any(note.startswith("random-3 left out") for note in analysis["notes"])
+    assert (analysis.n_seeds, analysis.n_arms, analysis.n_random) == (5, 20, 18)
+    assert any(note.startswith("random-3 left out") for note in analysis.notes)
 
 
 def test_a_failed_control_costs_no_seed():
     table = experiment()
     table[-1, 1:] = np.nan
     analysis = analyse(table, DESIGN)
-    assert analysis["n_seeds"] == 5
-    assert analysis["paired"][-1]["low"] is None
+    assert analysis.n_seeds == 5
+    assert analysis.paired[-1].low is None
 
 
 @pytest.mark.parametrize("change", ["all", "ranked"])
@@ -321,45 +324,45 @@ def test_what_failed_altogether_leaves_nothing_to_claim(change):
     table[slice(None) if change == "all" else 0] = np.nan
     analysis = analyse(table, DESIGN)
     said = verdict(analysis)
-    assert analysis["ranked"] is None
-    assert said["finding"] == "too_few"
-    assert "Too few runs" in said["text"]
-    json.dumps([analysis, said], allow_nan=False)
+    assert analysis.ranked is None
+    assert said.finding == "too_few"
+    assert "Too few runs" in said.text
+    json.dumps([analysis.to_json(), said.to_json()], allow_nan=False)
 
 
 def test_one_seed_claims_nothing_however_large_the_lead():
     table = experiment(seeds=1, lead=0.5)
     analysis = analyse(table, DESIGN)
-    assert analysis["variance"] is None
-    assert analysis["power"]["detectable"] is None
-    assert analysis["ranked"]["rank"] == 1
-    assert analysis["ranked"]["low"] < 0.5 < analysis["ranked"]["high"]
-    assert verdict(analysis)["finding"] == "too_few"
-    assert "one seed" in verdict(analysis)["text"]
+    assert analysis.variance is None
+    assert analysis.power.detectable is None
+    assert analysis.ranked.rank == 1
+    assert analysis.ranked.low < 0.5 < analysis.ranked.high
+    assert verdict(analysis).finding == "too_few"
+    assert "one seed" in verdict(analysis).text
 
 
 def test_fewer_than_19_random_orders_cannot_show_that_ranked_is_better():
     design = arms("ranked,random:18", RANKED, control=False)
-    assert found(design, lead=0.0)["finding"] == "too_few"
-    assert "p = 0.053" in found(design, lead=0.0)["text"]
+    assert found(design, lead=0.0).finding == "too_few"
+    assert "p = 0.053" in found(design, lead=0.0).text
     large = found(design, lead=0.1)
-    assert large["finding"] == "order_matters"
-    assert "18 random orders cannot tell" in large["text"]
-    assert found(arms("ranked,random:19", RANKED, control=False), lead=0.1)["finding"] == "ranked_better"
+    assert large.finding == "order_matters"
+    assert "18 random orders cannot tell" in large.text
+    assert found(arms("ranked,random:19", RANKED, control=False), lead=0.1).finding == "ranked_better"
 
 
 def test_without_random_orders_the_ranked_one_cannot_be_judged():
     design = arms("ranked,original", RANKED)
-    assert found(design)["finding"] == "too_few"
-    assert "no random ones" in found(design)["text"]
-    assert found(design, lead=0.1)["finding"] == "too_few"  # 2 orders, 5 seeds: the least p is 1 / 16
+    assert found(design).finding == "too_few"
+    assert "no random ones" in found(design).text
+    assert found(design, lead=0.1).finding == "too_few"  # 2 orders, 5 seeds: the least p is 1 / 16
     more = arms("ranked,original,reversed", RANKED)
-    assert found(more, lead=0.1)["finding"] == "order_matters"
+    assert found(more, lead=0.1).finding == "order_matters"
 
 
 def test_one_order_alone_leaves_nothing_to_compare():
     design = arms("ranked", RANKED, control=False)
-    assert "nothing to compare" in found(design)["text"]
+    assert "nothing to compare" in found(design).text
 
 
 def test_a_ranked_order_that_is_the_original_counts_once():
@@ -369,28 +372,28 @@ def test_a_ranked_order_that_is_the_original_counts_once():
         *DESIGN[2:-1],
     )
     analysis = analyse(experiment(design=design), design)
-    assert analysis["variance"]["tested"] == 20
-    assert any("original is the same order as ranked" in note for note in analysis["notes"])
+    assert analysis.variance.tested == 20
+    assert any("original is the same order as ranked" in note for note in analysis.notes)
 
 
 @pytest.mark.parametrize("by_seed", [0.0, 0.01])
 def test_where_no_order_differs_from_another_nothing_can_be_told(by_seed):
     analysis = analyse(np.full((22, 5), 0.9) + by_seed * np.arange(5), DESIGN)
     said = verdict(analysis, n_test=100)
-    assert said["finding"] == "too_few"
-    assert said["text"].startswith("Nothing can be told: all orders have the same accuracy with each seed (9")
-    assert not {"+0.00", "came"} & set(" ".join([said["text"], *said["details"]]).split())
-    assert (analysis["ranked"]["low"], analysis["ranked"]["high"], analysis["ranked"]["p"]) == (None, None, 1)
-    assert {pair["low"] for pair in analysis["paired"]} == {None}
-    json.dumps([analysis, said], allow_nan=False)
+    assert said.finding == "too_few"
+    assert said.text.startswith("Nothing can be told: all orders have the same accuracy with each seed (9")
+    assert not {"+0.00", "came"} & set(" ".join([said.text, *details(said)]).split())
+    assert (analysis.ranked.low, analysis.ranked.high, analysis.ranked.p) == (None, None, 1)
+    assert {pair.low for pair in analysis.paired} == {None}
+    json.dumps([analysis.to_json(), said.to_json()], allow_nan=False)
 
 
 def test_orders_that_differ_while_seeds_do_not_are_found():
     table = np.repeat(experiment(order_sd=0.01)[:, :1], 5, axis=1)
     analysis = analyse(table, DESIGN)
-    assert analysis["variance"]["F"] is None
-    assert verdict(analysis)["finding"] in ("order_matters", "ranked_better")
-    json.dumps(analysis, allow_nan=False)
+    assert analysis.variance.F is None
+    assert verdict(analysis).finding in ("order_matters", "ranked_better")
+    json.dumps(analysis.to_json(), allow_nan=False)
 
 
 def test_tables_that_do_not_fit_are_refused():
@@ -404,29 +407,28 @@ def test_tables_that_do_not_fit_are_refused():
 def test_too_few_classes_are_told_instead_of_asking_for_orders_that_there_are_not(n_classes, orders, p):
     design = arms(fitting_orders("ranked,original,random:19", n_classes), (*range(1, n_classes), 0), control=False)
     said = verdict(analyse(experiment(design=design), design), n_classes=n_classes)
-    assert said["finding"] == "too_few"
-    assert (
-        f"{n_classes} classes have {orders} orders in all, of which any one comes first by chance with p = {p}"
-        in (said["text"])
+    assert said.finding == "too_few"
+    assert f"{n_classes} classes have {orders} orders in all, of which any one comes first by chance with p = {p}" in (
+        said.text
     )
-    assert "Use " not in said["text"]
+    assert "Use " not in said.text
     # From 4 classes on more orders can be asked for.
     few = arms("ranked,original,random:3", (1, 2, 3, 0), control=False)
-    assert "Use 19 random orders" in verdict(analyse(experiment(design=few), few), n_classes=4)["text"]
+    assert "Use 19 random orders" in verdict(analyse(experiment(design=few), few), n_classes=4).text
 
 
 def test_one_random_order_is_counted_as_one():
     design = arms("ranked,original,reversed,random:1", RANKED, control=False)
     said = found(design, lead=0.1)
-    assert said["finding"] == "order_matters"
-    assert "1 random order cannot tell" in said["text"]
+    assert said.finding == "order_matters"
+    assert "1 random order cannot tell" in said.text
 
 
 def test_the_interval_of_a_spread_is_never_just_0():
     # without an effect the mean square of the order is often far below that of chance
     for number in range(100):
-        variance = analyse(experiment(number), DESIGN, permutations=1)["variance"]
-        assert 0 < 0.3 * variance["residual"]["sd"] < variance["order"]["high"]
+        variance = analyse(experiment(number), DESIGN, permutations=1).variance
+        assert 0 < 0.3 * variance.residual.sd < variance.order.high
 
 
 def test_the_interval_of_the_orders_keeps_clear_of_0_only_where_they_differ_by_the_test():
@@ -437,11 +439,11 @@ def test_the_interval_of_the_orders_keeps_clear_of_0_only_where_they_differ_by_t
         design = arms("random:19", rng.permutation(4), seed=number, control=False)
         drawn = rng.standard_normal((5, 4, 4))
         table = np.array([[seed[range(4), arm.position_of].sum() for seed in drawn] for arm in design])
-        variance = analyse(table, design, permutations=199)["variance"]
-        assert variance["order"]["low"] == 0 or variance["p_order"] <= 0.05
-        clear += variance["order"]["low"] > 0
+        variance = analyse(table, design, permutations=199).variance
+        assert variance.order.low == 0 or variance.p_order <= 0.05
+        clear += variance.order.low > 0
     assert clear <= 200 * 0.025 + 3 * math.sqrt(200 * 0.025 * 0.975)
-    assert analyse(experiment(order_sd=0.01), DESIGN)["variance"]["order"]["low"] > 0
+    assert analyse(experiment(order_sd=0.01), DESIGN).variance.order.low > 0
 
 
 # --- words
@@ -450,10 +452,10 @@ def test_the_interval_of_the_orders_keeps_clear_of_0_only_where_they_differ_by_t
 def test_no_effect_says_what_could_have_been_seen():
     analysis = analyse(experiment(), DESIGN)
     said = verdict(analysis, n_test=10_000)
-    assert said["finding"] == "no_effect"
-    assert said["text"].startswith("No detectable effect")
-    assert f"{100 * analysis['power']['detectable']:.2f} points" in said["text"]
-    assert f"{100 * analysis['ranked']['difference']:+.2f} points" in said["text"]
+    assert said.finding == "no_effect"
+    assert said.text.startswith("No detectable effect")
+    assert f"{100 * analysis.power.detectable:.2f} points" in said.text
+    assert f"{100 * analysis.ranked.difference:+.2f} points" in said.text
 
 
 def test_a_first_place_that_may_be_luck_is_no_finding():
@@ -461,39 +463,55 @@ def test_a_first_place_that_may_be_luck_is_no_finding():
     lucky = next(
         analysis
         for analysis in (analyse(experiment(n), DESIGN, permutations=199) for n in range(400))
-        if analysis["ranked"]["rank"] == 1 and analysis["p_any"] > 0.05
+        if analysis.ranked.rank == 1 and analysis.p_any > 0.05
     )
     said = verdict(lucky)
-    assert said["finding"] == "no_effect"
-    assert any("That alone is no finding" in sentence for sentence in said["details"])
+    assert said.finding == "no_effect"
+    assert any("That alone is no finding" in sentence for sentence in details(said))
 
 
 def test_an_effect_found_with_a_plain_softmax_comes_with_a_warning():
-    assert any("by chance" in sentence for sentence in found(lead=0.01)["details"])
-    assert not any("exchangeable" in sentence for sentence in found(lead=0.01, meaning="tree")["details"])
+    assert any("by chance" in sentence for sentence in details(found(lead=0.01)))
+    assert not any("exchangeable" in sentence for sentence in details(found(lead=0.01, meaning="tree")))
 
 
 def test_ranked_better_says_by_how_much_and_how_sure():
     said = found(lead=0.01, meaning="gaussian")
-    assert said["finding"] == "ranked_better"
-    assert "p = 0.05" in said["text"]
-    assert "1st" in said["text"]
+    assert said.finding == "ranked_better"
+    assert "p = 0.05" in said.text
+    assert "1st" in said.text
 
 
 def test_order_matters_does_not_praise_the_ranked_order():
     said = found(order_sd=0.02, number=1, lead=-0.03, meaning="tree")
-    assert said["finding"] == "order_matters"
-    assert "not shown to be better" in said["text"]
+    assert said.finding == "order_matters"
+    assert "not shown to be better" in said.text
 
 
 def test_the_verdict_names_its_test_samples():
-    assert any("10,000 test samples, of which one is 0.01 points" in sentence for sentence in found()["details"])
-    assert not any("test samples" in sentence for sentence in verdict(analyse(experiment(), DESIGN))["details"])
+    assert any("10,000 test samples, of which one is 0.01 points" in sentence for sentence in details(found()))
+    assert not any("test samples" in sentence for sentence in details(verdict(analyse(experiment(), DESIGN))))
 
 
 def test_all_of_it_is_plain_json():
     for design in (DESIGN, arms("ranked", RANKED, control=False), arms("original,random:2", RANKED)):
         for seeds in (1, 2, 5):
             analysis = analyse(experiment(design=design, seeds=seeds), design)
-            again = json.loads(json.dumps(analysis, allow_nan=False))
-            assert verdict(again) == verdict(analysis)
+            again = Analysis.from_json(json.loads(json.dumps(analysis.to_json(), allow_nan=False)))
+            assert again == analysis
+            said = verdict(analysis, n_test=100)
+            assert Verdict.from_json(json.loads(json.dumps(said.to_json())), verdict(again, n_test=100)) == said
+
+
+def test_a_verdict_whose_details_are_others_now_is_read_without_their_kinds():
+    said = verdict(analyse(experiment(), DESIGN), n_test=100)
+    read = Verdict.from_json(said.to_json(), verdict(analyse(experiment(), DESIGN)))
+    assert [one.text for one in read.details] == details(said)
+    assert {one.kind for one in read.details} == {""}
+
+
+@pytest.mark.parametrize("meaning", ["softmax", "tree"])
+@pytest.mark.parametrize("lead", [0.0, 0.1])
+def test_every_verdict_has_one_word_of_theory(meaning, lead):
+    said = found(lead=lead, meaning=meaning)
+    assert [one.text for one in said.details if one.kind == THEORY] == [theory(meaning, said.finding)]

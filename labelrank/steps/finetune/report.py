@@ -84,7 +84,7 @@ def report_of(
     names = [arm.name for arm in arms]
     n_classes = len(facts.class_names)
     control = _control(design, by_run, arms, seeds, y_test)
-    found = verdict(statistics["accuracy"], meaning=design.meaning, n_test=len(y_test), n_classes=n_classes)
+    found = verdict(statistics["accuracy"], meaning=design.meaning, n_test=len(y_test), n_classes=n_classes).to_json()
     unsound = [] if control["passed"] is not False else [_unsound(control)]
     if unsound:
         found = {**found, "finding": UNSOUND, "text": f"{_UNSOUND} What they say: {found['text']}"}
@@ -121,7 +121,7 @@ def report_of(
             "recipe": facts.recipe,
             "arms": [_arm(arm, seeds, scores, n_classes) for arm in arms],
             "control": control,
-            "statistics": statistics,
+            "statistics": {name: analysis.to_json() for name, analysis in statistics.items()},
             "verdict": found,
             "notices": [*unsound, *facts.notices, *_failures(failed, len(runs))],
         }
