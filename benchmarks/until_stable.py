@@ -32,7 +32,8 @@ import sklearn
 from common import cpu_model, notes, parser_of, print_header
 
 from labelrank.ranking import LabelRanker, OrderStability
-from labelrank.ranking.stability import SCHEDULE, StabilityEstimate
+from labelrank.ranking.estimate import StabilityEstimate
+from labelrank.ranking.stability import SCHEDULE
 
 TOLERANCE = 0.02
 TARGETS = (0.8, 0.85)

@@ -12,9 +12,7 @@ PER_PAGE = 15
 
 def result_text(job: Job) -> str:
     if job.state == "succeeded" and job.result and job.kind == "extract":
-        made = f"{job.result['rows']:,} rows, {job.result['dim']:,} numbers each"
-        steady = job_panel.stability_text(job.result)
-        return " · ".join(part for part in (made, "from the cache" if job.result["reused"] else "", steady) if part)
+        return job_panel.result_text(job)
     if job.state == "queued":
         before = session.store().position(job.id)
         return f"{words.plural(before, 'job')} before this one" if before else "next to start"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +12,8 @@ from labelrank.cli.tables import printable
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
+    from labelrank.ranking.estimate import StabilityEstimate
+    from labelrank.steps.extract.report import ExtractionReport
     from labelrank.steps.extract.run import Outcome
 
 
@@ -68,26 +69,25 @@ class ExtractionReporter:
         self._begun = False
         self._estimates = self._unknown = 0
 
-    def __call__(self, report: Mapping[str, Any]) -> None:
+    def __call__(self, report: ExtractionReport) -> None:
         if not self._begun:
             self._begun = True
-            reused = f", {report['reused_samples']:,} {self._nouns} reused" if report["reused_samples"] else ""
-            say(f"{report['precision']} on {report['device']} ({report['device_name']}), {report['runtime']}{reused}.")
-        stability = report["stability"] or {"points": [], "unknown": []}
-        for per_class in stability["unknown"][self._unknown :]:
+            reused = f", {report.reused_samples:,} {self._nouns} reused" if report.reused_samples else ""
+            say(f"{report.precision} on {report.device} ({report.device_name}), {report.runtime}{reused}.")
+        if (stability := report.stability) is None:
+            return
+        for per_class in stability.unknown[self._unknown :]:
             say(f"{per_class:,} per class: no estimate, for too few samples or about as many as features.")
-        self._unknown = len(stability["unknown"])
-        for point in stability["points"][self._estimates :]:
-            if stability["either_direction"]:
-                found = f"expected tau in either direction {_interval(point, 'aligned')}"
-            else:
-                found = f"expected tau {_interval(point, 'tau')}, but for the direction {point['aligned']:.2f}"
-            needed = stability["needed"]
+        self._unknown = len(stability.unknown)
+        for point in stability.points[self._estimates :]:
+            found = _expected_tau(point, either=stability.either_direction)
+            if not stability.either_direction:
+                found += f", but for the direction {point.aligned:.2f}"
             ahead = ""
-            if needed and needed > point["per_class"]:
-                ahead = f"; {stability['target']:g} at about {needed:,.0f} per class"
-            say(f"{point['per_class']:,.4g} per class: {found}{ahead}.")
-        self._estimates = len(stability["points"])
+            if stability.needed and stability.needed > point.per_class:
+                ahead = f"; {stability.target:g} at about {stability.needed:,.0f} per class"
+            say(f"{point.per_class:,.4g} per class: {found}{ahead}.")
+        self._estimates = len(stability.points)
 
     def sum_up(self, outcome: Outcome) -> None:
         """Say where the features come from, and whether the order is as stable as was asked for."""
@@ -95,29 +95,33 @@ class ExtractionReporter:
             say("These features were here already; --recompute makes them anew.")
         if outcome.problem:
             say(f"Warning: the cache does not keep them: {outcome.problem}")
-        stability = outcome.features.provenance.get("stability")
-        if not stability:
+        from labelrank.steps.extract.report import StabilityOutcome
+
+        stability = StabilityOutcome.of_provenance(outcome.features.provenance)
+        if stability is None:
             return
-        rows, target = f"{len(outcome.features.y):,} {self._nouns}", stability["target"]
-        if "tau" not in stability:
+        rows, last = f"{len(outcome.features.y):,} {self._nouns}", stability.estimate
+        if last is None:
             say(f"Warning: {rows} are too few to say how stable the order is. Take more.")
             return
-        kind = "aligned" if stability["either_direction"] else "tau"
-        what = "expected tau in either direction" if stability["either_direction"] else "expected tau"
-        found = f"{what} {_interval(stability, kind)} at {stability['per_class']:,.4g} per class, asked for {target:g}"
-        if stability["reached"]:
-            early = stability["taken"] < stability["of"]
-            say(f"{'Stopped with' if early else 'Took all'} {rows}: {found}.")
+        found = (
+            f"{_expected_tau(last, either=stability.either_direction)} at {last.per_class:,.4g} per class, asked for "
+            f"{stability.target:g}"
+        )
+        if stability.reached:
+            say(f"{'Stopped with' if stability.stopped_early else 'Took all'} {rows}: {found}.")
             return
         way_out = "More samples, or --shrinkage auto here and in rank, may help."
-        if stability["aligned"] >= target:
+        if last.aligned >= stability.target:
             way_out = "Only which end comes first is open: --either-direction stops sooner where that does not matter."
         say(f"Warning: all {rows} were taken: {found}. {way_out}")
 
 
-def _interval(point: Mapping[str, Any], name: str) -> str:
-    ends = ("low", "high") if name == "tau" else (f"{name}_low", f"{name}_high")
-    return f"{point[name]:.2f} ({point[ends[0]]:.2f} to {point[ends[1]]:.2f})"
+def _expected_tau(found: StabilityEstimate, *, either: bool) -> str:
+    if either:
+        numbers = f"{found.aligned:.2f} ({found.aligned_low:.2f} to {found.aligned_high:.2f})"
+        return f"expected tau in either direction {numbers}"
+    return f"expected tau {found.tau:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
 def say_left_out(problems: tuple[Problem, ...]) -> None:

@@ -10,6 +10,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import kendalltau
 
 from labelrank.errors import RankingError
+from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.ranking.half_fits import FromGroups, FromRows, Order, balanced_splits, common, turn
 from labelrank.ranking.moments import ClassMoments, first_not_finite
 from labelrank.ranking.ranker import (
@@ -47,33 +48,6 @@ _QUANTILES = (np.arange(64) + 0.5) / 64
 _NORMAL = ndtri(_QUANTILES)
 # The spread between halves is that of 8 groups.
 _STUDENT = stdtrit(_GROUPS - 1, _QUANTILES)
-
-
-@dataclass(frozen=True)
-class StabilityEstimate:
-    """The expected agreement of an order with that of another sample of the same size.
-
-    Attributes:
-        n_samples: Rows seen.
-        per_class: Mean rows per class.
-        tau: Expected Kendall tau, in [-1, 1].
-        low: Lower end of its 90 % interval.
-        high: Upper end.
-        aligned: Expected tau where an order and its reverse are the same, in [0, 1]: the other sample's axis is turned
-            to point along this one's, so that the centroids of both correlate by 0 or more, before its order is read.
-            Always 1 with two classes.
-        aligned_low: Lower end of its 90 % interval.
-        aligned_high: Upper end.
-    """
-
-    n_samples: int
-    per_class: float
-    tau: float
-    low: float
-    high: float
-    aligned: float
-    aligned_low: float
-    aligned_high: float
 
 
 def due(per_class: int) -> bool:

@@ -17,6 +17,7 @@ from labelrank.jobs.store import Job
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
 from labelrank.models.curated import CURATED
 from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.report import ExtractionResult
 from labelrank.ui import address, choices, session
 from labelrank.ui.datasets import KEPT_SECONDS, dataset
 from labelrank.ui.lookups import lookups
@@ -185,13 +186,13 @@ def chosen_features(*, wait: bool = True) -> ChosenFeatures | None:
     if chosen.features is not None:
         job = session.store().get(chosen.features)
         if job.state == "succeeded" and job.result:
-            path = Path(job.result["features"])
-            if not _is_there(path):
+            result = ExtractionResult.from_json(job.result)
+            if not _is_there(result.features):
                 raise JobError(
                     f"The features of job {job.id} are no longer there. Extract them again: Features, Extract features."
                 )
             current = session.same_work(job.params, chosen.extract_params())
-            return ChosenFeatures(path, job.result["rows"], current, job, address.choices_of_job(job).source)
+            return ChosenFeatures(result.features, result.rows, current, job, address.choices_of_job(job).source)
     path_here = cached_features(chosen, wait=wait)
     if path_here is None:
         return None

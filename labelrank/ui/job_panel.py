@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -14,6 +13,7 @@ from labelrank.features.encode import STAGE
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
 from labelrank.jobs.store import Job
+from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
 from labelrank.ui import choices, feature_files, frame, messages, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
@@ -116,35 +116,45 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
 
 
 def _so_far(job: Job) -> None:
-    _circumstances(job)
-    _left_out(job)
-    _stability(job.report or {}, job)
-
-
-def _circumstances(job: Job) -> None:
-    """Show on what a job runs, what it did not have to do again, and whether the encoder has to wait."""
-    report = job.result or job.report or {}
-    many = feature_files.nouns_of(job)[1]
+    report = _report_of(job)
+    _circumstances(job, report)
     if report:
-        name = f" ({escape(report['device_name'])})" if report.get("device_name") else ""
-        parts = [report["device"] + name, report["precision"], RUNTIMES.get(report["runtime"], report["runtime"])]
-    else:
-        parts = [escape(server.device_text()), server.precision_of(job.params.get("precision", "auto"))]
-    if report.get("encoder_reused"):
+        _left_out(job, report)
+        _stability(report, job)
+
+
+def _report_of(job: Job) -> ExtractionReport | None:
+    """Return what a job told last of an extraction that is not done; None before it told anything."""
+    return ExtractionReport.from_json(job.report) if job.report else None
+
+
+def _circumstances(job: Job, report: ExtractionReport | None, rows: int | None = None) -> None:
+    """Show on what a job runs, what it did not have to do again, and whether the encoder has to wait.
+
+    Args:
+        rows: Samples used, once that is known.
+    """
+    many = feature_files.nouns_of(job)[1]
+    if report is None:
+        precision = server.precision_of(job.params.get("precision", "auto"))
+        st.caption(f"{escape(server.device_text())} · {precision}")
+        return
+    runtime = RUNTIMES.get(report.runtime, report.runtime)
+    parts = [f"{report.device} ({escape(report.device_name)})", report.precision, runtime]
+    if report.encoder_reused:
         parts.append("encoder from the cache")
-    if reused := report.get("reused_samples"):
+    if report.reused_samples:
         # Of an extraction that stopped early, finished parts may hold more than it has used.
-        used = report.get("rows", report["samples"])
-        parts.append(f"{min(reused, used):,} of {used:,} {many} from finished parts")
-    if (waited := report.get("waited") or 0.0) >= _WAITED_SHARE:
+        used = report.samples if rows is None else rows
+        parts.append(f"{min(report.reused_samples, used):,} of {used:,} {many} from finished parts")
+    if (waited := report.waited or 0.0) >= _WAITED_SHARE:
         parts.append(f"the encoder waits {words.share_text(waited)} of the time for {many}")
     st.caption(" · ".join(parts))
 
 
-def _left_out(job: Job) -> None:
+def _left_out(job: Job, report: ExtractionReport) -> None:
     """Show what share of the samples could not be used so far, and why."""
-    report = job.report or {}
-    if not (failed := report.get("failed")):
+    if not (failed := report.failed):
         return
     done = job.progress.done if job.progress and job.progress.stage == STAGE else 0
     share = f" ({words.share_text(failed / max(done, failed))})" if done else ""
@@ -152,27 +162,27 @@ def _left_out(job: Job) -> None:
     _reasons(report)
 
 
-def _reasons(report: Mapping[str, Any]) -> None:
-    told = sum(count for _, count in report["reasons"])
-    lines = [f"- {count:,} × {message_text(reason)}" for reason, count in report["reasons"]]
-    if told < report["failed"]:
-        lines.append(f"- {report['failed'] - told:,} for other reasons")
+def _reasons(report: ExtractionReport) -> None:
+    told = sum(count for _, count in report.reasons)
+    lines = [f"- {count:,} × {message_text(reason)}" for reason, count in report.reasons]
+    if told < report.failed:
+        lines.append(f"- {report.failed - told:,} for other reasons")
     st.markdown("\n".join(lines))
 
 
-def _stability(report: Mapping[str, Any], job: Job) -> None:
+def _stability(report: ExtractionReport, job: Job) -> None:
     """Show how steady the order is by now, where that was estimated."""
-    stability = report.get("stability")
-    if not stability:
+    if (stability := report.stability) is None:
         return
-    finding = stability_chart.stability_finding(stability, _most(report))
+    # Mean samples per class with which the extraction ends at the latest.
+    finding = stability_chart.stability_finding(stability, report.samples / stability.classes)
     st.markdown(f"**{finding}**")
     points = stability_chart.stability_points(stability)
     if not points.empty:
         st.altair_chart(
             stability_chart.stability_chart(stability), alt=f"Expected tau over the samples per class. {finding}."
         )
-        st.caption(_how_to_read(points, either=stability["either_direction"], nouns=feature_files.nouns_of(job)[1]))
+        st.caption(_how_to_read(points, either=stability.either_direction, nouns=feature_files.nouns_of(job)[1]))
         if points["segment"].iloc[0] != points["segment"].iloc[-1]:
             st.caption("The line breaks where samples are about as many as features: nothing can be told there.")
 
@@ -199,25 +209,28 @@ def _how_to_read(points: pd.DataFrame, *, either: bool, nouns: str) -> str:
     return text
 
 
-def _most(report: Mapping[str, Any]) -> float:
-    """Return the mean samples per class with which an extraction ends at the latest."""
-    return report["samples"] / report["stability"]["classes"]
+def result_text(job: Job) -> str:
+    """Return what an extraction that is done has made, in a line."""
+    result = ExtractionResult.from_json(job.result or {})
+    made = f"{result.rows:,} rows, {result.dim:,} numbers each"
+    parts = (made, "from the cache" if result.reused else "", stability_text(result))
+    return " · ".join(part for part in parts if part)
 
 
-def stability_text(result: Mapping[str, Any]) -> str:
+def stability_text(result: ExtractionResult) -> str:
     """Return where an extraction stopped, and how steady the order is there, in a few words; empty if unknown."""
-    stability = result.get("stability")
-    if not stability or (points := stability_chart.stability_points(stability)).empty:
+    stability = result.report.stability if result.report else None
+    if stability is None or (points := stability_chart.stability_points(stability)).empty:
         return ""
     last = points.iloc[-1]
     text = f"tau {last['tau']:.2f} expected"
-    if stability["either_direction"]:
+    if stability.either_direction:
         text += " in either direction"
     elif (aligned := stability_chart.direction_gap(points)) is not None:
         text += f"; {aligned:.2f} but for its direction"
     return (
         f"stopped at {stability_chart.per_class_text(last['per_class'])} per class, {text}"
-        if result["stopped_early"]
+        if result.stopped_early
         else text
     )
 
@@ -228,9 +241,9 @@ def _stopped(job: Job) -> None:
         st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
         if job.error:
             st.error(message_text(job.error), icon=":material/error:")
-        if job.report:
-            _circumstances(job)
-            _left_out(job)
+        if report := _report_of(job):
+            _circumstances(job, report)
+            _left_out(job, report)
         anew = job.params.get("recompute")
         resumes = "makes all features anew" if anew else "goes on from what was finished"
         st.caption(f"{failed_id(job)}Resume {resumes}, with the same choices.")
@@ -247,54 +260,53 @@ def _stopped(job: Job) -> None:
 
 def _succeeded(job: Job) -> None:
     """Show what a job has made: rows, dimension, time, device, how steady the order is, where it is, what failed."""
-    result: dict[str, Any] = job.result or {}
-    path = Path(result["features"])
+    result = ExtractionResult.from_json(job.result or {})
+    report = result.report
     with st.container(border=True):
-        st.markdown(f"**Done**: {escape(job.subject)}" + (" (from the cache)" if result["reused"] else ""))
+        st.markdown(f"**Done**: {escape(job.subject)}" + (" (from the cache)" if result.reused else ""))
         with st.container(horizontal=True):
-            st.metric("Rows", f"{result['rows']:,}", width="content", help="Samples with features.")
-            st.metric("Dimension", f"{result['dim']:,}", width="content", help="Numbers per sample.")
-            st.metric("Time", duration(result["seconds"]), width="content", help="Of the extraction itself.")
-            if rate := result.get("rate"):
-                nouns = marks.SAMPLE_NOUNS[result["media"]][1]
-                st.metric("Rate", words.rate_text(rate, nouns), width="content", help="While the encoder ran.")
-            st.metric(
-                "Precision", result["precision"], width="content", help="Number format of the encoder's arithmetic."
-            )
-            st.metric("Device", result["device"], width="content", help=_device_help(result))
+            st.metric("Rows", f"{result.rows:,}", width="content", help="Samples with features.")
+            st.metric("Dimension", f"{result.dim:,}", width="content", help="Numbers per sample.")
+            st.metric("Time", duration(result.seconds), width="content", help="Of the extraction itself.")
+            if report and report.rate:
+                nouns = marks.SAMPLE_NOUNS[result.media][1]
+                st.metric("Rate", words.rate_text(report.rate, nouns), width="content", help="While the encoder ran.")
+            st.metric("Precision", result.precision, width="content", help="Number format of the encoder's arithmetic.")
+            st.metric("Device", result.device, width="content", help=_device_help(result))
         try:
-            found = feature_files.features(path)
+            found = feature_files.features(result.features)
         except FeaturesError as error:
             messages.error_box(error)
             return
-        if not result["reused"] and "samples" in result:
-            _circumstances(job)
-        _how_it_stopped(result, all_used=job.params.get("max_per_class") is None)
-        _stability(result, job)
-        if result.get("failed", 0) > messages.PROBLEMS_PER_PAGE:
-            st.markdown(f"Why {plural(result['failed'], *feature_files.nouns_of(job))} could not be used:")
-            _reasons(result)
-        features_footer(path, found)
+        if report:
+            _circumstances(job, report, result.rows)
+            _how_it_stopped(result, all_used=job.params.get("max_per_class") is None)
+            _stability(report, job)
+            if report.failed > messages.PROBLEMS_PER_PAGE:
+                st.markdown(f"Why {plural(report.failed, *feature_files.nouns_of(job))} could not be used:")
+                _reasons(report)
+        features_footer(result.features, found)
         log_expander(job)
 
 
-def _device_help(result: Mapping[str, Any]) -> str:
-    runtime = RUNTIMES.get(result["runtime"], result["runtime"])
-    return f"{escape(result['device_name'])}, {runtime}." if result.get("device_name") else f"Runtime: {runtime}."
+def _device_help(result: ExtractionResult) -> str:
+    runtime = RUNTIMES.get(result.runtime, result.runtime)
+    return f"{escape(result.report.device_name)}, {runtime}." if result.report else f"Runtime: {runtime}."
 
 
-def _how_it_stopped(result: Mapping[str, Any], *, all_used: bool) -> None:
+def _how_it_stopped(result: ExtractionResult, *, all_used: bool) -> None:
     """Say whether an extraction that may stop early did, and whether its order is as steady as was asked for.
 
     Args:
         all_used: Whether it was given all samples of the dataset.
     """
-    stability = result.get("stability") or {}
-    if (target := stability.get("target")) is None:
+    stability = result.report.stability if result.report else None
+    if result.report is None or stability is None or (target := stability.target) is None:
         return
-    nouns, points = marks.SAMPLE_NOUNS[result["media"]][1], stability_chart.stability_points(stability)
-    if result["stopped_early"]:
-        text = f"Stopped early: the order is steady enough with {result['rows']:,} of {result['samples']:,} {nouns}."
+    nouns, points = marks.SAMPLE_NOUNS[result.media][1], stability_chart.stability_points(stability)
+    samples = result.report.samples
+    if result.stopped_early:
+        text = f"Stopped early: the order is steady enough with {result.rows:,} of {samples:,} {nouns}."
         st.success(text, icon=":material/done_all:")
         return
     if not points.empty and points["tau"].iloc[-1] >= target:
@@ -307,7 +319,7 @@ def _how_it_stopped(result: Mapping[str, Any], *, all_used: bool) -> None:
             "But for its direction it is steady enough. If it does not matter which end comes first, let an order and "
             f"its reverse count as the same. {'' if all_used else 'Else allow more samples per class.'}"
         ).strip()
-    used = f"All {result['samples']:,} {nouns} were used"
+    used = f"All {samples:,} {nouns} were used"
     wanting = "the order is less steady than asked for" if len(points) else "these are too few to tell how steady it is"
     st.info(f"{used}, and {wanting}. {way_out}", icon=":material/info:")
 

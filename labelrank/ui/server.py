@@ -15,6 +15,7 @@ from labelrank.jobs.store import RUNNING, SUCCEEDED, Job
 from labelrank.models.backend import PRECISIONS, devices, resolve_precision
 from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import estimated_rate
+from labelrank.steps.extract.report import ExtractionResult
 from labelrank.steps.extract.request import Request
 from labelrank.ui import session
 
@@ -108,18 +109,20 @@ def time_estimate(prospect: Prospect, asked: Request) -> TimeEstimate | None:
 
 def _inputs_per_second(job: Job, prospect: Prospect, asked: Request) -> float | None:
     """Return how fast a job has encoded; None for one that tells nothing about what is planned."""
-    if job.kind != "extract" or not job.result or job.result["reused"]:
+    if job.kind != "extract" or not job.result:
+        return None
+    result = ExtractionResult.from_json(job.result)
+    if result.report is None or not result.report.rate:
         return None
     then = Request.from_params(job.params)
     same = (
         (then.checkpoint, then.checkpoint_revision) == (asked.checkpoint, asked.checkpoint_revision)
-        and job.result["precision"] == precision_of(asked.precision)
+        and result.precision == precision_of(asked.precision)
         # An encoder may have run on the CPU beside a GPU, and will again; the other way round, the GPU is gone.
-        and job.result["device"] in ("CPU", device_kind())
-        and job.result.get("media") == prospect.media
+        and result.device in ("CPU", device_kind())
+        and result.media == prospect.media
     )
-    rate = job.result.get("rate") if same else None
-    return rate * then.clips if rate else None
+    return result.report.rate * then.clips if same else None
 
 
 # What it runs on, and what it allows

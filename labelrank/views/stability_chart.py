@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
+from labelrank.steps.extract.report import StabilityReport
 from labelrank.views.marks import ACCENT, NEUTRAL
 
 STABILITY_HEIGHT = 300
@@ -19,31 +19,18 @@ DIRECTION_GAP = 0.15
 """From so much more tau without the direction on, that is told and drawn."""
 
 
-def stability_points(stability: Mapping[str, Any]) -> pd.DataFrame:
+def stability_points(stability: StabilityReport) -> pd.DataFrame:
     """Return the estimates that can be drawn, in what the target means.
 
-    Args:
-        stability: As an extraction reports it: target, either_direction, points, unknown, projection, needed, classes.
-
     Returns:
-        Columns per_class, n_samples, tau, low, high, and aligned: what tau would be if an order and its reverse were
-        the same, NaN where that is tau already or is not known; and segment, which counts on where counts of samples
-        lie between for which there is no estimate. Estimates without a number are left out.
+        Columns per_class, n_samples, tau, low, high and aligned, as `StabilityReport.told` has them; and segment, which
+        counts on where counts of samples lie between for which there is no estimate.
     """
-    points, either = stability["points"], stability["either_direction"]
-    names = {"tau": "aligned", "low": "aligned_low", "high": "aligned_high"} if either else {}
-    frame = pd.DataFrame(
-        {
-            name: pd.to_numeric(pd.Series([point[names.get(name, name)] for point in points], dtype=object))
-            for name in ("per_class", "n_samples", "tau", "low", "high", "aligned")
-        }
-    ).astype(float)
-    # The order of two classes and its reverse are all there are: that these agree says nothing.
-    if either or stability["classes"] == 2:
-        frame["aligned"] = np.nan
-    unknown = np.sort(np.asarray(stability["unknown"], dtype=float))
+    columns = ["per_class", "n_samples", "tau", "low", "high", "aligned"]
+    frame = pd.DataFrame([asdict(point) for point in stability.told], columns=columns, dtype=float)
+    unknown = np.sort(np.asarray(stability.unknown, dtype=float))
     frame["segment"] = np.searchsorted(unknown, frame["per_class"].to_numpy())
-    return frame.dropna(subset=["per_class", "tau", "low", "high"]).reset_index(drop=True)
+    return frame
 
 
 def direction_gap(points: pd.DataFrame) -> float | None:
@@ -57,17 +44,17 @@ def direction_gap(points: pd.DataFrame) -> float | None:
     return float(last["aligned"]) if last["aligned"] - last["tau"] >= DIRECTION_GAP else None
 
 
-def stability_finding(stability: Mapping[str, Any], most: float | None = None) -> str:
+def stability_finding(stability: StabilityReport, most: float | None = None) -> str:
     """Return how steady the order is and whether that is enough, in one sentence.
 
     Args:
-        stability: As for `stability_points`.
+        stability: What the extraction told last.
         most: Mean samples per class at which the extraction ends at the latest; None: unknown.
     """
-    target, needed, points = stability["target"], stability["needed"], stability_points(stability)
+    target, needed, points = stability.target, stability.needed, stability_points(stability)
     if points.empty:
         return "Too few samples yet to tell how steady the order is"
-    tau, whichever = points["tau"].iloc[-1], " in either direction" if stability["either_direction"] else ""
+    tau, whichever = points["tau"].iloc[-1], " in either direction" if stability.either_direction else ""
     finding = f"Expected tau {tau:.2f}{whichever} at {per_class_text(points['per_class'].iloc[-1])} per class"
     if (aligned := direction_gap(points)) is not None:
         finding += f" ({aligned:.2f} but for its direction)"
@@ -90,23 +77,23 @@ def per_class_text(count: float) -> str:
     return f"{count:.0f}" if count >= 20 or count == int(count) else f"{count:.1f}"
 
 
-def stability_chart(stability: Mapping[str, Any]) -> alt.LayerChart:
+def stability_chart(stability: StabilityReport) -> alt.LayerChart:
     """Return the expected Kendall tau over the samples per class, with its interval, projection and target.
 
     Where an order and its reverse do not count as the same and tau would be much higher if they did, that is a
     second, thin line.
 
     Args:
-        stability: As for `stability_points`, which returns at least one.
+        stability: With at least one estimate that can be told.
     """
-    target, points = stability["target"], stability_points(stability)
+    target, points = stability.target, stability_points(stability)
     last = points.iloc[-1]
     ahead = _ahead(stability, last)
     first, end = float(points["per_class"].iloc[0]), float(ahead["per_class"].iloc[-1])
     ticks = [2**power for power in range(21) if first / 2 < 2**power < 2 * end]
     low = min(0.0, float(points["low"].min()), float(points["tau"].min()))
     taus = [tau for tau in (TAUS if low > -0.3 else TAUS_FROM_REVERSE) if tau >= low]
-    title = "Expected tau, either direction" if stability["either_direction"] else "Expected tau"
+    title = "Expected tau, either direction" if stability.either_direction else "Expected tau"
     x = alt.X(
         "per_class:Q",
         title="Samples per class",
@@ -147,13 +134,13 @@ def stability_chart(stability: Mapping[str, Any]) -> alt.LayerChart:
     return alt.layer(*layers).properties(height=STABILITY_HEIGHT)
 
 
-def _ahead(stability: Mapping[str, Any], last: pd.Series) -> pd.DataFrame:
+def _ahead(stability: StabilityReport, last: pd.Series) -> pd.DataFrame:
     """Return what is drawn of the projection, columns per_class and tau, from the last estimate on."""
-    ahead = pd.DataFrame(stability["projection"], columns=["per_class", "tau"], dtype=float).dropna()
+    ahead = pd.DataFrame(list(stability.projection), columns=["per_class", "tau"], dtype=float).dropna()
     ahead = ahead[ahead["per_class"] > last["per_class"]]
-    if stability["target"] is not None and stability["needed"] is not None:
+    if stability.target is not None and stability.needed is not None:
         # As far as the answer to what the target takes, and one point beyond it.
-        ahead = ahead[ahead["per_class"].shift(fill_value=0) <= stability["needed"]]
+        ahead = ahead[ahead["per_class"].shift(fill_value=0) <= stability.needed]
     else:
         ahead = ahead[ahead["per_class"] <= 4 * last["per_class"]]
     return pd.concat([last[["per_class", "tau"]].to_frame().T, ahead])

@@ -83,12 +83,14 @@ def finished_job(store) -> Callable[..., Job]:
         claimed = store.claim("a worker")
         result = {
             "features": str(path),
+            "media": "image",
             "rows": 200,
             "dim": 64,
             "failures": 0,
             "seconds": 1.5,
             "reused": False,
             "digest": "0" * 64,
+            "stopped_early": False,
             "device": "CPU",
             "precision": "float32",
             "runtime": "openvino",

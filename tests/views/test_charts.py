@@ -3,12 +3,15 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from labelrank.ranking.estimate import StabilityEstimate
+from labelrank.steps.extract.report import StabilityReport
 from labelrank.views import marks, ranking_charts, stability_chart, thumbnails
 
 HOSTILE = ["<script>alert(1)</script>", 'a, "b"', "line\nbreak", "\u202egnp.exe", "=1+1", ":red[x]", "']; alert(1); ['"]
@@ -166,29 +169,36 @@ def test_picture_strip_keeps_the_scale_of_any_shape(shape):
 
 def stability(
     *taus: float, target: float | None = None, needed: float | None = None, either: bool = False, gap: float = 0.05
-) -> dict:
+) -> StabilityReport:
     points = [
-        {
-            "per_class": 4.0 * 2**i,
-            "n_samples": 40 * 2**i,
-            "tau": tau,
-            "low": tau - 0.2,
-            "high": min(1, tau + 0.1),
-            "aligned": tau + gap,
-            "aligned_low": tau + gap - 0.1,
-            "aligned_high": tau + gap,
-        }
+        StabilityEstimate(
+            per_class=4.0 * 2**i,
+            n_samples=40 * 2**i,
+            tau=tau,
+            low=tau - 0.2,
+            high=min(1, tau + 0.1),
+            aligned=tau + gap,
+            aligned_low=tau + gap - 0.1,
+            aligned_high=tau + gap,
+        )
         for i, tau in enumerate(taus)
     ]
-    return {
-        "target": target,
-        "either_direction": either,
-        "classes": 10,
-        "points": points,
-        "projection": [[n, 1 - 1 / n**0.5] for n in (8, 16, 32, 64, 128, 256, 512, 1024)],
-        "needed": needed,
-        "unknown": [],
-    }
+    return StabilityReport(
+        target=target,
+        either_direction=either,
+        classes=10,
+        points=tuple(points),
+        projection=tuple((n, 1 - 1 / n**0.5) for n in (8, 16, 32, 64, 128, 256, 512, 1024)),
+        needed=needed,
+        unknown=(),
+    )
+
+
+def changed(stability: StabilityReport, number: int, **values: float) -> StabilityReport:
+    """Return a report with other values in one of its estimates."""
+    points = list(stability.points)
+    points[number] = replace(points[number], **values)
+    return replace(stability, points=tuple(points))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +232,7 @@ def stability(
             64,
             "Expected tau 0.86 in either direction at 8 per class: 0.85 is reached",
         ),
-        (stability(0.3, 0.62, gap=0.38) | {"classes": 2}, None, "Expected tau 0.62 at 8 per class"),
+        (replace(stability(0.3, 0.62, gap=0.38), classes=2), None, "Expected tau 0.62 at 8 per class"),
     ],
 )
 def test_stability_finding_says_how_steady_and_what_the_target_takes(values, most, finding):
@@ -234,7 +244,7 @@ def test_counts_per_class_have_sensible_digits(count, text):
     assert stability_chart.per_class_text(count) == text
 
 
-def layers(values: dict) -> list[tuple[str, list[dict]]]:
+def layers(values: StabilityReport) -> list[tuple[str, list[dict]]]:
     spec = stability_chart.stability_chart(values).to_dict()
     return [
         (layer["mark"]["type"], spec["datasets"][layer.get("data", spec.get("data"))["name"]])
@@ -258,7 +268,7 @@ def test_one_estimate_has_a_bar_for_its_interval_and_no_target_no_line():
 
 
 def test_a_projection_that_is_unknown_is_not_drawn():
-    values = stability(0.3, 0.5) | {"projection": [[16, float("nan")], [32, None]]}
+    values = replace(stability(0.3, 0.5), projection=((16, float("nan")), (32, float("nan"))))
     assert [mark for mark, _ in layers(values)] == ["area", "line", "circle"]
 
 
@@ -290,31 +300,31 @@ def test_a_direction_that_is_open_is_a_thin_line_with_a_name(gap, n_lines):
     assert names == ["either direction"][: n_lines - 2]
 
 
-@pytest.mark.parametrize("nothing", [None, float("nan")])
 @pytest.mark.parametrize("either", [False, True])
-def test_estimates_without_a_number_are_left_out_of_the_stability_chart(nothing, either):
+def test_estimates_without_a_number_are_left_out_of_the_stability_chart(either):
+    nothing = float("nan")
     values = stability(0.3, 0.5, 0.6, either=either, gap=0.2)
-    values["points"][1] |= {"low": nothing, "aligned_low": nothing}
-    values["points"][2] |= {"tau": nothing, "aligned": nothing}
+    values = changed(values, 1, low=nothing, aligned_low=nothing)
+    values = changed(values, 2, tau=nothing, aligned=nothing)
     assert len(stability_chart.stability_points(values)) == 1
     assert len(dict(layers(values))["circle"]) == 1
-    values["points"] = values["points"][2:]
+    values = replace(values, points=values.points[2:])
     assert stability_chart.stability_points(values).empty
     assert "Too few samples" in stability_chart.stability_finding(values)
 
 
 def test_a_missing_tau_but_for_the_direction_leaves_the_rest_of_the_stability_chart():
     values = stability(0.3, 0.5, 0.6, gap=0.2)
-    values["points"][0]["aligned"] = None
+    values = changed(values, 0, aligned=float("nan"))
     thin = [rows for mark, rows in layers(values) if mark == "line"][-1]
     assert [row["aligned"] for row in thin] == pytest.approx([0.7, 0.8])
-    values["points"][2]["aligned"] = None
+    values = changed(values, 2, aligned=float("nan"))
     assert stability_chart.stability_finding(values) == "Expected tau 0.60 at 16 per class"
     assert "text" not in dict(layers(values))
 
 
 def test_stability_chart_does_not_bridge_counts_without_an_estimate():
-    report = {**stability(0.1, 0.3, 0.5, 0.6), "unknown": [10, 12]}  # between 8 and 16 per class
+    report = replace(stability(0.1, 0.3, 0.5, 0.6), unknown=(10, 12))  # between 8 and 16 per class
     assert stability_chart.stability_points(report)["segment"].tolist() == [0, 0, 2, 2]
     layers = stability_chart.stability_chart(report).to_dict()["layer"]
     lines = [layer for layer in layers if layer["mark"]["type"] == "line" and "strokeDash" not in layer["mark"]]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from labelrank.errors import SettingsError
 from labelrank.features.parts import Part
 from labelrank.features.store import FeatureSet
 from labelrank.steps.extract.plan import Plan
+from labelrank.steps.extract.report import StabilityOutcome, StabilityReport
 
 if TYPE_CHECKING:
     from labelrank.ranking.stability import OrderStability
@@ -39,11 +39,15 @@ class Monitor:
         self._unknown: list[int] = []
         self._was_enough = False
         self._estimated_at = 0
-        self._report: dict[str, Any] | None = None
+        self._of = sum(len(part.samples) for part in plan.parts)
+        self._taken = 0
         self.reached = False
+        self.report: StabilityReport | None = None
+        """The course of the estimates; None where there are none."""
 
     def take(self, part: Part, features: FeatureSet) -> bool:
         """Take in the next part; return whether the order is stable enough to end."""
+        self._taken += len(part.samples)
         if not features.keys or self._is_off:
             return False
         n_features = features.X.shape[1]
@@ -82,29 +86,26 @@ class Monitor:
             before, self._was_enough = self._was_enough, (found.aligned if self._either else found.tau) >= self.target
             # Two classes are in one order or the other; of runs on pure noise one estimate let a tenth pass, two 2 %.
             self.reached = self._was_enough and (before or self._classes > 2)
-        self._report = self._describe()
+        self.report = self._described()
 
-    def report(self) -> dict[str, Any] | None:
-        """Return the course of the estimates for people; None where there are none."""
-        return self._report
-
-    def _describe(self) -> dict[str, Any]:
+    def _described(self) -> StabilityReport:
         assert self._order is not None
         projected = self._order.projection(_PROJECTED, either_direction=self._either)
-        return {
-            "target": self.target,
-            "either_direction": self._either,
-            "classes": self._classes,
-            "points": [asdict(point) for point in self._order.history],
-            "unknown": self._unknown,
-            "projection": [
-                [n, round(float(tau), 4)] for n, tau in zip(_PROJECTED, projected, strict=True) if np.isfinite(tau)
-            ],
-            "needed": self._order.needed(self.target, either_direction=self._either) if self.target else None,
-        }
+        return StabilityReport(
+            target=self.target,
+            either_direction=self._either,
+            classes=self._classes,
+            points=self._order.history,
+            unknown=tuple(self._unknown),
+            projection=tuple(
+                (n, round(float(tau), 4)) for n, tau in zip(_PROJECTED, projected, strict=True) if np.isfinite(tau)
+            ),
+            needed=self._order.needed(self.target, either_direction=self._either) if self.target else None,
+        )
 
-    def summary(self) -> dict[str, Any]:
-        """Return where the work ended, for the provenance."""
+    def outcome(self) -> StabilityOutcome | None:
+        """Return where the work ended; None where it was to take all samples."""
+        if self.target is None:
+            return None
         last = self._order.history[-1] if self._order and self._order.history else None
-        asked = {"target": self.target, "either_direction": self._either, "reached": self.reached}
-        return asked | (asdict(last) if last else {})
+        return StabilityOutcome(self.target, self._either, self.reached, last, self._taken, self._of)

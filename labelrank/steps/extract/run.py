@@ -28,11 +28,11 @@ from labelrank.steps.extract.engines.gpus import on_gpus, visible_gpus
 from labelrank.steps.extract.engines.here import Making, now, versions, worth_another_try
 from labelrank.steps.extract.monitor import Monitor
 from labelrank.steps.extract.plan import Plan, plan
+from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.resuming import Note
 
-OnReport = Callable[[Mapping[str, Any]], None]
-"""Called with what is known of a running extraction besides its progress; see `_Report`."""
+OnReport = Callable[[ExtractionReport], None]
 
 _TOLD_REASONS = 5
 
@@ -46,8 +46,8 @@ class Outcome:
     """Where they are kept; None for a shard, and where they cannot be."""
     reused: bool
     """Whether they were there already."""
-    report: Mapping[str, Any]
-    """As `_Report` gives it; empty where they were there already."""
+    report: ExtractionReport | None
+    """None where they were there already."""
     problem: str | None = None
     """Why they are not kept."""
 
@@ -58,9 +58,9 @@ def run_job(
     settings: Settings,
     on_progress: Progress,
     should_stop: ShouldStop,
-    on_report: OnReport | None = None,
+    on_report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Do an extraction job and return its result: where the features are, how many, and how they were made.
+    """Do an extraction job and return its `ExtractionResult` as JSON values.
 
     Cached features and finished parts are used unless `recompute` is set; what cannot be read is made again.
     """
@@ -73,26 +73,30 @@ def run_job(
         recompute=bool(params.get("recompute")),
         on_progress=on_progress,
         should_stop=should_stop,
-        on_report=on_report,
+        on_report=(lambda report: on_report(report.to_json())) if on_report else None,
     )
     if outcome.problem:
         raise FeaturesError(f"{outcome.problem} Then start the same extraction again.")
+    assert outcome.path is not None
     features = outcome.features
     rows, dim = features.X.shape
-    stability = features.provenance.get("stability", {})
-    return {
-        **outcome.report,
-        "features": str(outcome.path),
-        "media": work.dataset.media,
-        "rows": rows,
-        "dim": dim,
-        "failures": len(features.failures),
-        "seconds": round(time.monotonic() - started, 3),
-        "reused": outcome.reused,
-        "digest": features.digest,
-        "stopped_early": bool(stability.get("reached")) and stability["taken"] < stability["of"],
-        **{name: features.provenance[name] for name in ("device", "precision", "runtime")},
-    }
+    stability = StabilityOutcome.of_provenance(features.provenance)
+    result = ExtractionResult(
+        report=outcome.report,
+        features=outcome.path,
+        media=work.dataset.media,
+        rows=rows,
+        dim=dim,
+        failures=len(features.failures),
+        seconds=round(time.monotonic() - started, 3),
+        reused=outcome.reused,
+        digest=features.digest,
+        stopped_early=stability is not None and stability.stopped_early,
+        device=features.provenance["device"],
+        precision=features.provenance["precision"],
+        runtime=features.provenance["runtime"],
+    )
+    return result.to_json()
 
 
 def obtain(
@@ -113,12 +117,13 @@ def obtain(
     path = None if plan.request.shard else plan.cached_path(settings)
     if path and not recompute and (kept := _kept_features(path)) is not None:
         if not worth_another_try(plan, kept):
-            return Outcome(kept, path, True, {})
+            return Outcome(kept, path, True, None)
         print("Samples that could not be read can be now; their parts are made again.", file=sys.stderr, flush=True)
-    last: dict[str, Any] = {}
+    last: ExtractionReport | None = None
 
-    def remember(report: Mapping[str, Any]) -> None:
-        last.update(report)
+    def remember(report: ExtractionReport) -> None:
+        nonlocal last
+        last = report
         if on_report:
             on_report(report)
 
@@ -204,13 +209,13 @@ def extract(
     note.write(finished=False, recomputing=recompute or note.is_recomputing)
     with cache.using(folder.path):
         parts = _Parts(plan, settings, folder, on_progress, should_stop)
-        monitor, report = Monitor(plan, follow=follow_stability), _Report(plan, parts, on_report)
+        monitor, report = Monitor(plan, follow=follow_stability), _Reporter(plan, parts, on_report)
         features: list[FeatureSet] = []
-        rounds = taken = 0
+        rounds = 0
         with contextlib.closing(iter(parts)) as finished:
             for part, made in finished:
                 features.append(made)
-                rounds, taken = part.rounds, taken + len(part.samples)
+                rounds = part.rounds
                 stable = monitor.take(part, made)
                 report.tell(made, monitor)
                 if stable:
@@ -218,9 +223,8 @@ def extract(
         monitor.finish(rounds)
         report.tell(None, monitor)
         whole = _assembled(plan, features)
-        if plan.request.until_stable is not None:
-            stability = {**monitor.summary(), "taken": taken, "of": parts.total}
-            whole = replace(whole, provenance={**whole.provenance, "stability": stability})
+        if (outcome := monitor.outcome()) is not None:
+            whole = replace(whole, provenance={**whole.provenance, "stability": outcome.to_json()})
         note.write(finished=True)
     return whole
 
@@ -347,7 +351,7 @@ class _Parts:
             self._on_progress(done, total, stage)
 
 
-class _Report:
+class _Reporter:
     """What is known of a running extraction besides its progress, told after each part."""
 
     def __init__(self, plan: Plan, parts: _Parts, on_report: OnReport | None) -> None:
@@ -366,21 +370,21 @@ class _Report:
         if self._on_report:
             self._on_report(self._values(monitor))
 
-    def _values(self, monitor: Monitor) -> dict[str, Any]:
+    def _values(self, monitor: Monitor) -> ExtractionReport:
         parts, making = self._parts, self._parts.making
         provenance = self._plan.provenance
         busy_s = making.waited_s + making.encoded_s
-        return {
-            "precision": provenance["precision"],
-            "device": making.encoder.device if making.encoder else devices()[0].kind,
-            "device_name": devices()[0].name,
-            "runtime": provenance["runtime"],
-            "encoder_reused": making.encoder.reused if making.encoder else None,
-            "samples": parts.total,
-            "reused_samples": parts.reused,
-            "failed": self._failed,
-            "reasons": [[self._examples[kind], count] for kind, count in self._reasons.most_common(_TOLD_REASONS)],
-            "waited": round(making.waited_s / busy_s, 4) if busy_s else None,
-            "rate": round(parts.rate, 3) if parts.rate else None,
-            "stability": monitor.report(),
-        }
+        return ExtractionReport(
+            precision=provenance["precision"],
+            device=making.encoder.device if making.encoder else devices()[0].kind,
+            device_name=devices()[0].name,
+            runtime=provenance["runtime"],
+            encoder_reused=making.encoder.reused if making.encoder else None,
+            samples=parts.total,
+            reused_samples=parts.reused,
+            failed=self._failed,
+            reasons=tuple((self._examples[kind], count) for kind, count in self._reasons.most_common(_TOLD_REASONS)),
+            waited=round(making.waited_s / busy_s, 4) if busy_s else None,
+            rate=round(parts.rate, 3) if parts.rate else None,
+            stability=monitor.report,
+        )

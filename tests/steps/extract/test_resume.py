@@ -146,7 +146,7 @@ def test_a_stopped_extraction_goes_on_to_the_same_bytes(settings, tmp_path, enco
     encoder.pictures = 0
     resumed = obtain(plan_of(other, made_dataset()), other)
     assert encoder.pictures == 200 - finished
-    assert resumed.report["reused_samples"] == finished
+    assert resumed.report.reused_samples == finished
     assert content(resumed.path) == content(whole.path)
     assert resumed.features.keys == tuple(str(i) for i in range(200))
 
@@ -157,7 +157,7 @@ def test_more_samples_per_class_take_over_those_there_are(settings, encoder):
     more = obtain(plan_of(settings, made_dataset(), max_per_class=30), settings)
     assert len(more.features.y) == 150
     assert encoder.pictures < 150
-    assert more.report["reused_samples"] == 150 - encoder.pictures
+    assert more.report.reused_samples == 150 - encoder.pictures
 
 
 def test_a_damaged_part_is_made_again(settings, encoder, capsys):
@@ -328,7 +328,7 @@ def test_the_rate_is_that_of_the_work_even_where_it_is_short(settings, monkeypat
 
     monkeypatch.setattr(here, "compile_encoder", lambda *_, **__: Slow(batch_size=8))
     outcome = obtain(plan_of(settings, made_dataset(per_class=2)), settings)
-    assert 20 < outcome.report["rate"] < 100  # 10 pictures in two batches of 0.05 s
+    assert 20 < outcome.report.rate < 100  # 10 pictures in two batches of 0.05 s
 
 
 def copied_checkpoint(folder):
@@ -391,8 +391,8 @@ def test_extraction_stops_when_the_order_is_stable_enough(settings, encoder):
     assert stability["tau"] >= 0.8
     assert len(outcome.features.y) < 1000
     assert {(outcome.features.y == label).sum() for label in range(5)} == {len(outcome.features.y) // 5}
-    assert reports[-1]["stability"]["target"] == 0.8
-    assert [point["tau"] for point in reports[-1]["stability"]["points"]][-1] == stability["tau"]
+    assert reports[-1].stability.target == 0.8
+    assert reports[-1].stability.points[-1].tau == stability["tau"]
     assert outcome.features.digest == plan.digest
     assert read_features(outcome.path).digest == plan.digest
 
@@ -425,7 +425,7 @@ def test_stopping_when_stable_is_the_same_after_an_interruption(settings, tmp_pa
         calls = encoder.calls + 5
         obtain(plan_of(other, dataset, **request), other, should_stop=lambda: encoder.calls >= calls)
     resumed = obtain(plan_of(other, dataset, **request), other)
-    assert resumed.report["reused_samples"] > 0
+    assert resumed.report.reused_samples > 0
     assert content(resumed.path) == content(whole.path)
     assert resumed.features.provenance["stability"] == whole.features.provenance["stability"]
 
@@ -526,7 +526,7 @@ def test_several_gpus_give_the_same_bytes_as_one_device(shards, settings, monkey
     assert content(shared.path) == content(shards / "whole.parquet")
     assert len(parts_of(settings)) > 2
     assert progress == sorted(progress)
-    assert shared.report["encoder_reused"] is None  # none was loaded here
+    assert shared.report.encoder_reused is None  # none was loaded here
 
 
 def test_what_goes_wrong_on_one_gpu_is_told(settings, tmp_path, monkeypatch):
