@@ -52,7 +52,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
     except KeyboardInterrupt:
         say("\nStopped. Finished parts are kept: the same command goes on from them.")
         sys.exit(1)
-    reporter.sum_up(outcome)
+    reporter.sum_up(outcome, all_used=work.request.max_per_class is None)
     say_left_out(outcome.features.failures)
     return outcome.features
 

@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from labelrank.cli.tables import printable
+from labelrank.views.extraction import (
+    End,
+    circumstances,
+    how_it_stopped,
+    no_estimate_text,
+    outcome_finding,
+    stability_finding,
+)
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
-    from labelrank.ranking.estimate import StabilityEstimate
     from labelrank.steps.extract.report import ExtractionReport
     from labelrank.steps.extract.run import Outcome
 
@@ -61,8 +68,15 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+_OPTIONS = {
+    End.DIRECTION: "That is --either-direction.",
+    End.UNSTABLE: "--shrinkage auto here and in rank may help, too.",
+}
+"""What can be done about how an extraction ended, by the options that do it."""
+
+
 class ExtractionReporter:
-    """Says how an extraction runs: device and precision once, what is reused, and each estimate of the stability."""
+    """Says how an extraction runs: what it runs on once, what is reused, and each estimate of the stability."""
 
     def __init__(self, nouns: str) -> None:
         self._nouns = nouns
@@ -72,56 +86,31 @@ class ExtractionReporter:
     def __call__(self, report: ExtractionReport) -> None:
         if not self._begun:
             self._begun = True
-            reused = f", {report.reused_samples:,} {self._nouns} reused" if report.reused_samples else ""
-            say(f"{report.precision} on {report.device} ({report.device_name}), {report.runtime}{reused}.")
+            say(f"{', '.join(circumstances(report, self._nouns))}.")
         if (stability := report.stability) is None:
             return
         for per_class in stability.unknown[self._unknown :]:
-            say(f"{per_class:,} per class: no estimate, for too few samples or about as many as features.")
+            say(f"{no_estimate_text(per_class)}.")
         self._unknown = len(stability.unknown)
-        for point in stability.points[self._estimates :]:
-            found = _expected_tau(point, either=stability.either_direction)
-            if not stability.either_direction:
-                found += f", but for the direction {point.aligned:.2f}"
-            ahead = ""
-            if stability.needed and stability.needed > point.per_class:
-                ahead = f"; {stability.target:g} at about {stability.needed:,.0f} per class"
-            say(f"{point.per_class:,.4g} per class: {found}{ahead}.")
-        self._estimates = len(stability.points)
+        if len(stability.told) > self._estimates:
+            self._estimates = len(stability.told)
+            say(f"{stability_finding(stability, report.samples / stability.classes, interval=True)}.")
 
-    def sum_up(self, outcome: Outcome) -> None:
-        """Say where the features come from, and whether the order is as stable as was asked for."""
+    def sum_up(self, outcome: Outcome, *, all_used: bool) -> None:
+        """Say where the features come from, and whether the order is as steady as was asked for.
+
+        Args:
+            all_used: Whether all samples of the dataset might be taken.
+        """
         if outcome.reused:
             say("These features were here already; --recompute makes them anew.")
         if outcome.problem:
             say(f"Warning: the cache does not keep them: {outcome.problem}")
-        from labelrank.steps.extract.report import StabilityOutcome
-
-        stability = StabilityOutcome.of_provenance(outcome.features.provenance)
-        if stability is None:
-            return
-        rows, last = f"{len(outcome.features.y):,} {self._nouns}", stability.estimate
-        if last is None:
-            say(f"Warning: {rows} are too few to say how stable the order is. Take more.")
-            return
-        found = (
-            f"{_expected_tau(last, either=stability.either_direction)} at {last.per_class:,.4g} per class, asked for "
-            f"{stability.target:g}"
-        )
-        if stability.reached:
-            say(f"{'Stopped with' if stability.stopped_early else 'Took all'} {rows}: {found}.")
-            return
-        way_out = "More samples, or --shrinkage auto here and in rank, may help."
-        if last.aligned >= stability.target:
-            way_out = "Only which end comes first is open: --either-direction stops sooner where that does not matter."
-        say(f"Warning: all {rows} were taken: {found}. {way_out}")
-
-
-def _expected_tau(found: StabilityEstimate, *, either: bool) -> str:
-    if either:
-        numbers = f"{found.aligned:.2f} ({found.aligned_low:.2f} to {found.aligned_high:.2f})"
-        return f"expected tau in either direction {numbers}"
-    return f"expected tau {found.tau:.2f} ({found.low:.2f} to {found.high:.2f})"
+        if told := how_it_stopped(outcome.features, self._nouns, all_used=all_used):
+            end, text = told
+            parts = (text, outcome_finding(outcome.features), _OPTIONS.get(end, ""))
+            warning = "" if end in (End.EARLY, End.LAST) else "Warning: "
+            say(warning + " ".join(part for part in parts if part))
 
 
 def say_left_out(problems: tuple[Problem, ...]) -> None:

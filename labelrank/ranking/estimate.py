@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,10 @@ class StabilityEstimate:
     aligned: float
     aligned_low: float
     aligned_high: float
+
+    def meant(self, *, either_direction: bool) -> StabilityEstimate | None:
+        """Return the same with the tau that is meant, `aligned` as `tau` in either direction; None without numbers."""
+        found = self
+        if either_direction:
+            found = replace(self, tau=self.aligned, low=self.aligned_low, high=self.aligned_high)
+        return found if all(map(math.isfinite, (found.per_class, found.tau, found.low, found.high))) else None

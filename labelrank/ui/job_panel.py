@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import streamlit as st
 
 from labelrank.errors import FeaturesError, LabelRankError
@@ -17,15 +16,10 @@ from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
 from labelrank.ui import choices, feature_files, frame, messages, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
-from labelrank.views import marks, stability_chart, words
-from labelrank.views.words import RUNTIMES, duration, plural, rough_duration
+from labelrank.views import extraction, marks, stability_chart, words
+from labelrank.views.words import duration, plural, rough_duration
 
 ANEW_HELP = "Makes all features anew and uses nothing of what was finished."
-
-_WAITED_SHARE = 0.05
-"""Share of its time that an encoder may wait for data before that is told."""
-_TURNING_TAU = 0.25
-"""An interval of tau that reaches this far to both sides of 0 stands for an order that may come out reversed."""
 
 
 def expected_work(chosen: choices.Choices) -> None:
@@ -129,45 +123,29 @@ def _report_of(job: Job) -> ExtractionReport | None:
 
 
 def _circumstances(job: Job, report: ExtractionReport | None, rows: int | None = None) -> None:
-    """Show on what a job runs, what it did not have to do again, and whether the encoder has to wait.
+    """Show what a job runs on, or is going to, and what it did not have to do again.
 
     Args:
         rows: Samples used, once that is known.
     """
-    many = feature_files.nouns_of(job)[1]
-    if report is None:
-        precision = server.precision_of(job.params.get("precision", "auto"))
-        st.caption(f"{escape(server.device_text())} · {precision}")
-        return
-    runtime = RUNTIMES.get(report.runtime, report.runtime)
-    parts = [f"{report.device} ({escape(report.device_name)})", report.precision, runtime]
-    if report.encoder_reused:
-        parts.append("encoder from the cache")
-    if report.reused_samples:
-        # Of an extraction that stopped early, finished parts may hold more than it has used.
-        used = report.samples if rows is None else rows
-        parts.append(f"{min(report.reused_samples, used):,} of {used:,} {many} from finished parts")
-    if (waited := report.waited or 0.0) >= _WAITED_SHARE:
-        parts.append(f"the encoder waits {words.share_text(waited)} of the time for {many}")
-    st.caption(" · ".join(parts))
+    parts = [server.device_text(), server.precision_of(job.params.get("precision", "auto"))]
+    if report:
+        parts = extraction.circumstances(report, feature_files.nouns_of(job)[1], rows)
+    st.caption(escape(" · ".join(parts)))
 
 
 def _left_out(job: Job, report: ExtractionReport) -> None:
     """Show what share of the samples could not be used so far, and why."""
-    if not (failed := report.failed):
+    if not report.failed:
         return
     done = job.progress.done if job.progress and job.progress.stage == STAGE else 0
-    share = f" ({words.share_text(failed / max(done, failed))})" if done else ""
-    st.markdown(f":orange[:material/warning:] {plural(failed, *feature_files.nouns_of(job))} left out so far{share}:")
+    text = extraction.left_out_text(report.failed, done, feature_files.nouns_of(job))
+    st.markdown(f":orange[:material/warning:] {text}:")
     _reasons(report)
 
 
 def _reasons(report: ExtractionReport) -> None:
-    told = sum(count for _, count in report.reasons)
-    lines = [f"- {count:,} × {message_text(reason)}" for reason, count in report.reasons]
-    if told < report.failed:
-        lines.append(f"- {report.failed - told:,} for other reasons")
-    st.markdown("\n".join(lines))
+    st.markdown("\n".join(f"- {message_text(line)}" for line in extraction.reasons(report)))
 
 
 def _stability(report: ExtractionReport, job: Job) -> None:
@@ -175,64 +153,19 @@ def _stability(report: ExtractionReport, job: Job) -> None:
     if (stability := report.stability) is None:
         return
     # Mean samples per class with which the extraction ends at the latest.
-    finding = stability_chart.stability_finding(stability, report.samples / stability.classes)
+    finding = extraction.stability_finding(stability, report.samples / stability.classes)
     st.markdown(f"**{finding}**")
-    points = stability_chart.stability_points(stability)
-    if not points.empty:
+    if stability.told:
         st.altair_chart(
             stability_chart.stability_chart(stability), alt=f"Expected tau over the samples per class. {finding}."
         )
-        st.caption(_how_to_read(points, either=stability.either_direction, nouns=feature_files.nouns_of(job)[1]))
-        if points["segment"].iloc[0] != points["segment"].iloc[-1]:
-            st.caption("The line breaks where samples are about as many as features: nothing can be told there.")
-
-
-def _how_to_read(points: pd.DataFrame, *, either: bool, nouns: str) -> str:
-    """Return what the chart of the stability means.
-
-    Args:
-        points: As `stability_chart.stability_points` returns them; at least one.
-        either: Whether an order and its reverse count as the same.
-        nouns: What samples are called.
-    """
-    scale = "1 is the same order or its reverse, 0 is unrelated" if either else "1 is the same order, 0 is unrelated, "
-    text = (
-        f"Tau compares this order with the one that as many other {nouns} would give: {scale}"
-        f"{'' if either else '-1 is the reverse'}. The band is the 90\u00a0% interval; the dashed line looks ahead."
-    )
-    if stability_chart.direction_gap(points) is not None:
-        return f"{text} The thin line counts an order and its reverse as the same: which end comes first is still open."
-    low, high = points[["low", "high"]].iloc[-1]
-    # The ends of the order are near equals: a small change of the samples swaps which one comes first.
-    if not either and low < -_TURNING_TAU and high > _TURNING_TAU:
-        text += " A band far to both sides of 0: which end comes first is still open."
-    return text
+        for text in extraction.how_to_read(stability, feature_files.nouns_of(job)[1]):
+            st.caption(text)
 
 
 def result_text(job: Job) -> str:
     """Return what an extraction that is done has made, in a line."""
-    result = ExtractionResult.from_json(job.result or {})
-    made = f"{result.rows:,} rows, {result.dim:,} numbers each"
-    parts = (made, "from the cache" if result.reused else "", stability_text(result))
-    return " · ".join(part for part in parts if part)
-
-
-def stability_text(result: ExtractionResult) -> str:
-    """Return where an extraction stopped, and how steady the order is there, in a few words; empty if unknown."""
-    stability = result.report.stability if result.report else None
-    if stability is None or (points := stability_chart.stability_points(stability)).empty:
-        return ""
-    last = points.iloc[-1]
-    text = f"tau {last['tau']:.2f} expected"
-    if stability.either_direction:
-        text += " in either direction"
-    elif (aligned := stability_chart.direction_gap(points)) is not None:
-        text += f"; {aligned:.2f} but for its direction"
-    return (
-        f"stopped at {stability_chart.per_class_text(last['per_class'])} per class, {text}"
-        if result.stopped_early
-        else text
-    )
+    return extraction.result_text(ExtractionResult.from_json(job.result or {}))
 
 
 def _stopped(job: Job) -> None:
@@ -261,7 +194,7 @@ def _stopped(job: Job) -> None:
 def _succeeded(job: Job) -> None:
     """Show what a job has made: rows, dimension, time, device, how steady the order is, where it is, what failed."""
     result = ExtractionResult.from_json(job.result or {})
-    report = result.report
+    report, nouns = result.report, marks.SAMPLE_NOUNS[result.media]
     with st.container(border=True):
         st.markdown(f"**Done**: {escape(job.subject)}" + (" (from the cache)" if result.reused else ""))
         with st.container(horizontal=True):
@@ -269,10 +202,10 @@ def _succeeded(job: Job) -> None:
             st.metric("Dimension", f"{result.dim:,}", width="content", help="Numbers per sample.")
             st.metric("Time", duration(result.seconds), width="content", help="Of the extraction itself.")
             if report and report.rate:
-                nouns = marks.SAMPLE_NOUNS[result.media][1]
-                st.metric("Rate", words.rate_text(report.rate, nouns), width="content", help="While the encoder ran.")
+                rate = words.rate_text(report.rate, nouns[1])
+                st.metric("Rate", rate, width="content", help="While the encoder ran.")
             st.metric("Precision", result.precision, width="content", help="Number format of the encoder's arithmetic.")
-            st.metric("Device", result.device, width="content", help=_device_help(result))
+            st.metric("Device", result.device, width="content", help=escape(extraction.device_text(result)))
         try:
             found = feature_files.features(result.features)
         except FeaturesError as error:
@@ -280,55 +213,29 @@ def _succeeded(job: Job) -> None:
             return
         if report:
             _circumstances(job, report, result.rows)
-            _how_it_stopped(result, all_used=job.params.get("max_per_class") is None)
+        _how_it_stopped(found, nouns[1], all_used=job.params.get("max_per_class") is None)
+        if report:
             _stability(report, job)
             if report.failed > messages.PROBLEMS_PER_PAGE:
-                st.markdown(f"Why {plural(report.failed, *feature_files.nouns_of(job))} could not be used:")
+                st.markdown(f"Why {plural(report.failed, *nouns)} could not be used:")
                 _reasons(report)
         features_footer(result.features, found)
         log_expander(job)
 
 
-def _device_help(result: ExtractionResult) -> str:
-    runtime = RUNTIMES.get(result.runtime, result.runtime)
-    return f"{escape(result.report.device_name)}, {runtime}." if result.report else f"Runtime: {runtime}."
-
-
-def _how_it_stopped(result: ExtractionResult, *, all_used: bool) -> None:
-    """Say whether an extraction that may stop early did, and whether its order is as steady as was asked for.
-
-    Args:
-        all_used: Whether it was given all samples of the dataset.
-    """
-    stability = result.report.stability if result.report else None
-    if result.report is None or stability is None or (target := stability.target) is None:
-        return
-    nouns, points = marks.SAMPLE_NOUNS[result.media][1], stability_chart.stability_points(stability)
-    samples = result.report.samples
-    if result.stopped_early:
-        text = f"Stopped early: the order is steady enough with {result.rows:,} of {samples:,} {nouns}."
-        st.success(text, icon=":material/done_all:")
-        return
-    if not points.empty and points["tau"].iloc[-1] >= target:
-        st.success(f"The order became steady enough with the last of the {nouns}.", icon=":material/done_all:")
-        return
-    way_out = "The dataset has no more of them." if all_used else "Allow more samples per class, or take it as it is."
-    # With NaN, where the direction does not come into it, the comparison is false.
-    if not points.empty and points["aligned"].iloc[-1] >= target:
-        way_out = (
-            "But for its direction it is steady enough. If it does not matter which end comes first, let an order and "
-            f"its reverse count as the same. {'' if all_used else 'Else allow more samples per class.'}"
-        ).strip()
-    used = f"All {samples:,} {nouns} were used"
-    wanting = "the order is less steady than asked for" if len(points) else "these are too few to tell how steady it is"
-    st.info(f"{used}, and {wanting}. {way_out}", icon=":material/info:")
+def _how_it_stopped(found: FeatureSet, nouns: str, *, all_used: bool) -> None:
+    if told := extraction.how_it_stopped(found, nouns, all_used=all_used):
+        end, text = told
+        if end in (extraction.End.EARLY, extraction.End.LAST):
+            st.success(text, icon=":material/done_all:")
+        else:
+            st.info(text, icon=":material/info:")
 
 
 def features_footer(path: Path, found: FeatureSet) -> None:
     """Show where a features file is, a download, and the samples that have no features."""
-    if count := len(found.failures):
-        share = words.share_text(count / (count + len(found.y)))
-        st.warning(f"{plural(count, 'file or class', 'files or classes')} left out ({share}), each with its reason.")
+    if text := extraction.failures_text(found):
+        st.warning(text)
         messages.problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(

@@ -1,4 +1,4 @@
-"""The stability of an order as samples come in: chart and finding."""
+"""The stability of an order as samples come in: the chart."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from labelrank.steps.extract.report import StabilityReport
+from labelrank.views.extraction import direction_gap
 from labelrank.views.marks import ACCENT, NEUTRAL
 
 STABILITY_HEIGHT = 300
 TAUS = (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 TAUS_FROM_REVERSE = (-1.0, -0.5, 0.0, 0.5, 1.0)
 """Ticks of an axis of tau, and of one far below 0."""
-DIRECTION_GAP = 0.15
-"""From so much more tau without the direction on, that is told and drawn."""
 
 
 def stability_points(stability: StabilityReport) -> pd.DataFrame:
@@ -31,50 +30,6 @@ def stability_points(stability: StabilityReport) -> pd.DataFrame:
     unknown = np.sort(np.asarray(stability.unknown, dtype=float))
     frame["segment"] = np.searchsorted(unknown, frame["per_class"].to_numpy())
     return frame
-
-
-def direction_gap(points: pd.DataFrame) -> float | None:
-    """Return the last tau but for the direction where that is much higher than tau, else None.
-
-    Args:
-        points: As `stability_points` returns them; at least one.
-    """
-    last = points.iloc[-1]
-    # With NaN the comparison is false.
-    return float(last["aligned"]) if last["aligned"] - last["tau"] >= DIRECTION_GAP else None
-
-
-def stability_finding(stability: StabilityReport, most: float | None = None) -> str:
-    """Return how steady the order is and whether that is enough, in one sentence.
-
-    Args:
-        stability: What the extraction told last.
-        most: Mean samples per class at which the extraction ends at the latest; None: unknown.
-    """
-    target, needed, points = stability.target, stability.needed, stability_points(stability)
-    if points.empty:
-        return "Too few samples yet to tell how steady the order is"
-    tau, whichever = points["tau"].iloc[-1], " in either direction" if stability.either_direction else ""
-    finding = f"Expected tau {tau:.2f}{whichever} at {per_class_text(points['per_class'].iloc[-1])} per class"
-    if (aligned := direction_gap(points)) is not None:
-        finding += f" ({aligned:.2f} but for its direction)"
-    if target is None:
-        return finding
-    if tau >= target:
-        return f"{finding}: {target:.2f} is reached"
-    if needed is None:
-        return f"{finding}; when {target:.2f} is reached cannot be told yet"
-    if most is not None and needed > most:
-        here = per_class_text(most)
-        return f"{finding}; {target:.2f} would take about {per_class_text(needed)}, more than the {here} here"
-    return f"{finding}; {target:.2f} is expected at about {per_class_text(needed)}"
-
-
-def per_class_text(count: float) -> str:
-    """Return a mean number of samples per class in sensible digits: 8, 8.5, 120, 1,300."""
-    if count >= 1000:
-        return f"{round(count, -2):,.0f}"
-    return f"{count:.0f}" if count >= 20 or count == int(count) else f"{count:.1f}"
 
 
 def stability_chart(stability: StabilityReport) -> alt.LayerChart:
@@ -119,7 +74,7 @@ def stability_chart(stability: StabilityReport) -> alt.LayerChart:
     layers = [band, line, marks]
     if len(ahead) > 1:
         layers.insert(1, alt.Chart(ahead).mark_line(color=ACCENT, strokeDash=[5, 4], opacity=0.8).encode(x=x, y=y))
-    if direction_gap(points) is not None:
+    if direction_gap(stability.told[-1]) is not None:
         # About as much as the name takes of a narrow chart.
         room = end / float(last["per_class"]) >= (end / first) ** 0.25 > 1
         layers += _without_direction(points, x, target=target, room=room)

@@ -159,17 +159,19 @@ def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli
     asked = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", tmp_path / "f.parquet"]
     first = run_cli(*asked, "--until-stable", "0.4", "--either-direction")
     assert first.returncode == 0
-    assert "on CPU (" in first.stderr
+    assert "CPU (" in first.stderr
     assert "10 per class: no estimate" in first.stderr
-    assert "expected tau in either direction 0." in first.stderr
-    assert "Stopped with " in first.stderr
+    assert "Expected tau 0." in first.stderr
+    assert " in either direction (0." in first.stderr
+    assert "Stopped early: the order is steady enough with " in first.stderr
     features = read_features(tmp_path / "f.parquet")
     assert len(features.y) < 1297
     again = run_cli(*asked, "--until-stable", "0.4", "--either-direction")
     assert "These features were here already" in again.stderr
     strict = run_cli(*asked, "--until-stable", "0.99", "--max-per-class", "40")
-    assert "Warning: all 400 pictures were taken: expected tau" in strict.stderr
-    assert "pictures reused" in strict.stderr
+    assert "Warning: All 400 pictures were used, and the order is less steady than asked for." in strict.stderr
+    assert "0.99 was asked for. --shrinkage auto here and in rank may help, too." in strict.stderr
+    assert "pictures from finished parts" in strict.stderr
 
 
 def test_ranking_the_test_split_gets_a_warning_and_extracting_it_none(run_cli):

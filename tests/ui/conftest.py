@@ -55,9 +55,10 @@ def app(workspace) -> AppTest:
 
 @pytest.fixture
 def pixel_features(workspace) -> Callable[..., Path]:
-    """Return a function that writes a features file of the digits' pixels, with the class names given."""
+    """Return a function that writes a features file of the digits' pixels, with the class names given, and
+    more in its provenance."""
 
-    def write(class_names: tuple[str, ...] | None = None, drop: int = 0) -> Path:
+    def write(class_names: tuple[str, ...] | None = None, drop: int = 0, **made: Any) -> Path:
         data = digits("train").select(20)
         X = np.stack([data.load(sample)[::4, ::4, 0].ravel() for sample in data.samples]).astype(np.float32)
         path = workspace / "features.parquet"
@@ -66,6 +67,7 @@ def pixel_features(workspace) -> Callable[..., Path]:
             "dataset": {"id": "digits", "split": "train"},
             "checkpoint": {"id": "mae-tiny-digits"},
             "created_at": "2026-11-20T19:00:00+00:00",
+            **made,
         }
         keys = tuple(sample.key for sample in data.samples)[keep]
         write_features(FeatureSet(X[keep], data.labels[keep], keys, class_names or data.class_names, provenance), path)

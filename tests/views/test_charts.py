@@ -12,7 +12,7 @@ from PIL import Image
 
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.steps.extract.report import StabilityReport
-from labelrank.views import marks, ranking_charts, stability_chart, thumbnails
+from labelrank.views import extraction, marks, ranking_charts, stability_chart, thumbnails
 
 HOSTILE = ["<script>alert(1)</script>", 'a, "b"', "line\nbreak", "\u202egnp.exe", "=1+1", ":red[x]", "']; alert(1); ['"]
 
@@ -201,49 +201,6 @@ def changed(stability: StabilityReport, number: int, **values: float) -> Stabili
     return replace(stability, points=tuple(points))
 
 
-@pytest.mark.parametrize(
-    ("values", "most", "finding"),
-    [
-        (stability(), None, "Too few samples yet to tell how steady the order is"),
-        (stability(0.3, 0.5), None, "Expected tau 0.50 at 8 per class"),
-        (
-            stability(0.3, 0.784, target=0.85, needed=61.2),
-            64,
-            "Expected tau 0.78 at 8 per class; 0.85 is expected at about 61",
-        ),
-        (
-            stability(0.3, 0.7, target=0.85, needed=1234.5),
-            64,
-            "Expected tau 0.70 at 8 per class; 0.85 would take about 1,200, more than the 64 here",
-        ),
-        (
-            stability(0.3, target=0.85),
-            64,
-            "Expected tau 0.30 at 4 per class; when 0.85 is reached cannot be told yet",
-        ),
-        (stability(0.3, 0.86, target=0.85, needed=8), 64, "Expected tau 0.86 at 8 per class: 0.85 is reached"),
-        (
-            stability(0.3, 0.62, target=0.85, needed=61.2, gap=0.18),
-            64,
-            "Expected tau 0.62 at 8 per class (0.80 but for its direction); 0.85 is expected at about 61",
-        ),
-        (
-            stability(0.3, 0.68, target=0.85, needed=8, gap=0.18, either=True),
-            64,
-            "Expected tau 0.86 in either direction at 8 per class: 0.85 is reached",
-        ),
-        (replace(stability(0.3, 0.62, gap=0.38), classes=2), None, "Expected tau 0.62 at 8 per class"),
-    ],
-)
-def test_stability_finding_says_how_steady_and_what_the_target_takes(values, most, finding):
-    assert stability_chart.stability_finding(values, most) == finding
-
-
-@pytest.mark.parametrize(("count", "text"), [(8.0, "8"), (8.53, "8.5"), (46.3, "46"), (1234.0, "1,200")])
-def test_counts_per_class_have_sensible_digits(count, text):
-    assert stability_chart.per_class_text(count) == text
-
-
 def layers(values: StabilityReport) -> list[tuple[str, list[dict]]]:
     spec = stability_chart.stability_chart(values).to_dict()
     return [
@@ -310,7 +267,7 @@ def test_estimates_without_a_number_are_left_out_of_the_stability_chart(either):
     assert len(dict(layers(values))["circle"]) == 1
     values = replace(values, points=values.points[2:])
     assert stability_chart.stability_points(values).empty
-    assert "Too few samples" in stability_chart.stability_finding(values)
+    assert "Too few samples" in extraction.stability_finding(values)
 
 
 def test_a_missing_tau_but_for_the_direction_leaves_the_rest_of_the_stability_chart():
@@ -319,7 +276,7 @@ def test_a_missing_tau_but_for_the_direction_leaves_the_rest_of_the_stability_ch
     thin = [rows for mark, rows in layers(values) if mark == "line"][-1]
     assert [row["aligned"] for row in thin] == pytest.approx([0.7, 0.8])
     values = changed(values, 2, aligned=float("nan"))
-    assert stability_chart.stability_finding(values) == "Expected tau 0.60 at 16 per class"
+    assert extraction.stability_finding(values) == "Expected tau 0.60 at 16 per class"
     assert "text" not in dict(layers(values))
 
 

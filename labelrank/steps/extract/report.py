@@ -37,12 +37,11 @@ class StabilityReport:
 
         `aligned` is NaN where it says nothing beside tau: where it is tau, and with two classes, which always agree.
         """
-        points = self.points
-        if self.either_direction:
-            points = tuple(replace(p, tau=p.aligned, low=p.aligned_low, high=p.aligned_high) for p in points)
+        meant = (point.meant(either_direction=self.either_direction) for point in self.points)
+        points = tuple(point for point in meant if point is not None)
         if self.either_direction or self.classes == 2:
-            points = tuple(replace(point, aligned=math.nan) for point in points)
-        return tuple(p for p in points if all(map(math.isfinite, (p.per_class, p.tau, p.low, p.high))))
+            return tuple(replace(point, aligned=math.nan) for point in points)
+        return points
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""

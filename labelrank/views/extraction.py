@@ -1,0 +1,230 @@
+"""What an extraction says of itself, in sentences: what it runs on, how stable its order is, how it ended."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from labelrank.ranking.estimate import StabilityEstimate
+from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
+from labelrank.views.words import RUNTIMES, plural, share_text
+
+if TYPE_CHECKING:
+    from labelrank.features.store import FeatureSet
+
+DIRECTION_GAP = 0.15
+"""From so much more tau without the direction on, that is told and drawn."""
+_WAITED_SHARE = 0.05
+"""Share of its time that an encoder may wait for data before that is told."""
+_TURNING_TAU = 0.25
+"""An interval of tau that reaches this far to both sides of 0 stands for an order that may come out reversed."""
+
+
+# While it runs
+
+
+def circumstances(report: ExtractionReport, nouns: str, rows: int | None = None) -> list[str]:
+    """Return on what it runs, what it did not have to do again, and whether the encoder has to wait; a few words each.
+
+    Args:
+        nouns: What samples are called.
+        rows: Samples used, once that is known.
+    """
+    parts = [f"{report.device} ({report.device_name})", report.precision, RUNTIMES.get(report.runtime, report.runtime)]
+    if report.encoder_reused:
+        parts.append("encoder from the cache")
+    if report.reused_samples:
+        # Of an extraction that stopped early, finished parts may hold more than it has used.
+        used = report.samples if rows is None else rows
+        parts.append(f"{min(report.reused_samples, used):,} of {used:,} {nouns} from finished parts")
+    if report.waited is not None and report.waited >= _WAITED_SHARE:
+        parts.append(f"the encoder waits {share_text(report.waited)} of the time for {nouns}")
+    return parts
+
+
+def left_out_text(failed: int, done: int, nouns: tuple[str, str]) -> str:
+    """Return how many samples could not be used so far, and what share of those that are done."""
+    share = f" ({share_text(failed / max(done, failed))})" if done else ""
+    return f"{plural(failed, *nouns)} left out so far{share}"
+
+
+def reasons(report: ExtractionReport) -> list[str]:
+    """Return why samples could not be used, each reason with its count."""
+    told = sum(count for _, count in report.reasons)
+    lines = [f"{count:,} × {reason}" for reason, count in report.reasons]
+    return [*lines, f"{report.failed - told:,} for other reasons"] if told < report.failed else lines
+
+
+# How stable the order is
+
+
+def per_class_text(count: float) -> str:
+    """Return a mean number of samples per class in sensible digits: 8, 8.5, 120, 1,300."""
+    if count >= 1000:
+        return f"{round(count, -2):,.0f}"
+    return f"{count:.0f}" if count >= 20 or count == int(count) else f"{count:.1f}"
+
+
+def direction_gap(last: StabilityEstimate) -> float | None:
+    """Return the tau but for the direction where that is much higher than tau, else None.
+
+    Args:
+        last: As `StabilityReport.told` has it.
+    """
+    # With NaN the comparison is false.
+    return last.aligned if last.aligned - last.tau >= DIRECTION_GAP else None
+
+
+def stability_finding(stability: StabilityReport, most: float | None = None, *, interval: bool = False) -> str:
+    """Return how steady the order is and whether that is enough, in one sentence.
+
+    Args:
+        most: Mean samples per class at which the extraction ends at the latest; None: unknown.
+        interval: Whether to tell that of tau, where no chart shows it.
+    """
+    if not (points := stability.told):
+        return "Too few samples yet to tell how steady the order is"
+    target, needed, last = stability.target, stability.needed, points[-1]
+    finding = _found(last, either=stability.either_direction, interval=interval)
+    if (aligned := direction_gap(last)) is not None:
+        finding += f" ({aligned:.2f} but for its direction)"
+    if target is None:
+        return finding
+    if last.tau >= target:
+        return f"{finding}: {target:.2f} is reached"
+    if needed is None:
+        return f"{finding}; when {target:.2f} is reached cannot be told yet"
+    if most is not None and needed > most:
+        here = per_class_text(most)
+        return f"{finding}; {target:.2f} would take about {per_class_text(needed)}, more than the {here} here"
+    return f"{finding}; {target:.2f} is expected at about {per_class_text(needed)}"
+
+
+def _found(point: StabilityEstimate, *, either: bool, interval: bool) -> str:
+    whichever = " in either direction" if either else ""
+    ends = f" ({point.low:.2f} to {point.high:.2f})" if interval else ""
+    return f"Expected tau {point.tau:.2f}{whichever}{ends} at {per_class_text(point.per_class)} per class"
+
+
+def no_estimate_text(per_class: int) -> str:
+    """Return why nothing is known at so many samples per class."""
+    return f"{per_class:,} per class: no estimate, for too few samples or about as many as features"
+
+
+def how_to_read(stability: StabilityReport, nouns: str) -> list[str]:
+    """Return what the chart of the stability means, in one or two paragraphs.
+
+    Args:
+        stability: With at least one estimate that can be told.
+        nouns: What samples are called.
+    """
+    first, last, either = stability.told[0], stability.told[-1], stability.either_direction
+    scale = "1 is the same order or its reverse, 0 is unrelated" if either else "1 is the same order, 0 is unrelated, "
+    text = (
+        f"Tau compares this order with the one that as many other {nouns} would give: {scale}"
+        f"{'' if either else '-1 is the reverse'}. The band is the 90\u00a0% interval; the dashed line looks ahead."
+    )
+    if direction_gap(last) is not None:
+        text += " The thin line counts an order and its reverse as the same: which end comes first is still open."
+    # The ends of the order are near equals: a small change of the samples swaps which one comes first.
+    elif not either and last.low < -_TURNING_TAU and last.high > _TURNING_TAU:
+        text += " A band far to both sides of 0: which end comes first is still open."
+    if any(first.per_class <= count < last.per_class for count in stability.unknown):
+        return [text, "The line breaks where samples are about as many as features: nothing can be told there."]
+    return [text]
+
+
+# How it ended
+
+
+class End(StrEnum):
+    """How an extraction that stops once its order is stable came to its end."""
+
+    EARLY = "early"
+    LAST = "last"
+    """Stable with the last of the samples."""
+    DIRECTION = "direction"
+    """Not stable, for the direction of the order alone."""
+    UNSTABLE = "unstable"
+    UNKNOWN = "unknown"
+
+
+def how_it_stopped(features: FeatureSet, nouns: str, *, all_used: bool) -> tuple[End, str] | None:
+    """Return how an extraction ended: early or not, with an order as steady as was asked for or not, and what now.
+
+    Args:
+        features: What it has made.
+        nouns: What samples are called.
+        all_used: Whether it might take all samples of the dataset.
+
+    Returns:
+        None for one that was to take all samples.
+    """
+    if (ended := StabilityOutcome.of_provenance(features.provenance)) is None:
+        return None
+    if ended.stopped_early:
+        rows = f"{len(features.y):,} of {ended.of:,} {nouns}"
+        return End.EARLY, f"Stopped early: the order is steady enough with {rows}."
+    last = _last(ended)
+    if last and last.tau >= ended.target:
+        return End.LAST, f"The order became steady enough with the last of the {nouns}."
+    used = f"All {ended.of:,} {nouns} were used"
+    more = "The dataset has no more of them." if all_used else "Allow more samples per class, or take it as it is."
+    if last is None:
+        return End.UNKNOWN, f"{used}, and these are too few to tell how steady it is. {more}"
+    text = f"{used}, and the order is less steady than asked for."
+    # Two classes always agree but for the direction.
+    if not ended.either_direction and len(features.class_names) > 2 and last.aligned >= ended.target:
+        text += (
+            " But for its direction it is steady enough. If it does not matter which end comes first, let an order and "
+            "its reverse count as the same."
+        )
+        return End.DIRECTION, text if all_used else f"{text} Else allow more samples per class."
+    return End.UNSTABLE, f"{text} {more}"
+
+
+def _last(ended: StabilityOutcome) -> StabilityEstimate | None:
+    return ended.estimate and ended.estimate.meant(either_direction=ended.either_direction)
+
+
+def outcome_finding(features: FeatureSet) -> str:
+    """Return how steady the order was when an extraction stopped, and how steady it was to be; empty if unknown."""
+    ended = StabilityOutcome.of_provenance(features.provenance)
+    if ended is None or (last := _last(ended)) is None:
+        return ""
+    return f"{_found(last, either=ended.either_direction, interval=True)}; {ended.target:.2f} was asked for."
+
+
+def result_text(result: ExtractionResult) -> str:
+    """Return what an extraction has made, in a line."""
+    made = f"{result.rows:,} rows, {result.dim:,} numbers each"
+    parts = (made, "from the cache" if result.reused else "", _stability_text(result))
+    return " · ".join(part for part in parts if part)
+
+
+def _stability_text(result: ExtractionResult) -> str:
+    """Return where an extraction stopped, and how steady the order is there, in a few words; empty if unknown."""
+    stability = result.report.stability if result.report else None
+    if stability is None or not (points := stability.told):
+        return ""
+    text = f"tau {points[-1].tau:.2f} expected"
+    if stability.either_direction:
+        text += " in either direction"
+    elif (aligned := direction_gap(points[-1])) is not None:
+        text += f"; {aligned:.2f} but for its direction"
+    at = per_class_text(points[-1].per_class)
+    return f"stopped at {at} per class, {text}" if result.stopped_early else text
+
+
+def device_text(result: ExtractionResult) -> str:
+    """Return what an extraction ran on, as a sentence."""
+    runtime = RUNTIMES.get(result.runtime, result.runtime)
+    return f"{result.report.device_name}, {runtime}." if result.report else f"Runtime: {runtime}."
+
+
+def failures_text(features: FeatureSet) -> str:
+    """Return how much has no features, as a sentence; empty where all is well."""
+    if not (count := len(features.failures)):
+        return ""
+    share = share_text(count / (count + len(features.y)))
+    return f"{plural(count, 'file or class', 'files or classes')} left out ({share}), each with its reason."

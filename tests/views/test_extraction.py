@@ -1,0 +1,139 @@
+"""The sentences on an extraction that page and command line share."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from labelrank.features.store import FeatureSet
+from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome
+from labelrank.views import extraction
+from labelrank.views.extraction import End
+from tests.steps.extract.test_report import MADE_ON, OWN, REPORT
+
+from .test_charts import stability
+
+
+@pytest.mark.parametrize(
+    ("values", "most", "finding"),
+    [
+        (stability(), None, "Too few samples yet to tell how steady the order is"),
+        (stability(0.3, 0.5), None, "Expected tau 0.50 at 8 per class"),
+        (
+            stability(0.3, 0.784, target=0.85, needed=61.2),
+            64,
+            "Expected tau 0.78 at 8 per class; 0.85 is expected at about 61",
+        ),
+        (
+            stability(0.3, 0.7, target=0.85, needed=1234.5),
+            64,
+            "Expected tau 0.70 at 8 per class; 0.85 would take about 1,200, more than the 64 here",
+        ),
+        (
+            stability(0.3, target=0.85),
+            64,
+            "Expected tau 0.30 at 4 per class; when 0.85 is reached cannot be told yet",
+        ),
+        (stability(0.3, 0.86, target=0.85, needed=8), 64, "Expected tau 0.86 at 8 per class: 0.85 is reached"),
+        (
+            stability(0.3, 0.62, target=0.85, needed=61.2, gap=0.18),
+            64,
+            "Expected tau 0.62 at 8 per class (0.80 but for its direction); 0.85 is expected at about 61",
+        ),
+        (
+            stability(0.3, 0.68, target=0.85, needed=8, gap=0.18, either=True),
+            64,
+            "Expected tau 0.86 in either direction at 8 per class: 0.85 is reached",
+        ),
+        (replace(stability(0.3, 0.62, gap=0.38), classes=2), None, "Expected tau 0.62 at 8 per class"),
+    ],
+)
+def test_stability_finding_says_how_steady_and_what_the_target_takes(values, most, finding):
+    assert extraction.stability_finding(values, most) == finding
+
+
+@pytest.mark.parametrize(("count", "text"), [(8.0, "8"), (8.53, "8.5"), (46.3, "46"), (1234.0, "1,200")])
+def test_counts_per_class_have_sensible_digits(count, text):
+    assert extraction.per_class_text(count) == text
+
+
+def test_the_interval_is_told_where_no_chart_shows_it():
+    told = extraction.stability_finding(stability(0.5, either=True, gap=0.2), interval=True)
+    assert told == "Expected tau 0.70 in either direction (0.60 to 0.70) at 4 per class"
+
+
+def test_what_it_runs_on_what_is_reused_and_waiting_are_told():
+    report = ExtractionReport.from_json(REPORT)
+    told = ["CPU (AMD EPYC)", "bfloat16", "OpenVINO", "160 of 640 images from finished parts"]
+    assert extraction.circumstances(report, "images") == told
+    report = replace(report, reused_samples=0, encoder_reused=True, waited=0.25)
+    told = [*told[:3], "encoder from the cache", "the encoder waits 25 % of the time for images"]
+    assert extraction.circumstances(report, "images") == told
+
+
+def test_parts_of_which_not_all_was_used_are_not_told_as_more_than_was():
+    report = ExtractionReport.from_json(REPORT)
+    assert extraction.circumstances(report, "images", rows=100)[-1] == "100 of 100 images from finished parts"
+
+
+def test_reasons_that_are_rare_are_counted_together():
+    report = replace(ExtractionReport.from_json(REPORT), failed=5)
+    told = ["2 × Picture is truncated.", "1 × It has 0 pixels.", "2 for other reasons"]
+    assert extraction.reasons(report) == told
+    assert extraction.reasons(replace(report, failed=3)) == told[:2]
+
+
+def test_the_share_that_was_left_out_is_of_what_is_done():
+    assert extraction.left_out_text(16, 320, ("image", "images")) == "16 images left out so far (5.0 %)"
+    assert extraction.left_out_text(1, 0, ("image", "images")) == "1 image left out so far"
+
+
+def test_a_result_says_where_it_stopped():
+    result = ExtractionResult.from_json({**REPORT, **OWN, **MADE_ON})
+    assert extraction.result_text(result) == (
+        "200 rows, 64 numbers each · stopped at 8 per class, tau 0.50 expected; 0.88 but for its direction"
+    )
+    again = replace(result, report=None, reused=True)
+    assert extraction.result_text(again) == "200 rows, 64 numbers each · from the cache"
+
+
+def made(*, taken: int = 640, classes: int = 3, **of_tau) -> FeatureSet:
+    """Return features of an extraction that was to stop at tau 0.85, and had 640 samples."""
+    estimate = replace(stability(0.5).points[0], **of_tau) if of_tau else None
+    reached = estimate is not None and estimate.tau >= 0.85
+    outcome = StabilityOutcome(0.85, False, reached, estimate, taken, 640)
+    names = tuple(map(str, range(classes)))
+    y = np.arange(classes, dtype=np.int32)
+    return FeatureSet(np.zeros((classes, 2), np.float32), y, names, names, {"stability": outcome.to_json()})
+
+
+@pytest.mark.parametrize(
+    ("features", "all_used", "end", "text"),
+    [
+        (made(tau=0.9, taken=200), False, End.EARLY, "Stopped early: .* with 3 of 640 images."),
+        (made(tau=0.9), False, End.LAST, "became steady enough with the last of the images."),
+        (made(tau=0.5, aligned=0.6), False, End.UNSTABLE, "less steady than asked for. Allow more samples per class"),
+        (made(tau=0.5, aligned=0.6), True, End.UNSTABLE, "The dataset has no more of them."),
+        (made(tau=0.5, aligned=0.9), True, End.DIRECTION, "count as the same.$"),
+        (made(tau=0.5, aligned=0.9), False, End.DIRECTION, "Else allow more samples per class.$"),
+        (made(tau=0.5, aligned=1.0, classes=2), True, End.UNSTABLE, "no more of them"),
+        (made(), False, End.UNKNOWN, "All 640 images were used, and these are too few to tell how steady it is."),
+    ],
+)
+def test_how_an_extraction_stopped_is_told(features, all_used, end, text):
+    told = extraction.how_it_stopped(features, "images", all_used=all_used)
+    assert told is not None
+    assert told[0] == end
+    assert re.search(text, told[1])
+
+
+def test_an_extraction_of_all_samples_says_nothing_on_how_it_stopped():
+    features = replace(made(), provenance={})
+    assert extraction.how_it_stopped(features, "images", all_used=True) is None
+    assert extraction.outcome_finding(features) == ""
+
+
+def test_how_steady_the_order_was_is_told_with_what_was_asked_for():
+    told = extraction.outcome_finding(made(tau=0.9, low=0.8, high=0.95))
+    assert told == "Expected tau 0.90 (0.80 to 0.95) at 4 per class; 0.85 was asked for."
