@@ -7,10 +7,21 @@ from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.jobs.store import Job
 from labelrank.models.config import EncoderConfig
-from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, QUICK_ORDERS, QUICK_SEEDS, Design
+from labelrank.steps.finetune.estimate import parts_of, spec_of
+from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
 from labelrank.ui import choices, datasets, feature_files, findings, fine_tune, frame, messages, session
 from labelrank.ui.findings import Mistake, Results
-from labelrank.views import comparison_charts, comparison_tables, confusion_charts, thumbnails, words
+from labelrank.views import (
+    comparison_tables,
+    comparison_words,
+    confusion_charts,
+    curves_chart,
+    effect_charts,
+    measures,
+    orders_chart,
+    thumbnails,
+    words,
+)
 from labelrank.views.words import rough_duration
 
 LEAD = (
@@ -19,8 +30,8 @@ LEAD = (
 )
 OTHERS = {"original": "The original order", "reversed": "The reverse"}
 DEPTHS = {"heads": "A head on frozen features", "blocks": "The last blocks too", "all": "The whole encoder"}
-HEAD_TEXT = {name: text[:1].upper() + text[1:] for name, text in comparison_tables.HEAD_WORDS.items()}
-MEANING_TEXT = {name: text[:1].upper() + text[1:] for name, text in comparison_tables.MEANING_WORDS.items()}
+HEAD_TEXT = {name: text[:1].upper() + text[1:] for name, text in comparison_words.HEAD_WORDS.items()}
+MEANING_TEXT = {name: text[:1].upper() + text[1:] for name, text in comparison_words.MEANING_WORDS.items()}
 MEANING_HELP = {
     "softmax": "Every position is a class of its own and none is near another. In theory the order then does not "
     "matter; the published procedure trains this way.",
@@ -52,7 +63,7 @@ def choose_design(found: feature_files.ChosenFeatures) -> None:
     if (fitting := fitting_orders(design.orders, n_classes)) != design.orders:
         session.choose_design(orders=fitting)
         st.rerun()
-    with st.expander(fine_tune.orders_text(design), icon=":material/compare_arrows:", key="orders"):
+    with st.expander(comparison_words.orders_text(design), icon=":material/compare_arrows:", key="orders"):
         changes = choose_orders(design, n_classes)
         session.choose(test_split=choose_test(chosen))
     changes |= choose_training(design, fine_tune.encoder_of(found))
@@ -61,8 +72,8 @@ def choose_design(found: feature_files.ChosenFeatures) -> None:
 
 
 def choose_orders(chosen: Design, n_classes: int) -> dict[str, object]:
-    fixed, random = fine_tune.parts_of(chosen.orders)
-    most = fine_tune.parts_of(fitting_orders(fine_tune.spec_of(fixed, 10_000), n_classes))[1]
+    fixed, random = parts_of(chosen.orders)
+    most = parts_of(fitting_orders(spec_of(fixed, 10_000), n_classes))[1]
     kind = "heads" if chosen.depth == HEADS_ALONE else "encoder"
     picked = st.pills(
         "Compare the ranked order with",
@@ -94,7 +105,7 @@ def choose_orders(chosen: Design, n_classes: int) -> dict[str, object]:
         help="A seed decides the first weights, the order of the batches and dropout. All orders train with the "
         "same ones, so their differences are not those of the seeds.",
     )
-    return {"orders": fine_tune.spec_of(picked, n_random), "seeds": seeds}
+    return {"orders": spec_of(picked, n_random), "seeds": seeds}
 
 
 def choose_test(chosen: choices.Choices) -> str | None:
@@ -128,7 +139,7 @@ def choose_test(chosen: choices.Choices) -> str | None:
 
 
 def choose_training(chosen: Design, encoder: EncoderConfig | None) -> dict[str, object]:
-    with st.expander(fine_tune.training_text(chosen), icon=":material/tune:", key="training"):
+    with st.expander(comparison_words.training_text(chosen), icon=":material/tune:", key="training"):
         changes = choose_depth(chosen, encoder)
         changes |= {**choose_recipe(chosen), "flip": choose_flip()} if chosen.depth != HEADS_ALONE else {}
         changes["head"] = choose_head(chosen)
@@ -182,7 +193,7 @@ def choose_depth(chosen: Design, encoder: EncoderConfig | None) -> dict[str, obj
         "hours for every run, and is for a GPU where the encoder is not tiny.",
     )
     if picked != "blocks":
-        changes: dict[str, object] = {"depth": picked}
+        depth = picked
     else:
         most = (encoder.transformer.num_layers if encoder else 12) - 1
         count = min(int(chosen.depth) if now == "blocks" else 2, most)
@@ -195,14 +206,12 @@ def choose_depth(chosen: Design, encoder: EncoderConfig | None) -> dict[str, obj
                 key="blocks",
                 help="Counted from the head. Fewer are faster and need less memory.",
             )
-        changes = {"depth": str(count)}
+        depth = str(count)
     # A comparison that takes seconds with heads would take days with an encoder, and the other way round.
-    before, after = chosen.depth == HEADS_ALONE, picked == HEADS_ALONE
-    if before and not after and (chosen.orders, chosen.seeds) == (Design.orders, Design.seeds):
-        changes |= {"orders": QUICK_ORDERS, "seeds": QUICK_SEEDS}
-    if after and not before and (chosen.orders, chosen.seeds) == (QUICK_ORDERS, QUICK_SEEDS):
-        changes |= {"orders": Design.orders, "seeds": Design.seeds}
-    return changes
+    before, after = Design.starting(chosen.depth), Design.starting(depth)
+    as_before = (chosen.orders, chosen.seeds) == (before.orders, before.seeds)
+    start = after if as_before else chosen
+    return {"depth": depth, "orders": start.orders, "seeds": start.seeds}
 
 
 def choose_recipe(chosen: Design) -> dict[str, object]:
@@ -217,7 +226,7 @@ def choose_recipe(chosen: Design) -> dict[str, object]:
         help=RECIPE_HELP,
     )
     recipe = known[name]
-    st.caption(messages.escape(f"{recipe.source} {fine_tune.recipe_text(recipe)}"))
+    st.caption(messages.escape(f"{recipe.source} {comparison_words.recipe_text(recipe)}"))
     return {"recipe": None if name == DEFAULT_RECIPE else name}
 
 
@@ -308,7 +317,8 @@ def actions(found: feature_files.ChosenFeatures) -> None:
         start(found, base, params)
     if job is not None:
         if not current:
-            st.caption(f"What follows was started with earlier choices. {messages.escape(fine_tune.design_text(job))}.")
+            design = messages.escape(comparison_words.design_text(Design.from_params(job.params)))
+            st.caption(f"What follows was started with earlier choices. {design}.")
         show(job, results, base if current else None)
 
 
@@ -373,20 +383,19 @@ def show(job: Job, results: Results | None, base: choices.Choices | None = None)
 
 def show_results(job: Job, results: Results, base: choices.Choices | None) -> None:
     report = results.report
-    found = report["verdict"]
-    box, icon = VERDICTS[found["finding"]]
-    box(findings.sentence(found["text"]), icon=icon)
-    if expected := findings.theory(report):
-        st.caption(findings.sentence(expected))
+    found = report.verdict
+    box, icon = VERDICTS[found.finding]
+    box(findings.sentence(found.text), icon=icon)
+    if found.expected:
+        st.caption(findings.sentence(found.expected))
     figures(results)
-    finding = comparison_charts.orders_finding(report)
+    finding = orders_chart.orders_finding(report)
     st.subheader(messages.escape(finding), anchor=False)
-    st.altair_chart(comparison_charts.orders_chart(report), alt=f"Accuracy of every run. {finding}.")
+    st.altair_chart(orders_chart.orders_chart(report), alt=f"Accuracy of every run. {finding}.")
     random = " The dashed line is the mean of the random orders." if "random" in results.arms.values() else ""
     st.caption(f"A point is one seed, the bar is their mean.{random}")
-    for notice in report["notices"]:
-        if notice not in found["text"]:
-            st.caption(f":material/info: {findings.sentence(notice)}")
+    for notice in report.notices:
+        st.caption(f":material/info: {findings.sentence(notice.text)}")
     findings.downloads(results)
     if base is not None:
         recompute(base)
@@ -421,25 +430,25 @@ def orders_tab(_: Job, results: Results) -> None:
     report = results.report
     metric = st.segmented_control(
         "Metric",
-        [name for name in comparison_charts.MEASURES if not comparison_charts.runs_frame(report, name).empty],
+        [name for name in measures.MEASURES if not orders_chart.runs_frame(report, name).empty],
         default="accuracy",
         required=True,
-        format_func=lambda name: comparison_charts.MEASURES[name].title,
+        format_func=lambda name: measures.MEASURES[name].title,
         key="metric",
         help="The verdict is about accuracy. The others are for exploring: of many metrics, one differs by chance.",
     )
     if metric != "accuracy":
-        finding = comparison_charts.orders_finding(report, metric)
+        finding = orders_chart.orders_finding(report, metric)
         st.markdown(f"**{messages.escape(finding)}**")
-        st.altair_chart(comparison_charts.orders_chart(report, metric), alt=f"{finding}.")
-    if metric in comparison_charts.DISTANCES:
+        st.altair_chart(orders_chart.orders_chart(report, metric), alt=f"{finding}.")
+    if metric in measures.DISTANCES:
         st.caption("Less is better. Measured along the ranked order, whatever order was trained, which favours it.")
-    analysis = report["statistics"].get(metric)
-    if analysis and analysis["paired"]:
-        finding = comparison_charts.paired_finding(analysis, metric)
+    analysis = report.statistics.get(metric)
+    if analysis and analysis.paired:
+        finding = effect_charts.paired_finding(analysis, metric)
         st.markdown(f"**{messages.escape(finding)}**")
         st.altair_chart(
-            comparison_charts.paired_chart(analysis, results.arms, metric),
+            effect_charts.paired_chart(analysis, results.arms, metric),
             alt=f"Differences to the ranked order. {finding}.",
         )
         st.caption(
@@ -460,17 +469,17 @@ def orders_tab(_: Job, results: Results) -> None:
 
 
 def variance_tab(_: Job, results: Results) -> None:
-    analysis = results.report["statistics"]["accuracy"]
-    finding = comparison_charts.variance_finding(analysis)
+    analysis = results.report.accuracy
+    finding = effect_charts.variance_finding(analysis)
     st.markdown(f"**{messages.escape(finding)}**")
-    if analysis["variance"]:
-        st.altair_chart(comparison_charts.variance_chart(analysis), alt=f"Parts of the variance. {finding}.")
-        over = "random orders" if analysis["variance"]["over"] == "random" else "all orders"
+    if analysis.variance:
+        st.altair_chart(effect_charts.variance_chart(analysis.variance), alt=f"Parts of the variance. {finding}.")
+        over = "random orders" if analysis.variance.over == "random" else "all orders"
         st.caption(
             f"Of one run's accuracy over {over}: what changes with the order, with the seed, and with neither alone. "
             "Lines are 95\u00a0% intervals."
         )
-    for sentence in comparison_tables.power_text(analysis):
+    for sentence in comparison_words.power_text(analysis.power):
         st.markdown(messages.escape(sentence))
 
 
@@ -478,7 +487,7 @@ def confusions_tab(job: Job, results: Results) -> None:
     report = results.report
     arm = choose_arm(results, "confusions")
     counts = findings.confusion(results, arm)
-    names, ranked = report["data"]["class_names"], report["label_map"]["order"]
+    names, ranked = report.data.class_names, report.label_map.order
     finding = confusion_charts.confusion_finding(counts, ranked)
     st.markdown(f"**{messages.escape(finding)}**")
     for column, title, order in zip(
@@ -531,16 +540,17 @@ def recall_tab(_: Job, results: Results) -> None:
 
 def curves_tab(_: Job, results: Results) -> None:
     found = findings.curves(results)
-    finding = comparison_charts.curves_finding(found)
+    finding = curves_chart.curves_finding(found)
     st.markdown(f"**{messages.escape(finding)}**")
     if found:
-        st.altair_chart(comparison_charts.curves_chart(found), alt=f"Curves. {finding}.")
-        st.caption(comparison_charts.CURVES_TEXT)
+        st.altair_chart(curves_chart.curves_chart(found), alt=f"Curves. {finding}.")
+        st.caption(curves_chart.CURVES_TEXT)
 
 
 def control_tab(_: Job, results: Results) -> None:
-    icon, text = comparison_tables.control_text(results.report["control"])
-    st.markdown(f"{icon} {messages.escape(text)}")
+    control = results.report.control
+    text = messages.escape(comparison_words.control_text(control))
+    st.markdown(f"{findings.control_icon(control)} {text}")
     st.caption(
         "The control trains a random order whose first weights are permuted along with the classes. Then every class "
         "starts where the original order starts it, and if the machinery is sound, the two end alike."
@@ -558,9 +568,8 @@ def control_tab(_: Job, results: Results) -> None:
 
 def details_tab(_: Job, results: Results) -> None:
     report = results.report
-    for sentence in report["verdict"]["details"]:
-        if sentence != findings.theory(report):
-            st.markdown(f"- {findings.sentence(sentence)}")
+    for sentence in report.verdict.other_details:
+        st.markdown(f"- {findings.sentence(sentence)}")
     messages.titled_table(
         "How it ran", comparison_tables.facts_table(report), "Settings and circumstances of the fine-tune."
     )
@@ -572,7 +581,7 @@ def choose_arm(results: Results, name: str) -> str:
         "Order",
         arms,
         index=arms.index("ranked") if "ranked" in arms else 0,
-        format_func=comparison_charts.arm_title,
+        format_func=measures.arm_title,
         key=f"arm_{name}",
         width=240,
         help="Whose predictions are shown, over all its seeds.",

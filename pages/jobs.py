@@ -4,8 +4,8 @@ import streamlit as st
 
 from labelrank.jobs.queue import cancel, resume
 from labelrank.jobs.store import Job
-from labelrank.ui import address, findings, fine_tune, frame, job_panel, messages, session
-from labelrank.views import words
+from labelrank.ui import address, findings, frame, job_panel, messages, session
+from labelrank.views import comparison_words, words
 
 PER_PAGE = 15
 
@@ -28,7 +28,7 @@ def choices_text(job: Job) -> str:
     parts += [f"seed {chosen.seed}"] if chosen.seed else []
     parts += [chosen.precision] if chosen.precision != "auto" else []
     text = ", ".join(parts)
-    return f"{text} · {fine_tune.design_text(job)}" if job.kind == "finetune" else text
+    return f"{text} · {comparison_words.design_text(address.choices_of_job(job).design)}" if job.kind == "finetune" else text
 
 
 def times(job: Job) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ from labelrank.cli.tables import printable, show_table
 from labelrank.views.words import rough_duration
 
 if TYPE_CHECKING:
+    from labelrank.steps.finetune.estimate import Described
+    from labelrank.steps.finetune.report import ArmScores, Report
     from labelrank.steps.finetune.run import Standing
 
 
@@ -63,10 +64,11 @@ def finetune(
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
     from labelrank.steps.finetune.inputs import gather_files
-    from labelrank.steps.finetune.request import HEADS_ALONE, ORDERS, QUICK_ORDERS, QUICK_SEEDS, Design, Inputs
+    from labelrank.steps.finetune.request import HEADS_ALONE, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
     from labelrank.steps.finetune.run import compare, describe_material, standing
     from labelrank.steps.rank import RankRequest
+    from labelrank.views.comparison_words import limits_text
 
     ranking = RankRequest(**{name: options.pop(name) for name in ("method", "solver", "shrinkage")})
     if label_map and given("method", "solver", "shrinkage"):
@@ -78,10 +80,9 @@ def finetune(
     if files:
         check_replaceable(files)
     chosen = {name: value for name, value in options.items() if value is not None}
-    # As the Fine-tune page begins: each run trains an encoder.
-    preset = {"orders": QUICK_ORDERS, "seeds": QUICK_SEEDS} if end_to_end else {}
-    preset = {name: value for name, value in preset.items() if name not in chosen}
-    design = Design(**{**preset, **chosen})
+    start = Design.starting(chosen.get("depth", HEADS_ALONE))
+    preset = {name: getattr(start, name) for name in ("orders", "seeds") if end_to_end and name not in chosen}
+    design = dataclasses.replace(start, **chosen)
     inputs = Inputs(
         train=read_features(features),
         label_map=read_label_map(label_map) if label_map else None,
@@ -99,10 +100,16 @@ def finetune(
         with_model=files is not None,
     )
     plan = describe_material(material, design)
-    say(f"{plan['words']} {plan['rows']}")
-    if preset:
-        telling = describe_material(material, dataclasses.replace(design, orders=ORDERS, seeds=2))
-        _say_preset(preset, f"--orders {ORDERS} --seeds 2", telling["seconds"])
+    say(f"{plan.words} {plan.rows}")
+    _say_preset(preset)
+    limits = limits_text(
+        design,
+        n_classes=len(material.class_names),
+        runs=plan.runs,
+        seconds_of=lambda other: describe_material(material, other).seconds,
+    )
+    if limits:
+        say(limits)
     before = standing(material, design, settings, recompute=recompute)
     _say_rest(plan, before.runs)
     try:
@@ -115,10 +122,10 @@ def finetune(
             on_progress=ProgressLine("updates" if design.end_to_end else "epochs"),
         )
     except KeyboardInterrupt:
-        say(f"\n{_stopped(standing(material, design, settings), plan['runs'], design.seeds)}")
+        say(f"\n{_stopped(standing(material, design, settings), plan.runs, design.seeds)}")
         sys.exit(1)
-    for notice in outcome.report["notices"]:
-        say(f"Note: {printable(notice)}")
+    for notice in outcome.report.notices:
+        say(f"Note: {printable(notice.text)}")
     if out:
         write_report(out, outcome.report)
         say(f"Wrote {out}.")
@@ -144,23 +151,16 @@ def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool)
             raise click.UsageError(f"--{name.replace('_', '-')} goes with {needed}.")
 
 
-def _say_preset(preset: Collection[str], telling: str, seconds: float | None) -> None:
-    """Say what is compared because nothing else was asked for, and what could tell more."""
-    kept_small = {
-        ("orders", "seeds"): "the ranked and the original order are trained once each, unless --orders and --seeds say",
-        ("orders",): "the ranked and the original order are compared, unless --orders says",
-        ("seeds",): "each order is trained once, unless --seeds says",
-    }[tuple(preset)]
-    time_needed = "" if seconds is None else f", about {rough_duration(seconds)}"
-    say(
-        f"With --depth {kept_small} otherwise. To tell an effect from chance takes 19 random orders and 2 seeds: "
-        f"{telling}{time_needed}."
-    )
+def _say_preset(preset: Mapping[str, object]) -> None:
+    """Say which options a comparison that trains encoders begins with because nothing else was asked for."""
+    if preset:
+        options = " and ".join(f"--{name} {value}" for name, value in preset.items())
+        say(f"With --depth each run trains an encoder, so it takes {options} unless you say otherwise.")
 
 
-def _say_rest(plan: Mapping[str, Any], kept: int) -> None:
+def _say_rest(plan: Described, kept: int) -> None:
     """Say which runs are here already, and about how long the others take."""
-    total, seconds = plan["runs"], plan["seconds"]
+    total, seconds = plan.runs, plan.seconds
     if kept:
         which = "All" if kept == total else f"{kept:,} of the"
         say(f"{which} {plural(total, 'run')} {'is' if kept == 1 else 'are'} here already; --recompute trains anew.")
@@ -180,77 +180,46 @@ def _stopped(left: Standing, runs: int, seeds: int) -> str:
     return text
 
 
-def _show_report(report: Mapping[str, Any], style: str, *, all_orders: bool) -> None:
+def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
+    from labelrank.steps.finetune.report import mean_over
+    from labelrank.views.comparison_words import control_text, place_of
+
     if style == "json":
-        click.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
         return
-    for sentence in (report["verdict"]["text"], *report["verdict"]["details"]):
+    for sentence in (report.verdict.text, *(one.text for one in report.verdict.details)):
         click.echo(sentence)
-    if ties := _ties(report["statistics"]["accuracy"]["mean"]):
-        click.echo(ties)
+    place = place_of(report)
+    if place and 0 < place.equal < place.many:
+        click.echo(f"The ranked order is {place.text('random')}.")
     click.echo()
-    random = [arm for arm in report["arms"] if arm["kind"] == "random"]
+    random = [arm for arm in report.arms if arm.kind == "random"]
     is_short = len(random) > 1 and not all_orders
-    rows = {arm["name"]: [arm] for arm in report["arms"] if not (is_short and arm["kind"] == "random")}
+    rows = {arm.name: [arm] for arm in report.arms if not (is_short and arm.kind == "random")}
     if is_short:
         rows[f"{len(random)} random"] = random
-    scored = [(name, arms, _mean(_runs(arms, "accuracy"))) for name, arms in rows.items()]
+    scored = [(name, arms, mean_over(arms, "accuracy")) for name, arms in rows.items()]
     scored.sort(key=lambda one: -1.0 if one[2] is None else one[2], reverse=True)
     header = ("order", "accuracy", "lowest", "highest", "UAR", "top-5", "loss", *_DISTANCES)
     show_table(header, [_row(name, arms) for name, arms, _ in scored], text_columns=(0,))
     if is_short:
         say("Lowest and highest are of single runs; --all-orders lists each random order.")
-    _say_control(report["control"])
+    # On a terminal a line may break anywhere.
+    say(control_text(report.control).replace("\u00a0", " "))
 
 
 _DISTANCES = ("rank distance (positions)", "centroid distance (s.d.)")
 
 
-def _runs(arms: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """Return what is known of a metric, over all runs of some orders."""
-    return [value for arm in arms for value in arm[name] if value is not None]
+def _row(name: str, arms: Sequence[ArmScores]) -> tuple[str, ...]:
+    from labelrank.steps.finetune.report import mean_over
 
-
-def _row(name: str, arms: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    accuracies = _runs(arms, "accuracy")
+    accuracies = [value for arm in arms for value in arm.metrics["accuracy"] if value is not None]
     ends = (min(accuracies), max(accuracies)) if accuracies else (None, None)
-    shares = (_mean(accuracies), *ends, *(_mean(_runs(arms, metric)) for metric in ("uar", "top5")))
-    loss, *distances = (_mean(_runs(arms, metric)) for metric in ("loss", "rank_distance", "centroid_distance"))
+    shares = (mean_over(arms, "accuracy"), *ends, *(mean_over(arms, metric) for metric in ("uar", "top5")))
+    loss, *distances = (mean_over(arms, metric) for metric in ("loss", "rank_distance", "centroid_distance"))
     percent = (_cell(None if share is None else 100 * share, ".2f", " %") for share in shares)
     return (name, *percent, _cell(loss, ".4f"), *(_cell(distance, ".2f") for distance in distances))
-
-
-def _ties(means: Mapping[str, float]) -> str | None:
-    """Return how the ranked order stands among the random ones, where some are as accurate on average, but not all."""
-    random = [mean for name, mean in means.items() if name.startswith("random-") and mean is not None]
-    ranked = means.get("ranked")
-    if ranked is None or not random:
-        return None
-    equal = sum(math.isclose(mean, ranked, abs_tol=1e-9) for mean in random)
-    ahead = sum(mean < ranked for mean in random if not math.isclose(mean, ranked, abs_tol=1e-9))
-    if equal in (0, len(random)):
-        return None
-    return (
-        f"The ranked order is ahead of {ahead}, equal to {equal} and behind {len(random) - ahead - equal} of "
-        f"{plural(len(random), 'random order')}."
-    )
-
-
-def _say_control(control: Mapping[str, Any]) -> None:
-    if control["applies"] and control["passed"] is not None:
-        found = "as it must" if control["passed"] else "which is too much: do not trust these results, and report it"
-        say(
-            "Control: its accuracy differs from the original order's by at most "
-            f"{100 * control['largest_difference']:.2f} points, {100 * control['differing_predictions']:.2f} % of its "
-            f"predictions, and the loss of a row by {control['largest_nll_difference']:.2g}, {found}."
-        )
-    elif reason := control["reason"]:
-        say(reason if reason.startswith("No control") else f"No control: {reason[0].lower()}{reason[1:]}")
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _cell(value: float | None, form: str, unit: str = "") -> str:

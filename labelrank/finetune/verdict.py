@@ -31,6 +31,16 @@ class Verdict:
     details: tuple[Notice, ...]
     """Further sentences."""
 
+    @property
+    def expected(self) -> str | None:
+        """What theory expects of the order; None where the details have no such sentence."""
+        return next((one.text for one in self.details if one.kind == THEORY), None)
+
+    @property
+    def other_details(self) -> tuple[str, ...]:
+        """The details but for what theory expects."""
+        return tuple(one.text for one in self.details if one.kind != THEORY)
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; of the details their texts alone."""
         return {"finding": self.finding, "text": self.text, "details": [one.text for one in self.details]}

@@ -7,10 +7,10 @@ import io
 import re
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,9 +21,9 @@ from labelrank.errors import Cancelled, FinetuneError, LabelRankError, MediaErro
 from labelrank.finetune.metrics import worst_confusions
 from labelrank.jobs.store import Job
 from labelrank.settings import Settings
-from labelrank.steps.finetune.request import (
-    evaluation_splits,
-)
+from labelrank.steps.finetune.progress import RANDOM, ComparisonResult, CurvePoint
+from labelrank.steps.finetune.report import Control, Report
+from labelrank.steps.finetune.request import evaluation_splits
 from labelrank.steps.finetune.results import (
     CURVES,
     KERAS_MODEL,
@@ -39,28 +39,24 @@ from labelrank.steps.finetune.results import (
 )
 from labelrank.ui import address, choices, datasets, galleries, session
 from labelrank.ui.messages import message_text
-from labelrank.views import comparison_charts, thumbnails
-from labelrank.views.comparison_tables import HEADLINES
+from labelrank.views import thumbnails
+from labelrank.views.comparison_words import headline_text
 
 CONFUSIONS = 8
 """Kinds of mistakes shown with pictures."""
 MISTAKEN = 6
 """Pictures of each."""
-_THEORY = ("With a plain softmax ", "With the meaning ")
 
 
 def headline(job: Job) -> str | None:
     """Return what a fine-tune has found in a few words; None before it has."""
     if job.state != "succeeded" or not job.result:
         return None
-    text = HEADLINES[job.result["finding"]]
+    ranked = None
     with contextlib.suppress(LabelRankError):
         results = results_of(job)
-        ranked = results.report["statistics"]["accuracy"]["ranked"] if results else None
-        if ranked and job.result["finding"] != "unsound":
-            whose = "ranked " if job.result["finding"] == "order_matters" else ""
-            text += f", {whose}{comparison_charts.MEASURES['accuracy'].difference(ranked['difference'])}"
-    return text
+        ranked = results.report.accuracy.ranked if results else None
+    return headline_text(ComparisonResult.from_json(job.result).finding, ranked)
 
 
 @dataclass(frozen=True)
@@ -68,22 +64,22 @@ class Results:
     """What a fine-tune has found, and the folder that holds it."""
 
     folder: Path
-    report: dict[str, Any]
+    report: Report
 
     @property
     def arms(self) -> dict[str, str]:
         """Order -> kind, the control left out."""
-        return {arm["name"]: arm["kind"] for arm in self.report["arms"] if arm["kind"] != "control"}
+        return {name: kind for name, kind in self.report.kinds.items() if kind != "control"}
 
     @property
     def whole(self) -> bool:
         """Whether all orders have finished its seeds; of a fine-tune that was cancelled early some have not."""
-        return not self.report["design"].get("unfinished_arms")
+        return not self.report.compared.unfinished_arms
 
     @property
     def n_seeds(self) -> int:
         """Seeds whose runs are there; of a fine-tune that was cancelled fewer than were asked for."""
-        return len(self.report["design"]["seeds"])
+        return len(self.report.compared.seeds)
 
 
 def results_of(job: Job) -> Results | None:
@@ -92,10 +88,9 @@ def results_of(job: Job) -> Results | None:
     Raises:
         FinetuneError: Its results are gone, or cannot be read.
     """
-    told = job.result or job.report or {}
-    if not (place := told.get("folder")):
+    folder = session.results_folder(job)
+    if folder is None:
         return None
-    folder = Path(place)
     if not (folder / REPORT).is_file():
         if job.state != "succeeded":
             return None
@@ -114,7 +109,7 @@ def _modified_ns(folder: Path) -> int:
 
 # As many as a page of jobs has, and some.
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _report(folder: Path, modified_ns: int) -> dict[str, Any]:
+def _report(folder: Path, modified_ns: int) -> Report:
     return read_report(folder)
 
 
@@ -138,20 +133,20 @@ def confusion(results: Results, arm: str) -> np.ndarray:
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def _curves(folder: Path, modified_ns: int, kinds: dict[str, str]) -> list[dict[str, Any]]:
+def _curves(folder: Path, modified_ns: int, kinds: dict[str, str]) -> list[CurvePoint]:
     try:
         frame = pd.read_csv(folder / CURVES)
     except (OSError, ValueError) as error:
         raise FinetuneError(f"{folder / CURVES} cannot be read ({error}). Run the comparison again.") from error
     frame = frame[frame["arm"].isin(list(kinds))].dropna(subset=["val_accuracy"])
     frame["kind"] = frame["arm"].map(kinds)
-    frame["arm"] = frame["arm"].where(frame["kind"] != "random", "random")
+    frame["arm"] = frame["arm"].where(frame["kind"] != "random", RANDOM)
     by_epoch = frame.groupby(["arm", "kind", "epoch"], sort=False)["val_accuracy"]
-    found = by_epoch.agg(["mean", "min", "max"]).reset_index().rename(columns={"min": "low", "max": "high"})
-    return [{str(name): value for name, value in row.items()} for row in found.to_dict("records")]
+    found = by_epoch.agg(["mean", "min", "max"]).reset_index()
+    return [CurvePoint(*row) for row in found.itertuples(index=False)]
 
 
-def curves(results: Results) -> list[dict[str, Any]]:
+def curves(results: Results) -> list[CurvePoint]:
     """Return the validation accuracy of each order after each epoch: mean, lowest and highest over the seeds.
 
     The random orders are one curve, as in the reports of a running fine-tune.
@@ -191,7 +186,7 @@ def worst(results: Results, arm: str, job: Job) -> list[Mistake]:
         FinetuneError: The predictions are gone, or cannot be read.
     """
     report = results.report
-    names, order = report["data"]["class_names"], list(report["label_map"]["order"])
+    names, order = report.data.class_names, report.label_map.order
     found = worst_confusions(confusion(results, arm), CONFUSIONS)
     predictions = _predictions(results.folder, _modified_ns(results.folder))
     guesses = np.array(predictions.of(arm))
@@ -222,14 +217,14 @@ class _Strip(NamedTuple):
     shown: int = 0
 
 
-def _strips_of(report: Mapping[str, Any], job: Job, keys: tuple[tuple[str, ...], ...]) -> list[_Strip]:
+def _strips_of(report: Report, job: Job, keys: tuple[tuple[str, ...], ...]) -> list[_Strip]:
     source = address.choices_of_job(job).source
     none = [_Strip()] * len(keys)
     if source is None:
         return none
     try:
         data = datasets.dataset(source)
-        if report["data"]["test_from"] == "split":
+        if report.data.test_from == "split":
             test, _ = evaluation_splits(data, job.params.get("test_split"))
             source = source.taking(split=test)
             data = datasets.dataset(source)
@@ -273,9 +268,15 @@ def sentence(text: str) -> str:
     return message_text(re.sub(r"(?<=\d) (?=%|points)", "\u00a0", text))
 
 
-def theory(report: Mapping[str, Any]) -> str | None:
-    """Return the sentence of a report on what theory expects of the order."""
-    return next((said for said in report["verdict"]["details"] if said.startswith(_THEORY)), None)
+def control_icon(control: Control) -> str:
+    """Return markdown of how the control came out."""
+    if not control.applies:
+        return ":material/remove:"
+    return {
+        True: ":green[:material/check_circle:]",
+        False: ":red[:material/error:]",
+        None: ":orange[:material/warning:]",
+    }[control.passed]
 
 
 # Downloads
@@ -325,9 +326,9 @@ _FILES = (
 """Title, file, type and help of each that every fine-tune has."""
 
 
-def dataset_stem(report: Mapping[str, Any]) -> str:
+def dataset_stem(report: Report) -> str:
     """Return the name of a report's dataset as files of it begin."""
-    known = report["data"]["provenance"].get("dataset") or {}
+    known = report.data.provenance.get("dataset") or {}
     title = session.dataset_title(str(known["id"])) if known.get("id") else "fine-tune"
     return re.sub(r"[^\w.-]+", "-", title.rpartition("/")[2]).strip("-.")[:60] or "fine-tune"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,49 +11,27 @@ import numpy as np
 import streamlit as st
 
 from labelrank.errors import LabelRankError
-from labelrank.finetune.design import fitting_orders
-from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
 from labelrank.jobs import queue
 from labelrank.jobs.store import RUNNING, Job
 from labelrank.models.config import EncoderConfig
-from labelrank.steps.finetune.request import (
-    ALL_BLOCKS,
-    DEFAULT_RECIPE,
-    Design,
-    describe,
-    evaluation_splits,
-    sizes,
-)
+from labelrank.steps.finetune.estimate import Described, describe, sizes
+from labelrank.steps.finetune.progress import LiveReport
+from labelrank.steps.finetune.request import Design, evaluation_splits
 from labelrank.ui import address, choices, datasets, feature_files, job_panel, server, session
 from labelrank.ui.findings import Results, sentence
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
-from labelrank.views import comparison_charts, marks
-from labelrank.views.comparison_tables import bandwidth_text
-from labelrank.views.words import plural, rough_duration
+from labelrank.views import curves_chart, marks
+from labelrank.views.comparison_words import kept_text, limits_text
+from labelrank.views.words import plural
 
 START_SECONDS = 10.0
 """Of a job's process until it trains, and from there until the model is written."""
 RANDOM_ORDERS = (0, 1, 3, 5, 9, 19, 39, 99)
 SEEDS = (1, 2, 3, 5, 10, 20)
-TELLING_RANDOM, TELLING_SEEDS = 19, 2
-"""With fewer, the ranked order cannot be shown to be better; see `labelrank.finetune.statistics`."""
 
 
 # What would be compared
-
-
-def spec_of(fixed: Sequence[str], n_random: int) -> str:
-    """Return orders as `Design` takes them: the ranked one, some of the others, and random ones."""
-    words = ["ranked", *(name for name in ("original", "reversed") if name in fixed)]
-    return ",".join([*words, f"random:{n_random}"] if n_random else words)
-
-
-def parts_of(spec: str) -> tuple[list[str], int]:
-    """Return the orders that a specification names, but for the ranked one, and how many random ones it asks for."""
-    words = [word.strip() for word in spec.split(",")]
-    random = next((int(word.partition(":")[2]) for word in words if word.startswith("random:")), 0)
-    return [word for word in words if word in ("original", "reversed")], random
 
 
 def choices_for(found: feature_files.ChosenFeatures) -> choices.Choices:
@@ -74,54 +52,9 @@ def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
     return prospect.encoder if prospect else None
 
 
-def orders_text(design: Design) -> str:
-    """Return what is compared with the ranked order in a few words."""
-    fixed, random = parts_of(design.orders)
-    others = [*fixed, *([f"{random:,} random"] if random else [])]
-    return f"Ranked against {', '.join(others) or 'nothing'}; {plural(design.seeds, 'seed')} each"
-
-
-def training_text(design: Design) -> str:
-    """Return how it trains in a few words."""
-    if not design.end_to_end:
-        parts = [f"{(design.head or HEADS[0]).capitalize()} head on frozen features"]
-    else:
-        learns = "Whole encoder" if design.depth == ALL_BLOCKS else f"Last {plural(int(design.depth), 'block')}"
-        parts = [learns, f"recipe {recipes()[design.recipe or DEFAULT_RECIPE].title}"]
-        parts += [f"{design.head} head"] if design.head else []
-    meaning = design.meaning
-    if meaning == "gaussian":
-        meaning += f" targets (bandwidth {bandwidth_text(design.bandwidth, design.unit)})"
-    parts.append(meaning)
-    for name, word in (("epochs", "epochs"), ("batch_size", "per batch"), ("learning_rate", "learning rate")):
-        if (value := getattr(design, name)) is not None:
-            parts.append(f"{word} {value:g}" if name == "learning_rate" else f"{value:,} {word}")
-    for name in ("weight_decay", "dropout", "label_smoothing"):
-        if (value := getattr(design, name)) is not None:
-            parts.append(f"{name.replace('_', ' ')} {value:g}")
-    if design.flip is not None and design.end_to_end:
-        parts.append("mirrored" if design.flip else "never mirrored")
-    return ", ".join(parts)
-
-
 def mirrors(chosen: choices.Choices) -> bool:
     """Return whether an end-to-end fine-tune of these choices mirrors pictures where that is left to it."""
     return replace(chosen.design, flip=None).tune_recipe(chosen.extraction.dataset).flip
-
-
-def recipe_text(recipe: TuneRecipe) -> str:
-    """Return what a recipe sets in a few words."""
-    rate = f"learning rate {recipe.rate_in_words()}"
-    parts = [f"{recipe.epochs:,} epochs", f"batches of {recipe.batch_size:,}", rate]
-    parts += [f"layer decay {recipe.layer_decay:g}"] if recipe.layer_decay != 1 else []
-    parts += [name for name in ("mixup", "cutmix") if getattr(recipe, name)]
-    return ", ".join(parts).capitalize() + "."
-
-
-def design_text(job: Job) -> str:
-    """Return what tells a fine-tune from others on the same features."""
-    design = Design.from_params(job.params)
-    return f"{orders_text(design)}; {training_text(design)}"
 
 
 @dataclass(frozen=True)
@@ -174,50 +107,19 @@ def comparison(found: feature_files.ChosenFeatures) -> Comparison:
     held_out = "held out of the rows, which the ranking is then made without"
     to_extract = _to_extract(chosen, test)
 
-    def seconds_of(told: Mapping[str, Any]) -> float | None:
-        return None if busy or told["seconds"] is None else told["seconds"] + START_SECONDS + to_extract
+    def seconds_of(told: Described) -> float | None:
+        return None if busy or told.seconds is None else told.seconds + START_SECONDS + to_extract
 
-    limits = None
-    if (telling := telling_design(design, n_classes)) != design:
-        seconds = seconds_of(describe_it(telling)) if telling else None
-        limits = limits_text(told, design, telling, n_classes, seconds)
     return Comparison(
-        words=told["words"],
-        runs=told["runs"],
+        words=told.words,
+        runs=told.runs,
         test=f"{plural(counts['test'], *nouns)} {f'of the split {test}' if test else held_out}",
         seconds=seconds_of(told),
         control=design.control_reason,
-        limits=limits,
+        limits=limits_text(
+            design, n_classes=n_classes, runs=told.runs, seconds_of=lambda other: seconds_of(describe_it(other))
+        ),
     )
-
-
-def telling_design(design: Design, n_classes: int) -> Design | None:
-    """Return the least design that can show the ranked order to be better; None where so few classes have none."""
-    fixed, random = parts_of(design.orders)
-    orders = spec_of(fixed, max(random, TELLING_RANDOM))
-    if parts_of(fitting_orders(orders, n_classes))[1] < TELLING_RANDOM:
-        return None
-    return replace(design, orders=orders, seeds=max(design.seeds, TELLING_SEEDS))
-
-
-def limits_text(
-    told: Mapping[str, Any], design: Design, telling: Design | None, n_classes: int, seconds: float | None
-) -> str:
-    """Return what a design cannot tell, in a sentence.
-
-    Args:
-        told: Of the design, as `describe` returns it.
-        telling: The least that could tell it, as `telling_design` returns it, which takes `seconds`.
-    """
-    runs = "one run" if told["runs"] == 1 else f"{told['runs']:,} runs side by side"
-    if design.seeds < TELLING_SEEDS:
-        text = f"This shows {runs}; it cannot tell an effect from chance"
-    else:
-        text = "This can tell whether orders differ, but not whether the ranked one is better than chance"
-    if telling is None:
-        return f"{text}: {n_classes:,} classes have too few orders for that."
-    about = f", about {rough_duration(seconds)}" if seconds is not None else ""
-    return f"{text} (that takes {TELLING_RANDOM} random orders and {TELLING_SEEDS} seeds{about})."
 
 
 def _to_extract(chosen: choices.Choices, split: str | None) -> float:
@@ -284,27 +186,27 @@ def watch(job: Job) -> None:
 
 def _so_far(job: Job) -> None:
     """Show what a running fine-tune has told of itself."""
-    report = job.report or {}
-    done = [f"{report['runs_done']:,} of {plural(report['runs'], 'run')} finished"] if report.get("runs") else []
+    report = LiveReport.from_json(job.report or {})
+    done = [f"{report.runs_done:,} of {plural(report.runs, 'run')} finished"] if report.runs else []
     st.caption(" · ".join([*done, escape(server.device_text())]))
-    for notice in report.get("notices") or ():
-        st.caption(f":material/info: {sentence(notice)}")
-    if curves := report.get("curves"):
-        finding = comparison_charts.curves_finding(curves)
+    for notice in report.notices:
+        st.caption(f":material/info: {sentence(notice.text)}")
+    if report.curves:
+        finding = curves_chart.curves_finding(report.curves)
         st.markdown(f"**{finding}**")
-        epochs = _epochs_of(job)
-        st.altair_chart(comparison_charts.curves_chart(curves, epochs), alt=f"Curves. {finding}.")
-        st.caption(comparison_charts.CURVES_TEXT)
+        epochs = _epochs_of(job, report)
+        st.altair_chart(curves_chart.curves_chart(report.curves, epochs), alt=f"Curves. {finding}.")
+        st.caption(curves_chart.CURVES_TEXT)
 
 
-def _epochs_of(job: Job) -> int | None:
+def _epochs_of(job: Job, report: LiveReport) -> int | None:
     """Return after how many epochs a run of a running fine-tune ends at the latest; None where that is not known."""
     design = Design.from_params(job.params)
     if design.epochs is not None or design.end_to_end:
         return design.epochs or design.tune_recipe().epochs
     # Of heads, progress counts the epochs of all runs.
     total = job.progress.total if job.progress else None
-    return total // job.report["runs"] if total and job.report else None
+    return total // report.runs if total and report.runs else None
 
 
 def stopped(job: Job, results: Results | None, *, current: bool) -> None:
@@ -317,20 +219,10 @@ def stopped(job: Job, results: Results | None, *, current: bool) -> None:
             done, asked = plural(results.n_seeds, "seed"), job.params["design"]["seeds"]
             orders = "All orders" if results.whole else plural(len(results.arms), "order")
             st.markdown(f"{orders} had finished {done} of {asked:,}; what follows is of no more than that.")
-        st.caption(f"{job_panel.failed_id(job)}{kept_text(job)}")
+        design = Design.from_params(job.params)
+        kept = kept_text(LiveReport.from_json(job.report or {}), end_to_end=design.end_to_end)
+        st.caption(f"{job_panel.failed_id(job)}{kept}")
         if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
             session.choose(finetune=queue.resume(job.id, session.settings()).id)
             st.rerun()
         job_panel.log_expander(job)
-
-
-def kept_text(job: Job) -> str:
-    """Return how many runs of a fine-tune that has stopped are kept, and what Resume does with them."""
-    report = job.report or {}
-    done, runs = report.get("runs_done") or 0, report.get("runs")
-    if done:
-        kept = f"{done:,} of {plural(runs, 'run')}" if runs else plural(done, "run")
-        return f"{kept} kept. Resume goes on with the others, with the same choices."
-    if Design.from_params(job.params).end_to_end and report.get("curves"):
-        return "No run was finished. Resume goes on from the last whole epoch, with the same choices."
-    return "No run was finished. Resume starts anew, with the same choices."

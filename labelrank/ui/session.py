@@ -19,6 +19,7 @@ from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
 from labelrank.models.curated import EMBEDDED
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
+from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
 from labelrank.ui.address import choices_of_job, from_address, to_address
@@ -208,10 +209,10 @@ def delete_job(job: Job) -> None:
     Features stay in the workspace, and so do results of which another job, of whomever, tells.
     """
     store().delete(job.id)
-    if (folder := _results_folder(job)) is not None:
+    if (folder := results_folder(job)) is not None:
         others = (other for name in STATES for other in store().in_state(name))
-        if all(_results_folder(other) != folder for other in others):
-            delete_kept(Path(folder), settings().workspace)
+        if all(results_folder(other) != folder for other in others):
+            delete_kept(folder, settings().workspace)
     chosen = choices()
     choose(
         job=None if chosen.job == job.id else chosen.job,
@@ -220,8 +221,13 @@ def delete_job(job: Job) -> None:
     )
 
 
-def _results_folder(job: Job) -> str | None:
-    return (job.result or job.report or {}).get("folder")
+def results_folder(job: Job) -> Path | None:
+    """Return where the results of a fine-tune are, be it of its finished seeds alone; None before there are some."""
+    if job.kind != "finetune":
+        return None
+    if job.result:
+        return ComparisonResult.from_json(job.result).folder
+    return LiveReport.from_json(job.report or {}).folder
 
 
 def subject_of(chosen: Choices) -> str:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from labelrank.finetune.recipe import TuneRecipe, from_dict, recipes
-from labelrank.views import comparison_charts, words
+from labelrank.steps.finetune.report import Report, mean_over
+from labelrank.views import words
+from labelrank.views.comparison_words import HEAD_WORDS, MEANING_WORDS, bandwidth_text, place_of
+from labelrank.views.measures import MEASURES, arm_title, p_text
 
-MEANING_WORDS = {
-    "softmax": "nothing (softmax)",
-    "gaussian": "neighbours share targets (gaussian)",
-    "ordinal": "a rank (ordinal)",
-    "cumulative": "a threshold (cumulative)",
-    "tree": "a leaf (binary tree)",
-}
-HEAD_WORDS = {"linear": "linear", "reference": "as published", "batchnorm": "batch norm, linear"}
 _ALONG = "of mistakes: between the true class and the predicted one. Measured along the ranked order, which favours it."
 _COLUMN_HELP = {
     "accuracy": "Percent of the test samples, mean over the seeds (WAR).",
@@ -65,63 +58,41 @@ _OFF = {
     "temporal_jitter": False,
 }
 """Values with which a setting does nothing, or what it always does."""
-HEADLINES = {
-    "ranked_better": "The ranked order is better",
-    "order_matters": "The order matters",
-    "no_effect": "No detectable effect",
-    "too_few": "Too little to tell",
-    "unsound": "The control failed",
-}
 
 
-def figures(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def figures(report: Report) -> list[tuple[str, str, str]]:
     """Return the numbers behind the verdict: title, value and help of each."""
-    analysis, measure = report["statistics"]["accuracy"], comparison_charts.MEASURES["accuracy"]
-    mean, ranked = analysis["mean"], analysis["ranked"]
+    analysis, measure = report.accuracy, MEASURES["accuracy"]
+    mean, ranked, place = analysis.mean, analysis.ranked, place_of(report)
     found = []
-    if mean.get("ranked") is not None:
-        found.append(("Ranked order", measure.text(mean["ranked"]), "Mean accuracy over the seeds (WAR)."))
-    if ranked:
-        found.append(("Random orders", measure.text(ranked["random_mean"]), "Mean accuracy over orders and seeds."))
+    if (own := mean.get("ranked")) is not None:
+        found.append(("Ranked order", measure.text(own), "Mean accuracy over the seeds (WAR)."))
+    if ranked and place:
+        found.append(("Random orders", measure.text(ranked.random_mean), "Mean accuracy over orders and seeds."))
         span = ""
-        if ranked["low"] is not None:
-            span = f" ({measure.difference(ranked['low'])} to {measure.difference(ranked['high'])})"
+        if ranked.low is not None and ranked.high is not None:
+            span = f" ({measure.difference(ranked.low)} to {measure.difference(ranked.high)})"
         found.append(
             (
                 "Difference",
-                measure.difference(ranked["difference"]),
-                f"Ranked minus random, in percentage points, with its 95 % interval{span}.",
+                measure.difference(ranked.difference),
+                f"Ranked minus random, in percentage points, with its 95 % interval{span}.",
             )
         )
-        place = comparison_charts.place(analysis, {arm["name"]: arm["kind"] for arm in report["arms"]})
         first, last = (words.ordinal(number) for number in place.places)
         shared = "" if first == last else f"{first} to "
         counted = " Orders that are equal count against it." if place.equal else ""
         found.append(
             (
                 "Place",
-                f"{shared}{last} of {ranked['of']:,}",
+                f"{shared}{last} of {ranked.of:,}",
                 f"Of the ranked order among the random ones: {place.text('random')}. By chance alone it would be there "
-                f"or better with p = {comparison_charts.p_text(ranked['p'])}.{counted}",
+                f"or better with p = {p_text(ranked.p)}.{counted}",
             )
         )
-    elif mean.get("original") is not None:
-        found.append(("Original order", measure.text(mean["original"]), "Mean accuracy over the seeds (WAR)."))
+    elif (original := mean.get("original")) is not None:
+        found.append(("Original order", measure.text(original), "Mean accuracy over the seeds (WAR)."))
     return found
-
-
-def power_text(analysis: Mapping[str, Any]) -> list[str]:
-    """Return what the design could have seen, in sentences."""
-    power, measure = analysis["power"], comparison_charts.MEASURES["accuracy"]
-    chance = f"{power['power']:.0%}".replace("%", " %")
-    said = []
-    if power["detectable"] is not None:
-        lead = measure.size(power["detectable"])
-        said.append(f"A ranked order that is better by {lead} would have been found with a chance of {chance}.")
-    if power["detectable_order_sd"] is not None:
-        spread = measure.size(power["detectable_order_sd"])
-        said.append(f"Orders that differ with a standard deviation of {spread} would have been seen as often.")
-    return said or ["With so few orders or seeds, no size of effect is sure to be found. Take more of both."]
 
 
 @dataclass(frozen=True)
@@ -134,19 +105,19 @@ class Column:
     help: str
 
 
-def arms_table(report: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Column]]:
+def arms_table(report: Report) -> tuple[pd.DataFrame, dict[str, Column]]:
     """Return the mean of every metric for every order, one row each, and how its columns of metrics are shown.
 
     Where every class has as many test rows, recall is the accuracy and has no column.
     """
-    named = {name: one for name, one in comparison_charts.MEASURES.items() if not _same_as_accuracy(report, name)}
+    named = {name: one for name, one in MEASURES.items() if not _same_as_accuracy(report, name)}
     rows = []
-    for arm in report["arms"]:
-        row: dict[str, Any] = {"Order": comparison_charts.arm_title(arm["name"])}
+    for arm in report.arms:
+        row: dict[str, Any] = {"Order": arm_title(arm.name)}
         for name, measure in named.items():
-            known = [value for value in arm[name] if value is not None]
-            row[measure.title] = float(np.mean(known)) * measure.scale if known else None
-        row["Seeds"] = sum(value is not None for value in arm["accuracy"])
+            mean = mean_over([arm], name)
+            row[measure.title] = None if mean is None else mean * measure.scale
+        row["Seeds"] = sum(value is not None for value in arm.metrics["accuracy"])
         rows.append(row)
     columns = {
         measure.title: Column(
@@ -157,78 +128,44 @@ def arms_table(report: Mapping[str, Any]) -> tuple[pd.DataFrame, dict[str, Colum
     return pd.DataFrame(rows), columns
 
 
-def _same_as_accuracy(report: Mapping[str, Any], name: str) -> bool:
-    pairs = ((one, other) for arm in report["arms"] for one, other in zip(arm[name], arm["accuracy"], strict=True))
+def _same_as_accuracy(report: Report, name: str) -> bool:
+    metrics = (arm.metrics for arm in report.arms)
+    pairs = (pair for of_arm in metrics for pair in zip(of_arm[name], of_arm["accuracy"], strict=True))
     return name == "uar" and all(one == other or abs((one or 0) - (other or 0)) < 1e-9 for one, other in pairs)
 
 
-def control_text(control: Mapping[str, Any]) -> tuple[str, str]:
-    """Return an icon and a sentence on how the control came out."""
-    if not control["applies"]:
-        return ":material/remove:", f"There is no control. {control['reason']}"
-    if control["largest_difference"] is None:
-        return ":orange[:material/warning:]", f"The control tells nothing. {control['reason']}"
-    measure = comparison_charts.MEASURES["accuracy"]
-    apart, allowed = measure.size(control["largest_difference"]), measure.size(control["tolerance"])
-    if control["passed"]:
-        text = f"is within {apart} of" if control["largest_difference"] else "exactly equals"
-        return (
-            ":green[:material/check_circle:]",
-            f"The control holds: with every seed its {measure.noun} {text} that of the original order "
-            f"(allowed are {allowed}, for rounding).",
-        )
-    others = ""
-    if (share := control.get("differing_predictions")) is not None:
-        others = f", and so do {words.share_text(share)} of its predictions"
-    if (nll := control.get("largest_nll_difference")) is not None:
-        others += f" and the loss of a sample by {nll:.2g} (allowed are {control['nll_tolerance']:g})"
-    return (
-        ":red[:material/error:]",
-        f"The control failed: with one seed its {measure.noun} differs by {apart} from that of the original order, and "
-        f"{allowed} are allowed{others}. Do not trust this comparison; report it with the report file.",
-    )
-
-
-def control_table(report: Mapping[str, Any]) -> pd.DataFrame:
+def control_table(report: Report) -> pd.DataFrame:
     """Return the accuracy of the original order and of the control, one row per seed; empty without a control."""
-    by_kind = {arm["kind"]: arm["accuracy"] for arm in report["arms"]}
+    by_kind = {arm.kind: arm.metrics["accuracy"] for arm in report.arms}
     if "control" not in by_kind:
         return pd.DataFrame()
     percent = [[None if v is None else 100 * v for v in by_kind[kind]] for kind in ("original", "control")]
     columns = dict(zip(("Original (%)", "Control (%)"), percent, strict=True))
-    return pd.DataFrame({"Seed": report["design"]["seeds"], **columns})
+    return pd.DataFrame({"Seed": report.compared.seeds, **columns})
 
 
-def facts_table(report: Mapping[str, Any]) -> pd.DataFrame:
+def facts_table(report: Report) -> pd.DataFrame:
     """Return the settings and circumstances of a fine-tune, one row each."""
-    data, rows = report["data"], []
-    roles = {"train": "trained on", "val": "validated on", "test": "tested on"}
+    data, rows = report.data, []
     places = {"file": "a file of their own", "split": "a split of their own", "train": "held out of the training rows"}
-    for name, role in roles.items():
-        place = f", {places[data[f'{name}_from']]}" if f"{name}_from" in data else ""
-        rows.append((f"Rows {role}", f"{data[name]:,}{place}"))
-    runtime = words.RUNTIMES.get(report["runtime"], report["runtime"])
-    rows.append(("Device", f"{report['device']}, {report['precision']}, {runtime}"))
-    rows.append(("Training time, all runs", words.duration(report["seconds"])))
-    rows.append(("Finished", str(report["created_at"])[:16].replace("T", " ")))
+    rows.append(("Rows trained on", f"{data.train:,}"))
+    rows.append(("Rows validated on", f"{data.val:,}, {places[data.val_from]}"))
+    rows.append(("Rows tested on", f"{data.test:,}, {places[data.test_from]}"))
+    runtime = words.RUNTIMES.get(report.runtime, report.runtime)
+    rows.append(("Device", f"{report.device}, {report.precision}, {runtime}"))
+    rows.append(("Training time, all runs", words.duration(report.seconds)))
+    rows.append(("Finished", str(report.created_at)[:16].replace("T", " ")))
     rows += settings_rows(report)
     return pd.DataFrame(rows, columns=["What", "Value"])
 
 
-def bandwidth_text(bandwidth: float, unit: str) -> str:
-    """Return a bandwidth with its unit."""
-    if unit == "positions":
-        return f"{bandwidth:g} position{'' if bandwidth == 1 else 's'}"
-    return f"{bandwidth:g} s.d."
-
-
-def settings_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def settings_rows(report: Report) -> list[tuple[str, str]]:
     """Return the settings of a fine-tune that did something, in words."""
-    recipe, design = report["recipe"], report["design"]
-    end_to_end = report["kind"] == "end-to-end"
-    rows = [("A position means", MEANING_WORDS[design["meaning"]])]
-    if design["meaning"] == "gaussian":
-        rows.append(("Bandwidth", bandwidth_text(design["bandwidth"], design["unit"])))
+    recipe, design = report.recipe, report.compared.design
+    end_to_end = report.kind == "end-to-end"
+    rows = [("A position means", MEANING_WORDS[design.meaning])]
+    if design.meaning == "gaussian":
+        rows.append(("Bandwidth", bandwidth_text(design.bandwidth, design.unit)))
     if end_to_end and recipe.get("name") in recipes():
         rows.append(("Recipe", recipes()[recipe["name"]].title))
     if end_to_end:
@@ -242,7 +179,7 @@ def settings_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         if name == "hidden_dim" and recipe.get("head") != "reference":
             continue
         if name == "learning_rate" and recipe.get("per_256"):
-            text = from_dict(TuneRecipe, recipe).rate_in_words(report["data"]["train"])
+            text = from_dict(TuneRecipe, recipe).rate_in_words(report.data.train)
         elif isinstance(value, bool):
             text = "yes" if value else "no"
         else:

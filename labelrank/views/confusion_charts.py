@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
+from labelrank.steps.finetune.report import Report
 from labelrank.views import marks, ranking_charts
-from labelrank.views.comparison_charts import KIND_COLOURS, arm_title, percent
+from labelrank.views.kind_colours import KIND_COLOURS
 from labelrank.views.marks import NEUTRAL
+from labelrank.views.measures import arm_title, percent
 from labelrank.views.ranking_charts import AXIS_HEIGHT
 
 RIGHT = "#5f8097"
@@ -161,19 +162,19 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
     return alt.layer(*layers).properties(height=CONFUSION_HEIGHT)
 
 
-def recall_frame(report: Mapping[str, Any], arm: str = "ranked") -> pd.DataFrame:
+def recall_frame(report: Report, arm: str = "ranked") -> pd.DataFrame:
     """Return one row per class that the test has: position, label, class, recall of an arm, and of the random orders.
 
     Recalls are means over seeds, as fractions; `random` is NaN without random orders.
     """
-    order, names = report["label_map"]["order"], report["data"]["class_names"]
-    of_arm = next(one["recall"] for one in report["arms"] if one["name"] == arm)
-    others = [one["recall"] for one in report["arms"] if one["kind"] == "random"]
+    order, names = report.label_map.order, report.data.class_names
+    of_arm = next(one.recall for one in report.arms if one.name == arm)
+    others = [one.recall for one in report.arms if one.kind == "random"]
     rows = []
     for position, label in enumerate(order):
         if of_arm[label] is None:
             continue
-        random = [recall[label] for recall in others if recall[label] is not None]
+        random = [value for recall in others if (value := recall[label]) is not None]
         rows.append(
             {
                 "position": position,

@@ -125,11 +125,11 @@ def test_what_was_found_can_be_taken_home(finished, open_page, tmp_path):
     page = open_page(finished[1])
     (tmp_path / "report.json").write_bytes(saved(page, "Report"))
     report = read_report(tmp_path / "report.json")
-    assert [arm["name"] for arm in report["arms"]][:2] == ["ranked", "original"]
-    assert saved(page, "Runs (CSV)").count(b"\n") == 1 + len(report["arms"]) * 2
-    assert saved(page, "Curves (CSV)").count(b"\n") == 1 + len(report["arms"]) * 2 * 4
+    assert [arm.name for arm in report.arms][:2] == ["ranked", "original"]
+    assert saved(page, "Runs (CSV)").count(b"\n") == 1 + len(report.arms) * 2
+    assert saved(page, "Curves (CSV)").count(b"\n") == 1 + len(report.arms) * 2 * 4
     predictions = pq.read_table(io.BytesIO(saved(page, "Predictions (Parquet)")))
-    assert predictions.num_rows == report["data"]["test"]
+    assert predictions.num_rows == report.data.test
     label_map = LabelMap.from_json(json.loads(saved(page, "Label map")))
     with zipfile.ZipFile(io.BytesIO(saved(page, "Model (Hugging Face)"))) as archive:
         config = json.loads(archive.read("model/config.json"))

@@ -9,11 +9,15 @@ import pytest
 from click.testing import CliRunner
 
 from labelrank.cli import main
-from labelrank.cli.finetune import _say_control, _say_preset, _say_rest, _stopped, _ties
+from labelrank.cli.finetune import _say_preset, _say_rest, _show_report, _stopped
 from labelrank.features.store import write_features
 from labelrank.finetune import heads
+from labelrank.steps.finetune.estimate import Described
+from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import read_report
 from labelrank.steps.finetune.run import Standing
+from labelrank.views.comparison_words import Place
+from tests.helpers.reports import finished
 from tests.steps.finetune.made import made_features, made_map
 
 TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")
@@ -50,8 +54,7 @@ def test_the_verdict_and_a_table_go_to_stdout_and_the_rest_to_stderr(finetune):
     assert "5 seeds" not in done.stdout
     assert "and a control, 2 seeds each: 10 runs. 110 rows train, 10 validate, 40 test.\n" in done.stderr
     assert "Estimated time: a few seconds.\n" in done.stderr
-    assert "differs from the original order's by at most 0.00 points, 0.00 % of its predictions, and" in done.stderr
-    assert ", as it must." in done.stderr
+    assert "The control holds: with every seed its accuracy exactly equals that of the original order" in done.stderr
 
 
 def cells(stdout, order):
@@ -75,33 +78,19 @@ def test_random_orders_are_one_row_of_all_their_runs_unless_all_are_asked_for(fi
 
 
 @pytest.mark.parametrize(
-    ("means", "text"),
+    ("leads", "text"),
     [
-        (
-            {"random-1": 0.9, "random-2": 0.8, "random-3": 0.7, "original": 0.8},
-            "ahead of 1, equal to 1 and behind 1 of",
-        ),
-        ({"random-1": 0.8 + 1e-12, "random-2": 0.9, "control": 0.8}, "ahead of 0, equal to 1 and behind 1 of"),
-        ({"random-1": 0.9, "random-2": 0.7}, None),
-        ({"random-1": 0.8, "random-2": 0.8}, None),
-        ({"original": 0.8}, None),
+        ((-0.1, 0.0, 0.1), "better than 1, equal to 1 and worse than 1 of 3 random orders"),
+        ((1e-12, -0.1), "equal to 1 and worse than 1 of 2 random orders"),
+        ((-0.1, 0.1), None),
+        ((0.0, 0.0), None),
     ],
 )
-def test_ties_of_the_ranked_order_with_some_random_ones_are_said(means, text):
-    random = sum(name.startswith("random") for name in means)
-    assert _ties({"ranked": 0.8, **means}) == (text and f"The ranked order is {text} {random} random orders.")
-
-
-@pytest.mark.parametrize(
-    ("reason", "said"),
-    [
-        ("With tree a position has a meaning.", "No control: with tree a position has a meaning."),
-        ("No control was asked for.", "No control was asked for."),
-    ],
-)
-def test_why_there_is_no_control_is_one_sentence(capsys, reason, said):
-    _say_control({"applies": False, "passed": None, "reason": reason})
-    assert capsys.readouterr().err == f"{said}\n"
+def test_ties_of_the_ranked_order_with_some_random_ones_are_said(monkeypatch, capsys, leads, text):
+    monkeypatch.setattr("labelrank.views.comparison_words.place_of", lambda report: Place.of(leads))
+    _show_report(finished(Design(orders="ranked,random:3", seeds=1))[0], "table", all_orders=False)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("The ranked order is ")]
+    assert said == ([f"The ranked order is {text}."] if text else [])
 
 
 def test_a_second_run_uses_what_the_first_has_trained(finetune):
@@ -118,10 +107,10 @@ def test_a_second_run_uses_what_the_first_has_trained(finetune):
 
 
 def test_the_estimate_is_of_the_runs_that_are_left_and_no_finer_than_it_can_be_known(capsys):
-    _say_rest({"runs": 40, "seconds": 4000.0}, 30)
+    _say_rest(Described(40, 8, 4, True, "", "", 4000.0), 30)
     said = "30 of the 40 runs are here already; --recompute trains anew.\nEstimated time: 17 min.\n"
     assert capsys.readouterr().err == said
-    _say_rest({"runs": 40, "seconds": None}, 0)
+    _say_rest(Described(40, 8, 4, True, "", "", None), 0)
     assert capsys.readouterr().err == ""
 
 
@@ -162,18 +151,25 @@ def test_an_encoder_that_is_stopped_in_its_first_run_goes_on_from_its_last_epoch
 
 
 @pytest.mark.parametrize(
-    ("preset", "words"),
+    ("preset", "options"),
     [
-        (("orders", "seeds"), "are trained once each, unless --orders and --seeds say otherwise. To tell"),
-        (("orders",), "are compared, unless --orders says otherwise. To tell"),
-        (("seeds",), "each order is trained once, unless --seeds says otherwise. To tell"),
+        ({"orders": "ranked,original", "seeds": 1}, "it takes --orders ranked,original and --seeds 1 unless"),
+        ({"seeds": 1}, "it takes --seeds 1 unless you say otherwise"),
+        ({}, ""),
     ],
 )
-def test_what_depth_presets_is_said_with_what_could_tell_more(capsys, preset, words):
-    _say_preset(preset, "--orders all --seeds 2", 7200.0)
+def test_what_depth_presets_is_said(capsys, preset, options):
+    _say_preset(preset)
     said = capsys.readouterr().err
-    assert words in said
-    assert said.endswith("takes 19 random orders and 2 seeds: --orders all --seeds 2, about 2.0 h.\n")
+    assert options in said
+    assert bool(said) == bool(preset)
+
+
+def test_what_a_design_cannot_tell_is_said_as_on_the_page(finetune):
+    said = finetune("--test", "test.parquet", *QUICK).stderr
+    assert "not whether the ranked one is better than chance (that takes 19 random orders and 2 seeds, about" in said
+    enough = ("--test", "test.parquet", "--orders", "ranked,random:19", "--seeds", 2, "--epochs", 1)
+    assert "better than chance" not in finetune(*enough).stderr
 
 
 def test_an_encoder_trains_with_two_orders_by_default_and_tensorflow_says_nothing(run_cli, tmp_path):
@@ -185,7 +181,8 @@ def test_an_encoder_trains_with_two_orders_by_default_and_tensorflow_says_nothin
     done = run_cli("finetune", "f.parquet", "--depth", 1, "--epochs", 1, "--no-control", "--files", "out")
     assert done.returncode == 0, done.stderr
     assert "The ranked order and the original one, 1 seed each: 2 runs." in done.stderr
-    assert "the ranked and the original order are trained once each" in done.stderr
+    assert "it takes --orders ranked,original and --seeds 1 unless you say otherwise" in done.stderr
+    assert "it cannot tell an effect from chance (that takes 19 random orders and 2 seeds" in done.stderr
     for noise in ("absl", "oneDNN", "cuInit", "cudart"):
         assert noise not in done.stderr
     out = tmp_path / "out"
@@ -199,7 +196,7 @@ def test_an_encoder_trains_with_two_orders_by_default_and_tensorflow_says_nothin
     card = (out / "model" / "README.md").read_text(encoding="utf-8")
     assert "- Trained: the last block of the encoder, and the head; " in card
     assert "- Order ranked, seed 0: of this order's seeds the one that did best on the validation samples." in card
-    (accuracy,) = next(arm["accuracy"] for arm in read_report(out)["arms"] if arm["name"] == "ranked")
+    (accuracy,) = next(arm.metrics["accuracy"] for arm in read_report(out).arms if arm.name == "ranked")
     assert f"which had no part in that choice: {100 * accuracy:.2f} %." in card
 
 
@@ -224,7 +221,7 @@ def test_without_a_label_map_or_test_rows_the_order_does_not_see_the_rows_held_o
 def test_every_meaning_of_a_position_runs_without_a_control(finetune, meaning):
     done = finetune("--test", "test.parquet", *QUICK, "--meaning", meaning)
     assert done.exit_code == 0, done.output
-    assert f"No control: with {meaning} a position has a meaning" in done.stderr
+    assert f"There is no control. With {meaning} a position has a meaning" in done.stderr
     assert "\ncontrol" not in done.stdout
 
 

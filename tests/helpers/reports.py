@@ -10,8 +10,10 @@ import numpy as np
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.runs import TOP, Epoch, Run
 from labelrank.label_map import LabelMap
+from labelrank.notices import Notice
 from labelrank.ranking import LabelRanker
-from labelrank.steps.finetune.report import Facts, report_of
+from labelrank.steps.finetune.report import Data, Report
+from labelrank.steps.finetune.reporting import Facts, report_of
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL, write_results
 
@@ -39,7 +41,7 @@ def finished(
     failing: Sequence[str] = (),
     notices: Sequence[str] = (),
     epochs: int = 6,
-) -> tuple[dict[str, Any], list[Run], FeatureSet, LabelMap]:
+) -> tuple[Report, list[Run], FeatureSet, LabelMap]:
     """Return a report with its runs, test rows and label map, as `write_results` takes them.
 
     Args:
@@ -77,11 +79,15 @@ def finished(
             runs.append(Run(arm.name, seed, others.astype(np.int32), nll, curve, seconds=0.5))
     facts = Facts(
         kind="end-to-end" if design.end_to_end else "heads",
-        class_names=tuple(label_map_of(n_classes, names).names[p] for p in label_map.position_of),
-        rows={"train": 9 * len(y), "val": len(y), "test": len(y)},
-        val_from="train",
-        test_from="split",
-        provenance={"dataset": {"id": "digits", "split": "train"}},
+        data=Data(
+            class_names=tuple(label_map_of(n_classes, names).names[p] for p in label_map.position_of),
+            train=9 * len(y),
+            val=len(y),
+            test=len(y),
+            val_from="train",
+            test_from="split",
+            provenance={"dataset": {"id": "digits", "split": "train"}},
+        ),
         recipe={"epochs": epochs, "head": design.head},
         device="CPU",
         precision="float32",
@@ -89,20 +95,20 @@ def finished(
         versions={"labelrank": "0.5.0"},
         created_at="2026-11-20T19:00:00+00:00",
         seconds=31.4,
-        notices=notices,
+        notices=tuple(Notice("made_up", text) for text in notices),
     )
     report = report_of(facts, design, arms, seeds, runs, y, label_map)
     test = FeatureSet(
         np.zeros((len(y), 1), np.float32),
         y,
         tuple(keys or (f"{i}.png" for i in range(len(y)))),
-        facts.class_names,
+        facts.data.class_names,
         {"dataset": {"id": "digits", "split": "test"}},
     )
     return report, runs, test, label_map
 
 
-def written(folder: Path, **what: Any) -> dict[str, Any]:
+def written(folder: Path, **what: Any) -> Report:
     """Write the results of such a fine-tune, with a small stand-in for its model, and return the report."""
     report, runs, test, label_map = finished(**what)
 

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import BytesIO
 
 import numpy as np
@@ -14,10 +14,14 @@ from labelrank.errors import DatasetError
 from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.recipe import HeadRecipe, TuneRecipe, recipes, to_dict
 from labelrank.jobs.store import Progress
+from labelrank.steps.finetune.estimate import telling_design
+from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
+from labelrank.steps.finetune.report import Control
 from labelrank.steps.finetune.request import Design, job_params
+from labelrank.steps.finetune.results import read_report
 from labelrank.ui import findings, fine_tune, session
 from labelrank.ui.address import choices_of_job, from_address, to_address
-from labelrank.views import comparison_tables
+from labelrank.views import comparison_tables, comparison_words
 from tests.helpers.reports import finished, written
 from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels, run, texts, title
 from tests.views.test_charts import HOSTILE
@@ -62,15 +66,22 @@ def compared(store, workspace):
             },
         )
         if ended == "succeeded":
-            result = {
-                "folder": str(folder),
-                "verdict": report["verdict"]["text"],
-                "finding": report["verdict"]["finding"],
-                "seconds": 2.0,
-            }
-            store.succeed(job.id, attempt, result)
+            result = ComparisonResult(
+                folder=folder,
+                kind=report.kind,
+                finding=report.verdict.finding,
+                verdict=report.verdict.text,
+                runs=8,
+                reused_runs=0,
+                media="image",
+                seconds=2.0,
+                device=report.device,
+                precision=report.precision,
+                runtime=report.runtime,
+            )
+            store.succeed(job.id, attempt, result.to_json())
         else:
-            store.set_report(job.id, attempt, {"folder": str(folder), "curves": [], "runs": 8, "runs_done": 4})
+            store.set_report(job.id, attempt, LiveReport(folder=folder, runs=8, runs_done=4).to_json())
             store.cancel(job.id, attempt)
         return store.get(job.id), folder
 
@@ -92,6 +103,14 @@ def metrics(app) -> dict[str, str]:
 def open_tab(app, name: str):
     app.session_state["finetune_tabs"] = name
     return app.run()
+
+
+def curve(epochs: int) -> list[dict]:
+    return [
+        {"arm": name, "kind": name, "epoch": e, "mean": 0.8, "low": 0.7, "high": 0.9, "loss": 0.5}
+        for name in ("ranked", "random")
+        for e in range(1, epochs + 1)
+    ]
 
 
 # Before
@@ -247,10 +266,13 @@ def test_what_a_design_cannot_tell_stands_before_the_button(ready):
 )
 def test_what_would_tell_is_told(orders, seeds, n_classes, said):
     design = Design(orders=orders, seeds=seeds)
-    telling = fine_tune.telling_design(design, n_classes)
-    assert said in fine_tune.limits_text({"runs": 5}, design, telling, n_classes, 3600.0)
-    if telling:
-        assert fine_tune.telling_design(telling, n_classes) == telling
+
+    def limits(of: Design) -> str | None:
+        return comparison_words.limits_text(of, n_classes=n_classes, runs=5, seconds_of=lambda _: 3600.0)
+
+    assert said in limits(design)
+    if telling := telling_design(design, n_classes):
+        assert limits(telling) is None
 
 
 def test_mirroring_is_what_recipe_and_dataset_say_until_it_is_chosen(ready):
@@ -277,14 +299,6 @@ def test_heads_have_nothing_to_mirror(ready):
 
 
 # While it runs
-
-
-def curve(epochs: int) -> list[dict]:
-    return [
-        {"arm": name, "kind": name, "epoch": e, "mean": 0.8, "low": 0.7, "high": 0.9, "loss": 0.5}
-        for name in ("ranked", "random")
-        for e in range(1, epochs + 1)
-    ]
 
 
 def test_a_running_comparison_shows_its_curves_and_what_is_finished(ready, store):
@@ -381,8 +395,8 @@ def test_mistakes_are_shown_with_their_pictures_of_the_test_split(ready, compare
     results = findings.results_of(job)
     worst = findings.worst(results, "ranked", job)[0]
     counts = findings.confusion(results, "ranked")
-    assert counts.sum() == DESIGN.seeds * results.report["data"]["test"]
-    names = results.report["data"]["class_names"]
+    assert counts.sum() == DESIGN.seeds * results.report.data.test
+    names = results.report.data.class_names
     assert counts[names.index(worst.true), names.index(worst.predicted)] == worst.count
     assert worst.count == np.where(np.eye(len(names)), 0, counts).max()
 
@@ -393,7 +407,7 @@ def test_mistakes_whose_pictures_are_gone_are_told_without(ready, compared, monk
 
     job, _ = compared()
     run(ready, job=job.id)
-    monkeypatch.setattr("labelrank.ui.findings.readers.dataset", gone)
+    monkeypatch.setattr("labelrank.ui.findings.datasets.dataset", gone)
     assert [mistake.strip for mistake in findings.worst(findings.results_of(job), "ranked", job)] == [None] * 8
 
 
@@ -448,20 +462,20 @@ def test_a_cancelled_comparison_shows_what_its_finished_seeds_found_and_can_go_o
     ("design", "report", "said"),
     [
         (DESIGN, None, "No run was finished. Resume starts anew"),
-        (DESIGN, {"runs": 10, "runs_done": 0, "curves": [1]}, "No run was finished. Resume starts anew"),
+        (DESIGN, {"runs": 10, "runs_done": 0, "curves": curve(1)}, "No run was finished. Resume starts anew"),
         (DESIGN, {"runs": 10, "runs_done": 4}, "4 of 10 runs kept. Resume goes on with the others"),
         (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 1}, "1 of 2 runs kept. Resume goes on with the others"),
         (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": []}, "No run was finished. Resume starts"),
-        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": [1]}, "goes on from the last whole epoch"),
+        (
+            Design(depth="all", seeds=1),
+            {"runs": 2, "runs_done": 0, "curves": curve(1)},
+            "goes on from the last whole epoch",
+        ),
     ],
 )
-def test_what_a_stopped_comparison_keeps_is_told(store, design, report, said):
-    job = store.create("finetune", params(design), "local", "digits")
-    attempt = store.claim("a worker").attempt
-    if report:
-        store.set_report(job.id, attempt, report)
-    store.cancel(job.id, attempt)
-    assert said in fine_tune.kept_text(store.get(job.id))
+def test_what_a_stopped_comparison_keeps_is_told(design, report, said):
+    told = LiveReport.from_json(report or {})
+    assert said in comparison_words.kept_text(told, end_to_end=design.end_to_end)
 
 
 def test_a_failed_comparison_says_why_and_offers_to_go_on(ready, store):
@@ -485,7 +499,7 @@ def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
     job, _ = compared()
     run(ready, job=job.id)
     open_tab(ready, "Details")
-    expected = findings.theory(findings.results_of(job).report)
+    expected = findings.results_of(job).report.verdict.expected
     assert expected.startswith("With a plain softmax no order is better on average")
     assert plain(ready).count("With a plain softmax no order is better on average") == 1
 
@@ -494,16 +508,17 @@ def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
 @pytest.mark.parametrize("effect", [0.0, 0.2])
 def test_every_verdict_has_a_word_of_theory(meaning, effect):
     told, *_ = finished(Design(orders="ranked,random:19", seeds=2, meaning=meaning), effect=effect)
-    assert findings.theory(told)
+    assert told.verdict.expected
 
 
 def test_files_are_named_after_their_dataset(compared):
     _, folder = compared()
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = read_report(folder)
     assert findings.dataset_stem(report) == "digits"
 
     def stem(dataset) -> str:
-        return findings.dataset_stem({"data": {"provenance": {"dataset": dataset}}})
+        data = replace(report.data, provenance={"dataset": dataset})
+        return findings.dataset_stem(replace(report, data=data))
 
     assert stem({"id": "owner/My pets"}) == "My-pets"
     assert stem({"id": "/data/../.hidden name"}) == "hidden-name"
@@ -522,8 +537,8 @@ def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another
         "Centroid distance",
         "Seeds",
     ]
-    assert columns["Accuracy"]["type_config"]["format"] == "%.2f"
-    assert columns["Rank distance"]["help"].startswith("In positions")
+    assert columns["Accuracy"].format == "%.2f"
+    assert columns["Rank distance"].help.startswith("In positions")
     uneven, *_ = finished(DESIGN, y_test=np.repeat(np.arange(10, dtype=np.int32), range(5, 55, 5)))
     assert "Mean recall" in comparison_tables.arms_table(uneven)[0].columns
 
@@ -531,7 +546,7 @@ def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another
 @pytest.mark.parametrize("kind", [HeadRecipe, TuneRecipe])
 def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
     told, *_ = finished(Design(depth="all" if kind is TuneRecipe else "heads"))
-    rows = dict(comparison_tables.settings_rows({**told, "recipe": to_dict(kind())}))
+    rows = dict(comparison_tables.settings_rows(replace(told, recipe=to_dict(kind()))))
     apart = {"name", "title", "source", "unfreeze", "per_256", "precision", "meaning", "bandwidth", "unit"}
     assert set(to_dict(kind())) <= comparison_tables._SETTINGS.keys() | apart
     assert rows["Head"] == "linear"
@@ -542,7 +557,7 @@ def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
 def test_settings_that_do_something_are_told_in_words():
     told, *_ = finished(Design(depth="2", meaning="gaussian"))
     recipe = {**to_dict(recipes()["mae"]), "unfreeze": 2, "head": "reference"}
-    rows = dict(comparison_tables.settings_rows({**told, "recipe": recipe}))
+    rows = dict(comparison_tables.settings_rows(replace(told, recipe=recipe)))
     assert rows["Recipe"] == "MAE"
     assert rows["Bandwidth"] == "1 position"
     assert rows["Learns, besides the head"] == "the last 2 blocks"
@@ -583,17 +598,25 @@ def test_the_model_is_a_zip_with_its_folder(compared):
 
 
 def test_a_control_that_failed_is_told_as_a_reason_not_to_trust(compared):
-    control = {"applies": True, "reason": None, "largest_difference": 0.05, "tolerance": 0.004, "passed": False}
-    control |= {"differing_predictions": 0.08, "largest_nll_difference": 0.3, "nll_tolerance": 1e-3}
-    icon, text = comparison_tables.control_text(control)
-    assert "red" in icon
+    control = Control(
+        applies=True,
+        reason=None,
+        largest_difference=0.05,
+        differing_predictions=0.08,
+        largest_nll_difference=0.3,
+        tolerance=0.004,
+        nll_tolerance=1e-3,
+        passed=False,
+    )
+    text = comparison_words.control_text(control)
+    assert "red" in findings.control_icon(control)
     assert "differs by 5.00 points" in text.replace("\u00a0", " ")
     assert "Do not trust" in text
 
 
 def test_where_a_control_does_not_apply_the_reason_is_told():
     told, *_ = finished(Design(orders="ranked,random:3", seeds=2, meaning="ordinal"))
-    assert "With ordinal a position has a meaning of its own" in comparison_tables.control_text(told["control"])[1]
+    assert "With ordinal a position has a meaning of its own" in comparison_words.control_text(told.control)
     assert comparison_tables.control_table(told).empty
 
 
@@ -606,8 +629,8 @@ def test_the_table_of_the_control_has_a_row_for_each_seed():
 
 def test_curves_of_results_are_means_and_ranges_over_seeds(compared):
     _, folder = compared()
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    curves = pd.DataFrame(findings.curves(findings.Results(folder, report)))
+    points = findings.curves(findings.Results(folder, read_report(folder)))
+    curves = pd.DataFrame([asdict(point) for point in points])
     runs = pd.read_csv(folder / "curves.csv")
     expected = runs[(runs["arm"] == "ranked") & (runs["epoch"] == 3)]["val_accuracy"]
     row = curves[(curves["arm"] == "ranked") & (curves["epoch"] == 3)].iloc[0]
@@ -647,9 +670,9 @@ def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
     assert "**fine-tune**: digits / train" in text
     assert "Ranked against original, 3 random; 2 seeds each; Linear head on frozen features, softmax" in text
     report = findings.results_of(job).report
-    difference = 100 * report["statistics"]["accuracy"]["ranked"]["difference"]
+    difference = 100 * report.accuracy.ranked.difference
     assert (
-        f"**{comparison_tables.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
+        f"**{comparison_words.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
     )
     # The whole verdict is on the page that Open leads to.
     assert job.result["verdict"].replace("\u00a0", " ") not in text
@@ -689,7 +712,7 @@ def test_a_report_whose_control_failed_leads_with_that_as_an_error(app, compared
     def unsound(*arguments, whole=findings.read_report, **options):
         found = whole(*arguments, **options)
         text = "Do not trust these results: the control failed. What they say: nothing."
-        return {**found, "verdict": {**found["verdict"], "finding": "unsound", "text": text}}
+        return replace(found, verdict=replace(found.verdict, finding="unsound", text=text))
 
     monkeypatch.setattr(findings, "read_report", unsound)
     job, _ = compared()

@@ -1,35 +1,45 @@
 """Charts of a fine-tune say what its report says, and draw every run that it has."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from labelrank.finetune.analysis import Analysis, Paired
+from labelrank.finetune.design import Arm
+from labelrank.finetune.statistics import analyse
+from labelrank.steps.finetune.progress import CurvePoint
+from labelrank.steps.finetune.report import ArmScores, Report
 from labelrank.steps.finetune.request import Design
-from labelrank.views import comparison_charts as charts
-from labelrank.views import confusion_charts
+from labelrank.views import comparison_words, confusion_charts, curves_chart, effect_charts, kind_colours, measures
+from labelrank.views import orders_chart as charts
 from tests.helpers.reports import finished
 from tests.views.test_charts import HOSTILE, contrast
 
 DESIGN = Design(orders="ranked,original,random:4", seeds=3)
 
 
-def report(design: Design = DESIGN, **what) -> dict:
+def report(design: Design = DESIGN, **what) -> Report:
     return finished(design, **what)[0]
 
 
-def arm(name: str, kind: str, *accuracy: float | None, recall=(1.0, 0.5)) -> dict:
-    return {"name": name, "kind": kind, "accuracy": list(accuracy), "recall": list(recall)}
+ALONE = report(Design(orders="ranked", seeds=1, control=False))
 
 
-def small(*arms: dict, seeds: int = 2) -> dict:
-    """Return as much of a report as the charts of orders read."""
-    return {
-        "design": {"seeds": list(range(seeds))},
-        "arms": list(arms),
-        "label_map": {"order": [1, 0]},
-        "data": {"class_names": ["a", "b"]},
-    }
+def arm(name: str, kind: str, *accuracy: float | None, recall=(1.0, 0.5)) -> ArmScores:
+    return ArmScores(name, kind, {"accuracy": accuracy}, recall)
+
+
+def small(*arms: ArmScores, seeds: int = 2) -> Report:
+    """Return a report on two classes with just these scores."""
+    return replace(
+        ALONE,
+        compared=replace(ALONE.compared, seeds=tuple(range(seeds))),
+        arms=arms,
+        label_map=replace(ALONE.label_map, order=(1, 0)),
+        data=replace(ALONE.data, class_names=("a", "b")),
+    )
 
 
 def layers(chart) -> list[dict]:
@@ -37,15 +47,17 @@ def layers(chart) -> list[dict]:
 
 
 def drawn(chart, layer: dict) -> list[dict]:
-    return chart.to_dict()["datasets"][layer["data"]["name"]]
+    whole = chart.to_dict()
+    # What all layers have is told once, above them.
+    return whole["datasets"][layer.get("data", whole.get("data"))["name"]]
 
 
 # Colours and words
 
 
 def test_every_kind_of_order_has_a_colour_that_reads_on_a_light_and_a_dark_page():
-    assert charts.KIND_COLOURS.keys() == charts.KIND_NAMES.keys()
-    for colour in [*charts.KIND_COLOURS.values(), confusion_charts.MISTAKE]:
+    assert kind_colours.KIND_COLOURS.keys() == measures.KIND_NAMES.keys()
+    for colour in [*kind_colours.KIND_COLOURS.values(), confusion_charts.MISTAKE]:
         assert contrast(colour, "#ffffff") > 3
         assert contrast(colour, "#11161a") > 3
 
@@ -54,7 +66,7 @@ def test_every_kind_of_order_has_a_colour_that_reads_on_a_light_and_a_dark_page(
     ("name", "title"), [("ranked", "Ranked"), ("random-12", "Random 12"), ("control", "Control"), ("random", "Random")]
 )
 def test_orders_have_titles(name, title):
-    assert charts.arm_title(name) == title
+    assert measures.arm_title(name) == title
 
 
 @pytest.mark.parametrize(
@@ -68,12 +80,12 @@ def test_orders_have_titles(name, title):
     ],
 )
 def test_differences_carry_sign_and_unit(metric, value, text):
-    assert charts.MEASURES[metric].difference(value) == text
+    assert measures.MEASURES[metric].difference(value) == text
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.0004, "below 0.001"), (0.004, "0.004"), (0.05, "0.05"), (1.0, "1.00")])
 def test_probabilities_have_sensible_digits(p, text):
-    assert charts.p_text(p) == text
+    assert measures.p_text(p) == text
 
 
 # Orders
@@ -107,7 +119,7 @@ def test_of_a_loss_the_lowest_is_the_best():
 
 def test_the_control_is_no_column():
     told = report()
-    assert any(one["kind"] == "control" for one in told["arms"])
+    assert any(one.kind == "control" for one in told.arms)
     assert "control" not in set(charts.runs_frame(told)["kind"])
 
 
@@ -131,7 +143,7 @@ def test_means_of_the_chart_are_those_of_the_statistics_though_a_run_failed():
     told = report(failing=["random-2"])
     frame = charts.runs_frame(told)
     means = frame[frame["paired"]].groupby("arm")["value"].mean().to_dict()
-    known = {name: mean for name, mean in told["statistics"]["accuracy"]["mean"].items() if name != "control"}
+    known = {name: mean for name, mean in told.accuracy.mean.items() if name != "control"}
     assert means == pytest.approx(known)
 
 
@@ -165,9 +177,10 @@ def test_orders_that_are_equal_share_their_places():
         arm("ranked", "ranked", 0.6, 0.7),
         *(arm(f"random-{n}", "random", *values) for n, values in enumerate([(0.9, 0.8), (0.7, 0.6), (0.7, 0.6)])),
     )
-    analysis = {"better": "higher", "compared": [one["name"] for one in told["arms"]]}
-    analysis["mean"] = {one["name"]: sum(one["accuracy"]) / 2 for one in told["arms"]}
-    found = charts.place(analysis, {one["name"]: one["kind"] for one in told["arms"]})
+    table = np.array([one.metrics["accuracy"] for one in told.arms])
+    arms = [Arm(one.name, one.kind, tuple(np.roll(range(9), n).tolist()), ()) for n, one in enumerate(told.arms)]
+    told = replace(told, statistics={"accuracy": analyse(table, arms, permutations=9)})
+    found = comparison_words.place_of(told)
     assert (found.behind, found.equal, found.ahead) == (0, 2, 1)
     assert found.places == (2, 4)
     # And the chart draws it where it says.
@@ -175,16 +188,24 @@ def test_orders_that_are_equal_share_their_places():
     assert [row["arm"] for row in drawn(chart, layers(chart)[-1])][1] == "ranked"
 
 
+def test_without_random_orders_there_is_no_place():
+    assert comparison_words.place_of(ALONE) is None
+
+
 def test_equal_to_all_is_said_so():
-    assert charts.Standing.of([0.0, 1e-15]).text("random") == "equal to all 2 random orders"
-    assert charts.Standing.of([0.0]).text("random") == "equal to 1 of 1 random order"
+    assert comparison_words.Place.of([0.0, 1e-15]).text("random") == "equal to all 2 random orders"
+    assert comparison_words.Place.of([0.0]).text("random") == "equal to 1 of 1 random order"
 
 
 # Pairs and variance
 
 
-def pair(name: str, difference: float | None, low: float | None = None, high: float | None = None) -> dict:
-    return {"arm": name, "difference": difference, "low": low, "high": high}
+def pair(name: str, difference: float | None, low: float | None = None, high: float | None = None) -> Paired:
+    return Paired(name, difference, low, high)
+
+
+def of_pairs(*pairs: Paired) -> Analysis:
+    return replace(ALONE.accuracy, paired=pairs)
 
 
 @pytest.mark.parametrize(
@@ -209,23 +230,23 @@ def pair(name: str, difference: float | None, low: float | None = None, high: fl
     ],
 )
 def test_the_finding_of_pairs_counts_orders_and_intervals(pairs, said):
-    assert said in charts.paired_finding({"paired": pairs})
+    assert said in effect_charts.paired_finding(of_pairs(*pairs))
 
 
 def test_of_a_loss_less_is_better():
-    analysis = {"paired": [pair("random-1", -0.1, -0.2, -0.05), pair("original", 0.1, -0.1, 0.3)]}
-    assert charts.paired_finding(analysis, "loss") == (
+    analysis = of_pairs(pair("random-1", -0.1, -0.2, -0.05), pair("original", 0.1, -0.1, 0.3))
+    assert effect_charts.paired_finding(analysis, "loss") == (
         "The ranked order is better than 1 of 2 other orders; 1 interval keeps clear of 0 (1 better)"
     )
-    chart = charts.paired_chart(analysis, {"original": "original", "random-1": "random"}, "loss")
+    chart = effect_charts.paired_chart(analysis, {"original": "original", "random-1": "random"}, "loss")
     points = layers(chart)[-1]
     assert [row["title"] for row in drawn(chart, points)] == ["Random 1", "Original"]
     assert "below 0 it is better" in points["encoding"]["x"]["title"][0]
 
 
 def test_pairs_go_from_the_largest_difference_to_the_smallest_in_points():
-    analysis = {"paired": [pair("original", -0.01, -0.02, 0.0), pair("random-1", 0.02), pair("control", 0.5, 0.4, 0.6)]}
-    chart = charts.paired_chart(analysis, {"original": "original", "random-1": "random"})
+    analysis = of_pairs(pair("original", -0.01, -0.02, 0.0), pair("random-1", 0.02), pair("control", 0.5, 0.4, 0.6))
+    chart = effect_charts.paired_chart(analysis, {"original": "original", "random-1": "random"})
     _, spans, points = layers(chart)
     assert [(row["title"], row["difference"]) for row in drawn(chart, points)] == [
         ("Random 1", 2.0),
@@ -235,17 +256,17 @@ def test_pairs_go_from_the_largest_difference_to_the_smallest_in_points():
 
 
 def test_the_variance_is_told_with_its_test_and_drawn_in_points():
-    told = report(Design(orders="ranked,original,random:4", seeds=3))["statistics"]["accuracy"]
-    assert "of the variance between runs (F " in charts.variance_finding(told)
-    chart = charts.variance_chart(told)
+    told = report(Design(orders="ranked,original,random:4", seeds=3)).accuracy
+    assert "of the variance between runs (F " in effect_charts.variance_finding(told)
+    chart = effect_charts.variance_chart(told.variance)
     bars = drawn(chart, layers(chart)[0])
     assert [row["title"] for row in bars] == ["Order", "Seed", "Rest"]
-    assert bars[2]["sd"] == pytest.approx(100 * told["variance"]["residual"]["sd"])
+    assert bars[2]["sd"] == pytest.approx(100 * told.variance.residual.sd)
 
 
 def test_one_seed_cannot_tell_the_parts_of_the_variance():
-    told = report(Design(orders="ranked,random:4", seeds=1))["statistics"]["accuracy"]
-    assert "cannot tell" in charts.variance_finding(told)
+    told = report(Design(orders="ranked,random:4", seeds=1)).accuracy
+    assert "cannot tell" in effect_charts.variance_finding(told)
 
 
 # Confusions
@@ -348,35 +369,30 @@ def test_a_class_that_the_test_does_not_have_is_left_out_of_recall():
 # Curves
 
 
-def curve(name: str, kind: str, epochs: int, top: float = 0.9) -> list[dict]:
-    return [
-        {"arm": name, "kind": kind, "epoch": e, "mean": top - 1 / (e + 2), "low": 0.1, "high": top, "loss": 1.0}
-        for e in range(1, epochs + 1)
-    ]
+def curve(name: str, kind: str, epochs: int, top: float = 0.9) -> list[CurvePoint]:
+    return [CurvePoint(name, kind, e, top - 1 / (e + 2), 0.1, top, 1.0) for e in range(1, epochs + 1)]
 
 
 def test_curves_say_how_far_training_is_and_the_ranked_order_lies_on_top():
     curves = [*curve("ranked", "ranked", 4), *curve("random", "random", 4, 0.8), *curve("control", "control", 4)]
-    assert charts.curves_finding(curves).startswith(
+    assert curves_chart.curves_finding(curves).startswith(
         "Validation accuracy after epoch 4: ranked 73.3\u00a0%, random 63.3"
     )
-    chart = charts.curves_chart(curves, 20)
+    chart = curves_chart.curves_chart(curves, 20)
     kinds = [{row["kind"] for row in drawn(chart, layer)} for layer in layers(chart)]
     assert kinds == [{"random"}, {"random"}, {"ranked"}, {"ranked"}]
     assert layers(chart)[0]["encoding"]["x"]["scale"]["domain"] == [1, 20]
 
 
 def test_before_the_first_epoch_there_is_a_sentence():
-    assert charts.curves_finding([]) == "No epoch is finished yet"
+    assert curves_chart.curves_finding([]) == "No epoch is finished yet"
 
 
 def test_the_steep_beginning_does_not_flatten_what_comes_of_it():
-    early = [
-        {"arm": "ranked", "kind": "ranked", "epoch": e, "mean": m, "low": m, "high": m} for e, m in ((1, 0.1), (2, 0.8))
-    ]
-    late = [{**early[1], "epoch": e, "mean": 0.9, "low": 0.9, "high": 0.91} for e in range(3, 11)]
-    whole = layers(charts.curves_chart([*early, *late], 10))[-1]["encoding"]["y"]["scale"]["domain"]
-    begun = layers(charts.curves_chart(early, 10))[-1]["encoding"]["y"]["scale"]["domain"]
+    early = [CurvePoint("ranked", "ranked", e, m, m, m) for e, m in ((1, 0.1), (2, 0.8))]
+    late = [CurvePoint("ranked", "ranked", e, 0.9, 0.9, 0.91) for e in range(3, 11)]
+    whole = layers(curves_chart.curves_chart([*early, *late], 10))[-1]["encoding"]["y"]["scale"]["domain"]
+    begun = layers(curves_chart.curves_chart(early, 10))[-1]["encoding"]["y"]["scale"]["domain"]
     assert whole[0] > 70
     assert begun[0] < 10
 
@@ -390,16 +406,16 @@ def test_no_chart_paints_a_background_or_a_text_colour(n_classes):
         Design(orders="ranked,original,reversed,random:2", seeds=2),
         n_classes=n_classes,
     )
-    analysis = told["statistics"]["accuracy"]
-    kinds = {one["name"]: one["kind"] for one in told["arms"]}
+    analysis = told.accuracy
+    kinds = told.kinds
     confusion = np.ones((n_classes, n_classes), int)
-    names = told["data"]["class_names"]
+    names = told.data.class_names
     made = [
         charts.orders_chart(told),
-        charts.paired_chart(analysis, kinds),
-        charts.variance_chart(analysis),
+        effect_charts.paired_chart(analysis, kinds),
+        effect_charts.variance_chart(analysis.variance),
         confusion_charts.recall_chart(confusion_charts.recall_frame(told)),
-        charts.curves_chart(curve("ranked", "ranked", 3)),
+        curves_chart.curves_chart(curve("ranked", "ranked", 3)),
     ]
     if n_classes < 70:  # beyond, altair wants to be told that so many rows are meant
         made.append(confusion_charts.confusion_chart(confusion, names, label_map.order))

@@ -16,6 +16,7 @@ from labelrank.finetune.runs import Run
 from labelrank.models.backend import select_backend
 from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.runtime import build_encoder
+from labelrank.notices import Notice
 from labelrank.steps.finetune.inputs import Material
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
@@ -57,7 +58,7 @@ class Exporter:
         write_model(self._folder / MODEL, model, **self._said(run, val_accuracy))
         self._write_note(run, val_accuracy)
 
-    def best(self, runs: Sequence[Run], say: Callable[[str], None]) -> tuple[Path | None, list[str]]:
+    def best(self, runs: Sequence[Run], say: Callable[[str], None]) -> tuple[Path | None, tuple[Notice, ...]]:
         """Return the folder with the best model, None where there is none, and what to say of that.
 
         Args:
@@ -67,23 +68,23 @@ class Exporter:
         if self._design.end_to_end:
             return self._best_written(runs)
         if self._material.encoder is None:
-            return None, []
+            return None, ()
         whole = [run for run in runs if run.arm == self.arm and run.problem is None and run.head]
         if not whole:
-            return None, []
+            return None, ()
         say("Writing the model")
         best = max(whole, key=_last_accuracy)
         try:
             self._write_head(best)
         except LabelRankError as error:
-            return None, [f"No model was written: {error}"]
-        return self._folder, []
+            return None, (Notice("no_model", f"No model was written: {error}"),)
+        return self._folder, ()
 
-    def _best_written(self, runs: Sequence[Run]) -> tuple[Path | None, list[str]]:
+    def _best_written(self, runs: Sequence[Run]) -> tuple[Path | None, tuple[Notice, ...]]:
         """Return the folder that `offer` has written, where its model is the best of these runs."""
         whole = [run for run in runs if run.arm == self.arm and run.problem is None]
         if not whole:
-            return None, []
+            return None, ()
         note = _read_note(self._folder / _NOTE)
         patience = self._design.tune_recipe().patience
         best = max(_counted_accuracy(run, patience) for run in whole)
@@ -94,8 +95,8 @@ class Exporter:
         elif note["val_accuracy"] < best:
             why = "the one that is kept is not the best of these runs"
         else:
-            return self._folder, []
-        return None, [f"The best run's model is not here: {why}. Recompute to have it."]
+            return self._folder, ()
+        return None, (Notice("no_model", f"The best run's model is not here: {why}. Recompute to have it."),)
 
     def _write_head(self, run: Run) -> None:
         select_backend(training=True)

@@ -19,6 +19,7 @@ from labelrank.features.store import FeatureSet, provenance_digest
 from labelrank.finetune.design import split_rows
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
+from labelrank.notices import Notice
 from labelrank.settings import Settings
 from labelrank.steps.extract.plan import Plan, plan
 from labelrank.steps.extract.request import Request
@@ -64,7 +65,8 @@ class Material:
     """Exactly the samples of the rows, in their order, by train, val and test; None where heads alone learn."""
     encoder: Encoder | None = None
     """None where it was not looked up, or not found."""
-    notices: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    """What a user should know of this comparison."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -113,16 +115,17 @@ def gather(
     )
     features = dict(zip(plans, map(read_features, found), strict=True))
     whole = features["train"]
-    notices: list[str] = []
+    notices: list[Notice] = []
     rows = whole
     test = features.get("test")
     if test is None:
         rows, test = held_out_for_test(whole, design)
-        notices.append(
+        text = (
             f"Tested on {len(test.y):,} rows held out of {dataset.split or 'the data'}, of which the ranking saw none."
         )
+        notices.append(Notice("held_out", text))
     ranked = rank(rows, RankRequest.from_params(params))
-    notices += [notice.text for notice in ranked.notices]
+    notices += ranked.notices
     label_map = ranked.label_map
     train, val = _with_val(rows, features.get("val"), design)
     material = Material(
@@ -181,7 +184,7 @@ def gather_files(
         DatasetError, CheckpointError, HubError: Data or checkpoint cannot be opened, and are needed.
     """
     whole = inputs.train
-    notices: list[str] = []
+    notices: list[Notice] = []
     _check_classes(inputs)
     for one, what, other, option in (
         (whole, "in the features", inputs.test, "--test"),
@@ -193,21 +196,24 @@ def gather_files(
     label_map = inputs.label_map
     if label_map is None:
         ranked = rank(rows, ranking)
-        notices += [notice.text for notice in ranked.notices]
+        notices += ranked.notices
         label_map = ranked.label_map
     if inputs.test:
         if _made_from(label_map, test):
-            notices.append(
+            text = (
                 "The label map was made from the test rows: its order has seen their labels, which favours it. Rank "
                 "the training rows, or leave the label map out."
             )
+            notices.append(Notice("seen_labels", text))
     elif _made_from(label_map, rows):
-        notices.append(f"Tested on {len(test.y):,} rows held out of the features, of which the ranking saw none.")
+        text = f"Tested on {len(test.y):,} rows held out of the features, of which the ranking saw none."
+        notices.append(Notice("held_out", text))
     else:
-        notices.append(
+        text = (
             f"Tested on {len(test.y):,} rows held out of the features. The label map may have been made from them too: "
             "its order has then seen their labels, which favours it. Give --test, or leave --label-map out."
         )
+        notices.append(Notice("seen_labels", text))
     train, val = _with_val(rows, inputs.val, design)
     material = Material(
         train,
@@ -289,7 +295,8 @@ def _with_encoder(material: Material, settings: Settings, checkpoint: str | None
         )
         _check_digest(material.train, "checkpoint", found.digest, "--checkpoint")
     except (FinetuneError, CheckpointError, HubError) as error:
-        return replace(material, notices=(*material.notices, f"No model can be written: {error}"))
+        notice = Notice("no_model", f"No model can be written: {error}")
+        return replace(material, notices=(*material.notices, notice))
     prepared = _prepared(material.train) or found.preprocessing
     return replace(material, encoder=Encoder(found, prepared, None, _said(material.train, "dataset", "id")))
 
@@ -381,7 +388,7 @@ def _taking(features: FeatureSet, mask: np.ndarray) -> FeatureSet:
     return replace(features, X=features.X[mask], y=features.y[mask], keys=keys, rows=rows)
 
 
-def _about_classes(train: FeatureSet, val: FeatureSet, test: FeatureSet) -> list[str]:
+def _about_classes(train: FeatureSet, val: FeatureSet, test: FeatureSet) -> list[Notice]:
     """Return what to say of classes without rows, and of those that have too few."""
     said = []
     for what, features, then in (
@@ -393,7 +400,7 @@ def _about_classes(train: FeatureSet, val: FeatureSet, test: FeatureSet) -> list
         if missing := [name for name, n in zip(features.class_names, counts, strict=True) if not n]:
             more = len(missing) - _NAMED_IN_MESSAGE
             listed = ", ".join(map(repr, missing[:_NAMED_IN_MESSAGE])) + (f" and {more:,} more" if more > 0 else "")
-            said.append(f"No {what} row is of class {listed}: {then}.")
+            said.append(Notice("missing_class", f"No {what} row is of class {listed}: {then}."))
     return said
 
 

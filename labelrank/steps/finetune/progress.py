@@ -1,9 +1,10 @@
-"""How a comparison goes while it runs: progress in epochs, and a curve for each order over its seeds."""
+"""What a comparison tells: while it runs its progress in epochs and a curve for each order; at its end where it is."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import numpy as np
 from labelrank.data.dataset import Progress
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
-
-OnReport = Callable[[Mapping[str, Any]], None]
-"""Called with what is known of a running comparison besides its progress; see `Live`."""
+from labelrank.json_values import fields_in, plain
+from labelrank.notices import Notice
 
 RANDOM = "random"
 """Name of the one curve that all random orders share."""
@@ -24,6 +24,88 @@ _MAX_POINTS = 60
 _CURVES = ("val_accuracy", "val_loss")
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """One order after one epoch, over its seeds; the random orders together are one."""
+
+    arm: str
+    """RANDOM for the random orders together."""
+    kind: str
+    epoch: int
+    """Counted from 1."""
+    mean: float
+    """Validation accuracy, a fraction, as are `low` and `high`."""
+    low: float
+    """Of the worst seed."""
+    high: float
+    loss: float | None = None
+    """Validation loss, on average; None where it is not known."""
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """What is known of a running comparison besides its progress."""
+
+    curves: tuple[CurvePoint, ...] = ()
+    runs_done: int = 0
+    runs: int = 0
+    """Of the whole comparison; 0 before that is known."""
+    seconds_left: float | None = None
+    """None where unknown."""
+    notices: tuple[Notice, ...] = ()
+    folder: Path | None = None
+    """Of the results so far; None before there are some."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; of notices their texts alone."""
+        texts = [notice.text for notice in self.notices]
+        return {**plain(self), "notices": texts, "folder": None if self.folder is None else str(self.folder)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> LiveReport:
+        """Return the report of `to_json`; its notices have no kind."""
+        parts = {
+            "curves": tuple(CurvePoint(**fields_in(one, CurvePoint)) for one in value.get("curves") or ()),
+            "notices": tuple(Notice("", text) for text in value.get("notices") or ()),
+            "folder": Path(value["folder"]) if value.get("folder") else None,
+        }
+        return cls(**{**fields_in(value, cls), **parts})
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What the job of a comparison leaves: where the results are, and what they say."""
+
+    folder: Path
+    kind: str
+    """heads or end-to-end."""
+    finding: str
+    """See `labelrank.finetune.verdict.Verdict`."""
+    verdict: str
+    runs: int
+    reused_runs: int
+    """Runs that were there already."""
+    media: str | None
+    """image or clip, where the encoder is known."""
+    seconds: float
+    """Of the whole job."""
+    device: str
+    precision: str
+    runtime: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**plain(self), "folder": str(self.folder)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ComparisonResult:
+        """Return the result of `to_json`."""
+        return cls(**{**fields_in(value, cls), "folder": Path(value["folder"])})
+
+
+OnReport = Callable[[LiveReport], None]
+
+
 class Live:
     """Follows runs that are finished and those in work.
 
@@ -31,10 +113,7 @@ class Live:
         epochs: Of one run, at most.
         updates: Of one epoch, where progress is counted in these; else it is in epochs.
         on_progress: Called as (epochs or updates done, those of all runs, stage).
-        on_report: Called with `curves`, rows of {arm, kind, epoch, mean, low, high, loss} over the seeds: mean, least
-            and greatest validation accuracy (fractions) and mean validation loss, the random orders together as
-            `random`; `runs_done` of `runs`; `seconds_left`, None where unknown; `notices`; and `folder` of the
-            results, None before there are some.
+        on_report: Called with how things stand.
     """
 
     def __init__(
@@ -57,7 +136,7 @@ class Live:
         self._told_done: int | None = None
         self._begun: tuple[float, int] | None = None
         self._folder: Path | None = None
-        self.notices: list[str] = []
+        self.notices: list[Notice] = []
         """What a user should know of this comparison."""
 
     @property
@@ -109,15 +188,15 @@ class Live:
         self._folder = folder
         self.tell(force=True)
 
-    def _report(self, done: int, total: int) -> dict[str, Any]:
-        return {
-            "curves": self._curves(),
-            "runs_done": int(self._whole.sum()),
-            "runs": self.runs,
-            "seconds_left": self._seconds_left(done, total),
-            "notices": list(dict.fromkeys(self.notices)),
-            "folder": None if self._folder is None else str(self._folder),
-        }
+    def _report(self, done: int, total: int) -> LiveReport:
+        return LiveReport(
+            curves=tuple(self._curves()),
+            runs_done=int(self._whole.sum()),
+            runs=self.runs,
+            seconds_left=self._seconds_left(done, total),
+            notices=tuple(dict.fromkeys(self.notices)),
+            folder=self._folder,
+        )
 
     def _seconds_left(self, done: int, total: int) -> float | None:
         begun_at, before = self._begun or (0.0, 0)
@@ -126,8 +205,8 @@ class Live:
             return None
         return round((total - done) * elapsed / (done - before), 1)
 
-    def _curves(self) -> list[dict[str, Any]]:
-        rows = []
+    def _curves(self) -> list[CurvePoint]:
+        points = []
         step = -(-self._epochs // _MAX_POINTS)
         series: dict[tuple[str, str], list[int]] = {}
         for number, arm in enumerate(self._arms):
@@ -140,18 +219,10 @@ class Live:
                 if not len(known) or ((epoch + 1) % step and epoch + 1 != self._epochs):
                     continue
                 losses = loss[np.isfinite(loss[:, epoch]), epoch]
-                rows.append(
-                    {
-                        "arm": name,
-                        "kind": kind,
-                        "epoch": epoch + 1,
-                        "mean": _rounded(known.mean()),
-                        "low": _rounded(known.min()),
-                        "high": _rounded(known.max()),
-                        "loss": _rounded(losses.mean()) if len(losses) else None,
-                    }
-                )
-        return rows
+                loss_now = _rounded(losses.mean()) if len(losses) else None
+                accuracies = (_rounded(known.mean()), _rounded(known.min()), _rounded(known.max()))
+                points.append(CurvePoint(name, kind, epoch + 1, *accuracies, loss_now))
+        return points
 
 
 def _rounded(value: np.floating[Any]) -> float:

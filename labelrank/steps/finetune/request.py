@@ -14,14 +14,12 @@ from labelrank.label_map import LabelMap
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Dataset
-    from labelrank.models.config import EncoderConfig
 
 HEADS_ALONE = "heads"
 ALL_BLOCKS = "all"
 ORDERS = "ranked,original,random:19"
 """19 random orders are the fewest with which a permutation test can reach p = 0.05."""
-QUICK_ORDERS, QUICK_SEEDS = "ranked,original", 1
-"""What an end-to-end fine-tune begins with, each run of which trains an encoder."""
+_QUICK_ORDERS, _QUICK_SEEDS = "ranked,original", 1
 MAX_SEEDS = 100
 DEFAULT_RECIPE = "quick"
 NEVER_MIRRORED = ("digits", "moving-digits")
@@ -32,7 +30,6 @@ MOST = {"epochs": 100_000, "batch_size": 1 << 20, "learning_rate": 1000, "weight
 _COUNTS = ("epochs", "batch_size")
 _FRACTIONS = ("dropout", "label_smoothing")
 _OF_A_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing")
-_NAMED = {"ranked": "the ranked order", "original": "the original one", "reversed": "the ranked one reversed"}
 
 
 @dataclass(frozen=True)
@@ -132,6 +129,16 @@ class Design:
         """Return the design in the parameters of a job, as `job_params` gives them."""
         known = cls.__dataclass_fields__
         return cls(**{name: value for name, value in params.get("design", {}).items() if name in known})
+
+    @classmethod
+    def starting(cls, depth: str) -> Design:
+        """Return the design that a comparison of this depth begins with: a small one where each run trains an encoder.
+
+        Raises:
+            SettingsError: There is no such depth.
+        """
+        design = cls(depth=depth)
+        return replace(design, orders=_QUICK_ORDERS, seeds=_QUICK_SEEDS) if design.end_to_end else design
 
     @property
     def end_to_end(self) -> bool:
@@ -259,106 +266,3 @@ def evaluation_splits(dataset: Dataset, chosen: str | None) -> tuple[str | None,
         chosen = next((split for split in ("test", "val") if split in others), None)
     test = chosen if chosen in others else None
     return test, "val" if "val" in others and test != "val" else None
-
-
-def sizes(design: Design, rows: int, *, val_rows: int | None = None, test_rows: int | None = None) -> dict[str, int]:
-    """Return about how many rows train, validate and test, where None of `rows` is to be held out for one."""
-    test = round(rows * design.test_share) if test_rows is None else test_rows
-    left = rows - (test if test_rows is None else 0)
-    val = round(left * design.val_share) if val_rows is None else val_rows
-    return {"train": left - (val if val_rows is None else 0), "val": val, "test": test}
-
-
-def describe(
-    design: Design,
-    *,
-    n_classes: int,
-    n_train: int,
-    n_val: int,
-    n_test: int,
-    n_features: int | None = None,
-    encoder: EncoderConfig | None = None,
-    flops_per_s: float | None = None,
-) -> dict[str, Any]:
-    """Return what a design would do, in numbers and words, and how long it should take.
-
-    Args:
-        n_features: Length of a feature vector, for heads.
-        encoder: What is fine-tuned end to end.
-        flops_per_s: As fast as matrices are multiplied here; None: measured, once for this process, in 0.2 s. Nothing
-            is known of a GPU, on which encoders train; heads never do.
-
-    Returns:
-        runs, arms (those that are compared, and the control), random (orders among them), control (whether there is
-        one), words (a sentence), and seconds (None where unknown).
-
-    Raises:
-        SettingsError: There are not as many different orders of so few classes, or blocks in this encoder.
-    """
-    if encoder is not None and design.end_to_end:
-        _check_depth(design.depth, encoder.transformer.num_layers)
-    flops_per_s = _rate(design) if flops_per_s is None else flops_per_s
-    chosen = design.arms(tuple(reversed(range(n_classes))))
-    random = sum(arm.kind == "random" for arm in chosen)
-    control = any(arm.kind == "control" for arm in chosen)
-    runs = len(chosen) * design.seeds
-    return {
-        "runs": runs,
-        "arms": len(chosen),
-        "random": random,
-        "control": control,
-        "words": _in_words(design, chosen, runs),
-        "seconds": _seconds(design, runs, (n_train, n_val, n_test), n_classes, n_features, encoder, flops_per_s),
-    }
-
-
-def _check_depth(depth: str, blocks: int) -> None:
-    if depth != ALL_BLOCKS and int(depth) > blocks:
-        raise SettingsError(
-            f"Depth is {depth}, but the encoder has {blocks} block{'s' if blocks > 1 else ''}; expected at most that "
-            "many, or all, which trains the patch embedding too."
-        )
-
-
-def _in_words(design: Design, chosen: tuple[Arm, ...], runs: int) -> str:
-    kinds = [arm.kind for arm in chosen]
-    named = [_NAMED[kind] for kind in kinds if kind in _NAMED]
-    if random := kinds.count("random"):
-        named.append(f"{random} random one{'s' if random > 1 else ''}")
-    if "control" in kinds:
-        named.append("a control")
-    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
-    seeds = f"{design.seeds} seed{'s' if design.seeds > 1 else ''}"
-    return f"{listed[0].upper()}{listed[1:]}, {seeds} each: {runs:,} run{'s' if runs > 1 else ''}."
-
-
-def _rate(design: Design) -> float | None:
-    """Return how fast matrices are multiplied where a fine-tune runs; None on a GPU."""
-    from labelrank.models.device import has_gpu, matmul_rate
-
-    return None if design.end_to_end and has_gpu() else matmul_rate()
-
-
-def _seconds(
-    design: Design,
-    runs: int,
-    rows: tuple[int, int, int],
-    n_classes: int,
-    n_features: int | None,
-    encoder: EncoderConfig | None,
-    flops_per_s: float | None,
-) -> float | None:
-    if flops_per_s is None:
-        return None
-    if design.end_to_end:
-        if encoder is None:
-            return None
-        from labelrank.finetune.end_to_end import estimated_seconds as seconds_end_to_end
-
-        return seconds_end_to_end(encoder, *rows, design.tune_recipe(), n_runs=runs, flops_per_s=flops_per_s)
-    if n_features is None:
-        return None
-    from labelrank.finetune.head_sizes import estimated_seconds
-
-    recipe = design.head_recipe(rows[0], n_features, n_classes)
-    return estimated_seconds(*rows, n_features, n_classes, runs, recipe, flops_per_s=flops_per_s)

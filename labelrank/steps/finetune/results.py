@@ -25,9 +25,8 @@ from labelrank.features.store import FeatureSet
 from labelrank.files import replacing, replacing_folder
 from labelrank.finetune.runs import Run
 from labelrank.label_map import LabelMap
+from labelrank.steps.finetune.report import FORMAT_VERSION, Report
 
-FORMAT_VERSION = 1
-"""Of report.json; changes when an older reader would misread it."""
 REPORT, RUNS, CURVES, PREDICTIONS = "report.json", "runs.csv", "curves.csv", "predictions.parquet"
 LABEL_MAP, MODEL, KERAS_MODEL = "label_map.json", "model", "model.keras"
 GUIDE = "README.txt"
@@ -72,7 +71,7 @@ _WAY_OUT = "Give a folder, or the report.json in one, that `labelrank finetune` 
 
 def write_results(
     folder: Path,
-    report: Mapping[str, Any],
+    report: Report,
     runs: Sequence[Run],
     test: FeatureSet,
     label_map: LabelMap,
@@ -82,7 +81,7 @@ def write_results(
 
     Args:
         folder: Its parent is made where it is missing.
-        report: As `labelrank.steps.finetune.report.report_of` gives it.
+        report: As `labelrank.steps.finetune.reporting.report_of` gives it.
         runs: Those of the report, in any order.
         test: The rows that were predicted; its features are not written.
         model: A folder with `model/` and `model.keras`, which the results then hold too.
@@ -104,9 +103,9 @@ def write_results(
             _link(model / KERAS_MODEL, partial / KERAS_MODEL)
 
 
-def _exported(report: Mapping[str, Any]) -> str:
+def _exported(report: Report) -> str:
     """Return the order whose model is written; see `labelrank.steps.finetune.best_model.Exporter`."""
-    names = [arm["name"] for arm in report["arms"]]
+    names = [arm.name for arm in report.arms]
     return "ranked" if "ranked" in names else names[0]
 
 
@@ -161,7 +160,7 @@ def is_results(folder: Path) -> bool:
     return (folder / REPORT).is_file() and (folder / RUNS).is_file()
 
 
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
+def write_report(path: Path, report: Report) -> None:
     """Write report.json, whole or not at all.
 
     Raises:
@@ -169,7 +168,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     """
     try:
         with replacing(path) as partial:
-            text = json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False)
+            text = json.dumps(report.to_json(), ensure_ascii=False, indent=1, allow_nan=False)
             partial.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise unwritable(path, error) from error
@@ -182,7 +181,7 @@ def unwritable(path: Path, error: OSError) -> FinetuneError:
     return FinetuneError(f"{path} cannot be written ({error.strerror or error}); {advice}.")
 
 
-def read_report(path: Path) -> dict[str, Any]:
+def read_report(path: Path) -> Report:
     """Return report.json; `path` is the file or its folder.
 
     Raises:
@@ -190,19 +189,22 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     path = path / REPORT if path.is_dir() else path
     try:
-        report = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
     except OSError as error:
         raise FinetuneError(f"{path} cannot be read ({error.strerror}). {_WAY_OUT}") from None
     except (ValueError, RecursionError) as error:
         raise FinetuneError(f"{path} is not JSON ({error}). {_WAY_OUT}") from None
-    if not isinstance(report, dict) or not {"version", "arms", "design", "statistics"} <= report.keys():
+    if not isinstance(values, dict) or not {"version", "arms", "design", "statistics"} <= values.keys():
         raise FinetuneError(f"{path} is not a report of a fine-tune. {_WAY_OUT}")
-    if report["version"] != FORMAT_VERSION:
+    if values["version"] != FORMAT_VERSION:
         raise FinetuneError(
-            f"{path} is a report of version {report['version']!r}; this labelrank reads version {FORMAT_VERSION}. Run "
+            f"{path} is a report of version {values['version']!r}; this labelrank reads version {FORMAT_VERSION}. Run "
             "the fine-tune again, or use the labelrank that wrote it."
         )
-    return report
+    try:
+        return Report.from_json(values)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise FinetuneError(f"{path} is not a report of a fine-tune: it is damaged ({error!r}). {_WAY_OUT}") from error
 
 
 class Predictions:
@@ -255,37 +257,24 @@ def confusion_of(folder: Path, arm: str) -> np.ndarray:
     from labelrank.finetune.metrics import confusion
 
     report, predictions = read_report(folder), read_predictions(folder)
-    names = [one["name"] for one in report["arms"]]
+    names = [one.name for one in report.arms]
     if arm not in names:
         raise FinetuneError(f"These results have no order {arm!r}; choose one of {', '.join(names)}.")
-    n_classes = len(report["data"]["class_names"])
+    n_classes = len(report.data.class_names)
     counts = np.zeros((n_classes, n_classes), np.int64)
     for predicted in predictions.of(arm):
         counts += confusion(predicted, predictions.y, n_classes)
     return counts
 
 
-def plain(value: Any) -> Any:
-    """Return JSON values: NumPy's and tuples become Python's own, and what is not finite null."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _run_rows(report: Mapping[str, Any], runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
+def _run_rows(report: Report, runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
     by_run = {(run.arm, run.seed): run for run in runs}
     scores = RUN_COLUMNS[3:9]
-    for arm in report["arms"]:
-        for place, seed in enumerate(report["design"]["seeds"]):
-            run = by_run[arm["name"], seed]
-            values = (_cell(arm[name][place]) for name in scores)
-            yield arm["name"], arm["kind"], seed, *values, len(run.epochs), f"{run.seconds:.3f}", run.problem or ""
+    for arm in report.arms:
+        for place, seed in enumerate(report.compared.seeds):
+            run = by_run[arm.name, seed]
+            values = (_cell(arm.metrics[name][place]) for name in scores)
+            yield arm.name, arm.kind, seed, *values, len(run.epochs), f"{run.seconds:.3f}", run.problem or ""
 
 
 def _curve_rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,17 @@ from labelrank.errors import Cancelled, LabelRankError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
+from labelrank.notices import Notice
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.here import now, versions
 from labelrank.steps.finetune.best_model import Exporter
+from labelrank.steps.finetune.estimate import Described, describe
 from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material, gather, sizes_of
-from labelrank.steps.finetune.progress import Live, OnReport
-from labelrank.steps.finetune.report import Facts, report_of
-from labelrank.steps.finetune.request import Design, describe
+from labelrank.steps.finetune.progress import ComparisonResult, Live, LiveReport, OnReport
+from labelrank.steps.finetune.report import Data, Report
+from labelrank.steps.finetune.reporting import Facts, report_of
+from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KEPT, write_results
 from labelrank.steps.finetune.train import EndToEnd, Heads
 
@@ -44,26 +47,23 @@ _VERSION = 1
 class Outcome:
     """Results with the story of their making."""
 
-    report: Mapping[str, Any]
+    report: Report
     folder: Path
     """Where they are kept."""
     reused_runs: int
     """Runs that were there already."""
 
 
-def describe_material(material: Material, design: Design) -> dict[str, Any]:
-    """Return what a comparison of this material would do; as `describe`, and `rows` in words."""
-    rows = sizes_of(material)
+def describe_material(material: Material, design: Design) -> Described:
+    """Return what a comparison of this material would do."""
     encoder = material.encoder
-    said = describe(
+    return describe(
         design,
         n_classes=len(material.class_names),
-        **{f"n_{role}": count for role, count in rows.items()},
+        **{f"n_{role}": count for role, count in sizes_of(material).items()},
         n_features=material.train.X.shape[1],
         encoder=encoder.checkpoint.config.resized(*encoder.preprocessing.output_size) if encoder else None,
     )
-    words = f"{rows['train']:,} rows train, {rows['val']:,} validate, {rows['test']:,} test."
-    return {**said, "rows": words}
 
 
 def run_job(
@@ -72,21 +72,26 @@ def run_job(
     settings: Settings,
     on_progress: Progress,
     should_stop: ShouldStop,
-    on_report: OnReport | None = None,
+    on_report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Do a fine-tune job and return its result: where the results are, and their verdict.
+    """Do a fine-tune job and return the JSON of its `ComparisonResult`.
 
     Args:
         params: As `job_params` gives them. Features, finished runs and encoders' snapshots that are kept are used
             unless `recompute` is set.
-        on_report: Called about once an epoch with `curves`, `runs_done`, `runs`, `seconds_left`, `notices`, and
-            `folder`, the folder of results of the finished seeds, once there is one: also of a job that is cancelled.
+        on_report: Called about once an epoch with the JSON of a `LiveReport`. Once a seed is finished, `folder` has its
+            results: also of a job that is cancelled.
 
     Raises:
         As `labelrank.steps.finetune.inputs.gather` and `compare`.
     """
     started = time.monotonic()
     design = Design.from_params(params)
+
+    def tell(report: LiveReport) -> None:
+        if on_report:
+            on_report(report.to_json())
+
     material = gather(params, design, settings, on_progress=on_progress, should_stop=should_stop)
     outcome = compare(
         material,
@@ -95,20 +100,22 @@ def run_job(
         recompute=bool(params.get("recompute")),
         on_progress=on_progress,
         should_stop=should_stop,
-        on_report=on_report,
+        on_report=tell,
     )
     report = outcome.report
-    return {
-        "folder": str(outcome.folder),
-        "kind": report["kind"],
-        "finding": report["verdict"]["finding"],
-        "verdict": report["verdict"]["text"],
-        "runs": len(report["arms"]) * len(report["design"]["seeds"]),
-        "reused_runs": outcome.reused_runs,
-        "media": material.encoder.checkpoint.config.media if material.encoder else None,
-        "seconds": round(time.monotonic() - started, 3),
-        **{name: report[name] for name in ("device", "precision", "runtime")},
-    }
+    return ComparisonResult(
+        folder=outcome.folder,
+        kind=report.kind,
+        finding=report.verdict.finding,
+        verdict=report.verdict.text,
+        runs=len(report.arms) * len(report.compared.seeds),
+        reused_runs=outcome.reused_runs,
+        media=material.encoder.checkpoint.config.media if material.encoder else None,
+        seconds=round(time.monotonic() - started, 3),
+        device=report.device,
+        precision=report.precision,
+        runtime=report.runtime,
+    ).to_json()
 
 
 def compare(
@@ -132,7 +139,7 @@ def compare(
         on_progress: Called as (epochs done, epochs of all runs, stage); end to end, as (updates done, ..).
         should_stop: Asked between steps; finished runs are kept. While seeds are missing, there are results of those
             that are finished.
-        on_report: As in `run_job`.
+        on_report: Called about once an epoch. Once a seed is finished, there are results of it.
 
     Raises:
         FinetuneError: Not one run is whole, or results cannot be written.
@@ -279,7 +286,8 @@ class _Work:
             return
         self._left = len(seeds), len(arms)
         some = "" if len(arms) == len(self._arms) else f"{len(arms)} of {len(self._arms)} orders with "
-        notice = f"Not finished: these are the results of {some}{len(seeds)} of {self._design.seeds} seeds."
+        text = f"Not finished: these are the results of {some}{len(seeds)} of {self._design.seeds} seeds."
+        notice = Notice("not_finished", text)
         # That so far nothing came of it is told at the end.
         with contextlib.suppress(LabelRankError):
             outcome = self._write(arms, seeds, live, 0, self._results / _UNFINISHED, notice, with_model=False)
@@ -292,23 +300,25 @@ class _Work:
         live: Live,
         reused: int,
         folder: Path,
-        notice: str | None = None,
+        notice: Notice | None = None,
         *,
         with_model: bool = True,
     ) -> Outcome:
         material, training = self._material, self._training
         runs = [self._done[seed][arm.name] for arm in arms for seed in seeds]
         with_model = with_model and self._with_model
-        model, notices = self._exporter.best(runs, live.say) if with_model else (None, [])
+        model, notices = self._exporter.best(runs, live.say) if with_model else (None, ())
         if notice:
-            notices.append(notice)
+            notices = (*notices, notice)
         facts = Facts(
             kind=training.kind,
-            class_names=material.class_names,
-            rows=sizes_of(material),
-            val_from=material.val_from,
-            test_from=material.test_from,
-            provenance=material.train.provenance,
+            data=Data(
+                class_names=material.class_names,
+                **sizes_of(material),
+                val_from=material.val_from,
+                test_from=material.test_from,
+                provenance=material.train.provenance,
+            ),
             recipe=training.recipe,
             device=training.device,
             precision=training.precision,

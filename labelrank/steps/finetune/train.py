@@ -19,6 +19,7 @@ from labelrank.finetune.recipe import to_dict
 from labelrank.finetune.runs import Epoch, Run
 from labelrank.models.backend import select_backend
 from labelrank.models.runtime import build_encoder
+from labelrank.notices import Notice
 from labelrank.steps.finetune.best_model import Exporter, fc_norm_of
 from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material
@@ -196,6 +197,9 @@ class EndToEnd:
                     live.updates(arm.name, seed, done)
                     live.tell()
 
+                def note(text: str) -> None:
+                    live.notices.append(Notice("training", text))
+
                 tuned = fine_tune(
                     self._build_encoder,
                     pictures["train"],
@@ -216,7 +220,7 @@ class EndToEnd:
                     on_epoch=follow,
                     on_progress=count,
                     should_stop=should_stop,
-                    on_notice=live.notices.append,
+                    on_notice=note,
                 )
                 steps = tuned.steps
                 if tuned.epoch is not None:

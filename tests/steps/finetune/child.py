@@ -23,7 +23,8 @@ def main(workspace, pause_s):
     heads.train_heads, head_sizes.runs_at_once = slowly, lambda *_, **__: (9, 1)
     settings, design = Settings(workspace=Path(workspace)), replace(DESIGN, seeds=8)
     outcome = compare(material_of(settings, design), design, settings)
-    said = {name: outcome.report[name] for name in ("arms", "statistics", "verdict", "control")}
+    report = outcome.report.to_json()
+    said = {name: report[name] for name in ("arms", "statistics", "verdict", "control")}
     print(json.dumps({**said, "reused": outcome.reused_runs}))
 
 

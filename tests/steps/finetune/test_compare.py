@@ -58,28 +58,28 @@ def test_every_order_is_trained_with_every_seed_and_the_results_are_kept(setting
     reports = []
     outcome = compare(material_of(settings), DESIGN, settings, on_report=reports.append)
     assert trained == [(6, (seed,)) for seed in range(3)]
-    assert outcome.report["design"]["seeds"] == [0, 1, 2]
-    assert outcome.report["control"]["passed"]
-    assert outcome.report["control"]["largest_difference"] == 0.0
-    assert read_report(outcome.folder) == outcome.report
-    assert reports[-1]["folder"] == str(outcome.folder)
-    assert (reports[-1]["runs_done"], reports[-1]["runs"]) == (18, 18)
-    assert outcome.report["kind"] == "heads"
+    assert outcome.report.compared.seeds == (0, 1, 2)
+    assert outcome.report.control.passed
+    assert outcome.report.control.largest_difference == 0.0
+    assert read_report(outcome.folder).to_json() == outcome.report.to_json()
+    assert reports[-1].folder == outcome.folder
+    assert (reports[-1].runs_done, reports[-1].runs) == (18, 18)
+    assert outcome.report.kind == "heads"
 
 
 def test_separable_classes_are_learned(settings):
     design = replace(DESIGN, epochs=60, learning_rate=0.05)
     report = compare(material_of(settings, design), design, settings).report
-    assert min(value for arm in report["arms"] for value in arm["accuracy"]) > 0.5  # chance: 0.2
+    assert min(value for arm in report.arms for value in arm.metrics["accuracy"]) > 0.5  # chance: 0.2
 
 
 def test_a_cancelled_comparison_leaves_the_results_of_its_finished_seeds(settings, trained):
     reports = []
     with pytest.raises(Cancelled):
         compare(material_of(settings), DESIGN, settings, should_stop=stop_after(trained, 2), on_report=reports.append)
-    report = read_report(Path(reports[-1]["folder"]))
-    assert report["design"]["seeds"] == [0]
-    assert report["notices"][-1] == "Not finished: these are the results of 1 of 3 seeds."
+    report = read_report(reports[-1].folder)
+    assert report.compared.seeds == (0,)
+    assert report.notices[-1].text == "Not finished: these are the results of 1 of 3 seeds."
 
 
 def test_results_of_finished_seeds_are_there_before_the_comparison_is_stopped(settings, trained):
@@ -87,21 +87,21 @@ def test_results_of_finished_seeds_are_there_before_the_comparison_is_stopped(se
     seen = []
 
     def look(report):
-        if report["folder"]:
-            seen.append((len(read_report(Path(report["folder"]))["design"]["seeds"]), report["runs_done"]))
+        if report.folder:
+            seen.append((len(read_report(report.folder).compared.seeds), report.runs_done))
 
     outcome = compare(material_of(settings), DESIGN, settings, on_report=look)
     assert seen[0] == (1, 6)
     assert (2, 12) in seen
     assert seen[-1] == (3, 18)
-    assert not any("Not finished" in notice for notice in outcome.report["notices"])
+    assert not any("Not finished" in notice.text for notice in outcome.report.notices)
 
 
 def test_cancelling_before_a_seed_is_finished_leaves_no_results(settings, trained):
     reports = []
     with pytest.raises(Cancelled):
         compare(material_of(settings), DESIGN, settings, should_stop=lambda: True, on_report=reports.append)
-    assert all(report["folder"] is None for report in reports)
+    assert all(report.folder is None for report in reports)
     assert not list(settings.workspace.rglob("report.json"))
 
 
@@ -117,8 +117,8 @@ def test_a_stopped_comparison_goes_on_from_its_finished_seeds_to_the_same_result
     whole = compare(material_of(elsewhere), DESIGN, elsewhere)
     for name in ("curves.csv", "predictions.parquet"):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
-    same = ("arms", "statistics", "verdict", "control", "design", "recipe", "data", "label_map", "notices")
-    assert {name: resumed.report[name] for name in same} == {name: whole.report[name] for name in same}
+    same = ("arms", "statistics", "verdict", "control", "compared", "recipe", "data", "label_map", "notices")
+    assert [getattr(resumed.report, name) for name in same] == [getattr(whole.report, name) for name in same]
 
 
 def test_more_seeds_take_over_what_fewer_have(settings, trained):
@@ -174,7 +174,7 @@ def test_a_damaged_run_alone_is_made_again(settings, trained, capsys):
     again = compare(material_of(settings), DESIGN, settings)
     assert trained == [(1, (1,))]
     assert "made again" in capsys.readouterr().err
-    assert again.report["arms"] == first.report["arms"]
+    assert again.report.arms == first.report.arms
 
 
 def test_runs_that_diverge_are_told_and_the_others_compared(settings, monkeypatch):
@@ -184,15 +184,15 @@ def test_runs_that_diverge_are_told_and_the_others_compared(settings, monkeypatc
 
     monkeypatch.setattr(heads, "train_heads", broken)
     report = compare(material_of(settings), DESIGN, settings).report
-    assert any("3 of 18 runs came to nothing" in notice for notice in report["notices"])
-    assert report["verdict"]["text"]
+    assert any("3 of 18 runs came to nothing" in notice.text for notice in report.notices)
+    assert report.verdict.text
 
 
 def test_results_are_those_of_the_test_rows(settings):
     outcome = compare(material_of(settings), DESIGN, settings)
     predictions = read_predictions(outcome.folder)
     accuracy = [float(np.mean(column == predictions.y)) for column in predictions.of("ranked")]
-    assert outcome.report["arms"][0]["accuracy"] == pytest.approx(accuracy)
+    assert outcome.report.arms[0].metrics["accuracy"] == pytest.approx(accuracy)
 
 
 def test_a_full_disk_is_an_error_that_says_what_to_do(settings, monkeypatch):
@@ -247,7 +247,7 @@ def test_where_memory_is_short_some_arms_at_a_time_come_to_the_same_results(sett
     assert calls == [(count, (seed,)) for seed in range(3) for count in (4, 2)]
     for name in ("predictions.parquet", "curves.csv"):
         assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes()
-    assert parts.report["arms"] == whole.report["arms"]
+    assert parts.report.arms == whole.report.arms
 
 
 def test_heads_of_orders_that_are_not_exported_are_not_held(settings, trained, monkeypatch):
@@ -271,7 +271,7 @@ def test_a_cancel_that_finds_nothing_left_to_do_writes_the_results(settings, tra
         settings,
         should_stop=lambda: len(list(settings.workspace.rglob("*.safetensors"))) == 18,
     )
-    assert outcome.report["design"]["seeds"] == [0, 1, 2]
+    assert outcome.report.compared.seeds == (0, 1, 2)
 
 
 @pytest.mark.slow
@@ -290,7 +290,7 @@ def test_a_killed_comparison_goes_on_from_what_was_finished(tmp_path):
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     (left,) = (tmp_path / "killed").rglob("report.json")
-    assert 1 <= len(read_report(left)["design"]["seeds"]) < 8
+    assert 1 <= len(read_report(left).compared.seeds) < 8
     found = [json.loads(child(tmp_path / name, 0).communicate()[0]) for name in ("killed", "whole")]
     reused = [report.pop("reused") for report in found]
     assert found[0] == found[1]

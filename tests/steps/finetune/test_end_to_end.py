@@ -85,9 +85,9 @@ def test_runs_go_seed_by_seed_and_the_best_model_of_the_ranked_order_comes_along
     assert card["lines"][0].endswith("the last block of the encoder, and the head; 40 samples.")
     assert card["lines"][1].startswith("Order ranked, seed 0: ")
     assert (outcome.folder / "model.keras").read_text() == "ranked/0"
-    assert outcome.report["kind"] == "end-to-end"
-    assert outcome.report["recipe"]["unfreeze"] == 1
-    assert outcome.report["control"]["reason"] == "No control was asked for."
+    assert outcome.report.kind == "end-to-end"
+    assert outcome.report.recipe["unfreeze"] == 1
+    assert outcome.report.control.reason == "No control was asked for."
     # An update takes 32 of the 40 samples: 2 an epoch.
     assert next(values[1] for values in said if values[2] == "Training") == 6 * 3 * 2
     assert not list(settings.workspace.rglob("last.safetensors"))
@@ -98,7 +98,7 @@ def test_a_stopped_comparison_goes_on_after_its_last_finished_run(settings, mate
     with pytest.raises(Cancelled):
         compare(material, DESIGN, settings, should_stop=lambda: len(calls) == 5)
     reports = list(settings.workspace.rglob("report.json"))
-    assert [read_report(path)["design"]["seeds"] for path in reports] == [[0]]
+    assert [read_report(path).compared.seeds for path in reports] == [(0,)]
     del calls[:]
     outcome = compare(material, DESIGN, settings)
     assert calls == [("random-2", 1)]
@@ -114,11 +114,11 @@ def test_a_comparison_stopped_before_a_seed_is_whole_shows_the_orders_that_are_f
         compare(material, design, settings, should_stop=lambda: len(calls) == 1)
     (path,) = settings.workspace.rglob("report.json")
     report = read_report(path)
-    assert [arm["name"] for arm in report["arms"]] == ["ranked"]
-    assert report["design"]["unfinished_arms"] == ["original"]
-    assert report["verdict"]["finding"] == "too_few"
-    assert report["notices"][-1] == "Not finished: these are the results of 1 of 2 orders with 1 of 1 seeds."
-    assert compare(material, design, settings).report["design"]["unfinished_arms"] == []
+    assert [arm.name for arm in report.arms] == ["ranked"]
+    assert report.compared.unfinished_arms == ("original",)
+    assert report.verdict.finding == "too_few"
+    assert report.notices[-1].text == "Not finished: these are the results of 1 of 2 orders with 1 of 1 seeds."
+    assert compare(material, design, settings).report.compared.unfinished_arms == ()
     assert calls == [("ranked", 0), ("original", 0)]
 
 
@@ -133,7 +133,7 @@ def test_the_model_of_another_number_of_seeds_is_not_taken_for_that_of_these(set
     assert (both.folder / "model.keras").read_text() == "ranked/1"
     one = compare(material, replace(DESIGN, seeds=1), settings)
     assert not (one.folder / "model.keras").exists()
-    assert "model is not here: the one that is kept is of seed 1" in one.report["notices"][-1]
+    assert "model is not here: the one that is kept is of seed 1" in one.report.notices[-1].text
 
 
 def test_a_model_that_is_worse_than_one_of_the_runs_is_not_taken_for_the_best(settings, material, tuned):
@@ -141,9 +141,9 @@ def test_a_model_that_is_worse_than_one_of_the_runs_is_not_taken_for_the_best(se
     (note,) = settings.workspace.rglob("best.json")
     note.write_text(json.dumps({"arm": "ranked", "seed": 1, "val_accuracy": 0.5}))
     again = compare(material, DESIGN, settings)
-    assert "is not the best of these runs" in again.report["notices"][-1]
+    assert "is not the best of these runs" in again.report.notices[-1].text
     note.unlink()
-    assert "it is no longer kept" in compare(material, DESIGN, settings).report["notices"][-1]
+    assert "it is no longer kept" in compare(material, DESIGN, settings).report.notices[-1].text
 
 
 def test_another_precision_or_depth_is_another_comparison(settings, material, tuned):
@@ -160,7 +160,7 @@ def test_runs_of_another_backend_or_device_are_none_of_this_comparison(settings,
     calls, *_ = tuned
     compare(material, DESIGN, settings)
     monkeypatch.setattr(tuner, "on_gpu", lambda: True)
-    assert compare(material, DESIGN, settings).report["device"] == "GPU"
+    assert compare(material, DESIGN, settings).report.device == "GPU"
     assert len(calls) == 12
     monkeypatch.setattr(train, "select_backend", lambda *, training: "jax")
     assert compare(material, DESIGN, settings).reused_runs == 0
@@ -184,10 +184,10 @@ def test_the_control_of_encoders_comes_out_as_the_original_order_does(settings, 
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     design = Design(orders="original", seeds=1, depth="all", epochs=2)
     outcome = compare(material, design, settings, with_model=False)
-    assert [arm["name"] for arm in outcome.report["arms"]] == ["original", "control"]
-    found = outcome.report["control"]
-    assert (found["applies"], found["passed"], found["largest_difference"]) == (True, True, 0.0)
-    losses = [arm["loss"][0] for arm in outcome.report["arms"]]
+    assert [arm.name for arm in outcome.report.arms] == ["original", "control"]
+    found = outcome.report.control
+    assert (found.applies, found.passed, found.largest_difference) == (True, True, 0.0)
+    losses = [arm.metrics["loss"][0] for arm in outcome.report.arms]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
@@ -238,7 +238,7 @@ def test_a_run_that_came_to_nothing_gives_no_model(settings, material, tuned, mo
     monkeypatch.setattr(end_to_end, "fine_tune", broken)
     outcome = compare(material, DESIGN, settings)
     assert not (outcome.folder / "model").exists()
-    assert any("2 of 6 runs came to nothing" in notice for notice in outcome.report["notices"])
+    assert any("2 of 6 runs came to nothing" in notice.text for notice in outcome.report.notices)
 
 
 def test_without_the_data_an_encoder_cannot_learn(settings, material, tuned):
@@ -273,7 +273,7 @@ if __name__ == "__main__":
     result, stages, reports, openvino = json.loads(run_python(program).splitlines()[-1])
     folder = Path(result["folder"])
     assert (result["kind"], result["runs"], result["reused_runs"], result["media"]) == ("heads", 10, 0, "image")
-    assert result["verdict"] == read_report(folder)["verdict"]["text"]
+    assert result["verdict"] == read_report(folder).verdict.text
     assert json.loads((folder / "model" / "config.json").read_text())["label2id"]
     assert (folder / "model.keras").stat().st_size > 0
     assert stages[0] == "Reading the dataset"

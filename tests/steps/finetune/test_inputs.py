@@ -53,28 +53,28 @@ def test_without_a_label_map_the_order_comes_from_the_rows_that_are_not_tested_o
     counts = {ranked.label: ranked.count for ranked in material.label_map.classes}
     held = np.bincount(material.test.y)
     assert counts == {label: 24 - held[label] for label in range(5)}
-    assert any("the ranking saw none" in notice for notice in material.notices)
+    assert any("the ranking saw none" in notice.text for notice in material.notices)
 
 
 def test_an_order_that_has_seen_the_test_labels_is_told(settings):
     material = gathered(settings, test=None)
-    assert any("has then seen their labels" in notice for notice in material.notices)
+    assert any("has then seen their labels" in notice.text for notice in material.notices)
     material = gathered(settings, label_map=made_map(TEST))
-    assert any("made from the test rows" in notice for notice in material.notices)
-    assert not any("test rows" in notice for notice in gathered(settings).notices)
+    assert any("made from the test rows" in notice.text for notice in material.notices)
+    assert not any("test rows" in notice.text for notice in gathered(settings).notices)
 
 
 def test_a_chance_ranking_is_told(settings):
     few = made_features(3, dim=40)
     material = gathered(settings, train=few, test=None, label_map=None)
-    assert any("may be chance" in notice for notice in material.notices)
+    assert any("may be chance" in notice.text for notice in material.notices)
 
 
 def test_a_class_without_rows_works_and_is_told(settings):
     without = TEST.y != 3
     test = replace(TEST, X=TEST.X[without], y=TEST.y[without], keys=tuple(np.array(TEST.keys)[without]))
     material = gathered(settings, test=test)
-    assert any(notice.startswith("No test row is of class 'dog'") for notice in material.notices)
+    assert any(notice.text.startswith("No test row is of class 'dog'") for notice in material.notices)
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
@@ -125,7 +125,10 @@ def test_a_checkpoint_that_cannot_be_found_is_no_reason_not_to_compare(settings)
     material = gather_files(inputs, Design(), settings, with_model=True)
     assert material.encoder is None
     (notice,) = material.notices
-    assert notice == "No model can be written: The features do not say which checkpoint they are of. Give --checkpoint."
+    assert (
+        notice.text
+        == "No model can be written: The features do not say which checkpoint they are of. Give --checkpoint."
+    )
 
 
 def test_another_checkpoint_than_that_of_the_features_is_not_taken_for_it(settings):
@@ -133,7 +136,7 @@ def test_another_checkpoint_than_that_of_the_features_is_not_taken_for_it(settin
     train = replace(TRAIN, provenance={**TRAIN.provenance, **said})
     inputs = Inputs(train, made_map(TRAIN), TEST)
     material = gather_files(inputs, Design(), settings, with_model=True)
-    assert "is not what it was when the features were made" in material.notices[-1]
+    assert "is not what it was when the features were made" in material.notices[-1].text
 
 
 def test_an_end_to_end_fine_tune_needs_to_know_the_data_and_checkpoint(settings):
@@ -237,7 +240,7 @@ def test_a_class_that_the_test_split_lacks_is_told_and_one_that_the_training_spl
         for number in range(3):
             Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(tmp_path / "pets" / place / f"{number}.png")
     material = gather(params(dataset=str(tmp_path / "pets")), Design(orders="ranked"), settings)
-    assert any(notice.startswith("No test row is of class 'dog'") for notice in material.notices)
+    assert any(notice.text.startswith("No test row is of class 'dog'") for notice in material.notices)
     with pytest.raises(DatasetError, match="no picture of class 'dog'"):
         gather(params(dataset=str(tmp_path / "pets"), split="test"), Design(orders="ranked"), settings)
 

@@ -6,37 +6,38 @@ import pytest
 
 from labelrank.data.digits import digits
 from labelrank.errors import SettingsError
-from labelrank.models import runtime
+from labelrank.models import backend
 from labelrank.models.checkpoint import open_checkpoint
 from labelrank.models.device import Device
-from labelrank.steps.finetune.request import Design, describe, evaluation_splits, job_params, sizes
+from labelrank.steps.finetune.estimate import describe, sizes
+from labelrank.steps.finetune.request import Design, evaluation_splits, job_params
 
 SIZES = {"n_classes": 10, "n_train": 900, "n_val": 100, "n_test": 250}
 
 
 def test_the_default_compares_21_orders_and_a_control_with_5_seeds():
     said = describe(Design(), **SIZES, n_features=96, flops_per_s=1e11)
-    assert (said["runs"], said["arms"], said["random"], said["control"]) == (110, 22, 19, True)
-    assert said["words"] == "The ranked order, the original one, 19 random ones and a control, 5 seeds each: 110 runs."
-    assert 0 < said["seconds"] < 60
+    assert (said.runs, said.arms, said.random, said.control) == (110, 22, 19, True)
+    assert said.words == "The ranked order, the original one, 19 random ones and a control, 5 seeds each: 110 runs."
+    assert 0 < said.seconds < 60
 
 
 def test_words_count_one_as_one():
     said = describe(Design(orders="ranked", seeds=1, control=False), **SIZES, n_features=96, flops_per_s=1e11)
-    assert said["words"] == "The ranked order, 1 seed each: 1 run."
+    assert said.words == "The ranked order, 1 seed each: 1 run."
     said = describe(Design(orders="random:1,reversed", seeds=2, control=False), **SIZES, flops_per_s=1e11)
-    assert said["words"] == "The ranked one reversed and 1 random one, 2 seeds each: 4 runs."
+    assert said.words == "The ranked one reversed and 1 random one, 2 seeds each: 4 runs."
 
 
 def test_a_control_brings_the_original_order_it_must_equal():
     said = describe(Design(orders="ranked,random:2"), **SIZES, n_features=96, flops_per_s=1e11)
-    assert said["arms"] == 5
-    assert "the original one" in said["words"]
+    assert said.arms == 5
+    assert "the original one" in said.words
 
 
 def test_the_estimate_grows_with_seeds_and_epochs():
     def seconds(**changes):
-        return describe(Design(**changes), **SIZES, n_features=96, flops_per_s=1e11)["seconds"]
+        return describe(Design(**changes), **SIZES, n_features=96, flops_per_s=1e11).seconds
 
     assert seconds(seeds=10) == pytest.approx(2 * seconds(seeds=5))
     assert seconds(epochs=200) > 5 * seconds(epochs=20)
@@ -47,8 +48,8 @@ def test_an_end_to_end_fine_tune_is_estimated_by_its_encoder(settings):
     few, all_of_it = (
         describe(Design(depth=depth, seeds=1), **SIZES, encoder=config, flops_per_s=1e11) for depth in ("1", "all")
     )
-    assert 0 < few["seconds"] < all_of_it["seconds"]
-    assert describe(Design(depth="all"), **SIZES, flops_per_s=1e11)["seconds"] is None
+    assert 0 < few.seconds < all_of_it.seconds
+    assert describe(Design(depth="all"), **SIZES, flops_per_s=1e11).seconds is None
 
 
 @pytest.mark.parametrize(
@@ -68,24 +69,24 @@ def test_where_no_control_applies_the_design_says_why(changes, reason):
 def test_an_encoder_that_trains_in_float32_has_a_control(monkeypatch):
     backends = {False: "openvino", True: "tensorflow"}
     monkeypatch.setattr("labelrank.models.backend.preferred_backend", lambda *, training=False: backends[training])
-    monkeypatch.setattr(runtime, "has_gpu", lambda: False)
+    monkeypatch.setattr(backend, "has_gpu", lambda: False)
     # Inference would take bfloat16 here; training does not.
-    monkeypatch.setattr(runtime, "cpu", lambda: Device("CPU", "a processor", 2, bfloat16=True))
+    monkeypatch.setattr(backend, "cpu", lambda: Device("CPU", "a processor", 2, bfloat16=True))
     design = Design(depth="all")
     assert design.control_reason is None
     said = describe(design, **SIZES, flops_per_s=1e11)
-    assert (said["runs"], said["control"]) == (110, True)
-    assert describe(Design(depth="all", control=False), **SIZES, flops_per_s=1e11)["runs"] == 105
+    assert (said.runs, said.control) == (110, True)
+    assert describe(Design(depth="all", control=False), **SIZES, flops_per_s=1e11).runs == 105
 
 
 def test_an_encoder_that_trains_in_half_precision_has_none_and_the_design_says_why(monkeypatch):
     gpu = Device("GPU", "a processor", None, bfloat16=True, capability=(9, 0))
     monkeypatch.setattr("labelrank.models.backend._runs_on_gpu", lambda backend: True)
-    monkeypatch.setattr(runtime, "gpus", lambda: (gpu,))
+    monkeypatch.setattr(backend, "gpus", lambda: (gpu,))
     design = Design(depth="2")
     assert "trains in bfloat16" in design.control_reason
     assert "not measured" in design.control_reason
-    assert describe(design, **SIZES, flops_per_s=1e11)["runs"] == 105
+    assert describe(design, **SIZES, flops_per_s=1e11).runs == 105
     # Heads train in float32 wherever they do.
     assert Design().control_reason is None
 
@@ -128,14 +129,14 @@ def test_more_random_orders_than_there_are_is_told_when_the_classes_are_known():
 @pytest.mark.parametrize(("n_classes", "random"), [(2, 0), (3, 4), (4, 19)])
 def test_the_default_orders_fit_themselves_to_few_classes(n_classes, random):
     said = describe(Design(), **{**SIZES, "n_classes": n_classes}, n_features=96, flops_per_s=1e11)
-    assert said["random"] == random
+    assert said.random == random
 
 
 def test_heads_are_estimated_beside_a_gpu_and_encoders_on_one_are_not(monkeypatch, settings):
     monkeypatch.setattr("labelrank.models.device.has_gpu", lambda: True)
-    assert describe(Design(), **SIZES, n_features=96)["seconds"] > 0
+    assert describe(Design(), **SIZES, n_features=96).seconds > 0
     config = open_checkpoint("mae-tiny-digits", settings=settings).config
-    assert describe(Design(depth="all", control=False), **SIZES, encoder=config)["seconds"] is None
+    assert describe(Design(depth="all", control=False), **SIZES, encoder=config).seconds is None
 
 
 @pytest.mark.parametrize(

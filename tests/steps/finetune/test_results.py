@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,8 +11,11 @@ import pytest
 
 from labelrank.errors import FinetuneError
 from labelrank.finetune.design import arms
+from labelrank.json_values import plain
 from labelrank.label_map import read_label_map
-from labelrank.steps.finetune.report import Facts, report_of
+from labelrank.notices import Notice
+from labelrank.steps.finetune.report import Data, Order
+from labelrank.steps.finetune.reporting import Facts, report_of
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import (
     CURVE_COLUMNS,
@@ -19,7 +23,6 @@ from labelrank.steps.finetune.results import (
     RUN_COLUMNS,
     confusion_of,
     copy_results,
-    plain,
     read_predictions,
     read_report,
     write_report,
@@ -27,17 +30,14 @@ from labelrank.steps.finetune.results import (
 )
 from tests.steps.finetune.made import NAMES, made_features, made_map, made_run
 
+OLD = Path(__file__).parents[2] / "data" / "reports"
 TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")
 MAP = made_map(TRAIN)
 DESIGN = Design(orders="ranked,original,random:3", seeds=2)
 ARMS = DESIGN.arms(MAP.order)
 FACTS = Facts(
     kind="heads",
-    class_names=NAMES,
-    rows={"train": 100, "val": 20, "test": 40},
-    val_from="train",
-    test_from="file",
-    provenance=TRAIN.provenance,
+    data=Data(NAMES, 100, 20, 40, "train", "file", TRAIN.provenance),
     recipe={"epochs": 3},
     device="CPU",
     precision="float32",
@@ -45,7 +45,7 @@ FACTS = Facts(
     versions={"labelrank": "0"},
     created_at="2026-01-31T12:00:00+00:00",
     seconds=1.0,
-    notices=("Made up.",),
+    notices=(Notice("made_up", "Made up."),),
 )
 
 
@@ -77,7 +77,8 @@ def test_a_folder_holds_the_report_tables_predictions_and_label_map(tmp_path):
     assert all(name in guide for name in (*names - {"README.txt"}, *RUN_COLUMNS, *CURVE_COLUMNS))
     assert "model" not in guide.partition("label_map.json  ")[2]
     assert read_label_map(folder / "label_map.json") == MAP
-    assert read_report(folder) == read_report(folder / REPORT) == report(made_runs())
+    assert read_report(folder) == read_report(folder / REPORT)
+    assert read_report(folder).to_json() == report(made_runs()).to_json()
 
 
 def test_a_row_per_run_says_what_it_scored(tmp_path):
@@ -183,6 +184,34 @@ def test_what_is_no_report_is_refused_with_a_way_out(tmp_path, content, words):
         read_report(path)
 
 
+@pytest.mark.parametrize("part", ["data", "label_map", "recipe", "control", "verdict", "notices"])
+def test_a_report_with_a_part_missing_is_refused(tmp_path, part):
+    values = report(made_runs()).to_json()
+    del values[part]
+    (tmp_path / REPORT).write_text(json.dumps(values))
+    with pytest.raises(FinetuneError, match=f"it is damaged .*{part}.* Give a folder"):
+        read_report(tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(OLD.glob("*-0.1.0.json")), ids=lambda path: path.name)
+def test_a_report_of_version_0_1_0_is_read_and_written_byte_for_byte(tmp_path, path):
+    read = read_report(path)
+    write_report(tmp_path / REPORT, read)
+    assert (tmp_path / REPORT).read_bytes() == path.read_bytes()
+    assert read.kinds["control"] == "control"
+    assert read.accuracy.ranked.of == 4
+    assert read.verdict.expected.startswith("With a plain softmax")
+    assert read.compared.design.seeds == len(read.compared.seeds) == 2
+
+
+def test_a_report_that_is_read_is_the_one_that_was_written_but_for_kinds_of_notices(tmp_path):
+    made = report(made_runs(random_1_0="The loss is not finite; lower the learning rate."))
+    write_report(tmp_path / REPORT, made)
+    read = read_report(tmp_path)
+    assert replace(read, notices=made.notices) == made
+    assert [notice.text for notice in read.notices] == [notice.text for notice in made.notices]
+
+
 def test_predictions_that_are_damaged_are_refused(tmp_path):
     folder = written(tmp_path / "r")
     (folder / "predictions.parquet").write_bytes(b"PAR1")
@@ -192,7 +221,7 @@ def test_predictions_that_are_damaged_are_refused(tmp_path):
 
 def test_a_report_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(FinetuneError, match="choose a writable folder"):
-        write_report(tmp_path / "missing" / "r.json", {})
+        write_report(tmp_path / "missing" / "r.json", report(made_runs()))
 
 
 def test_numbers_become_json_and_what_is_not_finite_null():
@@ -205,18 +234,18 @@ def test_numbers_become_json_and_what_is_not_finite_null():
 
 def test_the_report_says_what_each_order_scored_and_what_that_means():
     said = report(made_runs())
-    json.dumps(said, allow_nan=False)
-    assert [arm["name"] for arm in said["arms"]] == [arm.name for arm in ARMS]
-    by_name = {arm["name"]: arm for arm in said["arms"]}
-    assert by_name["ranked"]["accuracy"] == pytest.approx([0.7, 0.7])
-    assert by_name["ranked"]["loss"] == pytest.approx([0.5, 0.5])
-    assert len(by_name["ranked"]["recall"]) == 5
-    assert said["design"]["arms"][0] == {"name": "ranked", "kind": "ranked", "order": list(MAP.order)}
-    assert said["label_map"]["centroids"][MAP.order[0]] == MAP.classes[0].centroid
-    assert set(said["statistics"]) == {*("accuracy", "uar", "top5", "loss", "rank_distance", "centroid_distance")}
-    assert said["statistics"]["loss"]["better"] == "lower"
-    assert said["verdict"]["text"]
-    assert said["notices"] == ["Made up."]
+    json.dumps(said.to_json(), allow_nan=False)
+    assert [arm.name for arm in said.arms] == [arm.name for arm in ARMS]
+    by_name = {arm.name: arm for arm in said.arms}
+    assert by_name["ranked"].metrics["accuracy"] == pytest.approx([0.7, 0.7])
+    assert by_name["ranked"].metrics["loss"] == pytest.approx([0.5, 0.5])
+    assert len(by_name["ranked"].recall) == 5
+    assert said.compared.arms[0] == Order("ranked", "ranked", MAP.order)
+    assert said.label_map.centroids[MAP.order[0]] == MAP.classes[0].centroid
+    assert set(said.statistics) == {*("accuracy", "uar", "top5", "loss", "rank_distance", "centroid_distance")}
+    assert said.statistics["loss"].better == "lower"
+    assert said.verdict.text
+    assert said.notices == (Notice("made_up", "Made up."),)
 
 
 def test_rank_distance_is_in_positions_of_the_ranked_order_for_every_arm():
@@ -226,12 +255,12 @@ def test_rank_distance_is_in_positions_of_the_ranked_order_for_every_arm():
     runs = [replace(run, predicted=np.array([[1, 0], [1, 0]], np.int32)) for run in runs]
     said = report_of(FACTS, DESIGN, ARMS, [0, 1], runs, y, MAP)
     expected = abs(position[0] - position[1])
-    assert {value for arm in said["arms"] for value in arm["rank_distance"]} == {expected}
+    assert {value for arm in said.arms for value in arm.metrics["rank_distance"]} == {expected}
 
 
 def test_a_control_that_equals_the_original_passes():
-    control = report(made_runs())["control"]
-    assert (control["applies"], control["passed"], control["largest_difference"]) == (True, True, 0.0)
+    control = report(made_runs()).control
+    assert (control.applies, control.passed, control.largest_difference) == (True, True, 0.0)
 
 
 def with_control(**changes):
@@ -240,13 +269,13 @@ def with_control(**changes):
 
 def test_a_control_that_differs_from_the_original_fails_and_leads_the_report_and_the_verdict():
     said = report(with_control(**vars_of(0.5, made_run("control", 1, TEST.y))))
-    control = said["control"]
-    assert (control["passed"], control["largest_difference"]) == (False, pytest.approx(0.25))
-    assert control["differing_predictions"] == pytest.approx(0.25)
-    assert said["verdict"]["finding"] == "unsound"
-    assert said["verdict"]["text"].startswith("Do not trust these results: the control failed. What they say: ")
-    assert said["notices"][0].startswith("Do not trust these results: the control failed.")
-    assert "accuracy differs by 25 points" in said["notices"][0]
+    control = said.control
+    assert (control.passed, control.largest_difference) == (False, pytest.approx(0.25))
+    assert control.differing_predictions == pytest.approx(0.25)
+    assert said.verdict.finding == "unsound"
+    assert said.verdict.text.startswith("Do not trust these results: the control failed. What they say: ")
+    assert said.notices[0].text.startswith("Do not trust these results: the control failed.")
+    assert "accuracy differs by 25 points" in said.notices[0].text
 
 
 def test_a_control_that_is_as_accurate_by_other_predictions_fails():
@@ -254,10 +283,10 @@ def test_a_control_that_is_as_accurate_by_other_predictions_fails():
     original = made_run("original", 1, TEST.y, 0.75)
     other = np.roll(np.where(original.predicted[:, 0] == TEST.y, 0, 1), 15)
     predicted = np.where(other[:, None] == 0, TEST.y[:, None], (TEST.y[:, None] + 1) % 5).astype(np.int32)
-    control = report(with_control(predicted=np.repeat(predicted, 5, axis=1)))["control"]
-    assert control["largest_difference"] == 0
-    assert control["differing_predictions"] > 0.1
-    assert not control["passed"]
+    control = report(with_control(predicted=np.repeat(predicted, 5, axis=1))).control
+    assert control.largest_difference == 0
+    assert control.differing_predictions > 0.1
+    assert not control.passed
 
 
 @pytest.mark.parametrize(("change", "passed"), [(1e-5, True), (0.01, False)])
@@ -265,15 +294,15 @@ def test_a_control_may_differ_in_the_loss_of_a_row_by_rounding_alone(change, pas
     nll = np.full(len(TEST.y), 0.5, np.float32)
     nll[3] += change
     said = report(with_control(nll=nll))
-    assert said["control"]["largest_nll_difference"] == pytest.approx(change, rel=1e-2)
-    assert said["control"]["passed"] is passed
-    assert (said["verdict"]["finding"] == "unsound") is not passed
+    assert said.control.largest_nll_difference == pytest.approx(change, rel=1e-2)
+    assert said.control.passed is passed
+    assert (said.verdict.finding == "unsound") is not passed
 
 
 def test_a_near_tie_that_rounding_turns_over_is_no_failure():
     predicted = made_run("control", 1, TEST.y, 0.75).predicted.copy()
     predicted[:2] = (predicted[:2] + 1) % 5
-    assert report(with_control(predicted=predicted))["control"]["passed"]
+    assert report(with_control(predicted=predicted)).control.passed
 
 
 def vars_of(right, run):
@@ -285,19 +314,19 @@ def test_where_no_control_applies_the_report_says_why():
     design = replace(DESIGN, meaning="tree")
     without = tuple(arm for arm in ARMS if arm.kind != "control")
     runs = [run for run in made_runs() if run.arm != "control"]
-    control = report_of(FACTS, design, without, [0, 1], runs, TEST.y, MAP)["control"]
-    assert (control["applies"], control["passed"]) == (False, None)
-    assert "tree" in control["reason"]
+    control = report_of(FACTS, design, without, [0, 1], runs, TEST.y, MAP).control
+    assert (control.applies, control.passed) == (False, None)
+    assert "tree" in control.reason
 
 
 def test_failed_runs_are_left_out_and_said():
     runs = made_runs(random_1_0="The loss is not finite; lower the learning rate.")
     said = report(runs)
-    arm = next(arm for arm in said["arms"] if arm["name"] == "random-1")
-    assert arm["accuracy"][0] is None
-    assert arm["accuracy"][1] is not None
-    assert "1 of 12 runs came to nothing" in said["notices"][-1]
-    assert "lower the learning rate" in said["notices"][-1]
+    arm = next(arm for arm in said.arms if arm.name == "random-1")
+    assert arm.metrics["accuracy"][0] is None
+    assert arm.metrics["accuracy"][1] is not None
+    assert "1 of 12 runs came to nothing" in said.notices[-1].text
+    assert "lower the learning rate" in said.notices[-1].text
 
 
 def test_a_failed_run_has_no_column_of_predictions_and_its_reason_in_the_table(tmp_path):
@@ -310,9 +339,9 @@ def test_a_failed_run_has_no_column_of_predictions_and_its_reason_in_the_table(t
 
 def test_an_arm_without_a_whole_run_has_no_recall():
     said = report(made_runs(random_2_0="No.", random_2_1="No."))
-    arm = next(arm for arm in said["arms"] if arm["name"] == "random-2")
-    assert arm["accuracy"] == [None, None]
-    assert arm["recall"] == [None] * 5
+    arm = next(arm for arm in said.arms if arm.name == "random-2")
+    assert arm.metrics["accuracy"] == (None, None)
+    assert arm.recall == (None,) * 5
 
 
 def test_no_whole_run_at_all_is_an_error_with_the_first_reason():

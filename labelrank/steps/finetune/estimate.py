@@ -1,0 +1,157 @@
+"""What a comparison would be, what it could tell and what it would cost, before anything is trained. Loads no Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from labelrank.errors import SettingsError
+from labelrank.finetune.design import fitting_orders
+from labelrank.steps.finetune.request import ALL_BLOCKS, Design
+
+if TYPE_CHECKING:
+    from labelrank.models.config import EncoderConfig
+
+TELLING_RANDOM, TELLING_SEEDS = 19, 2
+"""With fewer, the ranked order cannot be shown to be better; see `labelrank.finetune.statistics`."""
+_NAMED = {"ranked": "the ranked order", "original": "the original one", "reversed": "the ranked one reversed"}
+
+
+def spec_of(fixed: Sequence[str], n_random: int) -> str:
+    """Return orders as `Design` takes them: the ranked one, some of the others, and random ones."""
+    words = ["ranked", *(name for name in ("original", "reversed") if name in fixed)]
+    return ",".join([*words, f"random:{n_random}"] if n_random else words)
+
+
+def parts_of(spec: str) -> tuple[list[str], int]:
+    """Return the orders that a specification names, but for the ranked one, and how many random ones it asks for."""
+    words = [word.strip() for word in spec.split(",")]
+    random = next((int(word.partition(":")[2]) for word in words if word.startswith("random:")), 0)
+    return [word for word in words if word in ("original", "reversed")], random
+
+
+def telling_design(design: Design, n_classes: int) -> Design | None:
+    """Return the least design that can show the ranked order to be better; None where so few classes have none."""
+    fixed, random = parts_of(design.orders)
+    orders = spec_of(fixed, max(random, TELLING_RANDOM))
+    if parts_of(fitting_orders(orders, n_classes))[1] < TELLING_RANDOM:
+        return None
+    return replace(design, orders=orders, seeds=max(design.seeds, TELLING_SEEDS))
+
+
+def sizes(design: Design, rows: int, *, val_rows: int | None = None, test_rows: int | None = None) -> dict[str, int]:
+    """Return about how many rows train, validate and test, where None of `rows` is to be held out for one."""
+    test = round(rows * design.test_share) if test_rows is None else test_rows
+    left = rows - (test if test_rows is None else 0)
+    val = round(left * design.val_share) if val_rows is None else val_rows
+    return {"train": left - (val if val_rows is None else 0), "val": val, "test": test}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a design would do."""
+
+    runs: int
+    arms: int
+    """Orders that are compared, and the control."""
+    random: int
+    """Random orders among them."""
+    control: bool
+    """Whether there is one."""
+    words: str
+    """What is compared, in a sentence."""
+    rows: str
+    """On what it trains and is tested, in a sentence."""
+    seconds: float | None
+    """None where unknown."""
+
+
+def describe(
+    design: Design,
+    *,
+    n_classes: int,
+    n_train: int,
+    n_val: int,
+    n_test: int,
+    n_features: int | None = None,
+    encoder: EncoderConfig | None = None,
+    flops_per_s: float | None = None,
+) -> Described:
+    """Return what a design would do, and how long it should take.
+
+    Args:
+        n_features: Length of a feature vector, for heads.
+        encoder: What is fine-tuned end to end.
+        flops_per_s: As fast as matrices are multiplied here; None: measured, once for this process, in 0.2 s. Nothing
+            is known of a GPU, on which encoders train; heads never do.
+
+    Raises:
+        SettingsError: There are not as many different orders of so few classes, or blocks in this encoder.
+    """
+    if encoder is not None and design.end_to_end:
+        _check_depth(design.depth, encoder.transformer.num_layers)
+    flops_per_s = _rate(design) if flops_per_s is None else flops_per_s
+    chosen = design.arms(tuple(reversed(range(n_classes))))
+    kinds = [arm.kind for arm in chosen]
+    runs = len(chosen) * design.seeds
+    return Described(
+        runs=runs,
+        arms=len(chosen),
+        random=kinds.count("random"),
+        control="control" in kinds,
+        words=_in_words(design, kinds, runs),
+        rows=f"{n_train:,} rows train, {n_val:,} validate, {n_test:,} test.",
+        seconds=_seconds(design, runs, (n_train, n_val, n_test), n_classes, n_features, encoder, flops_per_s),
+    )
+
+
+def _check_depth(depth: str, blocks: int) -> None:
+    if depth != ALL_BLOCKS and int(depth) > blocks:
+        raise SettingsError(
+            f"Depth is {depth}, but the encoder has {blocks} block{'s' if blocks > 1 else ''}; expected at most that "
+            "many, or all, which trains the patch embedding too."
+        )
+
+
+def _in_words(design: Design, kinds: Sequence[str], runs: int) -> str:
+    named = [_NAMED[kind] for kind in kinds if kind in _NAMED]
+    if random := kinds.count("random"):
+        named.append(f"{random} random one{'s' if random > 1 else ''}")
+    if "control" in kinds:
+        named.append("a control")
+    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+    seeds = f"{design.seeds} seed{'s' if design.seeds > 1 else ''}"
+    return f"{listed[0].upper()}{listed[1:]}, {seeds} each: {runs:,} run{'s' if runs > 1 else ''}."
+
+
+def _rate(design: Design) -> float | None:
+    """Return how fast matrices are multiplied where a fine-tune runs; None on a GPU."""
+    from labelrank.models.device import has_gpu, matmul_rate
+
+    return None if design.end_to_end and has_gpu() else matmul_rate()
+
+
+def _seconds(
+    design: Design,
+    runs: int,
+    rows: tuple[int, int, int],
+    n_classes: int,
+    n_features: int | None,
+    encoder: EncoderConfig | None,
+    flops_per_s: float | None,
+) -> float | None:
+    if flops_per_s is None:
+        return None
+    if design.end_to_end:
+        if encoder is None:
+            return None
+        from labelrank.finetune.end_to_end import estimated_seconds as seconds_end_to_end
+
+        return seconds_end_to_end(encoder, *rows, design.tune_recipe(), n_runs=runs, flops_per_s=flops_per_s)
+    if n_features is None:
+        return None
+    from labelrank.finetune.head_sizes import estimated_seconds
+
+    recipe = design.head_recipe(rows[0], n_features, n_classes)
+    return estimated_seconds(*rows, n_features, n_classes, runs, recipe, flops_per_s=flops_per_s)

@@ -1,0 +1,221 @@
+"""From runs to a report: what each order scored, whether the control held, and what all of it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from labelrank.errors import FinetuneError
+from labelrank.finetune.design import Arm
+from labelrank.finetune.metrics import METRICS, Scores, score
+from labelrank.finetune.runs import Run
+from labelrank.finetune.statistics import analyse
+from labelrank.finetune.verdict import UNSOUND, verdict
+from labelrank.label_map import LabelMap
+from labelrank.notices import Notice
+from labelrank.steps.finetune.report import ArmScores, Compared, Control, Data, Order, RankedOrder, Report
+from labelrank.steps.finetune.request import Design
+
+CONTROL_ROWS = 2
+CONTROL_SHARE = 1e-3
+"""A control may differ from the original order by these many test rows, or this share of them, whichever is more: what
+rounding in another order of the classes can turn over."""
+CONTROL_NLL = 1e-3
+"""And by this much in the loss of a row, in nats, or by this share of it where it is above 1. With a usual learning
+rate rounding makes 1e-5 at most; other first weights make 0.01 and more."""
+_UNSOUND = "Do not trust these results: the control failed."
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a report says besides what was found."""
+
+    kind: str
+    """heads or end-to-end."""
+    data: Data
+    recipe: Mapping[str, Any]
+    device: str
+    precision: str
+    runtime: str
+    versions: Mapping[str, str]
+    created_at: str
+    seconds: float
+    notices: Sequence[Notice] = ()
+
+
+def report_of(
+    facts: Facts,
+    design: Design,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    runs: Sequence[Run],
+    y_test: np.ndarray,
+    label_map: LabelMap,
+) -> Report:
+    """Return the whole report.
+
+    Args:
+        arms: Those whose runs are there: all of the design, or of a first seed that is not finished some.
+        seeds: Those whose runs are there; each has one run of every arm.
+        y_test: Labels of the test rows (n_test,).
+
+    Raises:
+        FinetuneError: Not one run is whole.
+    """
+    by_run = {(run.arm, run.seed): run for run in runs}
+    scores = {(arm.name, seed): _scored(by_run[arm.name, seed], y_test, label_map) for arm in arms for seed in seeds}
+    if not any(scores.values()):
+        problem = next(run.problem for run in runs if run.problem)
+        raise FinetuneError(f"Not one of the {len(runs):,} runs was of use. The first: {problem}")
+    statistics = {
+        name: analyse(_table(scores, arms, seeds, name), arms, better=METRICS[name][1], rng=design.seed)
+        for name in METRICS
+    }
+    names = [arm.name for arm in arms]
+    n_classes = len(facts.data.class_names)
+    control = _control(design, by_run, arms, seeds, y_test)
+    found = verdict(statistics["accuracy"], meaning=design.meaning, n_test=len(y_test), n_classes=n_classes)
+    unsound = _unsound(control)
+    if unsound:
+        found = replace(found, finding=UNSOUND, text=f"{_UNSOUND} What they say: {found.text}")
+    return Report(
+        kind=facts.kind,
+        created_at=facts.created_at,
+        versions=facts.versions,
+        device=facts.device,
+        precision=facts.precision,
+        runtime=facts.runtime,
+        seconds=round(facts.seconds, 3),
+        data=facts.data,
+        label_map=RankedOrder(
+            label_map.content_hash,
+            label_map.order,
+            tuple(centroids_by_label(label_map)),
+            label_map.method,
+            label_map.parameters,
+        ),
+        compared=Compared(
+            design,
+            tuple(Order(arm.name, arm.kind, arm.order) for arm in arms),
+            tuple(seeds),
+            tuple(arm.name for arm in design.arms(label_map.order) if arm.name not in names),
+        ),
+        recipe=facts.recipe,
+        arms=tuple(_arm(arm, seeds, scores, n_classes) for arm in arms),
+        control=control,
+        statistics=statistics,
+        verdict=found,
+        notices=(*unsound, *facts.notices, *_failures([run for run in runs if run.problem], len(runs))),
+    )
+
+
+def centroids_by_label(label_map: LabelMap) -> list[float]:
+    """Return the centroid of each label."""
+    by_label = {ranked.label: ranked.centroid for ranked in label_map.classes}
+    return [by_label[label] for label in range(len(by_label))]
+
+
+def _scored(run: Run, y_test: np.ndarray, label_map: LabelMap) -> Scores | None:
+    if run.problem is not None:
+        return None
+    return score(
+        run, y_test, position_of_ranked=label_map.position_of, centroids_by_label=centroids_by_label(label_map)
+    )
+
+
+_AllScores = Mapping[tuple[str, int], Scores | None]
+
+
+def _table(scores: _AllScores, arms: Sequence[Arm], seeds: Sequence[int], name: str) -> np.ndarray:
+    """Return one metric, float64 (arms, seeds); NaN where it is not known."""
+    return np.array([[_value(scores[arm.name, seed], name) for seed in seeds] for arm in arms], dtype=np.float64)
+
+
+def _value(scored: Scores | None, name: str) -> float | None:
+    value = None if scored is None else getattr(scored, name)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _arm(arm: Arm, seeds: Sequence[int], scores: _AllScores, n_classes: int) -> ArmScores:
+    of_arm = [scores[arm.name, seed] for seed in seeds]
+    recalls = [[scored.recall[label] for scored in of_arm if scored is not None] for label in range(n_classes)]
+    metrics = {name: tuple(_value(scored, name) for scored in of_arm) for name in METRICS}
+    return ArmScores(arm.name, arm.kind, metrics, tuple(_mean(recall) for recall in recalls))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _control(
+    design: Design,
+    by_run: Mapping[tuple[str, int], Run],
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    y_test: np.ndarray,
+) -> Control:
+    control = Control(
+        applies=design.control_reason is None,
+        reason=design.control_reason,
+        largest_difference=None,
+        differing_predictions=None,
+        largest_nll_difference=None,
+        tolerance=max(CONTROL_ROWS / len(y_test), CONTROL_SHARE),
+        nll_tolerance=CONTROL_NLL,
+        passed=None,
+    )
+    if not control.applies:
+        return control
+    names = [next((arm.name for arm in arms if arm.kind == kind), "") for kind in ("control", "original")]
+    pairs = [tuple(by_run.get((name, seed)) for name in names) for seed in seeds]
+    apart = [_apart(one, other, y_test) for one, other in pairs if one and other and not (one.problem or other.problem)]
+    if not apart:
+        return replace(control, reason="No seed has both a run of the control and one of the original order.")
+    accuracy, predictions, nll = (max(values) for values in zip(*apart, strict=True))
+    return replace(
+        control,
+        largest_difference=accuracy,
+        differing_predictions=predictions,
+        largest_nll_difference=nll,
+        passed=max(accuracy, predictions) <= control.tolerance + 1e-9 and nll <= CONTROL_NLL,
+    )
+
+
+def _apart(one: Run, other: Run, y_test: np.ndarray) -> tuple[float, float, float]:
+    """Return by how much two runs differ: in accuracy, in the share of rows, and in the loss of the worst row."""
+    first, second = one.predicted[:, 0], other.predicted[:, 0]
+    nll = np.abs(one.nll - other.nll) / np.maximum(1, np.maximum(one.nll, other.nll))
+    accuracies = [float((guess == y_test).mean()) for guess in (first, second)]
+    return abs(accuracies[0] - accuracies[1]), float((first != second).mean()), float(nll.max())
+
+
+def _unsound(control: Control) -> list[Notice]:
+    """Return what to say of a control that failed; nothing of any other."""
+    found = (control.largest_difference, control.differing_predictions, control.largest_nll_difference)
+    accuracy, rows, nll = (0.0 if value is None else value for value in found)
+    if control.passed is not False:
+        return []
+    text = (
+        f"{_UNSOUND} It has to come out as the original order does, and its accuracy differs by {100 * accuracy:.2g} "
+        f"points, {100 * rows:.2g} % of its predictions do (allowed are {100 * control.tolerance:.2g} of both), and "
+        f"the loss of a row by {nll:.2g} (allowed is {control.nll_tolerance:g}), with one seed at least. "
+        "With a learning rate far too high rounding alone drives runs apart: lower it. If that is not it, the training "
+        "is not what it should be: report it, with the report file."
+    )
+    return [Notice("control_failed", text)]
+
+
+def _failures(failed: Sequence[Run], runs: int) -> list[Notice]:
+    if not failed:
+        return []
+    first = failed[0]
+    text = (
+        f"{len(failed):,} of {runs:,} runs came to nothing and are left out. The first, {first.arm} with seed "
+        f"{first.seed}: {first.problem}"
+    )
+    return [Notice("failed_runs", text)]

@@ -1,0 +1,237 @@
+"""What a comparison of orders would be, how it goes and what it found, in sentences for every face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from labelrank.finetune.analysis import Power, RankedAmong
+from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
+from labelrank.finetune.verdict import UNSOUND
+from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, telling_design
+from labelrank.steps.finetune.progress import LiveReport
+from labelrank.steps.finetune.report import Control, Report
+from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
+from labelrank.views import words
+from labelrank.views.measures import MEASURES
+from labelrank.views.words import plural, rough_duration
+
+MEANING_WORDS = {
+    "softmax": "nothing (softmax)",
+    "gaussian": "neighbours share targets (gaussian)",
+    "ordinal": "a rank (ordinal)",
+    "cumulative": "a threshold (cumulative)",
+    "tree": "a leaf (binary tree)",
+}
+HEAD_WORDS = {"linear": "linear", "reference": "as published", "batchnorm": "batch norm, linear"}
+HEADLINES = {
+    "ranked_better": "The ranked order is better",
+    "order_matters": "The order matters",
+    "no_effect": "No detectable effect",
+    "too_few": "Too little to tell",
+    "unsound": "The control failed",
+}
+_SAME = 1e-9
+
+
+# Before
+
+
+def orders_text(design: Design) -> str:
+    """Return what is compared with the ranked order in a few words."""
+    fixed, random = parts_of(design.orders)
+    others = [*fixed, *([f"{random:,} random"] if random else [])]
+    return f"Ranked against {', '.join(others) or 'nothing'}; {plural(design.seeds, 'seed')} each"
+
+
+def training_text(design: Design) -> str:
+    """Return how it trains in a few words."""
+    if design.depth == HEADS_ALONE:
+        parts = [f"{(design.head or HEADS[0]).capitalize()} head on frozen features"]
+    else:
+        learns = "Whole encoder" if design.depth == ALL_BLOCKS else f"Last {plural(int(design.depth), 'block')}"
+        parts = [learns, f"recipe {recipes()[design.recipe or DEFAULT_RECIPE].title}"]
+        parts += [f"{design.head} head"] if design.head else []
+    meaning = design.meaning
+    if meaning == "gaussian":
+        meaning += f" targets (bandwidth {bandwidth_text(design.bandwidth, design.unit)})"
+    parts.append(meaning)
+    for name, word in (("epochs", "epochs"), ("batch_size", "per batch"), ("learning_rate", "learning rate")):
+        if (value := getattr(design, name)) is not None:
+            parts.append(f"{word} {value:g}" if name == "learning_rate" else f"{value:,} {word}")
+    for name in ("weight_decay", "dropout", "label_smoothing"):
+        if (value := getattr(design, name)) is not None:
+            parts.append(f"{name.replace('_', ' ')} {value:g}")
+    if design.flip is not None and design.depth != HEADS_ALONE:
+        parts.append("mirrored" if design.flip else "never mirrored")
+    return ", ".join(parts)
+
+
+def design_text(design: Design) -> str:
+    """Return what tells a fine-tune from others on the same features."""
+    return f"{orders_text(design)}; {training_text(design)}"
+
+
+def recipe_text(recipe: TuneRecipe) -> str:
+    """Return what a recipe sets in a few words."""
+    rate = f"learning rate {recipe.rate_in_words()}"
+    parts = [f"{recipe.epochs:,} epochs", f"batches of {recipe.batch_size:,}", rate]
+    parts += [f"layer decay {recipe.layer_decay:g}"] if recipe.layer_decay != 1 else []
+    parts += [name for name in ("mixup", "cutmix") if getattr(recipe, name)]
+    return ", ".join(parts).capitalize() + "."
+
+
+def bandwidth_text(bandwidth: float, unit: str) -> str:
+    """Return a bandwidth with its unit."""
+    if unit == "positions":
+        return f"{bandwidth:g} position{'' if bandwidth == 1 else 's'}"
+    return f"{bandwidth:g} s.d."
+
+
+def limits_text(
+    design: Design, *, n_classes: int, runs: int, seconds_of: Callable[[Design], float | None]
+) -> str | None:
+    """Return what a design cannot tell, and what would, in a sentence; None where it can tell all that it is for.
+
+    Args:
+        runs: Of the design.
+        seconds_of: Says how long another design would take; None where unknown.
+    """
+    telling = telling_design(design, n_classes)
+    if telling == design:
+        return None
+    some = "one run" if runs == 1 else f"{runs:,} runs side by side"
+    if design.seeds < TELLING_SEEDS:
+        text = f"This shows {some}; it cannot tell an effect from chance"
+    else:
+        text = "This can tell whether orders differ, but not whether the ranked one is better than chance"
+    if telling is None:
+        return f"{text}: {n_classes:,} classes have too few orders for that."
+    seconds = seconds_of(telling)
+    about = f", about {rough_duration(seconds)}" if seconds is not None else ""
+    return f"{text} (that takes {TELLING_RANDOM} random orders and {TELLING_SEEDS} seeds{about})."
+
+
+# While it runs
+
+
+def kept_text(report: LiveReport, *, end_to_end: bool) -> str:
+    """Return how many runs of a fine-tune that has stopped are kept, and what Resume does with them.
+
+    Args:
+        report: The last that it told.
+    """
+    if report.runs_done:
+        done, runs = report.runs_done, report.runs
+        kept = f"{done:,} of {plural(runs, 'run')}" if runs else plural(done, "run")
+        return f"{kept} kept. Resume goes on with the others, with the same choices."
+    if end_to_end and report.curves:
+        return "No run was finished. Resume goes on from the last whole epoch, with the same choices."
+    return "No run was finished. Resume starts anew, with the same choices."
+
+
+# After
+
+
+def headline_text(finding: str, ranked: RankedAmong | None) -> str:
+    """Return what a comparison has found in a few words.
+
+    Args:
+        ranked: Of its accuracies; None where that is not known.
+    """
+    text = HEADLINES[finding]
+    if ranked is None or finding == UNSOUND:
+        return text
+    whose = "ranked " if finding == "order_matters" else ""
+    return f"{text}, {whose}{MEASURES['accuracy'].difference(ranked.difference)}"
+
+
+def power_text(power: Power) -> list[str]:
+    """Return what the design could have seen, in sentences."""
+    measure = MEASURES["accuracy"]
+    chance = f"{power.power:.0%}".replace("%", " %")
+    said = []
+    if power.detectable is not None:
+        lead = measure.size(power.detectable)
+        said.append(f"A ranked order that is better by {lead} would have been found with a chance of {chance}.")
+    if power.detectable_order_sd is not None:
+        spread = measure.size(power.detectable_order_sd)
+        said.append(f"Orders that differ with a standard deviation of {spread} would have been seen as often.")
+    return said or ["With so few orders or seeds, no size of effect is sure to be found. Take more of both."]
+
+
+def control_text(control: Control) -> str:
+    """Return how the control came out, in a sentence."""
+    if not control.applies:
+        return f"There is no control. {control.reason}"
+    if control.largest_difference is None:
+        return f"The control tells nothing. {control.reason}"
+    measure = MEASURES["accuracy"]
+    apart, allowed = measure.size(control.largest_difference), measure.size(control.tolerance)
+    if control.passed:
+        text = f"is within {apart} of" if control.largest_difference else "exactly equals"
+        return (
+            f"The control holds: with every seed its {measure.noun} {text} that of the original order "
+            f"(allowed are {allowed}, for rounding)."
+        )
+    others = ""
+    if (share := control.differing_predictions) is not None:
+        others = f", and so do {words.share_text(share)} of its predictions"
+    if (nll := control.largest_nll_difference) is not None:
+        others += f" and the loss of a sample by {nll:.2g} (allowed are {control.nll_tolerance:g})"
+    return (
+        f"The control failed: with one seed its {measure.noun} differs by {apart} from that of the original order, and "
+        f"{allowed} are allowed{others}. Do not trust this comparison; report it with the report file."
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """How many orders the ranked one is compared with, and how many of them are worse, as good, and better."""
+
+    behind: int
+    equal: int
+    ahead: int
+
+    @classmethod
+    def of(cls, leads: Sequence[float]) -> Place:
+        """Return it for how far the ranked order is better than each other one."""
+        # Means of the same accuracies may differ in their last bits.
+        behind, ahead = (sum(sign * lead > _SAME for lead in leads) for sign in (1, -1))
+        return cls(behind, len(leads) - behind - ahead, ahead)
+
+    @property
+    def many(self) -> int:
+        """How many orders it is compared with."""
+        return self.behind + self.equal + self.ahead
+
+    def text(self, which: str) -> str:
+        """Return where the ranked order stands, as in: better than 9 and equal to 3 of 19 random orders.
+
+        Args:
+            which: of the other orders, such as random.
+        """
+        parts = [("better than", self.behind), ("equal to", self.equal), ("worse than", self.ahead)]
+        among = f"{which} order{'' if self.many == 1 else 's'}"
+        if self.many > 1:
+            for word, count in parts:
+                if count == self.many:
+                    return f"{word} all {count:,} {among}"
+        # Without ties, how many it is worse than goes without saying.
+        told = [f"{word} {count:,}" for word, count in (parts if self.equal else parts[:1]) if count or not self.equal]
+        listed = f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else told[0]
+        return f"{listed} of {self.many:,} {among}"
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """The first and the last place that the ranked order could be given among all, 1 is best; with ties, others."""
+        return self.ahead + 1, self.ahead + self.equal + 1
+
+
+def place_of(report: Report) -> Place | None:
+    """Return where the ranked order's accuracy stands among the random ones; None where that is not known."""
+    analysis, kinds = report.accuracy, report.kinds
+    random = [analysis.mean[name] for name in analysis.compared if kinds[name] == "random"]
+    if analysis.ranked is None:
+        return None
+    return Place.of([analysis.ranked.mean - mean for mean in random if mean is not None])

@@ -1,0 +1,99 @@
+"""How the orders of a comparison learn, epoch by epoch: a chart and the sentence that it shows.
+
+Like all charts here, pure, and readable on a light and on a dark page without asking which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import altair as alt
+import pandas as pd
+
+from labelrank.steps.finetune.progress import CurvePoint
+from labelrank.views.kind_colours import kind_colour
+from labelrank.views.measures import KIND_NAMES, arm_title, percent
+
+CURVES_HEIGHT = 300
+CURVES_TEXT = "Lines are means over seeds, bands reach from the lowest to the highest seed."
+_STEEP_SHARE = 0.2
+
+
+def curves_finding(curves: Sequence[CurvePoint]) -> str:
+    """Return how far training is and how the orders stand by then, in one sentence."""
+    if not curves:
+        return "No epoch is finished yet"
+    frame = pd.DataFrame([asdict(point) for point in curves])
+    epoch = int(frame["epoch"].max())
+    last = frame.sort_values("epoch").groupby("arm", sort=False).tail(1)
+    means = last.groupby("kind")["mean"].mean()
+    parts = [
+        f"{KIND_NAMES[kind].lower()} {percent(means[kind])}"
+        for kind in ("ranked", "random", "original", "reversed")
+        if kind in means.index
+    ]
+    return f"Validation accuracy after epoch {epoch:,}: {', '.join(parts)}"
+
+
+def curves_chart(curves: Sequence[CurvePoint], n_epochs: int | None = None) -> alt.LayerChart:
+    """Return the validation accuracy over the epochs: a line per order, with a band over its seeds.
+
+    Where several random orders come one by one, they are thin lines without a band.
+
+    Args:
+        curves: At least one point.
+        n_epochs: Epochs of a run, so that the axis is as long as the training; None: those there are.
+    """
+    frame = pd.DataFrame([asdict(point) for point in curves])
+    # The control runs on the line of the original order. The last kind is drawn last: the ranked order lies on top.
+    kinds = [kind for kind in ("random", "reversed", "original", "ranked") if kind in set(frame["kind"])]
+    for column in ("mean", "low", "high"):
+        frame[column] = frame[column] * 100
+    frame["title"] = frame["arm"].map(arm_title)
+    end = max(n_epochs or 1, int(frame["epoch"].max()))
+    x = alt.X(
+        "epoch:Q",
+        title="Epoch",
+        scale=alt.Scale(domain=[1, max(end, 2)], nice=False),
+        axis=alt.Axis(grid=False, tickMinStep=1, format=",d", tickCount=8),
+    )
+    # The steep beginning, which all share, would leave no room to see what comes of it; it rises from below.
+    late = frame[frame["epoch"] >= (_STEEP_SHARE * end if frame["epoch"].max() >= 2 * _STEEP_SHARE * end else 0)]
+    low, high = float(late["low"].min()), float(frame["high"].max())
+    scale = alt.Scale(domain=[max(0.0, low - 0.25 * (high - low) - 0.5), min(100.0, high + 0.5)], nice=False)
+    title = "Validation accuracy (%)"
+    layers: list[alt.Chart] = []
+    for kind in kinds:
+        part = frame[frame["kind"] == kind]
+        several = part["arm"].nunique() > 1
+        base = alt.Chart(part)
+        colour = kind_colour(kinds, legend=True)
+        if not several and (part["high"] > part["low"]).any():
+            layers.append(
+                base.mark_area(opacity=0.16, clip=True).encode(
+                    x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=colour
+                )
+            )
+        line = base.mark_line(
+            clip=True,
+            strokeWidth=1 if several else 2.5 if kind == "ranked" else 1.8,
+            opacity=0.5 if several else 1,
+            point=alt.OverlayMarkDef(size=30, filled=True) if part["epoch"].nunique() == 1 else False,
+        )
+        layers.append(
+            line.encode(
+                x=x,
+                y=alt.Y("mean:Q", title=title, scale=scale),
+                color=colour,
+                detail="arm:N",
+                tooltip=[
+                    alt.Tooltip("title:N", title="order"),
+                    alt.Tooltip("epoch:Q", title="epoch", format=",d"),
+                    alt.Tooltip("mean:Q", title="accuracy (%)", format=".1f"),
+                    alt.Tooltip("low:Q", title="seeds from", format=".1f"),
+                    alt.Tooltip("high:Q", title="to", format=".1f"),
+                ],
+            )
+        )
+    return alt.layer(*layers).properties(height=CURVES_HEIGHT)

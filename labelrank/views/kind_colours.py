@@ -1,0 +1,40 @@
+"""The colour of each kind of order in charts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import altair as alt
+
+from labelrank.views.marks import ACCENT
+from labelrank.views.measures import KIND_NAMES
+
+KIND_COLOURS = {
+    "ranked": ACCENT,
+    "original": "#b86a2b",
+    "reversed": "#9a60b4",
+    "random": "#7d8b96",
+    "control": "#5f8a3d",
+}
+"""Each with a contrast of 3:1 to a white and to a near-black page."""
+
+
+def kind_colour(kinds: Sequence[str], *, legend: bool) -> alt.Color:
+    """Return the colour of a mark by its column `kind`, for the kinds that a chart has."""
+    shown = [kind for kind in KIND_NAMES if kind in set(kinds)]
+    titles = {kind: KIND_NAMES[kind] for kind in shown}
+    return alt.Color(
+        "kind:N",
+        scale=alt.Scale(domain=shown, range=[KIND_COLOURS[kind] for kind in shown]),
+        legend=alt.Legend(
+            title=None,
+            orient="top",
+            labelExpr=f"{json.dumps(titles)}[datum.value]",
+            symbolType="stroke",
+            symbolStrokeWidth=3,
+            symbolOpacity=1,
+        )
+        if legend and len(shown) > 1
+        else None,
+    )
