@@ -28,7 +28,11 @@ def choices_text(job: Job) -> str:
     parts += [f"seed {chosen.seed}"] if chosen.seed else []
     parts += [chosen.precision] if chosen.precision != "auto" else []
     text = ", ".join(parts)
-    return f"{text} · {comparison_words.design_text(address.choices_of_job(job).design)}" if job.kind == "finetune" else text
+    return (
+        f"{text} · {comparison_words.design_text(address.choices_of_job(job).design)}"
+        if job.kind == "finetune"
+        else text
+    )
 
 
 def times(job: Job) -> str:

@@ -510,7 +510,7 @@ def test_a_verdict_whose_details_are_others_now_is_read_without_their_kinds():
     assert {one.kind for one in read.details} == {""}
 
 
-@pytest.mark.parametrize("meaning", ["softmax", "tree"])
+@pytest.mark.parametrize("meaning", ["softmax", "gaussian", "tree"])
 @pytest.mark.parametrize("lead", [0.0, 0.1])
 def test_every_verdict_has_one_word_of_theory(meaning, lead):
     said = found(lead=lead, meaning=meaning)

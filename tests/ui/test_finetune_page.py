@@ -12,17 +12,15 @@ import pytest
 from labelrank.data.digits import digits
 from labelrank.errors import DatasetError
 from labelrank.finetune.design import fitting_orders
-from labelrank.finetune.recipe import HeadRecipe, TuneRecipe, recipes, to_dict
 from labelrank.jobs.store import Progress
-from labelrank.steps.finetune.estimate import telling_design
 from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.report import Control
 from labelrank.steps.finetune.request import Design, job_params
 from labelrank.steps.finetune.results import read_report
 from labelrank.ui import findings, fine_tune, session
 from labelrank.ui.address import choices_of_job, from_address, to_address
-from labelrank.views import comparison_tables, comparison_words
-from tests.helpers.reports import finished, written
+from labelrank.views import comparison_words
+from tests.helpers.reports import written
 from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels, run, texts, title
 from tests.views.test_charts import HOSTILE
 
@@ -256,25 +254,6 @@ def test_what_a_design_cannot_tell_stands_before_the_button(ready):
     assert "Compare the orders" in labels(ready)
 
 
-@pytest.mark.parametrize(
-    ("orders", "seeds", "n_classes", "said"),
-    [
-        ("ranked,random:3", 2, 10, "but not whether the ranked one is better than chance (that takes 19 random orders"),
-        ("ranked,random:19", 1, 10, "it cannot tell an effect from chance (that takes 19 random orders and 2 seeds"),
-        ("ranked,random:5", 5, 3, "3 classes have too few orders for that"),
-    ],
-)
-def test_what_would_tell_is_told(orders, seeds, n_classes, said):
-    design = Design(orders=orders, seeds=seeds)
-
-    def limits(of: Design) -> str | None:
-        return comparison_words.limits_text(of, n_classes=n_classes, runs=5, seconds_of=lambda _: 3600.0)
-
-    assert said in limits(design)
-    if telling := telling_design(design, n_classes):
-        assert limits(telling) is None
-
-
 def test_mirroring_is_what_recipe_and_dataset_say_until_it_is_chosen(ready):
     run(ready, "finetune", dataset="digits", split="train", depth="all", recipe="mae")
     toggle = next(one for one in ready.toggle if one.label == "Mirror half of the pictures")
@@ -458,26 +437,6 @@ def test_a_cancelled_comparison_shows_what_its_finished_seeds_found_and_can_go_o
     assert store.get(job.id).state == "queued"
 
 
-@pytest.mark.parametrize(
-    ("design", "report", "said"),
-    [
-        (DESIGN, None, "No run was finished. Resume starts anew"),
-        (DESIGN, {"runs": 10, "runs_done": 0, "curves": curve(1)}, "No run was finished. Resume starts anew"),
-        (DESIGN, {"runs": 10, "runs_done": 4}, "4 of 10 runs kept. Resume goes on with the others"),
-        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 1}, "1 of 2 runs kept. Resume goes on with the others"),
-        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": []}, "No run was finished. Resume starts"),
-        (
-            Design(depth="all", seeds=1),
-            {"runs": 2, "runs_done": 0, "curves": curve(1)},
-            "goes on from the last whole epoch",
-        ),
-    ],
-)
-def test_what_a_stopped_comparison_keeps_is_told(design, report, said):
-    told = LiveReport.from_json(report or {})
-    assert said in comparison_words.kept_text(told, end_to_end=design.end_to_end)
-
-
 def test_a_failed_comparison_says_why_and_offers_to_go_on(ready, store):
     job = store.create("finetune", params(), "local", "digits")
     store.fail(job.id, store.claim("a worker").attempt, "Not one of the 110 runs was of use.")
@@ -504,13 +463,6 @@ def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
     assert plain(ready).count("With a plain softmax no order is better on average") == 1
 
 
-@pytest.mark.parametrize("meaning", ["softmax", "gaussian", "tree"])
-@pytest.mark.parametrize("effect", [0.0, 0.2])
-def test_every_verdict_has_a_word_of_theory(meaning, effect):
-    told, *_ = finished(Design(orders="ranked,random:19", seeds=2, meaning=meaning), effect=effect)
-    assert told.verdict.expected
-
-
 def test_files_are_named_after_their_dataset(compared):
     _, folder = compared()
     report = read_report(folder)
@@ -523,47 +475,6 @@ def test_files_are_named_after_their_dataset(compared):
     assert stem({"id": "owner/My pets"}) == "My-pets"
     assert stem({"id": "/data/../.hidden name"}) == "hidden-name"
     assert stem(None) == "fine-tune"
-
-
-def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another():
-    told, *_ = finished(DESIGN)
-    table, columns = comparison_tables.arms_table(told)
-    assert list(table.columns) == [
-        "Order",
-        "Accuracy",
-        "Top-5 accuracy",
-        "Loss",
-        "Rank distance",
-        "Centroid distance",
-        "Seeds",
-    ]
-    assert columns["Accuracy"].format == "%.2f"
-    assert columns["Rank distance"].help.startswith("In positions")
-    uneven, *_ = finished(DESIGN, y_test=np.repeat(np.arange(10, dtype=np.int32), range(5, 55, 5)))
-    assert "Mean recall" in comparison_tables.arms_table(uneven)[0].columns
-
-
-@pytest.mark.parametrize("kind", [HeadRecipe, TuneRecipe])
-def test_every_setting_has_words_and_what_does_nothing_is_left_out(kind):
-    told, *_ = finished(Design(depth="all" if kind is TuneRecipe else "heads"))
-    rows = dict(comparison_tables.settings_rows(replace(told, recipe=to_dict(kind()))))
-    apart = {"name", "title", "source", "unfreeze", "per_256", "precision", "meaning", "bandwidth", "unit"}
-    assert set(to_dict(kind())) <= comparison_tables._SETTINGS.keys() | apart
-    assert rows["Head"] == "linear"
-    assert not [title for title in rows if "hidden" in title or "Mixup" in title or "beta" in title]
-    assert not {"True", "False", "None"} & set(rows.values())
-
-
-def test_settings_that_do_something_are_told_in_words():
-    told, *_ = finished(Design(depth="2", meaning="gaussian"))
-    recipe = {**to_dict(recipes()["mae"]), "unfreeze": 2, "head": "reference"}
-    rows = dict(comparison_tables.settings_rows(replace(told, recipe=recipe)))
-    assert rows["Recipe"] == "MAE"
-    assert rows["Bandwidth"] == "1 position"
-    assert rows["Learns, besides the head"] == "the last 2 blocks"
-    assert rows["Width of the head's hidden layer"] == "400"
-    assert rows["Half of the pictures mirrored"] == "yes"
-    assert "0.0005 x" in rows["Learning rate, at its peak"]
 
 
 def test_results_that_are_gone_say_so_and_can_be_made_again(ready, compared):
@@ -612,19 +523,6 @@ def test_a_control_that_failed_is_told_as_a_reason_not_to_trust(compared):
     assert "red" in findings.control_icon(control)
     assert "differs by 5.00 points" in text.replace("\u00a0", " ")
     assert "Do not trust" in text
-
-
-def test_where_a_control_does_not_apply_the_reason_is_told():
-    told, *_ = finished(Design(orders="ranked,random:3", seeds=2, meaning="ordinal"))
-    assert "With ordinal a position has a meaning of its own" in comparison_words.control_text(told.control)
-    assert comparison_tables.control_table(told).empty
-
-
-def test_the_table_of_the_control_has_a_row_for_each_seed():
-    told, *_ = finished(DESIGN)
-    table = comparison_tables.control_table(told)
-    assert table["Seed"].tolist() == [0, 1]
-    assert table["Original (%)"].tolist() == table["Control (%)"].tolist()
 
 
 def test_curves_of_results_are_means_and_ranges_over_seeds(compared):

@@ -157,7 +157,7 @@ class EndToEnd:
 
     @property
     def _pooling(self) -> str:
-        return self._material.train.provenance.get("pooling", "mean")
+        return str(self._material.train.provenance.get("pooling", "mean"))
 
     def train(
         self,

@@ -1,4 +1,4 @@
-"""What a comparison would do, known before anything runs."""
+"""What a fine-tune compares: the design, its orders and recipes, and the parameters of its job."""
 
 from dataclasses import replace
 
@@ -7,49 +7,11 @@ import pytest
 from labelrank.data.digits import digits
 from labelrank.errors import SettingsError
 from labelrank.models import backend
-from labelrank.models.checkpoint import open_checkpoint
 from labelrank.models.device import Device
-from labelrank.steps.finetune.estimate import describe, sizes
+from labelrank.steps.finetune.estimate import describe
 from labelrank.steps.finetune.request import Design, evaluation_splits, job_params
 
 SIZES = {"n_classes": 10, "n_train": 900, "n_val": 100, "n_test": 250}
-
-
-def test_the_default_compares_21_orders_and_a_control_with_5_seeds():
-    said = describe(Design(), **SIZES, n_features=96, flops_per_s=1e11)
-    assert (said.runs, said.arms, said.random, said.control) == (110, 22, 19, True)
-    assert said.words == "The ranked order, the original one, 19 random ones and a control, 5 seeds each: 110 runs."
-    assert 0 < said.seconds < 60
-
-
-def test_words_count_one_as_one():
-    said = describe(Design(orders="ranked", seeds=1, control=False), **SIZES, n_features=96, flops_per_s=1e11)
-    assert said.words == "The ranked order, 1 seed each: 1 run."
-    said = describe(Design(orders="random:1,reversed", seeds=2, control=False), **SIZES, flops_per_s=1e11)
-    assert said.words == "The ranked one reversed and 1 random one, 2 seeds each: 4 runs."
-
-
-def test_a_control_brings_the_original_order_it_must_equal():
-    said = describe(Design(orders="ranked,random:2"), **SIZES, n_features=96, flops_per_s=1e11)
-    assert said.arms == 5
-    assert "the original one" in said.words
-
-
-def test_the_estimate_grows_with_seeds_and_epochs():
-    def seconds(**changes):
-        return describe(Design(**changes), **SIZES, n_features=96, flops_per_s=1e11).seconds
-
-    assert seconds(seeds=10) == pytest.approx(2 * seconds(seeds=5))
-    assert seconds(epochs=200) > 5 * seconds(epochs=20)
-
-
-def test_an_end_to_end_fine_tune_is_estimated_by_its_encoder(settings):
-    config = open_checkpoint("mae-tiny-digits", settings=settings).config
-    few, all_of_it = (
-        describe(Design(depth=depth, seeds=1), **SIZES, encoder=config, flops_per_s=1e11) for depth in ("1", "all")
-    )
-    assert 0 < few.seconds < all_of_it.seconds
-    assert describe(Design(depth="all"), **SIZES, flops_per_s=1e11).seconds is None
 
 
 @pytest.mark.parametrize(
@@ -126,19 +88,6 @@ def test_more_random_orders_than_there_are_is_told_when_the_classes_are_known():
         Design(orders="ranked,original,random:20").arms((1, 0, 2))
 
 
-@pytest.mark.parametrize(("n_classes", "random"), [(2, 0), (3, 4), (4, 19)])
-def test_the_default_orders_fit_themselves_to_few_classes(n_classes, random):
-    said = describe(Design(), **{**SIZES, "n_classes": n_classes}, n_features=96, flops_per_s=1e11)
-    assert said.random == random
-
-
-def test_heads_are_estimated_beside_a_gpu_and_encoders_on_one_are_not(monkeypatch, settings):
-    monkeypatch.setattr("labelrank.models.device.has_gpu", lambda: True)
-    assert describe(Design(), **SIZES, n_features=96).seconds > 0
-    config = open_checkpoint("mae-tiny-digits", settings=settings).config
-    assert describe(Design(depth="all", control=False), **SIZES, encoder=config).seconds is None
-
-
 @pytest.mark.parametrize(
     ("splits", "chosen", "found"),
     [
@@ -185,7 +134,8 @@ def test_a_job_keeps_the_seed_of_its_samples_apart_from_that_of_its_orders():
     assert Design.from_params(params) == design
 
 
-def test_rows_are_shared_out_as_they_will_be():
-    assert sizes(Design(), 1000) == {"train": 720, "val": 80, "test": 200}
-    assert sizes(Design(), 1000, test_rows=500) == {"train": 900, "val": 100, "test": 500}
-    assert sizes(Design(), 1000, val_rows=50, test_rows=500) == {"train": 1000, "val": 50, "test": 500}
+def test_a_comparison_begins_small_where_each_run_trains_an_encoder():
+    assert Design.starting("heads") == Design()
+    assert Design.starting("2") == Design(depth="2", orders="ranked,original", seeds=1)
+    with pytest.raises(SettingsError, match="expected heads"):
+        Design.starting("some")

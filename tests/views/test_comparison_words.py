@@ -1,0 +1,68 @@
+"""A comparison in sentences, for every face."""
+
+from dataclasses import asdict
+
+import pytest
+
+from labelrank.steps.finetune.estimate import telling_design
+from labelrank.steps.finetune.progress import CurvePoint, LiveReport
+from labelrank.steps.finetune.request import Design
+from labelrank.views import comparison_tables, comparison_words
+from tests.helpers.reports import finished
+
+DESIGN = Design(orders="ranked,original,random:3", seeds=2)
+CURVES = [asdict(CurvePoint("ranked", "ranked", 1, 0.8, 0.7, 0.9))]
+
+
+@pytest.mark.parametrize(
+    ("orders", "seeds", "n_classes", "said"),
+    [
+        ("ranked,random:3", 2, 10, "but not whether the ranked one is better than chance (that takes 19 random orders"),
+        ("ranked,random:19", 1, 10, "it cannot tell an effect from chance (that takes 19 random orders and 2 seeds"),
+        ("ranked,random:5", 5, 3, "3 classes have too few orders for that"),
+    ],
+)
+def test_what_would_tell_is_told(orders, seeds, n_classes, said):
+    design = Design(orders=orders, seeds=seeds)
+
+    def limits(of: Design) -> str | None:
+        return comparison_words.limits_text(of, n_classes=n_classes, runs=5, seconds_of=lambda _: 3600.0)
+
+    assert said in limits(design)
+    if telling := telling_design(design, n_classes):
+        assert limits(telling) is None
+
+
+@pytest.mark.parametrize(
+    ("design", "report", "said"),
+    [
+        (DESIGN, None, "No run was finished. Resume starts anew"),
+        (DESIGN, {"runs": 10, "runs_done": 0, "curves": CURVES}, "No run was finished. Resume starts anew"),
+        (DESIGN, {"runs": 10, "runs_done": 4}, "4 of 10 runs kept. Resume goes on with the others"),
+        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 1}, "1 of 2 runs kept. Resume goes on with the others"),
+        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": []}, "No run was finished. Resume starts"),
+        (
+            Design(depth="all", seeds=1),
+            {"runs": 2, "runs_done": 0, "curves": CURVES},
+            "goes on from the last whole epoch",
+        ),
+    ],
+)
+def test_what_a_stopped_comparison_keeps_is_told(design, report, said):
+    told = LiveReport.from_json(report or {})
+    assert said in comparison_words.kept_text(told, end_to_end=design.end_to_end)
+
+
+def test_where_a_control_does_not_apply_the_reason_is_told():
+    told, *_ = finished(Design(orders="ranked,random:3", seeds=2, meaning="ordinal"))
+    assert "With ordinal a position has a meaning of its own" in comparison_words.control_text(told.control)
+    assert comparison_tables.control_table(told).empty
+
+
+def test_a_headline_is_the_finding_with_the_difference_unless_the_control_failed():
+    ranked = finished(Design(orders="ranked,random:3", seeds=2), effect=0.05)[0].accuracy.ranked
+    difference = f"{100 * ranked.difference:+.2f}\u00a0points"
+    assert comparison_words.headline_text("no_effect", ranked) == f"No detectable effect, {difference}"
+    assert comparison_words.headline_text("order_matters", ranked) == f"The order matters, ranked {difference}"
+    assert comparison_words.headline_text("too_few", None) == "Too little to tell"
+    assert comparison_words.headline_text("unsound", ranked) == "The control failed"
