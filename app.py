@@ -2,14 +2,13 @@
 
 import streamlit as st
 
-from labelrank.jobs.queue import ensure_consumer
 from labelrank.ui import frame, session
 
 st.set_page_config(page_title="labelrank", page_icon=frame.LOGO, layout="wide")
 st.logo(frame.LOGO, size="large")
 page = frame.navigation()
 with frame.frame():
-    ensure_consumer(session.settings())
+    session.work_off_jobs()
     if (target := session.arrival_page()) and page.url_path == "":
         session.go(target)
     session.settle_job()

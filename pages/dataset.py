@@ -2,11 +2,7 @@
 
 import streamlit as st
 
-from labelrank.data import EMBEDDED as EXAMPLES
-from labelrank.data.dataset import Dataset
-from labelrank.data.uploads import save_upload
 from labelrank.errors import HubError, LabelRankError
-from labelrank.steps.rank import TEST_SPLIT
 from labelrank.ui import choices, datasets, frame, galleries, hub_pickers, messages, session
 from labelrank.views import marks, ranking_charts, thumbnails, words
 
@@ -30,7 +26,25 @@ flowers.zip                 flowers.zip
 TASKS = {"Images": "image-classification", "Videos": "video-classification", "Any": None}
 FOLDER_TAB = "Folder on this machine"
 TABS = {"example": "Examples", "hub": "Hugging Face", "upload": "Upload", "folder": FOLDER_TAB}
-LARGE_GALLERY_BYTES = 20_000_000
+
+
+def main() -> None:
+    frame.header("Dataset", "Choose the pictures or videos whose classes are to be ranked.")
+    names = [name for name in TABS.values() if name != FOLDER_TAB or not session.settings().shared]
+    here = TABS[shown_source().kind]
+    tabs = st.tabs(names, default=here if here in names else names[0], key="source", on_change="rerun")
+    refused = False
+    for tab, fill in zip(tabs, (examples, hub_tab, upload, folder), strict=False):
+        with tab:
+            # Only what is looked at asks the Hub.
+            if tab.open:
+                refused = fill()
+    try:
+        show(shown_source(), refused=refused)
+    except LabelRankError as problem:
+        # One error at a time: the answer to what was just given.
+        if not refused and messages.error_box(problem, retry="dataset", way_out="Back to digits"):
+            look_at(choices.FIRST_EXAMPLE)
 
 
 def look_at(source: choices.Source) -> None:
@@ -82,12 +96,12 @@ def upload() -> bool:
     if file.file_id not in seen:
         try:
             with st.spinner("Checking the file"):
-                dataset_id = save_upload(file, settings=session.settings())
+                source = datasets.keep_upload(file)
         except LabelRankError as refused:
             seen[file.file_id] = refused
         else:
             seen[file.file_id] = None
-            look_at(choices.Source(dataset_id))
+            look_at(source)
     if error := seen[file.file_id]:
         messages.error_box(error)
     return error is not None
@@ -112,49 +126,32 @@ def folder() -> bool:
 
 def shown_source() -> choices.Source:
     """Return the dataset that this page shows: the chosen one, or the first example."""
-    return session.choices().source or choices.Source(EXAMPLES[0])
+    return session.choices().source or choices.FIRST_EXAMPLE
 
 
 def choose_part(source: choices.Source) -> bool:
     """Show what there is to choose from in a dataset, with what was found preselected; return whether that is all."""
     info = datasets.described(source)
-    if source.options.split is None and info.split not in (None, "train"):
-        # Only a train split is read without being asked for.
-        look_at(source.taking(split=info.split))
-    parts = [
-        ("config", "Configuration", info.configs, info.config, "A dataset of the Hub may hold several, under names."),
-        (
-            "split",
-            "Split",
-            info.splits,
-            info.split,
-            "The part of the dataset whose samples are ranked. The train split is the honest choice.",
-        ),
-        ("media_column", "Pictures or videos", info.media_columns, info.media_column, "The column that holds them."),
-        ("label_column", "Label", info.label_columns, info.label_column, "The column that holds the classes."),
-    ]
+    if (named := datasets.naming_its_split(source, info)) != source:
+        look_at(named)
+    parts = datasets.parts_to_choose(info)
     wanted, options = {}, source.options
     with st.container(horizontal=True):
-        for field, title, offered, found, text in parts:
-            # One split is worth knowing; one column or configuration is not.
-            if len(offered) < (1 if field == "split" else 2):
-                continue
-            # The likeliest label comes first; which configuration is meant, nobody but the user can know.
-            found = found or (offered[0] if field.endswith("_column") else None)
-            wanted[field] = st.selectbox(
-                title,
-                offered,
-                index=offered.index(found) if found in offered else None,
+        for part in parts:
+            wanted[part.option] = st.selectbox(
+                part.title,
+                part.offered,
+                index=part.offered.index(part.shown) if part.shown in part.offered else None,
                 placeholder="Choose",
-                help=text,
+                help=part.help,
                 width=220,
-                key=f"{field}_{source.dataset}_{options.revision}_{options.config if field != 'config' else ''}",
+                key=f"{part.option}_{source.dataset}_{options.revision}_"
+                f"{options.config if part.option != 'config' else ''}",
             )
-    changed = {field: value for field, value in wanted.items() if value not in (None, getattr(info, field))}
-    if changed:
+    if changed := {p.option: picked for p in parts if (picked := wanted[p.option]) not in (None, p.taken)}:
         look_at(source.taking(**changed))
     hub_pickers.source_facts(source, info)
-    if missing := [title for field, title, *_ in parts if field in wanted and wanted[field] is None]:
+    if missing := [part.title for part in parts if wanted[part.option] is None]:
         st.info(f"Choose above: {', '.join(missing).lower()}.", icon=":material/arrow_upward:")
     return not missing
 
@@ -172,8 +169,8 @@ def show(source: choices.Source, *, refused: bool) -> None:
     classes = words.plural(len(data.class_names), "class", "classes")
     of_split = f", split {data.split}" if data.split else ""
     st.markdown(messages.escape(f"{frame.samples_text(data)} in {classes}{of_split}."))
-    if data.split == "test":
-        st.warning(TEST_SPLIT, icon=":material/warning:")
+    if warning := datasets.warning_of(data):
+        st.warning(warning, icon=":material/warning:")
     name = {"upload": "this upload", "folder": "this dataset"}.get(source.kind, source.dataset.rpartition("/")[2])
     if st.button(f"Use {name}", type="primary"):
         session.choose_source(datasets.held(source))
@@ -184,7 +181,7 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
         chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
         st.altair_chart(chart, alt=f"Bar chart. {finding}.")
-    problems = [*data.problems, *show_gallery(source, data)]
+    problems = [*data.problems, *show_gallery(source)]
     st.subheader("Data check", anchor=False)
     if problems:
         st.markdown(f"{words.plural(len(problems), 'problem')}; the other samples can be used.")
@@ -193,19 +190,16 @@ def show(source: choices.Source, *, refused: bool) -> None:
         st.markdown("Nothing was found in the names, and every sample shown here can be read.")
 
 
-def show_gallery(source: choices.Source, data: Dataset) -> tuple:
+def show_gallery(source: choices.Source) -> tuple:
     """Show some samples of each class, paged; return the problems met on the way."""
+    data = datasets.dataset(source)
     nouns = {"image": ("picture", "pictures"), "clip": ("video", "videos")}[data.media]
     st.subheader(f"{nouns[1].capitalize()} of each class", anchor=False)
-    pages = -(-len(data.class_names) // galleries.GALLERY_CLASSES)
-    page = st.pagination(pages, key="gallery_page") - 1 if pages > 1 else 0
-    cost = galleries.gallery_bytes(source, data, page)
-    if cost > LARGE_GALLERY_BYTES:
-        asked = st.session_state.setdefault("galleries_asked", set())
-        if (data.digest, page) not in asked:
-            if not st.button(f"Read a few {nouns[1]} of each class (about {words.size_text(cost)})"):
-                return ()
-            asked.add((data.digest, page))
+    page = messages.pagination(len(data.class_names), galleries.GALLERY_CLASSES, key="gallery_page")
+    if cost := galleries.must_be_asked_for(source, page):
+        if not st.button(f"Read a few {nouns[1]} of each class (about {words.size_text(cost)})"):
+            return ()
+        galleries.ask_for(source, page)
     try:
         gallery = galleries.gallery(source, page)
     except LabelRankError as error:
@@ -227,19 +221,4 @@ def show_gallery(source: choices.Source, data: Dataset) -> tuple:
     return gallery.problems
 
 
-frame.header("Dataset", "Choose the pictures or videos whose classes are to be ranked.")
-names = [name for name in TABS.values() if name != FOLDER_TAB or not session.settings().shared]
-here = TABS[shown_source().kind]
-tabs = st.tabs(names, default=here if here in names else names[0], key="source", on_change="rerun")
-refusal = False
-for tab, fill in zip(tabs, (examples, hub_tab, upload, folder), strict=False):
-    with tab:
-        # Only what is looked at asks the Hub.
-        if tab.open:
-            refusal = fill()
-try:
-    show(shown_source(), refused=refusal)
-except LabelRankError as problem:
-    # One error at a time: the answer to what was just given.
-    if not refusal and messages.error_box(problem, retry="dataset", way_out="Back to digits"):
-        look_at(choices.Source(EXAMPLES[0]))
+main()

@@ -3,57 +3,71 @@
 import streamlit as st
 
 from labelrank.errors import LabelRankError
-from labelrank.ranking import METHODS, SOLVERS
-from labelrank.steps.rank import RankRequest
 from labelrank.ui import feature_files, frame, messages, rankings, session
 from labelrank.views import ranking_charts
 
-METHOD_TEXT = {
-    "centroid": "Sorts the classes by the mean of their samples on the axis. Works for any class sizes.",
-    "reference": "The published procedure: starts at the lowest class and sorts by the distance of paired rows. "
-    "Needs the same number of samples in every class.",
-}
 FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether it makes a difference."
 
 
+def main() -> None:
+    frame.header("Ranking", "Every class gets a position along the axis that separates the classes best.")
+    found = None
+    try:
+        found = feature_files.chosen_features()
+    except LabelRankError as problem:
+        messages.error_box(problem)
+        session.choose(features=None)
+    if found is None:
+        messages.empty_state("A ranking needs features first.", "Go to Features", "pages/features.py")
+        return
+    if not found.current:
+        of_earlier_choice(found)
+    choose_method()
+    show(found)
+
+
 def choose_method() -> None:
+    """Show how the classes are put in order, and take over what is changed."""
     chosen = session.choices().ranking
     method = st.segmented_control(
-        "Method", METHODS, default=chosen.method, required=True, key="method", help="How the classes are put in order."
+        "Method",
+        list(rankings.METHOD_TEXT),
+        default=chosen.method,
+        required=True,
+        key="method",
+        help="How the classes are put in order.",
     )
-    st.caption(METHOD_TEXT.get(method, ""))
-    shrinkage = "no shrinkage" if chosen.shrinkage is None else f"{chosen.shrinkage} shrinkage"
-    with st.expander(f"Solver {chosen.solver}, {shrinkage}", icon=":material/tune:", key="ranking_settings"):
+    st.caption(rankings.METHOD_TEXT.get(method, ""))
+    with st.expander(rankings.settings_text(chosen), icon=":material/tune:", key="ranking_settings"):
+        solvers = rankings.solvers()
         solver = st.selectbox(
             "Solver",
-            SOLVERS,
-            index=SOLVERS.index(chosen.solver),
+            solvers,
+            index=solvers.index(chosen.solver),
             key="solver",
             help="How the axis is computed. Both give the same one: svd decomposes the rows, eigen works from class "
             "moments and allows shrinkage. auto takes the faster one that can do what is asked.",
         )
-        kinds = ("none", "auto", "number")
-        number = chosen.shrinkage if isinstance(chosen.shrinkage, float) else None
         kind = st.selectbox(
             "Shrinkage (none, auto, or a fraction)",
-            kinds,
-            index=2 if number is not None else kinds.index(str(chosen.shrinkage or "none")),
+            rankings.SHRINKAGES,
+            index=rankings.SHRINKAGES.index(rankings.shrinkage_kind(chosen)),
             key="shrinkage",
             help="Pulls the within-class covariance towards its diagonal. Helps when there are few samples per "
             "dimension; auto estimates how much. Needs the eigen solver.",
         )
-        value: float | str | None = None if kind == "none" else kind
+        fraction = None
         if kind == "number":
-            value = st.number_input(
+            fraction = st.number_input(
                 "Shrinkage (fraction from 0 to 1)",
                 min_value=0.0,
                 max_value=1.0,
                 step=0.05,
-                value=0.1 if number is None else number,
+                value=rankings.shrinkage_fraction(chosen),
                 key="shrinkage_number",
                 help="0 leaves the covariance as it is, 1 replaces it.",
             )
-    asked = RankRequest(method, solver, value)
+    asked = rankings.request(method, solver, kind, fraction)
     if asked != chosen:
         session.choose(ranking=asked)
         st.rerun()
@@ -124,17 +138,4 @@ def show(found: feature_files.ChosenFeatures) -> None:
         )
 
 
-frame.header("Ranking", "Every class gets a position along the axis that separates the classes best.")
-try:
-    features = feature_files.chosen_features()
-except LabelRankError as problem:
-    messages.error_box(problem)
-    session.choose(features=None)
-    features = None
-if features is None:
-    messages.empty_state("A ranking needs features first.", "Go to Features", "pages/features.py")
-else:
-    if not features.current:
-        of_earlier_choice(features)
-    choose_method()
-    show(features)
+main()

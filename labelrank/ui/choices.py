@@ -44,6 +44,9 @@ class Source:
         return replace(self, options=replace(self.options, **{**dict.fromkeys(own), **options}))
 
 
+FIRST_EXAMPLE = Source(EXAMPLES[0])
+
+
 def kind_of(name: str) -> str:
     """Return where the dataset of this name lies: example, upload, hub or folder."""
     if name in EXAMPLES:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import pandas as pd
 
 from labelrank import hub
 from labelrank.data import SourceInfo, describe_source, open_dataset
 from labelrank.data.dataset import Dataset
-from labelrank.errors import (
-    DatasetError,
-    HubError,
-    NoTrainSplit,
-)
+from labelrank.data.uploads import save_upload
+from labelrank.errors import DatasetError, HubError, NoTrainSplit
+from labelrank.steps.rank import TEST_SPLIT
 from labelrank.ui import choices, session
 from labelrank.ui.lookups import lookups
 
@@ -130,6 +128,66 @@ def described(source: choices.Source) -> SourceInfo:
         seconds=KEPT_SECONDS[source.kind],
         waiting="Looking at the dataset",
     )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to choose in a dataset."""
+
+    option: str
+    """Its name in SourceOptions."""
+    title: str
+    help: str
+    offered: tuple[str, ...]
+    taken: str | None
+    """What is read as long as nothing else is chosen; None: the user has to choose."""
+
+    @property
+    def shown(self) -> str | None:
+        """What stands chosen: the likeliest column comes first, but nobody else knows which configuration is meant."""
+        return self.taken or (self.offered[0] if self.option.endswith("_column") else None)
+
+
+def parts_to_choose(info: SourceInfo) -> list[Part]:
+    """Return what there is to choose in a dataset. One split is worth knowing; one column or configuration is not."""
+    parts = [
+        Part(
+            "config", "Configuration", "A dataset of the Hub may hold several, under names.", info.configs, info.config
+        ),
+        Part(
+            "split",
+            "Split",
+            "The part of the dataset whose samples are ranked. The train split is the honest choice.",
+            info.splits,
+            info.split,
+        ),
+        Part(
+            "media_column", "Pictures or videos", "The column that holds them.", info.media_columns, info.media_column
+        ),
+        Part("label_column", "Label", "The column that holds the classes.", info.label_columns, info.label_column),
+    ]
+    return [part for part in parts if len(part.offered) >= (1 if part.option == "split" else 2)]
+
+
+def naming_its_split(source: choices.Source, info: SourceInfo) -> choices.Source:
+    """Return the source with the split that is there, where that is not train: only train is read unasked."""
+    if source.options.split is None and info.split not in (None, "train"):
+        return source.taking(split=info.split)
+    return source
+
+
+def warning_of(data: Dataset) -> str | None:
+    """Return what to be careful of before a dataset is ranked; None where there is nothing."""
+    return TEST_SPLIT if data.split == "test" else None
+
+
+def keep_upload(file: IO[bytes]) -> choices.Source:
+    """Keep an uploaded file in the workspace, and return the dataset that it is.
+
+    Raises:
+        DatasetError: It is no zip of class folders and no table of images or videos, or exceeds a limit.
+    """
+    return choices.Source(save_upload(file, settings=session.settings()))
 
 
 def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:

@@ -18,10 +18,10 @@ from labelrank.steps.finetune.estimate import Described, describe, sizes
 from labelrank.steps.finetune.progress import LiveReport
 from labelrank.steps.finetune.request import Design, evaluation_splits
 from labelrank.ui import address, choices, datasets, feature_files, job_panel, server, session
-from labelrank.ui.findings import Results, sentence
+from labelrank.ui.findings import Results, results_of, sentence
 from labelrank.ui.frame import STATE_WORDS
-from labelrank.ui.messages import escape, message_text
-from labelrank.views import curves_chart, marks
+from labelrank.ui.messages import error_box, escape, message_text
+from labelrank.views import comparison_words, curves_chart, marks
 from labelrank.views.comparison_words import kept_text, limits_text
 from labelrank.views.words import plural
 
@@ -55,6 +55,11 @@ def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
 def mirrors(chosen: choices.Choices) -> bool:
     """Return whether an end-to-end fine-tune of these choices mirrors pictures where that is left to it."""
     return replace(chosen.design, flip=None).tune_recipe(chosen.extraction.dataset).flip
+
+
+def design_text(job: Job) -> str:
+    """Return what tells a fine-tune from others on the same features."""
+    return comparison_words.design_text(Design.from_params(job.params))
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,25 @@ def shown_job() -> Job | None:
     if (job := session.store().find(job_id)) is None:
         session.choose(finetune=None)
     return job
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A fine-tune that is shown, and what it has found by now."""
+
+    job: Job
+    results: Results | None
+
+
+def shown() -> Shown | None:
+    """Return the fine-tune that the page shows; where what it has found cannot be read, say so."""
+    if (job := shown_job()) is None:
+        return None
+    try:
+        return Shown(job, None if job.active else results_of(job))
+    except LabelRankError as error:
+        error_box(error)
+        return Shown(job, None)
 
 
 def active_twin(params: Mapping[str, Any]) -> Job | None:

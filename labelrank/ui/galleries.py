@@ -18,6 +18,8 @@ from labelrank.views import marks, thumbnails
 
 GALLERY_CLASSES = 10
 GALLERY_COLUMNS = 10
+LARGE_BYTES = 20_000_000
+"""A page of the gallery that fetches more is shown when it is asked for."""
 REMOTE_COLUMNS = {"image": 4, "clip": 2}
 """Samples of a class shown where they come over the network, by medium."""
 PICTURE_SECONDS = 2.0
@@ -99,7 +101,23 @@ def preview(data: Dataset, sample: Sample) -> np.ndarray:
     return np.stack([thumbnails.fitted(frame, thumbnails.CLIP_PIXELS) for frame in frames])
 
 
-def gallery_bytes(source: choices.Source, data: Dataset, page: int) -> float:
+def must_be_asked_for(source: choices.Source, page: int) -> float | None:
+    """Return about how many bytes a page of the gallery fetches; None where it may be shown unasked.
+
+    What was asked for once stays shown; see `ask_for`.
+    """
+    data = dataset(source)
+    cost = _bytes(source, data, page)
+    asked = st.session_state.setdefault("galleries_asked", set())
+    return cost if cost > LARGE_BYTES and (data.digest, page) not in asked else None
+
+
+def ask_for(source: choices.Source, page: int) -> None:
+    """Let a page of the gallery be shown, whatever it fetches."""
+    st.session_state.setdefault("galleries_asked", set()).add((dataset(source).digest, page))
+
+
+def _bytes(source: choices.Source, data: Dataset, page: int) -> float:
     """Return about how many bytes a page of the gallery has to fetch, as far as that is known."""
     info = described(source)
     if not data.fetch or not info.size_bytes or not info.num_rows:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from typing import TypeVar
 
 import pandas as pd
 import streamlit as st
@@ -15,6 +16,7 @@ from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import choices, datasets, session
 from labelrank.views import marks
 
+T = TypeVar("T")
 framed = ContextVar("_framed", default=False)
 log = logging.getLogger(__name__)
 PREVIEW_CHARACTERS = 4_000
@@ -114,11 +116,21 @@ def titled_table(title: str, frame: pd.DataFrame, alt: str) -> None:
     st.dataframe(frame, hide_index=True, height="content", alt=alt)
 
 
+def pagination(count: int, per_page: int, key: str) -> int:
+    """Show which part of a long list is looked at, where it is longer than one; return its number, from 0."""
+    pages = -(-count // per_page)
+    return st.pagination(pages, key=key) - 1 if pages > 1 else 0
+
+
+def paged(items: Sequence[T], per_page: int, key: str) -> Sequence[T]:
+    """Show which part of a long list is looked at, and return that part."""
+    start = per_page * pagination(len(items), per_page, key)
+    return items[start : start + per_page]
+
+
 def problems_table(rows: list[tuple[str, str]], subject: str) -> None:
     """Show what is wrong with samples or classes: its subject, and the reason with the way out, paged."""
-    pages = -(-len(rows) // PROBLEMS_PER_PAGE)
-    page = st.pagination(pages, key=f"problems_{subject}") if pages > 1 else 1
-    shown = rows[(page - 1) * PROBLEMS_PER_PAGE : page * PROBLEMS_PER_PAGE]
+    shown = paged(rows, PROBLEMS_PER_PAGE, key=f"problems_{subject}")
     # A static table: it wraps a long reason instead of cutting it.
     st.table(
         pd.DataFrame(

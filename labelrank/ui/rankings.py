@@ -11,12 +11,47 @@ import streamlit as st
 
 from labelrank.errors import LabelRankError
 from labelrank.features.store import FeatureSet
+from labelrank.ranking.methods import SOLVERS
 from labelrank.steps.rank import Ranked, RankRequest, rank
 from labelrank.ui import choices, session
 from labelrank.ui.datasets import dataset
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
 from labelrank.ui.galleries import sample_thumbnails
 from labelrank.views import marks, ranking_charts
+
+METHOD_TEXT = {
+    "centroid": "Sorts the classes by the mean of their samples on the axis. Works for any class sizes.",
+    "reference": "The published procedure: starts at the lowest class and sorts by the distance of paired rows. "
+    "Needs the same number of samples in every class.",
+}
+SHRINKAGES = ("none", "auto", "number")
+USUAL_FRACTION = 0.1
+
+
+def solvers() -> tuple[str, ...]:
+    """Return the names of the ways to compute the axis."""
+    return SOLVERS
+
+
+def settings_text(asked: RankRequest) -> str:
+    """Return how the axis is computed in a few words."""
+    shrinkage = "no shrinkage" if asked.shrinkage is None else f"{asked.shrinkage} shrinkage"
+    return f"Solver {asked.solver}, {shrinkage}"
+
+
+def shrinkage_kind(asked: RankRequest) -> str:
+    """Return which of SHRINKAGES a request has."""
+    return "number" if isinstance(asked.shrinkage, float) else asked.shrinkage or "none"
+
+
+def shrinkage_fraction(asked: RankRequest) -> float:
+    """Return the fraction of a request, or the one to begin with."""
+    return asked.shrinkage if isinstance(asked.shrinkage, float) else USUAL_FRACTION
+
+
+def request(method: str, solver: str, kind: str, fraction: float | None) -> RankRequest:
+    """Return how to rank; `fraction` goes with the shrinkage number."""
+    return RankRequest(method, solver, fraction if kind == "number" else None if kind == "none" else kind)
 
 
 @st.cache_data(max_entries=16, show_spinner="Ranking the labels")

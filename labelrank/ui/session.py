@@ -15,6 +15,7 @@ import streamlit as st
 
 from labelrank.data.uploads import upload_name
 from labelrank.errors import JobError
+from labelrank.jobs import queue
 from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
 from labelrank.models.curated import EMBEDDED
 from labelrank.settings import Settings
@@ -201,6 +202,21 @@ def job_seconds(job: Job) -> float | None:
     if job.started_at is None:
         return None
     return (job.finished_at or time.time()) - job.started_at
+
+
+def work_off_jobs() -> None:
+    """See to it that a process of this server works off its jobs."""
+    queue.ensure_consumer(settings())
+
+
+def cancel_job(job: Job) -> None:
+    """Ask a job to stop."""
+    queue.cancel(job.id, settings())
+
+
+def resume_job(job: Job) -> Job:
+    """Let a job that has stopped go on, and return the one that does."""
+    return queue.resume(job.id, settings())
 
 
 def delete_job(job: Job) -> None:

@@ -1,0 +1,158 @@
+"""How samples become features: a widget for each choice, and the choices in words."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from labelrank.data.dataset import ClipSampling, Dataset
+from labelrank.models.checkpoint import CheckpointInfo
+from labelrank.steps.extract.request import PREPROCESSINGS, Request
+from labelrank.ui import choices, job_panel, server, session
+from labelrank.views import marks, words
+
+POOLING_TEXT = {"mean": "Mean of the patch tokens", "cls": "Class token", "fc_norm": "Normalised mean"}
+POOLING_LABEL = {"mean": "Mean pooling", "cls": "Class token", "fc_norm": "Normalised mean pooling"}
+PREPROCESSING_TEXT = {"checkpoint": "As the checkpoint says", "reference": "As the published notebook does"}
+PREPROCESSING_LABEL = {"checkpoint": "preprocessed as the checkpoint says", "reference": "published preprocessing"}
+FRAMES_PER_SECOND = 30
+
+
+def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
+    """Show how features are made, folded under a line that says it, and take over what is changed."""
+    chosen = session.choices()
+    asked = choices.fitting(chosen.extraction, data.media, info.poolings, server.precisions())
+    if asked != chosen.extraction:
+        session.choose(extraction=asked)
+        st.rerun()
+    one, many = marks.SAMPLE_NOUNS[data.media]
+    changes: dict[str, object] = {}
+    with st.expander(_label(asked, data), icon=":material/tune:", key="settings"):
+        changes["pooling"] = st.segmented_control(
+            "Pooling",
+            info.poolings,
+            default=asked.pooling,
+            required=True,
+            format_func=POOLING_TEXT.__getitem__,
+            key=f"pooling_{info.name}",
+            help=f"How the encoder's tokens become one vector per {one}. Mean is the published way. Normalised mean is "
+            "what a fine-tuned VideoMAE classifies.",
+        )
+        changes["max_per_class"] = st.select_slider(
+            f"Samples per class ({many})",
+            choices.samples_per_class_options(asked.max_per_class),
+            value=asked.max_per_class,
+            format_func=lambda n: "all" if n is None else f"{n:,}",
+            key="per_class",
+            help=f"At most this many {many} of each class are used. More take longer and make the order steadier.",
+        )
+        job_panel.expected_work(chosen)
+        taus = ["off", *map(str, choices.stops(choices.STABLE_TAUS, asked.until_stable))]
+        tau = st.segmented_control(
+            "Stop when the order is stable (expected tau)",
+            taus,
+            default="off" if asked.until_stable is None else str(asked.until_stable),
+            required=True,
+            format_func=lambda text: _tau_text(None if text == "off" else float(text)),
+            key="until_stable",
+            help=f"Stops before all {many} are used, once the order is expected to agree this well with the one that "
+            f"as many other {many} would give. Tau is 1 for the same order and 0 for unrelated ones; at 0.85, about 92 "
+            "of 100 pairs of classes stand the same way round. Samples per class is then the upper limit.",
+        )
+        changes["until_stable"] = None if tau == "off" else float(tau)
+        if tau != "off":
+            changes["either_direction"] = st.checkbox(
+                "An order and its reverse count as the same",
+                value=asked.either_direction,
+                key="either_direction",
+                help="Classes that are neighbours are neighbours in the reverse, too. Which end comes first is decided "
+                "by a rule, and where the ends are much alike it takes far more samples to be sure of that. Tick this "
+                "if it does not matter to you.",
+            )
+        if data.media == "clip":
+            changes |= _choose_clips(asked, info, data)
+        changes["seed"] = int(
+            st.number_input(
+                "Seed (whole number)",
+                min_value=0,
+                max_value=999_999_999,
+                value=asked.seed,
+                key="seed",
+                width=220,
+                help=f"Decides which {many} are drawn. The same seed draws the same ones everywhere.",
+            )
+        )
+        changes["precision"] = st.segmented_control(
+            "Precision (number format)",
+            server.precisions(),
+            default=asked.precision,
+            required=True,
+            format_func=lambda name: f"Automatic ({server.precision_of('auto')})" if name == "auto" else name,
+            key="precision",
+            help="float32 is exact to 0.0001. bfloat16 and float16 are faster on processors that compute them, and off "
+            "by about one percent. Automatic takes what is fastest here.",
+        )
+        changes["preprocessing"] = st.segmented_control(
+            "Preprocessing",
+            PREPROCESSINGS,
+            default=asked.preprocessing,
+            required=True,
+            format_func=PREPROCESSING_TEXT.__getitem__,
+            key="preprocessing",
+            help="How pixels become the encoder's input. The published notebook squeezes every picture into a square "
+            "and has other statistics; take it to reproduce published orders.",
+        )
+    if session.choose_extraction(**changes) != chosen:
+        st.rerun()
+
+
+def _choose_clips(asked: Request, info: CheckpointInfo, data: Dataset) -> dict[str, object]:
+    """Show which frames of a video are encoded; return stride and clips."""
+    stride = st.select_slider(
+        "Stride (frames from one to the next)",
+        choices.stops(choices.STRIDES, asked.stride or data.stride),
+        value=asked.stride or data.stride,
+        key=f"stride_{data.id}",
+        help=f"A clip is {info.num_frames} frames. A larger stride covers more time and sees less of quick movements.",
+    )
+    clips = st.select_slider(
+        "Clips per video",
+        choices.stops(choices.CLIPS, asked.clips),
+        value=asked.clips,
+        key="clips",
+        help="Several clips, evenly spaced over the video, whose features are averaged. The time grows with them.",
+    )
+    span = ClipSampling(frames=info.num_frames or 1, stride=stride).span
+    st.caption(
+        f"A clip spans {span:,} frames: {span / FRAMES_PER_SECOND:.1f} s of a video with {FRAMES_PER_SECOND} frames "
+        "per second. A shorter video repeats its last frame."
+    )
+    return {"stride": None if stride == data.stride else stride, "clips": clips}
+
+
+def _tau_text(tau: float | None) -> str:
+    return "Off" if tau is None else f"{tau:.2f}" if round(tau, 2) == tau else f"{tau:g}"
+
+
+def _label(asked: Request, data: Dataset) -> str:
+    per_class = "all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"
+    if asked.until_stable is not None:
+        most = f"of {per_class}" if asked.max_per_class is None else f"at most {per_class}"
+        whichever = " in either direction" if asked.either_direction else ""
+        per_class = f"until tau {_tau_text(asked.until_stable)}{whichever}, {most}"
+    parts = [POOLING_LABEL[asked.pooling], per_class, f"seed {asked.seed}"]
+    if data.media == "clip":
+        stride = asked.stride or data.stride
+        parts.append("every frame" if stride == 1 else f"every {words.ordinal(stride)} frame")
+        parts.append(words.plural(asked.clips, "clip") + " per video")
+    parts.append({"auto": "automatic precision"}.get(asked.precision, asked.precision))
+    return ", ".join([*parts, PREPROCESSING_LABEL[asked.preprocessing]])
+
+
+def choices_text(asked: Request) -> str:
+    """Return what tells an extraction from others on the same data, in a few words."""
+    parts = ["all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"]
+    if asked.until_stable is not None:
+        parts.append(f"until tau {asked.until_stable:g}" + (" in either direction" if asked.either_direction else ""))
+    parts += [f"seed {asked.seed}"] if asked.seed else []
+    parts += [asked.precision] if asked.precision != "auto" else []
+    return ", ".join(parts)

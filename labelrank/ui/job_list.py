@@ -1,0 +1,49 @@
+"""The jobs of a session as their page lists them: each in words, and what can be done with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labelrank.jobs.store import Job
+from labelrank.ui import address, extraction_settings, findings, fine_tune, frame, job_panel, messages, session
+from labelrank.views import words
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job in words; texts are markdown."""
+
+    job: Job
+    title: str
+    finding: str | None
+    """What a fine-tune has found."""
+    lines: tuple[str, ...]
+    """What tells it from others, when it ran, and what came of it."""
+
+
+def entry(job: Job) -> Entry:
+    """Return a job as it is listed."""
+    kind = messages.escape(frame.KIND_WORDS.get(job.kind, job.kind))
+    asked = extraction_settings.choices_text(address.choices_of_job(job).extraction)
+    facts = [part for part in (_times(job), _result_text(job)) if part]
+    if job.kind == "finetune":
+        lines = [f"{asked} · {fine_tune.design_text(job)}", " · ".join(facts)]
+    else:
+        lines = [" · ".join([asked, *facts])]
+    found = findings.headline(job) if job.kind == "finetune" else None
+    return Entry(job, f"**{kind}**: {messages.escape(job.subject)}", found and messages.escape(found), tuple(lines))
+
+
+def _times(job: Job) -> str:
+    started = f"started {frame.moment(job.started_at)}" if job.started_at else f"queued {frame.moment(job.queued_at)}"
+    seconds = session.job_seconds(job)
+    return f"{started} · {words.duration(seconds)}" if seconds is not None else started
+
+
+def _result_text(job: Job) -> str:
+    if job.state == "succeeded" and job.result and job.kind == "extract":
+        return job_panel.result_text(job)
+    if job.state == "queued":
+        before = session.store().position(job.id)
+        return f"{words.plural(before, 'job')} before this one" if before else "next to start"
+    return messages.escape(job.error or "")
