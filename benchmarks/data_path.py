@@ -9,7 +9,7 @@ formats come from cifar100-test.parquet and image-format-samples.zip in --data, 
 500 x 375 are made here.
 
 First table: decode, resize to 224, normalise, batches of 8, for an encoder that does nothing. labelrank:
-`extract_features`. tf.data with Pillow: parallel map, batch and prefetch, all tuned by tf.data, normalised in
+`encode_parts`. tf.data with Pillow: parallel map, batch and prefetch, all tuned by tf.data, normalised in
 TensorFlow. torch: DataLoader with 2 worker processes that are kept, Pillow in these, bytes sent and normalised by the
 batch, which is the faster way. All get the files' bytes in memory, and all give the same numbers, which is checked.
 Each side lives in a process of its own and they take turns, so that a busy machine slows all of them; medians.
@@ -17,7 +17,7 @@ Each side lives in a process of its own and they take turns, so that a busy mach
 Second: the peak of memory above that before the work, of a side and its children together (PSS), for the JPEG pictures
 once and four times.
 
-Third: `extract_features` with real encoders. "Waits": the share of its time in which the encoder had no batch to work
+Third: `encode_parts` with real encoders. "Waits": the share of its time in which the encoder had no batch to work
 on. "Of the encoder alone": the rate as a share of that of the encoder over one batch in memory.
 """
 
@@ -89,12 +89,11 @@ def dataset_of(pictures: Sequence[bytes]) -> Any:
 
 def our_side() -> Read:
     from labelrank.data.preprocess import Preprocessing
-    from labelrank.features.encode import extract_features
 
     preprocessing = Preprocessing.from_config({"image_processor_type": "ViTImageProcessor", "size": EDGE})
 
     def read(pictures: Sequence[bytes], work: Work) -> None:
-        extract_features(dataset_of(pictures), NoEncoder(work), preprocessing)
+        sides.encode_all(dataset_of(pictures), NoEncoder(work), preprocessing)
 
     return read
 
@@ -297,7 +296,6 @@ def compare_memory(started: Sequence[sides.Side], path: Path) -> None:
 
 def measure_waiting(encoders: Mapping[str, str], zips: Mapping[str, Path], quick: bool, runs: int) -> None:
     """Print how long real encoders wait."""
-    from labelrank.features.encode import extract_features
     from labelrank.models.checkpoint import open_checkpoint
     from labelrank.models.runtime import compile_encoder
 
@@ -317,7 +315,7 @@ def measure_waiting(encoders: Mapping[str, str], zips: Mapping[str, Path], quick
             for _ in range(runs):
                 alone = _seconds(lambda: encoder(inputs), len(files) // BATCH) / BATCH  # noqa: B023
                 start = time.perf_counter()
-                extracted = extract_features(dataset_of(files), encoder, checkpoint.preprocessing)
+                extracted = sides.encode_all(dataset_of(files), encoder, checkpoint.preprocessing)
                 took = (time.perf_counter() - start) / len(files)
                 waits = extracted.waited_s / (extracted.waited_s + extracted.encoded_s)
                 results.append((1 / took, waits, alone / took))

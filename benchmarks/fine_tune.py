@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import sides
 from common import parser_of, print_header
 
 from labelrank.models.backend import select_backend
@@ -48,7 +49,6 @@ def main() -> None:
 
     from labelrank.data import SourceOptions, open_dataset
     from labelrank.data.dataset import ClipSampling
-    from labelrank.features.encode import extract_features
     from labelrank.finetune.design import Arm
     from labelrank.finetune.end_to_end import fine_tune
     from labelrank.finetune.head_math import Table
@@ -87,7 +87,7 @@ def main() -> None:
         encoder = compile_encoder(checkpoint, batch_size=32, precision="float32")
         tables = {}
         for split, dataset in datasets.items():
-            found = extract_features(dataset, encoder, checkpoint.preprocessing, sampling=sampling)
+            found = sides.encode_all(dataset, encoder, checkpoint.preprocessing, sampling=sampling)
             tables[split] = Table(found.X, found.y)
         extraction_s = time.perf_counter() - began
         by_head = {}

@@ -350,6 +350,14 @@ def versions(*packages: str) -> str:
     return f"Python {platform.python_version()}, {names}"
 
 
+def encode_all(dataset: Any, encoder: Any, preprocess: Any, **options: Any) -> Any:
+    """Return labelrank's features of a whole dataset, encoded as one part."""
+    from labelrank.features.encode import encode_parts
+
+    (encoded,) = encode_parts(dataset, [dataset.samples], encoder, preprocess, **options)
+    return encoded
+
+
 def machine() -> str:
     """Return the processor, how many cores may be used, and those of its flags that matter here."""
     found: dict[str, str] = {}

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from labelrank.cores import cpu_cores
-from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Progress, Sample, ShouldStop
-from labelrank.errors import Cancelled, DatasetError
+from labelrank.data.dataset import ClipSampling, Dataset, Problem, Sample, ShouldStop
+from labelrank.errors import Cancelled
 from labelrank.features.reader import Batch, Preprocess, Reader
 from labelrank.models.pooling import pool_tokens
 
@@ -41,11 +41,16 @@ class Encoder(Protocol):
     def fc_norm(self) -> Callable[[np.ndarray], np.ndarray] | None:
         """The norm of a fine-tuned head, over pooled features (B, D); None where there is none."""
 
-    def __call__(self, images: np.ndarray, /) -> np.ndarray: ...
+    def __call__(self, images: np.ndarray, visible: np.ndarray | None = None, /) -> np.ndarray:
+        """With `visible` int (B, V), encode those patches alone: tokens (B, V, D), after CLS where there is one."""
+
+
+Select = Callable[[np.ndarray], np.ndarray]
+"""Gets an encoder's input, (B, H, W, C) or (B, T, H, W, C), and returns the patches it shall see, int (B, V)."""
 
 
 @dataclass(frozen=True)
-class Extracted:
+class Encoded:
     """Features of the samples that could be read, in the order that was asked for."""
 
     X: np.ndarray
@@ -60,54 +65,7 @@ class Extracted:
     """Time in which it worked."""
 
 
-def extract_features(
-    dataset: Dataset,
-    encoder: Encoder,
-    preprocess: Preprocess,
-    *,
-    pooling: str = "mean",
-    sampling: ClipSampling | None = None,
-    workers: int | None = None,
-    on_progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> Extracted:
-    """Return one pooled feature vector per sample, in dataset order.
-
-    As `extract_parts` with all samples in one part.
-
-    Raises:
-        DatasetError: No sample could be read.
-        FeaturesError: Unknown pooling.
-        Cancelled: `should_stop` returned true.
-
-    Source: He et al. 2022, arXiv:2111.06377. Feature extraction sees every patch; the mean leaves CLS out.
-    """
-    total = len(dataset.samples)
-
-    def report(done: int, _: int | None, stage: str) -> None:
-        if on_progress:
-            on_progress(done, total, stage)
-
-    (extracted,) = extract_parts(
-        dataset,
-        [dataset.samples],
-        encoder,
-        preprocess,
-        pooling=pooling,
-        sampling=sampling,
-        workers=workers,
-        on_progress=report,
-        should_stop=should_stop,
-    )
-    if not extracted.keys:
-        failures = extracted.failures
-        reason = f" The first, {failures[0].subject}: {failures[0].reason}" if failures else ""
-        nouns = NOUNS[dataset.media][1]
-        raise DatasetError(f"None of the {total:,} {nouns} of {dataset.id} could be used.{reason}")
-    return extracted
-
-
-def extract_parts(
+def encode_parts(
     dataset: Dataset,
     parts: Iterable[Sequence[Sample]],
     encoder: Encoder,
@@ -115,10 +73,11 @@ def extract_parts(
     *,
     pooling: str = "mean",
     sampling: ClipSampling | None = None,
+    select: Select | None = None,
     workers: int | None = None,
     on_progress: Callable[[int, int | None, str], None] | None = None,
     should_stop: ShouldStop | None = None,
-) -> Generator[Extracted, None, None]:
+) -> Generator[Encoded, None, None]:
     """Yield the features of each part, with its rows in the order of its samples.
 
     The clips of a video are encoded one by one and their features averaged. Samples that cannot be read, or whose
@@ -132,13 +91,17 @@ def extract_parts(
         parts: Samples of the dataset. Pulled in the caller's thread, as far ahead as reading is: a few batches.
         preprocess: Makes the encoder's input of a picture or of the frames of a video.
         sampling: Which frames make the clips of a video; None for pictures.
+        select: Chooses the patches that the encoder sees of each input; None: it sees all.
         workers: Threads that read; None: one per processor of this process, 2 to 16.
         on_progress: Called as (done, total, stage) after each batch; total is None where `parts` is no sequence.
         should_stop: Asked before each batch.
 
     Raises:
         FeaturesError: Unknown pooling.
+        SettingsError: The encoder cannot encode some patches alone.
         Cancelled: `should_stop` returned true.
+
+    Source: He et al. 2022, arXiv:2111.06377. Feature extraction sees every patch; the mean leaves CLS out.
     """
     total = sum(map(len, parts)) if isinstance(parts, Sequence) else None
     done = dimension = 0
@@ -151,7 +114,7 @@ def extract_parts(
             if batch.samples:
                 batch.wait()
                 began = time.perf_counter()
-                collected.add(batch, encoder, pooling)
+                collected.add(batch, encoder, pooling, select)
                 reader.give_back(batch)
                 collected.waited_s += began - idle_since
                 idle_since = time.perf_counter()
@@ -160,10 +123,10 @@ def extract_parts(
                 if on_progress:
                     on_progress(done, total, STAGE)
             if batch.ends_part:
-                extracted = collected.extracted(dimension)
-                dimension = extracted.X.shape[1]
+                encoded = collected.encoded(dimension)
+                dimension = encoded.X.shape[1]
                 collected = _Part()
-                yield extracted
+                yield encoded
                 idle_since = time.perf_counter()
 
 
@@ -183,12 +146,12 @@ class _Part:
     waited_s: float = 0.0
     encoded_s: float = 0.0
 
-    def add(self, batch: Batch, encoder: Encoder, pooling: str) -> None:
+    def add(self, batch: Batch, encoder: Encoder, pooling: str, select: Select | None) -> None:
         """Encode a batch that was read."""
         reasons = dict(batch.failed)
         places = [place for place in range(len(batch.samples)) if place not in reasons]
         if places:
-            pooled = _encode(batch.inputs(places), encoder, pooling)
+            pooled = _encode(batch.inputs(places), encoder, pooling, select)
             finite = np.isfinite(pooled).all(axis=1)
             for place, ok in zip(places, finite, strict=True):
                 if ok:
@@ -198,8 +161,8 @@ class _Part:
             self.features.append(pooled[finite])
         self.failures += [Problem(batch.samples[place].key, reasons[place]) for place in sorted(reasons)]
 
-    def extracted(self, dimension: int) -> Extracted:
-        return Extracted(
+    def encoded(self, dimension: int) -> Encoded:
+        return Encoded(
             X=np.concatenate(self.features) if self.features else np.empty((0, dimension), np.float32),
             y=np.array([s.label for s in self.read], dtype=np.int32),
             keys=tuple(s.key for s in self.read),
@@ -209,13 +172,14 @@ class _Part:
         )
 
 
-def _encode(batch: np.ndarray, encoder: Encoder, pooling: str) -> np.ndarray:
+def _encode(batch: np.ndarray, encoder: Encoder, pooling: str, select: Select | None) -> np.ndarray:
     """Return features (samples, D) of inputs (samples, clips, ...): the mean over the clips of each."""
     samples, clips = batch.shape[:2]
     inputs = batch.reshape(samples * clips, *batch.shape[2:])
     size = encoder.batch_size
-    pooled = [
-        pool_tokens(encoder(inputs[i : i + size]), pooling, has_cls=encoder.has_cls, fc_norm=encoder.fc_norm)
-        for i in range(0, len(inputs), size)
-    ]
+    pooled: list[np.ndarray] = []
+    for start in range(0, len(inputs), size):
+        images = inputs[start : start + size]
+        tokens = encoder(images) if select is None else encoder(images, select(images))
+        pooled.append(pool_tokens(tokens, pooling, has_cls=encoder.has_cls, fc_norm=encoder.fc_norm))
     return np.concatenate(pooled).reshape(samples, clips, -1).mean(axis=1)

@@ -75,9 +75,25 @@ class CompiledEncoder:
     """Whether the model came from the cache."""
     entry: Path | None = None
     """Where the model is kept; None where it is not. It is loaded already: eviction takes nothing from this encoder."""
+    run_visible: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """As `run`, of the patches int (B, V) alone, and not compiled; None where the model takes all patches."""
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Encode up to `batch_size` images; a short batch is padded, so that nothing is compiled again."""
+    def __call__(self, images: np.ndarray, visible: np.ndarray | None = None) -> np.ndarray:
+        """Encode up to `batch_size` images; a short batch is padded, so that nothing is compiled again.
+
+        Args:
+            visible: The patches of each image that are encoded, int (B, V); None: all of them.
+
+        Raises:
+            SettingsError: The model was exported for OpenVINO, and takes all patches.
+        """
+        if visible is not None:
+            if self.run_visible is None:
+                raise SettingsError(
+                    "An encoder that runs in OpenVINO encodes every patch, and some were chosen. Set KERAS_BACKEND to "
+                    "tensorflow."
+                )
+            return self.run_visible(images, visible)
         count = len(images)
         if count < self.batch_size:
             images = np.concatenate([images, np.zeros((self.batch_size - count, *images.shape[1:]), images.dtype)])
@@ -129,7 +145,7 @@ def compile_encoder(
     precision = resolve_precision(precision)
     backend = select_backend()
     config = _sized(checkpoint, image_size)
-    entry, reused = None, False
+    entry, reused, run_visible = None, False, None
     if backend == "openvino":
         on_gpu, shape = False, (batch_size, *config.input_shape)
         (run, head), entry, reused = _load_exported(
@@ -139,7 +155,7 @@ def compile_encoder(
             lambda folder: (_compile_openvino(folder / _MODEL, shape, precision), _read_head(folder, config)),
         )
     else:
-        run, on_gpu = _compile_keras(checkpoint, config, backend, batch_size, precision)
+        run, run_visible, on_gpu = _compile_keras(checkpoint, config, backend, batch_size, precision)
         head = _head_of(checkpoint, config)
     return CompiledEncoder(
         run=run,
@@ -152,6 +168,7 @@ def compile_encoder(
         fc_norm=_norm(*(head[name] for name in _HEAD_TENSORS)) if head else None,
         reused=reused,
         entry=entry,
+        run_visible=run_visible,
     )
 
 
@@ -285,8 +302,8 @@ def _read_head(folder: Path, config: EncoderConfig) -> dict[str, np.ndarray]:
 
 def _compile_keras(
     checkpoint: Checkpoint, config: EncoderConfig, backend: str, batch_size: int, precision: str
-) -> tuple[Steps, bool]:
-    """Return what encodes a batch, compiled for its one shape, and whether it does so on a GPU."""
+) -> tuple[Steps, Callable[[np.ndarray, np.ndarray], np.ndarray], bool]:
+    """Return what encodes a batch, compiled for its one shape, what encodes some patches, and whether on a GPU."""
     # Before anything is put on a device.
     prepare, compile_ = {
         "tensorflow": (_prepare_tensorflow, _compile_tensorflow),
@@ -302,7 +319,17 @@ def _compile_keras(
             f"{backend} finds no GPU, though the driver offers {devices()[0].name}. Reinstall {backend} with its CUDA "
             "libraries, or set CUDA_VISIBLE_DEVICES to nothing to run on the CPU."
         )
-    return compile_(encoder, (batch_size, *config.input_shape), on_gpu), on_gpu
+    run = compile_(encoder, (batch_size, *config.input_shape), on_gpu)
+    return run, functools.partial(_encode_visible, encoder), on_gpu
+
+
+def _encode_visible(encoder: Any, images: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Return the tokens float32 (B, CLS + V, D) of the patches int (B, V)."""
+    from keras import ops
+
+    chosen = ops.convert_to_tensor(visible, "int32")
+    tokens = encoder(ops.convert_to_tensor(images, "float32"), chosen, training=False)
+    return np.asarray(ops.convert_to_numpy(ops.cast(tokens, "float32")))
 
 
 def _is_on_gpu(backend: str) -> bool:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
-from labelrank.errors import Cancelled, DatasetError, FeaturesError, HubError, MediaError, SettingsError
-from labelrank.features.encode import extract_features, extract_parts
+from labelrank.errors import Cancelled, FeaturesError, HubError, MediaError, SettingsError
+from labelrank.features.encode import encode_parts
 from labelrank.models.pooling import pool_tokens
+from tests.helpers.features import encode_all
 
 
 @dataclass
@@ -79,7 +80,7 @@ def as_floats(image, out=None):
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 9])
 def test_features_come_in_dataset_order_whatever_the_batches(n):
-    result = extract_features(dataset_of(n), MeanColour(), as_floats)
+    result = encode_all(dataset_of(n), MeanColour(), as_floats)
     assert result.X[:, 0].tolist() == list(range(n))
     assert result.y.tolist() == [i % 2 for i in range(n)]
     assert result.keys == tuple(str(i) for i in range(n))
@@ -87,7 +88,7 @@ def test_features_come_in_dataset_order_whatever_the_batches(n):
 
 def test_unreadable_pictures_are_listed_and_the_rest_kept():
     progress = []
-    result = extract_features(
+    result = encode_all(
         dataset_of(10, bad={0, 4, 5, 6, 7}), MeanColour(), as_floats, on_progress=lambda *a: progress.append(a)
     )
     assert result.keys == ("1", "2", "3", "8", "9")
@@ -102,7 +103,7 @@ def test_not_finite_features_are_listed():
             tokens = super().__call__(images)
             return np.where(tokens == 2, np.nan, tokens)
 
-    result = extract_features(dataset_of(4), Overflow(), as_floats)
+    result = encode_all(dataset_of(4), Overflow(), as_floats)
     assert result.keys == ("0", "1", "3")
     assert "not finite" in result.failures[0].reason
 
@@ -110,7 +111,7 @@ def test_not_finite_features_are_listed():
 @pytest.mark.parametrize("clips", [1, 3, 5])
 def test_the_clips_of_a_video_are_averaged(clips):
     encoder, sampling = MeanFrame(), ClipSampling(frames=4, stride=2, clips=clips)
-    result = extract_features(videos_of(5, bad={2}), encoder, as_floats, sampling=sampling)
+    result = encode_all(videos_of(5, bad={2}), encoder, as_floats, sampling=sampling)
     assert result.keys == ("0", "1", "3", "4")
     assert result.failures[0].reason == "2 is cut short."
     # Clips of 7 frames start evenly between 0 and 33; the mean frame of a clip is its start and 3.
@@ -129,17 +130,31 @@ def test_frames_of_a_clip_follow_the_published_notebook():
             ClipSampling(**wrong)
 
 
-def test_nothing_readable_is_an_error_that_says_why():
-    with pytest.raises(
-        DatasetError, match="None of the 3 pictures of made could be used. The first, 0: 0 is truncated"
-    ):
-        extract_features(dataset_of(3, bad={0, 1, 2}), MeanColour(), as_floats)
+def test_a_selection_of_patches_is_all_that_the_encoder_sees():
+    class Seeing(MeanColour):
+        """Its tokens are the numbers of the patches it sees."""
+
+        seen = ()
+
+        def __call__(self, images, visible):
+            self.seen += (visible.tolist(),)
+            return np.repeat(visible[:, :, None], 2, axis=2).astype(np.float32)
+
+    def select(images):
+        assert images.shape == (len(images), 2, 2, 3)
+        first = images[:, 0, 0, 0].astype(np.int64)
+        return np.stack([first, first + 2], axis=1)
+
+    encoder = Seeing(has_cls=False)
+    result = encode_all(dataset_of(5), encoder, as_floats, select=select)
+    assert encoder.seen == ([[n, n + 2] for n in range(4)], [[4, 6]])
+    assert result.X[:, 0].tolist() == [n + 1 for n in range(5)]
 
 
 def test_stops_when_asked():
     encoder = MeanColour()
     with pytest.raises(Cancelled):
-        extract_features(dataset_of(9), encoder, as_floats, should_stop=lambda: encoder.calls == 1)
+        encode_all(dataset_of(9), encoder, as_floats, should_stop=lambda: encoder.calls == 1)
     assert encoder.calls == 1
 
 
@@ -180,7 +195,7 @@ class Recording(MeanColour):
 
 def test_parts_come_in_order_and_no_batch_crosses_their_borders():
     dataset, encoder = dataset_of(16, bad={1, 14}), Recording()
-    results = list(extract_parts(dataset, parts_of(dataset, 6, 1, 0, 9), encoder, as_floats))
+    results = list(encode_parts(dataset, parts_of(dataset, 6, 1, 0, 9), encoder, as_floats))
     keys = [result.keys for result in results]
     assert keys == [("0", "2", "3", "4", "5"), ("6",), (), ("7", "8", "9", "10", "11", "12", "13", "15")]
     assert [result.X[:, 0].tolist() for result in results] == [list(map(float, part)) for part in keys]
@@ -194,10 +209,10 @@ def test_a_part_alone_is_encoded_as_among_others():
     dataset = dataset_of(23, bad={3, 9})
     parts = parts_of(dataset, 5, 7, 11)
     together = Recording()
-    among = list(extract_parts(dataset, parts, together, as_floats))
+    among = list(encode_parts(dataset, parts, together, as_floats))
     alone = Recording()
     for part, expected in zip(parts, among, strict=True):
-        (result,) = extract_parts(dataset, [part], alone, as_floats)
+        (result,) = encode_parts(dataset, [part], alone, as_floats)
         assert (result.keys, result.failures) == (expected.keys, expected.failures)
         assert result.X.tobytes() == expected.X.tobytes()
     assert alone.seen == together.seen
@@ -223,7 +238,7 @@ def test_samples_keep_their_places_however_long_each_takes_to_read(workers, clip
         sampling = ClipSampling(4, 2, clips)
         dataset = replace(dataset, load_clips=slow(dataset.load_clips))
     dataset = replace(dataset, load=slow(dataset.load))
-    result = extract_features(dataset, encoder, as_floats, sampling=sampling, workers=workers)
+    result = encode_all(dataset, encoder, as_floats, sampling=sampling, workers=workers)
     expected = [i for i in range(60) if i not in (7, 31)]
     assert result.X[:, 0].tolist() == expected
     assert result.keys == tuple(map(str, expected))
@@ -231,7 +246,7 @@ def test_samples_keep_their_places_however_long_each_takes_to_read(workers, clip
 
 def test_a_part_of_which_nothing_can_be_read_has_no_rows():
     dataset = dataset_of(9, bad={0, 1, 2, 6, 7, 8})
-    first, second, third = extract_parts(dataset, parts_of(dataset, 3, 3, 3), MeanColour(), as_floats)
+    first, second, third = encode_parts(dataset, parts_of(dataset, 3, 3, 3), MeanColour(), as_floats)
     assert (first.X.shape, second.X.shape, third.X.shape) == ((0, 0), (3, 3), (0, 3))
     assert (third.X.dtype, third.y.dtype, third.keys) == (np.float32, np.int32, ())
     assert [f.subject for f in third.failures] == ["6", "7", "8"]
@@ -259,7 +274,7 @@ def settled(read, at_least):
 
 def test_reading_goes_on_ahead_of_the_caller_but_not_far():
     dataset, read = counted(dataset_of(4000))
-    results = extract_parts(dataset, parts_of(dataset, *[5] * 800), MeanColour(), as_floats, workers=2)
+    results = encode_parts(dataset, parts_of(dataset, *[5] * 800), MeanColour(), as_floats, workers=2)
     next(results)
     # The 5 of the first part in two batches, those of the second too, and one batch for the threads.
     assert settled(read, 14) == 5 + 5 + 4
@@ -271,7 +286,7 @@ def test_reading_goes_on_ahead_of_the_caller_but_not_far():
 def test_large_inputs_are_read_less_far_ahead(monkeypatch):
     dataset, read = counted(dataset_of(400))
     monkeypatch.setattr("labelrank.features.reader._MAX_BYTES_AHEAD", 1)
-    results = extract_parts(dataset, parts_of(dataset, *[4] * 100), MeanColour(), as_floats, workers=2)
+    results = encode_parts(dataset, parts_of(dataset, *[4] * 100), MeanColour(), as_floats, workers=2)
     for _ in range(10):
         next(results)
     assert settled(read, 44) == 44
@@ -286,7 +301,7 @@ def test_parts_may_be_endless_and_are_asked_for_in_the_callers_thread():
             threads.add(threading.current_thread())
             yield dataset.samples
 
-    results = extract_parts(
+    results = encode_parts(
         dataset, endless(), MeanColour(), as_floats, on_progress=lambda done, total, stage: totals.append((done, total))
     )
     for result in itertools.islice(results, 50):
@@ -299,7 +314,7 @@ def test_parts_may_be_endless_and_are_asked_for_in_the_callers_thread():
 def test_progress_counts_over_all_parts():
     dataset, progress = dataset_of(7, bad={0}), []
     parts = parts_of(dataset, 5, 2)
-    list(extract_parts(dataset, parts, MeanColour(), as_floats, on_progress=lambda *a: progress.append(a)))
+    list(encode_parts(dataset, parts, MeanColour(), as_floats, on_progress=lambda *a: progress.append(a)))
     assert progress == [(n, 7, "Extracting features") for n in (4, 5, 7)]
 
 
@@ -307,7 +322,7 @@ def test_closing_ends_the_reading_at_once():
     dataset, read = counted(dataset_of(100))
     inner = dataset.load
     dataset = replace(dataset, load=lambda sample: time.sleep(0.02) or inner(sample))
-    results = extract_parts(dataset, parts_of(dataset, 4, 96), MeanColour(batch_size=2), as_floats, workers=2)
+    results = encode_parts(dataset, parts_of(dataset, 4, 96), MeanColour(batch_size=2), as_floats, workers=2)
     next(results)
     before = len(read)
     results.close()
@@ -319,7 +334,7 @@ def test_samples_are_read_side_by_side():
     dataset = dataset_of(3)
     inner = dataset.load
     dataset = replace(dataset, load=lambda sample: together.wait() * 0 + inner(sample))
-    assert extract_features(dataset, MeanColour(), as_floats, workers=3).keys == ("0", "1", "2")
+    assert encode_all(dataset, MeanColour(), as_floats, workers=3).keys == ("0", "1", "2")
 
 
 def test_an_error_of_the_source_ends_it_after_what_came_before():
@@ -331,7 +346,7 @@ def test_an_error_of_the_source_ends_it_after_what_came_before():
         return np.full((2, 2, 3), 1, np.uint8)
 
     dataset = replace(dataset, load=load)
-    results = extract_parts(dataset, parts_of(dataset, 8, 12), MeanColour(), as_floats)
+    results = encode_parts(dataset, parts_of(dataset, 8, 12), MeanColour(), as_floats)
     assert len(next(results).keys) == 8
     with pytest.raises(HubError, match="The network is gone"):
         next(results)
@@ -343,7 +358,7 @@ def test_an_error_of_the_encoder_leaves_no_thread():
             raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        extract_features(dataset_of(50), Broken(), as_floats)
+        encode_all(dataset_of(50), Broken(), as_floats)
 
 
 @pytest.mark.parametrize(("slow", "waits"), [("reading", True), ("encoding", False)])
@@ -357,7 +372,7 @@ def test_the_time_is_told_in_which_the_encoder_waits(slow, waits):
     inner = dataset.load
     if slow == "reading":
         dataset = replace(dataset, load=lambda sample: time.sleep(0.01) or inner(sample))
-    result = extract_features(dataset, Slow(), as_floats, workers=2)
+    result = encode_all(dataset, Slow(), as_floats, workers=2)
     share = result.waited_s / (result.waited_s + result.encoded_s)
     assert share > 0.8 if waits else share < 0.3
     assert result.waited_s + result.encoded_s > 0.15
@@ -370,7 +385,7 @@ def test_an_encoder_may_return_what_it_was_given():
         def __call__(self, images):
             return images.reshape(len(images), -1, 3)
 
-    result = extract_features(dataset_of(40), Identity(), as_floats, pooling="cls")
+    result = encode_all(dataset_of(40), Identity(), as_floats, pooling="cls")
     assert result.X[:, 0].tolist() == list(range(40))
 
 
@@ -383,5 +398,5 @@ def test_memory_does_not_grow_with_the_dataset():
             buffers[id(images.base)] = images.base
             return super().__call__(images)
 
-    extract_features(dataset_of(250), Keeping(), as_floats, workers=2)
+    encode_all(dataset_of(250), Keeping(), as_floats, workers=2)
     assert len(buffers) <= 4

@@ -14,7 +14,8 @@ import pytest
 
 import labelrank
 from labelrank.errors import CheckpointError, SettingsError
-from labelrank.models import backend, cost, device, exported, runtime
+from labelrank.models import backend as backends
+from labelrank.models import cost, device, exported, runtime
 from labelrank.models.checkpoint import open_checkpoint
 from labelrank.models.config import EncoderConfig, TransformerConfig
 from labelrank.models.device import Device, cpu
@@ -51,21 +52,21 @@ def system(monkeypatch):
             return versions[package]
 
         monkeypatch.delitem(sys.modules, "keras", raising=False)
-        monkeypatch.setattr(runtime, "cpu", lambda: Device("CPU", name, 2, bfloat16))
-        monkeypatch.setattr(runtime, "gpus", lambda: found)
-        monkeypatch.setattr(runtime, "has_gpu", lambda: bool(found))
-        monkeypatch.setattr(runtime.metadata, "requires", lambda package: requires.get(package))
-        monkeypatch.setattr(runtime.metadata, "version", version)
-        monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name if name in versions else None)
+        monkeypatch.setattr(backends, "cpu", lambda: Device("CPU", name, 2, bfloat16))
+        monkeypatch.setattr(backends, "gpus", lambda: found)
+        monkeypatch.setattr(backends, "has_gpu", lambda: bool(found))
+        monkeypatch.setattr(backends.metadata, "requires", lambda package: requires.get(package))
+        monkeypatch.setattr(backends.metadata, "version", version)
+        monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: name if name in versions else None)
         monkeypatch.setattr("labelrank.models.backend._system_has", lambda library: f"lib{library}" in versions)
-        backend._has_gpu_build.cache_clear()
+        backends._has_gpu_build.cache_clear()
         if backend is None:
             monkeypatch.delenv("KERAS_BACKEND", raising=False)
         else:
             monkeypatch.setenv("KERAS_BACKEND", backend)
 
     yield pretend
-    backend._has_gpu_build.cache_clear()
+    backends._has_gpu_build.cache_clear()
 
 
 # --- Backend, device and precision
@@ -88,27 +89,27 @@ def system(monkeypatch):
 )
 def test_on_a_gpu_the_backend_is_one_that_can_use_it(system, packages, inference, training):
     system(gpus=H200, packages=packages)
-    assert backend.preferred_backend() == inference
-    assert backend.preferred_backend(training=True) == training
+    assert backends.preferred_backend() == inference
+    assert backends.preferred_backend(training=True) == training
     kind = "CPU" if inference == "openvino" else "GPU"
-    assert [found.kind for found in backend.devices()] == [kind]
+    assert [found.kind for found in backends.devices()] == [kind]
 
 
 def test_without_a_gpu_inference_is_openvinos(system):
     system(packages=("tensorflow", "openvino", *CUDA_12))
-    assert backend.preferred_backend() == "openvino"
-    assert backend.preferred_backend(training=True) == "tensorflow"
+    assert backends.preferred_backend() == "openvino"
+    assert backends.preferred_backend(training=True) == "tensorflow"
 
 
 def test_the_environment_decides_before_anything_else(system):
     system(gpus=f"{H200}\n{H200}", packages=("tensorflow", "openvino", *CUDA_12), backend="openvino")
-    assert backend.preferred_backend() == "openvino"
-    assert [found.kind for found in backend.devices()] == ["CPU"]
+    assert backends.preferred_backend() == "openvino"
+    assert [found.kind for found in backends.devices()] == ["CPU"]
     with pytest.raises(SettingsError, match="KERAS_BACKEND is 'openvino'; training runs on"):
-        backend.preferred_backend(training=True)
+        backends.preferred_backend(training=True)
     system(backend="jax")
     with pytest.raises(SettingsError, match="KERAS_BACKEND is 'jax'"):
-        backend.preferred_backend()
+        backends.preferred_backend()
 
 
 @pytest.mark.parametrize(
@@ -128,26 +129,26 @@ def test_the_environment_decides_before_anything_else(system):
 )
 def test_auto_is_what_the_device_multiplies_in(system, computer, expected):
     system(**computer)
-    assert backend.resolve_precision("auto") == expected
-    assert backend.resolve_precision("float32") == "float32"
+    assert backends.resolve_precision("auto") == expected
+    assert backends.resolve_precision("float32") == "float32"
 
 
 def test_a_precision_that_the_device_does_not_multiply_in_is_refused(system):
     system(cpuinfo=WITHOUT_BFLOAT16)
     for precision in ("float16", "bfloat16"):
         with pytest.raises(SettingsError, match=rf"'{precision}', which this processor .* Choose auto or float32"):
-            backend.resolve_precision(precision)
+            backends.resolve_precision(precision)
     system(cpuinfo=WITH_BFLOAT16)
-    assert backend.resolve_precision("bfloat16") == "bfloat16"
+    assert backends.resolve_precision("bfloat16") == "bfloat16"
     with pytest.raises(SettingsError, match="'float16', which this processor"):
-        backend.resolve_precision("float16")
+        backends.resolve_precision("float16")
     system(gpus=T4, packages=("tensorflow", *CUDA_12))
-    assert backend.resolve_precision("float16") == "float16"
+    assert backends.resolve_precision("float16") == "float16"
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(SettingsError, match="Precision is 'int4'; choose one of auto, float32, bfloat16, float16"):
-        backend.resolve_precision("int4")
+        backends.resolve_precision("int4")
 
 
 # --- Cost
@@ -160,7 +161,7 @@ def test_flops_are_those_of_the_published_sizes():
 
 
 def test_the_estimated_rate_follows_the_measured_matmul(system, monkeypatch):
-    monkeypatch.setattr(runtime, "matmul_rate", lambda: 351e9)
+    monkeypatch.setattr(cost, "matmul_rate", lambda: 351e9)
     system(cpuinfo=WITH_BFLOAT16)
     exact = cost.estimated_rate(VIT_B, "float32")
     assert 7 < exact < 10
@@ -481,6 +482,32 @@ def test_a_ragged_last_batch_compiles_nothing(keras, monkeypatch):
     np.testing.assert_array_equal(ragged, whole[:3])
 
 
+@pytest.mark.parametrize("name", ["mae-tiny-digits", "videomae-tiny-moving-digits"])
+def test_chosen_patches_are_all_that_is_encoded(keras, name):
+    checkpoint = open_checkpoint(name)
+    encoder = runtime.compile_encoder(checkpoint, batch_size=4, precision="float32")
+    images = images_for(checkpoint, 3)
+    patches = np.stack([np.random.default_rng(n).permutation(checkpoint.config.num_patches) for n in range(3)])
+    whole, cls = encoder(images), int(encoder.has_cls)
+    turned = encoder(images, patches)
+    np.testing.assert_allclose(turned[:, :cls], whole[:, :cls], atol=TOLERANCE)
+    np.testing.assert_allclose(
+        turned[:, cls:], np.take_along_axis(whole[:, cls:], patches[:, :, None], axis=1), atol=TOLERANCE
+    )
+    few = encoder(images, patches[:, :5])
+    assert (few.shape, few.dtype) == ((3, cls + 5, whole.shape[2]), np.float32)
+    changed = images.copy()
+    changed[0] = 0.0
+    np.testing.assert_allclose(encoder(changed, patches[:, :5])[1:], few[1:], atol=TOLERANCE)
+    assert np.abs(few[:, cls:] - turned[:, cls : cls + 5]).max() > 0.01, "the others are not there to be seen"
+
+
+def test_an_encoder_that_takes_all_patches_refuses_a_choice():
+    encoder = runtime.CompiledEncoder(lambda images: images, 2, 3, "float32", "openvino", "CPU")
+    with pytest.raises(SettingsError, match="OpenVINO encodes every patch, and some were chosen. Set KERAS_BACKEND"):
+        encoder(np.zeros((2, 4, 3)), np.zeros((2, 1), int))
+
+
 @needs_bfloat16
 def test_bfloat16_of_keras_is_near_float32(keras):
     checkpoint = open_checkpoint("mae-tiny-digits")
@@ -496,7 +523,7 @@ def test_bfloat16_of_keras_is_near_float32(keras):
 def test_what_a_library_writes_at_its_start_is_held_and_shown_only_if_asked_for(run_python, tmp_path):
     program = f"""
 import os, sys
-from labelrank.models.runtime import _holding_stderr
+from labelrank.models.backend import _holding_stderr
 os.dup2(os.open({str(tmp_path / "err")!r}, os.O_CREAT | os.O_WRONLY), 2)
 with _holding_stderr() as show:
     os.write(2, b"held back;")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet, classes_without_rows, write_features
 from labelrank.models.backend import devices
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines.gpus import on_gpus, visible_gpus
-from labelrank.steps.extract.engines.here import Making, now, versions, worth_another_try
+from labelrank.steps.extract.engines import Engine, Making, gpus, here
+from labelrank.steps.extract.engines.here import now, versions, worth_another_try
 from labelrank.steps.extract.monitor import Monitor
 from labelrank.steps.extract.plan import Plan, plan
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome
@@ -270,6 +269,11 @@ def _assembled(plan: Plan, parts: list[FeatureSet]) -> FeatureSet:
     )
 
 
+def engine_for(parts: Sequence[Part]) -> Engine:
+    """Return what makes parts: a process on each GPU where there are several for them, this process elsewhere."""
+    return gpus.make if min(len(gpus.usable()), len(parts)) > 1 else here.make
+
+
 class _Parts:
     """The parts of a plan in the order of the work: finished ones from their folder, others made now."""
 
@@ -300,12 +304,15 @@ class _Parts:
         """Samples whose features were made now."""
         self.reused = self.total - sum(len(part.samples) for part in self._missing)
         """Samples whose features are here already."""
-        self.making = Making(plan, settings, folder, self._tell, should_stop)
+        self.making = Making()
         self._first: tuple[float, int] | None = None
         self._done = 0
 
     def __iter__(self) -> Generator[tuple[Part, FeatureSet], None, None]:
-        with contextlib.closing(self._new()) as new:
+        engine = engine_for(self._missing)
+        with contextlib.closing(
+            engine(self._plan, self._settings, self._folder, self._missing, self.making, self._tell, self._should_stop)
+        ) as new:
             for part in self._plan.parts:
                 if self._should_stop and self._should_stop():
                     raise Cancelled("Extraction was cancelled.")
@@ -314,22 +321,6 @@ class _Parts:
                     features = next(new)
                     self.made += len(part.samples)
                 yield part, features
-
-    def _new(self) -> Generator[FeatureSet, None, None]:
-        gpus = [device for device in devices() if device.kind == "GPU"][: len(self._missing)]
-        if len(gpus) < 2:
-            yield from self.making.make(self._missing)
-            return
-        self._plan.checkpoint.fetch(on_progress=self._on_progress, should_stop=self._should_stop)
-        yield from on_gpus(
-            self._plan,
-            self._settings,
-            self._folder,
-            self._missing,
-            visible_gpus(os.environ, len(gpus)),
-            lambda done: self._tell(done, self.total, STAGE),
-            self._should_stop,
-        )
 
     @property
     def rate(self) -> float | None:

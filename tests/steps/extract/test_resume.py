@@ -1,6 +1,7 @@
 """Extractions that are stopped, killed, split up, or started on something else than before."""
 
 import contextlib
+import inspect
 import os
 import re
 import resource
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,12 @@ from labelrank.data.dataset import Dataset, Sample
 from labelrank.errors import Cancelled, DatasetError, FeaturesError, MediaError, SettingsError
 from labelrank.features.joining import read_features
 from labelrank.features.parts import cut
-from labelrank.models.device import Device
+from labelrank.models.device import Device, cpu
 from labelrank.settings import Settings, assets_dir
-from labelrank.steps.extract.engines import here
+from labelrank.steps.extract.engines import Engine, gpus, here
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
-from labelrank.steps.extract.run import obtain
+from labelrank.steps.extract.run import engine_for, obtain
 from tests.features.test_encode import MeanColour
 
 pytest_plugins = ["tests.helpers.hub_server"]
@@ -378,6 +380,16 @@ def test_a_checkpoint_that_changed_on_the_hub_can_be_finished_at_its_former_comm
     assert 0 < encoder.pictures < 200
 
 
+def test_nothing_readable_is_an_error_that_says_why(settings, encoder):
+    def fails(sample):
+        raise MediaError(f"{sample.key} is truncated.")
+
+    with pytest.raises(
+        DatasetError, match="None of the 200 pictures of made could be used. The first, 0: 0 is truncated"
+    ):
+        obtain(plan_of(settings, made_dataset(read=fails)), settings)
+
+
 # Enough
 
 
@@ -513,13 +525,13 @@ def test_merge_refuses_a_missing_shard(shards, tmp_path):
     assert re.search(r"shard 2 of 3|shard 2/3", message)
 
 
-# Several GPUs
+# Engines
 
 
 def test_several_gpus_give_the_same_bytes_as_one_device(shards, settings, monkeypatch):
     # Two GPUs are claimed; what would run on them runs on the processor, in processes of their own.
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr("labelrank.steps.extract.run.devices", lambda: (gpu, gpu))
+    monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
     request = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
     progress = []
     shared = obtain(plan(request, settings), settings, on_progress=lambda done, *_: progress.append(done))
@@ -536,7 +548,7 @@ def test_what_goes_wrong_on_one_gpu_is_told(settings, tmp_path, monkeypatch):
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr("labelrank.steps.extract.run.devices", lambda: (gpu, gpu))
+    monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
     with pytest.raises(FeaturesError, match="has changed while its features were extracted"):
         obtain(work, settings)
 
@@ -547,17 +559,46 @@ def test_a_part_that_gpus_make_again_is_not_taken_from_its_former_file(settings,
     obtain(plan_of(settings, dataset), settings)
     reading.fails = lambda *_: False
 
-    def on_gpus(plan, settings, folder, parts, *_):
+    def make(plan, settings, folder, parts, *others):
         """Stands where processes on GPUs would be, which wait for a part's file to appear."""
         assert not any(folder.has(part) for part in parts)
-        yield from here.Making(plan, settings, folder).make(parts)
+        yield from here.make(plan, settings, folder, parts, *others)
 
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr("labelrank.steps.extract.run.devices", lambda: (gpu, gpu))
-    monkeypatch.setattr("labelrank.steps.extract.run.on_gpus", on_gpus)
+    monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
+    monkeypatch.setattr(gpus, "make", make)
     outcome = obtain(plan_of(settings, dataset), settings)
     assert outcome.features.failures == ()
     assert len(outcome.features.y) == 200
+
+
+@pytest.mark.parametrize(
+    ("count", "parts", "engine"), [(0, 9, here), (1, 9, here), (2, 9, gpus), (2, 1, here), (4, 0, here)]
+)
+def test_several_gpus_are_used_where_there_are_parts_for_them(monkeypatch, count, parts, engine):
+    gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
+    monkeypatch.setattr(gpus, "devices", lambda: (gpu,) * count or (cpu(),))
+    assert engine_for([object()] * parts) is engine.make
+    signatures = [inspect.signature(one) for one in (here.make, gpus.make, Engine.__call__)]
+    assert signatures[0] == signatures[1]
+    assert list(signatures[2].parameters)[1:] == list(signatures[0].parameters)
+
+
+def test_a_gpus_process_that_is_killed_is_told_with_its_exit_status(settings, monkeypatch):
+    gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
+    monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
+    request = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
+    killed = []
+
+    def kill_one(*_):
+        for child in active_children()[: 0 if killed else 1]:
+            killed.append(child.name)
+            child.kill()
+
+    with pytest.raises(FeaturesError, match=r"process on GPU (\d) ended \(exit status -9\) before its work") as caught:
+        obtain(plan(request, settings), settings, on_progress=kill_one)
+    assert [f"labelrank-gpu-{re.search(r'GPU (.)', str(caught.value))[1]}"] == killed
+    assert active_children() == []
 
 
 # The cache

@@ -4,55 +4,57 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
-from labelrank.data.dataset import ShouldStop
+from labelrank.data.dataset import Progress, ShouldStop
 from labelrank.errors import Cancelled, FeaturesError, ProcessError
 from labelrank.features.encode import STAGE
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
+from labelrank.models.backend import devices
 from labelrank.processes import Call, stop
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines.here import Making
-from labelrank.steps.extract.plan import Plan, plan
+from labelrank.steps.extract.engines import Making, here
+from labelrank.steps.extract.plan import Plan
+from labelrank.steps.extract.plan import plan as make_plan
 from labelrank.steps.extract.request import Request
 
 _POLL_S = 0.1
 _GRACE_S = 10.0
 
 
-def visible_gpus(env: Mapping[str, str], count: int) -> list[str]:
+def usable() -> list[str]:
     """Return what CUDA_VISIBLE_DEVICES has to be for each of the GPUs that this process may use."""
+    return visible_gpus(os.environ, sum(device.kind == "GPU" for device in devices()))
+
+
+def visible_gpus(env: Mapping[str, str], count: int) -> list[str]:
+    """Return what CUDA_VISIBLE_DEVICES has to be for each of the GPUs that a process may use."""
     given = [name.strip() for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return given[:count] if given else [str(number) for number in range(count)]
 
 
-def on_gpus(
-    work: Plan,
+def make(
+    plan: Plan,
     settings: Settings,
     folder: PartFolder,
     parts: Sequence[Part],
-    gpus: Sequence[str],
-    tell: Callable[[int], None],
-    should_stop: ShouldStop | None,
-) -> Iterator[FeatureSet]:
-    """Yield the features of each part in order, made by one process on each GPU, which writes them to the folder.
-
-    Args:
-        gpus: What CUDA_VISIBLE_DEVICES is in each process.
-        tell: Called with the number of samples that are done.
-
-    Raises:
-        As `Making.make`; and FeaturesError when a process dies without a word.
-    """
-    request = replace(work.request, precision=work.provenance["precision"])
+    making: Making,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Generator[FeatureSet, None, None]:
+    """Make parts of a plan on all GPUs, as an `Engine` does: one process on each writes them to the folder."""
+    gpus = usable()[: len(parts)]
+    total = sum(len(part.samples) for part in plan.parts)
+    plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
+    request = replace(plan.request, precision=plan.provenance["precision"])
     done = [0] * len(gpus)
     calls: list[Call] = []
     try:
         for number, gpu in enumerate(gpus):
             names = [part.name for part in parts[number :: len(gpus)]]
-            arguments = (request, settings, work.part_digest, names, gpu)
+            arguments = (request, settings, plan.part_digest, names, gpu)
             calls.append(Call(_make_on_one, *arguments, name=f"labelrank-gpu-{gpu}", daemon=True))
         for number, part in enumerate(parts):
             maker = calls[number % len(gpus)]
@@ -60,7 +62,8 @@ def on_gpus(
                 is_done = maker.done
                 for place, call in enumerate(calls):
                     done[place] = _heard(call, gpus[place], folder, before=done[place])
-                tell(sum(done))
+                if on_progress:
+                    on_progress(sum(done), total, STAGE)
                 if should_stop and should_stop():
                     raise Cancelled("Extraction was cancelled.")
                 if is_done and not folder.has(part):
@@ -108,7 +111,7 @@ def _make_on_one(
         if stage == STAGE:
             tell(now)
 
-    work = plan(request, settings)
+    work = make_plan(request, settings)
     if work.part_digest != digest:
         raise FeaturesError(
             f"{request.dataset} or {request.checkpoint} has changed while its features were extracted; finished parts "
@@ -116,6 +119,6 @@ def _make_on_one(
         )
     folder = PartFolder(settings.workspace / "parts" / digest, digest)
     wanted = set(names)
-    making = Making(work, settings, folder, count, should_stop)
-    for _ in making.make([part for part in work.parts if part.name in wanted]):
+    parts = [part for part in work.parts if part.name in wanted]
+    for _ in here.make(work, settings, folder, parts, Making(), count, should_stop):
         pass
