@@ -181,30 +181,30 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
         chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
         st.altair_chart(chart, alt=f"Bar chart. {finding}.")
-    problems = [*data.problems, *show_gallery(source)]
+    problems = [(problem.subject, problem.reason) for problem in data.problems] + show_gallery(source)
     st.subheader("Data check", anchor=False)
     if problems:
         st.markdown(f"{words.plural(len(problems), 'problem')}; the other samples can be used.")
-        messages.problems_table([(problem.subject, problem.reason) for problem in problems], "Sample or class")
+        messages.problems_table(problems, "Sample or class")
     else:
         st.markdown("Nothing was found in the names, and every sample shown here can be read.")
 
 
-def show_gallery(source: choices.Source) -> tuple:
-    """Show some samples of each class, paged; return the problems met on the way."""
+def show_gallery(source: choices.Source) -> list[tuple[str, str]]:
+    """Show some samples of each class, paged; return the subject and reason of each problem met on the way."""
     data = datasets.dataset(source)
     nouns = {"image": ("picture", "pictures"), "clip": ("video", "videos")}[data.media]
     st.subheader(f"{nouns[1].capitalize()} of each class", anchor=False)
     page = messages.pagination(len(data.class_names), galleries.GALLERY_CLASSES, key="gallery_page")
     if cost := galleries.must_be_asked_for(source, page):
         if not st.button(f"Read a few {nouns[1]} of each class (about {words.size_text(cost)})"):
-            return ()
+            return []
         galleries.ask_for(source, page)
     try:
         gallery = galleries.gallery(source, page)
     except LabelRankError as error:
         messages.error_box(error, retry="gallery")
-        return ()
+        return []
     moving = any(row.moving for row in gallery.rows) and st.toggle(
         "Play", value=True, key="play", help="Off shows one frame of each video."
     )
@@ -218,7 +218,7 @@ def show_gallery(source: choices.Source) -> tuple:
             right.image(thumbnails.data_uri(row.moving, "webp"), alt=f"{row.shown} videos of class {row.name}, playing")
         else:
             right.image(row.strip, alt=f"{words.plural(row.shown, *nouns)} of class {row.name}")
-    return gallery.problems
+    return [(problem.subject, problem.reason) for problem in gallery.problems]
 
 
 main()

@@ -182,4 +182,5 @@ def _encode(batch: np.ndarray, encoder: Encoder, pooling: str, select: Select | 
         images = inputs[start : start + size]
         tokens = encoder(images) if select is None else encoder(images, select(images))
         pooled.append(pool_tokens(tokens, pooling, has_cls=encoder.has_cls, fc_norm=encoder.fc_norm))
-    return np.concatenate(pooled).reshape(samples, clips, -1).mean(axis=1)
+    result: np.ndarray = np.concatenate(pooled).reshape(samples, clips, -1).mean(axis=1)
+    return result

@@ -358,7 +358,8 @@ def _order_tests(
         return np.einsum("na,na->n", sums, sums) / within, sums @ weights / np.sqrt(within)
 
     def alike(count: int) -> np.ndarray:
-        return (rng.standard_normal((count * n_seeds, n_arms)) @ mixing).reshape(count, n_seeds, n_arms)
+        result: np.ndarray = (rng.standard_normal((count * n_seeds, n_arms)) @ mixing).reshape(count, n_seeds, n_arms)
+        return result
 
     def shuffled(count: int) -> np.ndarray:
         return rng.permuted(np.broadcast_to(centred, (count, n_seeds, n_arms)), axis=2)
@@ -382,7 +383,8 @@ def _likeness(arms: Sequence[Arm]) -> np.ndarray:
     """
     orders = np.array([arm.order for arm in arms])
     same = (orders[:, None] == orders).sum(axis=2)
-    return (same - 1) / (orders.shape[1] - 1)
+    result: np.ndarray = (same - 1) / (orders.shape[1] - 1)
+    return result
 
 
 def _least_p(n_arms: int, n_seeds: int, permutations: int) -> float:

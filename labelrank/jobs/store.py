@@ -198,17 +198,18 @@ class JobStore:
         """Return how many jobs, of any owner, are in some states."""
         with self._transaction(write=False) as db:
             sql = "SELECT count(*) FROM job WHERE state IN (SELECT value FROM json_each(?))"
-            return db.execute(sql, (json.dumps([*states]),)).fetchone()[0]
+            return int(db.execute(sql, (json.dumps([*states]),)).fetchone()[0])
 
     def position(self, job_id: str) -> int:
         """Return how many jobs, of any owner, run or wait before this one; 0 for one that does not wait (any more)."""
         with self._transaction(write=False) as db:
-            return db.execute(
+            result: int = db.execute(
                 "SELECT count(*) FROM job AS other JOIN job AS mine ON mine.id = ?1 AND mine.state = ?2 WHERE "
                 "other.state = ?3 OR other.state = ?2 AND "
                 "(other.queued_at, other.rowid) < (mine.queued_at, mine.rowid)",
                 (job_id, QUEUED, RUNNING),
             ).fetchone()[0]
+            return result
 
     def claim(self, worker: str) -> Job | None:
         """Turn the job that has waited longest into a running one and return it; None when none waits.
@@ -376,7 +377,12 @@ class JobStore:
         )
 
     def _update(
-        self, assignments: str, values: tuple, job_id: str, states: tuple[str, ...], attempt: int | None = None
+        self,
+        assignments: str,
+        values: tuple[Any, ...],
+        job_id: str,
+        states: tuple[str, ...],
+        attempt: int | None = None,
     ) -> bool:
         where = f"id = ? AND state IN ({', '.join('?' * len(states))}) AND (? IS NULL OR attempt = ?)"
         with self._transaction() as db:

@@ -185,7 +185,8 @@ def _task(job: Job, tasks: Mapping[str, str]) -> Callable[..., dict[str, Any]]:
     if job.kind not in tasks:
         raise JobError(f"No task is known for a job of kind {job.kind!r}; expected one of {', '.join(sorted(tasks))}.")
     module, function = tasks[job.kind].split(":")
-    return getattr(importlib.import_module(module), function)
+    result: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), function)
+    return result
 
 
 if __name__ == "__main__":

@@ -71,12 +71,13 @@ def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
     key = ("dataset", _allowed(source), limits := session.settings())
     if not wait and source.kind == "hub":
         return lookups().peek(key)
-    return lookups().get(
+    result: Dataset | None = lookups().get(
         key,
         lambda: _opener(source, describe=False)(source.dataset, source.options, settings=limits),
         seconds=KEPT_SECONDS[source.kind],
         waiting="Opening the dataset",
     )
+    return result
 
 
 def held(source: choices.Source) -> choices.Source:
@@ -114,7 +115,8 @@ def described(source: choices.Source) -> SourceInfo:
     limits = session.settings()
 
     def look(part: choices.Source) -> SourceInfo:
-        return _opener(part, describe=True)(part.dataset, part.options, settings=limits)
+        result: SourceInfo = _opener(part, describe=True)(part.dataset, part.options, settings=limits)
+        return result
 
     def look_beyond_train() -> SourceInfo:
         try:

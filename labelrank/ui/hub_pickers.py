@@ -65,7 +65,8 @@ def hub_search(kind: str, tasks: Mapping[str, str | None], example: str) -> str 
         alt=f"{len(found)} {kind}s of the Hub, most downloaded first.",
     )
     st.caption("Most downloaded first. Tick a row to look at it; nothing large is downloaded for that.")
-    return st.session_state.pop(f"taken_{kind}", None)
+    result: str | None = st.session_state.pop(f"taken_{kind}", None)
+    return result
 
 
 def hub_id(kind: str, example: str) -> tuple[str, str | None] | None:

@@ -54,7 +54,8 @@ class LookUps:
                     self._kept.popitem(last=False)
         if isinstance(answer, HubError):
             raise answer.with_traceback(None)
-        return answer
+        result: T = answer
+        return result
 
     def peek(self, key: Hashable) -> Any | None:
         """Return the answer kept under `key`; None when there is none, or it is a failure."""

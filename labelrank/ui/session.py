@@ -36,7 +36,7 @@ def owner() -> str:
     """Return whose jobs this session starts: everybody's on one's own machine, its own on a shared server."""
     if not settings().shared:
         return "local"
-    return st.session_state.setdefault("owner", secrets.token_urlsafe(16))
+    return str(st.session_state.setdefault("owner", secrets.token_urlsafe(16)))
 
 
 def share_link(job_id: str) -> str:
@@ -57,13 +57,15 @@ def choices() -> Choices:
         st.session_state["choices"], notices = from_address(query, store().get, settings())
         st.session_state["notices"] = notices
         st.session_state["arrived_with"] = set(query)
-    return st.session_state["choices"]
+    result: Choices = st.session_state["choices"]
+    return result
 
 
 def choose(**changes: Any) -> Choices:
     """Change this session's choices and return them."""
     st.session_state["choices"] = replace(choices(), **changes)
-    return st.session_state["choices"]
+    result: Choices = st.session_state["choices"]
+    return result
 
 
 def choose_extraction(**changes: Any) -> Choices:
@@ -101,7 +103,8 @@ def arrival_page() -> str | None:
 
 def notices() -> list[str]:
     """Return what was wrong with the address this session came with."""
-    return st.session_state.get("notices", [])
+    result: list[str] = st.session_state.get("notices", [])
+    return result
 
 
 def dismiss_notices() -> None:

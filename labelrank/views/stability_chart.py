@@ -98,7 +98,8 @@ def _ahead(stability: StabilityReport, last: pd.Series) -> pd.DataFrame:
         ahead = ahead[ahead["per_class"].shift(fill_value=0) <= stability.needed]
     else:
         ahead = ahead[ahead["per_class"] <= 4 * last["per_class"]]
-    return pd.concat([last[["per_class", "tau"]].to_frame().T, ahead])
+    result: pd.DataFrame = pd.concat([last[["per_class", "tau"]].to_frame().T, ahead])
+    return result
 
 
 def _without_direction(points: pd.DataFrame, x: alt.X, *, target: float | None, room: bool) -> list[alt.Chart]:
