@@ -135,3 +135,28 @@ def test_what_the_web_process_imports_never_loads_keras(run_python, rooms):
     heavy = sorted(HEAVY)
     found = run_python(f"import sys, {', '.join(modules)}; print([m for m in {heavy} if m in sys.modules])")
     assert found == "[]"
+
+
+def test_the_architecture_names_every_file():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = text[text.index("```\napp.py") :].split("```")[1]
+    named, folders = set(), {0: ""}
+    for line in tree.strip().splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        path = folders[depth] + name
+        if name.endswith("/"):
+            folders[depth + 1] = path
+        else:
+            named.add(path)
+    there = {str(path.relative_to(ROOT)) for path in SOURCES.values() if path.name != "__init__.py"}
+    assert named == there
+
+
+def test_the_architecture_has_the_floors():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = text[text.index("```\napp, pages") :].split("```")[1].strip().splitlines()
+    floors = [
+        {name.removeprefix("labelrank.") for name in floor} - {"labelrank", "__main__", "patches", "steps"}
+        for floor in FLOORS
+    ]
+    assert [set(line.split(", ")) for line in listed] == [floor for floor in floors if floor]
