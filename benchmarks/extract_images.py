@@ -69,13 +69,14 @@ class Ours:
         self._encoder: Any = None
 
     def extract(self, source: Path, mark: sides.Mark) -> tuple[Sequence[str], np.ndarray]:
+        from labelrank.progress import Kind, Stage
         from labelrank.settings import Settings
         from labelrank.steps.extract.plan import plan
         from labelrank.steps.extract.request import Request
         from labelrank.steps.extract.run import extract
 
-        def on_progress(done: int, total: int, stage: str) -> None:
-            if stage == "Extracting features" and done:
+        def on_progress(done: int, total: int | None, stage: Stage) -> None:
+            if stage.kind == Kind.ENCODE and done:
                 mark(done)
 
         request = Request(str(source), str(self.checkpoint), precision=self.precision)

@@ -25,7 +25,7 @@ FLOORS = (
     ("labelrank.label_map",),
     ("labelrank.ranking",),
     ("labelrank.processes", "labelrank.settings"),
-    ("labelrank.files", "labelrank.cores", "labelrank.notices", "labelrank.json_values"),
+    ("labelrank.files", "labelrank.cores", "labelrank.notices", "labelrank.progress", "labelrank.json_values"),
     ("labelrank.errors",),
     ("labelrank",),
 )

@@ -46,7 +46,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
             settings,
             recompute=recompute,
             follow_stability=work.request.until_stable is not None,
-            on_progress=ProgressLine(nouns),
+            on_progress=ProgressLine(),
             on_report=reporter,
         )
     except KeyboardInterrupt:

@@ -119,7 +119,7 @@ def finetune(
             settings,
             recompute=recompute,
             with_model=files is not None,
-            on_progress=ProgressLine("updates" if design.end_to_end else "epochs"),
+            on_progress=ProgressLine(),
         )
     except KeyboardInterrupt:
         say(f"\n{_stopped(standing(material, design, settings), plan.runs, design.seeds)}")

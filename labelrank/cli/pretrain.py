@@ -67,8 +67,8 @@ def pretrain(
     held_out = [open_dataset(data, dataclasses.replace(source, split=s), settings=settings) for s in others]
     for part in (dataset, *held_out):
         if part.fetch:
-            part.fetch(part.samples, ProgressLine("bytes"), None)
+            part.fetch(part.samples, ProgressLine(), None)
     command = shlex.join(["labelrank", *sys.argv[1:]])
-    result = pretrain(dataset, out, recipe, command=command, held_out=held_out, on_progress=ProgressLine("epochs"))
+    result = pretrain(dataset, out, recipe, command=command, held_out=held_out, on_progress=ProgressLine())
     say_left_out(result.problems)
     say(f"Wrote {out}: {result.num_parameters:,} parameters, {clock_duration(result.duration_s)}.")

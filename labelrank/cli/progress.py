@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labelrank.cli.tables import printable
+from labelrank.progress import Kind, Stage
 from labelrank.views.extraction import (
     End,
     circumstances,
@@ -27,32 +28,30 @@ if TYPE_CHECKING:
 class ProgressLine:
     """Shows (done, total, stage) with rate and time left: one live line on a terminal, a few lines elsewhere."""
 
-    def __init__(self, unit: str) -> None:
-        self.unit = unit
+    def __init__(self) -> None:
         self.live = sys.stderr.isatty()
-        self.stage = ""
+        self.stage: Stage | None = None
         self.started = self.shown = time.monotonic()
         self.begun_at = 0
 
-    def __call__(self, done: int, total: int, stage: str) -> None:
-        now = time.monotonic()
-        name = stage.split(",")[0]
-        if name != self.stage:
-            self.stage, self.started, self.shown, self.begun_at = name, now, float("-inf"), done
-        if done < total and now - self.shown < (0.1 if self.live else 10.0):
+    def __call__(self, done: int, total: int | None, stage: Stage) -> None:
+        now, is_over = time.monotonic(), total is not None and done >= total
+        if stage != self.stage:
+            self.stage, self.started, self.shown, self.begun_at = stage, now, float("-inf"), done
+        if not is_over and now - self.shown < (0.1 if self.live else 10.0):
             return
         self.shown = now
-        scale, unit = (1e6, "MB") if stage.startswith("Downloading") else (1, self.unit)
-        text = f"{stage}: {done / scale:,.0f} of {total / scale:,.0f} {unit}"
-        if (done, total) == (0, 1):  # what cannot be counted
-            text = f"{stage} ..."
+        scale, unit = (1e6, "MB") if stage.kind == Kind.DOWNLOAD else (1, stage.unit)
+        text = f"{stage.words} ..."
+        if total is not None:
+            text = f"{stage.words}: {done / scale:,.0f} of {total / scale:,.0f} {unit}"
         # What was done before, in finished parts, is no work of this time.
         if done > self.begun_at and now > self.started:
             rate = (done - self.begun_at) / (now - self.started)
             text += f", {rate / scale:,.1f}{' MB' if scale > 1 else ''}/s"
-            if done < total:
+            if total is not None and done < total:
                 text += f", {clock_duration((total - done) / rate)} left"
-        click.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live or done >= total)
+        click.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live or is_over)
 
 
 def clock_duration(seconds: float) -> str:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from labelrank.data.dataset import Dataset, Progress, ShouldStop
+from labelrank.data.dataset import Dataset
 from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.layout import Fingerprint, Layout, read_layout, readers
 from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
 # Source: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.12 (central directory), 4.3.14 to 4.3.16 (its end).

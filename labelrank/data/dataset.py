@@ -10,10 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from labelrank.errors import DatasetError, SettingsError
-
-Progress = Callable[[int, int, str], None]
-"""Called as (done, total, stage)."""
-ShouldStop = Callable[[], bool]
+from labelrank.progress import Progress, ShouldStop
 
 SPLITS = ("train", "val", "test")
 NOUNS = {"image": ("picture", "pictures"), "clip": ("video", "videos")}

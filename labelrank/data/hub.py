@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from labelrank import hub
 from labelrank.data.archive import archive_classes, open_archive
 from labelrank.data.card import card_configs, card_features, card_infos, card_rows
-from labelrank.data.dataset import Dataset, Problem, Progress, ShouldStop
+from labelrank.data.dataset import Dataset, Problem
 from labelrank.data.hub_source import HubSource
 from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
 from labelrank.data.layout import Fingerprint, Layout, read_layout, readers
@@ -32,6 +32,7 @@ from labelrank.data.source import (
 )
 from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from labelrank.errors import DatasetError, HubError, Unreachable
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
 if TYPE_CHECKING:

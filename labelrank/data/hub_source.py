@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from labelrank import hub
-from labelrank.data.dataset import Progress, ShouldStop
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
 if TYPE_CHECKING:

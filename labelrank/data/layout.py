@@ -14,19 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from labelrank.data import image, video
-from labelrank.data.dataset import (
-    NOUNS,
-    SPLITS,
-    ClipSampling,
-    Dataset,
-    Problem,
-    Progress,
-    Sample,
-    ShouldStop,
-    check_distinct,
-)
+from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Sample, check_distinct
 from labelrank.data.source import SPLIT_WORDS
 from labelrank.errors import DatasetError, MediaError, NoTrainSplit
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
 EXPECTED_LAYOUT = (

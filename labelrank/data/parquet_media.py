@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from labelrank.data.dataset import ClipSampling, Progress, Sample, ShouldStop
+from labelrank.data.dataset import ClipSampling, Sample
 from labelrank.data.image import decode_image
 from labelrank.data.parquet_columns import MediaColumn
 from labelrank.data.parquet_table import READ_ERRORS, Table, extent, first_line
@@ -20,6 +20,7 @@ from labelrank.data.source import TableFile
 from labelrank.data.video import read_clips, read_first_frame
 from labelrank.errors import Cancelled, LabelRankError, MediaError
 from labelrank.hub.files import check_size
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 
 _FILES_AT_ONCE = 4
@@ -28,6 +29,7 @@ _KEPT_GROUP_BYTES = 64 * 2**20
 _KEPT_GROUPS = 4
 _BATCH_BYTES = 4 * 2**20
 _MAX_BATCH_ROWS = 256
+_STAGE = Stage(Kind.DOWNLOAD, "Downloading the samples", "bytes")
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -184,8 +186,8 @@ def fetch_all(
     stopped = threading.Event()
 
     def one(place: int) -> None:
-        def progress(done: int, total: int, _: str) -> None:
-            state[place] = done, total
+        def progress(done: int, total: int | None, _: Stage) -> None:
+            state[place] = done, total or 0
 
         if not stopped.is_set():
             file, ranges = work[place]
@@ -199,7 +201,7 @@ def fetch_all(
                 for future in done:
                     future.result()
                 if on_progress:
-                    on_progress(sum(d for d, _ in state), sum(t for _, t in state), "Downloading the samples")
+                    on_progress(sum(d for d, _ in state), sum(t for _, t in state), _STAGE)
                 if should_stop and should_stop():
                     raise Cancelled("The download was stopped; what arrived is kept.")
         finally:

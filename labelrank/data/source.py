@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from labelrank.data.dataset import Dataset, Problem, Progress, ShouldStop
+from labelrank.data.dataset import Dataset, Problem
 from labelrank.errors import DatasetError
+from labelrank.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
     import pyarrow as pa

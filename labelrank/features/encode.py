@@ -14,13 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from labelrank.cores import cpu_cores
-from labelrank.data.dataset import ClipSampling, Dataset, Problem, Sample, ShouldStop
+from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Sample
 from labelrank.errors import Cancelled
 from labelrank.features.reader import Batch, Preprocess, Reader
 from labelrank.models.pooling import pool_tokens
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
-STAGE = "Extracting features"
-"""What progress calls this work."""
 NOT_FINITE = "Its features are not finite numbers; try --precision float32."
 """Why a sample that can be read has no features."""
 
@@ -65,6 +64,11 @@ class Encoded:
     """Time in which it worked."""
 
 
+def encoding_stage(dataset: Dataset) -> Stage:
+    """Return what is done while features are extracted, counted in samples."""
+    return Stage(Kind.ENCODE, "Extracting features", NOUNS[dataset.media][1])
+
+
 def encode_parts(
     dataset: Dataset,
     parts: Iterable[Sequence[Sample]],
@@ -75,7 +79,7 @@ def encode_parts(
     sampling: ClipSampling | None = None,
     select: Select | None = None,
     workers: int | None = None,
-    on_progress: Callable[[int, int | None, str], None] | None = None,
+    on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Generator[Encoded, None, None]:
     """Yield the features of each part, with its rows in the order of its samples.
@@ -104,7 +108,7 @@ def encode_parts(
     Source: He et al. 2022, arXiv:2111.06377. Feature extraction sees every patch; the mean leaves CLS out.
     """
     total = sum(map(len, parts)) if isinstance(parts, Sequence) else None
-    done = dimension = 0
+    done, dimension, stage = 0, 0, encoding_stage(dataset)
     with Reader(dataset, preprocess, sampling, encoder.batch_size, workers or _default_workers()) as reader:
         collected = _Part()
         idle_since = time.perf_counter()
@@ -121,7 +125,7 @@ def encode_parts(
                 collected.encoded_s += idle_since - began
                 done += len(batch.samples)
                 if on_progress:
-                    on_progress(done, total, STAGE)
+                    on_progress(done, total, stage)
             if batch.ends_part:
                 encoded = collected.encoded(dimension)
                 dimension = encoded.X.shape[1]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelrank.cores import cpu_cores
-from labelrank.data.dataset import NOUNS, Progress, ShouldStop
+from labelrank.data.dataset import NOUNS
 from labelrank.errors import Cancelled, FinetuneError, SettingsError
 from labelrank.finetune.augment import drop_path_factors, dropout_factors, generator, mix
 from labelrank.finetune.design import Arm
@@ -32,6 +32,7 @@ from labelrank.finetune.runs import TOP, Epoch, Run
 from labelrank.finetune.samples import Reader, TrainingSamples, budget
 from labelrank.finetune.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.models.config import EncoderConfig
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
 if TYPE_CHECKING:
     from labelrank.finetune.classifier import Classifier
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from labelrank.models.vit import ViTEncoder
 
 
-STAGE = "Fine-tuning"
+STAGE = Stage(Kind.TRAIN, "Fine-tuning", "updates")
 _LAST, _BEST = "last.safetensors", "best.safetensors"
 # Of the generators, so that no two draws of a seed are related.
 _KERNEL, _HIDDEN, _ORDER, _SAMPLE, _MIX, _DROP_PATH, _DROPOUT = range(7)

@@ -8,7 +8,7 @@ Source: the Hub's API and cache layout, https://huggingface.co/docs/hub/api and
 https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 """
 
-from labelrank.hub.files import Progress, ShouldStop, cached_path, download, download_all, remove_damaged
+from labelrank.hub.files import cached_path, download, download_all, remove_damaged
 from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_of_address, repo_url
 from labelrank.hub.ranges import RangeFile, open_range
 from labelrank.hub.repo import Found, HubFile, PullRequest, Repo, find_in_pull_requests, read_card, resolve, search
@@ -17,11 +17,9 @@ __all__ = [
     "DEFAULT_REVISION",
     "Found",
     "HubFile",
-    "Progress",
     "PullRequest",
     "RangeFile",
     "Repo",
-    "ShouldStop",
     "cached_path",
     "check_repo_id",
     "download",

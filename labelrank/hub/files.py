@@ -21,14 +21,12 @@ from labelrank.files import replacing
 from labelrank.hub.asking import Meter, streaming, trying
 from labelrank.hub.names import DEFAULT_REVISION, repo_url
 from labelrank.hub.storage import cache_folder, disk_explained, storage
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
 if TYPE_CHECKING:
     from labelrank.hub.repo import HubFile, Repo
     from labelrank.settings import Settings
 
-Progress = Callable[[int, int, str], None]
-"""Called with bytes as (done, total, stage)."""
-ShouldStop = Callable[[], bool]
 
 _THREADS = 8
 _CHUNK_BYTES = 1 << 20
@@ -146,7 +144,7 @@ def download_all(
             [partial(_download_one, repo, file, settings, meter) for file in missing],
             meter,
             total,
-            f"Downloading {subject} of {repo.id}",
+            f"{subject} of {repo.id}",
             on_progress,
             should_stop,
         )
@@ -167,11 +165,16 @@ def run_all(
     tasks: Sequence[Callable[[], None]],
     meter: Meter,
     total: int,
-    stage: str,
+    subject: str,
     on_progress: Progress | None,
     should_stop: ShouldStop | None,
 ) -> None:
-    """Run all tasks on a few threads; report and listen on the caller's."""
+    """Run all tasks on a few threads; report and listen on the caller's.
+
+    Args:
+        subject: What is downloaded, for people.
+    """
+    stage = Stage(Kind.DOWNLOAD, f"Downloading {subject}", "bytes")
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="hub") as pool:
         pending = {pool.submit(task) for task in tasks}
         try:

@@ -11,18 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from labelrank.hub.asking import Meter, trying
-from labelrank.hub.files import (
-    Address,
-    Progress,
-    ShouldStop,
-    cached_path,
-    check_size,
-    existing,
-    open_stream,
-    run_all,
-    subject_of,
-)
+from labelrank.hub.files import Address, cached_path, check_size, existing, open_stream, run_all, subject_of
 from labelrank.hub.storage import disk_explained
+from labelrank.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
     from labelrank.hub.repo import HubFile, Repo
@@ -181,7 +172,7 @@ class RangeFile(io.RawIOBase):
             [partial(self._fetch_part, start, end, meter) for start, end in parts],
             meter,
             total,
-            f"Downloading parts of {self.name.rsplit('/', 1)[-1]} of {self._repo.id}",
+            f"parts of {self.name.rsplit('/', 1)[-1]} of {self._repo.id}",
             on_progress,
             should_stop,
         )

@@ -9,11 +9,12 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labelrank.errors import JobError
+from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 
 QUEUED, RUNNING = "queued", "running"
@@ -59,9 +60,9 @@ UPDATE job SET queued_at = created_at;
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running job is, in units of its present stage (pictures, epochs, ...)."""
+    """How far a running job is, in the unit of its present stage."""
 
-    stage: str
+    stage: Stage
     done: int
     total: int | None = None
     rate: float | None = None
@@ -73,6 +74,17 @@ class Progress:
     def fraction(self) -> float | None:
         """Part of the stage that is done, in [0, 1]; None where the total is unknown."""
         return min(1.0, max(0.0, self.done / self.total)) if self.total else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        numbers = {"done": self.done, "total": self.total, "rate": self.rate, "eta_s": self.eta_s}
+        return {"stage": self.stage.words, **numbers, "kind": self.stage.kind, "unit": self.stage.unit}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Progress:
+        """Return the progress of `to_json`; what 0.1.0 wrote says neither its kind nor its unit."""
+        text, numbers = value["stage"], (value["done"], value["total"], value["rate"], value["eta_s"])
+        return cls(Stage(Kind(value.get("kind", "")), text, value.get("unit", "")), *numbers)
 
 
 @dataclass(frozen=True)
@@ -239,7 +251,7 @@ class JobStore:
 
     def set_progress(self, job_id: str, attempt: int, progress: Progress) -> bool:
         """Note how far the work is. Returns whether this attempt still runs."""
-        return self._update("progress = ?", (json.dumps(asdict(progress)),), job_id, (RUNNING,), attempt)
+        return self._update("progress = ?", (json.dumps(progress.to_json()),), job_id, (RUNNING,), attempt)
 
     def set_report(self, job_id: str, attempt: int, report: Mapping[str, Any]) -> bool:
         """Note what is known of the work besides its progress. Returns whether this attempt still runs.
@@ -398,8 +410,8 @@ class JobStore:
         try:
             for name in ("params", "progress", "report", "result"):
                 values[name] = None if values[name] is None else json.loads(values[name])
-            progress = None if values["progress"] is None else Progress(**values["progress"])
-        except (ValueError, TypeError) as error:
+            progress = None if values["progress"] is None else Progress.from_json(values["progress"])
+        except (ValueError, TypeError, KeyError) as error:
             raise self._damaged(error) from error
         values |= {"progress": progress, "cancel_requested": bool(values["cancel_requested"])}
         return Job(**values, log_path=self._folder(row["id"]) / "log.txt")

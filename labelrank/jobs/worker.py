@@ -19,6 +19,7 @@ from typing import Any
 from labelrank.errors import Cancelled, JobError, LabelRankError
 from labelrank.jobs.store import RUNNING, Job, JobStore, Progress
 from labelrank.processes import GRACE_S, watch_parent
+from labelrank.progress import Stage
 from labelrank.settings import Settings
 
 TASKS: dict[str, str] = {
@@ -70,7 +71,7 @@ class ProgressReporter:
         self._written: Progress | None = None
         self._written_at = float("-inf")
 
-    def __call__(self, done: int, total: int | None, stage: str) -> None:
+    def __call__(self, done: int, total: int | None, stage: Stage) -> None:
         """Take a report: `done` of `total` units of `stage`; a total of None is unknown."""
         now = self._clock()
         # Plain integers: a count may come from an array, and only those fit into JSON.

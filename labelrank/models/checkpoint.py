@@ -27,6 +27,7 @@ from labelrank.models.checkpoint_files import CONFIG, WEIGHTS, Files, Folder, Hu
 from labelrank.models.config import EncoderConfig, read_config
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.models.names import check_names, check_shape, encoder_tensors, head_tensors
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings, assets_dir
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -109,7 +110,7 @@ class Checkpoint:
             digest.update(bytes.fromhex(self._files.sha256(name)))
         return digest.hexdigest()
 
-    def fetch(self, on_progress: hub.Progress | None = None, should_stop: hub.ShouldStop | None = None) -> None:
+    def fetch(self, on_progress: Progress | None = None, should_stop: ShouldStop | None = None) -> None:
         """Download the weights if they are not here, or are here damaged.
 
         Raises:

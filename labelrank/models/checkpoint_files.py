@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Protocol
 
 from labelrank import hub
 from labelrank.errors import CheckpointError, HubError
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
 CONFIG = "config.json"
@@ -45,7 +46,7 @@ class Files(Protocol):
     def is_here(self, names: Collection[str]) -> bool: ...
 
     def fetch(
-        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
+        self, names: Collection[str], on_progress: Progress | None, should_stop: ShouldStop | None
     ) -> dict[str, Path]:
         """Bring files here and return where they are; a damaged copy of one of the Hub's is replaced."""
         ...
@@ -86,7 +87,7 @@ class Folder:
         return True
 
     def fetch(
-        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
+        self, names: Collection[str], on_progress: Progress | None, should_stop: ShouldStop | None
     ) -> dict[str, Path]:
         return {name: self.folder / name for name in names}
 
@@ -126,7 +127,7 @@ class HubFolder:
         return all(hub.cached_path(self.repo, name) for name in names)
 
     def fetch(
-        self, names: Collection[str], on_progress: hub.Progress | None, should_stop: hub.ShouldStop | None
+        self, names: Collection[str], on_progress: Progress | None, should_stop: ShouldStop | None
     ) -> dict[str, Path]:
         unhashed = [name for name in names if name not in self._hashed]
         damaged = hub.remove_damaged(self.repo, unhashed, should_stop=should_stop)

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import Cancelled, CheckpointError, DatasetError, MediaError
 from labelrank.models.config import EncoderConfig, TransformerConfig, write_config
 from labelrank.models.probe import probe_report
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
 if TYPE_CHECKING:
     from labelrank.models.mae import MaskedAutoencoder
@@ -130,8 +131,8 @@ def pretrain(
     *,
     command: str,
     held_out: Sequence[Dataset] = (),
-    on_progress: Callable[[int, int, str], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> PretrainResult:
     """Train a masked autoencoder on a dataset's pictures or videos and write it to the folder `out`.
 
@@ -166,8 +167,8 @@ def _pretrain_into(
     recipe: PretrainRecipe,
     command: str,
     held_out: Sequence[Dataset],
-    on_progress: Callable[[int, int, str], None] | None,
-    should_stop: Callable[[], bool] | None,
+    on_progress: Progress | None,
+    should_stop: ShouldStop | None,
 ) -> PretrainResult:
     import keras
 
@@ -217,7 +218,8 @@ def _pretrain_into(
                 )
             losses.append(loss)
             if on_progress:
-                on_progress(epoch + 1, recipe.epochs, f"Pre-training, loss {loss:.4f}")
+                stage = Stage(Kind.TRAIN, "Pre-training", "epochs", f"loss {loss:.4f}")
+                on_progress(epoch + 1, recipe.epochs, stage)
             if should_stop and should_stop():
                 stopped = self.model.stop_training = True
 
@@ -228,7 +230,7 @@ def _pretrain_into(
     probe_section = ""
     if held_out:
         if on_progress:
-            on_progress(recipe.epochs, recipe.epochs, "Probing the features")
+            on_progress(recipe.epochs, recipe.epochs, Stage(Kind.PROBE, "Probing the features", "epochs"))
         probe_section = probe_report(model, preprocessing, dataset, held_out, _sampling(dataset, recipe))
     result = PretrainResult(
         losses=tuple(losses),

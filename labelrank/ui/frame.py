@@ -18,13 +18,11 @@ import labelrank
 from labelrank.data.dataset import Dataset
 from labelrank.errors import LabelRankError
 from labelrank.exports import FORMATS, SampleColumns, export
-from labelrank.features.encode import STAGE
 from labelrank.jobs.store import Job
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo
+from labelrank.progress import Kind
 from labelrank.settings import assets_dir
-from labelrank.steps.finetune.progress import STAGE as TRAINING
-from labelrank.steps.finetune.request import Design
 from labelrank.ui import choices, datasets, feature_files, server, session
 from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded
 from labelrank.views import marks
@@ -230,28 +228,23 @@ def progress_bar(job: Job) -> None:
     if progress is None:
         st.progress(0.0, text="Starting")
         return
-    parts = [escape(progress.stage[:1].upper() + progress.stage[1:])]
-    if progress.stage.startswith("Downloading"):
+    stage = progress.stage
+    parts = [escape(stage.text[:1].upper() + stage.text[1:])]
+    if stage.kind == Kind.DOWNLOAD:
         parts.append(f"{progress.done / 1e6:,.1f} of {progress.total / 1e6:,.1f} MB" if progress.total else "starting")
         if progress.rate is not None:
             parts.append(f"{progress.rate / 1e6:,.1f} MB/s")
     else:
-        if progress.total != 1:
+        if stage.unit:
             count = f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}"
-            parts.append(f"{count} {_counted(job, progress.stage)}".rstrip())
-        if progress.rate is not None and (job.kind == "extract" or progress.stage == STAGE):
+            # That samples are counted goes without saying.
+            parts.append(f"{count} {stage.unit}" if stage.kind == Kind.TRAIN else count)
+        if progress.rate is not None and stage.kind == Kind.ENCODE:
             parts.append(rate_text(progress.rate, feature_files.nouns_of(job)[1]))
     if progress.eta_s is not None and progress.done < (progress.total or 0):
         about = "about" if job.params.get("until_stable") is None else "at most"
         parts.append(f"{about} {duration(progress.eta_s)} left")
     st.progress(progress.fraction or 0.0, text=" · ".join(parts))
-
-
-def _counted(job: Job, stage: str) -> str:
-    """Return what a stage of a job counts; empty for what goes without saying."""
-    if job.kind != "finetune" or stage != TRAINING:
-        return ""
-    return "updates" if Design.from_params(job.params).end_to_end else "epochs"
 
 
 # Label maps

@@ -8,10 +8,10 @@ from pathlib import Path
 import streamlit as st
 
 from labelrank.errors import FeaturesError, LabelRankError
-from labelrank.features.encode import STAGE
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
 from labelrank.jobs.store import Job
+from labelrank.progress import Kind
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
 from labelrank.ui import choices, feature_files, frame, messages, server, session
 from labelrank.ui.frame import STATE_WORDS
@@ -138,7 +138,7 @@ def _left_out(job: Job, report: ExtractionReport) -> None:
     """Show what share of the samples could not be used so far, and why."""
     if not report.failed:
         return
-    done = job.progress.done if job.progress and job.progress.stage == STAGE else 0
+    done = job.progress.done if job.progress and job.progress.stage.kind == Kind.ENCODE else 0
     text = extraction.left_out_text(report.failed, done, feature_files.nouns_of(job))
     st.markdown(f":orange[:material/warning:] {text}:")
     _reasons(report)

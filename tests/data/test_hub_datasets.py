@@ -15,6 +15,7 @@ from PIL import Image
 from labelrank.data import SourceOptions, card, describe_source, open_dataset
 from labelrank.data.dataset import ClipSampling
 from labelrank.errors import ArchiveError, Cancelled, DatasetError, HubError
+from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from tests.helpers.datasets import CATS_AND_DOGS, png, write_zip
 from tests.helpers.tables import class_label, content, images, pets, table, write
@@ -99,7 +100,7 @@ def test_few_samples_need_few_bytes(hub, settings, tmp_path, small_requests):
         np.testing.assert_array_equal(data.load(sample), expected)
     assert storage_bytes(hub) == fetched
     assert stages[-1][0] == stages[-1][1]
-    assert stages[-1][2] == "Downloading the samples"
+    assert stages[-1][2] == Stage(Kind.DOWNLOAD, "Downloading the samples", "bytes")
 
 
 def test_reading_works_without_fetching_first(hub, settings, tmp_path, small_requests):

@@ -18,6 +18,7 @@ import pytest
 from labelrank import hub as client
 from labelrank.errors import Cancelled, HubError
 from labelrank.hub.storage import disk_explained, storage
+from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 
 pytest_plugins = ["tests.helpers.hub_server"]
@@ -488,7 +489,7 @@ def test_progress_counts_bytes_on_the_callers_thread(hub, repo, settings):
     assert list(done) == sorted(done)
     assert done[-1] == len(BIG)
     assert set(totals) == {len(BIG)}
-    assert set(stages) == {"Downloading big.safetensors of me/model"}
+    assert set(stages) == {Stage(Kind.DOWNLOAD, "Downloading big.safetensors of me/model", "bytes")}
     assert set(threads) == {threading.main_thread()}
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 
 from labelrank.errors import Cancelled, DatasetError
+from labelrank.progress import Kind, Stage
 
 
 def run(params, *, settings, on_progress, should_stop, on_report):
@@ -19,16 +20,16 @@ def count(params, settings, on_progress, should_stop):
     print("counting")
     print("a warning", file=sys.stderr)
     for done in range(1, 6):
-        on_progress(done, 5, "counting")
-    on_progress(1, 3, "tidying up")
-    on_progress(2, 3, "tidying up")
+        on_progress(done, 5, Stage(Kind.ENCODE, "counting"))
+    on_progress(1, 3, Stage(Kind.ENCODE, "tidying up"))
+    on_progress(2, 3, Stage(Kind.ENCODE, "tidying up"))
     return {"name": params.get("name"), "workspace": str(settings.workspace), "max_pixels": settings.max_pixels}
 
 
 def report(params, settings, on_progress, should_stop, on_report):
     on_report({"done": 1})
     for done in range(1, 4):
-        on_progress(done, 10, "reporting")
+        on_progress(done, 10, Stage(Kind.ENCODE, "reporting"))
     on_report({"done": 2, "reasons": [["Picture is truncated", 1]]})
     while not should_stop():
         time.sleep(0.01)
@@ -45,7 +46,7 @@ def record(params, settings, on_progress, should_stop):
 
 
 def wait(params, settings, on_progress, should_stop):
-    on_progress(1, 10, "waiting")
+    on_progress(1, 10, Stage(Kind.ENCODE, "waiting"))
     while not should_stop():
         time.sleep(0.01)
     raise Cancelled("stopped on request")
@@ -62,7 +63,7 @@ def wait_once(params, settings, on_progress, should_stop):
 def stubborn(params, settings, on_progress, should_stop):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    on_progress(helper.pid, None, "ignoring")
+    on_progress(helper.pid, None, Stage(Kind.ENCODE, "ignoring"))
     while True:
         time.sleep(0.01)
 

@@ -34,7 +34,7 @@ def test_a_job_succeeds_with_progress_result_and_log(consumer, start, ended, sto
     job = ended(start("count", name="Zoë"))
     assert (job.state, job.error, job.attempt) == ("succeeded", None, 1)
     assert job.result == {"name": "Zoë", "workspace": str(settings.workspace), "max_pixels": 12_345}
-    assert (job.progress.stage, job.progress.done, job.progress.total) == ("tidying up", 2, 3)
+    assert (job.progress.stage.text, job.progress.done, job.progress.total) == ("tidying up", 2, 3)
     assert job.created_at <= job.started_at <= job.finished_at
     log = store.read_log(job.id)
     assert log.startswith("--- run 1, ")
@@ -56,7 +56,7 @@ def test_what_a_task_reports_is_kept_with_its_progress_while_it_runs_and_after_i
     wait_for(lambda: (store.get(job.id).report or {}).get("done") == 2)
     job = store.get(job.id)
     assert job.report == {"done": 2, "reasons": [["Picture is truncated", 1]]}
-    assert (job.progress.stage, job.progress.done) == ("reporting", 3)
+    assert (job.progress.stage.text, job.progress.done) == ("reporting", 3)
     cancel(job.id, settings)
     assert ended(job).report == job.report
 

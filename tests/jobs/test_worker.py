@@ -7,8 +7,12 @@ import pytest
 from labelrank.errors import JobError
 from labelrank.jobs.store import Progress
 from labelrank.jobs.worker import ProgressReporter
+from labelrank.progress import Kind, Stage
 
 from .conftest import ROOT
+
+ENCODE = Stage(Kind.ENCODE, "Extracting features", "images")
+OTHER, WRITE = Stage(Kind.READ, "Reading"), Stage(Kind.WRITE, "Writing")
 
 
 class Clock:
@@ -33,7 +37,7 @@ def written():
 def report(clock, written):
     reporter = ProgressReporter(written.append, clock=clock)
 
-    def step(seconds, done, total=100, stage="encode"):
+    def step(seconds, done, total=100, stage=ENCODE):
         clock.now += seconds
         reporter(done, total, stage)
         return written[-1]
@@ -44,15 +48,15 @@ def report(clock, written):
 
 def test_rate_and_time_left_are_measured(report):
     report(0, 0)
-    assert report(2, 10) == Progress("encode", 10, 100, rate=5.0, eta_s=18.0)
+    assert report(2, 10) == Progress(ENCODE, 10, 100, rate=5.0, eta_s=18.0)
 
 
 def test_time_left_is_unknown_until_something_is_measured(report):
-    assert report(0, 0) == Progress("encode", 0, 100, None, None)
+    assert report(0, 0) == Progress(ENCODE, 0, 100, None, None)
     assert report(0.3, 8).eta_s is None, "too early to mean anything"
     assert report(5, 8).eta_s is not None
-    assert report(1, 9, total=None, stage="other") == Progress("other", 9, None, None, None)
-    assert report(2, 11, total=None, stage="other") == Progress("other", 11, None, rate=1.0, eta_s=None)
+    assert report(1, 9, total=None, stage=OTHER) == Progress(OTHER, 9, None, None, None)
+    assert report(2, 11, total=None, stage=OTHER) == Progress(OTHER, 11, None, rate=1.0, eta_s=None)
 
 
 def test_a_stage_in_which_nothing_moves_has_no_rate(report):
@@ -77,8 +81,8 @@ def test_the_rate_of_a_slow_task_is_measured_over_more_than_the_window(report):
 def test_each_stage_is_measured_by_itself(report):
     report(0, 0)
     report(1, 100)
-    assert report(10, 0, stage="write").rate is None
-    assert report(1, 7, stage="write").rate == 7.0
+    assert report(10, 0, stage=WRITE).rate is None
+    assert report(1, 7, stage=WRITE).rate == 7.0
 
 
 def test_at_most_five_reports_a_second_are_written(report, written):
@@ -91,19 +95,19 @@ def test_a_new_stage_the_end_of_one_and_the_last_report_are_written(report, writ
     report(0, 0)
     report(0.01, 50)
     report(0.01, 100)
-    report(0.01, 0, stage="write")
-    report(0.01, 1, stage="write")
-    assert [(p.stage, p.done) for p in written] == [("encode", 0), ("encode", 100), ("write", 0)]
+    report(0.01, 0, stage=WRITE)
+    report(0.01, 1, stage=WRITE)
+    assert [(p.stage, p.done) for p in written] == [(ENCODE, 0), (ENCODE, 100), (WRITE, 0)]
     report.flush()
     report.flush()
-    assert [(p.stage, p.done) for p in written[3:]] == [("write", 1)]
+    assert [(p.stage, p.done) for p in written[3:]] == [(WRITE, 1)]
 
 
 def test_progress_that_cannot_be_stored_does_not_stop_the_work(clock, capsys):
     def refuse(progress):
         raise JobError("database is locked")
 
-    ProgressReporter(refuse, clock=clock)(1, 2, "encode")
+    ProgressReporter(refuse, clock=clock)(1, 2, ENCODE)
     assert "Progress was not stored: database is locked" in capsys.readouterr().err
 
 

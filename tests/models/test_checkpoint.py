@@ -14,6 +14,7 @@ from labelrank.errors import CheckpointError, HubError
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
 from labelrank.models.config import FAMILIES, read_config, write_config
 from labelrank.models.curated import CURATED, EMBEDDED
+from labelrank.progress import Kind, Stage
 from tests.conftest import GOLDEN
 
 pytest_plugins = ["tests.helpers.hub_server"]
@@ -483,7 +484,8 @@ def test_a_hub_checkpoint_is_that_of_a_folder(keras, hub, published, folder, set
     assert (there.config, there.preprocessing) == (here.config, here.preprocessing)
     calls = []
     there.fetch(on_progress=lambda *a: calls.append(a))
-    assert calls[-1] == (there.size_bytes, there.size_bytes, "Downloading model.safetensors of me/model")
+    stage = Stage(Kind.DOWNLOAD, "Downloading model.safetensors of me/model", "bytes")
+    assert calls[-1] == (there.size_bytes, there.size_bytes, stage)
     hub.forget()
     for one, other in zip(build_encoder(there).get_weights(), build_encoder(here).get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -14,6 +14,7 @@ from labelrank.errors import Cancelled, CheckpointError, DatasetError
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
 from labelrank.models.curated import EMBEDDED
 from labelrank.models.pooling import pool_tokens
+from labelrank.progress import Kind, Stage
 
 # Wide enough to learn something in seconds.
 SIZES = {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "decoder_dim": 32, "decoder_heads": 2, "batch_size": 25}
@@ -46,6 +47,9 @@ def test_checkpoint_is_whole_and_loads(trained):
     }  # fmt: skip
     assert [p.name for p in out.parent.iterdir()] == ["one"]
     assert [p[:2] for p in progress] == [*((i, 40) for i in range(1, 41)), (40, 40)]
+    pre_training = Stage(Kind.TRAIN, "Pre-training", "epochs")
+    assert {p[2] for p in progress} == {pre_training, Stage(Kind.PROBE, "Probing the features", "epochs")}
+    assert progress[0][2].words == f"Pre-training, loss {result.losses[0]:.4f}"
     info = describe_checkpoint(str(out))
     assert info.num_parameters == result.num_parameters
     assert info.licence == "apache-2.0"

@@ -4,12 +4,15 @@ import pytest
 
 from labelrank.jobs.store import Progress
 from labelrank.models.backend import resolve_precision
+from labelrank.progress import Kind, Stage
 from labelrank.steps.rank import RankRequest
 from labelrank.ui import server, session
 from labelrank.ui.address import choices_of_job
 from labelrank.views import words
 from labelrank.views.words import rough_duration
 from tests.ui.conftest import PARAMS, address, button, choices_of, labels, run, settings_label, texts
+
+ENCODE = Stage(Kind.ENCODE, "Extracting features", "images")
 
 
 def point(per_class: float, tau: float, low: float, high: float, aligned: float | None = None) -> dict:
@@ -73,7 +76,7 @@ def running(store):
     def start(told: dict | None = None, done: int = 320, **params):
         job = store.create("extract", {**PARAMS, **params}, "local", "digits")
         attempt = store.claim("a worker").attempt
-        store.set_progress(job.id, attempt, Progress("Extracting features", done, 640, 123.4, 200.0))
+        store.set_progress(job.id, attempt, Progress(ENCODE, done, 640, 123.4, 200.0))
         if told is not None:
             store.set_report(job.id, attempt, told)
         return job, attempt

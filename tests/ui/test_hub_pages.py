@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from labelrank.errors import HubError
 from labelrank.jobs.store import Progress
+from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.ui import galleries
 from labelrank.ui.address import from_address
@@ -451,17 +452,40 @@ def test_clip_settings_do_not_outlive_the_videos(app):
 
 def test_a_download_is_told_in_megabytes(app, store):
     job = store.create("extract", PARAMS, "local", "digits")
-    progress = Progress("Downloading model.safetensors", 12_340_000, 447_600_000, 35_200_000.0, 12.4)
+    progress = Progress(
+        Stage(Kind.DOWNLOAD, "Downloading model.safetensors", "bytes"), 12_340_000, 447_600_000, 35_200_000.0, 12.4
+    )
     store.set_progress(job.id, store.claim("a worker").attempt, progress)
     run(app, job=job.id)
     text = app.get("progress")[0].proto.text.replace("\\", "")
     assert text == "Downloading model.safetensors · 12.3 of 447.6 MB · 35.2 MB/s · about 12 s left"
 
 
+@pytest.mark.parametrize(
+    ("kind", "unit", "text"),
+    [
+        (Kind.DOWNLOAD, "bytes", "Downloading happiness · 2.0 of 4.0 MB · 1.0 MB/s"),
+        (Kind.ENCODE, "images", "Downloading happiness · 2,000,000 of 4,000,000 · 1,000,000 images/s"),
+        (Kind.TRAIN, "epochs", "Downloading happiness · 2,000,000 of 4,000,000 epochs"),
+        (Kind.WRITE, "", "Downloading happiness"),
+    ],
+)
+def test_what_is_shown_of_a_stage_is_decided_by_its_kind_and_not_its_words(app, store, kind, unit, text):
+    job = store.create("extract", PARAMS, "local", "digits")
+    progress = Progress(Stage(kind, "Downloading happiness", unit), 2_000_000, 4_000_000, 1_000_000.0)
+    store.set_progress(job.id, store.claim("a worker").attempt, progress)
+    run(app, job=job.id)
+    assert app.get("progress")[0].proto.text.replace("\\", "") == text
+
+
 def test_a_job_of_videos_counts_videos(app, store):
     params = {**PARAMS, "dataset": "moving-digits", "checkpoint": "videomae-tiny-moving-digits"}
     job = store.create("extract", params, "local", "moving-digits")
-    store.set_progress(job.id, store.claim("a worker").attempt, Progress("Extracting features", 10, 20, 12.5, 1.0))
+    store.set_progress(
+        job.id,
+        store.claim("a worker").attempt,
+        Progress(Stage(Kind.ENCODE, "Extracting features", "videos"), 10, 20, 12.5, 1.0),
+    )
     run(app, job=job.id)
     assert "12.5 videos/s" in app.get("progress")[0].proto.text
 

@@ -17,6 +17,7 @@ from labelrank.errors import CheckpointError, RankingError
 from labelrank.exports import FORMATS
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import Progress
+from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape, message_text
@@ -162,7 +163,11 @@ def test_extract_submits_one_job_with_the_choices(app, store):
 
 def test_a_running_job_shows_its_rate_with_a_unit_and_can_be_cancelled(app, store):
     job = store.create("extract", PARAMS, "local", "digits")
-    store.set_progress(job.id, store.claim("a worker").attempt, Progress("encoding", 320, 640, 123.4, 2.6))
+    store.set_progress(
+        job.id,
+        store.claim("a worker").attempt,
+        Progress(Stage(Kind.ENCODE, "encoding", "images"), 320, 640, 123.4, 2.6),
+    )
     run(app, job=job.id)
     assert title(app) == "Features"
     assert app.get("progress")[0].proto.text == "Encoding · 320 of 640 · 123 images/s · about 2.6 s left"

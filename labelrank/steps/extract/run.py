@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from labelrank import cache
-from labelrank.data.dataset import NOUNS, Progress, ShouldStop
+from labelrank.data.dataset import NOUNS
 from labelrank.errors import Cancelled, DatasetError, FeaturesError
-from labelrank.features.encode import STAGE
 from labelrank.features.joining import joined_circumstances, read_features
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet, classes_without_rows, write_features
 from labelrank.models.backend import devices
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines import Engine, Making, gpus, here
 from labelrank.steps.extract.engines.here import now, versions, worth_another_try
@@ -64,7 +64,7 @@ def run_job(
     Cached features and finished parts are used unless `recompute` is set; what cannot be read is made again.
     """
     started = time.monotonic()
-    on_progress(0, 1, "Reading the dataset")
+    on_progress(0, None, Stage(Kind.READ, "Reading the dataset"))
     work = plan(Request.from_params({**params, "shard": None}), settings)
     outcome = obtain(
         work,
@@ -332,9 +332,9 @@ class _Parts:
             return None
         return (self._done - self._first[1]) / (time.monotonic() - self._first[0])
 
-    def _tell(self, done: int, total: int, stage: str) -> None:
+    def _tell(self, done: int, total: int | None, stage: Stage) -> None:
         """Pass progress on, with what was here already counted in."""
-        if stage == STAGE:
+        if stage.kind == Kind.ENCODE:
             self._done = done
             self._first = self._first or (time.monotonic(), done)
             done += self.reused

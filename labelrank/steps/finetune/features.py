@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from labelrank.data.dataset import Progress, ShouldStop
 from labelrank.errors import Cancelled, FeaturesError, ProcessError
 from labelrank.processes import Call, stop
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request

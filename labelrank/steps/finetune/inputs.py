@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from labelrank.data.dataset import ClipSampling, Dataset, Progress, Sample, ShouldStop
+from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, FinetuneError, HubError
 from labelrank.features.joining import read_features
@@ -20,6 +20,7 @@ from labelrank.finetune.design import split_rows
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
 from labelrank.notices import Notice
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.plan import Plan, plan
 from labelrank.steps.extract.request import Request
@@ -97,7 +98,7 @@ def gather(
         Cancelled: `should_stop` returned true.
     """
     if on_progress:
-        on_progress(0, 1, "Reading the dataset")
+        on_progress(0, None, Stage(Kind.READ, "Reading the dataset"))
     request = Request.from_params({**params, "shard": None})
     plans = {"train": plan(request, settings)}
     dataset = plans["train"].dataset

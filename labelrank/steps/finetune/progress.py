@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from labelrank.data.dataset import Progress
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
 from labelrank.json_values import fields_in, plain
 from labelrank.notices import Notice
+from labelrank.progress import Kind, Progress, Stage
 
 RANDOM = "random"
 """Name of the one curve that all random orders share."""
-STAGE = "Training"
 _MIN_INTERVAL_S = 0.5
 _MAX_POINTS = 60
 _CURVES = ("val_accuracy", "val_loss")
@@ -111,7 +110,7 @@ class Live:
 
     Args:
         epochs: Of one run, at most.
-        updates: Of one epoch, where progress is counted in these; else it is in epochs.
+        updates: Of one epoch, where progress is counted in these; else it is in epochs, as `unit` says.
         on_progress: Called as (epochs or updates done, those of all runs, stage).
         on_report: Called with how things stand.
     """
@@ -125,6 +124,7 @@ class Live:
         on_progress: Progress | None = None,
         on_report: OnReport | None = None,
         clock: Callable[[], float] = time.monotonic,
+        unit: str = "epochs",
     ) -> None:
         self._arms, self._seeds, self._epochs, self._updates = arms, seeds, epochs, updates
         self.on_progress, self._on_report, self._clock = on_progress, on_report, clock
@@ -132,6 +132,7 @@ class Live:
         self._values = {name: np.full((len(arms), seeds, epochs), np.nan, np.float32) for name in _CURVES}
         self._done = np.zeros((len(arms), seeds), np.int64)
         self._whole = np.zeros((len(arms), seeds), bool)
+        self._stage = Stage(Kind.TRAIN, "Training", unit)
         self._told_at = float("-inf")
         self._told_done: int | None = None
         self._begun: tuple[float, int] | None = None
@@ -172,16 +173,16 @@ class Live:
         done, total = int(self._done.sum()), self._done.size * self._epochs * self._updates
         self._begun = self._begun or (self._clock(), done)
         if self.on_progress and done != self._told_done:
-            self.on_progress(done, total, STAGE)
+            self.on_progress(done, total, self._stage)
         self._told_done = done
         if self._on_report and (force or self._clock() - self._told_at >= _MIN_INTERVAL_S):
             self._told_at = self._clock()
             self._on_report(self._report(done, total))
 
-    def say(self, stage: str) -> None:
-        """Tell what is done now, of which nothing can be counted."""
+    def say(self, text: str) -> None:
+        """Tell what is written now, of which nothing can be counted."""
         if self.on_progress:
-            self.on_progress(0, 1, stage)
+            self.on_progress(0, None, Stage(Kind.WRITE, text))
 
     def finish(self, folder: Path) -> None:
         """Tell where the results are."""

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from labelrank import cache
-from labelrank.data.dataset import Progress, ShouldStop
 from labelrank.errors import Cancelled, LabelRankError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
 from labelrank.notices import Notice
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.here import now, versions
 from labelrank.steps.finetune.best_model import Exporter
@@ -242,6 +242,7 @@ class _Work:
             self._training.updates,
             on_progress,
             self._on_report,
+            unit="updates" if self._design.end_to_end else "epochs",
         )
         live.notices.extend(self._material.notices)
         live.add([run for by_arm in self._done.values() for run in by_arm.values()])

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from labelrank.data.dataset import ShouldStop
 from labelrank.errors import FinetuneError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
@@ -20,6 +19,7 @@ from labelrank.finetune.runs import Epoch, Run
 from labelrank.models.backend import select_backend
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
+from labelrank.progress import ShouldStop, Stage
 from labelrank.steps.finetune.best_model import Exporter, fc_norm_of
 from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material
@@ -193,7 +193,7 @@ class EndToEnd:
                     live.epoch(arm.name, seed, epoch.epoch, epoch.val_accuracy, epoch.val_loss)
                     live.tell(force=True)
 
-                def count(done: int, total: int, stage: str, arm: Arm = arm, seed: int = seed) -> None:
+                def count(done: int, total: int | None, stage: Stage, arm: Arm = arm, seed: int = seed) -> None:
                     live.updates(arm.name, seed, done)
                     live.tell()
 

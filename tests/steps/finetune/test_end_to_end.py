@@ -9,6 +9,7 @@ import pytest
 
 from labelrank.errors import Cancelled, FinetuneError
 from labelrank.finetune import end_to_end, export
+from labelrank.progress import Kind
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.inputs import Encoder, Material
@@ -57,7 +58,7 @@ def tuned(monkeypatch, keras):
         (folder / "last.safetensors").write_bytes(b"snapshot")
         run = made_run(arm.name, seed, test.dataset.labels, 0.9 - 0.2 * seed, epochs=recipe.epochs)
         for epoch in run.epochs:
-            on_progress(epoch.epoch, recipe.epochs, "Fine-tuning")
+            on_progress(epoch.epoch, recipe.epochs, end_to_end.STAGE)
             on_epoch(epoch)
         keys = tuple(sample.key for sample in test.dataset.samples)
         return end_to_end.Tuned(run, f"{arm.name}/{seed}", keys, test.dataset.labels, run.epochs[-1], ())
@@ -89,7 +90,7 @@ def test_runs_go_seed_by_seed_and_the_best_model_of_the_ranked_order_comes_along
     assert outcome.report.recipe["unfreeze"] == 1
     assert outcome.report.control.reason == "No control was asked for."
     # An update takes 32 of the 40 samples: 2 an epoch.
-    assert next(values[1] for values in said if values[2] == "Training") == 6 * 3 * 2
+    assert next(values[1] for values in said if values[2].kind == Kind.TRAIN) == 6 * 3 * 2
     assert not list(settings.workspace.rglob("last.safetensors"))
 
 
@@ -264,7 +265,7 @@ if __name__ == "__main__":
     result = run_job(
         params,
         settings=Settings(workspace=Path({str(tmp_path)!r})),
-        on_progress=lambda done, total, stage: stages.append(stage),
+        on_progress=lambda done, total, stage: stages.append(stage.text),
         should_stop=lambda: False,
         on_report=reports.append,
     )

@@ -7,6 +7,7 @@ import numpy as np
 
 from labelrank.finetune.design import arms
 from labelrank.notices import Notice
+from labelrank.progress import Kind, Stage
 from labelrank.steps.finetune.progress import ComparisonResult, CurvePoint, Live, LiveReport
 from tests.steps.finetune.made import made_run
 
@@ -37,21 +38,23 @@ def test_curves_are_the_mean_and_range_over_seeds_and_random_orders_share_one():
 def test_progress_counts_epochs_and_a_run_that_ended_early_counts_whole():
     said, reports = [], []
     live = Live(ARMS, 2, 10, on_progress=lambda *values: said.append(values), on_report=reports.append)
+    training = Stage(Kind.TRAIN, "Training", "epochs")
     live.epoch("ranked", 0, 4, 0.5, 2.0)
     live.tell()
     live.add([made_run("ranked", 0, Y, epochs=6)])
-    assert said == [(4, 100, "Training"), (10, 100, "Training")]
+    assert said == [(4, 100, training), (10, 100, training)]
     assert (reports[-1].runs_done, reports[-1].runs) == (1, 10)
 
 
 def test_progress_counts_updates_where_an_epoch_has_several():
     said = []
-    live = Live(ARMS, 1, 10, 7, on_progress=lambda *values: said.append(values))
+    live = Live(ARMS, 1, 10, 7, on_progress=lambda *values: said.append(values), unit="updates")
+    training = Stage(Kind.TRAIN, "Training", "updates")
     live.updates("ranked", 0, 9)
     live.tell()
     live.epoch("ranked", 0, 2, 0.5, 2.0)
     live.tell()
-    assert said == [(9, 350, "Training"), (14, 350, "Training")]
+    assert said == [(9, 350, training), (14, 350, training)]
 
 
 def test_reports_come_no_faster_than_twice_a_second():

@@ -10,10 +10,10 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from labelrank.data.dataset import Progress, ShouldStop
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
 from labelrank.models.runtime import CompiledEncoder
+from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 from labelrank.steps.extract.plan import Plan
 

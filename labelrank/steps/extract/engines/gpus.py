@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
-from labelrank.data.dataset import Progress, ShouldStop
 from labelrank.errors import Cancelled, FeaturesError, ProcessError
-from labelrank.features.encode import STAGE
+from labelrank.features.encode import encoding_stage
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
 from labelrank.models.backend import devices
 from labelrank.processes import Call, stop
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines import Making, here
 from labelrank.steps.extract.plan import Plan
@@ -63,7 +63,7 @@ def make(
                 for place, call in enumerate(calls):
                     done[place] = _heard(call, gpus[place], folder, before=done[place])
                 if on_progress:
-                    on_progress(sum(done), total, STAGE)
+                    on_progress(sum(done), total, encoding_stage(plan.dataset))
                 if should_stop and should_stop():
                     raise Cancelled("Extraction was cancelled.")
                 if is_done and not folder.has(part):
@@ -107,8 +107,8 @@ def _make_on_one(
     """Make some parts of a request; runs in a process of its own, before any framework is loaded there."""
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
-    def count(now: int, _total: int, stage: str) -> None:
-        if stage == STAGE:
+    def count(now: int, _total: int | None, stage: Stage) -> None:
+        if stage.kind == Kind.ENCODE:
             tell(now)
 
     work = make_plan(request, settings)

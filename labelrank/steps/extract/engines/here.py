@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import labelrank
-from labelrank.data.dataset import NOUNS, Progress, Sample, ShouldStop
+from labelrank.data.dataset import NOUNS, Sample
 from labelrank.errors import DatasetError, MediaError
-from labelrank.features.encode import NOT_FINITE, STAGE, Encoded, encode_parts
+from labelrank.features.encode import NOT_FINITE, Encoded, encode_parts, encoding_stage
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
 from labelrank.models.runtime import CompiledEncoder, compile_encoder
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines import Making
 from labelrank.steps.extract.plan import Plan
@@ -31,14 +32,14 @@ def make(
     """Make parts of a plan in this process, as an `Engine` does."""
     if not parts:
         return
-    total = sum(len(part.samples) for part in plan.parts)
+    total, encoding_now = sum(len(part.samples) for part in plan.parts), encoding_stage(plan.dataset)
 
-    def tell(done: int, stage: str) -> None:
+    def tell(done: int, stage: Stage) -> None:
         if on_progress:
             on_progress(done, total, stage)
 
     plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
-    tell(0, "Loading the encoder")
+    tell(0, Stage(Kind.LOAD, "Loading the encoder", encoding_now.unit))
     encoder = making.encoder = compile_encoder(
         plan.checkpoint,
         precision=plan.request.precision,
@@ -60,7 +61,7 @@ def make(
                 plan.preprocessing,
                 pooling=plan.request.pooling,
                 sampling=plan.sampling,
-                on_progress=lambda done, *_: tell(done, STAGE),
+                on_progress=lambda done, *_: tell(done, encoding_now),
                 should_stop=should_stop,
             )
         ) as encoding,
