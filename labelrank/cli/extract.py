@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ import click
 from labelrank.cli.options import check_folder, dataset_options, extraction_options
 from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_left_out
 from labelrank.data.dataset import NOUNS
+from labelrank.views.words import rough_duration
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
+    from labelrank.settings import Settings
+    from labelrank.steps.extract.plan import Plan
 
 
 def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options: Any) -> FeatureSet:
@@ -39,6 +43,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
         )
     if licence := work.checkpoint.licence:
         say(f"{work.checkpoint.id}: licence {licence}.")
+    _say_time(work, settings, recompute=recompute)
     reporter = ExtractionReporter(nouns)
     try:
         outcome = obtain(
@@ -55,6 +60,17 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
     reporter.sum_up(outcome, all_used=work.request.max_per_class is None)
     say_left_out(outcome.features.failures)
     return outcome.features
+
+
+def _say_time(work: Plan, settings: Settings, *, recompute: bool) -> None:
+    """Say about how long what is not finished takes; nothing where all is, or where that is not known."""
+    from labelrank.steps.extract.estimate import Prospect, samples_left, time_estimate
+
+    if not (left := samples_left(work, settings, recompute=recompute)):
+        return
+    if time := time_estimate(replace(Prospect.of(work, settings), samples=left)):
+        at_most = "" if work.request.until_stable is None else "at most "
+        say(f"Estimated time: {at_most}{rough_duration(time.seconds)}.")
 
 
 @click.command()

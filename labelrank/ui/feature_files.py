@@ -16,12 +16,12 @@ from labelrank.features.store import FeatureSet
 from labelrank.jobs.store import Job
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
 from labelrank.models.curated import CURATED
+from labelrank.steps.extract.estimate import Prospect
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.report import ExtractionResult
 from labelrank.ui import address, choices, session
 from labelrank.ui.datasets import KEPT_SECONDS, dataset
 from labelrank.ui.lookups import lookups
-from labelrank.ui.server import Prospect
 from labelrank.views import marks
 
 
@@ -139,14 +139,7 @@ def prospect(chosen: choices.Choices, *, wait: bool = True) -> Prospect | None:
     source, request, limits = chosen.source, chosen.request, session.settings()
 
     def look() -> Prospect:
-        work = plan(request, limits, dataset=dataset(source))
-        return Prospect(
-            path=work.cached_path(limits),
-            samples=len(work.dataset.samples),
-            clips=work.sampling.clips if work.sampling else 1,
-            media=work.dataset.media,
-            encoder=work.checkpoint.config,
-        )
+        return Prospect.of(plan(request, limits, dataset=dataset(source)), limits)
 
     key = ("plan", request, limits)
     remote = source.kind == "hub" or choices.is_hub_id(request.checkpoint)

@@ -138,7 +138,7 @@ def _to_extract(chosen: choices.Choices, split: str | None) -> float:
         return 0.0
     if prospect is None or prospect.path.exists():
         return 0.0
-    estimate = server.time_estimate(prospect, wanted.request)
+    estimate = server.time_estimate(prospect)
     return estimate.seconds if estimate else 0.0
 
 

@@ -17,7 +17,7 @@ from labelrank.ui import choices, feature_files, frame, messages, server, sessio
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
 from labelrank.views import extraction, marks, stability_chart, words
-from labelrank.views.words import duration, plural, rough_duration
+from labelrank.views.words import duration, plural
 
 ANEW_HELP = "Makes all features anew and uses nothing of what was finished."
 
@@ -30,18 +30,7 @@ def expected_work(chosen: choices.Choices) -> None:
         return  # told where the extraction would be started
     if prospect is None:
         return
-    text = plural(prospect.samples, *marks.SAMPLE_NOUNS[prospect.media])
-    if chosen.extraction.until_stable is not None:
-        text = f"At most {text}"
-    time = server.time_estimate(prospect, chosen.request)
-    if time is None:
-        known = "How long this takes is known here after the first extraction with this checkpoint."
-    elif time.measured:
-        text += f": about {rough_duration(time.seconds)} on this device"
-        known = "From the last extraction with this checkpoint here."
-    else:
-        text += f": about {rough_duration(time.seconds)} on this device (estimated)"
-        known = "From the arithmetic of the encoder and the speed of this processor. Reading files may take longer."
+    text, known = extraction.work_text(prospect, server.time_estimate(prospect), marks.SAMPLE_NOUNS[prospect.media])
     st.caption(text, help=known, width="content")
 
 

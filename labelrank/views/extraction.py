@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
-from labelrank.views.words import RUNTIMES, plural, share_text
+from labelrank.views.words import RUNTIMES, plural, rough_duration, share_text
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
+    from labelrank.steps.extract.estimate import Prospect, TimeEstimate
 
 DIRECTION_GAP = 0.15
 """From so much more tau without the direction on, that is told and drawn."""
@@ -18,6 +19,23 @@ _WAITED_SHARE = 0.05
 """Share of its time that an encoder may wait for data before that is told."""
 _TURNING_TAU = 0.25
 """An interval of tau that reaches this far to both sides of 0 stands for an order that may come out reversed."""
+
+
+# Before it starts
+
+
+def work_text(prospect: Prospect, time: TimeEstimate | None, nouns: tuple[str, str]) -> tuple[str, str]:
+    """Return how much an extraction is and how long it takes here, and from where that is known."""
+    text = plural(prospect.samples, *nouns)
+    if prospect.request.until_stable is not None:
+        text = f"At most {text}"
+    if time is None:
+        return text, "How long this takes is known here after the first extraction with this checkpoint."
+    text += f": about {rough_duration(time.seconds)} on this device"
+    if time.measured:
+        return text, "From the last extraction with this checkpoint here."
+    known = "From the arithmetic of the encoder and the speed of this processor. Reading files may take longer."
+    return f"{text} (estimated)", known
 
 
 # While it runs

@@ -159,6 +159,7 @@ def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli
     asked = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", tmp_path / "f.parquet"]
     first = run_cli(*asked, "--until-stable", "0.4", "--either-direction")
     assert first.returncode == 0
+    assert "Estimated time: at most " in first.stderr
     assert "CPU (" in first.stderr
     assert "10 per class: no estimate" in first.stderr
     assert "Expected tau 0." in first.stderr
@@ -168,10 +169,25 @@ def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli
     assert len(features.y) < 1297
     again = run_cli(*asked, "--until-stable", "0.4", "--either-direction")
     assert "These features were here already" in again.stderr
+    assert "Estimated time" not in again.stderr
     strict = run_cli(*asked, "--until-stable", "0.99", "--max-per-class", "40")
     assert "Warning: All 400 pictures were used, and the order is less steady than asked for." in strict.stderr
     assert "0.99 was asked for. --shrinkage auto here and in rank may help, too." in strict.stderr
     assert "pictures from finished parts" in strict.stderr
+
+
+def test_an_extraction_says_how_long_it_takes_where_that_is_known(monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
+    monkeypatch.setattr("labelrank.steps.extract.run.obtain", stop)
+    asked = ("extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", tmp_path / "f.parquet")
+    for rate, said in ((10.0, "\nEstimated time: 2 min.\n"), (None, "")):
+        monkeypatch.setattr("labelrank.steps.extract.estimate.estimated_rate", lambda *_, rate=rate: rate)
+        stderr = in_process(*asked).stderr
+        assert said in stderr
+        assert ("Estimated" in stderr) is bool(said)
 
 
 def test_ranking_the_test_split_gets_a_warning_and_extracting_it_none(run_cli):

@@ -5,6 +5,7 @@ import pytest
 from labelrank.jobs.store import Progress
 from labelrank.models.backend import resolve_precision
 from labelrank.progress import Kind, Stage
+from labelrank.steps.extract import estimate
 from labelrank.steps.rank import RankRequest
 from labelrank.ui import server, session
 from labelrank.ui.address import choices_of_job
@@ -400,7 +401,7 @@ def test_a_job_of_another_server_falls_back_to_a_precision_of_this_one(app, stor
 def speed(monkeypatch):
     """Let the processor encode 5 inputs a second, as far as is computed."""
     asked = []
-    monkeypatch.setattr(server, "estimated_rate", lambda encoder, precision: asked.append(precision) or 5.0)
+    monkeypatch.setattr(estimate, "estimated_rate", lambda encoder, precision: asked.append(precision) or 5.0)
     return asked
 
 
@@ -445,7 +446,7 @@ def test_nothing_is_measured_beside_a_running_job(app, speed, running):
 
 
 def test_a_gpu_of_which_nothing_is_known_gets_no_time(app, monkeypatch):
-    monkeypatch.setattr(server, "estimated_rate", lambda encoder, precision: None)
+    monkeypatch.setattr(estimate, "estimated_rate", lambda encoder, precision: None)
     run(app, "features", dataset="digits", split="train")
     assert caption(app) == "640 images"
 
