@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -85,7 +86,8 @@ class ExtractionReporter:
     def __call__(self, report: ExtractionReport) -> None:
         if not self._begun:
             self._begun = True
-            say(f"{', '.join(circumstances(report, self._nouns))}.")
+            # After one part it is too early to tell whether the encoder has to wait.
+            say(f"{', '.join(circumstances(replace(report, waited=None), self._nouns))}.")
         if (stability := report.stability) is None:
             return
         for per_class in stability.unknown[self._unknown :]:
