@@ -1,11 +1,11 @@
-"""The way of pictures from their files to the encoder: how fast, in how much memory, and whether the encoder waits.
+"""The way of images from their files to the encoder: how fast, in how much memory, and whether the encoder waits.
 
     python benchmarks/data_path.py --peer-python PEER/bin/python
-    python benchmarks/data_path.py --quick             a tenth of the pictures, 3 runs
+    python benchmarks/data_path.py --quick             a tenth of the images, 3 runs
     python benchmarks/data_path.py --encoder CHECKPOINT   waiting measured with this encoder (folder, or name) too
 
 PEER is an environment with torch and pillow; without it the DataLoader is left out. CIFAR-100 and the photo in five
-formats come from cifar100-test.parquet and image-format-samples.zip in --data, where these are; JPEG pictures of
+formats come from cifar100-test.parquet and image-format-samples.zip in --data, where these are; JPEG images of
 500 x 375 are made here.
 
 First table: decode, resize to 224, normalise, batches of 8, for an encoder that does nothing. labelrank:
@@ -14,7 +14,7 @@ TensorFlow. torch: DataLoader with 2 worker processes that are kept, Pillow in t
 batch, which is the faster way. All get the files' bytes in memory, and all give the same numbers, which is checked.
 Each side lives in a process of its own and they take turns, so that a busy machine slows all of them; medians.
 
-Second: the peak of memory above that before the work, of a side and its children together (PSS), for the JPEG pictures
+Second: the peak of memory above that before the work, of a side and its children together (PSS), for the JPEG images
 once and four times.
 
 Third: `encode_parts` with real encoders. "Waits": the share of its time in which the encoder had no batch to work
@@ -58,7 +58,7 @@ Read = Callable[[Sequence[bytes], Work], None]
 
 
 class NoEncoder:
-    """Gives tokens without looking at the pictures: what is left is the way of the data."""
+    """Gives tokens without looking at the images: what is left is the way of the data."""
 
     batch_size = BATCH
     has_cls = True
@@ -157,7 +157,7 @@ SIDES = {"labelrank": our_side, "tf.data": tensorflow_side, "torch DataLoader": 
 
 
 def serve(name: str) -> None:
-    """Answer requests on standard input about the pictures of a zip: one side, in a process of its own."""
+    """Answer requests on standard input about the images of a zip: one side, in a process of its own."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not get among the answers
     read = SIDES[name]()
@@ -185,7 +185,7 @@ def means_of(read: Read, pictures: Sequence[bytes]) -> list[float]:
 
 
 def peak_of(read: Read, pictures: Sequence[bytes]) -> list[float]:
-    """Return the MiB that reading takes at its peak above what was taken before, of the pictures once and four times.
+    """Return the MiB that reading takes at its peak above what was taken before, of the images once and four times.
 
     Memory that libraries take once for all, and the processes that torch starts for each reading, are in the first.
     """
@@ -259,7 +259,7 @@ def load_zip(path: Path) -> list[bytes]:
 
 def compare_sides(started: Sequence[sides.Side], zips: Mapping[str, Path], runs: int) -> None:
     processes = {side.name: side.start() for side in started}
-    print_header("| pictures | side | pictures/s | slowest to fastest | labelrank is times as fast |")
+    print_header("| images | side | images/s | slowest to fastest | labelrank is times as fast |")
     for title, path in zips.items():
         count = len(load_zip(path))
         checks = {name: process.ask(do="check", files=str(path)) for name, process in processes.items()}
@@ -285,7 +285,7 @@ def compare_sides(started: Sequence[sides.Side], zips: Mapping[str, Path], runs:
 
 def compare_memory(started: Sequence[sides.Side], path: Path) -> None:
     count = len(load_zip(path))
-    print_header(f"\n| side | peak MiB, {count:,} pictures | {4 * count:,} pictures |")
+    print_header(f"\n| side | peak MiB, {count:,} images | {4 * count:,} images |")
     for side in started:
         process = side.start()
         process.ask(do="check", files=str(path))  # loads libraries and thread pools
@@ -299,7 +299,7 @@ def measure_waiting(encoders: Mapping[str, str], zips: Mapping[str, Path], quick
     from labelrank.models.checkpoint import open_checkpoint
     from labelrank.models.runtime import compile_encoder
 
-    print_header("\n| encoder | pictures | pictures/s | waits | of the encoder alone |")
+    print_header("\n| encoder | images | images/s | waits | of the encoder alone |")
     for name, path in encoders.items():
         checkpoint = open_checkpoint(path)
         encoder = compile_encoder(checkpoint, batch_size=BATCH)
@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--peer-python", help="the interpreter of an environment with torch and pillow")
     parser.add_argument("--encoder", help="a checkpoint, beside the two that are always measured")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the pictures, 3 runs")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the images, 3 runs")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Time and memory of reading videos; data_path.py does the same for pictures.
+"""Time and memory of reading videos; data_path.py does the same for images.
 
     python benchmarks/decode.py                          real data of ../shared/data where it is, else made here
     python benchmarks/decode.py --data FOLDER            with jhmdb12-mini.zip and video-samples.zip

@@ -1,11 +1,11 @@
-"""Features of pictures, ViT-B/16 at 224, from files to pooled vectors: labelrank against torch and transformers.
+"""Features of images, ViT-B/16 at 224, from files to pooled vectors: labelrank against torch and transformers.
 
     python benchmarks/extract_images.py --peer-python PEER/bin/python
-    python benchmarks/extract_images.py --peer-python PEER/bin/python --quick     24 pictures, 2 runs
+    python benchmarks/extract_images.py --peer-python PEER/bin/python --quick     24 images, 2 runs
     python benchmarks/extract_images.py                                           labelrank alone
 
 PEER is an environment with torch, transformers, pillow and pyarrow. CIFAR-100 comes from cifar100-test.parquet in
---data, where it is; photos of 500 x 375 in JPEG are made here, in class folders. Each run reads other pictures.
+--data, where it is; photos of 500 x 375 in JPEG are made here, in class folders. Each run reads other images.
 
 labelrank: `plan` and `extract`, as `labelrank extract` calls them, at precision auto and float32.
 The peer: transformers' Pillow processor on batches of 8, ViTModel with sdpa in inference mode on as many threads, the
@@ -62,7 +62,7 @@ PREPROCESSOR = {
 
 
 class Ours:
-    """labelrank, for pictures and videos."""
+    """labelrank, for images and videos."""
 
     def __init__(self, checkpoint: Path, precision: str, workspace: Path, batch_size: int) -> None:
         self.checkpoint, self.precision, self.workspace, self.batch_size = checkpoint, precision, workspace, batch_size
@@ -155,7 +155,7 @@ class Torch:
 
 
 def pictures_of(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the pictures of class folders or of a table, with the keys that labelrank gives them."""
+    """Yield the images of class folders or of a table, with the keys that labelrank gives them."""
     if source.is_dir():
         for path in sorted(source.glob("*/*")):
             yield path.relative_to(source).as_posix(), path.read_bytes()
@@ -178,7 +178,7 @@ def batched(pictures: Iterator[tuple[str, bytes]]) -> Iterator[list[tuple[str, b
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write pictures as a table in the layout of CIFAR-100 on the Hub, of the classes that it holds."""
+    """Write images as a table in the layout of CIFAR-100 on the Hub, of the classes that it holds."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -205,7 +205,7 @@ def write_photos(folder: Path, count: int, seed: int) -> None:
 
 
 def write_inputs(folder: Path, data: Path, samples: int, runs: int) -> dict[str, list[Path]]:
-    """Write the pictures of each run and return title -> sources."""
+    """Write the images of each run and return title -> sources."""
     inputs: dict[str, list[Path]] = {}
     if (data / "cifar100-test.parquet").is_file():
         import pyarrow.parquet as pq
@@ -227,9 +227,9 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--peer-python", help="Python of an environment with torch and transformers")
     parser.add_argument("--data", type=Path, default=SHARED)
-    parser.add_argument("--samples", type=int, default=96, help="pictures of a run")
+    parser.add_argument("--samples", type=int, default=96, help="images of a run")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="24 pictures, 2 runs")
+    parser.add_argument("--quick", action="store_true", help="24 images, 2 runs")
     parser.add_argument("--serve", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -261,7 +261,7 @@ def main() -> None:
         if options.peer_python:
             compared += [peer("torch", "float32"), peer("torch, bfloat16", "bfloat16")]
             baselines = compared[2:3]
-        print(f"ViT-B/16 at 224, random weights; {samples} pictures in batches of {BATCH}, {runs} runs in turns.")
+        print(f"ViT-B/16 at 224, random weights; {samples} images in batches of {BATCH}, {runs} runs in turns.")
         sides.compare(
             compared,
             write_inputs(folder, options.data, samples, runs),

@@ -1,12 +1,12 @@
 """Is the expected agreement that `OrderStability` gives honest, and how many samples does it save?
 
     python benchmarks/until_stable.py                                            simulations with known truth
-    python benchmarks/until_stable.py --cifar100 train.parquet test.parquet      and real pictures, 768 features
+    python benchmarks/until_stable.py --cifar100 train.parquet test.parquet      and real images, 768 features
     python benchmarks/until_stable.py --quick                                    a few cases of each
 
 An estimate is made from one sample. The truth it is held against, the realised tau, is the mean Kendall tau between
 the order of that sample and the orders of other samples of the same size: 40 fresh draws in a simulation, disjoint
-held-out pictures for CIFAR-100. Orders are those of `LabelRanker.fit`. The interval is meant to hold nine in ten
+held-out images for CIFAR-100. Orders are those of `LabelRanker.fit`. The interval is meant to hold nine in ten
 realised values; one that misses it by no more than 0.02 counts as held, since a mean of a few dozen is not exact.
 All this twice: with the direction, and for `aligned`, where the other axis is first turned to point along the sample's
 (without samples of two classes, whose orders then always agree).

@@ -31,7 +31,7 @@ class ArchiveError(DatasetError):
 
 
 class MediaError(DatasetError):
-    """One picture or video cannot be used; the rest of its dataset can."""
+    """One image or video cannot be used; the rest of its dataset can."""
 
 
 class HubError(LabelRankError, OSError):

@@ -42,7 +42,7 @@ class Settings:
     max_compression_ratio: int = 100
     """Unpacked over packed bytes of a zip of more than 100 MiB unpacked."""
     max_media_bytes: int = 64 * 2**20
-    """Bytes of one picture's file."""
+    """Bytes of one image's file."""
     max_video_bytes: int = 2 * 2**30
     """Bytes of one video's file."""
     max_video_frames: int = 100_000
@@ -54,7 +54,7 @@ class Settings:
     max_rows: int = 5_000_000
     """Rows of one Parquet split."""
     max_pixels: int = 100_000_000
-    """Width times height of one picture."""
+    """Width times height of one image."""
     max_cache_bytes: int = 20 * 2**30
     """Bytes of features, unfinished extractions, compiled encoders and fine-tuned runs in the workspace; the longest
     unused go first. Results of comparisons stay until their job is deleted."""

@@ -1,10 +1,10 @@
-"""Choose a dataset and look at it: classes, pictures or videos, and what is wrong with them."""
+"""Choose a dataset and look at it: classes, images or videos, and what is wrong with them."""
 
 import streamlit as st
 
 from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import choices, datasets, frame, galleries, hub_pickers, messages, session
-from labelrank.views import marks, ranking_charts, thumbnails, words
+from labelrank.views import ranking_charts, thumbnails, words
 
 EXAMPLE_TEXT = {
     "digits": (
@@ -29,7 +29,7 @@ TABS = {"example": "Examples", "hub": "Hugging Face", "upload": "Upload", "folde
 
 
 def main() -> None:
-    frame.header("Dataset", "Choose the pictures or videos whose classes are to be ranked.")
+    frame.header("Dataset", "Choose the images or videos whose classes are to be ranked.")
     names = [name for name in TABS.values() if name != FOLDER_TAB or not session.settings().shared]
     here = TABS[shown_source().kind]
     tabs = st.tabs(names, default=here if here in names else names[0], key="source", on_change="rerun")
@@ -83,8 +83,8 @@ def upload() -> bool:
     file = st.file_uploader(
         "Zip of class folders, or a Parquet file",
         type=["zip", "parquet"],
-        help="In a zip, one folder of pictures or videos per class, or train, val and test folders of those. In a "
-        "Parquet file, a column of pictures or videos and one of labels.",
+        help="In a zip, one folder of images or videos per class, or train, val and test folders of those. In a "
+        "Parquet file, a column of images or videos and one of labels.",
     )
     with st.expander("How the zip should look"):
         # Not st.code: its highlighter is 1.5 MB of script that the first page would wait for.
@@ -193,7 +193,7 @@ def show(source: choices.Source, *, refused: bool) -> None:
 def show_gallery(source: choices.Source) -> list[tuple[str, str]]:
     """Show some samples of each class, paged; return the subject and reason of each problem met on the way."""
     data = datasets.dataset(source)
-    nouns = {"image": ("picture", "pictures"), "clip": ("video", "videos")}[data.media]
+    nouns = datasets.nouns(data)
     st.subheader(f"{nouns[1].capitalize()} of each class", anchor=False)
     page = messages.pagination(len(data.class_names), galleries.GALLERY_CLASSES, key="gallery_page")
     if cost := galleries.must_be_asked_for(source, page):
@@ -210,7 +210,7 @@ def show_gallery(source: choices.Source) -> list[tuple[str, str]]:
     )
     for row in gallery.rows:
         left, right = st.columns([1, 6], vertical_alignment="center", gap="small")
-        count = words.plural(row.count, *marks.SAMPLE_NOUNS[data.media])
+        count = words.plural(row.count, *nouns)
         left.markdown(f"{messages.name_text(row.name, 30)}  \n:small[{count}]")
         if row.strip is None:
             right.caption(f"No {nouns[0]} of this class can be read.")

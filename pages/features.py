@@ -18,7 +18,7 @@ from labelrank.views import words
 
 def main() -> None:
     frame.header(
-        "Features", "A frozen encoder turns every picture or video into one vector. This runs as a background job."
+        "Features", "A frozen encoder turns every image or video into one vector. This runs as a background job."
     )
     if (source := session.choices().source) is None:
         messages.empty_state("Features need a dataset first.", "Choose a dataset", "pages/dataset.py")

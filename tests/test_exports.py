@@ -335,7 +335,7 @@ def test_keras_gives_each_picture_the_position_of_its_class(tmp_path):
     label_map = make_map(class_names, [2, 0, 3, 1])
     for label, name in enumerate(class_names):
         (tmp_path / "data" / name).mkdir(parents=True)
-        for i in range(2):  # the grey level tells the label, so that a picture names its class itself
+        for i in range(2):  # the grey level tells the label, so that an image names its class itself
             Image.new("RGB", (4, 4), (label * 50,) * 3).save(tmp_path / "data" / name / f"{i}.png")
     write_export(label_map, "keras", tmp_path / "class_names.json")
 

@@ -20,7 +20,7 @@ def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--config", help="Configuration of a dataset on the Hub, or of a folder of Parquet files."),
         click.option("--split", help="Split to read; train where the data has splits."),
         click.option("--revision", help="Branch, tag or commit of a dataset on the Hub; main by default."),
-        click.option("--media-column", help="Column of the pictures or videos, where a table has several."),
+        click.option("--media-column", help="Column of the images or videos, where a table has several."),
         click.option("--label-column", help="Column of the labels, where a table has several."),
     ):
         command = option(command)
@@ -137,7 +137,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--weight-decay", type=click.FloatRange(0)),
         click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="Before the last layer."),
         click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True)),
-        click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures, with --depth."),
+        click.option("--flip/--no-flip", default=None, help="Mirror half of the images, with --depth."),
         click.option("--control/--no-control", default=None, help="Check that classes are exchangeable.  [control]"),
         click.option("--seed", type=click.IntRange(min=0), help="Draws random orders and held-out rows.  [0]"),
         click.option("--val-share", type=share, help="Of the training rows, without --val.  [0.1]"),

@@ -20,14 +20,14 @@ from labelrank.cli.progress import ProgressLine, clock_duration, say, say_left_o
 @dataset_options
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data.")
 @click.option("--warmup-epochs", type=click.IntRange(min=0), help="Epochs of rising learning rate.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures per step.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images per step.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak, after warm-up.")
 @click.option("--weight-decay", type=click.FloatRange(min=0))
 @click.option(
     "--mask-ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Share of patches removed."
 )
 @click.option("--norm-pix-loss/--plain-pix-loss", default=None, help="Standardise each patch of the target.")
-@click.option("--flip/--no-flip", default=None, help="Mirror half of the pictures; off for digits.")
+@click.option("--flip/--no-flip", default=None, help="Mirror half of the images; off for digits.")
 @click.option("--min-crop-scale", type=click.FloatRange(0, 1, min_open=True), help="Least area of a random crop.")
 @click.option("--image-size", type=click.IntRange(min=1), help="Pixels, height and width.")
 @click.option("--patch-size", type=click.IntRange(min=1), help="Pixels, height and width.")
@@ -50,7 +50,7 @@ def pretrain(
     label_column: str | None,
     **options: Any,
 ) -> None:
-    """Pre-train a small masked autoencoder on the pictures or videos of DATA and write it in Hugging Face format."""
+    """Pre-train a small masked autoencoder on the images or videos of DATA and write it in Hugging Face format."""
     from labelrank.data import SourceOptions, open_dataset
     from labelrank.models.backend import select_backend
     from labelrank.settings import Settings

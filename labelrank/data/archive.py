@@ -117,7 +117,7 @@ def open_archive(
 ) -> Dataset:
     """Return the samples of a zip laid out as `<class>/*` or `{train,val,test}/<class>/*`, with or without a root.
 
-    Keys, labels, digest and selections are those of the unpacked folder (see `layout.read_layout`). Pictures and
+    Keys, labels, digest and selections are those of the unpacked folder (see `layout.read_layout`). Images and
     videos are read from the zip when they are asked for, from any thread.
 
     Args:
@@ -328,7 +328,7 @@ def _check_bomb(files: dict[str, zipfile.ZipInfo], name: str, size: int, setting
     if unpacked > _BOMB_FROM_BYTES and ratio > settings.max_compression_ratio:
         raise ArchiveError(
             f"{name!r} would unpack from {size:,} to {unpacked:,} bytes, {ratio:,.0f} times its size; at most "
-            f"{settings.max_compression_ratio} times is accepted (LABELRANK_MAX_COMPRESSION_RATIO), for pictures and "
+            f"{settings.max_compression_ratio} times is accepted (LABELRANK_MAX_COMPRESSION_RATIO), for images and "
             "videos hardly shrink. Check where the file comes from."
         )
     in_file_order = sorted(files.items(), key=lambda item: item[1].header_offset)

@@ -1,4 +1,4 @@
-"""What a dataset is: named classes, labelled samples, pictures or videos that are read only when asked for."""
+"""What a dataset is: named classes, labelled samples, images or videos that are read only when asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelrank.errors import DatasetError, SettingsError
 from labelrank.progress import Progress, ShouldStop
 
 SPLITS = ("train", "val", "test")
-NOUNS = {"image": ("picture", "pictures"), "clip": ("video", "videos")}
+NOUNS = {"image": ("image", "images"), "clip": ("video", "videos")}
 """What one sample, and several, of each medium are called."""
 DEFAULT_FRAMES = 16
 DEFAULT_STRIDE = 4
@@ -67,7 +67,7 @@ class ClipSampling:
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled picture or video, named by a key that is the same whatever holds the dataset."""
+    """One labelled image or video, named by a key that is the same whatever holds the dataset."""
 
     key: str
     label: int
@@ -98,7 +98,7 @@ class Dataset:
     """Returns RGB uint8 (H, W, 3), of a video its first frame; raises MediaError when it cannot be used."""
     digest: str
     load_clips: Callable[[Sample, ClipSampling], np.ndarray] | None = None
-    """For videos: returns RGB uint8 (clips, frames, H, W, 3); raises MediaError. None for pictures."""
+    """For videos: returns RGB uint8 (clips, frames, H, W, 3); raises MediaError. None for images."""
     fetch: Callable[[Sequence[Sample], Progress | None, ShouldStop | None], None] | None = None
     """Brings the media of samples that lie elsewhere closer, so that reading them does not wait one by one; None
     where there is nothing to bring. Reading works without it."""

@@ -1,4 +1,4 @@
-"""The embedded defaults: scikit-learn's handwritten digits as pictures, and the same digits moving as videos."""
+"""The embedded defaults: scikit-learn's handwritten digits as images, and the same digits moving as videos."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def open_folder(path: Path, *, split: str | None, settings: Settings) -> Dataset:
-    """Return the pictures or videos of a folder laid out as `<class>/*` or `{train,val,test}/<class>/*`.
+    """Return the images or videos of a folder laid out as `<class>/*` or `{train,val,test}/<class>/*`.
 
     Every file of the split is read once for its CRC-32, so that the digest follows the content. Links that
     leave the folder, and links to folders, are not followed but listed as problems.

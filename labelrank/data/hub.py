@@ -56,7 +56,7 @@ class _Found:
     """Zips by configuration, and by split where their names say so."""
     note: str | None = None
     passed_over: tuple[str, ...] = ()
-    """Tables without pictures or videos, beside zips or class folders that have some."""
+    """Tables without images or videos, beside zips or class folders that have some."""
 
 
 def _look(repo_id: str, revision: str | None, settings: Settings) -> _Found:
@@ -70,7 +70,7 @@ def _look(repo_id: str, revision: str | None, settings: Settings) -> _Found:
         if not ((_visible(repo, ".zip") or _has_class_folders(repo)) and _without_media(tables, settings)):
             return _Found(repo, tables=tables)
         others = sorted(file.path for file in _visible(repo, ".parquet"))
-        told = f"Parquet files without pictures or videos are passed over: {listed(others)}."
+        told = f"Parquet files without images or videos are passed over: {listed(others)}."
         return _Found(repo, zips=_zips(repo, settings), note=told, passed_over=tuple(others))
     if revision in (None, hub.DEFAULT_REVISION) and (converted := _converted(repo, settings)):
         partly = any(part.startswith("partial-") for f in converted.files for part in f.path.split("/"))
@@ -90,7 +90,7 @@ def _has_class_folders(repo: Repo) -> bool:
 
 
 def _layout(repo: Repo) -> Layout | None:
-    """Return the class folders of loose files, None where there are no pictures or videos."""
+    """Return the class folders of loose files, None where there are no images or videos."""
     paths = [file.path for file in repo.files]
     media = {path for path in paths if posixpath.splitext(path)[1].lower() in IMAGE_EXTENSIONS | VIDEO_EXTENSIONS}
     if not media:
@@ -187,7 +187,7 @@ def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, 
         splits_alone = "a tree of class folders, which has splits alone"
         refuse_options(repo.id, options, splits_alone, offered=("split", "revision"))
         dataset = _open_loose(repo, options.split, settings)
-    reason = "The table has no column of pictures or videos, and is passed over. Remove it, or move it elsewhere."
+    reason = "The table has no column of images or videos, and is passed over. Remove it, or move it elsewhere."
     listed_before = {problem.subject for problem in dataset.problems}
     more = [Problem(path, reason) for path in found.passed_over if path not in listed_before]
     return replace(dataset, problems=(*dataset.problems, *more)) if more else dataset

@@ -1,4 +1,4 @@
-"""Picture files to RGB arrays, with every limit checked before a pixel is decoded."""
+"""Image files to RGB arrays, with every limit checked before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from labelrank.settings import Settings
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""File name endings, in lower case, that are read as pictures."""
+"""File name endings, in lower case, that are read as images."""
 
 READABLE = "JPEG, PNG, BMP, GIF, WebP, TIFF or PPM"
 
@@ -46,20 +46,20 @@ class _Kind(NamedTuple):
 # Only these decoders can be reached by a file's content. Pillow knows forty more formats, some of which start
 # other programs (EPS) or are rarely exercised; none of them is needed for photographs.
 _KINDS = (
-    _Kind("a JPEG picture", 0, b"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
-    _Kind("a PNG picture", 0, b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
-    _Kind("a GIF picture", 0, b"GIF87a", GifImagePlugin.GifImageFile),
-    _Kind("a GIF picture", 0, b"GIF89a", GifImagePlugin.GifImageFile),
-    _Kind("a WebP picture", 8, b"WEBP", WebPImagePlugin.WebPImageFile),
-    _Kind("a TIFF picture", 0, b"II*\0", TiffImagePlugin.TiffImageFile),
-    _Kind("a TIFF picture", 0, b"MM\0*", TiffImagePlugin.TiffImageFile),
-    _Kind("a TIFF picture", 0, b"II+\0", TiffImagePlugin.TiffImageFile),
-    _Kind("a TIFF picture", 0, b"MM\0+", TiffImagePlugin.TiffImageFile),
-    *(_Kind("a PPM picture", 0, b"P%d" % n, PpmImagePlugin.PpmImageFile) for n in range(1, 7)),
-    _Kind("a BMP picture", 0, b"BM", BmpImagePlugin.BmpImageFile),
-    _Kind("a HEIC picture", 4, b"ftyphei"),
-    _Kind("a HEIC picture", 4, b"ftypmif1"),
-    _Kind("an AVIF picture", 4, b"ftypavif"),
+    _Kind("a JPEG image", 0, b"\xff\xd8\xff", JpegImagePlugin.jpeg_factory),
+    _Kind("a PNG image", 0, b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
+    _Kind("a GIF image", 0, b"GIF87a", GifImagePlugin.GifImageFile),
+    _Kind("a GIF image", 0, b"GIF89a", GifImagePlugin.GifImageFile),
+    _Kind("a WebP image", 8, b"WEBP", WebPImagePlugin.WebPImageFile),
+    _Kind("a TIFF image", 0, b"II*\0", TiffImagePlugin.TiffImageFile),
+    _Kind("a TIFF image", 0, b"MM\0*", TiffImagePlugin.TiffImageFile),
+    _Kind("a TIFF image", 0, b"II+\0", TiffImagePlugin.TiffImageFile),
+    _Kind("a TIFF image", 0, b"MM\0+", TiffImagePlugin.TiffImageFile),
+    *(_Kind("a PPM image", 0, b"P%d" % n, PpmImagePlugin.PpmImageFile) for n in range(1, 7)),
+    _Kind("a BMP image", 0, b"BM", BmpImagePlugin.BmpImageFile),
+    _Kind("a HEIC image", 4, b"ftyphei"),
+    _Kind("a HEIC image", 4, b"ftypmif1"),
+    _Kind("an AVIF image", 4, b"ftypavif"),
     _Kind("a video", 4, b"ftyp"),
     _Kind("a video", 4, b"moov"),
     _Kind("a video", 8, b"AVI "),
@@ -115,7 +115,7 @@ def describe_head(head: bytes) -> str:
     """Return what a file that starts with `head` looks like, as the end of "the file ...".
 
     >>> describe_head(bytes.fromhex("89504e470d0a1a0a"))
-    'starts with 89504e47: a PNG picture'
+    'starts with 89504e47: a PNG image'
     """
     if not head:
         return "is empty (0 bytes)"
@@ -124,27 +124,27 @@ def describe_head(head: bytes) -> str:
 
 
 def decode_image(data: bytes, *, name: str, settings: Settings) -> np.ndarray:
-    """Return the picture as it is meant to be seen, RGB uint8 (H, W, 3); not to be written to.
+    """Return the image as it is meant to be seen, RGB uint8 (H, W, 3); not to be written to.
 
     The EXIF orientation is applied. Of an animation the first frame is taken. Transparency is dropped as Pillow's
-    `convert("RGB")` does: hidden pixels keep the colour they are stored with. Grey pictures of 16 bits are scaled
-    by 1/257 to 8 bits (Pillow would clip them to white); colour pictures of 16 bits lose their low byte. Colour
+    `convert("RGB")` does: hidden pixels keep the colour they are stored with. Grey images of 16 bits are scaled
+    by 1/257 to 8 bits (Pillow would clip them to white); colour images of 16 bits lose their low byte. Colour
     profiles are not applied.
 
     Args:
         data: The whole file.
-        name: The picture's key, for messages.
+        name: The image's key, for messages.
         settings: Gives `max_media_bytes` and `max_pixels`; both are checked before anything is decoded.
 
     Raises:
-        MediaError: The bytes are not a picture of a format we read, are damaged, or exceed a limit.
+        MediaError: The bytes are not an image of a format we read, are damaged, or exceed a limit.
     """
     if len(data) > settings.max_media_bytes:
         raise too_large(name, len(data), settings)
     kind = _kind_of(data[:HEAD_BYTES])
     if kind is None or kind.decoder is None:
         raise MediaError(
-            f"{name!r} {describe_head(data[:HEAD_BYTES])}; expected a {READABLE} picture. "
+            f"{name!r} {describe_head(data[:HEAD_BYTES])}; expected a {READABLE} image. "
             "Save it in one of these formats or leave it out."
         )
     # Pillow has a limit of its own. It stays as a second guard inside decoders (a GIF allocates its background
@@ -181,15 +181,15 @@ def decode_image(data: bytes, *, name: str, settings: Settings) -> np.ndarray:
 
 
 def too_large(name: str, size_bytes: int, settings: Settings) -> MediaError:
-    """Return the error for a picture file of more bytes than are accepted."""
+    """Return the error for an image file of more bytes than are accepted."""
     return MediaError(
-        f"{name!r} has {size_bytes:,} bytes; at most {settings.max_media_bytes:,} are accepted for one picture "
+        f"{name!r} has {size_bytes:,} bytes; at most {settings.max_media_bytes:,} are accepted for one image "
         "(LABELRANK_MAX_MEDIA_BYTES). Make it smaller or raise the limit."
     )
 
 
 def _to_rgb(image: ImageFile.ImageFile, name: str) -> np.ndarray:
-    # Damaged EXIF leaves the pixels sound, and the orientation unknown: the picture stays as it is stored.
+    # Damaged EXIF leaves the pixels sound, and the orientation unknown: the image stays as it is stored.
     with contextlib.suppress(*_DECODER_ERRORS):
         ImageOps.exif_transpose(image, in_place=True)
     # PNG and PPM use mode "I" for 16 bits in some Pillow versions; in TIFF it means 32 bits.
@@ -201,7 +201,7 @@ def _to_rgb(image: ImageFile.ImageFile, name: str) -> np.ndarray:
         values = "32-bit or signed whole numbers" if image.mode == "I" else "floating-point numbers"
         raise MediaError(
             f"{name!r} holds {values}, for which no value is agreed to be white; expected 8 or 16 bits per channel. "
-            "Save it as an 8-bit picture."
+            "Save it as an 8-bit image."
         )
     rgb: Image.Image = image
     if image.mode in ("P", "PA") and "transparency" in image.info:

@@ -21,13 +21,13 @@ from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
 EXPECTED_LAYOUT = (
-    "Expected one folder of pictures or videos per class (cat/1.png, dog/1.png), or the same inside train, val and "
+    "Expected one folder of images or videos per class (cat/1.png, dog/1.png), or the same inside train, val and "
     "test (train/cat/1.png)"
 )
 _EXTENSIONS = {"image": image.EXTENSIONS, "clip": video.EXTENSIONS}
 _LISTED_EXTENSIONS = {media: ", ".join(sorted(extensions)) for media, extensions in _EXTENSIONS.items()}
 _CLUTTER_FOLDERS = {"__MACOSX", ".git", ".cache", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".Spotlight-V100"}
-"""Hidden folders that programs make: they may hold pictures, but are no classes."""
+"""Hidden folders that programs make: they may hold images, but are no classes."""
 _MAX_LISTED_PROBLEMS = 1000
 
 Load = Callable[[str, str], np.ndarray]
@@ -125,8 +125,8 @@ class Layout:
             id: What the dataset is called in the provenance of its features.
             split: As for `choose_split`.
             fingerprint: Takes (path, key); raises MediaError when the file cannot be read.
-            load: Reads a picture, or the first frame of a video; see `readers`.
-            load_clips: Reads a video; None for pictures.
+            load: Reads an image, or the first frame of a video; see `readers`.
+            load_clips: Reads a video; None for images.
             fetch: Brings paths closer; None where they are at hand.
             settings: Gives `max_media_bytes` and `max_video_bytes`: larger files are listed as problems.
             problems: What was found wrong before the layout was read.
@@ -200,7 +200,7 @@ def read_layout(
     """Return the layout that relative posix paths show, whatever order they come in.
 
     - Hidden names, `__MACOSX`, `Thumbs.db` and `desktop.ini` are passed over; a hidden class folder is a problem.
-    - The samples are pictures or videos, whichever there are more of; those of the other kind are left out, as a
+    - The samples are images or videos, whichever there are more of; those of the other kind are left out, as a
       problem.
     - A folder that holds every sample is a root and is stripped, as often as there is one, unless samples lie
       directly in it alone (then it is a class) or it is a split.
@@ -225,7 +225,7 @@ def read_layout(
     if not samples:
         contents = f"{_count(len(visible), 'file', 'files')}, the first is {visible[0]!r}" if visible else "no files"
         raise no_class_folders(
-            f"{source!r} holds no pictures and no videos ({contents}). {EXPECTED_LAYOUT}; pictures are files that end "
+            f"{source!r} holds no images and no videos ({contents}). {EXPECTED_LAYOUT}; images are files that end "
             f"in {_LISTED_EXTENSIONS['image']}, videos in {_LISTED_EXTENSIONS['clip']}."
         )
     root = _find_root(samples)
@@ -341,7 +341,7 @@ def _media_of(path: str) -> str | None:
 
 
 def _choose_media(files: list[str]) -> tuple[str, list[str]]:
-    """Return what most of the pictures and videos among the files are, and those that are."""
+    """Return what most of the images and videos among the files are, and those that are."""
     of_media: dict[str, list[str]] = {media: [] for media in _EXTENSIONS}
     for path in files:
         if media := _media_of(path):
@@ -360,7 +360,7 @@ def _other_media(keys: list[str], media: str) -> Problem:
 
 
 def _hidden_classes(files: list[str], root: list[str], split_of: dict[str, str]) -> list[Problem]:
-    """Return a problem for each hidden folder that would be a class of pictures or videos."""
+    """Return a problem for each hidden folder that would be a class of images or videos."""
     hidden: Counter[str] = Counter()
     for path in files:
         parts = path.split("/")

@@ -1,4 +1,4 @@
-"""Tables of pictures or videos with their labels, in Parquet files on disk or elsewhere.
+"""Tables of images or videos with their labels, in Parquet files on disk or elsewhere.
 
 Of a file only the footer and the label column are read when a dataset is opened; media are read by row group when they
 are asked for.

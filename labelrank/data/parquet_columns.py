@@ -12,7 +12,7 @@ import pyarrow as pa
 from labelrank.data.source import listed
 from labelrank.errors import DatasetError
 
-EXPECTED_TABLE = "Expected a column of pictures or videos (their bytes) and a column of labels (whole numbers or texts)"
+EXPECTED_TABLE = "Expected a column of images or videos (their bytes) and a column of labels (whole numbers or texts)"
 _MAX_LISTED_COLUMNS = 20
 
 
@@ -74,7 +74,7 @@ class Columns:
                 return asked
             names = listed([*usable]) if usable else "none"
             if asked in self.others or asked in self.media or asked in self.labels:
-                why = self.others.get(asked, f"it holds {'labels' if what == 'media' else 'pictures or videos'}")
+                why = self.others.get(asked, f"it holds {'labels' if what == 'media' else 'images or videos'}")
                 raise DatasetError(
                     f"{source!r}: the column {asked!r} cannot be the {what} column: {why}. Columns that can: {names}."
                 )
@@ -91,7 +91,7 @@ class Columns:
                 f"Choose one (--{what}-column)."
             )
         known = {
-            **dict.fromkeys(self.media, "pictures or videos"),
+            **dict.fromkeys(self.media, "images or videos"),
             **dict.fromkeys(self.labels, "labels"),
         } | self.others
         there_are = ", ".join(f"{name!r} ({why})" for name, why in list(known.items())[:_MAX_LISTED_COLUMNS]) or "none"

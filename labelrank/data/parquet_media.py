@@ -116,7 +116,7 @@ class MediaReader:
         return table, group, within - int(starts[group])
 
     def data(self, sample: Sample) -> bytes:
-        """Return the bytes of a sample's picture or video.
+        """Return the bytes of a sample's image or video.
 
         Raises:
             MediaError: The row holds none, or its part of the file is damaged.
@@ -144,7 +144,7 @@ class MediaReader:
                 ) from error
         if data is None:
             raise MediaError(
-                f"{self._name(sample)} holds nothing in column {self._column.name!r}; expected the bytes of a picture "
+                f"{self._name(sample)} holds nothing in column {self._column.name!r}; expected the bytes of an image "
                 "or video. Fill the row, or remove it."
             )
         return data

@@ -1,4 +1,4 @@
-"""Pictures and frames to encoder input, as a checkpoint's `preprocessor_config.json` says."""
+"""Images and frames to encoder input, as a checkpoint's `preprocessor_config.json` says."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Preprocessing:
     """Resize, centre crop, rescale and normalise, in this order; a step that is None is left out.
 
     Make one with `from_config`, which checks the values, or with `reference`. Calling it takes RGB uint8
-    (..., H, W, 3), one picture or frames of one size, and gives float32 (..., height, width, 3) of `output_size`.
+    (..., H, W, 3), one image or frames of one size, and gives float32 (..., height, width, 3) of `output_size`.
 
     Source: the Pillow image processors of transformers. Values agree within float32 rounding; we fold rescaling
     and normalisation into one multiplication and one addition.
@@ -55,7 +55,7 @@ class Preprocessing:
     resample: int
     """Pillow's number of the filter: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming."""
     crop_size: tuple[int, int] | None
-    """Height and width of the centre crop; black borders fill up what the picture lacks."""
+    """Height and width of the centre crop; black borders fill up what the image lacks."""
     rescale_factor: float | None
     image_mean: tuple[float, float, float] | None
     image_std: tuple[float, float, float] | None
@@ -77,11 +77,11 @@ class Preprocessing:
     def from_config(cls, config: Mapping[str, Any], *, model_type: str | None = None) -> Preprocessing:
         """Return the preprocessing that a `preprocessor_config.json` describes.
 
-        Keys that do not touch the pixels, and `do_convert_rgb` (pictures are RGB already), are ignored. A file
+        Keys that do not touch the pixels, and `do_convert_rgb` (images are RGB already), are ignored. A file
         without a type, as the oldest ones are, is read as VideoMAE's where `model_type` is videomae, else as ViT's.
 
         Raises:
-            CheckpointError: A value is not what its key takes, the type is not known, or pictures of different
+            CheckpointError: A value is not what its key takes, the type is not known, or images of different
                 shapes would stay different in shape.
         """
         if not isinstance(config, Mapping):
@@ -111,7 +111,7 @@ class Preprocessing:
             raise _bad("resample", resample, f"one of {known}")
         if size is None and crop_size is None:
             key = "do_resize" if shortest_edge is None else "do_center_crop"
-            raise _bad(key, False, "true: without it, pictures of different shapes would not fit one encoder")
+            raise _bad(key, False, "true: without it, images of different shapes would not fit one encoder")
         kind = "reference" if config.get(_KIND) == "reference" else "checkpoint"
         return cls(size, shortest_edge, resample, crop_size, factor, mean, std, family, kind)
 
@@ -167,10 +167,10 @@ class Preprocessing:
             out: Where to put it, of the result's shape and contiguous; None: in new memory.
 
         Raises:
-            MediaError: The picture is so long that keeping its aspect needs more than 100 million pixels.
+            MediaError: The image is so long that keeping its aspect needs more than 100 million pixels.
         """
         if image.dtype != np.uint8 or image.ndim < 3 or image.shape[-1] != 3:
-            raise MediaError(f"Picture is {image.dtype} {image.shape}; expected RGB uint8 (height, width, 3).")
+            raise MediaError(f"Image is {image.dtype} {image.shape}; expected RGB uint8 (height, width, 3).")
         height, width = self.output_size
         scale, offset = self._scale_and_offset
         shape = (*image.shape[:-3], height, width, 3)
@@ -286,7 +286,7 @@ def _keep_aspect(image: np.ndarray, shortest_edge: int) -> tuple[int, int]:
     longest_edge = int(shortest_edge * max(height, width) / min(height, width))
     if shortest_edge * longest_edge > _MAX_RESIZED_PIXELS:
         raise MediaError(
-            f"Picture is {width:,} x {height:,} pixels; resized to a shortest edge of {shortest_edge} its longest "
+            f"Image is {width:,} x {height:,} pixels; resized to a shortest edge of {shortest_edge} its longest "
             f"edge would be {longest_edge:,}. Crop it to a less extreme shape or leave it out."
         )
     return (longest_edge, shortest_edge) if width <= height else (shortest_edge, longest_edge)

@@ -28,7 +28,7 @@ def save_upload(stream: IO[bytes], *, settings: Settings) -> str:
 
     Raises:
         ArchiveError: The upload is not a safe zip of class folders.
-        DatasetError: It has fewer than two classes, or is a table without pictures or labels.
+        DatasetError: It has fewer than two classes, or is a table without images or labels.
     """
     shown = Path(str(getattr(stream, "name", "") or "upload.zip")).name
     folder = settings.workspace / "uploads"
@@ -76,7 +76,7 @@ def _copy(stream: IO[bytes], file: IO[bytes], shown: str, settings: Settings) ->
         if size > settings.max_archive_bytes:
             raise ArchiveError(
                 f"{shown!r} has more than {settings.max_archive_bytes:,} bytes, the most that is accepted "
-                "(LABELRANK_MAX_ARCHIVE_BYTES). Keep fewer or smaller pictures, or raise the limit."
+                "(LABELRANK_MAX_ARCHIVE_BYTES). Keep fewer or smaller images, or raise the limit."
             )
         digest.update(block)
         file.write(block)

@@ -18,7 +18,7 @@ from labelrank.errors import LabelRankError, MediaError
 from labelrank.settings import Settings
 
 if TYPE_CHECKING:
-    # Imported where it is used: PyAV takes a fifth of a second, which a page of pictures need not wait for.
+    # Imported where it is used: PyAV takes a fifth of a second, which a page of images need not wait for.
     from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.codeccontext import VideoCodecContext

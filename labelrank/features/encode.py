@@ -93,8 +93,8 @@ def encode_parts(
 
     Args:
         parts: Samples of the dataset. Pulled in the caller's thread, as far ahead as reading is: a few batches.
-        preprocess: Makes the encoder's input of a picture or of the frames of a video.
-        sampling: Which frames make the clips of a video; None for pictures.
+        preprocess: Makes the encoder's input of an image or of the frames of a video.
+        sampling: Which frames make the clips of a video; None for images.
         select: Chooses the patches that the encoder sees of each input; None: it sees all.
         workers: Threads that read; None: one per processor of this process, 2 to 16.
         on_progress: Called as (done, total, stage) after each batch; total is None where `parts` is no sequence.

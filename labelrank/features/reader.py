@@ -105,7 +105,7 @@ class Reader:
 
     def give_back(self, batch: Batch) -> None:
         """Take back the memory of a batch whose inputs are not used any more."""
-        # The system hands out new memory page by page, which is a tenth of the work that a small picture makes.
+        # The system hands out new memory page by page, which is a tenth of the work that a small image makes.
         with self._lock:
             if batch.buffer is not None:
                 self._free.append(batch.buffer)

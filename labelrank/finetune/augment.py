@@ -1,4 +1,4 @@
-"""What training changes about a picture or clip each time it is shown: crop, mirror, erasing, mixing, and what of the
+"""What training changes about an image or clip each time it is shown: crop, mirror, erasing, mixing, and what of the
 network it sees. NumPy and Pillow, from generators that are handed in, so a run is the same on every backend."""
 
 from __future__ import annotations

@@ -136,9 +136,9 @@ def fine_tune(
             f"The {arm.name} arm permutes the head's rows along with its classes, which changes nothing only where "
             f"positions have no meaning; it is {means.name}. Leave the arm out, or use softmax."
         )
-    for split, pictures in (("train", train), ("test", test)):
-        if not pictures.dataset.samples:
-            raise FinetuneError(f"The {split} split has no {NOUNS[pictures.dataset.media][1]}; use another one.")
+    for name, split in (("train", train), ("test", test)):
+        if not split.dataset.samples:
+            raise FinetuneError(f"The {name} split has no {NOUNS[split.dataset.media][1]}; use another one.")
     with ThreadPoolExecutor(min(max(2, cpu_cores()), _MAX_READERS), "reader") as pool:
         tuning = _Tuning(
             build_encoder,
@@ -221,7 +221,7 @@ class _Tuning:
         train, val, test = splits
         self.train = Reader(train, memory, pool, recipe)
         self.val, self.test = Reader(val, memory, pool, None), Reader(test, memory, pool, None)
-        self.positions = [np.array(arm.position_of)[pictures.dataset.labels] for pictures in splits]
+        self.positions = [np.array(arm.position_of)[split.dataset.labels] for split in splits]
         self.updates = _equal_parts(len(train.dataset.samples), recipe.batch_size)
         self.steps = max(steps, min(recipe.accumulation, self.updates.size))
         """Steps of an update, whose gradients add up."""
@@ -400,9 +400,9 @@ class _Tuning:
             "precision": self.precision,
             "backend": preferred_backend(training=True),
             "encoder": asdict(self.config),
-            "preprocessing": [asdict(pictures.preprocessing) for pictures in self.splits],
-            "sampling": [pictures.sampling and asdict(pictures.sampling) for pictures in self.splits],
-            "samples": [[(s.key, s.label) for s in pictures.dataset.samples] for pictures in self.splits[:2]],
+            "preprocessing": [asdict(split.preprocessing) for split in self.splits],
+            "sampling": [split.sampling and asdict(split.sampling) for split in self.splits],
+            "samples": [[(s.key, s.label) for s in split.dataset.samples] for split in self.splits[:2]],
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass"))
         for value in tuner.weights_of().values():

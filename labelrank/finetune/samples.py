@@ -1,4 +1,4 @@
-"""One split's pictures or videos as training reads them: again and again, from memory where they fit."""
+"""One split's images or videos as training reads them: again and again, from memory where they fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labelrank.finetune.memory import free_memory_bytes
 from labelrank.finetune.recipe import TuneRecipe
 
 MAX_KEPT_BYTES = 4 << 30
-"""Of decoded pictures in memory, over all splits; less where a quarter of the free memory is less."""
+"""Of decoded images in memory, over all splits; less where a quarter of the free memory is less."""
 MAX_KEPT_CLIPS = 8
 """Under temporal jitter, a video of at most so many clips' frames is kept whole; of a longer one, the clip that is
 wanted is decoded each time."""
@@ -31,12 +31,12 @@ class TrainingSamples:
     dataset: Dataset
     preprocessing: Preprocessing
     sampling: ClipSampling | None
-    """Which frames make a clip of a video; None for pictures. Of several clips, training takes the first, and
+    """Which frames make a clip of a video; None for images. Of several clips, training takes the first, and
     evaluation averages over all."""
 
 
 class Budget:
-    """Bytes that decoded pictures may take; several threads and splits share one."""
+    """Bytes that decoded images may take; several threads and splits share one."""
 
     def __init__(self, size_bytes: int) -> None:
         self._left = size_bytes
@@ -91,19 +91,19 @@ class Reader:
     """
 
     def __init__(
-        self, pictures: TrainingSamples, memory: Budget, pool: ThreadPoolExecutor, recipe: TuneRecipe | None
+        self, samples: TrainingSamples, memory: Budget, pool: ThreadPoolExecutor, recipe: TuneRecipe | None
     ) -> None:
         """Args: recipe: How samples are changed at random; None: not at all, as in evaluation."""
-        self.dataset, self._preprocessing, self._pool = pictures.dataset, pictures.preprocessing, pool
+        self.dataset, self._preprocessing, self._pool = samples.dataset, samples.preprocessing, pool
         self._recipe, self._memory = recipe, memory
         self.problems: dict[int, Problem] = {}
         """By place."""
-        plain = pictures.preprocessing
+        plain = samples.preprocessing
         # The two halves of preprocessing: where pixels go, and what their values become.
         self._geometry = replace(plain, rescale_factor=None, image_mean=None, image_std=None)
         self._values = replace(plain, size=plain.output_size, shortest_edge=None, crop_size=None)
         self._is_cropped = recipe is not None and recipe.min_crop_scale < 1
-        sampling = pictures.sampling
+        sampling = samples.sampling
         if sampling is not None and recipe is not None:
             sampling = replace(sampling, clips=1)
         self._sampling = sampling
@@ -131,7 +131,7 @@ class Reader:
 
     @property
     def frames(self) -> int:
-        """Frames of a clip; 1 for pictures."""
+        """Frames of a clip; 1 for images."""
         return 1 if self._sampling is None else self._sampling.frames
 
     @property

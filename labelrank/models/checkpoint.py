@@ -245,7 +245,7 @@ def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
     preprocessing = Preprocessing.from_config(_read_json(files, PREPROCESSOR, names), model_type=config.model_type)
     if preprocessing.output_size != config.image_size:
         raise CheckpointError(
-            f"{files.source}: {PREPROCESSOR} makes pictures of {_by(preprocessing.output_size)} px, {CONFIG} asks for "
+            f"{files.source}: {PREPROCESSOR} makes images of {_by(preprocessing.output_size)} px, {CONFIG} asks for "
             f"{_by(config.image_size)} px. Make size and image_size agree."
         )
     checkpoint = Checkpoint(id_, revision, config, preprocessing, files, weights, tensors)

@@ -246,7 +246,7 @@ def _decoder(
     )
 
 
-def _picture(config: Mapping[str, Any]) -> dict[str, Any]:
+def _image_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "image_size": _pair(config, "image_size", 224),
         "patch_size": _pair(config, "patch_size", 16),
@@ -280,12 +280,12 @@ def _vit_mae(config: Mapping[str, Any], names: Collection[str] | None) -> Encode
         decoder=decoder,
         mask_ratio=_ratio(config, "mask_ratio", 0.75),
         norm_pix_loss=bool(config.get("norm_pix_loss", False)),
-        **_picture(config),
+        **_image_sizes(config),
     )
 
 
 def _vit(config: Mapping[str, Any], names: Collection[str] | None) -> EncoderConfig:
-    return EncoderConfig(model_type="vit", transformer=_transformer(config), **_picture(config))
+    return EncoderConfig(model_type="vit", transformer=_transformer(config), **_image_sizes(config))
 
 
 def _videomae(config: Mapping[str, Any], names: Collection[str] | None) -> EncoderConfig:
@@ -310,7 +310,7 @@ def _videomae(config: Mapping[str, Any], names: Collection[str] | None) -> Encod
         use_cls_token=False,
         final_norm=not mean_pooling,
         fc_norm=mean_pooling and has_fc_norm,
-        **_picture(config),
+        **_image_sizes(config),
     )
 
 

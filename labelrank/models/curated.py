@@ -42,7 +42,7 @@ CURATED = (
     Curated(
         "mae-tiny-digits",
         "Tiny MAE of digits",
-        "Trying the whole path in seconds, on the digits it was trained on. Not for other pictures.",
+        "Trying the whole path in seconds, on the digits it was trained on. Not for other images.",
         model_type="vit_mae",
         media="image",
         num_parameters=522_256,
@@ -66,7 +66,7 @@ CURATED = (
     _on_hub(
         "facebook/vit-mae-base",
         "ViT-MAE base",
-        "Pictures of any kind: the masked autoencoder to start with.",
+        "Images of any kind: the masked autoencoder to start with.",
         "vit_mae",
         111_907_840,
         768,
@@ -75,7 +75,7 @@ CURATED = (
     _on_hub(
         "facebook/vit-mae-large",
         "ViT-MAE large",
-        "Pictures of any kind, finer features at about three times the time.",
+        "Images of any kind, finer features at about three times the time.",
         "vit_mae",
         329_541_888,
         1024,

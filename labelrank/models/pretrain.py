@@ -41,7 +41,7 @@ class PretrainRecipe:
     norm_pix_loss: bool = False
     flip: bool = True
     min_crop_scale: float = 0.6
-    """Least share of a picture's area that a random crop keeps; one crop for all frames of a clip."""
+    """Least share of an image's area that a random crop keeps; one crop for all frames of a clip."""
     image_size: int = 32
     patch_size: int = 4
     hidden_dim: int = 96
@@ -51,13 +51,13 @@ class PretrainRecipe:
     decoder_layers: int = 1
     decoder_heads: int = 4
     num_frames: int | None = None
-    """Frames of a clip; None trains on pictures."""
+    """Frames of a clip; None trains on images."""
     tubelet_size: int = 2
     """Frames that a token of a clip covers."""
     seed: int = 0
 
     def encoder_config(self) -> EncoderConfig:
-        """Return the model that this recipe trains: a ViT-MAE for pictures, a VideoMAE for clips.
+        """Return the model that this recipe trains: a ViT-MAE for images, a VideoMAE for clips.
 
         Raises:
             CheckpointError: The sizes do not fit each other.
@@ -134,7 +134,7 @@ def pretrain(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> PretrainResult:
-    """Train a masked autoencoder on a dataset's pictures or videos and write it to the folder `out`.
+    """Train a masked autoencoder on a dataset's images or videos and write it to the folder `out`.
 
     Args:
         command: What made the checkpoint, for its model card.
@@ -272,7 +272,7 @@ def _sampling(dataset: Dataset, recipe: PretrainRecipe) -> ClipSampling | None:
 
 
 def _read_frames(dataset: Dataset, recipe: PretrainRecipe) -> tuple[np.ndarray, list[Problem]]:
-    """Return the samples uint8 (n, T, size, size, 3): shortest side to `size`, then the centre; T is 1 for pictures."""
+    """Return the samples uint8 (n, T, size, size, 3): shortest side to `size`, then the centre; T is 1 for images."""
     sampling = _sampling(dataset, recipe)
 
     def read(sample: Sample) -> np.ndarray:
@@ -296,17 +296,17 @@ def _read_frames(dataset: Dataset, recipe: PretrainRecipe) -> tuple[np.ndarray, 
 def _square(image: np.ndarray, size: int) -> np.ndarray:
     if image.shape[:2] == (size, size):
         return image
-    picture = Image.fromarray(image)
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    whole = Image.fromarray(image)
+    side = min(whole.size)
+    left, top = (whole.width - side) // 2, (whole.height - side) // 2
     box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(whole.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
 def _preprocessing_for(frames: np.ndarray, config: EncoderConfig) -> Preprocessing:
     """Return resizing to the encoder's size and the normalisation that suits it.
 
-    For pictures the mean and standard deviation of these pictures. For clips ImageNet's: the peer library's loss
+    For images the mean and standard deviation of these images. For clips ImageNet's: the peer library's loss
     undoes these, whatever the file says.
     """
     height, width = config.image_size
@@ -390,7 +390,7 @@ def _write_checkpoint(
 
 
 def loss_curve_svg(losses: list[float]) -> str:
-    """Return a picture of the loss by epoch, logarithmic upwards."""
+    """Return an image of the loss by epoch, logarithmic upwards."""
     width, height, left, bottom, margin = 640, 320, 64, 44, 16
     logs = np.log10(np.maximum(losses, 1e-12))
     low, high = float(logs.min()), float(max(logs.max(), logs.min() + 1e-6))

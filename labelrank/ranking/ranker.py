@@ -51,7 +51,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Which way an axis points is arbitrary, so a rule decides (`SIGN_RULE`): the class farthest from the mean of the
     centroids, the one that stands out most, comes first. The rule looks at the geometry of the classes alone, not
     at the order of rows, labels or features, nor at their scale. On two-thirds resamples of digits and of
-    CIFAR-100 pictures in 10, 20 and 50 classes it turned the axis round in 2 of 142 fits; "the largest loading is
+    CIFAR-100 images in 10, 20 and 50 classes it turned the axis round in 2 of 142 fits; "the largest loading is
     positive" did in 28 to 51 %.
     Only two classes, or ends equally far from the mean, leave it undecided; then the largest loading decides.
     Where the two best axes are equally good, the one in their plane that loads most on that feature is taken.
@@ -298,7 +298,7 @@ class _Solution:
 
 _NOTHING_WITHIN = (
     "Rows of one class are identical in every feature, so there is no within-class spread to compare the classes by. "
-    "Check that the features come from different pictures."
+    "Check that the features come from different images."
 )
 _NOTHING_BETWEEN = (
     "All class means are equal in every direction in which rows of a class vary, so no axis separates the classes. "

@@ -5,13 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from labelrank.data import EMBEDDED as EXAMPLES
-from labelrank.data.dataset import Dataset
+from labelrank.data.dataset import NOUNS, Dataset
 from labelrank.errors import HubError, LabelRankError
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
 from labelrank.ui import choices, feature_files, frame, hub_pickers, session
 from labelrank.ui.messages import error_box, escape
-from labelrank.views import marks, words
+from labelrank.views import words
 
 FAMILIES = {
     "vit_mae": "ViT-MAE (masked autoencoder)",
@@ -52,7 +52,7 @@ def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
     if foreign:
         st.warning(
             f"{asked.checkpoint} knows handwritten digits alone: the order it gives to other "
-            f"{marks.SAMPLE_NOUNS[data.media][1]} shows how the app works, not how the classes relate. Choose another "
+            f"{NOUNS[data.media][1]} shows how the app works, not how the classes relate. Choose another "
             "checkpoint above.",
             icon=":material/warning:",
         )
@@ -107,7 +107,7 @@ def _other_checkpoints(data: Dataset, *, expanded: bool) -> None:
     chosen = session.choices()
     fitting = [one for one in CURATED if one.media == data.media]
     others = [one for one in CURATED if one.media != data.media]
-    these, those = marks.SAMPLE_NOUNS[data.media][1], marks.SAMPLE_NOUNS[others[0].media][1]
+    these, those = NOUNS[data.media][1], NOUNS[others[0].media][1]
     names = [f"For {these}", "Any id of the Hub", f"For {those}"]
     if not session.settings().shared:
         names.insert(2, "Folder on this machine")
@@ -186,5 +186,5 @@ def _misfits(info: CheckpointInfo, data: Dataset) -> str | None:
     """Return why a checkpoint cannot encode a dataset; None when it can."""
     if info.media == data.media:
         return None
-    takes, holds = marks.SAMPLE_NOUNS[info.media][1], marks.SAMPLE_NOUNS[data.media][1]
+    takes, holds = NOUNS[info.media][1], NOUNS[data.media][1]
     return f"{info.name} encodes {takes}, but {session.dataset_title(data.id)} holds {holds}."

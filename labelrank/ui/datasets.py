@@ -11,7 +11,7 @@ import pandas as pd
 
 from labelrank import hub
 from labelrank.data import SourceInfo, describe_source, open_dataset
-from labelrank.data.dataset import Dataset
+from labelrank.data.dataset import NOUNS, Dataset
 from labelrank.data.uploads import save_upload
 from labelrank.errors import DatasetError, HubError, NoTrainSplit
 from labelrank.steps.rank import TEST_SPLIT
@@ -59,7 +59,7 @@ def dataset(source: choices.Source) -> Dataset: ...
 @overload
 def dataset(source: choices.Source, *, wait: bool) -> Dataset | None: ...
 def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
-    """Return the opened dataset; kept, for it reads nothing but names until a picture is asked for.
+    """Return the opened dataset; kept, for it reads nothing but names until an image is asked for.
 
     Args:
         wait: Whether to open it where that needs the network; without, None then.
@@ -78,6 +78,11 @@ def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
         waiting="Opening the dataset",
     )
     return result
+
+
+def nouns(data: Dataset) -> tuple[str, str]:
+    """Return what one sample of a dataset, and several, are called."""
+    return NOUNS[data.media]
 
 
 def held(source: choices.Source) -> choices.Source:
@@ -163,9 +168,7 @@ def parts_to_choose(info: SourceInfo) -> list[Part]:
             info.splits,
             info.split,
         ),
-        Part(
-            "media_column", "Pictures or videos", "The column that holds them.", info.media_columns, info.media_column
-        ),
+        Part("media_column", "Images or videos", "The column that holds them.", info.media_columns, info.media_column),
         Part("label_column", "Label", "The column that holds the classes.", info.label_columns, info.label_column),
     ]
     return [part for part in parts if len(part.offered) >= (1 if part.option == "split" else 2)]

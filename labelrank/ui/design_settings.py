@@ -202,11 +202,11 @@ def _choose_recipe(chosen: Design) -> dict[str, object]:
 
 
 def _choose_flip() -> bool | None:
-    """Show whether pictures are mirrored; return None for what recipe and dataset say by themselves."""
+    """Show whether images are mirrored; return None for what recipe and dataset say by themselves."""
     chosen = session.choices()
     usual = fine_tune.mirrors(chosen)
     picked = st.toggle(
-        "Mirror half of the pictures",
+        "Mirror half of the images",
         value=usual if chosen.design.flip is None else chosen.design.flip,
         key=f"flip_{chosen.design.recipe}_{chosen.extraction.dataset}",
         help="Left and right change places in training. Off where a mirror image is of another class or of none, as "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from labelrank.data.dataset import ClipSampling, Dataset
+from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.ui import choices, job_panel, server, session
-from labelrank.views import marks, words
+from labelrank.views import words
 
 POOLING_TEXT = {"mean": "Mean of the patch tokens", "cls": "Class token", "fc_norm": "Normalised mean"}
 POOLING_LABEL = {"mean": "Mean pooling", "cls": "Class token", "fc_norm": "Normalised mean pooling"}
@@ -24,7 +24,7 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
     if asked != chosen.extraction:
         session.choose(extraction=asked)
         st.rerun()
-    one, many = marks.SAMPLE_NOUNS[data.media]
+    one, many = NOUNS[data.media]
     changes: dict[str, object] = {}
     with st.expander(_label(asked, data), icon=":material/tune:", key="settings"):
         changes["pooling"] = st.segmented_control(
@@ -98,7 +98,7 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
             required=True,
             format_func=PREPROCESSING_TEXT.__getitem__,
             key="preprocessing",
-            help="How pixels become the encoder's input. The published notebook squeezes every picture into a square "
+            help="How pixels become the encoder's input. The published notebook squeezes every image into a square "
             "and has other statistics; take it to reproduce published orders.",
         )
     if session.choose_extraction(**changes) != chosen:

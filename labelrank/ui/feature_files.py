@@ -10,6 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from labelrank import cache
+from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, JobError, LabelRankError
 from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet
@@ -22,7 +23,6 @@ from labelrank.steps.extract.report import ExtractionResult
 from labelrank.ui import address, choices, session
 from labelrank.ui.datasets import KEPT_SECONDS, dataset
 from labelrank.ui.lookups import lookups
-from labelrank.views import marks
 
 
 def look_again_at(job: Job) -> None:
@@ -199,7 +199,7 @@ def nouns_of(job: Job) -> tuple[str, str]:
         data = dataset(source, wait=False) if source else None
     except LabelRankError:
         data = None
-    return marks.SAMPLE_NOUNS[data.media] if data else ("sample", "samples")
+    return NOUNS[data.media] if data else ("sample", "samples")
 
 
 def created_at(found: FeatureSet) -> str:

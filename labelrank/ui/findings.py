@@ -43,9 +43,9 @@ from labelrank.views import thumbnails
 from labelrank.views.comparison_words import headline_text
 
 CONFUSIONS = 8
-"""Kinds of mistakes shown with pictures."""
+"""Kinds of mistakes shown with images."""
 MISTAKEN = 6
-"""Pictures of each."""
+"""Images of each."""
 
 
 def headline(job: Job) -> str | None:
@@ -177,7 +177,7 @@ class Mistake:
 
 
 def worst(results: Results, arm: str, job: Job) -> list[Mistake]:
-    """Return the most frequent kinds of mistakes of an order, with pictures where the dataset still has them.
+    """Return the most frequent kinds of mistakes of an order, with images where the dataset still has them.
 
     Args:
         job: That has made the results.
@@ -233,7 +233,7 @@ def _strips_of(report: Report, job: Job, keys: tuple[tuple[str, ...], ...]) -> l
         return none
 
 
-@st.cache_data(max_entries=16, show_spinner="Reading pictures")
+@st.cache_data(max_entries=16, show_spinner="Reading images")
 def _strips(
     source: choices.Source, digest: str, keys: tuple[tuple[str, ...], ...], limits: Settings, _data: Dataset
 ) -> list[_Strip]:
@@ -255,7 +255,7 @@ def _strips(
         stills = [clip[len(clip) // 2] for clip in clips]
         strips.append(
             _Strip(
-                thumbnails.picture_strip(stills, columns=MISTAKEN) if clips else None,
+                thumbnails.image_strip(stills, columns=MISTAKEN) if clips else None,
                 thumbnails.clip_strip(clips, columns=MISTAKEN) if clips and _data.media == "clip" else None,
                 len(clips),
             )

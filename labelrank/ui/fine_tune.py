@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from labelrank.data.dataset import NOUNS
 from labelrank.errors import LabelRankError
 from labelrank.jobs import queue
 from labelrank.jobs.store import RUNNING, Job
@@ -21,7 +22,7 @@ from labelrank.ui import address, choices, datasets, feature_files, job_panel, s
 from labelrank.ui.findings import Results, results_of, sentence
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import error_box, escape, message_text
-from labelrank.views import comparison_words, curves_chart, marks
+from labelrank.views import comparison_words, curves_chart
 from labelrank.views.comparison_words import kept_text, limits_text
 from labelrank.views.words import plural
 
@@ -53,7 +54,7 @@ def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
 
 
 def mirrors(chosen: choices.Choices) -> bool:
-    """Return whether an end-to-end fine-tune of these choices mirrors pictures where that is left to it."""
+    """Return whether an end-to-end fine-tune of these choices mirrors images where that is left to it."""
     return replace(chosen.design, flip=None).tune_recipe(chosen.extraction.dataset).flip
 
 
@@ -108,7 +109,7 @@ def comparison(found: feature_files.ChosenFeatures) -> Comparison:
         flops_per_s=1.0 if busy else None,
     )
     told = describe_it(design)
-    nouns = marks.SAMPLE_NOUNS[data.media] if data else ("sample", "samples")
+    nouns = NOUNS[data.media] if data else ("sample", "samples")
     held_out = "held out of the rows, which the ranking is then made without"
     to_extract = _to_extract(chosen, test)
 

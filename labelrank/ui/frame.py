@@ -15,7 +15,7 @@ import pandas as pd
 import streamlit as st
 
 import labelrank
-from labelrank.data.dataset import Dataset
+from labelrank.data.dataset import NOUNS, Dataset
 from labelrank.errors import LabelRankError
 from labelrank.exports import FORMATS, SampleColumns, export
 from labelrank.jobs.store import Job
@@ -25,7 +25,6 @@ from labelrank.progress import Kind
 from labelrank.settings import assets_dir
 from labelrank.ui import choices, datasets, feature_files, server, session
 from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded
-from labelrank.views import marks
 from labelrank.views.words import duration, plural, rate_text
 
 LOGO = str(assets_dir() / "logo.svg")
@@ -116,7 +115,7 @@ def frame() -> Iterator[None]:
 
 def samples_text(data: Dataset) -> str:
     """Return how many samples a dataset has, in the word for its medium."""
-    return plural(len(data.samples), *marks.SAMPLE_NOUNS[data.media])
+    return plural(len(data.samples), *NOUNS[data.media])
 
 
 def header(title: str, lead: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of samples, read within a stated time and kept."""
+"""Images of samples, read within a stated time and kept."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from labelrank.data.dataset import DEFAULT_FRAMES, ClipSampling, Dataset, Problem, Sample
+from labelrank.data.dataset import DEFAULT_FRAMES, NOUNS, ClipSampling, Dataset, Problem, Sample
 from labelrank.errors import Cancelled, MediaError
 from labelrank.settings import Settings
 from labelrank.ui import choices, session
 from labelrank.ui.datasets import dataset, described
-from labelrank.views import marks, thumbnails
+from labelrank.views import thumbnails
 
 GALLERY_CLASSES = 10
 GALLERY_COLUMNS = 10
@@ -23,11 +23,11 @@ LARGE_BYTES = 20_000_000
 REMOTE_COLUMNS = {"image": 4, "clip": 2}
 """Samples of a class shown where they come over the network, by medium."""
 PICTURE_SECONDS = 2.0
-"""Time given to reading the pictures of a chart; what is not read by then is shown without one."""
+"""Time given to reading the images of a chart; what is not read by then is shown without one."""
 REMOTE_PICTURE_SECONDS = 4.0
 """Time given to fetching them first, where they lie elsewhere."""
 CLIP_COLUMNS = 6
-"""Videos of a class shown side by side; each costs about as much as ten pictures."""
+"""Videos of a class shown side by side; each costs about as much as ten images."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class GalleryRow:
 
 @dataclass(frozen=True)
 class Gallery:
-    """One page of classes with their pictures, and the samples that could not be read on the way."""
+    """One page of classes with their images, and the samples that could not be read on the way."""
 
     rows: tuple[GalleryRow, ...]
     problems: tuple[Problem, ...]
@@ -81,7 +81,7 @@ def _gallery(source: choices.Source, digest: str, page: int, limits: Settings, _
             GalleryRow(
                 name=data.class_names[label],
                 count=int(data.class_counts[label]),
-                strip=thumbnails.picture_strip(stills, columns=columns, size=size) if clips else None,
+                strip=thumbnails.image_strip(stills, columns=columns, size=size) if clips else None,
                 shown=len(clips),
                 moving=thumbnails.clip_strip(clips, columns=columns, size=size)
                 if clips and data.media == "clip"
@@ -92,7 +92,7 @@ def _gallery(source: choices.Source, digest: str, page: int, limits: Settings, _
 
 
 def preview(data: Dataset, sample: Sample) -> np.ndarray:
-    """Return a sample small, uint8 (T, H, W, 3): of a picture one frame, of a video a few over the time of a clip."""
+    """Return a sample small, uint8 (T, H, W, 3): of an image one frame, of a video a few over the time of a clip."""
     if data.load_clips is None:
         return thumbnails.fitted(data.load(sample))[np.newaxis]
     # As much time as an encoder sees at once, in fewer frames.
@@ -128,13 +128,13 @@ def _bytes(source: choices.Source, data: Dataset, page: int) -> float:
 
 
 def gallery(source: choices.Source, page: int) -> Gallery:
-    """Return the pictures of one page of classes; `page` counts from 0."""
+    """Return the images of one page of classes; `page` counts from 0."""
     data = dataset(source)
-    with st.spinner(f"Reading {marks.SAMPLE_NOUNS[data.media][1]}"):
+    with st.spinner(f"Reading {NOUNS[data.media][1]}"):
         return _gallery(source, data.digest, page, session.settings(), data)
 
 
-@st.cache_data(max_entries=8, show_spinner="Reading pictures")
+@st.cache_data(max_entries=8, show_spinner="Reading images")
 def sample_thumbnails(
     source: choices.Source, digest: str, keys: tuple[str, ...], limits: Settings, _data: Dataset
 ) -> dict[str, str]:
@@ -144,14 +144,14 @@ def sample_thumbnails(
         end = time.monotonic() + REMOTE_PICTURE_SECONDS
         with contextlib.suppress(Cancelled):
             data.fetch([samples[key] for key in keys if key in samples], None, lambda: time.monotonic() > end)
-    pictures: dict[str, str] = {}
+    images: dict[str, str] = {}
     end = time.monotonic() + PICTURE_SECONDS
     for key in keys:
         if time.monotonic() > end:
             break
         if key in samples:
             try:
-                pictures[key] = thumbnails.thumbnail_uri(data.load(samples[key]))
+                images[key] = thumbnails.thumbnail_uri(data.load(samples[key]))
             except MediaError:
                 continue
-    return pictures
+    return images

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
@@ -16,7 +17,7 @@ from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
 from labelrank.ui import choices, feature_files, frame, messages, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
-from labelrank.views import extraction, marks, stability_chart, words
+from labelrank.views import extraction, stability_chart, words
 from labelrank.views.words import duration, plural
 
 ANEW_HELP = "Makes all features anew and uses nothing of what was finished."
@@ -30,7 +31,7 @@ def expected_work(chosen: choices.Choices) -> None:
         return  # told where the extraction would be started
     if prospect is None:
         return
-    text, known = extraction.work_text(prospect, server.time_estimate(prospect), marks.SAMPLE_NOUNS[prospect.media])
+    text, known = extraction.work_text(prospect, server.time_estimate(prospect), NOUNS[prospect.media])
     st.caption(text, help=known, width="content")
 
 
@@ -183,7 +184,7 @@ def _stopped(job: Job) -> None:
 def _succeeded(job: Job) -> None:
     """Show what a job has made: rows, dimension, time, device, how steady the order is, where it is, what failed."""
     result = ExtractionResult.from_json(job.result or {})
-    report, nouns = result.report, marks.SAMPLE_NOUNS[result.media]
+    report, nouns = result.report, NOUNS[result.media]
     with st.container(border=True):
         st.markdown(f"**Done**: {escape(job.subject)}" + (" (from the cache)" if result.reused else ""))
         with st.container(horizontal=True):

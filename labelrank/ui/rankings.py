@@ -78,11 +78,11 @@ class ProjectionData:
     samples: pd.DataFrame
     classes: pd.DataFrame
     total: int
-    pictures: int
+    images: int
 
 
 def projection_data(chosen: ChosenFeatures, ranked: Ranked) -> ProjectionData:
-    """Return the frames for `ranking_charts.projection_chart`, with pictures where the dataset still has them."""
+    """Return the frames for `ranking_charts.projection_chart`, with images where the dataset still has them."""
     found = features(chosen.path)
     names = ranked.label_map.names
     drawn = ranking_charts.stratified_mask(ranked.position, ranking_charts.MAX_POINTS)
@@ -96,8 +96,8 @@ def projection_data(chosen: ChosenFeatures, ranked: Ranked) -> ProjectionData:
         }
     )
     wanted = ranking_charts.stratified_mask(ranked.position[drawn], ranking_charts.MAX_PICTURES)
-    pictures = pictures_of(found, chosen.source, tuple(keys[drawn][wanted]))
-    samples["image"] = [pictures.get(key) for key in keys[drawn]]
+    images = images_of(found, chosen.source, tuple(keys[drawn][wanted]))
+    samples["image"] = [images.get(key) for key in keys[drawn]]
     classes = pd.DataFrame(
         {
             "position": [entry.position for entry in ranked.label_map.classes],
@@ -109,11 +109,11 @@ def projection_data(chosen: ChosenFeatures, ranked: Ranked) -> ProjectionData:
     by_position = pd.Series(ranked.projection).groupby(ranked.position)
     for column, quantile in ranking_charts.QUANTILES.items():
         classes[column] = classes["position"].map(by_position.quantile(quantile))
-    return ProjectionData(samples, classes, len(found.y), len(pictures))
+    return ProjectionData(samples, classes, len(found.y), len(images))
 
 
-def pictures_of(found: FeatureSet, source: choices.Source | None, keys: tuple[str, ...]) -> dict[str, str]:
-    """Return key -> small picture as a data URI, of a video its first frame.
+def images_of(found: FeatureSet, source: choices.Source | None, keys: tuple[str, ...]) -> dict[str, str]:
+    """Return key -> small image as a data URI, of a video its first frame.
 
     As many as can be read quickly; none when the dataset is gone or holds something else by now.
     """
@@ -138,10 +138,10 @@ def projection_caption(drawn: ProjectionData) -> str:
             f"Ribbons hold the middle 50 % and 90 % of the samples of each of {len(drawn.classes):,} classes; "
             "points are their centroids."
         )
-    pictures = "their dataset is no longer here, so they have no pictures"
-    if drawn.pictures:
-        pictures = f"hover or tap for the picture ({drawn.pictures:,} have one)"
-    return f"{shown}, one line per class; the tall tick is the centroid; {pictures}. Colour is the position."
+    images = "their dataset is no longer here, so they have no images"
+    if drawn.images:
+        images = f"hover or tap for the image ({drawn.images:,} have one)"
+    return f"{shown}, one line per class; the tall tick is the centroid; {images}. Colour is the position."
 
 
 def positions_table(ranked: Ranked, class_names: tuple[str, ...], query: str = "") -> pd.DataFrame:

@@ -41,9 +41,9 @@ _SETTINGS = {
     "label_smoothing": "Label smoothing (fraction)",
     "mixup": "Mixup (alpha)",
     "cutmix": "CutMix (alpha)",
-    "random_erasing": "Pictures with a part erased (fraction)",
+    "random_erasing": "Images with a part erased (fraction)",
     "min_crop_scale": "Least area that a random crop keeps (fraction)",
-    "flip": "Half of the pictures mirrored",
+    "flip": "Half of the images mirrored",
     "temporal_jitter": "Clips start anywhere in their video",
 }
 _OFF = {

@@ -1,12 +1,10 @@
-"""What all charts share: colours of positions, names as they can be drawn, nouns of samples."""
+"""What all charts share: colours of positions, names as they can be drawn."""
 
 from __future__ import annotations
 
 import math
 import unicodedata
 
-SAMPLE_NOUNS = {"image": ("image", "images"), "clip": ("video", "videos")}
-"""What a page calls one sample, and several, of each medium."""
 NEUTRAL = "#6b8aa0"
 ACCENT = "#2f7f95"
 _DIRECTION_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}

@@ -1,4 +1,4 @@
-"""Charts and pictures of data: frames and arrays in, altair charts and image bytes out.
+"""Charts and images of data: frames and arrays in, altair charts and image bytes out.
 
 No chart sets a background or a text colour, so that one specification reads well on a light and on a dark page.
 """
@@ -12,12 +12,13 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from labelrank.views.marks import ACCENT, NEUTRAL, SAMPLE_NOUNS, position_colours, shorten
+from labelrank.data.dataset import NOUNS
+from labelrank.views.marks import ACCENT, NEUTRAL, position_colours, shorten
 
 MAX_POINTS = 20_000
 """Samples drawn in one chart; a browser's canvas stays quick up to here."""
 MAX_PICTURES = 3_000
-"""Samples whose picture travels with the chart; about 1 kB each."""
+"""Samples whose image travels with the chart; about 1 kB each."""
 LABELLED_CLASSES = 60
 """Up to here every class has a row with a label of readable size."""
 ROW_CLASSES = 200
@@ -56,9 +57,9 @@ def class_counts_finding(class_names: Sequence[str], counts: np.ndarray, media: 
     Args:
         class_names: Names by label.
         counts: Samples per label, int (n_classes,).
-        media: What a sample is; see `SAMPLE_NOUNS`.
+        media: What a sample is; see `NOUNS`.
     """
-    one, many = SAMPLE_NOUNS[media]
+    one, many = NOUNS[media]
     low, high = int(counts.min()), int(counts.max())
     if low == high:
         return f"Every class has {high:,} {one if high == 1 else many}"
@@ -76,9 +77,9 @@ def class_counts_chart(class_names: Sequence[str], counts: np.ndarray, media: st
     Args:
         class_names: Names by label.
         counts: Samples per label, int (n_classes,).
-        media: What a sample is; see `SAMPLE_NOUNS`.
+        media: What a sample is; see `NOUNS`.
     """
-    many = SAMPLE_NOUNS[media][1]
+    many = NOUNS[media][1]
     order = np.argsort(-counts, kind="stable")
     frame = pd.DataFrame(
         {

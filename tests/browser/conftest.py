@@ -1,4 +1,4 @@
-"""A real server and a real Chromium; a picture of the page in tests/artifacts when a test fails."""
+"""A real server and a real Chromium; an image of the page in tests/artifacts when a test fails."""
 
 import os
 import re

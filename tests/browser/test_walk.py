@@ -290,7 +290,7 @@ def tick(page: Page, table, row: int) -> None:
 
 
 def table_of(count: int):
-    """Return a Parquet table with pictures of three classes that differ in brightness."""
+    """Return a Parquet table with images of three classes that differ in brightness."""
     rng = np.random.default_rng(0)
     files = []
     for n in range(count):

@@ -171,9 +171,9 @@ def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli
     assert "These features were here already" in again.stderr
     assert "Estimated time" not in again.stderr
     strict = run_cli(*asked, "--until-stable", "0.99", "--max-per-class", "40")
-    assert "Warning: All 400 pictures were used, and the order is less steady than asked for." in strict.stderr
+    assert "Warning: All 400 images were used, and the order is less steady than asked for." in strict.stderr
     assert "0.99 was asked for. --shrinkage auto here and in rank may help, too." in strict.stderr
-    assert "pictures from finished parts" in strict.stderr
+    assert "images from finished parts" in strict.stderr
 
 
 def test_an_extraction_says_how_long_it_takes_where_that_is_known(monkeypatch, tmp_path):

@@ -75,7 +75,7 @@ def trace(clip):
 
 
 def turned(angles, period):
-    """Return how far a sequence of angles turns in all, clockwise in pictures, whose rows go down."""
+    """Return how far a sequence of angles turns in all, clockwise in images, whose rows go down."""
     return np.unwrap(angles, period=period)[-1] - angles[0]
 
 

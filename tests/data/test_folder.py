@@ -85,7 +85,7 @@ def test_folders_beside_splits_are_left_out_and_counted():
     found = layout("train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "extra/1.png", "extra/cat/2.png")
     assert found.splits == ("train", "test")
     assert list(problems(found)) == ["extra"]
-    assert "its 2 pictures are left out" in problems(found)["extra"]
+    assert "its 2 images are left out" in problems(found)["extra"]
 
 
 def test_what_is_no_picture_of_a_class_is_listed():
@@ -95,7 +95,7 @@ def test_what_is_no_picture_of_a_class_is_listed():
     )
     assert found.class_names == ("cat", "dog")
     assert list(problems(found)) == ["fox", "README", "cover.jpg", "dog/notes.txt", "loose.png"]
-    assert "holds no pictures and is left out. Add pictures" in problems(found)["fox"]
+    assert "holds no images and is left out. Add images" in problems(found)["fox"]
     assert "does not end in .bmp, .gif" in problems(found)["dog/notes.txt"]
     assert "Move it into the folder of its class" in problems(found)["loose.png"]
 
@@ -115,20 +115,20 @@ def test_most_files_decide_between_pictures_and_videos():
     assert list(reasons) == ["fox", "dog/2.png", "dog/notes.txt"]
     assert reasons["fox"].startswith("The class folder holds no videos and is left out. Add videos")
     assert reasons["dog/2.png"] == (
-        "2 pictures are left out, for most files here are videos and a dataset holds one kind. "
-        "Put pictures into a dataset of their own, or remove them."
+        "2 images are left out, for most files here are videos and a dataset holds one kind. "
+        "Put images into a dataset of their own, or remove them."
     )
     assert reasons["dog/notes.txt"].startswith("Not a video: the name does not end in .3g2, .3gp")
     pictures = layout("cat/1.mp4", "cat/2.png", "dog/1.png", "dog/loose.mov")
     assert pictures.media == "image"
-    assert problems(pictures)["cat/1.mp4"].startswith("2 videos are left out, for most files here are pictures")
+    assert problems(pictures)["cat/1.mp4"].startswith("2 videos are left out, for most files here are images")
     assert layout("cat/1.mp4", "cat/1.png", "dog/1.mp4", "dog/1.png").media == "image"
 
 
 def test_files_of_the_other_kind_are_counted_in_their_split():
     found = layout("train/cat/1.mp4", "train/dog/1.mp4", "test/cat/1.mp4", "test/cat/1.jpg", "cover.png")
-    assert problems(found, "test")["test/cat/1.jpg"].startswith("1 picture is left out")
-    assert problems(found)["cover.png"].startswith("1 picture is left out")
+    assert problems(found, "test")["test/cat/1.jpg"].startswith("1 image is left out")
+    assert problems(found)["cover.png"].startswith("1 image is left out")
 
 
 def test_words_follow_the_kind_of_the_files():
@@ -184,17 +184,17 @@ def test_clutter_of_file_managers_is_passed_over():
     [
         (
             [],
-            r"'pets' holds no pictures and no videos \(no files\)\. Expected .*cat/1\.png.*pictures are files that end "
+            r"'pets' holds no images and no videos \(no files\)\. Expected .*cat/1\.png.*images are files that end "
             r"in \.bmp.*, videos in \.3g2, ",
         ),
-        (["cat/1.txt"], r"holds no pictures and no videos \(1 file, the first is 'cat/1\.txt'\)"),
-        (["1.png", "2.png"], r"no class folders: 2 pictures, such as '1\.png', in no folder.*named after its"),
+        (["cat/1.txt"], r"holds no images and no videos \(1 file, the first is 'cat/1\.txt'\)"),
+        (["1.png", "2.png"], r"no class folders: 2 images, such as '1\.png', in no folder.*named after its"),
         (
             ["train/1.png", "test/1.png"],
-            r"no class folders: pictures lie directly in 'test', 'train'.*train/cat/1\.png",
+            r"no class folders: images lie directly in 'test', 'train'.*train/cat/1\.png",
         ),
-        (["cat/1.png"], r"only one class, 'cat'; a ranking needs at least two\. Add a folder of pictures"),
-        (["x/cat/1.png", "x/dog/a.txt"], r"only one class, 'cat'.*Folders without pictures: 'dog'\."),
+        (["cat/1.png"], r"only one class, 'cat'; a ranking needs at least two\. Add a folder of images"),
+        (["x/cat/1.png", "x/dog/a.txt"], r"only one class, 'cat'.*Folders without images: 'dog'\."),
         (["train/cat/1.png", "val/cat/1.png"], r"only one class, 'cat'"),
         (
             ["Cat/1.png", "cat/1.png", "dog/1.png"],
@@ -263,7 +263,7 @@ def test_labels_are_the_same_in_every_split(splits):
         assert dataset.class_names == ("cat", "dog")
         assert dataset.class_counts.tolist() == [1, 0]
         reasons = {p.subject: p.reason for p in dataset.problems}
-        assert "no usable picture in the split val; a ranking needs some of every class" in reasons["dog"]
+        assert "no usable image in the split val; a ranking needs some of every class" in reasons["dog"]
 
 
 def test_a_split_that_is_not_there_lists_those_that_are(splits, tmp_path):
@@ -336,7 +336,7 @@ def test_bad_pictures_are_found_when_they_are_loaded(tmp_path):
         except MediaError as error:
             outcome[sample.key] = str(error)
     assert outcome["cat/1.png"] == outcome["cat/2.png"] == (3, 4, 3)
-    assert "'cat/bad.png' looks like a PNG picture but is damaged" in outcome["cat/bad.png"]
+    assert "'cat/bad.png' looks like a PNG image but is damaged" in outcome["cat/bad.png"]
     assert "'dog/empty.png' is empty (0 bytes)" in outcome["dog/empty.png"]
     assert "'dog/1.png' cannot be read (No such file" in outcome["dog/1.png"]
 
@@ -347,7 +347,7 @@ def test_a_picture_over_the_size_limit_is_listed_and_the_rest_kept(tmp_path):
     assert len(dataset.samples) == 3
     assert [p.subject for p in dataset.problems] == ["cat/big.png"]
     assert "has 5,000 bytes; at most 4,096 are accepted" in dataset.problems[0].reason
-    with pytest.raises(DatasetError, match=r"'pets' has no picture that can be used\. 'cat/1\.png' has .* bytes"):
+    with pytest.raises(DatasetError, match=r"'pets' has no image that can be used\. 'cat/1\.png' has .* bytes"):
         open_folder(root, split=None, settings=Settings(workspace=tmp_path, max_media_bytes=1))
 
 

@@ -1,4 +1,4 @@
-"""Every kind of picture decodes to what a person sees, or says why not."""
+"""Every kind of image decodes to what a person sees, or says why not."""
 
 import io
 import struct
@@ -183,7 +183,7 @@ def test_file_size_limit_is_checked_first():
         (b"hello", "starts with 68656c6c; expected a JPEG"),
         (b"%PDF-1.7", "a PDF document"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "starts with 25215053; expected a JPEG"),
-        (b"\0\0\0\x18ftypheic", "a HEIC picture"),
+        (b"\0\0\0\x18ftypheic", "a HEIC image"),
         (b"PK\x03\x04", "a zip"),
         (b"RIFF\0\0\0\0AVI LIST", "a video"),
     ],
@@ -206,7 +206,7 @@ def test_decoders_of_other_formats_are_never_reached():
     ("dtype", "what"), [(np.float32, "floating-point numbers"), (np.int32, "32-bit or signed whole numbers")]
 )
 def test_pictures_without_an_agreed_white_are_refused(dtype, what):
-    with pytest.raises(MediaError, match=f"{what}.*expected 8 or 16 bits.*Save it as an 8-bit picture"):
+    with pytest.raises(MediaError, match=f"{what}.*expected 8 or 16 bits.*Save it as an 8-bit image"):
         decode(encode(Image.fromarray(np.ones((3, 4), dtype)), "TIFF"))
 
 
@@ -236,13 +236,13 @@ def test_damaged_bytes_only_ever_give_a_media_error(image_format):
 
 
 def test_describe_head_names_what_it_knows():
-    assert describe_head(png()) == "starts with 89504e47: a PNG picture"
+    assert describe_head(png()) == "starts with 89504e47: a PNG image"
     assert describe_head(b"\x01\x02") == "starts with 0102"
     for head in (b"RIFF\0\0\0\0AVI ", b"\0\0\0\x20ftypisom", b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\0\0\x01\xba"):
         assert describe_head(head).endswith(": a video")
 
 
-@pytest.mark.skipif(not SAMPLES.is_file(), reason=f"the real pictures of {SAMPLES} are not on this machine")
+@pytest.mark.skipif(not SAMPLES.is_file(), reason=f"the real images of {SAMPLES} are not on this machine")
 def test_one_photograph_is_nearly_the_same_in_every_format(tmp_path):
     with zipfile.ZipFile(SAMPLES) as archive:
         pictures = {Path(n).suffix: archive.read(n) for n in archive.namelist() if "360p" in n}
@@ -253,7 +253,7 @@ def test_one_photograph_is_nearly_the_same_in_every_format(tmp_path):
     for suffix, tolerance in {".png": 0, ".tif": 0, ".jpg": 12, ".webp": 12, ".gif": 20}.items():
         assert np.abs(decoded[suffix] - exact).mean() <= tolerance, suffix
 
-    # As it is, its pictures lie in one folder; sorted into classes it is a dataset.
+    # As it is, its images lie in one folder; sorted into classes it is a dataset.
     with pytest.raises(DatasetError, match="only one class, 'image-format-samples'"):
         open_archive(SAMPLES, split=None, settings=SETTINGS)
     files = {f"{'lossy' if s in ('.jpg', '.webp') else 'exact'}/nature{s}": data for s, data in pictures.items()}

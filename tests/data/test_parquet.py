@@ -394,7 +394,7 @@ def test_what_can_be_chosen_is_told_before_it_is(tmp_path):
     ("options", "message"),
     [
         ({"label_column": "lable"}, r"no column 'lable'; it has 'image', 'label'. .*label column: 'label'"),
-        ({"label_column": "image"}, r"'image' cannot be the label column: it holds pictures.*: 'label'"),
+        ({"label_column": "image"}, r"'image' cannot be the label column: it holds images.*: 'label'"),
         ({"media_column": "label"}, r"'label' cannot be the media column: it holds labels.*: 'image'"),
         ({"media_column": "nope"}, r"no column 'nope'"),
         ({"config": "x"}, r"no configuration 'x'; it has none to choose"),
@@ -417,11 +417,11 @@ def test_two_columns_of_pictures_have_to_be_chosen_from(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"label": [1, 2]}, r"can be the media column; it has 'label' \(labels\). Expected a column of pictures"),
+        ({"label": [1, 2]}, r"can be the media column; it has 'label' \(labels\). Expected a column of images"),
         ({"image": images(2)}, "no column that can be the label column; it has 'image' "),
         (
             {"image": images(2), "x": [0.5, 1.5]},
-            r"label column; it has 'image' \(pictures or videos\), 'x' \(type double\)",
+            r"label column; it has 'image' \(images or videos\), 'x' \(type double\)",
         ),
         ({"image": images(2), "x": [[1], [2]]}, r"'x' \(lists, several values to a row\)"),
         ({"image": [[png()], [png()]], "label": [1, 2]}, r"media column; it has 'label' \(labels\), 'image' \(lists"),
@@ -532,7 +532,7 @@ def test_split_without_any_label_is_refused(tmp_path):
 
 def test_media_that_cannot_be_read_are_named_by_row_and_the_rest_kept(tmp_path):
     column = [png(0)] * 7400
-    column[7341] = b"not a picture"
+    column[7341] = b"not an image"
     column[7342] = None
     column[7343] = png(3)[:40]
     column[7344] = png_header(100_000, 100_000)
@@ -543,7 +543,7 @@ def test_media_that_cannot_be_read_are_named_by_row_and_the_rest_kept(tmp_path):
     for row, message in [
         (7341, r"'row 7,341' starts with 6e6f7420; expected a JPEG"),
         (7342, r"row 7,342 holds nothing in column 'image'"),
-        (7343, r"'row 7,343' looks like a PNG picture but is damaged"),
+        (7343, r"'row 7,343' looks like a PNG image but is damaged"),
         (7344, r"'row 7,344' is 100,000 x 100,000 pixels"),
     ]:
         with pytest.raises(MediaError, match=message):
@@ -639,7 +639,7 @@ def footer_with(path, **changes):
     ("spoil", "message"),
     [
         (lambda p: p.write_bytes(b""), r"is not a Parquet file: it is empty \(0 bytes\)"),
-        (lambda p: p.write_bytes(png()), r"is not a Parquet file: it starts with 89504e47: a PNG picture"),
+        (lambda p: p.write_bytes(png()), r"is not a Parquet file: it starts with 89504e47: a PNG image"),
         (lambda p: p.write_bytes(write(p).read_bytes()[:-100]), "cut short"),
         (lambda p: p.write_bytes(b"PAR1" + b"x" * 20 + b"\x08\0\0\0PARE"), "encrypted"),
         (lambda p: footer_with(p, length=2**32 - 1), r"declares a footer of 4,294,967,295 bytes"),
@@ -737,10 +737,10 @@ def test_uploaded_table_is_kept_and_opened_with_the_split_of_its_name(tmp_path):
     assert describe_source(name, settings=settings).label_columns == ("label",)
 
 
-@pytest.mark.parametrize("case", ["no pictures", "cut short", "too many rows"])
+@pytest.mark.parametrize("case", ["no images", "cut short", "too many rows"])
 def test_refused_table_leaves_nothing_behind(case, tmp_path):
     settings = Settings(workspace=tmp_path / "home", max_rows=5 if case == "too many rows" else 100)
-    path = write(tmp_path / "pets.parquet", table({"label": [1, 2]}) if case == "no pictures" else None)
+    path = write(tmp_path / "pets.parquet", table({"label": [1, 2]}) if case == "no images" else None)
     if case == "cut short":
         path.write_bytes(path.read_bytes()[:-9])
     with path.open("rb") as stream, pytest.raises(DatasetError, match=r"'pets.parquet'"):

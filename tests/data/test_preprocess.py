@@ -16,7 +16,7 @@ GOLDEN = Path(__file__).parent / "golden" / "vit_mae"
 
 
 def ramp(height, width):
-    """Return a picture in which every pixel differs from its neighbours."""
+    """Return an image in which every pixel differs from its neighbours."""
     return (np.arange(height * width * 3) % 251).astype(np.uint8).reshape(height, width, 3)
 
 

@@ -19,7 +19,7 @@ from tests.helpers.tables import class_label, table, write
 pytest_plugins = ["tests.helpers.hub_server"]
 
 CLASSES = ("cat", "dog", "eel")
-# The same pictures, under the same names, in every source.
+# The same images, under the same names, in every source.
 PICTURES = {f"train/{name}/{n:02}.png": png(10 * c + n) for c, name in enumerate(CLASSES) for n in range(8)}
 BROKEN = "train/eel/99.png"
 SOURCES = [
@@ -41,8 +41,8 @@ REPO = "me/pets"
 
 
 def as_table(*, texts=False, without_path=None):
-    """Return the pictures as the datasets library converts a folder: of each path, the file's name is kept."""
-    files = {**PICTURES, BROKEN: b"not a picture"}
+    """Return the images as the datasets library converts a folder: of each path, the file's name is kept."""
+    files = {**PICTURES, BROKEN: b"not an image"}
     names = [path.split("/")[1] for path in files]
     rows = pa.array(
         [{"bytes": data, "path": None if p == without_path else p.split("/")[-1]} for p, data in files.items()]
@@ -63,7 +63,7 @@ def name(source, tmp_path, settings, hub):
     """The name under which `open_dataset` finds the source."""
     root = tmp_path / "data"
     root.mkdir()
-    files = {**PICTURES, BROKEN: b"not a picture"}
+    files = {**PICTURES, BROKEN: b"not an image"}
     if source in EMBEDDED:
         return source
     if source == "folder":
@@ -114,7 +114,7 @@ def test_source_keeps_what_a_dataset_promises(name, source, settings):
 def test_description_says_what_opening_gives(name, source, settings):
     info, data = describe_source(name, settings=settings), open_dataset(name, settings=settings)
     assert (info.id, info.config, info.split, info.splits) == (data.id, data.config, data.split, data.splits)
-    # Without a feature only the content tells whether a column holds pictures or videos; it is not read for this.
+    # Without a feature only the content tells whether a column holds images or videos; it is not read for this.
     assert info.media == (None if source == "table of texts" else data.media)
     assert info.revision == data.revision
     assert (info.media_column, info.label_column) == (data.columns or (None, None))

@@ -381,7 +381,7 @@ def test_frames_of_exactly_the_limits_are_read(frames):
     [
         (b"", r"'a' is empty \(0 bytes\); expected a video in AVI, MP4, MOV"),
         (b"hello, world", r"'a' starts with 68656c6c; expected a video in .*Save it in one of these or leave it out"),
-        (encode(picture()), r"'a' starts with 89504e47: a PNG picture; expected a video"),
+        (encode(picture()), r"'a' starts with 89504e47: a PNG image; expected a video"),
         (b"RIFF\0\0\0\0AVI " + bytes(100), r"looks like a video but is damaged or cut short \(Invalid data"),
         (b"\0\0\0\x18ftypisom" + bytes(100), r"looks like a video but is damaged or cut short"),
         (b"\x1a\x45\xdf\xa3" + bytes(100), r"looks like a video but is damaged|holds no video stream"),

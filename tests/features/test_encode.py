@@ -316,7 +316,7 @@ def test_progress_counts_over_all_parts():
     dataset, progress = dataset_of(7, bad={0}), []
     parts = parts_of(dataset, 5, 2)
     list(encode_parts(dataset, parts, MeanColour(), as_floats, on_progress=lambda *a: progress.append(a)))
-    assert progress == [(n, 7, Stage(Kind.ENCODE, "Extracting features", "pictures")) for n in (4, 5, 7)]
+    assert progress == [(n, 7, Stage(Kind.ENCODE, "Extracting features", "images")) for n in (4, 5, 7)]
 
 
 def test_closing_ends_the_reading_at_once():

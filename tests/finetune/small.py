@@ -1,4 +1,4 @@
-"""A tiny encoder and pictures that it can learn, for tests of whole fine-tunes; also run as a child process."""
+"""A tiny encoder and images that it can learn, for tests of whole fine-tunes; also run as a child process."""
 
 import sys
 from dataclasses import replace
@@ -59,7 +59,7 @@ def encoder(dtype="float32", config=IMAGES, seed=0):
 
 
 def dataset(split, n=20, n_classes=3, *, clip=False, without=(), broken=(), seed=0):
-    """Return n pictures 8 x 8 whose colour is their class, or videos of them."""
+    """Return n images 8 x 8 whose colour is their class, or videos of them."""
     rng = np.random.default_rng([seed, *split.encode()])
     labels = [label for i in range(n) if (label := i % n_classes) not in without]
     samples = tuple(Sample(f"{split}/{i}", label) for i, label in enumerate(labels))

@@ -363,8 +363,8 @@ def test_samples_that_cannot_be_read_are_left_out_and_said(tmp_path):
     assert tuned.keys == tuple(f"test/{i}" for i in range(1, 15))
     assert len(tuned.y) == len(tuned.run.nll) == 14
     assert tuned.notices == (
-        "2 training pictures cannot be read and are left out; the first, train/3: train/3 cannot be decoded.",
-        "1 test picture cannot be read and is left out; test/0: test/0 cannot be decoded.",
+        "2 training images cannot be read and are left out; the first, train/3: train/3 cannot be decoded.",
+        "1 test image cannot be read and is left out; test/0: test/0 cannot be decoded.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures, folders and zips made by hand, for the tests of labelrank.data."""
+"""Images, folders and zips made by hand, for the tests of labelrank.data."""
 
 import io
 import struct

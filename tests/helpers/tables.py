@@ -1,4 +1,4 @@
-"""Parquet tables of pictures, as the datasets library and as others write them."""
+"""Parquet tables of images, as the datasets library and as others write them."""
 
 import json
 
@@ -16,7 +16,7 @@ def class_label(names):
 
 
 def images(count, paths=None):
-    """Return a column of the datasets library: a picture from each row's number, and a file name or null."""
+    """Return a column of the datasets library: an image from each row's number, and a file name or null."""
     paths = paths or [None] * count
     return pa.array([{"bytes": png(n), "path": paths[n]} for n in range(count)], STRUCT)
 

@@ -30,7 +30,7 @@ def report(params, settings, on_progress, should_stop, on_report):
     on_report({"done": 1})
     for done in range(1, 4):
         on_progress(done, 10, Stage(Kind.ENCODE, "reporting"))
-    on_report({"done": 2, "reasons": [["Picture is truncated", 1]]})
+    on_report({"done": 2, "reasons": [["Image is truncated", 1]]})
     while not should_stop():
         time.sleep(0.01)
     raise Cancelled("stopped on request")

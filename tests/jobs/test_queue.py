@@ -55,7 +55,7 @@ def test_what_a_task_reports_is_kept_with_its_progress_while_it_runs_and_after_i
     job = start("report")
     wait_for(lambda: (store.get(job.id).report or {}).get("done") == 2)
     job = store.get(job.id)
-    assert job.report == {"done": 2, "reasons": [["Picture is truncated", 1]]}
+    assert job.report == {"done": 2, "reasons": [["Image is truncated", 1]]}
     assert (job.progress.stage.text, job.progress.done) == ("reporting", 3)
     cancel(job.id, settings)
     assert ended(job).report == job.report

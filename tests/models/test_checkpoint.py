@@ -175,7 +175,7 @@ def test_config_that_is_not_json(folder, text):
         ("image_size", [32], r"image_size in config.json is \[32\]"),
         ("image_size", 800_000, "image size 800,000 x 800,000 is more than the 8,192 pixels a side that are read"),
         ("image_size", 8_192, "8,192 x 8,192 pixels has 1,048,576 patches, more than the 20,000 that are read"),
-        ("image_size", 64, "makes pictures of 32 x 32 px, config.json asks for 64 x 64 px"),
+        ("image_size", 64, "makes images of 32 x 32 px, config.json asks for 64 x 64 px"),
     ],
 )
 def test_bad_config_value_is_named(folder, key, value, message):
@@ -682,7 +682,7 @@ def test_flagged_weights_are_refused_and_a_flag_on_other_files_is_shown(hub, pub
     [
         ("config.json", '{"model_type": "bert"}', "model_type in config.json is 'bert'; this version reads vit_mae"),
         ("config.json", "{", "me/model/config.json cannot be read as JSON"),
-        ("preprocessor_config.json", '{"size": 64}', "me/model: preprocessor_config.json makes pictures of 64 x 64 px"),
+        ("preprocessor_config.json", '{"size": 64}', "me/model: preprocessor_config.json makes images of 64 x 64 px"),
         ("model.safetensors", "x" * 5_000_000, "me/model/model.safetensors is not a readable safetensors file"),
     ],
 )

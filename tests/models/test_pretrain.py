@@ -58,13 +58,13 @@ def test_checkpoint_is_whole_and_loads(trained):
 
 def test_loss_falls_below_what_a_constant_gives(trained):
     losses = trained[1].losses
-    # The pictures are standardised: predicting their mean everywhere has a loss of 1.
+    # The images are standardised: predicting their mean everywhere has a loss of 1.
     assert losses[-1] < 0.7 < losses[0]
 
 
 def test_card_reports_the_probe_beside_its_baselines(trained):
     card = (trained[0] / "README.md").read_text()
-    assert "Accuracy of a logistic regression on 30 held-out pictures (test), fitted on 200" in card
+    assert "Accuracy of a logistic regression on 30 held-out images (test), fitted on 200" in card
     for row in ("this encoder, mean", "this encoder, CLS", "at random initialisation, mean", "raw pixels"):
         assert row in card
     assert "labelrank pretrain ..." in card
@@ -88,7 +88,7 @@ def test_cancelled_training_leaves_nothing(keras, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 500}, DatasetError, "100 readable pictures, fewer than one batch of 500"),
+        ({"batch_size": 500}, DatasetError, "100 readable images, fewer than one batch of 500"),
         ({"patch_size": 5}, CheckpointError, "not a multiple of the patch size"),
         ({"hidden_dim": 34}, CheckpointError, "hidden size 34 is not a multiple of 4"),
         ({"mask_ratio": 0.999}, CheckpointError, "leaves none of 64 patches visible"),
@@ -140,7 +140,7 @@ def test_clips_give_a_videomae_that_loads(keras, tmp_path):
 def test_a_recipe_for_the_other_medium_is_refused(keras, tmp_path):
     from labelrank.models.pretrain import PretrainRecipe, pretrain
 
-    with pytest.raises(DatasetError, match="moving-digits holds videos, but the recipe is for pictures"):
+    with pytest.raises(DatasetError, match="moving-digits holds videos, but the recipe is for images"):
         pretrain(moving_digits("val"), tmp_path / "out", PretrainRecipe(), command="c")
 
 

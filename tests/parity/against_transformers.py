@@ -89,7 +89,7 @@ def _by(size):
 def draw_case(rng, class_name):
     is_video, is_pretraining = class_name.startswith("VideoMAE"), class_name.endswith("ForPreTraining")
     heads = int(rng.integers(1, 4))
-    # The peer's own reconstruction takes square patches, and ViT-MAE's square pictures.
+    # The peer's own reconstruction takes square patches, and ViT-MAE's square images.
     patch = (int(rng.integers(2, 9)), int(rng.integers(2, 9)))
     if is_pretraining or rng.random() < 0.6:
         patch = (patch[0], patch[0])
@@ -137,7 +137,7 @@ def draw_case(rng, class_name):
 
 
 def draw_processor(rng, config):
-    """Return the peer's processor of random settings that makes pictures of the model's size."""
+    """Return the peer's processor of random settings that makes images of the model's size."""
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     values = {
         "resample": int(rng.integers(0, 6)),
@@ -258,7 +258,7 @@ def compare(rng, case, folder):
 
 
 def compare_pixels(rng, case, folder, checkpoint):
-    """Compare the processors on pictures of odd sizes; return the peer's values (B, [T,] C, H, W)."""
+    """Compare the processors on images of odd sizes; return the peer's values (B, [T,] C, H, W)."""
     processor = type(draw_processor(rng, case.config)).from_pretrained(folder)
     count, frames = 2, getattr(case.config, "num_frames", 1)
     pixels, worst = [], 0.0

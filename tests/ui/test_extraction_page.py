@@ -152,11 +152,11 @@ def test_before_its_first_report_a_job_tells_what_it_is_going_to_run_on(app, run
 
 
 def test_what_could_not_be_used_is_told_with_its_share_and_reasons_while_the_job_runs(app, running):
-    reasons = [["Picture <b>x</b> is truncated.", 12], ["It has 0 pixels.", 2]]
+    reasons = [["Image <b>x</b> is truncated.", 12], ["It has 0 pixels.", 2]]
     job, _ = running(report(failed=16, reasons=reasons))
     run(app, job=job.id)
     assert "16 images left out so far (5.0 %)" in plain(app)
-    assert "- 12 × Picture <b>x</b> is truncated.\n- 2 × It has 0 pixels.\n- 2 for other reasons" in plain(app)
+    assert "- 12 × Image <b>x</b> is truncated.\n- 2 × It has 0 pixels.\n- 2 for other reasons" in plain(app)
     assert "<b>" not in texts(app)
 
 
@@ -201,10 +201,10 @@ def test_without_an_estimate_yet_there_is_a_sentence_and_no_chart(app, running, 
 
 
 def test_a_job_that_failed_still_tells_what_was_left_out_and_that_it_can_go_on(app, store, running):
-    job, attempt = running(report(failed=3, reasons=[["Picture is truncated.", 3]]))
+    job, attempt = running(report(failed=3, reasons=[["Image is truncated.", 3]]))
     store.fail(job.id, attempt, "The disk is full.")
     run(app, job=job.id)
-    assert "3 × Picture is truncated." in plain(app)
+    assert "3 × Image is truncated." in plain(app)
     assert "Resume goes on from what was finished" in texts(app)
 
 

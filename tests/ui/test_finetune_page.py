@@ -257,7 +257,7 @@ def test_what_a_design_cannot_tell_stands_before_the_button(ready):
 
 def test_mirroring_is_what_recipe_and_dataset_say_until_it_is_chosen(ready):
     run(ready, "finetune", dataset="digits", split="train", depth="all", recipe="mae")
-    toggle = next(one for one in ready.toggle if one.label == "Mirror half of the pictures")
+    toggle = next(one for one in ready.toggle if one.label == "Mirror half of the images")
     assert (toggle.value, ready.session_state["choices"].design.flip) == (False, None)
     toggle.set_value(True).run()
     assert ready.session_state["choices"].design.flip is True
@@ -274,7 +274,7 @@ def test_pictures_of_a_folder_are_mirrored_as_the_recipe_says_and_need_not_be():
 
 def test_heads_have_nothing_to_mirror(ready):
     run(ready, "finetune", dataset="digits", split="train", flip="true")
-    assert "Mirror half of the pictures" not in [one.label for one in ready.toggle]
+    assert "Mirror half of the images" not in [one.label for one in ready.toggle]
     assert ready.session_state["choices"].compared.flip is None
 
 

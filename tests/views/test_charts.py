@@ -161,9 +161,9 @@ def test_thumbnail_is_small_and_decodes():
 @pytest.mark.parametrize("shape", [(1, 1, 3), (5, 400, 3), (400, 5, 3)])
 def test_picture_strip_keeps_the_scale_of_any_shape(shape):
     image = np.full(shape, 200, dtype=np.uint8)
-    strip = Image.open(io.BytesIO(thumbnails.picture_strip([image, image], columns=4, size=20, gap=2)))
+    strip = Image.open(io.BytesIO(thumbnails.image_strip([image, image], columns=4, size=20, gap=2)))
     assert strip.size == (86, 20)
-    # The two places without a picture are empty.
+    # The two places without an image are empty.
     assert strip.crop((44, 0, 86, 20)).getextrema()[3] == (0, 0)
 
 

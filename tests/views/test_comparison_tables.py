@@ -50,7 +50,7 @@ def test_settings_that_do_something_are_told_in_words():
     assert rows["Bandwidth"] == "1 position"
     assert rows["Learns, besides the head"] == "the last 2 blocks"
     assert rows["Width of the head's hidden layer"] == "400"
-    assert rows["Half of the pictures mirrored"] == "yes"
+    assert rows["Half of the images mirrored"] == "yes"
     assert "0.0005 x" in rows["Learning rate, at its peak"]
 
 

@@ -79,7 +79,7 @@ def test_parts_of_which_not_all_was_used_are_not_told_as_more_than_was():
 
 def test_reasons_that_are_rare_are_counted_together():
     report = replace(ExtractionReport.from_json(REPORT), failed=5)
-    told = ["2 × Picture is truncated.", "1 × It has 0 pixels.", "2 for other reasons"]
+    told = ["2 × Image is truncated.", "1 × It has 0 pixels.", "2 for other reasons"]
     assert extraction.reasons(report) == told
     assert extraction.reasons(replace(report, failed=3)) == told[:2]
 

@@ -38,7 +38,7 @@ class Plan:
     checkpoint: Checkpoint
     preprocessing: Preprocessing
     sampling: ClipSampling | None
-    """None for pictures."""
+    """None for images."""
     provenance: Mapping[str, Any]
     """As in `FeatureSet.provenance`, without versions and time."""
 
@@ -169,10 +169,10 @@ def _check_pooling(request: Request, checkpoint: Checkpoint) -> None:
 
 
 def _sampling(request: Request, checkpoint: Checkpoint, dataset: Dataset) -> ClipSampling | None:
-    """Return which frames of a video are encoded; None where the samples are pictures.
+    """Return which frames of a video are encoded; None where the samples are images.
 
     Raises:
-        DatasetError: The encoder takes pictures and the dataset holds videos, or the other way round.
+        DatasetError: The encoder takes images and the dataset holds videos, or the other way round.
         SettingsError: Clip options without clips, or another number of frames than the encoder takes.
     """
     config = checkpoint.config
@@ -187,7 +187,7 @@ def _sampling(request: Request, checkpoint: Checkpoint, dataset: Dataset) -> Cli
         given = [name for name, value in (("frames", request.frames), ("stride", request.stride)) if value is not None]
         given += ["clips"] if request.clips != 1 else []
         if given:
-            raise SettingsError(f"{', '.join(given)} was given, but {dataset.id} holds pictures. Leave it out.")
+            raise SettingsError(f"{', '.join(given)} was given, but {dataset.id} holds images. Leave it out.")
         return None
     if request.frames is not None and request.frames != config.num_frames:
         raise SettingsError(

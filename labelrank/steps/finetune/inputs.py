@@ -42,7 +42,7 @@ class Encoder:
     checkpoint: Checkpoint
     preprocessing: Preprocessing
     sampling: ClipSampling | None
-    """None for pictures."""
+    """None for images."""
     dataset_id: str | None
     """Of the training rows."""
 

@@ -61,7 +61,7 @@ class Design:
     dropout: float | None = None
     label_smoothing: float | None = None
     flip: bool | None = None
-    """Whether an end-to-end fine-tune mirrors half of the pictures; None: as the recipe says, but for digits never."""
+    """Whether an end-to-end fine-tune mirrors half of the images; None: as the recipe says, but for digits never."""
     control: bool = True
     """Whether a control is run where it applies; see `control_reason`."""
     seed: int = 0

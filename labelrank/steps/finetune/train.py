@@ -178,7 +178,7 @@ class EndToEnd:
 
         self._fetch(live, should_stop)
         encoder = self._encoder
-        pictures = {
+        samples = {
             role: TrainingSamples(dataset, encoder.preprocessing, encoder.sampling)
             for role, dataset in self._datasets.items()
         }
@@ -202,9 +202,9 @@ class EndToEnd:
 
                 tuned = fine_tune(
                     self._build_encoder,
-                    pictures["train"],
-                    pictures["val"],
-                    pictures["test"],
+                    samples["train"],
+                    samples["val"],
+                    samples["test"],
                     arm,
                     seed,
                     self._recipe,

@@ -107,7 +107,7 @@ def zip_of_pictures(path, files):
 
 def test_a_class_that_the_split_lacks_is_refused_before_anything_runs(settings, tmp_path, counted_encoder):
     data = zip_of_pictures(tmp_path / "d.zip", ["train/a/1.png", "train/b/1.png", "val/c/1.png"])
-    with pytest.raises(DatasetError, match="no picture of class 'c' in split train, only in others"):
+    with pytest.raises(DatasetError, match="no image of class 'c' in split train, only in others"):
         run({"dataset": data, "checkpoint": "mae-tiny-digits"}, settings)
     assert not counted_encoder
 
@@ -257,9 +257,9 @@ def test_names_given_beside_a_provenance_stand_for_those_in_it_in_their_present_
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"dataset": "moving-digits"}, DatasetError, "encodes pictures, but moving-digits holds videos"),
-        ({"checkpoint": VIDEOMAE}, DatasetError, "encodes videos, but digits holds pictures. Choose a ViT-MAE"),
-        ({"stride": 2, "clips": 3}, SettingsError, "stride, clips was given, but digits holds pictures"),
+        ({"dataset": "moving-digits"}, DatasetError, "encodes images, but moving-digits holds videos"),
+        ({"checkpoint": VIDEOMAE}, DatasetError, "encodes videos, but digits holds images. Choose a ViT-MAE"),
+        ({"stride": 2, "clips": 3}, SettingsError, "stride, clips was given, but digits holds images"),
         ({"pooling": "fc_norm"}, SettingsError, "mae-tiny-digits does not have; choose mean or cls"),
         ({"image_size": 33}, CheckpointError, "33"),
         ({"image_size": 800_000}, CheckpointError, "800,?000"),

@@ -36,7 +36,7 @@ REPORT = {
     "samples": 640,
     "reused_samples": 160,
     "failed": 3,
-    "reasons": [["Picture is truncated.", 2], ["It has 0 pixels.", 1]],
+    "reasons": [["Image is truncated.", 2], ["It has 0 pixels.", 1]],
     "waited": None,
     "rate": 123.4,
     "stability": STABILITY,

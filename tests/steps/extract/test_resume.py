@@ -36,7 +36,7 @@ COLUMNS = ("key", "label", "features")
 
 @dataclass
 class Counted(MeanColour):
-    """Gives mean colours, and counts pictures; stands where a compiled encoder would be."""
+    """Gives mean colours, and counts images; stands where a compiled encoder would be."""
 
     device: str = "CPU"
     reused: bool = False
@@ -56,7 +56,7 @@ def encoder(monkeypatch):
 
 
 def made_dataset(per_class=40, classes=5, read=None, spread=8.0, power=2):
-    """Pictures of one colour each: the classes lie apart in red, more and more so, with noise in every sample.
+    """Images of one colour each: the classes lie apart in red, more and more so, with noise in every sample.
 
     With a power of 1 they are evenly apart, and nothing tells which end comes first.
     """
@@ -265,7 +265,7 @@ def test_a_source_that_is_gone_ends_the_work_and_what_was_read_is_kept(
     reading = Reading(lambda _, count: count > gone_from)
     dataset = made_dataset(per_class, classes, read=reading)
     with pytest.raises(
-        DatasetError, match=r"pictures of made can no longer be read, not even \d+, which could be before"
+        DatasetError, match=r"images of made can no longer be read, not even \d+, which could be before"
     ):
         obtain(plan_of(settings, dataset), settings)
     kept = sum(pq.read_metadata(path).num_rows for path in parts_of(settings))
@@ -330,7 +330,7 @@ def test_the_rate_is_that_of_the_work_even_where_it_is_short(settings, monkeypat
 
     monkeypatch.setattr(here, "compile_encoder", lambda *_, **__: Slow(batch_size=8))
     outcome = obtain(plan_of(settings, made_dataset(per_class=2)), settings)
-    assert 20 < outcome.report.rate < 100  # 10 pictures in two batches of 0.05 s
+    assert 20 < outcome.report.rate < 100  # 10 images in two batches of 0.05 s
 
 
 def copied_checkpoint(folder):
@@ -385,7 +385,7 @@ def test_nothing_readable_is_an_error_that_says_why(settings, encoder):
         raise MediaError(f"{sample.key} is truncated.")
 
     with pytest.raises(
-        DatasetError, match="None of the 200 pictures of made could be used. The first, 0: 0 is truncated"
+        DatasetError, match="None of the 200 images of made could be used. The first, 0: 0 is truncated"
     ):
         obtain(plan_of(settings, made_dataset(read=fails)), settings)
 

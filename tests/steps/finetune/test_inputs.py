@@ -241,7 +241,7 @@ def test_a_class_that_the_test_split_lacks_is_told_and_one_that_the_training_spl
             Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(tmp_path / "pets" / place / f"{number}.png")
     material = gather(params(dataset=str(tmp_path / "pets")), Design(orders="ranked"), settings)
     assert any(notice.text.startswith("No test row is of class 'dog'") for notice in material.notices)
-    with pytest.raises(DatasetError, match="no picture of class 'dog'"):
+    with pytest.raises(DatasetError, match="no image of class 'dog'"):
         gather(params(dataset=str(tmp_path / "pets"), split="test"), Design(orders="ranked"), settings)
 
 
