@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -51,24 +50,14 @@ def pretrain(
     **options: Any,
 ) -> None:
     """Pre-train a small masked autoencoder on the images or videos of DATA and write it in Hugging Face format."""
-    from labelrank.data import SourceOptions, open_dataset
-    from labelrank.models.backend import select_backend
+    from labelrank.data import SourceOptions
     from labelrank.settings import Settings
+    from labelrank.steps.pretrain import PretrainRequest
+    from labelrank.steps.pretrain import pretrain as run
 
-    settings = Settings.from_env()
     source = SourceOptions(split, config, revision, media_column, label_column)
-    dataset = open_dataset(data, source, settings=settings)
-    select_backend(training=True)
-    from labelrank.models.pretrain import pretrain, recipe_for
-
-    given = {name: value for name, value in options.items() if value is not None}
-    recipe = dataclasses.replace(recipe_for(dataset), **given)
-    others = [s for s in ("val", "test") if s in dataset.splits and s != dataset.split]
-    held_out = [open_dataset(data, dataclasses.replace(source, split=s), settings=settings) for s in others]
-    for part in (dataset, *held_out):
-        if part.fetch:
-            part.fetch(part.samples, ProgressLine(), None)
+    request = PretrainRequest(data, source, {name: value for name, value in options.items() if value is not None})
     command = shlex.join(["labelrank", *sys.argv[1:]])
-    result = pretrain(dataset, out, recipe, command=command, held_out=held_out, on_progress=ProgressLine())
+    result = run(request, out, Settings.from_env(), command=command, on_progress=ProgressLine())
     say_left_out(result.problems)
     say(f"Wrote {out}: {result.num_parameters:,} parameters, {clock_duration(result.duration_s)}.")

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from labelrank.data.dataset import DEFAULT_FRAMES, NOUNS, ClipSampling, Dataset, Problem, Sample
+from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import Cancelled, CheckpointError, DatasetError, MediaError
-from labelrank.models.config import EncoderConfig, TransformerConfig, write_config
+from labelrank.models.config import EncoderConfig, write_config
+from labelrank.models.pretrain_card import loss_curve_svg, pretraining_card
+from labelrank.models.pretrain_recipe import PretrainRecipe, PretrainResult
 from labelrank.models.probe import probe_report
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
@@ -27,106 +25,9 @@ if TYPE_CHECKING:
     from labelrank.models.mae import MaskedAutoencoder
 
 
-@dataclass(frozen=True)
-class PretrainRecipe:
-    """Model size and training settings. The defaults made the embedded `mae-tiny-digits`; see `recipe_for`."""
-
-    epochs: int = 250
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    """Peak of the schedule, after warm-up."""
-    warmup_epochs: int = 10
-    weight_decay: float = 0.05
-    mask_ratio: float = 0.75
-    norm_pix_loss: bool = False
-    flip: bool = True
-    min_crop_scale: float = 0.6
-    """Least share of an image's area that a random crop keeps; one crop for all frames of a clip."""
-    image_size: int = 32
-    patch_size: int = 4
-    hidden_dim: int = 96
-    num_layers: int = 4
-    num_heads: int = 4
-    decoder_dim: int = 64
-    decoder_layers: int = 1
-    decoder_heads: int = 4
-    num_frames: int | None = None
-    """Frames of a clip; None trains on images."""
-    tubelet_size: int = 2
-    """Frames that a token of a clip covers."""
-    seed: int = 0
-
-    def encoder_config(self) -> EncoderConfig:
-        """Return the model that this recipe trains: a ViT-MAE for images, a VideoMAE for clips.
-
-        Raises:
-            CheckpointError: The sizes do not fit each other.
-        """
-
-        of_clips = self.num_frames is not None
-
-        def transformer(dim: int, layers: int, heads: int) -> TransformerConfig:
-            return TransformerConfig(
-                hidden_dim=dim,
-                mlp_dim=4 * dim,
-                num_layers=layers,
-                num_heads=heads,
-                layer_norm_epsilon=1e-6,
-                use_key_bias=not of_clips,
-            )
-
-        config = EncoderConfig(
-            model_type="videomae" if of_clips else "vit_mae",
-            transformer=transformer(self.hidden_dim, self.num_layers, self.num_heads),
-            image_size=(self.image_size, self.image_size),
-            patch_size=(self.patch_size, self.patch_size),
-            num_frames=self.num_frames,
-            tubelet_size=self.tubelet_size if of_clips else None,
-            use_cls_token=not of_clips,
-            decoder=transformer(self.decoder_dim, self.decoder_layers, self.decoder_heads),
-            mask_ratio=self.mask_ratio,
-            norm_pix_loss=self.norm_pix_loss,
-        )
-        if config.num_visible < 1:
-            raise CheckpointError(
-                f"Mask ratio {self.mask_ratio} leaves none of {config.num_patches} patches visible; lower it or "
-                "make the patches smaller."
-            )
-        return config
-
-
-def recipe_for(dataset: Dataset) -> PretrainRecipe:
-    """Return the settings that suit a dataset; those of the embedded datasets made the embedded checkpoints."""
-    recipe = PretrainRecipe()
-    if dataset.media == "clip":
-        recipe = replace(
-            recipe,
-            epochs=40,
-            batch_size=32,
-            warmup_epochs=4,
-            norm_pix_loss=True,
-            min_crop_scale=0.8,
-            patch_size=8,
-            num_frames=DEFAULT_FRAMES,
-        )
-    # A mirrored digit is not a digit, and what moves to the left is a class of its own.
-    return replace(recipe, flip=False) if dataset.id in ("digits", "moving-digits") else recipe
-
-
-@dataclass(frozen=True)
-class PretrainResult:
-    """What a pre-training run gave."""
-
-    losses: tuple[float, ...]
-    """Mean reconstruction loss of each epoch."""
-    num_parameters: int
-    duration_s: float
-    problems: tuple[Problem, ...]
-
-
 def pretrain(
     dataset: Dataset,
-    out: Path,
+    folder: Path,
     recipe: PretrainRecipe,
     *,
     command: str,
@@ -134,7 +35,7 @@ def pretrain(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> PretrainResult:
-    """Train a masked autoencoder on a dataset's images or videos and write it to the folder `out`.
+    """Train a masked autoencoder on a dataset's images or videos and write its checkpoint into an empty folder.
 
     Args:
         command: What made the checkpoint, for its model card.
@@ -142,7 +43,7 @@ def pretrain(
         on_progress: Called as (epochs done, epochs, stage).
 
     Raises:
-        CheckpointError: `out` exists and is not empty, or the sizes do not fit.
+        CheckpointError: The sizes do not fit, or the loss is no number.
         DatasetError: No sample can be read, or the recipe is for the other medium.
         Cancelled: `should_stop` returned true; nothing is written.
 
@@ -156,20 +57,6 @@ def pretrain(
             f"{dataset.id} holds {NOUNS[dataset.media][1]}, but the recipe is for {NOUNS[config.media][1]}; set "
             "num_frames for videos alone."
         )
-    with _new_folder(out) as folder:
-        return _pretrain_into(folder, dataset, config, recipe, command, held_out, on_progress, should_stop)
-
-
-def _pretrain_into(
-    folder: Path,
-    dataset: Dataset,
-    config: EncoderConfig,
-    recipe: PretrainRecipe,
-    command: str,
-    held_out: Sequence[Dataset],
-    on_progress: Progress | None,
-    should_stop: ShouldStop | None,
-) -> PretrainResult:
     import keras
 
     from labelrank.models.mae import MaskedAutoencoder
@@ -238,33 +125,9 @@ def _pretrain_into(
         duration_s=time.monotonic() - started,
         problems=(*dataset.problems, *problems),
     )
-    card = _card(dataset, recipe, result, command, probe_section)
+    card = pretraining_card(dataset, recipe, result, command, probe_section)
     _write_checkpoint(model, preprocessing, folder, card, losses)
     return result
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that becomes `out` at the end, or nothing on any error.
-
-    Raises:
-        CheckpointError: `out` exists and is not an empty folder, or nothing can be written beside it.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} exists and is not an empty folder; choose another --out or remove it.")
-    out = out.resolve()
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise CheckpointError(f"{out} cannot be written ({error.strerror}); choose another --out.") from error
-    try:
-        yield partial
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sampling(dataset: Dataset, recipe: PretrainRecipe) -> ClipSampling | None:
@@ -387,75 +250,3 @@ def _write_checkpoint(
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
     (folder / "loss.svg").write_text(loss_curve_svg(losses), encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def loss_curve_svg(losses: list[float]) -> str:
-    """Return an image of the loss by epoch, logarithmic upwards."""
-    width, height, left, bottom, margin = 640, 320, 64, 44, 16
-    logs = np.log10(np.maximum(losses, 1e-12))
-    low, high = float(logs.min()), float(max(logs.max(), logs.min() + 1e-6))
-    plot_width, plot_height = width - left - margin, height - bottom - margin
-
-    def x(epoch: float) -> float:
-        return left + plot_width * epoch / max(1, len(losses) - 1)
-
-    def y(log: float) -> float:
-        return margin + plot_height * (high - log) / (high - low)
-
-    points = " ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in enumerate(logs))
-    lines = []
-    for log in np.linspace(low, high, 5):
-        lines.append(f'<line x1="{left}" x2="{width - margin}" y1="{y(log):.1f}" y2="{y(log):.1f}" stroke="#ddd"/>')
-        lines.append(f'<text x="{left - 8}" y="{y(log) + 4:.1f}" text-anchor="end">{10**log:.3g}</text>')
-    for epoch in sorted({round(v) for v in np.linspace(0, len(losses) - 1, 5)}):
-        lines.append(f'<text x="{x(epoch):.1f}" y="{height - 24}" text-anchor="middle">{epoch + 1}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        f'font-size="12" role="img" aria-label="Loss falls from {losses[0]:.3g} to {losses[-1]:.3g}">'
-        f'<rect width="{width}" height="{height}" fill="white"/>{"".join(lines)}'
-        f'<text x="{left + plot_width / 2:.0f}" y="{height - 6}" text-anchor="middle">Epoch</text>'
-        f'<text transform="translate(14 {margin + plot_height / 2:.0f}) rotate(-90)" text-anchor="middle">'
-        "Reconstruction loss (log)</text>"
-        f'<polyline points="{points}" fill="none" stroke="#2a6f97" stroke-width="1.5"/></svg>\n'
-    )
-
-
-def _card(dataset: Dataset, recipe: PretrainRecipe, result: PretrainResult, command: str, probe_section: str) -> str:
-    import yaml
-
-    clips = recipe.num_frames is not None
-    kind, loader = ("VideoMAE", "VideoMAEForPreTraining") if clips else ("ViT-MAE", "ViTMAEForPreTraining")
-    metadata = {
-        "library_name": "transformers",
-        "tags": ["masked-auto-encoding", "videomae" if clips else "vit_mae", "labelrank"],
-        "datasets": [dataset.id],
-    }
-    if dataset.id in ("digits", "moving-digits"):
-        # Ours to license: made here from data that allows it. Weights from other data are their owner's to license.
-        metadata = {"license": "apache-2.0", **metadata}
-    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    size, patch = recipe.image_size, recipe.patch_size
-    token = f"{recipe.tubelet_size}x{patch}x{patch} tubelets" if clips else f"{patch}x{patch} px patches"
-    source = f"{recipe.num_frames} frames of {size}x{size} px" if clips else f"{size}x{size} px images"
-    nouns = NOUNS[dataset.media][1]
-    removed = "tubes" if clips else "patches"
-    sentences = [
-        f"A {kind} encoder ({recipe.num_layers} layers of {recipe.hidden_dim} channels, {token} of {source}) with its "
-        f"decoder, {result.num_parameters:,} parameters, pre-trained without labels on {len(dataset.samples):,} "
-        f"{nouns} ({dataset.split or 'all'}) of {dataset.id}.",
-        f"```\n{command}\n```",
-        f"- Mask ratio {recipe.mask_ratio:g}, mean squared error on the removed {removed}"
-        f"{', each standardised' if recipe.norm_pix_loss else ''}.\n"
-        f"- AdamW (0.9, 0.95), peak learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, "
-        f"batch {recipe.batch_size}, {recipe.warmup_epochs} warm-up epochs, then cosine to 0 over {recipe.epochs}.\n"
-        f"- Random resized crop of at least {recipe.min_crop_scale:.0%} of the area, flips "
-        f"{'on' if recipe.flip else 'off'}, seed {recipe.seed}.\n"
-        f"- Mean loss {result.losses[0]:.4f} in the first epoch, {result.losses[-1]:.4f} in the last; "
-        f"{result.duration_s / 60:.1f} minutes in all on {os.cpu_count()} CPU cores.",
-        "![Reconstruction loss by epoch](loss.svg)",
-        probe_section,
-        f"Load it with `transformers.{loader}.from_pretrained(folder)` or with "
-        f"`labelrank extract DATA --checkpoint folder`. It is for trying things out on {nouns} like its own.",
-    ]
-    body = "\n\n".join(s for s in sentences if s)
-    return f"---\n{front}---\n\n# A small masked autoencoder of {dataset.id}\n\n{body}\n"

@@ -21,12 +21,13 @@ SIZES = {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "decoder_dim": 32, "
 
 
 def train(out, *, epochs=2, max_per_class=10, **options):
-    from labelrank.models.pretrain import PretrainRecipe, pretrain
+    from labelrank.models.pretrain_recipe import PretrainRecipe
+    from labelrank.steps.pretrain import pretrain_dataset
 
     names = ("on_progress", "should_stop", "held_out")
     hooks = {name: options.pop(name) for name in names if name in options}
     recipe = PretrainRecipe(epochs=epochs, warmup_epochs=0, flip=False, **{**SIZES, **options})
-    return pretrain(digits("val").select(max_per_class), out, recipe, command="labelrank pretrain ...", **hooks)
+    return pretrain_dataset(digits("val").select(max_per_class), out, recipe, command="labelrank pretrain ...", **hooks)
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +119,14 @@ def test_an_existing_checkpoint_is_not_overwritten(keras, tmp_path):
 
 
 def test_clips_give_a_videomae_that_loads(keras, tmp_path):
-    from labelrank.models.pretrain import pretrain, recipe_for
+    from labelrank.models.pretrain_recipe import recipe_for
     from labelrank.models.runtime import build_encoder
+    from labelrank.steps.pretrain import pretrain_dataset
 
     clips = moving_digits("val").select(4)
     recipe = replace(recipe_for(clips), epochs=1, warmup_epochs=0, num_layers=1, hidden_dim=32, batch_size=8)
     assert (recipe.flip, recipe.num_frames) == (False, 16)
-    result = pretrain(clips, tmp_path / "out", recipe, command="c", held_out=[moving_digits("test").select(2)])
+    result = pretrain_dataset(clips, tmp_path / "out", recipe, command="c", held_out=[moving_digits("test").select(2)])
     assert len(result.losses) == 1
     assert np.isfinite(result.losses[0])
     checkpoint = open_checkpoint(str(tmp_path / "out"))
@@ -138,14 +140,16 @@ def test_clips_give_a_videomae_that_loads(keras, tmp_path):
 
 
 def test_a_recipe_for_the_other_medium_is_refused(keras, tmp_path):
-    from labelrank.models.pretrain import PretrainRecipe, pretrain
+    from labelrank.models.pretrain_recipe import PretrainRecipe
+    from labelrank.steps.pretrain import pretrain_dataset
 
     with pytest.raises(DatasetError, match="moving-digits holds videos, but the recipe is for images"):
-        pretrain(moving_digits("val"), tmp_path / "out", PretrainRecipe(), command="c")
+        pretrain_dataset(moving_digits("val"), tmp_path / "out", PretrainRecipe(), command="c")
 
 
 def test_crops_stay_inside_the_picture_and_flips_can_be_off():
-    from labelrank.models.pretrain import PretrainRecipe, _random_crop
+    from labelrank.models.pretrain import _random_crop
+    from labelrank.models.pretrain_recipe import PretrainRecipe
 
     rng = np.random.default_rng(0)
     gradient = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)

@@ -1,0 +1,118 @@
+"""Pre-train: the name of a dataset in, the folder of a checkpoint out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from labelrank.data import SourceOptions, open_dataset
+from labelrank.data.dataset import Dataset
+from labelrank.errors import CheckpointError
+from labelrank.models.backend import select_backend
+from labelrank.models.pretrain_recipe import PretrainRecipe, PretrainResult, recipe_for
+from labelrank.progress import Progress, ShouldStop
+from labelrank.settings import Settings
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What to pre-train on, by name."""
+
+    dataset: str
+    options: SourceOptions = SourceOptions()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `PretrainRecipe` that differ from what suits the dataset."""
+
+
+def pretrain(
+    request: PretrainRequest,
+    out: Path,
+    settings: Settings,
+    *,
+    command: str,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> PretrainResult:
+    """Pre-train on a dataset and write the checkpoint; its other splits are held out for the probe of its card.
+
+    Args:
+        out: A new or empty folder.
+        command: What made the checkpoint, for its card.
+
+    Raises:
+        DatasetError, HubError: The dataset cannot be used.
+        SettingsError: No backend here can train.
+        As `pretrain_dataset`.
+    """
+    dataset = open_dataset(request.dataset, request.options, settings=settings)
+    select_backend(training=True)
+    recipe = replace(recipe_for(dataset), **request.changes)
+    others = [split for split in ("val", "test") if split in dataset.splits and split != dataset.split]
+    held_out = [
+        open_dataset(request.dataset, replace(request.options, split=split), settings=settings) for split in others
+    ]
+    for part in (dataset, *held_out):
+        if part.fetch:
+            part.fetch(part.samples, on_progress, should_stop)
+    return pretrain_dataset(
+        dataset, out, recipe, command=command, held_out=held_out, on_progress=on_progress, should_stop=should_stop
+    )
+
+
+def pretrain_dataset(
+    dataset: Dataset,
+    out: Path,
+    recipe: PretrainRecipe,
+    *,
+    command: str,
+    held_out: Sequence[Dataset] = (),
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> PretrainResult:
+    """Pre-train on an open dataset and write the checkpoint, whole or not at all.
+
+    Raises:
+        CheckpointError: `out` exists and is not empty, or cannot be written.
+        As `labelrank.models.pretrain.pretrain`.
+    """
+    from labelrank.models import pretrain as training  # loads Keras
+
+    with _new_folder(out) as folder:
+        return training.pretrain(
+            dataset,
+            folder,
+            recipe,
+            command=command,
+            held_out=held_out,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` that becomes `out` at the end, or nothing on any error.
+
+    Raises:
+        CheckpointError: `out` exists and is not an empty folder, or nothing can be written beside it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} exists and is not an empty folder; choose another --out or remove it.")
+    out = out.resolve()
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written ({error.strerror}); choose another --out.") from error
+    try:
+        yield partial
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
