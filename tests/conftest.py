@@ -1,5 +1,6 @@
 """What every test may use: goldens, a private workspace, Keras on a backend that trains, the command line."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,6 +11,23 @@ import pytest
 from labelrank.settings import Settings
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers and their children share the cores. Threads of matrix products that wait for each other spin meanwhile,
+    # and would take the time that another worker's need. NumPy reads these when it is imported, which is later.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_garbage():
+    """Spare the garbage collector what earlier files have loaded.
+
+    Streamlit collects after each run of a page, which takes a second where TensorFlow is loaded.
+    """
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

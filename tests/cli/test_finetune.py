@@ -172,6 +172,7 @@ def test_what_a_design_cannot_tell_is_said_as_on_the_page(finetune):
     assert "better than chance" not in finetune(*enough).stderr
 
 
+@pytest.mark.slow
 def test_an_encoder_trains_with_two_orders_by_default_and_tensorflow_says_nothing(run_cli, tmp_path):
     asked = ("extract", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", 6, "--out", "f.parquet")
     assert run_cli(*asked).returncode == 0

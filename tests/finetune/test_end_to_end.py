@@ -42,6 +42,7 @@ def plain(tmp_path_factory):
     return tune(tmp_path_factory.mktemp("plain"))
 
 
+@pytest.mark.slow
 def test_fine_tune_learns_and_tests_once(plain):
     assert [e.epoch for e in plain.run.epochs] == [1, 2, 3]
     assert curve(plain)[-1] < 0.8 * curve(plain)[0]
@@ -71,6 +72,7 @@ def test_exported_model_predicts_what_the_run_predicted(plain, tmp_path):
     assert written == "BeitForImageClassification"
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_run_and_another_seed_another(plain, tmp_path):
     again = tune(tmp_path / "again")
     assert curve(again) == curve(plain)
@@ -79,6 +81,7 @@ def test_same_seed_gives_the_same_run_and_another_seed_another(plain, tmp_path):
     assert curve(other) != curve(plain)
 
 
+@pytest.mark.slow
 def test_control_arm_that_permutes_the_head_with_its_classes_gives_the_same_run(plain, tmp_path):
     order = (2, 0, 1)
     control = tune(tmp_path / "control", which=arm(order, order, "control"))
@@ -96,6 +99,7 @@ def test_control_arm_is_refused_where_positions_have_a_meaning(tmp_path):
         tune(tmp_path, which=arm((2, 0, 1), (2, 0, 1)), meaning="tree")
 
 
+@pytest.mark.slow
 def test_accumulated_steps_give_the_run_of_whole_updates(tmp_path):
     recipe = replace(RECIPE, mixup=0.8, cutmix=1.0, drop_path=0.3, dropout=0.2)
     whole = tune(tmp_path / "whole", recipe)
@@ -152,6 +156,7 @@ def test_run_killed_in_an_epoch_goes_on_to_the_same_losses_and_predictions(tmp_p
     assert rest == [*whole, tuned.run.nll.tobytes().hex()]
 
 
+@pytest.mark.slow
 def test_cancelled_run_keeps_finished_epochs_and_goes_on_to_the_same_end(plain, tmp_path):
     asked = []
 
@@ -169,6 +174,7 @@ def test_cancelled_run_keeps_finished_epochs_and_goes_on_to_the_same_end(plain, 
     assert (again.run.nll == plain.run.nll).all()
 
 
+@pytest.mark.slow
 def test_snapshot_of_other_settings_is_not_taken_up(tmp_path):
     tune(tmp_path, replace(RECIPE, epochs=1))
     trained = []
@@ -217,6 +223,7 @@ def test_loss_that_is_no_number_ends_the_run_with_a_problem(tmp_path):
     assert tuned.run.predicted.shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_step_that_does_not_fit_is_halved_with_a_notice_and_the_same_run(plain, tmp_path, monkeypatch):
     from labelrank.finetune.tuner import Tuner
 
@@ -238,6 +245,7 @@ def test_step_that_does_not_fit_is_halved_with_a_notice_and_the_same_run(plain, 
     assert curve(tuned) == pytest.approx(curve(plain), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_memory_that_is_short_before_the_start_is_seen_there(plain, tmp_path, monkeypatch):
     from labelrank.finetune import end_to_end
 
@@ -253,6 +261,7 @@ def test_memory_that_is_short_before_the_start_is_seen_there(plain, tmp_path, mo
     assert tune(tmp_path / "next", replace(RECIPE, epochs=1), steps=tuned.steps).notices == ()
 
 
+@pytest.mark.slow
 def test_step_that_did_not_fit_is_halved_once_whatever_the_first_try_has_left_of_the_memory(tmp_path, monkeypatch):
     from labelrank.finetune import end_to_end
     from labelrank.finetune.tuner import Tuner
@@ -273,6 +282,7 @@ def test_step_that_did_not_fit_is_halved_once_whatever_the_first_try_has_left_of
     assert len(tuned.notices) == 1
 
 
+@pytest.mark.slow
 def test_second_run_on_a_gpu_takes_the_same_steps_though_the_first_holds_its_memory(tmp_path, monkeypatch):
     from labelrank.finetune import memory, tuner
 
@@ -288,6 +298,7 @@ def test_second_run_on_a_gpu_takes_the_same_steps_though_the_first_holds_its_mem
     assert [run.notices for run in runs] == [(), ()]
 
 
+@pytest.mark.slow
 def test_resume_takes_the_steps_that_memory_sufficed_for(tmp_path, monkeypatch):
     from labelrank.finetune.tuner import Tuner
 
@@ -314,6 +325,7 @@ def test_resume_takes_the_steps_that_memory_sufficed_for(tmp_path, monkeypatch):
     assert (resumed.run.nll == whole.run.nll).all()
 
 
+@pytest.mark.slow
 def test_memory_for_not_one_sample_is_an_error(tmp_path, monkeypatch):
     from labelrank.finetune.tuner import Tuner
 
@@ -374,6 +386,7 @@ def test_split_without_a_readable_sample_is_an_error(tmp_path, split):
         tune(tmp_path, replace(RECIPE, epochs=1), **{split: pictures(split, 12, broken=range(12))})
 
 
+@pytest.mark.slow
 def test_sample_that_cannot_be_read_is_in_no_mixture(tmp_path, monkeypatch):
     from labelrank.finetune.tuner import Tuner
 
@@ -410,6 +423,7 @@ def test_fewer_samples_than_an_update_are_one_update(tmp_path):
     assert "An update takes all 26 training samples, fewer than the 64 of the recipe." in tuned.notices
 
 
+@pytest.mark.slow
 def test_rate_for_256_samples_is_that_of_the_updates_that_are_made(tmp_path, monkeypatch):
     from labelrank.finetune.tuner import Tuner
 
@@ -432,6 +446,7 @@ def test_rate_for_256_samples_is_that_of_the_updates_that_are_made(tmp_path, mon
     )
 
 
+@pytest.mark.slow
 def test_pictures_are_decoded_once_where_they_fit_and_each_time_where_not(tmp_path, monkeypatch):
     from labelrank.finetune import end_to_end
     from labelrank.finetune.samples import Budget
@@ -524,6 +539,7 @@ def test_layerwise_adamw_takes_the_steps_of_adamw(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.slow
 def test_mixed_precision_learns_and_its_state_comes_back(precision):
     from labelrank.finetune.meanings import meaning_of
     from labelrank.finetune.tuner import Tuner
@@ -552,6 +568,7 @@ def test_mixed_precision_learns_and_its_state_comes_back(precision):
 
 
 @pytest.mark.parametrize("meaning", ["gaussian", "ordinal", "cumulative"])
+@pytest.mark.slow
 def test_every_meaning_learns_and_its_model_says_the_same(tmp_path, meaning):
     recipe = replace(RECIPE, epochs=6, mixup=0.2, head="reference" if meaning == "ordinal" else "linear", hidden_dim=8)
     tuned = tune(tmp_path, recipe, meaning=meaning, bandwidth=0.5)

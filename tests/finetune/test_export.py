@@ -139,6 +139,7 @@ def test_outputs_are_named_in_the_order_of_the_positions(tmp_path):
     assert json.loads((tmp_path / "model" / "preprocessor_config.json").read_text()) == PREPROCESSING.to_config()
 
 
+@pytest.mark.slow
 def test_model_keras_loads_in_a_fresh_process_by_one_import(tmp_path):
     write(tmp_path / "model", CLIPS, keras_file=tmp_path / "model.keras")
     code = (

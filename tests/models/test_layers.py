@@ -114,6 +114,7 @@ def test_saved_model_loads_with_the_same_output(keras, tmp_path, config):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(value), keras.ops.convert_to_numpy(before[name]))
 
 
+@pytest.mark.slow
 def test_a_masked_autoencoder_of_clips_learns_and_has_no_tables_among_its_weights(keras):
     from labelrank.models.convert import save_tensors
     from labelrank.models.mae import MaskedAutoencoder

@@ -41,6 +41,7 @@ def differences(backend):
 
 @pytest.mark.parametrize("name", COMPARED)
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.slow
 def test_models_agree_with_the_goldens(backend, name):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
@@ -95,6 +96,7 @@ def test_a_head_without_its_norm_is_an_error(keras, tmp_path):
         compile_encoder(open_checkpoint(str(folder)), batch_size=1)
 
 
+@pytest.mark.slow
 def test_extraction_from_picture_files_agrees_with_the_goldens(run_cli, tmp_path):
     from labelrank.features.joining import read_features
 
@@ -117,6 +119,7 @@ def test_extraction_from_picture_files_agrees_with_the_goldens(run_cli, tmp_path
 
 
 @pytest.mark.parametrize("name", ["videomae", "videomae_finetuned"])
+@pytest.mark.slow
 def test_extraction_from_video_files_agrees_with_the_goldens(run_cli, tmp_path, name):
     """Lossless videos of the fixture's frames, through the command line: decoding, preprocessing, model, pooling."""
     import av

@@ -423,6 +423,7 @@ def encode(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["mae-tiny-digits", "videomae-tiny-moving-digits"])
+@pytest.mark.slow
 def test_a_kept_encoder_loads_no_keras_and_gives_the_same_bytes(encode, name):
     images = images_for(open_checkpoint(name), 6)
     fresh, first = encode(name, images)
@@ -459,6 +460,7 @@ def test_a_kept_encoder_agrees_with_the_goldens(encode, name):
         assert np.abs(np.array(report["fc_norm"]) - golden["fc_norm"]).max() <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_tensorflow_on_a_processor_agrees_with_openvino(encode):
     images = images_for(open_checkpoint("mae-tiny-digits"), 6)
     expected, _ = encode("mae-tiny-digits", images)
@@ -542,6 +544,7 @@ with _holding_stderr() as show:
     assert (tmp_path / "err").read_text() == "shown;after"
 
 
+@pytest.mark.slow
 def test_tensorflow_starts_in_silence_and_tells_why_when_it_cannot(tmp_path):
     code = "from labelrank.models.runtime import select_backend; print(select_backend(training=True))"
     command = [sys.executable, "-c", code]

@@ -35,19 +35,20 @@ def trained(keras, tmp_path_factory):
     """A finished run: its folder, its result and the progress it reported."""
     out, progress = tmp_path_factory.mktemp("trained") / "one", []
     result = train(
-        out, epochs=40, max_per_class=20, learning_rate=2e-3,
+        out, epochs=12, max_per_class=20, learning_rate=2e-3,
         held_out=[digits("test").select(3)], on_progress=lambda *a: progress.append(a),
     )  # fmt: skip
     return out, result, progress
 
 
+@pytest.mark.slow
 def test_checkpoint_is_whole_and_loads(trained):
     out, result, progress = trained
     assert {p.name for p in out.iterdir()} == {
         "config.json", "preprocessor_config.json", "model.safetensors", "README.md", "loss.svg",
     }  # fmt: skip
     assert [p.name for p in out.parent.iterdir()] == ["one"]
-    assert [p[:2] for p in progress] == [*((i, 40) for i in range(1, 41)), (40, 40)]
+    assert [p[:2] for p in progress] == [*((i, 12) for i in range(1, 13)), (12, 12)]
     pre_training = Stage(Kind.TRAIN, "Pre-training", "epochs")
     assert {p[2] for p in progress} == {pre_training, Stage(Kind.PROBE, "Probing the features", "epochs")}
     assert progress[0][2].words == f"Pre-training, loss {result.losses[0]:.4f}"
@@ -57,12 +58,14 @@ def test_checkpoint_is_whole_and_loads(trained):
     assert json.loads((out / "config.json").read_text())["model_type"] == "vit_mae"
 
 
+@pytest.mark.slow
 def test_loss_falls_below_what_a_constant_gives(trained):
     losses = trained[1].losses
     # The images are standardised: predicting their mean everywhere has a loss of 1.
     assert losses[-1] < 0.7 < losses[0]
 
 
+@pytest.mark.slow
 def test_card_reports_the_probe_beside_its_baselines(trained):
     card = (trained[0] / "README.md").read_text()
     assert "Accuracy of a logistic regression on 30 held-out images (test), fitted on 200" in card
@@ -72,6 +75,7 @@ def test_card_reports_the_probe_beside_its_baselines(trained):
     assert "![Reconstruction loss by epoch](loss.svg)" in card
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(keras, tmp_path):
     weights = []
     for name in ("one", "two"):
@@ -80,6 +84,7 @@ def test_the_same_seed_gives_the_same_weights(keras, tmp_path):
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_cancelled_training_leaves_nothing(keras, tmp_path):
     with pytest.raises(Cancelled):
         train(tmp_path / "out", should_stop=lambda: True)
@@ -106,6 +111,7 @@ def test_an_out_that_cannot_be_written_is_said_before_training(keras):
         train(Path("/proc/checkpoint"))
 
 
+@pytest.mark.slow
 def test_a_probe_without_enough_pictures_is_left_out_with_the_reason(keras, tmp_path):
     train(tmp_path / "out", epochs=1, max_per_class=2, batch_size=10, held_out=[digits("test").select(1)])
     assert "No probe: it needs" in (tmp_path / "out" / "README.md").read_text()
@@ -118,6 +124,7 @@ def test_an_existing_checkpoint_is_not_overwritten(keras, tmp_path):
     assert (tmp_path / "model.safetensors").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_clips_give_a_videomae_that_loads(keras, tmp_path):
     from labelrank.models.pretrain_recipe import recipe_for
     from labelrank.models.runtime import build_encoder
@@ -163,6 +170,7 @@ def test_crops_stay_inside_the_picture_and_flips_can_be_off():
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
+@pytest.mark.slow
 def test_embedded_checkpoint_reads_more_than_an_untrained_one(keras, name):
     """The claim of its card, measured again at one strength of the probe."""
     from sklearn.linear_model import LogisticRegression

@@ -498,6 +498,7 @@ def shards(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_merged_shards_are_the_whole(shards, tmp_path):
     paths = [shards / f"shard-{i}.parquet" for i in (3, 1, 2)]
     assert command("merge", *paths, "--out", tmp_path / "all.parquet", workspace=tmp_path) == (
@@ -508,6 +509,7 @@ def test_merged_shards_are_the_whole(shards, tmp_path):
     assert read_features(tmp_path / "all.parquet").digest == read_features(shards / "whole.parquet").digest
 
 
+@pytest.mark.slow
 def test_merge_refuses_shards_of_different_work(shards, tmp_path):
     other = ["--pooling", "cls", "--shard", "2/3", "--out", tmp_path / "other.parquet"]
     assert command(*ASKED, *other, workspace=tmp_path)[0] == 0
@@ -518,6 +520,7 @@ def test_merge_refuses_shards_of_different_work(shards, tmp_path):
     assert not (tmp_path / "all.parquet").exists()
 
 
+@pytest.mark.slow
 def test_merge_refuses_a_missing_shard(shards, tmp_path):
     paths = [shards / "shard-1.parquet", shards / "shard-3.parquet"]
     status, message = command("merge", *paths, "--out", tmp_path / "all.parquet", workspace=tmp_path)
@@ -528,6 +531,7 @@ def test_merge_refuses_a_missing_shard(shards, tmp_path):
 # Engines
 
 
+@pytest.mark.slow
 def test_several_gpus_give_the_same_bytes_as_one_device(shards, settings, monkeypatch):
     # Two GPUs are claimed; what would run on them runs on the processor, in processes of their own.
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))

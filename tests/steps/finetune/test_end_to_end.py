@@ -181,6 +181,7 @@ def test_a_run_starts_with_the_steps_that_memory_sufficed_for_in_the_run_before(
     assert asked == [1, 4, 4, 4, 4, 4]
 
 
+@pytest.mark.slow
 def test_the_control_of_encoders_comes_out_as_the_original_order_does(settings, material, keras, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     design = Design(orders="original", seeds=1, depth="all", epochs=2)
