@@ -45,6 +45,15 @@ def in_process(*arguments):
     return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
+@pytest.fixture
+def run_here(keras, tmp_path, monkeypatch):
+    """Run a command in this process, where Keras is there already, and in a workspace of its own."""
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
+    monkeypatch.chdir(tmp_path)
+    return in_process
+
+
 def picture(colour):
     data = BytesIO()
     Image.new("RGB", (8, 8), colour).save(data, "PNG")
@@ -71,6 +80,7 @@ def test_demo_prints_the_label_map_and_nothing_else_on_stdout(run_cli):
     assert "Content hash" in done.stderr
 
 
+@pytest.mark.slow
 def test_same_commands_twice_give_the_same_content_hash(run_cli, tmp_path):
     hashes = []
     for run in ("one", "two"):
@@ -85,43 +95,44 @@ def test_same_commands_twice_give_the_same_content_hash(run_cli, tmp_path):
     assert hashes[0] == hashes[1]
 
 
-def test_folder_and_zip_of_it_give_the_same_features(run_cli, tmp_path):
+def test_folder_and_zip_of_it_give_the_same_features(run_here, tmp_path):
     archive = class_zip(tmp_path / "pets.zip")
     with zipfile.ZipFile(archive) as file:
         file.extractall(tmp_path / "pets")
     found = []
     for data in (archive, tmp_path / "pets"):
         out = tmp_path / "f.parquet"
-        done = run_cli("extract", data, "--checkpoint", "mae-tiny-digits", "--out", out)
-        assert done.returncode == 0, done.stderr
+        done = run_here("extract", data, "--checkpoint", "mae-tiny-digits", "--out", out)
+        assert done.exit_code == 0, done.stderr
         found.append(read_features(out))
     assert found[0].keys == found[1].keys
     assert found[0].provenance["dataset"]["digest"] == found[1].provenance["dataset"]["digest"]
     np.testing.assert_array_equal(found[0].X, found[1].X)
 
 
-def test_bad_pictures_are_reported_and_the_good_ones_kept(run_cli, tmp_path):
+def test_bad_pictures_are_reported_and_the_good_ones_kept(run_here, tmp_path):
     archive = class_zip(tmp_path / "pets.zip")
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr("cat/broken.png", picture("red")[:45])
         file.writestr("dog/notes.txt", "hello")
     out = tmp_path / "f.parquet"
-    done = run_cli("extract", archive, "--checkpoint", "mae-tiny-digits", "--out", out)
-    assert done.returncode == 0, done.stderr
+    done = run_here("extract", archive, "--checkpoint", "mae-tiny-digits", "--out", out)
+    assert done.exit_code == 0, done.stderr
     assert "Left out: cat/broken.png" in done.stderr
     features = read_features(out)
     assert len(features.keys) == 6
     assert {"cat/broken.png", "dog/notes.txt"} <= {f.subject for f in features.failures}
 
 
-def test_pretrain_writes_a_checkpoint_that_extract_reads(run_cli, tmp_path):
+@pytest.mark.slow
+def test_pretrain_writes_a_checkpoint_that_extract_reads(run_here, tmp_path):
     tiny = "--epochs 1 --warmup-epochs 0 --hidden-dim 8 --num-layers 1 --num-heads 2 --decoder-dim 8 --decoder-heads 2"
-    done = run_cli("pretrain", class_zip(tmp_path / "pets.zip"), "--out", "made", "--batch-size", 4, *tiny.split())
-    assert done.returncode == 0, done.stderr
+    done = run_here("pretrain", class_zip(tmp_path / "pets.zip"), "--out", "made", "--batch-size", 4, *tiny.split())
+    assert done.exit_code == 0, done.stderr
     assert "1 of 1 epochs" in done.stderr
     assert done.stdout == ""
-    done = run_cli("extract", tmp_path / "pets.zip", "--checkpoint", "made", "--out", "f.parquet", "--pooling", "cls")
-    assert done.returncode == 0, done.stderr
+    done = run_here("extract", tmp_path / "pets.zip", "--checkpoint", "made", "--out", "f.parquet", "--pooling", "cls")
+    assert done.exit_code == 0, done.stderr
     assert read_features(tmp_path / "f.parquet").X.shape == (6, 8)
 
 
@@ -155,6 +166,7 @@ def test_few_rows_get_a_warning_and_shrinkage_silences_it(tmp_path):
     assert in_process("rank", tmp_path / "f.parquet", "--shrinkage", "auto").stderr == ""
 
 
+@pytest.mark.slow
 def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli, tmp_path):
     asked = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", tmp_path / "f.parquet"]
     first = run_cli(*asked, "--until-stable", "0.4", "--either-direction")
@@ -190,13 +202,13 @@ def test_an_extraction_says_how_long_it_takes_where_that_is_known(monkeypatch, t
         assert ("Estimated" in stderr) is bool(said)
 
 
-def test_ranking_the_test_split_gets_a_warning_and_extracting_it_none(run_cli):
+def test_ranking_the_test_split_gets_a_warning_and_extracting_it_none(run_here):
     asked = ("extract", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", 12, "--out", "f.parquet")
     for split, warned in (("test", True), ("train", False)):
-        done = run_cli(*asked, "--split", split)
-        assert done.returncode == 0, done.stderr
+        done = run_here(*asked, "--split", split)
+        assert done.exit_code == 0, done.stderr
         assert "Warning" not in done.stderr
-        done = run_cli("rank", "f.parquet", "--shrinkage", "auto")
+        done = run_here("rank", "f.parquet", "--shrinkage", "auto")
         assert ("Warning: This is the test split: its labels decide the order" in done.stderr) is warned
 
 
@@ -378,7 +390,8 @@ def test_pickle_checkpoint_is_refused_before_anything_is_read(run_cli, tmp_path)
     assert not (tmp_path / "f.parquet").exists()
 
 
-def test_pretraining_reads_the_columns_it_is_told(run_cli, tmp_path):
+@pytest.mark.slow
+def test_pretraining_reads_the_columns_it_is_told(run_here, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -387,9 +400,9 @@ def test_pretraining_reads_the_columns_it_is_told(run_cli, tmp_path):
     pq.write_table(pa.table(columns), tmp_path / "train.parquet")
     sizes = ("--epochs", 1, "--batch-size", 4, "--hidden-dim", 8, "--num-layers", 1, "--image-size", 8)
     arguments = ("pretrain", tmp_path / "train.parquet", "--out", tmp_path / "out", *sizes, "--warmup-epochs", 0)
-    refused = run_cli(*arguments)
-    assert refused.returncode == 1
+    refused = run_here(*arguments)
+    assert refused.exit_code == 1
     assert "'fine', 'coarse'" in refused.stderr
-    done = run_cli(*arguments, "--label-column", "coarse")
-    assert done.returncode == 0, done.stderr
+    done = run_here(*arguments, "--label-column", "coarse")
+    assert done.exit_code == 0, done.stderr
     assert (tmp_path / "out" / "model.safetensors").is_file()
