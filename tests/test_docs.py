@@ -1,0 +1,128 @@
+"""What README.md and docs/command-line.md say of the command line is so, and CONTRIBUTING.md of the files."""
+
+import re
+import shlex
+from collections import defaultdict
+from pathlib import Path
+
+import click
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from labelrank.cli import main
+from labelrank.settings import Settings
+from tests.conftest import GOLDEN
+from tests.helpers.datasets import numbered_frames, png, video
+from tests.helpers.tables import STRUCT, class_label, content, table
+
+pytest_plugins = ["tests.helpers.hub_server"]
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "command-line.md"
+PAGES = (ROOT / "README.md", REFERENCE)
+NOT_RUN = {
+    "make app": "sets up an environment and serves until it is stopped",
+    "make quick": "sets up an environment and runs tests such as this one",
+    "make test": "sets up an environment and runs this test",
+    "docker build -t labelrank .": "needs Docker and a network",
+    "docker run -p 8501:8501 labelrank": "needs Docker, and serves until it is stopped",
+}
+NOT_OURS = {"--class-map"}  # timm's
+
+
+def commands(page):
+    """Return the lines of a page's fenced blocks."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
+
+
+def options(command):
+    return {
+        name
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+
+
+def listed():
+    """Return the options that the tables of the reference list for each command."""
+    found = defaultdict(set)
+    about = []
+    for line in REFERENCE.read_text(encoding="utf-8").splitlines():
+        if heading := re.match(r"## `labelrank (\w+)`", line):
+            about = [heading[1]]
+            found[heading[1]] = found[heading[1]]
+        elif line.startswith("These options of "):
+            about = re.findall(r"`(\w+)`", line)
+        elif line.startswith("| `--"):
+            for name in about:
+                found[name] |= set(re.findall(r"`(--[\w-]+)`", line.split("|")[1]))
+    return found
+
+
+@pytest.fixture
+def filled_hub(hub):
+    """A Hub with what the pages name: small stand-ins of the same form."""
+    names = ["apple", "bear", "cloud"]
+    features = {"img": {"_type": "Image"}, "fine_label": class_label(names), "coarse_label": class_label(["a", "b"])}
+    columns = {
+        "img": pa.array([{"bytes": png(n), "path": None} for n in range(12)], STRUCT),
+        "fine_label": pa.array([n % 3 for n in range(12)], pa.int64()),
+        "coarse_label": pa.array([n % 2 for n in range(12)], pa.int64()),
+    }
+    images = content(hub.root.parent / "train.parquet", content=table(columns, features))
+    hub.add("dataset", "uoft-cs/cifar100", {"data/train.parquet": images})
+    videos = {f"train/{name}/{n}.avi": video(numbered_frames(20), "avi") for name in ("climb", "run") for n in (1, 2)}
+    hub.add("dataset", "NoahMartinezXiang/HMDB51", videos)
+    hub.add_folder("model", "facebook/vit-mae-base", GOLDEN / "vit_mae")
+    hub.add_folder("model", "MCG-NJU/videomae-base-finetuned-kinetics", GOLDEN / "videomae_finetuned")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_works(page, keras, filled_hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    monkeypatch.chdir(tmp_path)
+    for command in commands(page):
+        if command in NOT_RUN:
+            continue
+        program, *arguments = shlex.split(command)
+        assert program == "labelrank", f"Run {command!r} here, or give the reason in NOT_RUN."
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
+        assert "Traceback" not in done.output
+
+
+def test_what_is_not_run_is_still_in_the_pages_and_in_the_makefile():
+    assert set(NOT_RUN) <= {command for page in PAGES for command in commands(page)}
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert {name.split()[1] for name in NOT_RUN if name.startswith("make ")} <= set(targets)
+
+
+def test_the_reference_lists_each_option_of_each_command_and_no_other():
+    assert listed() == {name: options(command) for name, command in main.commands.items()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_that_is_named_exists(page):
+    ours = {name for command in main.commands.values() for name in options(command)} | {"--help"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", page.read_text(encoding="utf-8")))
+    assert named - NOT_OURS <= ours
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_file_that_is_named_exists(page):
+    text = page.read_text(encoding="utf-8")
+    linked = {page.parent / link for link in re.findall(r"\]\(([^)#:]+)[)#]", text)}
+    named = {ROOT / path for path in re.findall(r"`((?:assets|benchmarks|docs|labelrank|pages|tests)/[\w./-]*)`", text)}
+    assert linked
+    assert [str(path) for path in linked | named if not path.exists()] == []
+
+
+def test_every_setting_is_explained():
+    text = REFERENCE.read_text(encoding="utf-8")
+    limits = {f"LABELRANK_{name.upper()}" for name in Settings.__dataclass_fields__ if name.startswith("max_")}
+    assert set(re.findall(r"`(LABELRANK_\w+)`", text)) == {"LABELRANK_HOME", "LABELRANK_SHARED", *limits}
