@@ -2,9 +2,10 @@
 
 import streamlit as st
 
+from labelrank import words
 from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import choices, datasets, frame, galleries, hub_pickers, messages, session
-from labelrank.views import ranking_charts, thumbnails, words
+from labelrank.views import ranking_charts, thumbnails
 
 EXAMPLE_TEXT = {
     "digits": (

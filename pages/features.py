@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from labelrank import words
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.ui import (
     checkpoint_picker,
@@ -13,7 +14,6 @@ from labelrank.ui import (
     messages,
     session,
 )
-from labelrank.views import words
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from labelrank import words
 from labelrank.errors import LabelRankError
 from labelrank.ui import choices, design_settings, feature_files, findings, fine_tune, frame, messages, session
 from labelrank.ui.findings import Mistake, Results
@@ -15,9 +16,8 @@ from labelrank.views import (
     measures,
     orders_chart,
     thumbnails,
-    words,
 )
-from labelrank.views.words import rough_duration
+from labelrank.words import rough_duration
 
 LEAD = (
     "Does the order of the labels matter here? The same training with the ranked order, with others, and with other "

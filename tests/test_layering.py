@@ -25,7 +25,14 @@ FLOORS = (
     ("labelrank.label_map",),
     ("labelrank.ranking",),
     ("labelrank.processes", "labelrank.settings"),
-    ("labelrank.files", "labelrank.cores", "labelrank.notices", "labelrank.progress", "labelrank.json_values"),
+    (
+        "labelrank.files",
+        "labelrank.cores",
+        "labelrank.notices",
+        "labelrank.progress",
+        "labelrank.json_values",
+        "labelrank.words",
+    ),
     ("labelrank.errors",),
     ("labelrank",),
 )
@@ -41,7 +48,7 @@ KNOWN_TO = {
 }
 """What not everyone above may import: jobs run steps, which know nothing of them."""
 
-PAGES_KNOW = ("labelrank.ui", "labelrank.views", "labelrank.errors")
+PAGES_KNOW = ("labelrank.ui", "labelrank.views", "labelrank.words", "labelrank.errors")
 """A page is widgets, one call and what it shows."""
 
 

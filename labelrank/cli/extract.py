@@ -12,7 +12,7 @@ import click
 from labelrank.cli.options import check_folder, dataset_options, extraction_options
 from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_left_out
 from labelrank.data.dataset import NOUNS
-from labelrank.views.words import rough_duration
+from labelrank.words import rough_duration
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet

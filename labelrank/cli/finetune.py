@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelrank.cli.options import check_folder, given, ranking_options, training_options
-from labelrank.cli.progress import ProgressLine, plural, say
+from labelrank.cli.progress import ProgressLine, say
 from labelrank.cli.tables import printable, show_table
-from labelrank.views.words import rough_duration
+from labelrank.words import plural, rough_duration
 
 if TYPE_CHECKING:
     from labelrank.steps.finetune.estimate import Described

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from labelrank.cli.options import dataset_options
-from labelrank.cli.progress import ProgressLine, clock_duration, say, say_left_out
+from labelrank.cli.progress import ProgressLine, say, say_left_out
+from labelrank.words import duration
 
 
 @click.command()
@@ -60,4 +61,4 @@ def pretrain(
     command = shlex.join(["labelrank", *sys.argv[1:]])
     result = run(request, out, Settings.from_env(), command=command, on_progress=ProgressLine())
     say_left_out(result.problems)
-    say(f"Wrote {out}: {result.num_parameters:,} parameters, {clock_duration(result.duration_s)}.")
+    say(f"Wrote {out}: {result.num_parameters:,} parameters, {duration(result.duration_s)}.")

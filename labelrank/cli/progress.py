@@ -19,6 +19,7 @@ from labelrank.views.extraction import (
     outcome_finding,
     stability_finding,
 )
+from labelrank.words import duration
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
@@ -51,17 +52,8 @@ class ProgressLine:
             rate = (done - self.begun_at) / (now - self.started)
             text += f", {rate / scale:,.1f}{' MB' if scale > 1 else ''}/s"
             if total is not None and done < total:
-                text += f", {clock_duration((total - done) / rate)} left"
+                text += f", {duration((total - done) / rate)} left"
         click.echo(f"\r\033[K{text}" if self.live else text, err=True, nl=not self.live or is_over)
-
-
-def clock_duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def say(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from labelrank.finetune.analysis import SAME, Analysis, Component, Power, RankedAmong, Variance
 from labelrank.notices import Notice
+from labelrank.words import ordinal
 
 FINDINGS = ("no_effect", "ranked_better", "order_matters", "too_few")
 """Of an experiment whose control held, or that had none."""
@@ -104,7 +105,7 @@ def _nothing_differs(analysis: Analysis) -> bool:
 def _ranked_better(ranked: RankedAmong, level: float) -> str:
     return (
         f"The ranked order is better than random ones: {_lead(ranked, level)}. Of these {ranked.of} orders it came "
-        f"{_ordinal(ranked.rank)} (p = {_p(ranked.p)})."
+        f"{ordinal(ranked.rank)} (p = {_p(ranked.p)})."
     )
 
 
@@ -252,7 +253,7 @@ def _random(ranked: RankedAmong) -> str:
 
 
 def _place(ranked: RankedAmong) -> str:
-    return f"{_ordinal(ranked.rank)} of {ranked.of} (p = {_p(ranked.p)})"
+    return f"{ordinal(ranked.rank)} of {ranked.of} (p = {_p(ranked.p)})"
 
 
 def _would_see_lead(power: Power) -> str:
@@ -298,8 +299,3 @@ def _signed(fraction: float) -> str:
 
 def _p(p: float) -> str:
     return f"{p:.2g}"
-
-
-def _ordinal(number: int) -> str:
-    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from labelrank import words
 from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data.dataset import NOUNS, Dataset
 from labelrank.errors import HubError, LabelRankError
@@ -11,7 +12,6 @@ from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
 from labelrank.ui import choices, feature_files, frame, hub_pickers, session
 from labelrank.ui.messages import error_box, escape
-from labelrank.views import words
 
 FAMILIES = {
     "vit_mae": "ViT-MAE (masked autoencoder)",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from labelrank import words
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.ui import choices, job_panel, server, session
-from labelrank.views import words
 
 POOLING_TEXT = {"mean": "Mean of the patch tokens", "cls": "Class token", "fc_norm": "Normalised mean"}
 POOLING_LABEL = {"mean": "Mean pooling", "cls": "Class token", "fc_norm": "Normalised mean pooling"}

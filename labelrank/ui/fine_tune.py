@@ -24,7 +24,7 @@ from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import error_box, escape, message_text
 from labelrank.views import comparison_words, curves_chart
 from labelrank.views.comparison_words import kept_text, limits_text
-from labelrank.views.words import plural
+from labelrank.words import plural
 
 START_SECONDS = 10.0
 """Of a job's process until it trains, and from there until the model is written."""

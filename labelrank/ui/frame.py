@@ -25,7 +25,7 @@ from labelrank.progress import Kind
 from labelrank.settings import assets_dir
 from labelrank.ui import choices, datasets, feature_files, server, session
 from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded
-from labelrank.views.words import duration, plural, rate_text
+from labelrank.words import duration, plural, rate_text
 
 LOGO = str(assets_dir() / "logo.svg")
 PAGES = {

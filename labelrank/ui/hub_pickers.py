@@ -11,7 +11,7 @@ from labelrank.data import SourceInfo
 from labelrank.errors import HubError, Unreachable
 from labelrank.ui import choices, datasets
 from labelrank.ui.messages import error_box, escape
-from labelrank.views.words import size_text
+from labelrank.words import size_text
 
 ID_HELP = "Owner and name, or the address of its page on the Hub."
 

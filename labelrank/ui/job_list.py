@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labelrank import words
 from labelrank.jobs.store import Job
 from labelrank.ui import address, extraction_settings, findings, fine_tune, frame, job_panel, messages, session
-from labelrank.views import words
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from labelrank import words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.features.store import FeatureSet
@@ -17,8 +18,8 @@ from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
 from labelrank.ui import choices, feature_files, frame, messages, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
-from labelrank.views import extraction, stability_chart, words
-from labelrank.views.words import duration, plural
+from labelrank.views import extraction, stability_chart
+from labelrank.words import duration, plural
 
 ANEW_HELP = "Makes all features anew and uses nothing of what was finished."
 

@@ -17,13 +17,14 @@ from labelrank.steps.extract.estimate import Prospect, TimeEstimate
 from labelrank.steps.extract.report import ExtractionResult
 from labelrank.steps.extract.request import Request
 from labelrank.ui import session
+from labelrank.words import plural
 
 
 def device_names() -> list[str]:
     """Return the processors that jobs run on, each with what it has."""
     return [
         f"{one.kind}: {one.name}"
-        + (f", {one.cores} core{'s' if one.cores != 1 else ''}" if one.cores else "")
+        + (f", {plural(one.cores, 'core')}" if one.cores else "")
         + (". It computes bfloat16." if one.bfloat16 else ". It has no bfloat16 instructions; bfloat16 gains nothing.")
         for one in devices()
     ]
@@ -35,7 +36,7 @@ def device_text() -> str:
     if found[0].kind == "GPU":
         return found[0].name if len(found) == 1 else f"{len(found)} GPUs"
     cores = found[0].cores
-    return f"CPU, {cores} core{'s' if cores != 1 else ''}" if cores else "CPU"
+    return f"CPU, {plural(cores, 'core')}" if cores else "CPU"
 
 
 def precisions() -> tuple[str, ...]:

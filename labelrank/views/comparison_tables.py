@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from labelrank import words
 from labelrank.finetune.recipe import TuneRecipe, from_dict, recipes
 from labelrank.steps.finetune.report import Report, mean_over
-from labelrank.views import words
 from labelrank.views.comparison_words import HEAD_WORDS, MEANING_WORDS, bandwidth_text, place_of
 from labelrank.views.measures import MEASURES, arm_title, p_text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from labelrank import words
 from labelrank.finetune.analysis import Power, RankedAmong
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
 from labelrank.finetune.verdict import UNSOUND
@@ -12,9 +13,8 @@ from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, par
 from labelrank.steps.finetune.progress import LiveReport
 from labelrank.steps.finetune.report import Control, Report
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
-from labelrank.views import words
 from labelrank.views.measures import MEASURES
-from labelrank.views.words import plural, rough_duration
+from labelrank.words import plural, rough_duration
 
 MEANING_WORDS = {
     "softmax": "nothing (softmax)",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
-from labelrank.views.words import RUNTIMES, plural, rough_duration, share_text
+from labelrank.words import RUNTIMES, plural, rough_duration, share_text
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet

@@ -2,6 +2,7 @@
 
 import pytest
 
+from labelrank import words
 from labelrank.jobs.store import Progress
 from labelrank.models.backend import resolve_precision
 from labelrank.progress import Kind, Stage
@@ -9,8 +10,7 @@ from labelrank.steps.extract import estimate
 from labelrank.steps.rank import RankRequest
 from labelrank.ui import server, session
 from labelrank.ui.address import choices_of_job
-from labelrank.views import words
-from labelrank.views.words import rough_duration
+from labelrank.words import rough_duration
 from tests.ui.conftest import PARAMS, address, button, choices_of, labels, run, settings_label, texts
 
 ENCODE = Stage(Kind.ENCODE, "Extracting features", "images")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from labelrank.errors import SettingsError
 from labelrank.finetune.design import fitting_orders
 from labelrank.steps.finetune.request import ALL_BLOCKS, Design
+from labelrank.words import plural
 
 if TYPE_CHECKING:
     from labelrank.models.config import EncoderConfig
@@ -109,7 +110,7 @@ def describe(
 def _check_depth(depth: str, blocks: int) -> None:
     if depth != ALL_BLOCKS and int(depth) > blocks:
         raise SettingsError(
-            f"Depth is {depth}, but the encoder has {blocks} block{'s' if blocks > 1 else ''}; expected at most that "
+            f"Depth is {depth}, but the encoder has {plural(blocks, 'block')}; expected at most that "
             "many, or all, which trains the patch embedding too."
         )
 
@@ -117,12 +118,11 @@ def _check_depth(depth: str, blocks: int) -> None:
 def _in_words(design: Design, kinds: Sequence[str], runs: int) -> str:
     named = [_NAMED[kind] for kind in kinds if kind in _NAMED]
     if random := kinds.count("random"):
-        named.append(f"{random} random one{'s' if random > 1 else ''}")
+        named.append(plural(random, "random one"))
     if "control" in kinds:
         named.append("a control")
     listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
-    seeds = f"{design.seeds} seed{'s' if design.seeds > 1 else ''}"
-    return f"{listed[0].upper()}{listed[1:]}, {seeds} each: {runs:,} run{'s' if runs > 1 else ''}."
+    return f"{listed[0].upper()}{listed[1:]}, {plural(design.seeds, 'seed')} each: {plural(runs, 'run')}."
 
 
 def _rate(design: Design) -> float | None:

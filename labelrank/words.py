@@ -1,4 +1,4 @@
-"""Durations in words."""
+"""Counts, shares, durations and sizes in words."""
 
 
 def rough_duration(seconds: float) -> str:
