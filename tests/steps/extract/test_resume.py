@@ -215,7 +215,7 @@ def test_a_killed_extraction_loses_the_part_in_work_and_nothing_else(tmp_path):
     process = start_extracting(workspace.workspace, tmp_path / "killed.parquet")
     messages = process.communicate(timeout=240)[1]
     assert process.returncode == 0
-    assert "videos reused" in messages
+    assert "videos from finished parts" in messages
     assert content(tmp_path / "killed.parquet") == content(tmp_path / "quiet.parquet")
 
 
