@@ -1,4 +1,4 @@
-"""The layout rules that folders, zips and repositories of class folders share: paths in, classes and splits out."""
+"""The layout rules of class folders, in a folder, a zip or a repository: paths in, classes and splits out."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ EXPECTED_LAYOUT = (
 _EXTENSIONS = {"image": image.EXTENSIONS, "clip": video.EXTENSIONS}
 _LISTED_EXTENSIONS = {media: ", ".join(sorted(extensions)) for media, extensions in _EXTENSIONS.items()}
 _CLUTTER_FOLDERS = {"__MACOSX", ".git", ".cache", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".Spotlight-V100"}
-"""Hidden folders that programs make: they may hold images, but are no classes."""
+"""Hidden folders that programs create. They may hold images but are not classes."""
 _MAX_LISTED_PROBLEMS = 1000
 
 Load = Callable[[str, str], np.ndarray]
-"""Takes (path, key); returns RGB uint8 (H, W, 3), of a video its first frame."""
+"""Takes (path, key); returns RGB uint8 (H, W, 3): the image, or the first frame of the video."""
 LoadClips = Callable[[str, str, ClipSampling], np.ndarray]
 """Takes (path, key, sampling); returns RGB uint8 (clips, frames, H, W, 3)."""
 Fetch = Callable[[list[str], Progress | None, ShouldStop | None], None]
@@ -43,7 +43,7 @@ class Fingerprint(NamedTuple):
 
     size_bytes: int
     checksum: int | str
-    """CRC-32, which a zip's directory holds for each entry; of a repository, what it names the content by."""
+    """CRC-32 of the content, as a zip's directory holds it; for a file of a repository, its blob id."""
 
 
 class _Located(NamedTuple):
@@ -52,31 +52,31 @@ class _Located(NamedTuple):
     """The path without root folders."""
     split: str | None
     class_name: str | None
-    """None outside of class folders."""
+    """None for a file outside the class folders."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the classes, splits and samples of a source are, read off its file names alone."""
+    """The classes, splits and samples of a source, found from its file names alone."""
 
     source: str
     """Name of the folder or zip, for messages."""
     media: str
-    """What the samples are: image or clip."""
+    """The kind of the samples: image or clip."""
     class_names: tuple[str, ...]
     """Sorted names of the folders that hold a sample in any split; a label is an index into it."""
     splits: tuple[str, ...]
-    """Splits that hold a sample, in the order train, val, test; empty where there are no split folders."""
+    """Splits that hold a sample, in the order train, val, test; empty without split folders."""
     places: dict[str | None, list[_Located]]
-    """By split; under None where there are no split folders."""
+    """The samples of each split; all under None without split folders."""
     problems: dict[str | None, list[Problem]]
-    """By split; under None what concerns the whole source."""
+    """The problems of each split; those of the whole source under None."""
 
     def choose_split(self, split: str | None) -> str | None:
-        """Return the name of the split to read: the one asked for, else train, else None for a source without.
+        """Return the name of the split to read: `split`, or train by default; None for a source without splits.
 
         Raises:
-            DatasetError: The split asked for is not there, or none was and there is no train.
+            DatasetError: The source lacks this split, or `split` is None and the source has splits but no train.
         """
         wanted = SPLIT_WORDS.get(split.casefold(), split) if split is not None else None
         if not self.splits:
@@ -98,10 +98,10 @@ class Layout:
         raise DatasetError(f"{self.source!r} has no split {split!r}; {there_are}")
 
     def with_classes(self, names: Iterable[str]) -> Layout:
-        """Return the layout with further class names, which other parts of the source have.
+        """Return the layout with the class names that other parts of the source add.
 
         Raises:
-            DatasetError: Two classes are told apart only by the case of their letters.
+            DatasetError: Two class names differ only in the case of their letters.
         """
         class_names = sorted({*self.class_names, *names})
         _check_class_names(class_names, [], self.media, self.source)
@@ -122,17 +122,17 @@ class Layout:
         """Return the dataset of one split, sorted by label, then key.
 
         Args:
-            id: What the dataset is called in the provenance of its features.
+            id: Name of the dataset in the provenance of its features.
             split: As for `choose_split`.
             fingerprint: Takes (path, key); raises MediaError when the file cannot be read.
             load: Reads an image, or the first frame of a video; see `readers`.
             load_clips: Reads a video; None for images.
-            fetch: Brings paths closer; None where they are at hand.
+            fetch: Downloads files ahead of reading; None for files on this computer.
             settings: Gives `max_media_bytes` and `max_video_bytes`: larger files are listed as problems.
-            problems: What was found wrong before the layout was read.
+            problems: Problems found before the layout was read.
 
         Raises:
-            DatasetError: The split is not there, or holds no sample that can be read.
+            DatasetError: The split does not exist, or no sample in it can be read.
         """
         chosen = self.choose_split(split)
         label_of = {name: label for label, name in enumerate(self.class_names)}
@@ -197,26 +197,26 @@ def read_layout(
     source: str,
     no_class_folders: type[DatasetError] = DatasetError,
 ) -> Layout:
-    """Return the layout that relative posix paths show, whatever order they come in.
+    """Return the layout of a source, from relative posix paths in any order.
 
-    - Hidden names, `__MACOSX`, `Thumbs.db` and `desktop.ini` are passed over; a hidden class folder is a problem.
-    - The samples are images or videos, whichever there are more of; those of the other kind are left out, as a
-      problem.
-    - A folder that holds every sample is a root and is stripped, as often as there is one, unless samples lie
-      directly in it alone (then it is a class) or it is a split.
-    - The top folders are splits when all of them, or two or more, are named like splits and class folders lie
-      inside. Then other top folders are left out, as a problem. Everything below a class folder belongs to it.
+    - Hidden files, `__MACOSX`, `Thumbs.db` and `desktop.ini` are ignored; a hidden class folder is a problem.
+    - The samples are all images or all videos: the kind with more files. Files of the other kind are left out and
+      listed as a problem.
+    - A folder that holds every sample is a root and is removed from the paths; this repeats for nested roots. A
+      folder is not a root when it is a split, or when all samples lie directly in it (then it is a class).
+    - The top folders are splits when all of them, or at least two, have names of splits and hold class folders.
+      Other top folders are then left out and listed as a problem. All files below a class folder belong to its class.
     - A key is the path without the root folders.
 
     Args:
         files: Paths of regular files.
-        folders: Paths of folders, as far as the source lists them: only they can show an empty class.
+        folders: Paths of folders, if the source lists them; an empty class shows only here.
         source: Name of the folder or zip, for messages.
         no_class_folders: Class of the error for a source without class folders.
 
     Raises:
-        DatasetError: No class folders, fewer than two classes, two classes or two splits that are told apart only
-            by the case of their letters or by an alias.
+        DatasetError: No class folders, fewer than two classes, two class names that differ only in the case of their
+            letters, or two folders for one split.
     """
     files = list(files)
     visible = sorted(f for f in files if not is_ignored(f))
@@ -256,7 +256,7 @@ def read_layout(
         problems[split].insert(0, _other_media(keys, media))
 
     class_names = sorted({str(p.class_name) for group in by_split.values() for p in group})
-    # A file's folders count as listed, for zips often have no entries for folders.
+    # The folders of each file count as listed, because zips often have no entries for folders.
     listed = {parent for f in visible for parent in _folders_above(f)}
     listed.update(folder for folder in folders if not is_ignored(folder))
     class_folders = {name for f in listed if (name := _locate(f"{f}/*", root, split_of).class_name) is not None}
@@ -294,7 +294,7 @@ def readers(media: str, read: Callable[[str, str], Path | bytes], settings: Sett
 
     Args:
         media: image or clip.
-        read: Takes (path, key); returns the file's content, or where on disk it is.
+        read: Takes (path, key); returns the content of the file, or its path on disk.
     """
 
     def load_image(path: str, key: str) -> np.ndarray:
@@ -313,10 +313,10 @@ def readers(media: str, read: Callable[[str, str], Path | bytes], settings: Sett
 
 
 def read_file(path: Path, key: str, max_bytes: int) -> bytes:
-    """Return a file's content, at most one byte more than `max_bytes`.
+    """Return the content of a file, cut one byte after `max_bytes`.
 
     Raises:
-        MediaError: It cannot be read.
+        MediaError: The file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -326,12 +326,12 @@ def read_file(path: Path, key: str, max_bytes: int) -> bytes:
 
 
 def unreadable(name: str, error: OSError) -> MediaError:
-    """Return the error for a file that the system does not let us read."""
+    """Return the error for a file that cannot be read."""
     return MediaError(f"{name!r} cannot be read ({error.strerror or error}). Check that it exists and its rights.")
 
 
 def may_be_hidden_class(folder_name: str) -> bool:
-    """Return whether a folder is hidden as if by mistake: by a dot, and not by a program for its own use."""
+    """Return whether a folder seems hidden by mistake: its name starts with a dot, but no known program uses it."""
     return folder_name.startswith(".") and folder_name not in _CLUTTER_FOLDERS
 
 
@@ -341,7 +341,7 @@ def _media_of(path: str) -> str | None:
 
 
 def _choose_media(files: list[str]) -> tuple[str, list[str]]:
-    """Return what most of the images and videos among the files are, and those that are."""
+    """Return the medium of most files, image or clip, and the files of that medium."""
     of_media: dict[str, list[str]] = {media: [] for media in _EXTENSIONS}
     for path in files:
         if media := _media_of(path):
@@ -380,7 +380,7 @@ def _hidden_classes(files: list[str], root: list[str], split_of: dict[str, str])
 
 
 def is_ignored(path: str) -> bool:
-    """Return whether a path is hidden, or clutter that file managers leave behind."""
+    """Return whether a path is hidden, or is a file that file managers leave behind."""
     parts = path.split("/")
     return any(p.startswith(".") or p == "__MACOSX" for p in parts) or parts[-1].lower() in (
         "thumbs.db",
@@ -412,7 +412,7 @@ def _find_root(samples: list[str]) -> list[str]:
 def _find_splits(
     samples: list[str], media: str, root: list[str], source: str, no_class_folders: type[DatasetError]
 ) -> dict[str, str]:
-    """Return the split of each top folder that is one; empty where the top folders are classes."""
+    """Return top folder -> split; empty where the top folders are classes."""
     inside = [parts[len(root) :] for p in samples if (parts := p.split("/"))[: len(root)] == root]
     noun, nouns = NOUNS[media]
     tops = {parts[0] for parts in inside if len(parts) > 1}

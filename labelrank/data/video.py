@@ -1,4 +1,4 @@
-"""Video files to RGB clips: the frames that were asked for, decoding little more than these need."""
+"""Video files to RGB clips: reads the sampled frames and decodes little else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from labelrank.errors import LabelRankError, MediaError
 from labelrank.settings import Settings
 
 if TYPE_CHECKING:
-    # Imported where it is used: PyAV takes a fifth of a second, which a page of images need not wait for.
+    # PyAV is imported in the functions that use it: the import takes 0.2 s, and a page of images does not need it.
     from av import Packet, VideoFrame
     from av.container import InputContainer
     from av.video.codeccontext import VideoCodecContext
@@ -37,11 +37,11 @@ READABLE = "AVI, MP4, MOV, Matroska, WebM, MPEG, FLV, WMV or Ogg"
 
 class _Kind(NamedTuple):
     format: str
-    """Name of the only demuxer that may read it: playlists, image sequences and devices are out of reach."""
+    """The only demuxer that may read the file: this excludes playlists, image sequences and devices."""
     offset: int
     magic: bytes
     has_times: bool = False
-    """Whether it stores when each frame is shown. Others leave that out, here or there or at all, and PyAV guesses."""
+    """Whether the container stores the time of every frame. If not, PyAV guesses the missing times."""
 
 
 _KINDS = (
@@ -57,15 +57,15 @@ _KINDS = (
     _Kind("mpegts", 196, b"\x47"),
 )
 
-# Of these every packet is one frame, so that frames can be numbered without decoding them. VP8 hides some,
-# Windows Media and H.263 leave some out.
+# Codecs with exactly one frame per packet: frames can be numbered without decoding. VP8 has packets of hidden frames,
+# Windows Media and H.263 skip frames.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "av1", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "png", "prores"}
 _LEAST_CODED_BYTES = 16
-"""A smaller packet of MPEG-4 part 2 may say that there is no new frame, or release one that came before."""
+"""A smaller packet of MPEG-4 part 2 may hold no new frame, or only release an earlier one."""
 _HELD_BYTES = 64 * 2**20
-"""Packets are kept up to this size; those of larger videos are read again when they are decoded."""
+"""Packets are kept in memory up to this total; those of larger videos are read again for decoding."""
 _REORDERING = 64
-"""More than the packets after a frame's own whose frames may be shown before it; codecs allow 16."""
+"""Upper limit for how many packets late a frame may be shown; codecs allow 16."""
 _ADVICE = "Save or fetch it again, or leave it out."
 
 
@@ -82,23 +82,23 @@ def read_first_frame(source: Path | bytes | BinaryIO, *, name: str, settings: Se
 def read_clips(source: Path | bytes | BinaryIO, sampling: ClipSampling, *, name: str, settings: Settings) -> np.ndarray:
     """Return the sampled frames of a video, upright, RGB uint8 (clips, frames, H, W, 3).
 
-    Frames are numbered in the order in which they are shown, as if all were decoded: by their times, or as the
-    decoder puts them out where the container does not store the time of each (AVI, MPEG). Frames that an edit list
-    cuts away do not count. Pixels are those of PyAV's `to_ndarray(format="rgb24")`; rotation by quarter turns is
-    applied, the aspect ratio of pixels is not. Sound is ignored.
+    Frames are numbered in the order in which they are shown: by their times, or in decoder order where the container
+    does not store the time of every frame (AVI, MPEG). Frames that an edit list removes do not count. Pixels equal
+    PyAV's `to_ndarray(format="rgb24")`; rotation by quarter turns is applied, the aspect ratio of pixels is not.
+    Sound is ignored.
 
-    Decoding starts at the last key frame before a sampled frame and leaves out what no sampled frame needs. Where the
-    packets do not tell the numbers of frames for certain, all frames from the first on are decoded instead.
+    Decoding starts at the last key frame before a sampled frame and skips frames that no sampled frame needs. If the
+    packets do not give reliable frame numbers, all frames are decoded from the first.
 
     Args:
-        source: A path, the whole file, or an open seekable file; only what it holds is read, never what it names.
-        sampling: Which frames make a clip; those past the end are the last frame again.
+        source: A path, the content of the file, or an open seekable file. Other files that it refers to are never read.
+        sampling: The frames of a clip; frame numbers past the end repeat the last frame.
         name: The video's key, for messages.
         settings: Gives `max_video_bytes`, `max_video_frames`, `max_clip_bytes` and, for one frame, `max_pixels`.
 
     Raises:
-        MediaError: The bytes are not a video of a format we read, a frame that is needed cannot be decoded, or a
-            limit is exceeded.
+        MediaError: The file is not a video in a supported format, a sampled frame cannot be decoded, or a limit is
+            exceeded.
     """
     with _open(source, name, settings) as video:
         clips = video.read_indexed(sampling)
@@ -106,7 +106,7 @@ def read_clips(source: Path | bytes | BinaryIO, sampling: ClipSampling, *, name:
 
 
 def too_large(name: str, size_bytes: int, settings: Settings) -> MediaError:
-    """Return the error for a video file of more bytes than are accepted."""
+    """Return the error for a video file above `max_video_bytes`."""
     return MediaError(
         f"{name!r} has {size_bytes:,} bytes; at most {settings.max_video_bytes:,} are accepted for one video "
         "(LABELRANK_MAX_VIDEO_BYTES). Cut it or raise the limit."
@@ -114,17 +114,17 @@ def too_large(name: str, size_bytes: int, settings: Settings) -> MediaError:
 
 
 class _Packet(NamedTuple):
-    """What the index keeps of a packet."""
+    """The index entry of a packet."""
 
     pts: int | None
     is_key: bool
     is_discard: bool
-    """Whether it is decoded for the sake of others, but not shown."""
+    """Whether the packet's frame is decoded only because others need it, and never shown."""
     size: int
 
 
 class _Frames:
-    """Upright RGB pixels of the frames that are wanted, by number."""
+    """Upright RGB pixels of the sampled frames, by frame number."""
 
     def __init__(self, wanted: np.ndarray, name: str, settings: Settings) -> None:
         from av.video.reformatter import VideoReformatter
@@ -133,7 +133,7 @@ class _Frames:
         self._num_wanted = wanted.size
         self.missing = set(self.place_of)
         self._pixels: np.ndarray | None = None
-        self._reformatter = VideoReformatter()  # one for all: each has to be set up
+        self._reformatter = VideoReformatter()  # shared by all frames: setting one up takes time
         self._name = name
         self._settings = settings
 
@@ -144,7 +144,7 @@ class _Frames:
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         upright = np.rot90(rgb, _quarter_turns(frame))
         if self._pixels is None:
-            # Those wanted twice count twice: `take` copies them.
+            # A frame that is sampled twice counts twice: `take` copies it.
             if (size_bytes := self._num_wanted * upright.size) > self._settings.max_clip_bytes:
                 raise MediaError(
                     f"{self._name!r} is {upright.shape[1]:,} x {upright.shape[0]:,} pixels: its {self._num_wanted:,} "
@@ -172,7 +172,7 @@ class _Frames:
 
 
 class _Video:
-    """A video file, read through as many demuxers as it takes: one at a time, for they share the file's position."""
+    """A video file. Demuxers are opened one after another, because they share the position in the file."""
 
     def __init__(self, file: BinaryIO, kind: _Kind, name: str, settings: Settings) -> None:
         self._file = file
@@ -192,7 +192,7 @@ class _Video:
         return MediaError(f"{self._name!r} holds no frame that can be shown; expected at least one. {_ADVICE}")
 
     def index(self, num_shown: int | None = None) -> list[_Packet]:
-        """Return the packets from the first on, until as many are there whose frames are shown, or all."""
+        """Return the packets from the first on, up to the one with shown frame number `num_shown`; None: all."""
         packets = self._demux()
         index: list[_Packet] = []
         self._held = []
@@ -211,10 +211,10 @@ class _Video:
         return index
 
     def frames_in_order(self) -> Iterator[VideoFrame]:
-        """Yield the frames as the decoder puts them out.
+        """Yield the frames in decoder order.
 
         Raises:
-            MediaError: A frame cannot be decoded; the message tells its number.
+            MediaError: A frame cannot be decoded; the message names its number.
         """
         import av
 
@@ -233,12 +233,12 @@ class _Video:
             ) from error
 
     def read_indexed(self, sampling: ClipSampling) -> np.ndarray | None:
-        """Return the sampled frames, decoding as little as the index allows; None where it cannot be relied on."""
+        """Return the sampled frames, decoding as little as the index allows; None if the index is not reliable."""
         import av
 
         if not self._may_be_indexed():
             return None
-        # One clip starts with the video: no need to know where it ends.
+        # A single clip starts at the first frame, so the end of the video is not needed.
         index = self.index(None if sampling.stop is None else sampling.stop + _REORDERING)
         shown = self._presentation_order(index)
         if not shown:
@@ -251,13 +251,13 @@ class _Video:
                 if not self._decode_stretch(index, start, stop, number_of, frames):
                     return None
         except av.FFmpegError:
-            return None  # a full decode may get there all the same, or tells at which frame it fails
+            return None  # a full decode may still succeed, or it reports the frame that fails
         return None if frames.missing else frames.take(numbers)
 
     def read_in_order(self, sampling: ClipSampling) -> np.ndarray:
-        """Return the sampled frames, decoding from the first: to the last one, or to the end where that is needed."""
+        """Return the sampled frames, decoding from the first frame to the last sampled one, or to the end if needed."""
         stop = sampling.stop
-        # The number of frames is a guess, for one pass to do. Where it turns out wrong, there is a second one.
+        # A guess of the number of frames lets one pass do. If it was wrong, a second pass follows.
         guess = stop or sum(p.size > 1 and not p.is_discard for p in self.index())
         frames = _Frames(sampling.indices(max(1, guess)), self._name, self._settings)
         times = self._decode_in_order(frames, stop)
@@ -281,7 +281,7 @@ class _Video:
         return self.stream.codec_context
 
     def _restart(self) -> None:
-        """Open the file from its start, unless nothing was read since it was."""
+        """Open the file again at its start, unless nothing was read since the last time."""
         import av
         from av.codec.context import ThreadType
         from av.stream import Discard, Disposition
@@ -290,9 +290,9 @@ class _Video:
             return
         self.close()
         self._file.seek(0)
-        # Decoders keep a limit for what they allocate, which is a little more than what is seen; ours is checked after.
+        # A decoder's limit counts what it allocates, a little more than the visible frame; ours is checked later.
         limit = {"max_pixels": str(2 * self._settings.max_pixels + 2**20)}
-        refuse = functools.partial(_refuse, self._name)  # not a method: memory would wait for the cycle to be found
+        refuse = functools.partial(_refuse, self._name)  # not a method: a reference cycle would delay freeing memory
         container = av.open(
             self._file, "r", format=self._kind.format, options=limit, metadata_errors="replace", io_open=refuse
         )
@@ -310,14 +310,14 @@ class _Video:
         for other in container.streams:
             if other.index != self.stream.index:
                 other.discard = Discard.all
-        # For small frames one thread is as fast as several, and videos can be read side by side.
+        # For small frames one thread is as fast as several, and several videos are read at once.
         self.stream.thread_type = ThreadType.NONE
         self.stream.thread_count = 1
         self._decoder.options = limit
         self._is_fresh = True
 
     def _demux(self) -> Iterator[Packet[Any]]:
-        """Return the packets from the first on, for a decoder that has seen none."""
+        """Return the packets from the first on, with a fresh decoder."""
         self._restart()
         self._is_fresh = False
         assert self._container is not None
@@ -335,11 +335,11 @@ class _Video:
         return is_known and (self._kind.has_times or not self._decoder.has_b_frames)
 
     def _presentation_order(self, index: list[_Packet]) -> list[int] | None:
-        """Return the places in the index of the frames as they are shown; None where the packets do not tell."""
+        """Return the index places of the frames in the order shown; None if the packets do not give that order."""
         if not index or any(p.pts is None for p in index):
             return None
         times = [_time(p) for p in index]
-        # What is shown before the first key frame may be left out by the decoder.
+        # The decoder may drop frames that are shown before the first key frame.
         if not index[0].is_key or times[0] != min(times) or not (self._kind.has_times or _is_rising(times)):
             return None
         if self._decoder.codec.canonical_name == "mpeg4" and min(p.size for p in index) < _LEAST_CODED_BYTES:
@@ -352,7 +352,7 @@ class _Video:
     def _decode_stretch(
         self, index: list[_Packet], start: int, stop: int, number_of: dict[int | None, int], frames: _Frames
     ) -> bool:
-        """Decode some packets and keep what is wanted; tell whether the frames were those that the index promises."""
+        """Decode some packets and keep the sampled frames; return whether the frames matched the index."""
         from av.video.frame import PictureType
 
         if self._held is not None:
@@ -363,8 +363,8 @@ class _Video:
         expected = iter(p.pts for p in index[start:stop])
         found_key = start == 0
         for packet in itertools.chain(packets, [None]):
-            # Frames that no other refers to need not be decoded unless they are wanted. Without stored times they are,
-            # for each has to turn up in its place.
+            # A frame that no other refers to is decoded only if it is sampled. Without stored times every frame is
+            # decoded, to check that each comes in its place.
             may_skip = packet is not None and packet.pts not in number_of and self._kind.has_times
             self._decoder.skip_frame = "NONREF" if may_skip else "DEFAULT"
             for frame in self._decoder.decode(packet):
@@ -379,7 +379,7 @@ class _Video:
         return True
 
     def _decode_in_order(self, frames: _Frames | None, stop: int | None) -> list[int | None]:
-        """Decode from the first frame on, keep what is wanted, and return the times of all."""
+        """Decode from the first frame on, keep the sampled frames, and return the times of all decoded frames."""
         times: list[int | None] = []
         for frame in itertools.islice(self.frames_in_order(), stop):
             if frames is not None:
@@ -429,7 +429,7 @@ def _refuse(name: str, url: str, flags: int, options: dict[str, str]) -> NoRetur
 
 
 def _stretches(index: list[_Packet], places: list[int]) -> list[tuple[int, int]]:
-    """Return the ranges of the index, each from a key frame on, that hold all that these frames need."""
+    """Return the index ranges to decode for these frames; each range starts at a key frame."""
     stretches: list[tuple[int, int]] = []
     for place in sorted(places):
         start = place
@@ -451,7 +451,7 @@ def _is_rising(times: Sequence[int | None]) -> bool:
 
 
 def _quarter_turns(frame: VideoFrame) -> int:
-    """Return the quarter turns counter-clockwise that make the frame upright."""
+    """Return how many quarter turns counter-clockwise make the frame upright."""
     return round(frame.rotation / 90) % 4
 
 
