@@ -1,4 +1,4 @@
-"""Where samples come from: what comes with labelrank, folders, zips, tables, uploads, the Hugging Face Hub."""
+"""Where samples come from: embedded datasets, folders, zips, tables, uploads, the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EMBEDDED = ("digits", "moving-digits")
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _HUB_ADDRESS = re.compile(r"([a-z]+://)?(www\.)?(huggingface\.co|hf\.co)/|hf://", re.IGNORECASE)
-# One slash between two names that do not begin like a path. Whether they can be an id, the Hub's rules tell.
+# One slash between two names that do not begin like a path. The Hub's rules decide whether this is a valid id.
 _OWNER_AND_NAME = re.compile(r"[^/\\~.][^/\\]*/[^/\\.][^/\\]*")
 _HUB_PATH = re.compile(rf"(?:datasets/)?(?=[^/]+/[^/]+)({REPO_ID.pattern})/?")
 _FILE_ENDINGS = (".zip", ".parquet", ".tar", ".gz", ".tgz", ".rar", ".7z")
@@ -51,18 +51,18 @@ _CHOICES = (
 
 
 def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> Dataset:
-    """Return the dataset that a user's word names.
+    """Return the dataset of a name that a user gives.
 
     Args:
         name: `digits`, `moving-digits`, a folder, a zip, a Parquet file, `upload:<sha256>` as `save_upload` returns it,
-            or a dataset's id on the Hub (owner/name). A folder that is called digits is reached as `./digits`; a folder
-            that is called like a dataset of the Hub goes before it.
+            or a dataset's id on the Hub (owner/name). For a folder called digits, give `./digits`. If a folder has the
+            same name as a dataset on the Hub, the folder is opened.
         options: What to read of it.
         settings: The workspace that holds uploads, and the limits.
 
     Raises:
-        DatasetError: The name leads nowhere, what it leads to is not a usable dataset, or a choice is not there.
-        HubError: The Hub does not know the dataset, refuses it, or cannot be reached.
+        DatasetError: Nothing has this name, it is not a usable dataset, or a choice in `options` does not exist.
+        HubError: The Hub does not know the dataset, refuses access, or cannot be reached.
     """
     if name in EMBEDDED:
         refuse_options(name, options, "embedded and has splits alone", offered=_SPLIT_ALONE)
@@ -88,10 +88,10 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
 
 
 def describe_source(name: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> SourceInfo:
-    """Return what there is to choose in the dataset that a user's word names, and what is taken by itself.
+    """Return the choices that a dataset offers, and the defaults.
 
-    Of tables, here or on the Hub, one footer is read. Arguments are those of `open_dataset`; choices that have to be
-    made before it opens are no errors here, but None in the result.
+    Arguments are those of `open_dataset`. A choice that the user must still make is None in the result, not an error.
+    For tables, on this computer or on the Hub, one footer is read.
 
     Raises:
         DatasetError, HubError: As for `open_dataset`.
@@ -117,24 +117,24 @@ def describe_source(name: str, options: SourceOptions = SourceOptions(), *, sett
 
 @dataclass(frozen=True)
 class _Place:
-    """Where on this computer a name leads."""
+    """The place on this computer that a name stands for."""
 
     id: str
     path: Path
     tables: Tables | None = None
-    """The Parquet files, where there are such."""
+    """The Parquet files, if there are any."""
 
 
 def _find(name: str, settings: Settings) -> _Place | None:
-    """Return where on this computer a name leads, None for the id of a dataset on the Hub.
+    """Return the place on this computer that a name stands for; None for the id of a dataset on the Hub.
 
     Raises:
-        DatasetError: It leads nowhere.
-        HubError: It is an address of the Hub; the message says what to give instead.
+        DatasetError: Nothing has this name.
+        HubError: The name is an address of the Hub; the message says what to give instead.
     """
     if name.startswith("upload:"):
         path = upload_path(name, settings)
-        # The name tells the split of a table, and a stranger's digits do not.
+        # The split of a table comes from its file name; the hash that names an upload has none.
         shown = upload_name(name, settings=settings)
         tables = arrange([LocalTable(shown, path)], source=name) if path.suffix == ".parquet" else None
         return _Place(name, path, tables)
@@ -142,7 +142,7 @@ def _find(name: str, settings: Settings) -> _Place | None:
         raise DatasetError(f"The dataset's name is empty; expected {_CHOICES}. Give one of these.")
     is_id = _OWNER_AND_NAME.fullmatch(name) is not None and not name.lower().endswith(_FILE_ENDINGS)
     if is_id and settings.shared:
-        return None  # strangers' words must not reach the server's own folders
+        return None  # users of a shared server must not reach its folders
     try:
         path = local_path(name)
     except ValueError as error:
@@ -153,7 +153,7 @@ def _find(name: str, settings: Settings) -> _Place | None:
         if tables is not None:
             from labelrank.data.parquet import without_media
 
-            # Statistics in Parquet beside class folders are no reason to refuse these: there, they are a problem.
+            # Parquet without media beside class folders is listed as a problem; the class folders are opened.
             if without_media(tables, settings) and holds_class_folders(path):
                 tables = None
         return _Place(id, path, tables)
@@ -191,7 +191,7 @@ def _is_hub_address(name: str) -> bool:
 
 @contextlib.contextmanager
 def _not_here_either(name: str) -> Iterator[None]:
-    """Say of a name that the Hub does not know that it is no path either: it may have been meant as one."""
+    """Add to the error for an unknown Hub dataset that no file or folder has this name either."""
     try:
         yield
     except UnknownRepo as error:

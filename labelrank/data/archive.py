@@ -1,4 +1,4 @@
-"""A zip of class folders as a dataset. It is checked before anything is read from it, and never unpacked to disk."""
+"""A zip of class folders as a dataset. The zip is checked before its files are read, and never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -43,14 +43,13 @@ _COMPRESSION_NAMES = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 
 _REPACK = "Pack the folder again with a current zip tool"
 
 OnFetch = Callable[[list[tuple[int, int]], Progress | None, ShouldStop | None], None]
-"""Takes the (start, end) of the bytes that will be read soon, sorted."""
+"""Takes the sorted (start, end) byte ranges that will be read soon."""
 
 
 class _Archive:
-    """An open zip whose entries have been checked; reads from any thread.
+    """An open zip whose entries have been checked; can be read from any thread.
 
-    A file given by its path stays open as long as this object lives: ZipFile closes it when the last reference is
-    gone.
+    A zip that was given as a path stays open as long as this object lives; ZipFile then closes it.
     """
 
     def __init__(self, source: Path | BinaryIO, name: str, settings: Settings) -> None:
@@ -61,7 +60,7 @@ class _Archive:
                 _check_directory(file, name, settings)
                 size_bytes = file.seek(0, 2)
             self._zip = zipfile.ZipFile(source)
-        except LabelRankError:  # among them those of a source on the network
+        except LabelRankError:  # also errors of a source on the network
             raise
         except OSError as error:
             raise ArchiveError(f"{name!r} cannot be read ({error.strerror or error}). Check the path.") from error
@@ -82,23 +81,23 @@ class _Archive:
 
     def read(self, path: str, key: str) -> bytes:
         try:
-            # One file handle: ZipFile guards its position, but not the count of its open entries.
+            # All threads share one file handle: ZipFile protects its position, but not its count of open entries.
             with self._lock, self._zip.open(self.files[path]) as entry:
-                # Never more than the entry declares: without a size, zipfile unpacks all there is before it cuts.
+                # Read at most the declared size: without a size, zipfile unpacks everything before it cuts.
                 return entry.read(self.files[path].file_size)
         except LabelRankError:
             raise
-        # ValueError: a local header whose name is not what its flags say.
+        # ValueError: the name in a local header is not encoded as its flags say.
         except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, ValueError) as error:
             raise MediaError(
                 f"{key!r} cannot be unpacked from {self.name!r} ({error}). Fetch or pack the zip again."
             ) from error
 
     def ranges(self, paths: Iterable[str]) -> list[tuple[int, int]]:
-        """Return where the zip holds some files, as sorted (start, end) with neighbours merged."""
+        """Return the byte ranges of some files in the zip, as sorted (start, end) with neighbours merged."""
         merged: list[tuple[int, int]] = []
         for start in sorted(self.files[path].header_offset for path in paths):
-            # To the next entry: how long this one's own header is, only that header tells.
+            # Up to the next entry, because the length of an entry's header is known only from that header.
             end = self._starts[min(bisect.bisect_right(self._starts, start), len(self._starts) - 1)]
             if merged and merged[-1][1] == start:
                 start = merged.pop()[0]
@@ -118,21 +117,20 @@ def open_archive(
     """Return the samples of a zip laid out as `<class>/*` or `{train,val,test}/<class>/*`, with or without a root.
 
     Keys, labels, digest and selections are those of the unpacked folder (see `layout.read_layout`). Images and
-    videos are read from the zip when they are asked for, from any thread.
+    videos are read from the zip only when needed, from any thread.
 
     Args:
-        source: The zip, or an open seekable file, which stays the caller's to close.
+        source: The path of the zip, or an open seekable file, which the caller closes.
         split: Split to read; by default train where there are splits.
         settings: Gives `max_archive_entries`, `max_archive_bytes`, `max_compression_ratio`, and the limits of media.
-        id: What the dataset is called in messages and provenance; the file's name by default.
-        on_fetch: Where `source` is far away: brings the parts of it closer that hold the samples which `Dataset.fetch`
-            is given.
-        more_classes: Classes of which this zip may hold nothing, so that labels are those of a zip beside it.
+        id: Name of the dataset in messages and provenance; by default the name of the file.
+        on_fetch: For a `source` on the Hub: downloads the byte ranges of the samples given to `Dataset.fetch`.
+        more_classes: Class names of the zips of other splits, so that labels are the same in all of them.
 
     Raises:
-        ArchiveError: The file is not a zip, is damaged, holds no class folders, exceeds a limit, or holds an entry
-            that no honest dataset needs: outside of its folder, a link, encrypted, given twice.
-        DatasetError: Fewer than two classes, or not the split asked for.
+        ArchiveError: The file is not a zip, is damaged, holds no class folders, exceeds a limit, or has an unsafe
+            entry: outside its folder, a link, encrypted, or listed twice.
+        DatasetError: Fewer than two classes, or the split does not exist.
     """
     name = id if id is not None else Path(source if isinstance(source, Path) else str(source.name)).name
     archive = _Archive(source, name, settings)
@@ -159,7 +157,7 @@ def open_archive(
 
 
 def check_archive(path: Path, *, name: str, settings: Settings) -> None:
-    """Check that a zip is safe and holds class folders, whatever its splits.
+    """Check that a zip is safe and holds class folders, with or without splits.
 
     Raises:
         ArchiveError: As for `open_archive`.
@@ -169,7 +167,7 @@ def check_archive(path: Path, *, name: str, settings: Settings) -> None:
 
 
 def archive_classes(source: Path | BinaryIO, *, name: str, settings: Settings) -> tuple[str, ...]:
-    """Return the class names of a zip, of all its splits; raises as `check_archive` does."""
+    """Return the class names of all splits of a zip; raises as `check_archive` does."""
     archive = _Archive(source, name, settings)
     try:
         return archive.layout().class_names
@@ -178,9 +176,9 @@ def archive_classes(source: Path | BinaryIO, *, name: str, settings: Settings) -
 
 
 def _check_directory(file: BinaryIO, name: str, settings: Settings) -> None:
-    """Check the zip's directory before zipfile reads it, for zipfile makes an object of every entry first.
+    """Check the zip's directory before zipfile reads it, because zipfile creates an object for every entry.
 
-    The count that the end record declares is not believed: the entries themselves are walked.
+    The entries are counted one by one, because the count in the end record may be wrong.
     """
     size = file.seek(0, 2)
     tail_start = max(0, size - _MAX_COMMENT_BYTES - _END.size)
@@ -202,7 +200,7 @@ def _check_directory(file: BinaryIO, name: str, settings: Settings) -> None:
     directory_end = tail_start + end
     locator = end - _END64_LOCATOR.size
     if locator >= 0 and tail[locator:].startswith(_END64_LOCATOR_MAGIC):
-        # Right before its locator; a locator that points elsewhere would have other readers see other entries.
+        # The record lies right before its locator. If the locator points elsewhere, other programs see other entries.
         directory_end = tail_start + locator - _END64.size
         if _END64_LOCATOR.unpack_from(tail, locator)[2] != directory_end:
             raise ArchiveError(
@@ -223,7 +221,7 @@ def _check_directory(file: BinaryIO, name: str, settings: Settings) -> None:
 
 
 def _count_entries(file: BinaryIO, start: int, end: int, name: str, settings: Settings) -> int:
-    """Return the number of entries between two offsets, or one more than the limit as soon as it is passed."""
+    """Return the number of entries between two offsets; stops at one more than the limit."""
     damaged = ArchiveError(f"{name!r} is a damaged zip (its directory is broken). Fetch or pack it again.")
     if start < 0:
         raise damaged
@@ -279,7 +277,7 @@ def _entry_path(info: zipfile.ZipInfo, name: str) -> str:
     """Return the entry's relative posix path without empty and `.` parts.
 
     Raises:
-        ArchiveError: The path leaves the archive's folder or could be meant to, or the entry is no plain file.
+        ArchiveError: The path leaves or may leave the folder of the zip, or the entry is not a plain file.
     """
     raw = info.orig_filename  # as stored: zipfile cuts names at a NUL byte
     mode = info.external_attr >> 16
@@ -309,7 +307,7 @@ def _entry_path(info: zipfile.ZipInfo, name: str) -> str:
 
 
 def _as_utf8(name: str) -> str:
-    """Return a name read as cp437 as UTF-8 when its bytes are UTF-8: Finder writes such names without the mark."""
+    """Decode a name that was read as cp437 again as UTF-8 if possible: Finder does not mark such names."""
     try:
         return name.encode("cp437").decode()
     except UnicodeError:
@@ -323,7 +321,7 @@ def _check_bomb(files: dict[str, zipfile.ZipInfo], name: str, size: int, setting
             f"{name!r} would unpack to {unpacked:,} bytes; at most {settings.max_archive_bytes:,} are accepted "
             "(LABELRANK_MAX_ARCHIVE_BYTES). Keep fewer or smaller files, or raise the limit."
         )
-    # Against the size of the zip itself: the packed sizes that entries declare could lie.
+    # Compared with the size of the zip itself, because the packed sizes in its entries may be false.
     ratio = unpacked / size
     if unpacked > _BOMB_FROM_BYTES and ratio > settings.max_compression_ratio:
         raise ArchiveError(

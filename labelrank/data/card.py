@@ -1,4 +1,7 @@
-"""What the card of a dataset says of its configurations, splits, features and rows."""
+"""What the card of a dataset says of its configurations, splits, features and rows.
+
+People write cards by hand: entries that are malformed are ignored.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _MAX_PATTERN_CHARS = 500
 
 
 def card_infos(card: Mapping[str, Any]) -> dict[str | None, Mapping[str, Any]]:
-    """Return `dataset_info` by configuration; a single one holds for whatever configuration there is."""
+    """Return configuration -> `dataset_info`; the only info of a card is also found under None and "default"."""
     given = card.get("dataset_info")
     infos = [i for i in (given if isinstance(given, list) else [given]) if isinstance(i, Mapping)]
     named: dict[str | None, Mapping[str, Any]] = {str(i["config_name"]): i for i in infos if i.get("config_name")}
@@ -28,7 +31,7 @@ def card_infos(card: Mapping[str, Any]) -> dict[str | None, Mapping[str, Any]]:
 
 
 def card_features(info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the features of a card in the form that a Parquet file's metadata has."""
+    """Return the features of a card in the form of the metadata in a Parquet file."""
     features: dict[str, Any] = {}
     entries = info.get("features")
     for entry in entries if isinstance(entries, list) else []:
@@ -49,7 +52,7 @@ def card_features(info: Mapping[str, Any]) -> dict[str, Any]:
 def card_configs(
     card: Mapping[str, Any], sources: Sequence[HubSource]
 ) -> tuple[dict[str | None, Mapping[str | None, tuple[HubSource, ...]]], str | None]:
-    """Return the files that a card gives each configuration and split, and the default configuration."""
+    """Return the files of each configuration and split of a card, and the default configuration."""
     configs = card.get("configs")
     found: dict[str | None, Mapping[str | None, tuple[HubSource, ...]]] = {}
     default = None
@@ -79,7 +82,7 @@ def card_configs(
 
 
 def splits_below(folder: str, sources: Sequence[HubSource]) -> dict[str | None, tuple[HubSource, ...]]:
-    """Return the files below a folder by the split that their paths name; those that name none are train."""
+    """Return split -> the files below a folder, by their paths; files whose paths name no split are train."""
     folder = f"{folder.removeprefix('./').strip('/')}/"
     below = [s for s in sources if s.path.startswith(folder) or folder in ("/", "./")]
     by_split: dict[str, list[HubSource]] = {}
@@ -90,10 +93,10 @@ def splits_below(folder: str, sources: Sequence[HubSource]) -> dict[str | None, 
 
 
 def _glob(pattern: str) -> Callable[[str], bool]:
-    """Return whether a path is what a shell pattern says: * stays within a folder, ** does not.
+    """Return a function that tells whether a path matches a shell pattern: * stays within a folder, ** does not.
 
-    All ways to match are followed at once, so the time grows with the lengths alone: as a regular expression, a card
-    with many wildcards could keep us busy for years.
+    All ways to match are followed at once, so the time depends only on the lengths. A regular expression with many
+    wildcards could take years.
     """
     pattern = pattern.removeprefix("./")
     start = re.split(r"[*?]", pattern, maxsplit=1)[0]

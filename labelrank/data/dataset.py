@@ -1,4 +1,4 @@
-"""What a dataset is: named classes, labelled samples, images or videos that are read only when asked for."""
+"""What a dataset is: named classes and labelled samples, whose images or videos are read only when needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labelrank.progress import Progress, ShouldStop
 
 SPLITS = ("train", "val", "test")
 NOUNS = {"image": ("image", "images"), "clip": ("video", "videos")}
-"""What one sample, and several, of each medium are called."""
+"""Medium -> its word in the singular and the plural."""
 DEFAULT_FRAMES = 16
 DEFAULT_STRIDE = 4
 _MOST = {"frames": 4096, "stride": 1000, "clips": 100}
@@ -22,13 +22,13 @@ _MOST = {"frames": 4096, "stride": 1000, "clips": 100}
 
 @dataclass(frozen=True)
 class ClipSampling:
-    """Which frames of a video make its clips: `frames` of them, each `stride` after the one before.
+    """Which frames of a video form its clips: a clip has `frames` frames, `stride` apart.
 
-    The first clip starts with the video; further ones start evenly spaced up to the last that fits. Frames past
-    the end are the last frame again.
+    The first clip starts at the first frame. The others start at even distances, and the last clip ends with the
+    video. If a video is too short for a clip, its last frame is repeated.
 
     Raises:
-        SettingsError: A number is below 1, or larger than any use of it.
+        SettingsError: A number is below 1 or above its limit.
 
     Source: Xiang, Wu, Bai 2025, whose notebook takes frames 0, 4, .., 60, clipped to the last one.
     """
@@ -49,7 +49,7 @@ class ClipSampling:
 
     @property
     def stop(self) -> int | None:
-        """Frames of a video that are enough to know all clips; None: how long it is decides where they start."""
+        """Number of frames that a single clip needs; None for several clips, which depend on the video's length."""
         return self.span if self.clips == 1 else None
 
     def indices(self, num_frames: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class ClipSampling:
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image or video, named by a key that is the same whatever holds the dataset."""
+    """One labelled image or video; its key is the same in a folder, a zip or a table."""
 
     key: str
     label: int
@@ -75,35 +75,35 @@ class Sample:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with the data that leaves the rest of it usable."""
+    """Something wrong with a part of the data; the rest can be used."""
 
     subject: str
     """Key of a sample, or name of a class."""
     reason: str
-    """What is wrong and the way out, in one sentence."""
+    """What is wrong and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples of one split, with the means to read them.
+    """Samples of one split, with the functions that read them.
 
-    `digest` is the same for the same class names, keys, labels and media, whether they come from a folder or
-    from a zip of it; it is part of the key under which features are cached.
+    `digest` depends only on class names, keys, labels and media: a folder and a zip of it have the same. It is part
+    of the key under which features are cached.
     """
 
     id: str
     class_names: tuple[str, ...]
     samples: tuple[Sample, ...]
     load: Callable[[Sample], np.ndarray]
-    """Returns RGB uint8 (H, W, 3), of a video its first frame; raises MediaError when it cannot be used."""
+    """Returns RGB uint8 (H, W, 3), the image or the video's first frame; raises MediaError if it cannot be used."""
     digest: str
     load_clips: Callable[[Sample, ClipSampling], np.ndarray] | None = None
     """For videos: returns RGB uint8 (clips, frames, H, W, 3); raises MediaError. None for images."""
     fetch: Callable[[Sequence[Sample], Progress | None, ShouldStop | None], None] | None = None
-    """Brings the media of samples that lie elsewhere closer, so that reading them does not wait one by one; None
-    where there is nothing to bring. Reading works without it."""
+    """Downloads the media of many samples at once, which is faster than one by one. Optional: reading works without
+    it. None where nothing is downloaded."""
     stride: int = DEFAULT_STRIDE
-    """Stride between frames that suits these videos."""
+    """The default stride between frames for these videos."""
     split: str | None = None
     splits: tuple[str, ...] = ()
     """All splits of the source, in the order train, val, test."""
@@ -130,10 +130,10 @@ class Dataset:
         return np.bincount(self.labels, minlength=len(self.class_names))
 
     def select(self, max_per_class: int | None, seed: int = 0) -> Dataset:
-        """Return at most `max_per_class` samples of each class, the same ones for the same seed everywhere.
+        """Return at most `max_per_class` samples of each class; the same seed always gives the same ones.
 
-        A sample is taken by the hash of seed and key, not by its place, so a folder, a zip and a shuffled
-        listing of the same files give the same selection. Samples keep their order.
+        The hash of seed and key decides, not the place of a sample, so a folder, a zip and a shuffled listing of the
+        same files give the same selection. Samples keep their order.
 
         Raises:
             DatasetError: `max_per_class` is below 1.
@@ -152,9 +152,9 @@ class Dataset:
         )
 
     def rounds(self, seed: int = 0) -> Iterator[tuple[Sample, ...]]:
-        """Yield all samples in rounds: one of each class that has any left, by ascending label.
+        """Yield all samples in rounds: one sample of each class that has some left, by ascending label.
 
-        The draw is that of `select`: what it takes of each class are the first rounds.
+        The samples are drawn as by `select`: the first n rounds hold what `select(n)` takes.
         """
         left = self._drawn(seed)
         number = 0
@@ -164,7 +164,7 @@ class Dataset:
             left = [group for group in left if number < len(group)]
 
     def _drawn(self, seed: int) -> list[list[Sample]]:
-        """Return the samples of each class that has any, by label, in the order in which a seed draws them."""
+        """Return the samples of each class that has some, by label, in the order in which the seed draws them."""
 
         def draw(sample: Sample) -> bytes:
             return hashlib.sha256(f"{seed}:{sample.key}".encode("utf-8", "surrogatepass")).digest()
@@ -179,7 +179,7 @@ def check_distinct(class_names: Sequence[str], source: str) -> None:
     """Raise DatasetError when two class names differ only in the case or form of letters."""
     seen: dict[str, str] = {}
     for name in class_names:
-        # As label_map.py compares them: caf\u00e9 may be four letters, or five with a combining accent.
+        # Compared as in label_map.py: caf\u00e9 may have four letters, or five with a combining accent.
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
         other = seen.setdefault(folded, name)
         if other != name:

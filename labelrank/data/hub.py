@@ -1,7 +1,7 @@
-"""Datasets of the Hugging Face Hub: Parquet of their own or converted, zips of class folders, loose class folders.
+"""Datasets of the Hugging Face Hub: original or converted Parquet, zips of class folders, loose class folders.
 
-Of tables and zips only what is needed is fetched: footers, label columns and directories when a dataset is opened, and
-the parts that hold the chosen samples when they are read; the whole file where that is no more work.
+Tables and zips are downloaded in parts: footers, label columns and directories when a dataset is opened, the parts
+with the chosen samples when these are read. A whole file is downloaded where parts would not be faster.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z", ".
 
 @dataclass(frozen=True)
 class _Found:
-    """What a repository holds that can be read: tables, or zips, or else class folders."""
+    """The readable data of a repository: tables, or zips, or else class folders."""
 
     repo: Repo
     tables: Tables | None = None
     zips: Tables | None = None
-    """Zips by configuration, and by split where their names say so."""
+    """Zips by configuration, and by split if their names contain one."""
     note: str | None = None
     passed_over: tuple[str, ...] = ()
-    """Tables without images or videos, beside zips or class folders that have some."""
+    """Ignored tables: they hold no images or videos, but zips or class folders beside them do."""
 
 
 def _look(repo_id: str, revision: str | None, settings: Settings) -> _Found:
-    """Return what a repository holds.
+    """Return the readable data of a repository.
 
     Raises:
-        HubError: There is no such repository or revision, or the Hub cannot be reached.
+        HubError: The repository or revision does not exist, or the Hub cannot be reached.
     """
     repo = hub.resolve("dataset", repo_id, revision, settings=settings)
     if tables := _tables(repo, settings):
@@ -90,12 +90,12 @@ def _has_class_folders(repo: Repo) -> bool:
 
 
 def _layout(repo: Repo) -> Layout | None:
-    """Return the class folders of loose files, None where there are no images or videos."""
+    """Return the layout of loose files in class folders; None without images or videos."""
     paths = [file.path for file in repo.files]
     media = {path for path in paths if posixpath.splitext(path)[1].lower() in IMAGE_EXTENSIONS | VIDEO_EXTENSIONS}
     if not media:
         return None
-    # README, licence and the like lie beside the folders; they are no problem of the data.
+    # README, licence and similar files lie beside the folders; they are not listed as problems.
     return read_layout([path for path in paths if path in media or "/" in path], source=repo.id)
 
 
@@ -109,7 +109,7 @@ def _converted(repo: Repo, settings: Settings) -> Repo | None:
     try:
         return hub.resolve("dataset", repo.id, CONVERTED, settings=settings)
     except HubError as error:
-        # Trouble on the way is not to change what is read. Without a network, there may be none in the cache.
+        # A connection error must not change which files are read. Offline, the cache may have no conversion.
         if isinstance(error, Unreachable) and not repo.from_cache:
             raise
         return None
@@ -136,7 +136,7 @@ def _tables(repo: Repo, settings: Settings) -> Tables | None:
 
 
 def _is_conversion(repo: Repo) -> bool:
-    """Return whether this is the Hub's conversion: by its branch, or by what a commit of that branch looks like."""
+    """Return whether this is the Hub's conversion, by its branch or, for a commit, by the paths of its files."""
     paths = [file.path for file in _visible(repo, "")]
     return repo.requested_revision == CONVERTED or (
         repo.requested_revision == repo.revision
@@ -158,20 +158,22 @@ def _zips(repo: Repo, settings: Settings) -> Tables | None:
     return Tables(repo.id, by_stem)
 
 
-# A card is written by hand: what is not as it should be is passed over, and the files speak for themselves.
-
-
 def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> Dataset:
     """Return one split of a dataset of the Hub.
 
-    Read is, in this order: Parquet files of the repository, by configuration and split as its card or its folders name
-    them; the Hub's own conversion of it; zips of class folders, a configuration each, or a split where they are called
-    so; class folders of loose files. Labels and keys are those of a local copy, so the same seed selects the same
-    samples; the digest too, but for loose files.
+    The first of these that exists is read:
+
+    1. the repository's Parquet files, with configurations and splits from its card or its folders;
+    2. the Hub's conversion of the repository to Parquet;
+    3. zips of class folders: each is a configuration, or a split if all are named like splits;
+    4. class folders of loose files.
+
+    Labels and keys are those of a local copy, so the same seed selects the same samples. The digest is the same too,
+    except for loose files.
 
     Raises:
-        HubError: There is no such repository or revision, access is refused, or the Hub cannot be reached.
-        DatasetError: It holds nothing that can be read, or a choice is not there or has to be made.
+        HubError: The repository or revision does not exist, access is refused, or the Hub cannot be reached.
+        DatasetError: The repository holds no readable data, or a choice in `options` does not exist or is missing.
     """
     found = _look(repo_id, options.revision, settings)
     repo = found.repo
@@ -194,10 +196,10 @@ def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, 
 
 
 def describe_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> SourceInfo:
-    """Return what there is to choose in a dataset of the Hub, with few requests.
+    """Return the choices that a dataset of the Hub offers, with few requests.
 
     Raises:
-        HubError, DatasetError: As for `open_hub_dataset`, but for choices that have to be made.
+        HubError, DatasetError: As for `open_hub_dataset`; a missing choice is no error here.
     """
     found = _look(repo_id, options.revision, settings)
     repo = found.repo
@@ -235,7 +237,7 @@ def _open_zip(zips: Tables, repo: Repo, options: SourceOptions, settings: Settin
             "one; download and unpack them into one folder, and give its path."
         )
     source = sources[0]
-    # A label is to mean the same class in each split, so the class names are those of all their zips.
+    # A label must mean the same class in every split, so the class names come from the zips of all splits.
     others = [s for of_split in zips.files[config].values() for s in of_split if s is not source]
     more_classes = {name for other in others for name in _classes_of(other, settings)}
 
@@ -262,7 +264,7 @@ def _classes_of(source: TableFile, settings: Settings) -> tuple[str, ...]:
     try:
         return archive_classes(source.open(), name=source.path, settings=settings)
     except DatasetError:
-        return ()  # told when it is this one that is asked for
+        return ()  # reported when the user opens this zip
 
 
 def _open_loose(repo: Repo, split: str | None, settings: Settings) -> Dataset:

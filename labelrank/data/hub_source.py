@@ -1,4 +1,4 @@
-"""A file of the Hub as a table or zip reads it: by ranges while that is less than the whole."""
+"""A file of the Hub for tables and zips: read in parts while that costs less than the whole file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST = 0.6
 
 
 class HubSource:
-    """One file of a dataset repository that is read in parts, or whole where most of it is needed."""
+    """One file of a dataset repository; downloaded in parts, or whole if most of it is needed."""
 
     def __init__(self, repo: Repo, file: HubFile, settings: Settings) -> None:
         self._repo, self._file, self._settings = repo, file, settings
@@ -43,12 +43,12 @@ class HubSource:
     def sha256(self) -> str:
         if self._file.sha256 is not None:
             return self._file.sha256
-        # Not in large-file storage, so it is small, and the Hub states no SHA-256 of it.
+        # The Hub gives no SHA-256 for files outside large-file storage, which are small.
         with hub.download(self._repo, self._file.path, settings=self._settings).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def open(self) -> io.RawIOBase:
-        # Where the footer of a table and the directory of a zip are.
+        # The end holds the footer of a table or the directory of a zip.
         self.fetch([(max(0, self.size_bytes - _TAIL_BYTES), self.size_bytes)], None, None)
         return _Reader(self)
 
@@ -71,7 +71,7 @@ class HubSource:
             return
         path, settings = self._file.path, self._settings
         hub.download(self._repo, path, settings=settings, on_progress=on_progress, should_stop=should_stop)
-        # Opened anew it is read from the disk; a read in another thread ends with the old one.
+        # The next read opens the file on disk; reads in other threads finish with the old object.
         self._opened = None
 
     def read_at(self, start: int, length: int) -> bytes:
@@ -85,7 +85,7 @@ class HubSource:
 
 
 class _Reader(io.RawIOBase):
-    """A position of its own in a HubSource."""
+    """A file object with its own position in a shared HubSource."""
 
     def __init__(self, source: HubSource) -> None:
         super().__init__()

@@ -85,7 +85,7 @@ _KINDS = (
     _Kind("a web page", 0, b"<html"),
 )
 HEAD_BYTES = 512
-"""Bytes of a file's beginning that `describe_head` wants to see."""
+"""How many bytes of the start of a file `describe_head` needs."""
 
 # What Pillow's decoders raise on damaged or hostile bytes: UnidentifiedImageError and truncation are OSError, a
 # broken PNG chunk or TIFF tag is a SyntaxError, ValueError, struct.error, zlib.error, LookupError, TypeError or
@@ -112,7 +112,7 @@ def _kind_of(head: bytes) -> _Kind | None:
 
 
 def describe_head(head: bytes) -> str:
-    """Return what a file that starts with `head` looks like, as the end of "the file ...".
+    """Describe a file by its first bytes, in words that follow "the file".
 
     >>> describe_head(bytes.fromhex("89504e470d0a1a0a"))
     'starts with 89504e47: a PNG image'
@@ -124,20 +124,20 @@ def describe_head(head: bytes) -> str:
 
 
 def decode_image(data: bytes, *, name: str, settings: Settings) -> np.ndarray:
-    """Return the image as it is meant to be seen, RGB uint8 (H, W, 3); not to be written to.
+    """Return the upright image, RGB uint8 (H, W, 3), read-only.
 
-    The EXIF orientation is applied. Of an animation the first frame is taken. Transparency is dropped as Pillow's
+    The EXIF orientation is applied. An animation gives its first frame. Transparency is dropped as Pillow's
     `convert("RGB")` does: hidden pixels keep the colour they are stored with. Grey images of 16 bits are scaled
     by 1/257 to 8 bits (Pillow would clip them to white); colour images of 16 bits lose their low byte. Colour
     profiles are not applied.
 
     Args:
-        data: The whole file.
+        data: The content of the file.
         name: The image's key, for messages.
         settings: Gives `max_media_bytes` and `max_pixels`; both are checked before anything is decoded.
 
     Raises:
-        MediaError: The bytes are not an image of a format we read, are damaged, or exceed a limit.
+        MediaError: The file is not an image in a supported format, is damaged, or exceeds a limit.
     """
     if len(data) > settings.max_media_bytes:
         raise too_large(name, len(data), settings)
@@ -147,12 +147,12 @@ def decode_image(data: bytes, *, name: str, settings: Settings) -> np.ndarray:
             f"{name!r} {describe_head(data[:HEAD_BYTES])}; expected a {READABLE} image. "
             "Save it in one of these formats or leave it out."
         )
-    # Pillow has a limit of its own. It stays as a second guard inside decoders (a GIF allocates its background
-    # while its header is read), but must never be the tighter one.
+    # Pillow has its own limit. It stays as a second guard inside decoders (a GIF allocates its background while its
+    # header is read), but it must never be below ours.
     if Image.MAX_IMAGE_PIXELS is not None and settings.max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = settings.max_pixels
     try:
-        # Not Image.open: it would refuse a large header itself, without telling its width and height.
+        # Not Image.open: it refuses a large image itself, without naming its width and height.
         with kind.decoder(io.BytesIO(data), name) as image:
             width, height = image.size
             if width * height > settings.max_pixels:
@@ -181,7 +181,7 @@ def decode_image(data: bytes, *, name: str, settings: Settings) -> np.ndarray:
 
 
 def too_large(name: str, size_bytes: int, settings: Settings) -> MediaError:
-    """Return the error for an image file of more bytes than are accepted."""
+    """Return the error for an image file above `max_media_bytes`."""
     return MediaError(
         f"{name!r} has {size_bytes:,} bytes; at most {settings.max_media_bytes:,} are accepted for one image "
         "(LABELRANK_MAX_MEDIA_BYTES). Make it smaller or raise the limit."
@@ -189,7 +189,7 @@ def too_large(name: str, size_bytes: int, settings: Settings) -> MediaError:
 
 
 def _to_rgb(image: ImageFile.ImageFile, name: str) -> np.ndarray:
-    # Damaged EXIF leaves the pixels sound, and the orientation unknown: the image stays as it is stored.
+    # If the EXIF data are damaged, the pixels are still good: the image keeps its stored orientation.
     with contextlib.suppress(*_DECODER_ERRORS):
         ImageOps.exif_transpose(image, in_place=True)
     # PNG and PPM use mode "I" for 16 bits in some Pillow versions; in TIFF it means 32 bits.

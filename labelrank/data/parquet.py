@@ -1,7 +1,7 @@
-"""Tables of images or videos with their labels, in Parquet files on disk or elsewhere.
+"""Tables of images or videos with their labels, in Parquet files on disk or on the Hub.
 
-Of a file only the footer and the label column are read when a dataset is opened; media are read by row group when they
-are asked for.
+Opening a dataset reads only the footer and the label column of each file. Media are read later, one row group at a
+time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from labelrank.settings import Settings
 
 _MAX_LISTED_PROBLEMS = 1000
 _MAX_LOOKED_AT = 20
-# Labels that are different in every row of this many name the samples, not classes.
+# From this many rows on, labels that differ in every row are taken as names of samples, not of classes.
 _NAMES_SAMPLES_FROM = 1000
 _ROW_KEY = "row-{:08d}"
 _MAX_KEY_CHARS = 1000
@@ -39,10 +39,10 @@ _MAX_KEY_CHARS = 1000
 def describe_tables(
     tables: Tables, options: SourceOptions = SourceOptions(), *, id: str, settings: Settings
 ) -> SourceInfo:
-    """Return what there is to choose in a source of tables; one footer is read.
+    """Return the choices that a source of tables offers; reads one footer.
 
     Raises:
-        DatasetError: A choice is not there, or the file that was looked at is not a usable table.
+        DatasetError: A choice in `options` does not exist, or the file that was read is not a usable table.
     """
     if options.config is None and not tables.usual_config()[1]:
         return SourceInfo(id=id, kind="Parquet", media=None, configs=tables.configs)
@@ -77,9 +77,9 @@ def describe_tables(
 
 
 def without_media(tables: Tables, settings: Settings) -> bool:
-    """Return whether no table has a column that can be the media; the first file of each split is looked at.
+    """Return whether no table has a column that can be the media; reads the first file of each split.
 
-    A file that cannot be read is taken for one that has: what is wrong with it is to be told.
+    An unreadable file counts as one with media, so that the user is told later what is wrong with it.
     """
     try:
         return not any(
@@ -95,7 +95,7 @@ def check_table(path: Path, *, name: str, settings: Settings) -> None:
     """Check that a Parquet file has a column of media and one of labels.
 
     Raises:
-        DatasetError: It has not, is damaged, or exceeds a limit.
+        DatasetError: A column is missing, the file is damaged, or it exceeds a limit.
     """
     tables = arrange([LocalTable(name, path)], source=name)
     describe_tables(tables, id=name, settings=settings)
@@ -104,26 +104,26 @@ def check_table(path: Path, *, name: str, settings: Settings) -> None:
 def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id: str, settings: Settings) -> Dataset:
     """Return one split of a source of tables as a dataset, in the order of its rows.
 
-    Class names are those of a ClassLabel, else the sorted texts, or numbers, of the label column in all splits of the
-    configuration. The digest is that of class names, columns and the files' content, and so the same for a local copy.
+    Class names come from a ClassLabel. Without one, they are the sorted texts or numbers of the label column in all
+    splits of the configuration. The digest covers class names, columns and file content, so a local copy has the same.
 
-    A key is `<split>/<class>/<file name>`, or without the split where there are none: what a folder of the same files
-    has, with a split's folder called as we call it. The file name is the last part of the path that goes with the
-    media; a class name is taken as it is, slashes too. Where a row has no path, or two would have the same key, all
-    keys are `row-` and the row's number in the split, counted from 0.
+    A key is `<split>/<class>/<file name>`, or `<class>/<file name>` without splits: the key that a folder of the same
+    files gives, with the split named train, val or test. The file name is the last part of the path that is stored
+    with the media; a class name is used unchanged, even with slashes. If a row has no path, or two rows would have the
+    same key, all keys are `row-` and the number of the row in the split, counted from 0.
 
     Rows without a usable label are listed as problems.
 
     Args:
         tables: The files.
-        id: What the dataset is called in the provenance of its features.
-        options: What to read, where there is a choice; its revision is the commit that the files are of.
+        id: Name of the dataset in the provenance of its features.
+        options: What to read, where there is a choice; its revision is the commit of the files.
         settings: Gives `max_rows`, `max_compression_ratio` and the limits of media.
 
     Raises:
-        DatasetError: A choice is not there or has to be made; a file is damaged or exceeds a limit; fewer than two
-            classes; two class names that are the same but for case.
-        HubError: The files cannot be reached.
+        DatasetError: A choice in `options` does not exist or is missing; a file is damaged or exceeds a limit; there
+            are fewer than two classes; two class names differ only in case.
+        HubError: The files cannot be downloaded.
     """
     config = tables.choose_config(options.config)
     split = tables.choose_split(config, options.split)
@@ -139,7 +139,7 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
     paths: str | None = media.path_leaf
     for table in opened:
         same = _check_same_columns(table, opened[0], media, label, features)
-        table.ranges(media.leaf, settings)  # so that a damaged footer is told now
+        table.ranges(media.leaf, settings)  # reports a damaged footer now
         if paths is not None and (same.path_leaf is None or table.always_null(same.path_leaf)):
             paths = None
     others: list[Table] = []
@@ -221,7 +221,7 @@ def _chosen(asked: str | None, likely: list[str]) -> str | None:
 def _check_same_columns(
     table: Table, first: Table, media: MediaColumn, label: LabelColumn, features: Mapping[str, Any]
 ) -> MediaColumn:
-    """Return the media column of a table, which holds the same as that of the first of its split."""
+    """Return the media column of a table, after checking its columns against the first table of the split."""
     columns = table.columns(features)
     for name, same in (
         (media.name, media.name in columns.media and columns.media[media.name].leaf == media.leaf),
@@ -245,7 +245,7 @@ def _check_same_columns(
 
 
 def _label_values(table: Table, label: LabelColumn) -> tuple[list[Any], np.ndarray]:
-    """Return the different labels of a table, and for each row the place of its label among them, -1 for none."""
+    """Return the distinct labels of a table, and for each row the index of its label among them, -1 for no label."""
     kind = table.schema.field(label.name).type
     boolean = pa.types.is_boolean(kind)
     column = table.read(label.name, as_dictionary=label.is_text and not boolean)
@@ -309,9 +309,9 @@ def _classes(
 def _named_keys(
     tables: Sequence[Table], path_leaf: str, split: str | None, class_names: Sequence[str], labels: np.ndarray
 ) -> list[str] | None:
-    """Return a key for each row from its file name; None where some have none, or two would have the same.
+    """Return a key for each row from its file name; None if a row has no file name or two keys would be the same.
 
-    Reading ends at the first such row, or a very long name: a few texts could be repeated to fill the memory.
+    Reading stops at the first such row and at a very long name: repeated texts could otherwise fill the memory.
     """
     folders = [f"{split}/{name}/" if split else f"{name}/" for name in class_names]
     label_of = labels.tolist()
@@ -356,7 +356,7 @@ def _unlabelled(key: str, row: int, value: Any, label: LabelColumn, class_names:
 
 
 def _medium(media: MediaColumn, samples: Sequence[Sample], data_of: Callable[[Sample], bytes]) -> str:
-    """Return image or clip: as the column's feature says, else as the first file name or the first content does."""
+    """Return image or clip, from the column's feature, else from the first file name, else from the first content."""
     if media.media is not None:
         return media.media
     extension = posixpath.splitext(samples[0].key)[1].lower()
@@ -367,7 +367,7 @@ def _medium(media: MediaColumn, samples: Sequence[Sample], data_of: Callable[[Sa
         try:
             return "clip" if describe_head(data_of(sample)[:HEAD_BYTES]).endswith("video") else "image"
         except MediaError:
-            continue  # an empty row tells nothing; the next may
+            continue  # an empty row does not help; try the next
     return "image"
 
 

@@ -65,7 +65,7 @@ _LEAST_CODED_BYTES = 16
 _HELD_BYTES = 64 * 2**20
 """Packets are kept in memory up to this total; those of larger videos are read again for decoding."""
 _REORDERING = 64
-"""Upper limit for how many packets late a frame may be shown; codecs allow 16."""
+"""More than the packets that may follow a frame's packet while their frames are shown before it; codecs allow 16."""
 _ADVICE = "Save or fetch it again, or leave it out."
 
 
