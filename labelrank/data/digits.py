@@ -34,10 +34,10 @@ MOTIONS = (
 )
 NUM_FRAMES = 16
 _MOTION_RECIPE = "moving-digits 1"
-"""Part of the digest; goes up when the same key would show other pixels."""
+"""Part of the digest; its number goes up when a change gives the same key other pixels."""
 _CLIPS_PER_MOTION = {"train": 200, "val": 20, "test": 20}
 _SCAN_SIZE = 16
-# Pixels are computed in whole numbers alone, so that every platform draws the same ones.
+# Pixels are computed with whole numbers only, so that every platform draws the same ones.
 _ONE = 256
 """One pixel."""
 _TURN = 1024
@@ -48,7 +48,7 @@ _SINES = np.round(4096 * np.sin(2 * math.pi * np.arange(_TURN) / _TURN)).astype(
 @lru_cache(maxsize=2)
 def _load(size: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return images uint8 (1797, size, size), labels (1797,) and the split of each image."""
-    # A copy of scikit-learn's own data: importing scikit-learn for it costs a second and 80 MB.
+    # A copy of scikit-learn's data, because importing scikit-learn takes a second and 80 MB.
     with np.load(assets_dir() / "digits.npz", allow_pickle=False) as file:
         scans, labels = file["scans"], file["labels"].astype(np.int64)
     levels = np.round(scans * (255 / 16)).astype(np.uint8)
@@ -56,7 +56,7 @@ def _load(size: int) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     images = np.stack([np.asarray(image) for image in enlarged])
     images.setflags(write=False)
 
-    # Drawn by a hash of the index: no random generator whose stream could change between versions.
+    # Drawn by a hash of the index, because the stream of a random generator could change between versions.
     split = ["train"] * len(labels)
     for label in range(10):
         members = sorted(np.flatnonzero(labels == label), key=lambda i: hashlib.sha256(f"digits:{i}".encode()).digest())
@@ -97,11 +97,11 @@ def digits(split: str | None = "train") -> Dataset:
 
 
 def moving_digits(split: str | None = "train") -> Dataset:
-    """Return videos of 16 frames, 32x32 RGB, of one digit that moves; the class is the motion, not the digit.
+    """Return videos of 16 frames, 32x32 RGB, that each show a moving digit; the class is the motion, not the digit.
 
-    Drawn when asked for, and always the same. Where a digit starts, its size, tilt and shades, and how far or fast it
-    moves follow from a hash of the key. Train holds 200 videos of each of 12 motions, val and test 20; no scan is in
-    two splits, and no scan makes the same motion twice.
+    Each video is drawn when it is read, and is always the same. A hash of the key decides the start, size, tilt and
+    shades of the digit, and how far or fast it moves. Train holds 200 videos of each of 12 motions, val and test 20
+    each; no scan is in two splits, and no scan makes the same motion twice.
 
     Raises:
         DatasetError: The split is not train, val or test.
@@ -148,7 +148,7 @@ def _shuffled(index: int) -> bytes:
 
 
 def _draw(scan: np.ndarray, sample: Sample) -> np.ndarray:
-    """Return the frames of a video, uint8 (16, 32, 32, 3), of a scan uint8 (16, 16)."""
+    """Return the frames of a video, uint8 (16, 32, 32, 3), from a scan, uint8 (16, 16)."""
     numbers = iter(hashlib.sha256(f"{_MOTION_RECIPE}:{sample.key}".encode()).digest())
 
     def between(low: int, high: int) -> int:
@@ -157,14 +157,14 @@ def _draw(scan: np.ndarray, sample: Sample) -> np.ndarray:
     x, y, size, angle = _path(MOTIONS[sample.label], between)
     background, ink = between(0, 50), between(180, 255)
 
-    # Each pixel of a frame looks up its place in the scan: an inverse similarity, then bilinear.
+    # For each pixel of a frame, find its place in the scan (inverse similarity) and interpolate bilinearly.
     offsets = _ONE * np.arange(IMAGE_SIZE) + _ONE // 2
     dx = offsets[None, None, :] - x[:, None, None]
     dy = offsets[None, :, None] - y[:, None, None]
     per_pixel = (_SCAN_SIZE * _ONE * 4096 // size)[:, None, None]
     cos = (_SINES[(angle + _TURN // 4) % _TURN][:, None, None] * per_pixel) >> 12
     sin = (_SINES[angle % _TURN][:, None, None] * per_pixel) >> 12
-    margin = 2  # the zeros around the scan that bilinear reads at its edge
+    margin = 2  # zeros around the scan, which bilinear interpolation reads at the edge
     centre = (margin * _ONE) + (_SCAN_SIZE * _ONE - _ONE) // 2
     limit = (_SCAN_SIZE + 2 * margin - 1) * _ONE - 1
     column = np.clip(((cos * dx + sin * dy) >> 12) + centre, 0, limit)

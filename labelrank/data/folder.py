@@ -24,11 +24,11 @@ _BLOCK_BYTES = 1 << 20
 def open_folder(path: Path, *, split: str | None, settings: Settings) -> Dataset:
     """Return the images or videos of a folder laid out as `<class>/*` or `{train,val,test}/<class>/*`.
 
-    Every file of the split is read once for its CRC-32, so that the digest follows the content. Links that
-    leave the folder, and links to folders, are not followed but listed as problems.
+    Every file of the split is read once for its CRC-32, because the digest depends on the content. Links that leave
+    the folder and links to folders are not followed; they are listed as problems.
 
     Raises:
-        DatasetError: The folder holds no class folders, fewer than two classes, or not the split asked for.
+        DatasetError: The folder has no class folders, fewer than two classes, or no such split.
     """
     root = path.resolve()
     name = _as_text(root.name or str(root))
@@ -60,7 +60,7 @@ def holds_class_folders(path: Path) -> bool:
 
 
 def _list_files(root: Path) -> tuple[list[str], list[str], list[Problem]]:
-    """Return the relative posix paths of regular files and of folders, and what had to be passed over."""
+    """Return the relative posix paths of regular files and of folders, and a problem for each skipped entry."""
     files: list[str] = []
     folders: list[str] = []
     problems: list[Problem] = []
@@ -102,7 +102,7 @@ def _list_files(root: Path) -> tuple[list[str], list[str], list[Problem]]:
 
 
 def _files_of_hidden(folder: Path, root: Path) -> list[str]:
-    """Return the files that lie directly in a hidden folder: enough to see that it would have been a class."""
+    """Return the files directly in a hidden folder, which show whether the folder looks like a class."""
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
     except OSError:
@@ -115,7 +115,7 @@ def _unlisted(path: Path, root: Path, reason: str) -> Problem:
 
 
 def _as_text(name: str) -> str:
-    # Undecodable bytes show as \xff, so that the name is text that can be stored and shown.
+    # Undecodable bytes are written as \xff, so that the name can be stored and shown.
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -131,7 +131,7 @@ def _fingerprint_file(path: Path, key: str, max_bytes: int) -> Fingerprint:
     try:
         size_bytes = path.stat().st_size
         if size_bytes > max_bytes:
-            return Fingerprint(size_bytes, 0)  # refused for its size: reading it would be in vain
+            return Fingerprint(size_bytes, 0)  # the file is too large and will be refused, so it is not read
         crc = size_bytes = 0
         with path.open("rb") as file:
             while block := file.read(_BLOCK_BYTES):

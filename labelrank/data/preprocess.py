@@ -13,8 +13,8 @@ from PIL import Image
 
 from labelrank.errors import CheckpointError, MediaError
 
-# What a key means when it is absent, by family. Source: transformers 5.23,
-# ViTImageProcessorPil and VideoMAEImageProcessorPil. "square" says how a size that is one number is read.
+# The values of absent keys, by family. Source: transformers 5.23,
+# ViTImageProcessorPil and VideoMAEImageProcessorPil. "square" says how to read a size that is one number.
 _COMMON = {
     "do_resize": True,
     "resample": 2,
@@ -28,9 +28,9 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": {**_COMMON, "square": True, "size": 224, "do_center_crop": False, "crop_size": None},
     "VideoMAEImageProcessor": {**_COMMON, "square": False, "size": 224, "do_center_crop": True, "crop_size": 224},
 }
-# Not all of Image.Resampling: newer Pillows have filters that no checkpoint was trained with.
+# Not all of Image.Resampling: newer versions of Pillow have filters that no checkpoint was trained with.
 _DEFAULT_FAMILY = "ViTImageProcessor"
-# Of `to_config`: what is not a checkpoint's own preprocessing says so under this key.
+# `to_config` writes this key when the preprocessing is not that of a checkpoint.
 _KIND = "labelrank_preprocessing"
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _MAX_EDGE = 8192
@@ -41,8 +41,8 @@ _MAX_RESIZED_PIXELS = 100_000_000
 class Preprocessing:
     """Resize, centre crop, rescale and normalise, in this order; a step that is None is left out.
 
-    Make one with `from_config`, which checks the values, or with `reference`. Calling it takes RGB uint8
-    (..., H, W, 3), one image or frames of one size, and gives float32 (..., height, width, 3) of `output_size`.
+    Create it with `from_config`, which checks the values, or with `reference`. Call it with RGB uint8 (..., H, W, 3),
+    an image or frames of one size; the result is float32 (..., height, width, 3) of `output_size`.
 
     Source: the Pillow image processors of transformers. Values agree within float32 rounding; we fold rescaling
     and normalisation into one multiplication and one addition.
@@ -55,19 +55,19 @@ class Preprocessing:
     resample: int
     """Pillow's number of the filter: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming."""
     crop_size: tuple[int, int] | None
-    """Height and width of the centre crop; black borders fill up what the image lacks."""
+    """Height and width of the centre crop; a smaller image gets black borders."""
     rescale_factor: float | None
     image_mean: tuple[float, float, float] | None
     image_std: tuple[float, float, float] | None
     image_processor_type: str = _DEFAULT_FAMILY
     kind: str = "checkpoint"
-    """Whose way it is: checkpoint, or reference."""
+    """Where the preprocessing comes from: checkpoint or reference."""
 
     @classmethod
     def reference(cls, image_size: tuple[int, int]) -> Preprocessing:
-        """Return the published notebook's preprocessing to height and width, for every encoder.
+        """Return the preprocessing of the published notebook for this height and width, for every encoder.
 
-        Source: Xiang, Wu, Bai 2025: resized without keeping the aspect, ImageNet's means, one deviation for all
+        Source: Xiang, Wu, Bai 2025: resizing without keeping the aspect, ImageNet's means, one deviation for all
         channels.
         """
         mean, std = (0.485, 0.456, 0.406), (0.225, 0.225, 0.225)
@@ -77,12 +77,12 @@ class Preprocessing:
     def from_config(cls, config: Mapping[str, Any], *, model_type: str | None = None) -> Preprocessing:
         """Return the preprocessing that a `preprocessor_config.json` describes.
 
-        Keys that do not touch the pixels, and `do_convert_rgb` (images are RGB already), are ignored. A file
-        without a type, as the oldest ones are, is read as VideoMAE's where `model_type` is videomae, else as ViT's.
+        Keys that do not change pixels and `do_convert_rgb` (images are RGB already) are ignored. An old file without
+        a type is read as VideoMAE's if `model_type` is videomae, else as ViT's.
 
         Raises:
-            CheckpointError: A value is not what its key takes, the type is not known, or images of different
-                shapes would stay different in shape.
+            CheckpointError: A key has an invalid value, the type is not known, or images of different shapes would
+                keep different shapes.
         """
         if not isinstance(config, Mapping):
             raise _bad("the content", config, "a JSON object")
@@ -140,7 +140,7 @@ class Preprocessing:
         return config
 
     def resized(self, height: int, width: int) -> Preprocessing:
-        """Return this preprocessing with another `output_size`; before a crop, the resizing grows along with it."""
+        """Return this preprocessing with another `output_size`; a resize before a crop is scaled as well."""
         if (height, width) == self.output_size:
             return self
         if self.crop_size is None:
@@ -157,14 +157,14 @@ class Preprocessing:
     def output_size(self) -> tuple[int, int]:
         """Height and width of every result."""
         size = self.crop_size or self.size
-        assert size is not None  # from_config refuses what has neither
+        assert size is not None  # from_config requires one of the two
         return size
 
     def __call__(self, image: np.ndarray, /, *, out: np.ndarray | None = None) -> np.ndarray:
         """Return encoder input, float32 (..., height, width, 3), for RGB uint8 (..., H, W, 3).
 
         Args:
-            out: Where to put it, of the result's shape and contiguous; None: in new memory.
+            out: Contiguous array of the result's shape to write to; None allocates one.
 
         Raises:
             MediaError: The image is so long that keeping its aspect needs more than 100 million pixels.
@@ -178,7 +178,7 @@ class Preprocessing:
         if result.shape != shape or result.dtype != np.float32 or not result.flags.c_contiguous:
             raise ValueError(f"out is {result.dtype} {result.shape}; expected contiguous float32 {shape}.")
         frames = image.reshape(-1, *image.shape[-3:])
-        # Rows of width * 3 are six times as fast as an inner loop over 3 channels, and one frame at a time stays in the
+        # Rows of width * 3 are six times as fast as an inner loop over 3 channels. One frame at a time fits into the
         # processor's cache.
         for frame, values in zip(frames, result.reshape(-1, height, width * 3), strict=True):
             np.multiply(self._resize_and_crop(frame).reshape(height, width * 3), scale, out=values, dtype=np.float32)
@@ -234,7 +234,7 @@ def _flag(values: Mapping[str, Any], key: str) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    # The bound also keeps out NaN, infinity and the endless integers that JSON allows.
+    # The bound also refuses NaN, infinity and the huge integers that JSON allows.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e9
 
 
@@ -254,7 +254,7 @@ def _edge(key: str, value: object, whole: object) -> int:
 
 
 def _read_size(value: object, *, square: bool) -> tuple[tuple[int, int] | None, int | None]:
-    """Return (height, width) and None, or None and the shortest edge."""
+    """Return either (height, width) and None, or None and the shortest edge."""
     if _is_int(value):
         edge = _edge("size", value, value)
         return ((edge, edge), None) if square else (None, edge)
@@ -310,9 +310,10 @@ def _center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _crop_slices(length: int, wanted: int) -> tuple[slice, slice]:
-    """Return where to read and where to write along one edge.
+    """Return the slice to read and the slice to write along one edge.
 
-    An odd remainder goes to the end when cropping and to the start when padding, as transformers does.
+    If the remainder is odd, the extra pixel goes to the end for a crop and to the start for padding, as in
+    transformers.
     """
     if length >= wanted:
         start = (length - wanted) // 2

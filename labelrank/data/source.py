@@ -45,33 +45,33 @@ _NUMBERS_AT_END = re.compile(r"(?:[-._ ]+\d+)+$")
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What to read of a dataset; None is what the dataset gives when nothing is asked for."""
+    """What to read of a dataset; None means the default of the dataset."""
 
     split: str | None = None
     """train, val or test; by default train where there are splits."""
     config: str | None = None
-    """Configuration, of a dataset on the Hub or a folder of Parquet files."""
+    """The configuration of a dataset on the Hub or of a folder of Parquet files."""
     revision: str | None = None
-    """Branch, tag or commit, of a dataset on the Hub; main by default."""
+    """The branch, tag or commit of a dataset on the Hub; main by default."""
     media_column: str | None = None
-    """Of a table that has several columns of images or videos."""
+    """The column of images or videos, for a table that has several."""
     label_column: str | None = None
-    """Of a table that has several columns that could be the labels."""
+    """The column of labels, for a table where several columns could be the labels."""
 
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a dataset offers, and what is taken when nothing else is asked for.
+    """The choices that a dataset offers, and the chosen or default value of each.
 
-    A chosen part is None where there is nothing to choose, or several things and none that goes without saying:
-    then the user must choose.
+    The value is None where there is nothing to choose, or where there are several choices without a default: then the
+    user must choose.
     """
 
     id: str
     kind: str
-    """What it is, for the page: "embedded", "class folders", "zip" or "Parquet"."""
+    """The type of source to show: "embedded", "class folders", "zip" or "Parquet"."""
     media: str | None
-    """image or clip; None as long as that cannot be told without reading the samples."""
+    """image or clip; None if only reading the samples would tell."""
     configs: tuple[str, ...] = ()
     config: str | None = None
     splits: tuple[str, ...] = ()
@@ -80,21 +80,21 @@ class SourceInfo:
     media_columns: tuple[str, ...] = ()
     media_column: str | None = None
     label_columns: tuple[str, ...] = ()
-    """The likeliest first."""
+    """The most likely first."""
     label_column: str | None = None
     num_rows: int | None = None
     """Samples of the chosen split."""
     size_bytes: int | None = None
-    """Bytes of the files of the chosen split; of the whole source where splits share files."""
+    """Size of the files of the chosen split, or of the whole source if splits share files."""
     licence: str | None = None
     revision: str | None = None
-    """Commit, of a dataset on the Hub."""
+    """The commit of a dataset on the Hub."""
     note: str | None = None
-    """What the user should know of this source, in a sentence."""
+    """One sentence that the user should know about this source."""
 
     @classmethod
     def of(cls, dataset: Dataset, kind: str) -> SourceInfo:
-        """Return what there was to choose in a dataset of class folders that is open."""
+        """Return the choices of an open dataset of class folders."""
         return cls(
             id=dataset.id,
             kind=kind,
@@ -111,11 +111,11 @@ def refuse_options(subject: str, options: SourceOptions, there_is: str, *, offer
 
     Args:
         subject: Name of the source, for the message.
-        there_is: What the source is and offers instead.
-        offered: Names of the options that the source has.
+        there_is: What the source is and what it offers.
+        offered: Names of the options that the source offers.
 
     Raises:
-        DatasetError: Another option was asked for.
+        DatasetError: Another option is set.
     """
     for name, value in asdict(options).items():
         if value is not None and name not in offered:
@@ -126,7 +126,7 @@ def refuse_options(subject: str, options: SourceOptions, there_is: str, *, offer
 
 
 class TableFile(Protocol):
-    """One Parquet file, wherever it lies."""
+    """One Parquet file, on this computer or on the Hub."""
 
     @property
     def path(self) -> str:
@@ -137,7 +137,7 @@ class TableFile(Protocol):
 
     @property
     def remote(self) -> bool:
-        """Whether reading goes over a network, so that `fetch` is worth its while."""
+        """Whether reading goes over a network, so that `fetch` saves time."""
 
     def sha256(self) -> str:
         """Return the SHA-256 of the content in hexadecimal digits."""
@@ -146,17 +146,17 @@ class TableFile(Protocol):
         """Return a seekable binary file."""
 
     def cost(self, ranges: Sequence[tuple[int, int]]) -> int:
-        """Return the bytes that `fetch` would bring over a network, at most."""
+        """Return the most bytes that `fetch` would download."""
 
     def fetch(
         self, ranges: Sequence[tuple[int, int]], on_progress: Progress | None, should_stop: ShouldStop | None
     ) -> None:
-        """Bring parts (start, end) closer, or the whole file where that is no more work."""
+        """Download parts (start, end), or the whole file where that costs no more."""
 
 
 @dataclass(frozen=True)
 class LocalTable:
-    """A Parquet file of this computer."""
+    """A Parquet file on this computer."""
 
     path: str
     location: Path
@@ -186,13 +186,13 @@ class LocalTable:
 
 @dataclass(frozen=True)
 class Tables:
-    """The Parquet files of a source, by configuration and split; the key is None where the source names none."""
+    """The Parquet files of a source, by configuration and split; a key is None where the source has no name for it."""
 
     source: str
     """Name of the source, for messages."""
     files: Mapping[str | None, Mapping[str | None, tuple[TableFile, ...]]]
     features: Mapping[str | None, Mapping[str, Any]] = field(default_factory=dict)
-    """By configuration, the Hugging Face features that a dataset card gives; a file's own take precedence."""
+    """Configuration -> the Hugging Face features in the dataset card; features in a file take precedence."""
     default_config: str | None = None
     problems: tuple[Problem, ...] = ()
 
@@ -201,12 +201,12 @@ class Tables:
         return tuple(config for config in self.files if config is not None)
 
     def splits(self, config: str | None) -> tuple[str, ...]:
-        """Return the names of a configuration's splits: train, val, test, then others."""
+        """Return the split names of a configuration: train, val, test, then others."""
         named = (split for split in self.files[config] if split is not None)
         return tuple(sorted(named, key=lambda split: (_SPLIT_ORDER.get(split, 3), split)))
 
     def usual_config(self) -> tuple[str | None, bool]:
-        """Return the configuration that is read when none is asked for, and whether there is one."""
+        """Return the default configuration, and whether there is a default."""
         if len(self.files) == 1:
             return next(iter(self.files)), True
         for config in (self.default_config, "default"):
@@ -218,7 +218,7 @@ class Tables:
         """Return the configuration to read.
 
         Raises:
-            DatasetError: The one asked for is not there, or none was and there are several.
+            DatasetError: `config` does not exist, or it is None and there is no default.
         """
         if config is None:
             usual, known = self.usual_config()
@@ -234,7 +234,7 @@ class Tables:
         raise DatasetError(f"{self.source!r} has no configuration {config!r}; {there_are}.")
 
     def usual_split(self, config: str | None) -> tuple[str | None, bool]:
-        """Return the split that is read when none is asked for, and whether there is one."""
+        """Return the default split, and whether there is a default."""
         splits = self.splits(config)
         if "train" in splits:
             return "train", True
@@ -246,7 +246,7 @@ class Tables:
         """Return the split to read.
 
         Raises:
-            DatasetError: The one asked for is not there, or none was and there are several without a train.
+            DatasetError: `split` does not exist, or it is None and there are several splits but no train.
         """
         splits = self.splits(config)
         if split is None:
@@ -274,14 +274,17 @@ def arrange(
     features: Mapping[str | None, Mapping[str, Any]] | None = None,
     converted: bool = False,
 ) -> Tables:
-    """Return Parquet files by the configuration and split that their paths name, whatever order they come in.
+    """Return Parquet files by the configuration and split in their paths, which may come in any order.
 
-    - Whatever is before `-00000-of-00002`, in a folder or with the word of a split in it.
-    - A folder named like a split, or a file name with the word of a split in it: `train/1.parquet`, `train-1.parquet`,
-      `cifar100-test.parquet`. Where several kinds of names have the same word (`test.parquet`, `test_hidden.parquet`),
-      each is a split of its own.
-    - The folders above, but for `data`, are the configuration.
-    - Where `converted` is true, `<config>/<split>/0000.parquet` and nothing else, as the Hub converts datasets.
+    A split is named by:
+
+    - the text before `-00000-of-00002`, in a folder or containing a split word;
+    - a folder named like a split, or a file name containing a split word: `train/1.parquet`, `train-1.parquet`,
+      `cifar100-test.parquet`. Different names with the same word (`test.parquet`, `test_hidden.parquet`) are
+      different splits.
+
+    The folders above, except `data`, name the configuration. If `converted` is true, only
+    `<config>/<split>/0000.parquet` counts, as the Hub converts datasets.
     """
     found: dict[str | None, dict[str | None, list[TableFile]]] = {}
     words: dict[str, str] = {}
@@ -308,11 +311,11 @@ def arrange(
 
 
 def split_names(given: Sequence[str], words: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what we call each split of a source: its own name where we would call two the same.
+    """Return the source's split name -> our name; two splits that would get the same name keep their own.
 
     Args:
-        given: Names of the splits; dev and validation are two splits to whoever made them.
-        words: For names that are more than the word of a split, that word. Any name that is the word alone goes first.
+        given: Names of the splits in the source; dev and validation may be two different splits.
+        words: Name -> the split word in it, for names that are longer. A name that is only the word has priority.
     """
     usual = {split: SPLIT_WORDS.get(split.casefold(), split) for split in given}
     if words:
@@ -324,13 +327,13 @@ def split_names(given: Sequence[str], words: Mapping[str, str] | None = None) ->
 
 
 def config_and_split(path: str, *, converted: bool = False) -> tuple[str | None, str | None]:
-    """Return the configuration and split that a path names; see `arrange`."""
+    """Return the configuration and split in a path; see `arrange`."""
     config, split, word = _read_path(path, converted)
     return config, word or split
 
 
 def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str | None]:
-    """Return the configuration, the split, and the split's word where its name has more in it than that."""
+    """Return the configuration, the split, and the split word if the split's name is longer than this word."""
     *folders, name = path.split("/")
     stem = posixpath.splitext(name)[0]
     if converted and len(folders) > 1:
@@ -345,7 +348,7 @@ def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str 
         split = base
     elif split_folders:
         split = folders[split_folders[-1]].removeprefix("partial-")
-        folders = folders[: split_folders[-1]]  # those below are a part of the split
+        folders = folders[: split_folders[-1]]  # the folders below belong to the split
     elif named:
         split, word = _NUMBERS_AT_END.sub("", base), named[-1]
         if split.rstrip("0123456789").casefold() in SPLIT_WORDS:
@@ -356,7 +359,7 @@ def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str 
 
 
 def find_tables(folder: Path) -> list[LocalTable]:
-    """Return the Parquet files of a folder, five folders deep at most; hidden ones and metadata are passed over."""
+    """Return the Parquet files of a folder, at most five folders deep, without hidden files and metadata."""
     found = []
     for root, folders, names in os.walk(folder):
         here = Path(root).relative_to(folder)
@@ -368,6 +371,6 @@ def find_tables(folder: Path) -> list[LocalTable]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names for a message, the first few where there are many."""
+    """Return names for a message; of many names, the first few and the number of the others."""
     more = len(names) - _MAX_LISTED_NAMES
     return ", ".join(map(repr, names[:_MAX_LISTED_NAMES])) + (f" and {more:,} more" if more > 0 else "")

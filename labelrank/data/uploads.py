@@ -1,4 +1,4 @@
-"""What users upload: kept in the workspace by the hash of its content."""
+"""Files that users upload, kept in the workspace under the hash of their content."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PARQUET_MAGIC = b"PAR1"
 def save_upload(stream: IO[bytes], *, settings: Settings) -> str:
     """Keep an uploaded zip or Parquet file in the workspace and return its name for `open_dataset`, `upload:<sha256>`.
 
-    The stream is read from its start. The file is checked before it gets its final name; when it is refused,
-    nothing stays behind. The same file twice is kept once.
+    The stream is read from its start. The file is checked before it gets its final name; a refused file is removed.
+    A file that is uploaded twice is kept once.
 
     Raises:
         ArchiveError: The upload is not a safe zip of class folders.
-        DatasetError: It has fewer than two classes, or is a table without images or labels.
+        DatasetError: The upload has fewer than two classes, or is a table without images or labels.
     """
     shown = Path(str(getattr(stream, "name", "") or "upload.zip")).name
     folder = settings.workspace / "uploads"
@@ -59,7 +59,7 @@ def save_upload(stream: IO[bytes], *, settings: Settings) -> str:
 
 
 def upload_name(name: str, *, settings: Settings) -> str:
-    """Return the file name that an upload came with, or a short form of its digest when that is not known."""
+    """Return the original file name of an upload, or a short form of its digest if the name is not known."""
     try:
         label = settings.workspace / "uploads" / f"{_upload_digest(name)}.name"
         return label.read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def upload_name(name: str, *, settings: Settings) -> str:
 
 
 def _copy(stream: IO[bytes], file: IO[bytes], shown: str, settings: Settings) -> str:
-    """Return the SHA-256 of what was copied."""
+    """Copy a stream to a file and return the SHA-256 of the content."""
     digest = hashlib.sha256()
     size = 0
     while block := stream.read(_BLOCK_BYTES):
@@ -93,10 +93,10 @@ def _upload_digest(name: str) -> str:
 
 
 def upload_path(name: str, settings: Settings) -> Path:
-    """Return where an upload is kept.
+    """Return the path of an upload.
 
     Raises:
-        DatasetError: The name is none of an upload, or it is not there.
+        DatasetError: The name is not that of an upload, or the upload does not exist.
     """
     digest = _upload_digest(name)
     for kind in _UPLOAD_KINDS:
