@@ -33,12 +33,12 @@ class LabelColumn:
     name: str
     is_text: bool
     class_names: tuple[str, ...] | None
-    """Of a ClassLabel."""
+    """The names of a ClassLabel; None for other columns."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a table that can serve, by name, and why each of the others cannot."""
+    """The columns of a table that can be the media or the labels, by name, and why each other column cannot."""
 
     media: dict[str, MediaColumn]
     labels: dict[str, LabelColumn]
@@ -52,7 +52,7 @@ class Columns:
         return named or list(self.labels)
 
     def ordered_labels(self) -> tuple[str, ...]:
-        """Return all label columns: those that name their classes first, then those that are called label."""
+        """Return all label columns, first those with class names, and among equals first those called label."""
         likely = self.likely_labels()
         return tuple(sorted(self.labels, key=lambda n: (n not in likely, "label" not in n.casefold())))
 
@@ -62,7 +62,7 @@ class Columns:
         """Return the two columns to read.
 
         Raises:
-            DatasetError: One that was asked for is not there or cannot serve, or there is none or a choice to make.
+            DatasetError: A given column does not exist or is unsuitable, or there are no or several suitable columns.
         """
         media = self._pick("media", source, media_column, self.media, self.likely_media())
         labels = [name for name in self.likely_labels() if name != media]
@@ -101,7 +101,7 @@ class Columns:
 
 
 def read_columns(schema: pa.Schema, features: Mapping[str, Any]) -> Columns:
-    """Return what each column can serve for, by its Hugging Face feature where it has one, else by its type."""
+    """Return the role of each column, from its Hugging Face feature or else from its type."""
     features = {**features, **_own_features(schema)}
     columns = Columns({}, {}, {})
     for column in schema:
@@ -129,7 +129,7 @@ def _own_features(schema: pa.Schema) -> dict[str, Any]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
-        return {}  # written by something else than datasets: types must do
+        return {}  # not written by the library datasets: only the types are known
     return features if isinstance(features, dict) else {}
 
 

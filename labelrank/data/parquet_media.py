@@ -24,7 +24,7 @@ from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 
 _FILES_AT_ONCE = 4
-# A row group whose media are no more than this is kept whole while it is in use; a larger one is read in passing.
+# A row group with media up to this size is kept whole while it is in use; of a larger one only the last batch is kept.
 _KEPT_GROUP_BYTES = 64 * 2**20
 _KEPT_GROUPS = 4
 _BATCH_BYTES = 4 * 2**20
@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 class _Group:
-    """The media of one row group, as far as they were read: all that was read of a small one, the last of a large."""
+    """The media of one row group: everything read so far of a small group, the last batch of a large one."""
 
     def __init__(self, table: Table, group: int, leaf: str, settings: Settings) -> None:
         chunk = table.chunk(group, leaf, settings)
@@ -57,7 +57,7 @@ class _Group:
         )
 
     def value(self, row: int) -> bytes | None:
-        """Return the bytes of a row of this group, None where there are none."""
+        """Return the bytes in a row of this group; None for an empty row."""
         if row < self._first:
             self._restart()
         while row >= self._end:
@@ -77,7 +77,7 @@ class _Group:
 
 
 class MediaReader:
-    """Reads the media of a split's samples, from any thread, with the last few row groups kept."""
+    """Reads the media of a split's samples, from any thread; keeps the last few row groups in memory."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class MediaReader:
         return read_clips(self.data(sample), sampling, name=self._name(sample), settings=self._settings)
 
     def _name(self, sample: Sample) -> str:
-        """Return what a message calls a sample: people find it by its row."""
+        """Return the name of a sample in messages, with its row."""
         row = f"row {self._row_of[sample.key]:,}"
         return f"{sample.key} ({row})" if self._keys_are_names else row
 
@@ -119,7 +119,7 @@ class MediaReader:
         """Return the bytes of a sample's image or video.
 
         Raises:
-            MediaError: The row holds none, or its part of the file is damaged.
+            MediaError: The row is empty, or its part of the file is damaged.
         """
         number, group, within = self._place(self._row_of[sample.key])
         table = self._tables[number]
@@ -134,7 +134,7 @@ class MediaReader:
                 self._groups.move_to_end((number, group))
                 data = opened.value(within)
             except BaseException as error:
-                # An iterator that failed says that it is at its end; the next row starts anew.
+                # A failed iterator acts as if it had ended, so the next row needs a new one.
                 self._groups.pop((number, group), None)
                 if isinstance(error, LabelRankError) or not isinstance(error, READ_ERRORS):
                     raise
@@ -150,7 +150,7 @@ class MediaReader:
         return data
 
     def fetch(self, samples: Sequence[Sample], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:
-        """Bring the row groups of these samples closer, a few files at once; see `Dataset.fetch`."""
+        """Download the row groups of these samples, a few files at once; see `Dataset.fetch`."""
         wanted: dict[int, set[int]] = {}
         for sample in samples:
             number, group, _ = self._place(self._row_of[sample.key])
@@ -164,7 +164,7 @@ class MediaReader:
 
 
 def check_cost(work: Iterable[tuple[TableFile, Sequence[tuple[int, int]]]], settings: Settings) -> None:
-    """Raise HubError when parts of several files are together more than may be downloaded."""
+    """Raise HubError if the parts of all files together exceed the download limit."""
     costs = {file.path: cost for file, ranges in work if (cost := file.cost(ranges))}
     if costs:
         subject = next(iter(costs)) if len(costs) == 1 else f"The {len(costs):,} files from {next(iter(costs))!r} on"
@@ -176,7 +176,7 @@ def fetch_all(
     on_progress: Progress | None,
     should_stop: ShouldStop | None,
 ) -> None:
-    """Fetch parts of several files at once; progress is in bytes over all of them, told on the caller's thread.
+    """Download parts of several files at once; progress is in bytes of all files, reported on the caller's thread.
 
     Raises:
         HubError: A download failed; the others are stopped.

@@ -1,4 +1,4 @@
-"""One Parquet file of strangers, opened after its footer was checked against what it may cost."""
+"""One untrusted Parquet file: its footer is checked against the limits before anything else is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READ_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowErro
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn what pyarrow says of a file into a DatasetError; errors of ours go through as they are."""
+    """Turn pyarrow's errors for a file into a DatasetError; our own errors are not changed."""
     try:
         yield
     except LabelRankError:
@@ -74,11 +74,11 @@ class Table:
             )
         self.num_rows = sum(rows)
         self.starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
-        """First row of each row group, and the number of rows."""
+        """First row of each row group, then the number of rows."""
         self._leaves = {leaf: place for place, leaf in enumerate(leaves)}
 
     def chunk(self, group: int, leaf: str, settings: Settings) -> Any:
-        """Return pyarrow's description of one column chunk, checked as far as it can be before it is read."""
+        """Return pyarrow's description of one column chunk, after checking position and size before any reading."""
         chunk = self._column(group, leaf)
         packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
         start, end = extent(chunk)
@@ -106,17 +106,17 @@ class Table:
         )
 
     def ranges(self, leaf: str, settings: Settings, groups: Iterable[int] | None = None) -> list[tuple[int, int]]:
-        """Return where a column lies, as (start, end) for each row group."""
+        """Return the byte range (start, end) of a column in each row group."""
         wanted = range(self.metadata.num_row_groups) if groups is None else groups
         return [extent(self.chunk(group, leaf, settings)) for group in wanted]
 
     def columns(self, features: Mapping[str, Any]) -> Columns:
-        """Return what each column can serve for; `features` holds for those of which the file itself says nothing."""
+        """Return the role of each column; `features` applies to columns that the file itself does not describe."""
         with reading(self.file.path):
             return read_columns(self.schema, features)
 
     def always_null(self, leaf: str) -> bool:
-        """Return whether the footer says that a column holds nothing."""
+        """Return whether the footer says that a column is empty in every row."""
         for i in range(self.metadata.num_row_groups):
             chunk = self._column(i, leaf)
             with reading(self.file.path):
@@ -127,7 +127,7 @@ class Table:
         return True
 
     def read(self, column: str, *, as_dictionary: bool) -> pa.ChunkedArray:
-        """Return a small column; texts as a dictionary, so that a few that are repeated do not fill the memory."""
+        """Return a small column; texts as a dictionary, so that repeated texts do not fill the memory."""
         with reading(self.file.path):
             return self.parquet([column] if as_dictionary else []).read([column], use_threads=False).column(0)
 
@@ -148,7 +148,7 @@ class Table:
 
 
 def _check_ends(source: Any, name: str, size_bytes: int) -> None:
-    """Check the first and last bytes, for pyarrow believes the length that the footer declares."""
+    """Check the first and last bytes, because pyarrow trusts the declared length of the footer."""
     with reading(name):
         source.seek(max(0, size_bytes - _TAIL_BYTES))
         tail = source.read(_TAIL_BYTES)
@@ -175,7 +175,7 @@ def _check_ends(source: Any, name: str, size_bytes: int) -> None:
 
 def extent(chunk: Any) -> tuple[int, int]:
     starts = [chunk.data_page_offset]
-    # Writers that have none say so with null, or with 0.
+    # Files without a dictionary page have null or 0 here.
     if chunk.dictionary_page_offset:
         starts.append(chunk.dictionary_page_offset)
     return min(starts), min(starts) + chunk.total_compressed_size

@@ -1,6 +1,6 @@
-"""A checkpoint's name -> its files, here or on the Hub, looked at before they are downloaded.
+"""A checkpoint's name -> its files, on this computer or on the Hub, checked before the weights are downloaded.
 
-Safetensors only; no Keras here, so that a page may describe one.
+Safetensors only. This module does not import Keras, so that a page can describe a checkpoint.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
 
 @dataclass(frozen=True)
 class _Tensor:
-    """What the header of a safetensors file says of one tensor."""
+    """The entry of one tensor in the header of a safetensors file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -52,48 +52,48 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model in the Hugging Face format, its configs and the names of its tensors read and checked."""
+    """A model in the Hugging Face format, whose configs and tensor names have been read and checked."""
 
     id: str
-    """Embedded name, folder name or Hub id; where a folder lies is no business of those who get the results."""
+    """Embedded name, folder name or Hub id. Results must not show the path of a folder."""
     revision: str | None
-    """Commit of a Hub repository."""
+    """The commit of a Hub repository; None otherwise."""
     config: EncoderConfig
     preprocessing: Preprocessing
     _files: Files
     _weights: tuple[str, ...]
-    """The weights' file; of several, their index first."""
+    """The weights file, or the index and then the weights files."""
     _tensors: Mapping[str, _Tensor]
 
     @property
     def source(self) -> str:
-        """How a message calls the weights."""
+        """The name of the weights in messages."""
         return f"{self._files.source}/{self._weights[0]}"
 
     @property
     def from_cache(self) -> bool:
-        """Whether the Hub could not be asked, and this is what was known of `revision` before."""
+        """Whether the Hub could not be reached and `revision` comes from the cache."""
         return self._files.from_cache
 
     @property
     def licence(self) -> str | None:
-        """As its card states it; of a curated one, as we know it."""
+        """The licence in the model card; else, for a curated checkpoint, the one in our list."""
         curated = next((one.licence for one in CURATED if one.name == self.id), None)
         return self._files.licence or curated
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the weights."""
+        """Size of the weights."""
         return sum(self._files.size_bytes(name) for name in self._weights)
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in the weights, the decoder's and a head's too."""
+        """Number of parameters in the weights, with decoder and head."""
         return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
 
     @property
     def dtype(self) -> str:
-        """Type of most numbers in the weights: float32, float16, bfloat16 or float64."""
+        """Most frequent type of the parameters: float32, float16, bfloat16 or float64."""
         counts: Counter[str] = Counter()
         for tensor in self._tensors.values():
             counts[_FLOATS[tensor.dtype]] += math.prod(tensor.shape)
@@ -101,9 +101,9 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of all that decides the features: both configs and the weights.
+        """Hex digest of everything that determines the features: both configs and the weights.
 
-        Known before the weights are downloaded, and the same for a copy of the files in a folder.
+        It is known before the weights are downloaded. A copy of the files in a folder has the same digest.
         """
         digest = hashlib.sha256()
         for name in (CONFIG, PREPROCESSOR, *self._weights):
@@ -111,20 +111,20 @@ class Checkpoint:
         return digest.hexdigest()
 
     def fetch(self, on_progress: Progress | None = None, should_stop: ShouldStop | None = None) -> None:
-        """Download the weights if they are not here, or are here damaged.
+        """Download the weights if they are missing or damaged on this computer.
 
         Raises:
-            HubError: They cannot be downloaded.
-            Cancelled: `should_stop` returned true; what arrived is kept.
+            HubError: The weights cannot be downloaded.
+            Cancelled: `should_stop` returned true; the downloaded part is kept.
         """
         self._files.fetch(self._weights, on_progress, should_stop)
 
     def tensors(self) -> Mapping[str, np.ndarray]:
-        """Return name -> array, each read when it is asked for.
+        """Return name -> array; each array is read on access.
 
         Raises:
             CheckpointError: A file is not a readable safetensors file.
-            HubError: The weights are not here and cannot be downloaded.
+            HubError: The weights cannot be downloaded.
         """
         paths = self._files.fetch(self._weights, None, None)
         return _Tensors({name: paths[tensor.file] for name, tensor in self._tensors.items()})
@@ -164,17 +164,17 @@ class _Tensors(Mapping[str, np.ndarray]):
 def open_checkpoint(name: str, *, revision: str | None = None, settings: Settings | None = None) -> Checkpoint:
     """Return the checkpoint with this embedded name, in this folder, or with this id on the Hub.
 
-    Of a checkpoint on the Hub, the configs and the header of the weights are fetched: what cannot work is refused
-    before the weights are downloaded, which `Checkpoint.fetch` does.
+    From the Hub, only the configs and the header of the weights are downloaded, so that an unusable checkpoint is
+    refused early. `Checkpoint.fetch` downloads the weights.
 
     Args:
         revision: Branch, tag, commit or refs/pr/N of a checkpoint on the Hub; None for main.
         settings: The workspace and the limits of downloads; by default those of the environment.
 
     Raises:
-        CheckpointError: There is none, a file is missing, the weights are not safetensors, or the files do not fit
-            each other.
-        HubError: The Hub does not have it, refuses it, or cannot be reached.
+        CheckpointError: No checkpoint has this name, a file is missing, the weights are not safetensors, or the files
+            do not belong together.
+        HubError: The Hub does not have the checkpoint, refuses access, or cannot be reached.
     """
     settings = settings or Settings.from_env()
     folder = _local_folder(name, revision, settings)
@@ -185,14 +185,14 @@ def open_checkpoint(name: str, *, revision: str | None = None, settings: Setting
     try:
         return _read(files, repo.id, repo.revision)
     except CheckpointError:
-        # It may be the copy on this computer that is wrong.
+        # The copy on this computer may be damaged.
         if not hub.remove_damaged(repo, [n for n in files.names() if n.endswith((".json", ".safetensors"))]):
             raise
         return _read(files, repo.id, repo.revision)
 
 
 def _local_folder(name: str, revision: str | None, settings: Settings) -> Path | None:
-    """Return the folder that a name stands for, None for the id of a repository on the Hub."""
+    """Return the folder of a checkpoint's name; None for the id of a repository on the Hub."""
     choices = f"an embedded name ({', '.join(EMBEDDED)}), a folder, or an id on the Hub such as facebook/vit-mae-base"
     folder: Path | None = None
     if name in EMBEDDED:
@@ -230,7 +230,7 @@ def _is_id(name: str) -> bool:
 
 
 def _is_meant_for_hub(name: str) -> bool:
-    """Return whether a name is an id or a mistaken one, rather than a folder that is not there."""
+    """Return whether a name is probably meant as an id on the Hub, correct or not, and not as a missing folder."""
     is_address = "://" in name or name.lower().startswith(("huggingface.co/", "hf.co/"))
     return _is_id(name) or is_address or bool(re.fullmatch(r"[\w.-]+\s*/\s*[\w. -]+", name.strip()) and " " in name)
 
@@ -249,7 +249,7 @@ def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
             f"{_by(config.image_size)} px. Make size and image_size agree."
         )
     checkpoint = Checkpoint(id_, revision, config, preprocessing, files, weights, tensors)
-    # Before anything is built: a config of a billion layers must not take the memory first.
+    # Checked before a model is built: a config with a billion layers would fill the memory.
     described, stored = _least_parameters(config), checkpoint.num_parameters
     if described > stored:
         raise CheckpointError(
@@ -266,7 +266,7 @@ def _least_parameters(config: EncoderConfig) -> int:
 
 
 def _find_weights(files: Files, names: Collection[str]) -> tuple[str, ...]:
-    """Return the file of the weights, or their index and its parts in order."""
+    """Return the weights file, or the index and then the weights files in order."""
     found: tuple[str, ...]
     if WEIGHTS in names:
         found = (WEIGHTS,)
@@ -308,7 +308,7 @@ def _no_weights(files: Files, names: Collection[str]) -> CheckpointError:
     )
     if isinstance(files, HubFolder):
         converted = None
-        # What keeps us from looking must not hide what is wrong.
+        # If this search fails, the user must still see the first error.
         with suppress(HubError):
             converted = hub.find_in_pull_requests(files.repo, {WEIGHTS, INDEX}, settings=files.settings)
         if converted:
@@ -356,7 +356,7 @@ def _unreadable(where: str, reason: object) -> CheckpointError:
 
 
 def _read_headers(files: Files, weights: tuple[str, ...], names: Collection[str]) -> dict[str, _Tensor]:
-    """Return what the weights hold, by tensor name, from the first bytes of their files."""
+    """Return tensor name -> header entry, from the first bytes of the weights files."""
     tensors: dict[str, _Tensor] = {}
     for part in (name for name in weights if name != INDEX):
         for name, tensor in _read_header(files, part).items():
@@ -413,7 +413,7 @@ def _read_header(files: Files, name: str) -> dict[str, _Tensor]:
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:
-    """Refuse weights that do not fit the config, from names and shapes alone, before they are downloaded.
+    """Check names and shapes of the tensors against the config, before the weights are downloaded.
 
     Raises:
         CheckpointError: A tensor is missing, left over, or of another shape.
@@ -431,14 +431,14 @@ def _by(size: tuple[int, int]) -> str:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a page shows of a checkpoint before anything runs."""
+    """What a page shows about a checkpoint before anything runs."""
 
     name: str
     revision: str | None
-    """Commit of a checkpoint on the Hub."""
+    """The commit of a checkpoint on the Hub; None otherwise."""
     model_type: str
     media: str
-    """What it encodes: image or clip."""
+    """The input of the encoder: image or clip."""
     num_parameters: int
     dtype: str
     hidden_dim: int
@@ -448,7 +448,7 @@ class CheckpointInfo:
     tubelet_size: int | None
     poolings: tuple[str, ...]
     size_bytes: int
-    """Of the weights."""
+    """Size of the weights."""
     is_local: bool
     """Whether the weights need no download."""
     licence: str | None
@@ -460,7 +460,7 @@ class CheckpointInfo:
 
 
 def describe_checkpoint(name: str, revision: str | None = None, *, settings: Settings | None = None) -> CheckpointInfo:
-    """Return what is known of a checkpoint from its header and card, without its weights.
+    """Describe a checkpoint from its header and card, without its weights.
 
     Raises:
         CheckpointError, HubError: As for `open_checkpoint`.

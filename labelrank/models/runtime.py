@@ -1,9 +1,8 @@
 """A compiled encoder for this device and precision.
 
-Inference on a CPU runs in OpenVINO: Keras' OpenVINO backend starts without TensorFlow and is the fastest path
-there. A model is exported from Keras once and kept, so that the next start needs no Keras either. Training, and
-inference on a GPU, use TensorFlow, or JAX or PyTorch where they are what has a GPU build. Whoever sets
-`KERAS_BACKEND` decides for both.
+Inference on a CPU runs in OpenVINO: Keras' OpenVINO backend starts without TensorFlow and is the fastest there. A
+model is exported from Keras once and kept, so the next start does not need Keras. Training and inference on a GPU use
+TensorFlow, or JAX or PyTorch if only they have a GPU build. The variable `KERAS_BACKEND` overrides both choices.
 """
 
 from __future__ import annotations
@@ -43,14 +42,14 @@ _HEAD_TENSORS = ("fc_norm.weight", "fc_norm.bias")
 
 @dataclass(frozen=True)
 class Steps:
-    """What an encoder does in turn with a batch; a device may still be working when the first two return."""
+    """The three steps of encoding a batch; the device may still be working when the first two return."""
 
     put: Callable[[np.ndarray], Any]
-    """Images to the device."""
+    """Copies images to the device."""
     encode: Callable[[Any], Any]
-    """Through the model, to tokens in float32."""
+    """Runs the model on them and returns tokens in float32."""
     fetch: Callable[[Any], np.ndarray]
-    """Tokens from the device."""
+    """Copies tokens from the device."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.fetch(self.encode(self.put(images)))
@@ -61,7 +60,7 @@ class CompiledEncoder:
     """Maps normalised images or clips float32 (batch_size, [T,] H, W, C) to tokens float32 (batch_size, CLS + N, D)."""
 
     run: Callable[[np.ndarray], np.ndarray]
-    """Of a backend with devices of its own, `Steps`, which `benchmarks/gpu.py` times one by one."""
+    """Encodes a full batch. For backends other than OpenVINO these are `Steps`, which `benchmarks/gpu.py` times."""
     batch_size: int
     hidden_dim: int
     precision: str
@@ -70,22 +69,22 @@ class CompiledEncoder:
     has_cls: bool = True
     """Whether the first token is CLS."""
     fc_norm: Callable[[np.ndarray], np.ndarray] | None = None
-    """The norm of the checkpoint's head, over pooled features (B, D); None where there is none."""
+    """The norm of the checkpoint's head, over pooled features (B, D); None for a checkpoint without one."""
     reused: bool = False
     """Whether the model came from the cache."""
     entry: Path | None = None
-    """Where the model is kept; None where it is not. It is loaded already: eviction takes nothing from this encoder."""
+    """Folder of the exported model; None if none is kept. The model is already loaded, so eviction is no problem."""
     run_visible: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """As `run`, of the patches int (B, V) alone, and not compiled; None where the model takes all patches."""
+    """Like `run`, not compiled, and only for the patches int (B, V); None if the model always takes all patches."""
 
     def __call__(self, images: np.ndarray, visible: np.ndarray | None = None) -> np.ndarray:
-        """Encode up to `batch_size` images; a short batch is padded, so that nothing is compiled again.
+        """Encode up to `batch_size` images; a short batch is padded to avoid a second compilation.
 
         Args:
-            visible: The patches of each image that are encoded, int (B, V); None: all of them.
+            visible: The patches of each image to encode, int (B, V); None: all patches.
 
         Raises:
-            SettingsError: The model was exported for OpenVINO, and takes all patches.
+            SettingsError: `visible` is given, but the model runs in OpenVINO and takes all patches.
         """
         if visible is not None:
             if self.run_visible is None:
@@ -105,7 +104,7 @@ def build_encoder(checkpoint: Checkpoint, *, dtype: str = "float32", image_size:
 
     Args:
         dtype: A Keras dtype policy, such as mixed_bfloat16.
-        image_size: Height and width to encode, to which the position table is interpolated; None: the trained one.
+        image_size: Height and width of the input; the position table is interpolated to it. None: the trained size.
 
     Raises:
         CheckpointError: The weights do not fit config.json, or the size is not a multiple of the patches.
@@ -131,12 +130,12 @@ def compile_encoder(
     """Return the checkpoint's encoder ready to run.
 
     Args:
-        precision: float32 agrees with the published implementation to 1e-4; bfloat16 is faster on processors that
-            compute it and off by about one percent, float16 likewise on GPUs; auto is what suits the device
+        precision: float32 agrees with the published implementation to 1e-4. bfloat16 is faster on processors that
+            support it and differs by about one percent; the same holds for float16 on GPUs. auto suits the device
             (`resolve_precision`).
-        image_size: Height and width to encode; None: the trained one.
-        cache: Folder of exported models, kept for the next time; None: nothing is kept. One model serves every
-            precision and batch size, which are settled when it is loaded. Backends other than OpenVINO keep none.
+        image_size: Height and width of the input; None: the trained size.
+        cache: Folder in which exported models are kept for the next time; None: nothing is kept. One model serves
+            every precision and batch size, which are set when it is loaded. Backends other than OpenVINO keep none.
 
     Raises:
         CheckpointError: The weights do not fit config.json, or the size is not a multiple of the patches.
@@ -177,7 +176,7 @@ def _sized(checkpoint: Checkpoint, image_size: tuple[int, int] | None) -> Encode
 
 
 def _head_of(checkpoint: Checkpoint, config: EncoderConfig) -> dict[str, np.ndarray]:
-    """Return scale and shift of the norm of a checkpoint's head, by tensor; empty where it has none."""
+    """Return scale and shift of the norm in a checkpoint's head, by tensor name; empty if it has no such norm."""
     from labelrank.models.convert import read_tensor
 
     if not config.fc_norm:
@@ -209,12 +208,12 @@ def _compile_openvino(model: Path, shape: tuple[int, ...], precision: str) -> Ca
         exported,
         "CPU",
         {
-            # OpenVINO takes bfloat16 by itself where the processor has it; the caller decides.
+            # By default OpenVINO uses bfloat16 if the processor supports it; here the caller decides.
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
             "PERFORMANCE_HINT": "LATENCY",
-            # It sees the cores of the machine, not what a container leaves to this process.
+            # OpenVINO counts the cores of the machine, not those that a container allows.
             "INFERENCE_NUM_THREADS": cpu_cores(),
-            # Threads that stay on their core wait there for whatever else runs on it; free ones are as fast alone.
+            # A pinned thread waits for other programs on its core; without other programs, pinning gains nothing.
             "ENABLE_CPU_PINNING": False,
         },
     ).create_infer_request()
@@ -229,13 +228,13 @@ def _compile_openvino(model: Path, shape: tuple[int, ...], precision: str) -> Ca
 def _load_exported(
     checkpoint: Checkpoint, config: EncoderConfig, cache: Path | None, load: Callable[[Path], T]
 ) -> tuple[T, Path | None, bool]:
-    """Have a checkpoint's model loaded from the folder it is exported to.
+    """Load a checkpoint's model from the folder of its export; export it first if needed.
 
     Args:
-        load: Gets the folder, whose content is whole and checked, and which may be gone afterwards.
+        load: Takes the folder, whose content is complete and checked. The folder may be removed afterwards.
 
     Returns:
-        What `load` returns; where the model is kept, None where it is not; whether it was there already.
+        The result of `load`; the folder of the model, None if it is not kept; whether it existed before.
     """
     export = functools.partial(_export, checkpoint, config)
     if cache is not None:
@@ -257,7 +256,7 @@ def _load_exported(
 
 
 def _identity(checkpoint: Checkpoint, config: EncoderConfig) -> dict[str, Any]:
-    """Return all that determines an exported model."""
+    """Return everything that determines an exported model."""
     return {
         "checkpoint": checkpoint.digest,
         "image_size": list(config.image_size),
@@ -267,12 +266,12 @@ def _identity(checkpoint: Checkpoint, config: EncoderConfig) -> dict[str, Any]:
 
 
 def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path) -> None:
-    """Write a checkpoint's encoder as OpenVINO reads it, of any batch size, and its head.
+    """Write a checkpoint's encoder for OpenVINO, with any batch size, and the norm of its head.
 
     Raises:
         CheckpointError: The weights do not fit config.json.
-        HubError: They cannot be downloaded.
-        Unwritable: The folder does not take them.
+        HubError: The weights cannot be downloaded.
+        Unwritable: The folder cannot be written.
     """
     import keras
     from safetensors import SafetensorError
@@ -286,7 +285,7 @@ def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path) -> None
         if head:
             save_file(head, folder / _HEAD)
     except (OSError, RuntimeError, SafetensorError) as error:
-        # OpenVINO says "iostream error" of a full disk.
+        # OpenVINO's only message for a full disk is "iostream error".
         free = shutil.disk_usage(folder).free / 2**20
         raise Unwritable(f"{error}; {free:,.0f} MiB are free") from error
 
@@ -303,8 +302,8 @@ def _read_head(folder: Path, config: EncoderConfig) -> dict[str, np.ndarray]:
 def _compile_keras(
     checkpoint: Checkpoint, config: EncoderConfig, backend: str, batch_size: int, precision: str
 ) -> tuple[Steps, Callable[[np.ndarray, np.ndarray], np.ndarray], bool]:
-    """Return what encodes a batch, compiled for its one shape, what encodes some patches, and whether on a GPU."""
-    # Before anything is put on a device.
+    """Return the compiled encoder of a batch, the encoder of some patches, and whether they run on a GPU."""
+    # Must run before a device is used.
     prepare, compile_ = {
         "tensorflow": (_prepare_tensorflow, _compile_tensorflow),
         "jax": (_prepare_jax, _compile_jax),
@@ -344,7 +343,7 @@ def _prepare_tensorflow(*, is_exact: bool) -> None:
     import tensorflow as tf
 
     for device in tf.config.list_physical_devices("GPU"):
-        # Refused once a device is in use; whoever used it has settled the matter.
+        # Fails once a device is in use; then its first user has chosen this setting.
         with contextlib.suppress(RuntimeError):
             tf.config.experimental.set_memory_growth(device, True)
     if is_exact:
@@ -375,7 +374,7 @@ def _prepare_jax(*, is_exact: bool) -> None:
 def _compile_jax(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> Steps:
     jax = importlib.import_module("jax")
 
-    # Arguments, not constants of the program: those would be folded and copied while it is compiled.
+    # The weights are arguments: as constants they would be folded and copied during compilation.
     weights = [[v.value for v in vs] for vs in (encoder.trainable_variables, encoder.non_trainable_variables)]
 
     @jax.jit  # type: ignore[untyped-decorator]
