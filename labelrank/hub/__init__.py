@@ -1,8 +1,8 @@
-"""The Hugging Face Hub: what a repository holds, its files whole or in parts, and how it says no.
+"""The Hugging Face Hub: the files of a repository, downloaded whole or in parts, and clear errors.
 
-The only package that imports huggingface_hub, and only inside functions. Whole files are fetched by ourselves, over
-plain HTTP: huggingface_hub 2.4 drops what arrived of a file when its process ends, and a job that was killed should go
-on from there.
+The only package that imports huggingface_hub, and only inside functions. We download whole files ourselves, over plain
+HTTP: huggingface_hub 2.4 loses the downloaded part of a file when its process ends, but a job that was killed should
+continue from there.
 
 Source: the Hub's API and cache layout, https://huggingface.co/docs/hub/api and
 https://huggingface.co/docs/huggingface_hub/guides/manage-cache.

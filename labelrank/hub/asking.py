@@ -1,4 +1,4 @@
-"""Requests to the Hub: what is sent, what a refusal or a failure is called, and when a second try may help."""
+"""Requests to the Hub: their headers, the errors for refusals and failures, and when to try again."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _LONGEST_WAIT_S = 60.0
 
 
 def headers(settings: Settings, *, with_token: bool = True) -> dict[str, str]:
-    """Return the headers of a request; on a shared server nobody's token is sent."""
+    """Return the headers of a request; a shared server sends no access token."""
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     from labelrank import __version__
 
     token = False if settings.shared or not with_token else None
     named = build_hf_headers(token=token, library_name="labelrank", library_version=__version__)
-    # Compressed on the way, a file would have another length than the one that is stated.
+    # If the file were compressed for transfer, its length would differ from the one the Hub states.
     return {**named, "Accept-Encoding": "identity"}
 
 
@@ -52,7 +52,7 @@ def has_token(settings: Settings) -> bool:
 
 @contextmanager
 def explained(subject: str) -> Iterator[None]:
-    """Turn a failure of the connection into a HubError; `subject` is what was asked for."""
+    """Turn a failed connection into a HubError; `subject` names what was requested."""
     import httpx2
     from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -88,7 +88,7 @@ def explained(subject: str) -> Iterator[None]:
 
 
 def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: str, settings: Settings) -> None:
-    """Raise what the Hub's answer means to the user, unless it is a yes."""
+    """Raise an error that explains the Hub's answer, unless the request succeeded."""
     status = response.status_code
     if status < 400:
         return
@@ -142,7 +142,7 @@ def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: st
 
 
 def _wait_asked_for(headers: Mapping[str, str]) -> float:
-    """Return the seconds that an answer asks to wait, 0 where it does not say."""
+    """Return the seconds that an answer asks to wait; 0 if it does not say."""
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     limit = parse_ratelimit_headers(headers)
@@ -153,7 +153,7 @@ def _wait_asked_for(headers: Mapping[str, str]) -> float:
 
 
 class Meter:
-    """Bytes that arrived on several threads, and the word to stop."""
+    """Counts the bytes that several threads download, and tells them to stop."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -165,18 +165,17 @@ class Meter:
             self.done += count
 
     def pause(self, seconds: float = 0.0) -> None:
-        """Wait; raises Cancelled as soon as the work is stopped."""
+        """Wait for some seconds; raises Cancelled as soon as the work is stopped."""
         if self.stopped.wait(seconds) if seconds else self.stopped.is_set():
             raise Cancelled("The download was stopped; what arrived is kept.")
 
 
 def trying(work: Callable[[], T], meter: Meter, *, patient: bool = True) -> T:
-    """Return what `work` returns, tried again after each pause as long as another try may help.
+    """Return the result of `work`; if it fails, try again after a pause as long as this may help.
 
     Args:
-        meter: When a try brought bytes, the pauses start from the first again.
-        patient: Whether somebody waits for a download rather than for a page: longer pauses, and also for a network
-            that is not there.
+        meter: If a try downloads some bytes, the next pause is the shortest one again.
+        patient: True for downloads: more and longer pauses, also without a network. False for a page that waits.
     """
     waits = WAITS_S if patient else ASKING_WAITS_S
     tries, before = 0, meter.done
@@ -205,7 +204,7 @@ def streaming(
     *,
     with_token: bool = True,
 ) -> Iterator[httpx2.Response]:
-    """Yield the answer to a GET whose body is not read yet, once it is a yes."""
+    """Yield the answer to a successful GET request; its body is not read yet."""
     from huggingface_hub import get_session
 
     sent = {**headers(settings, with_token=with_token), **extra}
@@ -217,7 +216,7 @@ def streaming(
 def get_json(
     url: str, kind: str, repo_id: str, subject: str, settings: Settings, params: Any = None
 ) -> tuple[Any, str]:
-    """Return what one call of the API answers, and the address of its next page or an empty text."""
+    """Return the JSON answer of one API call, and the address of its next page or an empty text."""
     from huggingface_hub import get_session
 
     def ask() -> tuple[Any, str]:

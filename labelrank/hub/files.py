@@ -1,6 +1,6 @@
-"""Whole files of a repository: where they lie on this computer, and how they get there.
+"""Whole files of a repository: where they lie on this computer, and how they are downloaded.
 
-The folder is huggingface_hub's cache, in its layout, so that what it or transformers fetched is not fetched again.
+They are stored in huggingface_hub's cache, in its layout, so files that it or transformers downloaded are used again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _CHUNK_BYTES = 1 << 20
 
 
 def subject_of(repo: Repo, file: HubFile) -> str:
-    """Return how a message calls a file."""
+    """Return the name of a file in messages."""
     at = "" if repo.requested_revision == DEFAULT_REVISION else f" at {repo.requested_revision}"
     return f"{file.path} of {repo.name}{at}"
 
 
 def existing(repo: Repo, path: str) -> HubFile:
-    """Return the file at this path; raises HubError where there is none."""
+    """Return the file at this path; raises HubError if it does not exist."""
     file = repo.file(path)
     if file is None:
         raise HubError(
@@ -50,7 +50,7 @@ def existing(repo: Repo, path: str) -> HubFile:
 
 
 def cached_path(repo: Repo, path: str) -> Path | None:
-    """Return where a file lies on this computer, None where it does not, or not whole."""
+    """Return the path of a file on this computer; None if it is missing or incomplete."""
     file = repo.file(path)
     if file is None:
         return None
@@ -67,9 +67,9 @@ def _is_whole(path: Path, file: HubFile) -> bool:
 
 
 def remove_damaged(repo: Repo, paths: Collection[str], *, should_stop: ShouldStop | None = None) -> list[str]:
-    """Remove those files from this computer whose content is not what their hash says; return their paths.
+    """Remove files from this computer whose content does not match their hash; return their paths.
 
-    Files that are not here are left out. `cached_path` trusts the length alone, because hashing takes time.
+    Files that are not on this computer are skipped. `cached_path` checks only the length, because hashing takes time.
 
     Raises:
         HubError: A file cannot be read or removed.
@@ -96,7 +96,7 @@ def remove_damaged(repo: Repo, paths: Collection[str], *, should_stop: ShouldSto
 
 
 def _digest_of(file: HubFile) -> Any:
-    """Return the hash, of nothing yet, whose value names the content of a file."""
+    """Return a new hash object of the kind that gives a file's `blob_id`."""
     return hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size_bytes, usedforsecurity=False)
 
 
@@ -108,7 +108,7 @@ def download(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Path:
-    """Return where one file lies on this computer, downloaded if it was not here; see `download_all`."""
+    """Download one file if needed and return its path on this computer; see `download_all`."""
     options = {"settings": settings, "on_progress": on_progress, "should_stop": should_stop}
     return download_all(repo, [path], **options)[0]  # type: ignore[arg-type]
 
@@ -121,16 +121,16 @@ def download_all(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> list[Path]:
-    """Return where files lie on this computer, those that were not here downloaded, several at a time.
+    """Download the missing files, several at a time, and return the paths of all files on this computer.
 
-    What arrived of a file is kept when the connection or the process ends, and the next call goes on from there. Each
-    file is checked against the hash that names it.
+    If the connection or the process ends, the downloaded part of a file is kept and the next call continues from
+    there. Each file is checked against its hash.
 
     Args:
         on_progress: Called with bytes as (done, total, stage), on the caller's thread.
 
     Raises:
-        HubError: A file does not exist, is refused, arrives damaged, or does not fit the limit or the disk.
+        HubError: A file does not exist, is refused, arrives damaged, exceeds the limit, or does not fit on the disk.
         Cancelled: `should_stop` returned true.
     """
     files = [existing(repo, path) for path in dict.fromkeys(paths)]
@@ -153,7 +153,7 @@ def download_all(
 
 
 def check_size(size_bytes: int, subject: str, settings: Settings) -> None:
-    """Raise HubError when this is more than may be downloaded."""
+    """Raise HubError if the size exceeds the download limit."""
     if size_bytes > settings.max_download_bytes:
         raise HubError(
             f"{subject} has {size_bytes:,} bytes to download, more than the {settings.max_download_bytes:,} that are "
@@ -169,10 +169,10 @@ def run_all(
     on_progress: Progress | None,
     should_stop: ShouldStop | None,
 ) -> None:
-    """Run all tasks on a few threads; report and listen on the caller's.
+    """Run all tasks on a few threads; both callbacks are called on the caller's thread.
 
     Args:
-        subject: What is downloaded, for people.
+        subject: Name of the download, to show.
     """
     stage = Stage(Kind.DOWNLOAD, f"Downloading {subject}", "bytes")
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="hub") as pool:
@@ -200,7 +200,7 @@ def _download_one(repo: Repo, file: HubFile, settings: Settings, meter: Meter) -
     with disk_explained(subject, place):
         for folder in (blob.parent, pointer.parent):
             folder.mkdir(parents=True, exist_ok=True)
-        # Two processes must not write one file; the lock is huggingface_hub's, so that it keeps out too.
+        # Two processes must not write one file. The lock is huggingface_hub's, so that it waits too.
         lock = cache_folder() / ".locks" / place.name / f"{file.blob_id}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with _locked(lock, meter):
@@ -212,7 +212,7 @@ def _download_one(repo: Repo, file: HubFile, settings: Settings, meter: Meter) -
 
 
 def _name_commit(repo: Repo) -> None:
-    """Note in the cache which commit the revision stands for, for other programs without a network."""
+    """Store the commit of the revision in the cache, for other programs that run offline."""
     if repo.requested_revision == repo.revision:
         return
     ref = storage(repo.kind, repo.id) / "refs" / repo.requested_revision
@@ -238,7 +238,7 @@ def _locked(lock: Path, meter: Meter) -> Iterator[None]:
 
 
 def _point(pointer: Path, blob: Path) -> None:
-    """Make the name of a file in its commit lead to its content, as huggingface_hub does."""
+    """Link the file's name in the commit's folder to its content, as huggingface_hub does."""
     if pointer.exists() and pointer.resolve() == blob.resolve():
         return
     pointer.unlink(missing_ok=True)
@@ -251,7 +251,7 @@ def _point(pointer: Path, blob: Path) -> None:
 
 
 def _fetch_blob(repo: Repo, file: HubFile, blob: Path, settings: Settings, meter: Meter) -> None:
-    """Write a file's content to `blob`, going on where an earlier try ended."""
+    """Download a file to `blob`, continuing where an earlier try ended."""
     arrived = blob.with_name(f"{file.blob_id}.labelrank.incomplete")
     subject = subject_of(repo, file)
     if arrived.exists() and arrived.stat().st_size > file.size_bytes:
@@ -293,9 +293,10 @@ def _fetch_blob(repo: Repo, file: HubFile, blob: Path, settings: Settings, meter
 
 
 class Address:
-    """Where the content of a file is: the Hub's own address first, then the storage to which it sent us.
+    """The address of a file's content: first that on the Hub, then that in the storage to which the Hub redirects.
 
-    Most requests for parts then ask the storage alone. Its address holds for some minutes; the Hub gives a new one.
+    Later requests for parts go directly to the storage. Its address expires after some minutes; the Hub then gives a
+    new one.
     """
 
     def __init__(self, repo: Repo, file: HubFile) -> None:
@@ -309,7 +310,7 @@ class Address:
         return self.url != self._at_hub
 
     def learn(self, answered: str) -> None:
-        """Keep where an answer came from, if that is another host: such an address needs no token of ours."""
+        """Keep the address of an answer if it is on another host; such an address needs no access token."""
         if urlsplit(answered).netloc != urlsplit(self._at_hub).netloc:
             self.url = answered
 
@@ -322,7 +323,7 @@ class Address:
 def open_stream(
     repo: Repo, file: HubFile, start: int, end: int, settings: Settings, address: Address | None = None
 ) -> Iterator[Iterator[bytes]]:
-    """Yield the bytes [start, end) of a file in chunks, all of them or an error."""
+    """Yield the bytes [start, end) of a file in chunks; raises HubError if some are missing."""
     address = address or Address(repo, file)
     subject = subject_of(repo, file)
     whole = start == 0 and end == file.size_bytes

@@ -1,4 +1,4 @@
-"""How repositories are called: ids, and addresses that were given instead."""
+"""Names of repositories: ids, and web addresses that users give instead."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
 
 
 def check_repo_id(name: str, kind: str) -> str:
-    """Return `name` when it can be the id of a repository.
+    """Return `name` if it can be the id of a repository.
 
     Raises:
-        HubError: It cannot; the message names the id that was meant where that is clear.
+        HubError: It cannot; where it is clear, the message names the id that was meant.
     """
     expected = f"expected the id of a {kind} on the Hub, such as {_EXAMPLES[kind]}"
     if re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE) or name.lower().startswith(
@@ -50,7 +50,7 @@ def check_repo_id(name: str, kind: str) -> str:
 
 
 def repo_of_address(address: str) -> tuple[str, str, str | None] | None:
-    """Return kind, id and revision that an address of the Hub leads to, None where it leads elsewhere."""
+    """Return kind, id and revision in an address of the Hub; None for other addresses."""
     try:
         parts = urlsplit(address if "://" in address else f"https://{address}")
     except ValueError:  # brackets that hold no IPv6 address

@@ -1,4 +1,4 @@
-"""Files of a repository that are read in parts, over HTTP ranges."""
+"""Files of a repository that are read in parts, with HTTP range requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PART_BYTES = 8 << 20
 
 
 class _Spans:
-    """Which bytes of a file are here: disjoint [start, end), in rising order."""
+    """The downloaded bytes of a file: disjoint ranges [start, end), in rising order."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -40,7 +40,7 @@ class _Spans:
         self._ends[first:last] = [end]
 
     def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return what is not here of [start, end)."""
+        """Return the missing ranges of [start, end)."""
         gaps = []
         for i in range(bisect_right(self._ends, start), len(self._starts)):
             if self._starts[i] >= end:
@@ -54,10 +54,10 @@ class _Spans:
 
 
 class RangeFile(io.RawIOBase):
-    """A file of the Hub that is read in parts: seekable, binary, read only.
+    """A file of the Hub that is read in parts: seekable, binary, read-only.
 
-    Bytes that were fetched are kept in a temporary file of the workspace until this is closed. Reading what is not
-    here fetches it, with some bytes around it. `fetch`, `read_at` may be called from several threads; `seek` and
+    Downloaded bytes are kept in a temporary file of the workspace until this object is closed. Reading missing bytes
+    downloads them, with some bytes around them. `fetch` and `read_at` may be called from several threads; `seek` and
     `read` share one position.
     """
 
@@ -66,7 +66,7 @@ class RangeFile(io.RawIOBase):
         self.name = file.path
         self.size = file.size_bytes
         self.bytes_read = 0
-        """Bytes that came over the network."""
+        """Number of bytes that were downloaded."""
         self._repo, self._hub_file, self._settings = repo, file, settings
         self._address = Address(repo, file)
         self._position = 0
@@ -119,7 +119,7 @@ class RangeFile(io.RawIOBase):
         """Return up to `length` bytes from `start` on, fewer at the end of the file.
 
         Raises:
-            HubError: They are not here and cannot be fetched.
+            HubError: Missing bytes cannot be downloaded.
         """
         end = min(start + length, self.size)
         if start >= end:
@@ -140,13 +140,13 @@ class RangeFile(io.RawIOBase):
         on_progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> None:
-        """Bring many (start, end) ranges here, several at a time; those close to each other together.
+        """Download many (start, end) ranges, several at a time; ranges close to each other share a request.
 
         Args:
             on_progress: Called with bytes as (done, total, stage), on the caller's thread.
 
         Raises:
-            HubError: They cannot be fetched, or are more than `max_download_bytes`.
+            HubError: The ranges cannot be downloaded, or exceed `max_download_bytes`.
             Cancelled: `should_stop` returned true.
         """
         self._fetch(ranges, on_progress, should_stop)
@@ -199,9 +199,9 @@ class RangeFile(io.RawIOBase):
 
 
 def open_range(repo: Repo, path: str, *, settings: Settings) -> RangeFile:
-    """Return a file of the Hub that is read in parts; from this computer where it was downloaded.
+    """Return a file of the Hub for reading in parts; if it was downloaded before, the local copy is read.
 
     Raises:
-        HubError: There is no such file.
+        HubError: The file does not exist.
     """
     return RangeFile(repo, existing(repo, path), settings)

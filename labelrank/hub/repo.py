@@ -1,4 +1,4 @@
-"""What a repository holds, asked of the Hub or remembered; and which repositories there are."""
+"""What a repository holds, from the Hub or from the last answer; and the search for repositories."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class HubFile:
     path: str
     size_bytes: int
     blob_id: str
-    """Names the content: SHA-256 of a file in large-file storage, git's SHA-1 of another."""
+    """Hash of the content: SHA-256 for a file in large-file storage, git's SHA-1 for another."""
     sha256: str | None = None
-    """Of files in large-file storage; the Hub states no SHA-256 of the others."""
+    """Only for files in large-file storage; the Hub gives no SHA-256 for others."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ class Repo:
     gated: bool = False
     private: bool = False
     card: Mapping[str, Any] = field(default_factory=dict)
-    """The YAML head of its README."""
+    """The YAML header of the README."""
     downloads: int | None = None
-    """In the last 30 days."""
+    """Downloads in the last 30 days."""
     unsafe: tuple[str, ...] = ()
     """Files that the Hub's security scan flags."""
     from_cache: bool = False
-    """Whether the Hub could not be asked, and this is what was known of it before."""
+    """Whether the Hub could not be reached and this is an earlier answer or the cache."""
 
     def file(self, path: str) -> HubFile | None:
-        """Return the file at this path, None where there is none."""
+        """Return the file at this path; None if it does not exist."""
         return self._by_path.get(path)
 
     @cached_property
@@ -77,13 +77,13 @@ class Repo:
 
     @property
     def name(self) -> str:
-        """How a message calls it."""
+        """The name of the repository in messages."""
         return f"the {self.kind} {self.id}"
 
 
 @dataclass(frozen=True)
 class Found:
-    """One line of a search."""
+    """One repository that a search found."""
 
     id: str
     task: str | None
@@ -91,24 +91,24 @@ class Found:
     licence: str | None
     gated: bool
     rows: str | None
-    """Of a dataset, as its card says: 10K<n<100K."""
+    """The size of a dataset in its card, such as 10K<n<100K; None for a model."""
     size_bytes: int | None
     parameters: int | None
-    """Of a model with safetensors."""
+    """Number of parameters of a model with safetensors; None otherwise."""
 
 
 def resolve(kind: str, repo_id: str, revision: str | None = None, *, settings: Settings) -> Repo:
-    """Return what a repository holds, at the commit that its revision stands for now.
+    """Return what a repository holds, at the current commit of a revision.
 
-    Where the Hub cannot be reached, this is what was known when it last could, or what lies in the cache.
+    If the Hub cannot be reached, the result is the last answer, or what lies in the cache.
 
     Args:
         kind: model or dataset.
         revision: A branch, tag, commit, or refs/pr/N; None for main.
 
     Raises:
-        HubError: The name is no id, there is no such repository or revision, access is refused, or the Hub cannot be
-            reached and nothing is cached.
+        HubError: `repo_id` is not an id, the repository or revision does not exist, access is refused, or the Hub
+            cannot be reached and nothing is cached.
     """
     check_repo_id(repo_id, kind)
     revision = revision or DEFAULT_REVISION
@@ -134,7 +134,7 @@ def _ask(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo:
     params = {"securityStatus": "true"} if kind == "model" else None
     info, _ = get_json(f"{api}{repo_id}/revision/{quote(revision, safe='')}", kind, repo_id, subject, settings, params)
     try:
-        # The name may be an old one, and the answer that of the repository it became.
+        # A renamed repository answers to its old name.
         id_, commit = str(info["id"]), str(info["sha"])
         if not REPO_ID.fullmatch(id_) or not _COMMIT.fullmatch(commit):
             raise ValueError(f"commit {commit!r} of {id_!r}")
@@ -151,7 +151,7 @@ def _ask(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo:
             id=id_,
             revision=commit,
             requested_revision=revision,
-            # A commit stays what it is.
+            # The files of a commit never change.
             files=known.files if known else _list_files(kind, id_, commit, subject, settings),
             licence=_licence(card, info.get("tags")),
             gated=gated,
@@ -180,7 +180,7 @@ def _list_files(kind: str, repo_id: str, commit: str, subject: str, settings: Se
             path = str(entry["path"])
             if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or "\0" in path:
                 raise HubError(f"{repo_id} has a file called {path!r}, which may not be written here. Leave it alone.")
-            # `oid` is git's name of a file in large-file storage only as a pointer; its content is named by `lfs`.
+            # For a file in large-file storage, `oid` is the hash of a pointer file and `lfs` that of the content.
             lfs = entry.get("lfs")
             sha256 = str(lfs["oid"]).removeprefix("sha256:") if lfs else None
             blob_id = sha256 or str(entry["oid"])
@@ -214,7 +214,7 @@ def _memory_path(kind: str, repo_id: str, revision: str, settings: Settings) -> 
 
 
 def _remember(repo: Repo, repo_id: str, settings: Settings) -> None:
-    """Keep what was learned for when the Hub cannot be asked: what a commit holds, and the commit of a revision."""
+    """Store an answer for later use offline: the content of a commit, and the commit of a revision."""
     records: dict[str, Any] = {repo.requested_revision: repo.revision, repo.revision: asdict(repo)}
     for revision, record in records.items():
         path = _memory_path(repo.kind, repo_id, revision, settings)
@@ -233,16 +233,16 @@ def _remembered(kind: str, repo_id: str, revision: str, settings: Settings) -> R
         known = read(known) if isinstance(known, str) else known
         known |= {"files": tuple(HubFile(**file) for file in known["files"]), "unsafe": tuple(known["unsafe"])}
         repo = Repo(**{**known, "requested_revision": revision})
-    # One that cannot be read is one that we do not have; the next answer of the Hub replaces it.
+    # An unreadable record counts as missing; the next answer of the Hub replaces it.
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return None if settings.shared and (repo.private or repo.gated) else repo
 
 
 def _from_cache(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo | None:
-    """Return a repository as another program left it in the cache; None where there is nothing.
+    """Return a repository that another program stored in the cache; None if there is none.
 
-    Not on a shared server: whether it is private is not written there.
+    A shared server gets None, because the cache does not say whether a repository is private.
     """
     folder = storage(kind, repo_id)
     commit = revision
@@ -267,9 +267,9 @@ def _from_cache(kind: str, repo_id: str, revision: str, settings: Settings) -> R
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """Return the YAML between the first two `---` lines of a card; an empty dict where there is none.
+    """Return the YAML between the first two `---` lines of a card; an empty dict if there is none.
 
-    A card is for people; a broken one must not keep what it describes from being used.
+    A broken card gives an empty dict too: it must not block the use of the repository.
     """
     import yaml
 
@@ -283,19 +283,19 @@ def read_card(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PullRequest:
-    """A change that somebody proposes to the owner of a repository, who has not taken it over."""
+    """A proposed change to a repository, which its owner has not merged."""
 
     revision: str
     """refs/pr/N."""
     url: str
     author: str | None
-    """Name of the account; None where the Hub does not say."""
+    """Name of the account; None if unknown."""
 
 
 def find_in_pull_requests(repo: Repo, paths: Collection[str], *, settings: Settings) -> PullRequest | None:
-    """Return the first pull request that holds one of these files, None where none does.
+    """Return the first pull request that holds one of these files; None if there is none.
 
-    Those of the Hub's own converter come before those of others.
+    Pull requests by the Hub's converter come first.
 
     Raises:
         HubError: The Hub cannot be asked.
@@ -321,23 +321,23 @@ def find_in_pull_requests(repo: Repo, paths: Collection[str], *, settings: Setti
 
 
 def _authors(repo: Repo, api: str, settings: Settings) -> dict[int, str]:
-    """Return number -> account of the latest pull requests; those that the Hub does not tell are left out."""
+    """Return number -> account for the latest pull requests; unknown accounts are left out."""
     subject = f"the pull requests of {repo.name}"
     try:
         answer, _ = get_json(
             f"{api}/discussions", repo.kind, repo.id, subject, settings, {"type": "pull_request", "status": "all"}
         )
         return {int(one["num"]): str(one["author"]["name"]) for one in answer["discussions"] if one.get("author")}
-    # Who made a pull request is worth telling, and its files can be found without.
+    # The author is useful but optional: the files can be found without it.
     except (AttributeError, HubError, KeyError, TypeError, ValueError):
         return {}
 
 
 def search(kind: str, text: str, *, task: str | None = None, limit: int = 20, settings: Settings) -> list[Found]:
-    """Return the repositories whose name holds `text`, the most downloaded first.
+    """Return the repositories whose name contains `text`, the most downloaded first.
 
     Args:
-        task: One of the Hub's tasks, such as image-classification; None for all.
+        task: A task of the Hub, such as image-classification; None for all.
 
     Raises:
         HubError: The Hub cannot be asked.

@@ -1,4 +1,4 @@
-"""Where the Hub's files lie on this computer, and how a full or read-only disk is told."""
+"""Where the Hub's files lie on this computer, and the errors for a full or read-only disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def storage(kind: str, repo_id: str) -> Path:
 
 @contextmanager
 def disk_explained(subject: str, folder: Path) -> Iterator[None]:
-    """Turn a failure to write into a HubError; `subject` is what does not fit."""
+    """Turn a failed write into a HubError; `subject` names what was written."""
     try:
         yield
     except HubError:
