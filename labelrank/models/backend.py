@@ -1,4 +1,4 @@
-"""Which Keras backend, device and precision this process computes with."""
+"""The Keras backend, device and precision of this process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 def preferred_backend(*, training: bool = False) -> str:
-    """Return the Keras backend that this process uses, or would use; changes and imports nothing.
+    """Return the Keras backend that this process uses or would use, without importing anything.
 
     Unless `KERAS_BACKEND` says otherwise: on a GPU the first of TensorFlow, JAX and PyTorch that can use it; else
     OpenVINO, and TensorFlow for training.
 
     Raises:
-        SettingsError: `KERAS_BACKEND` names none that is installed, or one that cannot train.
+        SettingsError: `KERAS_BACKEND` is not an installed backend, or cannot train.
     """
     if "keras" in sys.modules:
         return str(sys.modules["keras"].backend.backend())
@@ -53,9 +53,9 @@ def _runs_on_gpu(backend: str) -> bool:
 
 @functools.cache
 def _has_gpu_build(backend: str) -> bool:
-    """Return whether what is installed of a backend can use an NVIDIA GPU, from the packages' metadata alone."""
+    """Return whether the installed version of a backend can use an NVIDIA GPU, from the packages' metadata."""
     if backend == "tensorflow":
-        # Its wheel can; the libraries it loads come with the extra, or with the system (containers made for GPUs).
+        # The wheel supports GPUs; its libraries come with the extra, or with the system (containers for GPUs).
         needed = [
             re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
             for requirement in (metadata.requires(backend) or () if _version(backend) else ())
@@ -86,14 +86,14 @@ def _system_has(library: str) -> bool:
 
 
 def select_backend(*, training: bool = False) -> str:
-    """Settle the Keras backend of this process and return its name; to be called before Keras is imported.
+    """Set the Keras backend of this process and return its name; call this before Keras is imported.
 
-    TensorFlow is imported here, so that what it writes of itself at its start is not shown to users.
+    TensorFlow is imported here, so that its start-up messages can be hidden from users.
     """
-    # TensorFlow's start-up notes are not for our users; its errors are.
+    # Users see TensorFlow's errors, but not its start-up messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = backend = preferred_backend(training=training)
-    if backend == "jax":  # takes three quarters of a GPU's memory at its start otherwise
+    if backend == "jax":  # otherwise it takes three quarters of a GPU's memory at its start
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if backend == "tensorflow":
         _start_tensorflow()
@@ -102,10 +102,10 @@ def select_backend(*, training: bool = False) -> str:
 
 @functools.cache
 def _start_tensorflow() -> None:
-    """Import TensorFlow and have it look for devices; what it writes meanwhile is shown if either comes to nothing.
+    """Import TensorFlow and let it look for devices; its messages are shown only if one of these fails.
 
-    Its libraries write to the file descriptor before any log level counts: of processor features, and of a CUDA driver
-    that machines without a GPU do not have.
+    Its libraries write to the file descriptor before any log level applies: about processor features, and about a
+    missing CUDA driver on machines without a GPU.
     """
     with _holding_stderr() as show:
         try:
@@ -121,7 +121,7 @@ def _start_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _holding_stderr() -> Iterator[Callable[[], None]]:
-    """Hold what this process writes to file descriptor 2; calling what is yielded has it shown at the end."""
+    """Hold back what this process writes to file descriptor 2; call the yielded function to show it at the end."""
     shown = False
 
     def show() -> None:
@@ -131,7 +131,7 @@ def _holding_stderr() -> Iterator[Callable[[], None]]:
     sys.stderr.flush()
     try:
         stderr = os.dup(2)
-    except OSError:  # closed: nobody reads it
+    except OSError:  # stderr is closed
         yield show
         return
     try:
@@ -151,7 +151,7 @@ def _holding_stderr() -> Iterator[Callable[[], None]]:
 
 
 def devices() -> tuple[Device, ...]:
-    """Return what encoders run on in this process: the GPUs where there are some that the backend can use, or the CPU.
+    """Return the devices for encoders in this process: the GPUs that the backend can use, or else the CPU.
 
     Reads the system and the packages' metadata; imports no framework.
     """
@@ -159,13 +159,13 @@ def devices() -> tuple[Device, ...]:
 
 
 def resolve_precision(precision: str, *, training: bool = False) -> str:
-    """Return the precision that runs for the one asked for: in inference, or in training.
+    """Return the precision that is used for a given one, in inference or in training.
 
-    `auto` is bfloat16 where the device multiplies in it natively, and float32 elsewhere; float16 on a GPU of before
-    bfloat16. On a CPU, backends other than OpenVINO gain nothing from bfloat16.
+    `auto` is bfloat16 if the device supports it natively, float16 on older GPUs, and float32 otherwise. On a CPU,
+    backends other than OpenVINO gain nothing from bfloat16.
 
     Raises:
-        SettingsError: It is not one of `PRECISIONS`, or the device does not multiply in it.
+        SettingsError: `precision` is not one of `PRECISIONS`, or the device does not support it.
     """
     if precision not in PRECISIONS:
         raise SettingsError(f"Precision is {precision!r}; choose one of {', '.join(PRECISIONS)}.")

@@ -17,17 +17,17 @@ WEIGHTS = "model.safetensors"
 
 
 class Files(Protocol):
-    """The files of a checkpoint, wherever they lie."""
+    """The files of a checkpoint, in a folder or on the Hub."""
 
     source: str
-    """How a message calls the place."""
+    """Name of the folder or repository in messages."""
     card: Mapping[str, Any]
     licence: str | None
     gated: bool
     unsafe: tuple[str, ...]
     """Files that the Hub's security scan flags."""
     from_cache: bool
-    """Whether the Hub could not be asked, and this is what was known of it before."""
+    """Whether the Hub could not be reached and the list of files is from an earlier time."""
 
     def names(self) -> Collection[str]: ...
 
@@ -36,11 +36,11 @@ class Files(Protocol):
     def sha256(self, name: str) -> str: ...
 
     def small(self, name: str) -> bytes:
-        """Return a whole file, of a few kB."""
+        """Return the content of a small file (a few kB)."""
         ...
 
     def opened(self, name: str) -> BinaryIO | hub.RangeFile:
-        """Return a file to read from without fetching all of it."""
+        """Return an open file that is downloaded only as far as it is read."""
         ...
 
     def is_here(self, names: Collection[str]) -> bool: ...
@@ -48,7 +48,7 @@ class Files(Protocol):
     def fetch(
         self, names: Collection[str], on_progress: Progress | None, should_stop: ShouldStop | None
     ) -> dict[str, Path]:
-        """Bring files here and return where they are; a damaged copy of one of the Hub's is replaced."""
+        """Download files if needed and return their paths; a damaged copy of a Hub file is replaced."""
         ...
 
 

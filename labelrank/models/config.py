@@ -22,10 +22,10 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 # sincos: the fixed table over rows and columns, stored in the file; learned: stored; sinusoid: the fixed table over the
 # numbered tokens, not stored.
 POSITION_EMBEDDINGS = {"vit_mae": "sincos", "vit": "learned", "videomae": "sinusoid"}
-# Of the norms that VideoMAE has outside its blocks and encoder: PyTorch's default, whatever layer_norm_eps says.
+# For VideoMAE's norms outside its blocks and encoder: PyTorch's default, whatever layer_norm_eps says.
 HEAD_NORM_EPSILON = 1e-5
-# Far above any model there is, and far below what would fill the memory: position tables grow with the patches, and
-# not all of them are in the file.
+# Far above any existing model, and far below what would fill the memory: position tables grow with the number of
+# patches, and some of them are not in the file.
 MAX_IMAGE_SIDE = 8192
 MAX_PATCHES = 20_000
 
@@ -42,7 +42,7 @@ class TransformerConfig:
     layer_norm_epsilon: float = 1e-12
     use_qkv_bias: bool = True
     use_key_bias: bool = True
-    """Whether the keys have a bias too where the queries and values do."""
+    """Whether the keys also have a bias, if queries and values have one."""
 
     def __post_init__(self) -> None:
         if self.hidden_dim % self.num_heads:
@@ -74,7 +74,7 @@ class EncoderConfig:
     fc_norm: bool = False
     """Whether the checkpoint's head norms the mean of the tokens."""
     trained_image_size: tuple[int, int] | None = None
-    """The size whose position table is interpolated to `image_size`; None where they are the same."""
+    """The image size of the stored position table, which is interpolated to `image_size`; None if they are equal."""
 
     def __post_init__(self) -> None:
         for side, patch in zip(self.image_size, self.patch_size, strict=True):
@@ -117,7 +117,7 @@ class EncoderConfig:
 
     @property
     def media(self) -> str:
-        """What is encoded: image or clip."""
+        """The input of the encoder: image or clip."""
         return "image" if self.num_frames is None else "clip"
 
     @property
@@ -154,7 +154,7 @@ class EncoderConfig:
 
     @property
     def noise_shape(self) -> tuple[int]:
-        """Shape of the noise that decides what one sample hides: one number per place in the image.
+        """Shape of the noise that decides which patches of a sample are hidden: one number per place in the image.
 
         A clip hides the same places in each of its slices ("tube masking", Tong et al. 2022, section 3.3).
         """
@@ -166,9 +166,9 @@ class EncoderConfig:
         return self.num_slices * int(self.noise_shape[0] * (1 - self.mask_ratio))
 
     def resized(self, height: int, width: int) -> EncoderConfig:
-        """Return this encoder for another image size, its position table interpolated over space.
+        """Return this encoder for another image size; its position table will be interpolated over space.
 
-        The decoder is left out: its table stays at the size it was trained for.
+        The decoder is left out, because its table fits only the trained size.
 
         Raises:
             CheckpointError: The size is not a multiple of the patch size, or far too large.
@@ -255,7 +255,7 @@ def _image_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_architecture(config: Mapping[str, Any], ending: str) -> bool | None:
-    """Return whether the class that wrote the file ends so; None where the file does not say."""
+    """Return whether the name of the class that wrote the file has this ending; None if the file does not say."""
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures:
         return None
@@ -263,7 +263,7 @@ def _is_architecture(config: Mapping[str, Any], ending: str) -> bool | None:
 
 
 def _has_decoder(config: Mapping[str, Any], names: Collection[str] | None) -> bool:
-    # A fine-tuned model's config goes on listing the decoder that it lost.
+    # The config of a fine-tuned model still lists the decoder, which is gone.
     if names is not None:
         return any(name.startswith(("decoder.", "encoder_to_decoder.")) for name in names)
     return _is_architecture(config, "ForPreTraining") is not False
@@ -302,7 +302,7 @@ def _videomae(config: Mapping[str, Any], names: Collection[str] | None) -> Encod
         model_type="videomae",
         transformer=transformer,
         decoder=decoder,
-        # Not in transformers' config, which leaves the masking to its caller; the default is the paper's.
+        # Not in transformers' config, because there the caller masks; the default is the paper's.
         mask_ratio=_ratio(config, "mask_ratio", 0.9),
         norm_pix_loss=bool(config.get("norm_pix_loss", True)),
         num_frames=_number(config, "num_frames", 16),
@@ -314,7 +314,7 @@ def _videomae(config: Mapping[str, Any], names: Collection[str] | None) -> Encod
     )
 
 
-# Defaults are those of transformers' configs, which leave out of the file what equals them.
+# Defaults are those of transformers' configs: values equal to them are not written to the file.
 FAMILIES = {"vit_mae": _vit_mae, "vit": _vit, "videomae": _videomae}
 
 
@@ -322,8 +322,8 @@ def read_config(config: Mapping[str, Any], names: Collection[str] | None = None)
     """Return the encoder that a Hugging Face config describes.
 
     Args:
-        names: Tensor names of the weights at hand, which say whether there is a decoder and a head's norm; None: the
-            config's `architectures` does.
+        names: Tensor names of the weights, which show whether there is a decoder and a norm in the head; None: use the
+            config's `architectures`.
 
     Raises:
         CheckpointError: The model type is not a known family, or a value cannot work.
@@ -341,7 +341,7 @@ def read_config(config: Mapping[str, Any], names: Collection[str] | None = None)
 
 
 def write_config(encoder: EncoderConfig) -> dict[str, Any]:
-    """Return the Hugging Face config.json of a masked autoencoder with its decoder; `read_config` undoes it.
+    """Return the Hugging Face config.json of a masked autoencoder with its decoder; `read_config` is the inverse.
 
     Raises:
         CheckpointError: The encoder has no decoder.

@@ -1,6 +1,6 @@
 """Hugging Face tensor name <-> Keras variable, both ways, with every tensor accounted for.
 
-`models.names` lists a file's tensors; here each meets its variable. Loading and saving walk the same pairs.
+`models.names` lists the tensors of a file; this module pairs each with its variable, for loading and for saving.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from labelrank.models.vit import ViTEncoder, interpolate_position_embedding
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor lies in the file and in Keras; each function undoes the other."""
+    """Converts a tensor between its layout in the file and in Keras; each function is the inverse of the other."""
 
     to_keras: Callable[[np.ndarray], np.ndarray]
     to_file: Callable[[np.ndarray], np.ndarray]
 
 
 def _layouts(config: EncoderConfig) -> dict[str, Layout]:
-    """Return the layout of each kind that `models.names` speaks of."""
+    """Return the layout of each kind in `models.names`."""
     return {
         "as is": Layout(lambda a: a, lambda a: a),
         "transposed": Layout(lambda a: a.T, lambda a: a.T),
@@ -69,7 +69,7 @@ class Pair:
 
 
 def _find(layer: Any, path: str) -> Any:
-    """Return the variable that `models.names` calls so, such as blocks.0.norm_before.gamma."""
+    """Return the variable at a path as in `models.names`, such as blocks.0.norm_before.gamma."""
     for word in path.split("."):
         layer = layer[int(word)] if word.isdigit() else getattr(layer, word)
     return layer
@@ -85,7 +85,7 @@ def tensor_pairs(encoder: ViTEncoder, decoder: Any = None, names: Collection[str
     """Return each variable of a built encoder (and decoder) with its tensor.
 
     Args:
-        names: Tensor names of the file at hand, which decide between spellings; empty: the one we write.
+        names: Tensor names of the file, which decide between spellings; empty: the spelling that we write.
     """
     pairs = list(_pairs(encoder, encoder_tensors(encoder.config, names)))
     if decoder is not None:
@@ -107,8 +107,8 @@ def load_tensors(
         source: What to call the file in errors.
 
     Raises:
-        CheckpointError: A tensor is missing, left over, of another shape, or not finite. The model is then not
-            to be used: some of its variables may be assigned.
+        CheckpointError: A tensor is missing, left over, of another shape, or not finite. Do not use the model then:
+            some of its variables may have been assigned.
     """
     names = frozenset(tensors)
     config = encoder.config if decoder is None else decoder.config
@@ -122,7 +122,7 @@ def read_tensor(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...], *
     """Return a tensor as float32, whatever precision the file has.
 
     Raises:
-        CheckpointError: It is missing, of another shape, or not finite.
+        CheckpointError: The tensor is missing, of another shape, or not finite.
     """
     value = np.asarray(tensors[name], dtype=np.float32) if name in tensors else None
     check_shape(name, None if value is None else value.shape, shape, source=source)
@@ -136,7 +136,7 @@ def read_tensor(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...], *
 
 
 def save_tensors(encoder: ViTEncoder, decoder: Any = None) -> dict[str, np.ndarray]:
-    """Return name -> float32 array as Hugging Face lays it out; `load_tensors` undoes it."""
+    """Return name -> float32 array in Hugging Face's layout; `load_tensors` is the inverse."""
     from keras import ops
 
     return {

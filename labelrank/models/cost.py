@@ -1,4 +1,4 @@
-"""How much arithmetic an encoder is, and how fast it should be here."""
+"""How many operations an encoder needs, and how fast it should be on this computer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from labelrank.models.backend import devices, resolve_precision
 from labelrank.models.config import EncoderConfig
 from labelrank.models.device import matmul_rate
 
-# Share of NumPy's matmul rate that OpenVINO reaches in a whole ViT-B, and what native bfloat16 multiplies it by.
+# The share of NumPy's matmul rate that OpenVINO reaches in a whole ViT-B, and the speed-up by native bfloat16.
 _SHARE_OF_MATMUL = 0.85
 _BFLOAT16_GAIN = 1.9
 
@@ -21,13 +21,13 @@ def encoder_flops(config: EncoderConfig) -> float:
 
 
 def estimated_rate(config: EncoderConfig, precision: str) -> float | None:
-    """Return the images or clips a second that an encoder should reach here, from how fast NumPy multiplies matrices.
+    """Return how many images or clips a second an encoder should reach, from the speed of NumPy's matrix product.
 
-    A guess before anything has run, good to about a third for models of some size: small ones are slower than it says,
-    and reading files may be slower than either. The first call measures for 0.2 s.
+    An estimate before anything has run. It is accurate to about a third for larger models; small models are slower,
+    and reading the files may be slower still. The first call measures for 0.2 s.
 
     Returns:
-        None on a GPU, of which NumPy knows nothing.
+        Inputs per second; None on a GPU, which NumPy cannot measure.
 
     Raises:
         SettingsError: As for `resolve_precision`.

@@ -1,4 +1,4 @@
-"""Checkpoints worth offering, with what is known of them before anything is asked of the Hub."""
+"""Recommended checkpoints, described without a request to the Hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Curated:
-    """A checkpoint worth offering, as it is shown before anything is asked of the Hub."""
+    """A recommended checkpoint, as it is shown without a request to the Hub."""
 
     name: str
     title: str
@@ -148,4 +148,4 @@ CURATED = (
 """Sizes are those of float32 weights, from the architecture; the licences and data, from the model cards."""
 
 EMBEDDED = {one.name: one.good_for for one in CURATED if "/" not in one.name}
-"""Name -> what it is good for, of the checkpoints that come with the package."""
+"""Embedded checkpoint -> what it is good for."""

@@ -1,4 +1,4 @@
-"""What this computer computes with, read from the system: no framework is imported, so the web process may ask."""
+"""The processors of this computer. No framework is imported, so the web process may use this module."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Device:
     kind: str
     """CPU or GPU."""
     name: str
-    """As its maker calls it."""
+    """The maker's name for it."""
     cores: int | None
-    """Those of a CPU that this process may use; None of a GPU."""
+    """CPU cores that this process may use; None for a GPU."""
     bfloat16: bool
-    """Whether it multiplies in bfloat16 natively."""
+    """Whether it supports bfloat16 natively."""
     capability: tuple[int, int] | None = None
-    """CUDA compute capability of a GPU; None where unknown, and of a CPU."""
+    """CUDA compute capability of a GPU; None if unknown, and for a CPU."""
 
 
 def has_gpu() -> bool:
-    """Return whether an NVIDIA driver offers a device that this process may use."""
+    """Return whether this process may use a GPU of the NVIDIA driver."""
     return bool(gpus())
 
 
@@ -58,10 +58,10 @@ def cpu() -> Device:
 
 @functools.cache
 def matmul_rate() -> float:
-    """Return the FLOP/s at which NumPy multiplies float32 matrices here; measured once, in about 0.2 s."""
+    """Return the FLOP/s of NumPy's float32 matrix product on this computer; measured once, in about 0.2 s."""
     import numpy as np
 
-    size = 768  # small enough to find a moment between what else runs
+    size = 768  # small enough that some repetition is not disturbed by other programs
     a = np.full((size, size), 0.5, np.float32)
     out = a @ a  # starts the threads
     best_s, end = math.inf, time.perf_counter() + 0.2
@@ -72,7 +72,7 @@ def matmul_rate() -> float:
 
 
 def _parse_cpu(text: str) -> tuple[str, bool]:
-    """Return a processor's name and whether it has bfloat16, from /proc/cpuinfo; "" where it has no name."""
+    """Return a processor's name, "" if unknown, and whether it supports bfloat16, from /proc/cpuinfo."""
     name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     flags = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
     return name.group(1).strip() if name else "", bool(
@@ -84,7 +84,7 @@ def _parse_cpu(text: str) -> tuple[str, bool]:
 def _gpus(visible: str | None) -> tuple[Device, ...]:
     if visible is not None and visible.strip() in ("", "-1"):
         return ()
-    # The program may be there without device files (WSL), and the files without the program (small containers).
+    # nvidia-smi may exist without device files (WSL), and device files without nvidia-smi (small containers).
     found = _parse_gpus(_ask_driver()) or [
         ("", _gpu("NVIDIA GPU", None)) for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)
     ]
@@ -92,7 +92,7 @@ def _gpus(visible: str | None) -> tuple[Device, ...]:
 
 
 def _ask_driver() -> str:
-    """Return what nvidia-smi lists; "" where it is missing or fails."""
+    """Return the output of nvidia-smi; "" if it is missing or fails."""
     if shutil.which(_GPU_QUERY[0]) is None:
         return ""
     try:
@@ -109,7 +109,7 @@ def _parse_gpus(text: str) -> list[tuple[str, Device]]:
         if not line.startswith("GPU-"):
             continue
         uuid, capability, name = (word.strip() for word in line.split(",", 2))
-        # Drivers before 510 do not know it: "[N/A]".
+        # Drivers before 510 answer "[N/A]" for the compute capability.
         number = re.fullmatch(r"(\d+)\.(\d+)", capability)
         found.append((uuid, _gpu(name, (int(number[1]), int(number[2])) if number else None)))
     return found
@@ -121,9 +121,9 @@ def _gpu(name: str, capability: tuple[int, int] | None) -> Device:
 
 
 def _visible(found: Sequence[tuple[str, Device]], visible: str | None) -> tuple[Device, ...]:
-    """Return the devices that a value of CUDA_VISIBLE_DEVICES names; as CUDA does, up to the first it does not know.
+    """Return the devices in a value of CUDA_VISIBLE_DEVICES; as in CUDA, the first unknown name ends the list.
 
-    Numbers count as nvidia-smi does, by slot; CUDA may count the fastest first, which differs where GPUs do.
+    Numbers follow nvidia-smi's order, by slot. CUDA may start with the fastest, which differs if the GPUs differ.
     """
     if visible is None:
         return tuple(device for _, device in found)
@@ -132,7 +132,7 @@ def _visible(found: Sequence[tuple[str, Device]], visible: str | None) -> tuple[
         name = word.strip()
         if name.isdigit():
             matches = [device for _, device in found[int(name) :]]
-        elif name.startswith("MIG-"):  # a slice of one GPU; which one is not listed, and machines mix none
+        elif name.startswith("MIG-"):  # a slice of a GPU; its GPU is not listed, so any will do
             matches = [device for _, device in found]
         else:
             matches = [device for uuid, device in found if name and uuid.startswith(name)]

@@ -1,4 +1,4 @@
-"""A folder that takes long to make, kept under the digest of what determines it and checked before each use."""
+"""Folders that take long to create: each is kept under a digest of its inputs and checked before each use."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from labelrank.cache import using
 
 _T = TypeVar("_T")
 _NOTE = "entry.json"
-"""What the folder is, and the digest of each file in it."""
+"""The file with the identity of the folder and the digest of each file in it."""
 
 
 class Unwritable(Exception):
-    """A folder does not take what is to be kept in it."""
+    """A folder cannot be written."""
 
 
 class _Damaged(Exception):
-    """An entry is not what was written."""
+    """An entry has changed since it was written."""
 
 
 def entry_path(cache: Path, identity: Mapping[str, Any]) -> Path:
-    """Return where a folder is kept.
+    """Return the path of a kept folder.
 
     Args:
-        identity: All that determines its content, as JSON takes it.
+        identity: Everything that determines its content, as JSON values.
     """
     return cache / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -39,16 +39,16 @@ def entry_path(cache: Path, identity: Mapping[str, Any]) -> Path:
 def load_kept(
     cache: Path, identity: Mapping[str, Any], make: Callable[[Path], None], load: Callable[[Path], _T]
 ) -> tuple[_T, bool]:
-    """Return what `load` makes of the folder, and whether that was there before.
+    """Return the result of `load` for the folder, and whether the folder existed before.
 
-    An entry appears when it is whole and could be loaded. One that has changed is reported, removed and made anew.
+    A new entry is kept only if it is complete and could be loaded. A damaged entry is reported, removed and made again.
 
     Args:
-        make: Fills an empty folder; called only where there is no entry.
-        load: Gets the folder, which nobody evicts meanwhile; afterwards it may be gone.
+        make: Fills an empty folder; called only if there is no entry.
+        load: Takes the folder, which is not evicted during the call but may be removed afterwards.
 
     Raises:
-        Unwritable: It is not there, and cannot be kept; `make` may raise this too.
+        Unwritable: There is no entry and none can be written; `make` may raise this too.
     """
     entry = entry_path(cache, identity)
     if (loaded := _load_entry(entry, identity, load)) is not None:
@@ -57,15 +57,15 @@ def load_kept(
 
 
 def _load_entry(entry: Path, identity: Mapping[str, Any], load: Callable[[Path], _T]) -> _T | None:
-    """Return what `load` makes of an entry; None where there is none, or a damaged one was, which is removed.
+    """Return the result of `load` for an entry; None if there is no entry, or if it was damaged and is now removed.
 
     Raises:
-        Unwritable: It can be neither used nor removed.
+        Unwritable: The entry is damaged and cannot be removed.
     """
     try:
         with using(entry):
             _check_entry(entry, identity)
-            # What is loaded needs the files no more, also where OpenVINO has mapped them into memory.
+            # After loading, the files are no longer needed, even if OpenVINO has mapped them into memory.
             return load(entry)
     except FileNotFoundError:
         return None
@@ -85,7 +85,7 @@ def _load_entry(entry: Path, identity: Mapping[str, Any], load: Callable[[Path],
 
 
 def _check_entry(entry: Path, identity: Mapping[str, Any]) -> None:
-    """Raise _Damaged unless an entry is whole, to the last byte, and what it is kept as."""
+    """Raise _Damaged unless an entry is complete, unchanged and of this identity."""
     try:
         note = json.loads((entry / _NOTE).read_bytes())
         if note["identity"] != identity:
@@ -115,7 +115,7 @@ def _make_entry(
             (partial / _NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
             partial.rename(entry)
         except OSError as error:
-            # Not so where another process has been quicker: its entry is as good.
+            # No error if another process was faster: its entry is as good.
             if not entry.is_dir():
                 raise Unwritable(error.strerror) from error
         return loaded
@@ -124,7 +124,7 @@ def _make_entry(
 
 
 def _beside(entry: Path) -> Path:
-    """Return a new name beside an entry, which nobody takes for one (as `files.replacing` names what is not whole)."""
+    """Return a new name beside an entry for an incomplete one, in the form of `files.replacing`."""
     return entry.with_name(f".{entry.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
 
 
