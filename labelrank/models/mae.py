@@ -27,7 +27,7 @@ def mask_from_noise(noise: Any, num_visible: int) -> tuple[Any, Any, Any]:
 
     Returns:
         visible int (B, num_visible): kept patches, smallest noise first.
-        restore int (B, N): where each patch stands in the shuffled sequence.
+        restore int (B, N): position of each patch in the shuffled sequence.
         mask float32 (B, N): 0 keep, 1 removed.
 
     Source: He et al. 2022, arXiv:2111.06377, section 3 ("Simple implementation").
@@ -112,7 +112,7 @@ class MAEDecoder(keras.layers.Layer):  # type: ignore[misc]
 class VideoMAEDecoder(keras.layers.Layer):  # type: ignore[misc]
     """Maps encoded visible tokens (B, V, D) to pixels of the hidden tubelets (B, M, tubelet * patch_h * patch_w * C).
 
-    Called with the tokens and with `visible` int (B, V) and `hidden` int (B, M), the places that both sets come from.
+    Called with the tokens, `visible` int (B, V) and `hidden` int (B, M): the places of the visible and hidden tubelets.
 
     Source: Tong et al. 2022, arXiv:2203.12602; sizes of the norms' epsilon as in transformers.
     """
@@ -191,9 +191,9 @@ def reconstruction_loss(images: Any, reconstruction: Any, mask: Any, config: Enc
 def tubelet_loss(clips: Any, reconstruction: Any, hidden: Any, config: EncoderConfig) -> Any:
     """Return the mean squared error over the hidden tubelets, a scalar.
 
-    The target is the pixels in [0, 1]: the clips' ImageNet normalisation is undone first, whatever the preprocessing
-    was, as the peer does. With `norm_pix_loss` each channel of each tubelet is then standardised by its own mean and
-    (unbiased) deviation, which takes any normalisation out again.
+    The target is the pixels in [0, 1]: ImageNet's normalisation is undone first, whatever the preprocessing was, as in
+    transformers. With `norm_pix_loss` each channel of each tubelet is then standardised by its own mean and (unbiased)
+    deviation, which cancels any normalisation.
 
     Args:
         clips: Normalised, (B, T, H, W, C).
@@ -217,10 +217,10 @@ def tubelet_loss(clips: Any, reconstruction: Any, hidden: Any, config: EncoderCo
 class MaskedAutoencoder(keras.Model):  # type: ignore[misc]
     """Encoder and decoder of either family.
 
-    Called with a dict of `images`, normalised (B, H, W, C) or clips (B, T, H, W, C), and `noise`
-    (B, *config.noise_shape), the values that decide what is hidden.
+    Called with a dict: `images`, normalised images (B, H, W, C) or clips (B, T, H, W, C), and `noise`
+    (B, *config.noise_shape), whose values decide which patches are hidden.
 
-    Returns a dict: `reconstruction` of every patch (B, N, patch_dim), of clips of the hidden tubelets alone
+    Returns a dict: `reconstruction`, for images all patches (B, N, patch_dim), for clips only the hidden tubelets
     (B, M, patch_dim) in rising order; `mask` (B, N) with 0 keep and 1 removed; `loss` (scalar).
     """
 

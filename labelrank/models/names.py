@@ -1,7 +1,7 @@
-"""Config -> the tensors of its file: name, shape and layout of each, in every spelling that is read.
+"""Config -> the tensors of its file: name, shape and layout of each, in all spellings that we read.
 
-No Keras here, so that the header of a file can be checked before the rest of it is downloaded; `models.convert` walks
-the same tables with the variables at hand. A family is one entry in `FAMILIES`.
+This module does not import Keras, so that the header of a file can be checked before the file is downloaded.
+`models.convert` uses the same tables to load variables. A family is one entry in `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Tensor:
     """One variable of an encoder or decoder, and the tensor that holds it."""
 
     variable: str
-    """Where the layer keeps it, such as blocks.0.norm_before.gamma."""
+    """Path of the variable in the layer, such as blocks.0.norm_before.gamma."""
     name: str
     shape: tuple[int, ...]
-    """In the file."""
+    """Shape in the file."""
     layout: Literal["as is", "transposed", "convolution", "positions"] = "as is"
-    """How the file's axes lie to the variable's."""
+    """How the axes in the file relate to those of the variable."""
     third: int | None = None
-    """Which third of a tensor that holds query, key and value one below the other; None: all of the tensor."""
+    """The third of a tensor in which query, key and value are stacked; None: the whole tensor."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Family:
     """The tensor names of one model type."""
 
     encoder_prefixes: tuple[str, ...]
-    """Before the encoder's tensors; the first is written, any is read (a bare encoder has none)."""
+    """Prefixes of the encoder's tensors. We write the first and read all (a bare encoder has an empty prefix)."""
     decoder: Callable[[EncoderConfig, TransformerConfig, Collection[str]], Iterator[Tensor]] | None = None
-    """The decoder's tensors, for the names at hand."""
+    """Yields the decoder's tensors; takes the tensor names of the file."""
     decoder_names: tuple[str, ...] = ()
-    """What the decoder's tensors start with; known, and not needed where the encoder alone is read."""
+    """Prefixes of the decoder's tensors, which are ignored if only the encoder is read."""
     ignored: tuple[str, ...] = ()
-    """What tensors start with that are known and never needed."""
+    """Prefixes of known tensors that are never needed."""
 
 
 def _dense(variable: str, name: str, out_dim: int, in_dim: int, *, bias: bool = True) -> Iterator[Tensor]:
@@ -55,7 +55,7 @@ def _norm(variable: str, name: str, dim: int) -> Iterator[Tensor]:
 
 
 def _attention(variable: str, name: str, size: TransformerConfig, names: Collection[str]) -> Iterator[Tensor]:
-    """Query, key and value, each by itself or fused; their biases by themselves, fused, or as VideoMAE has them."""
+    """Query, key and value, separate or fused; their biases separate, fused, or as in VideoMAE."""
     dim = size.hidden_dim
     is_fused = f"{name}.qkv.weight" in names
     for third, part in enumerate(("query", "key", "value")):
@@ -65,8 +65,8 @@ def _attention(variable: str, name: str, size: TransformerConfig, names: Collect
         else:
             yield Tensor(kernel, f"{name}.{part}.weight", (dim, dim), "transposed")
         if not size.use_qkv_bias or (part == "key" and not size.use_key_bias):
-            # A fused bias still has a third for the key. It adds one number to all scores of a query, which the
-            # softmax takes out again, so leaving it changes nothing.
+            # A fused bias also has a third for the key. It adds the same number to all scores of a query, which the
+            # softmax cancels, so it can be left out.
             continue
         if f"{name}.qkv.bias" in names:
             yield Tensor(bias, f"{name}.qkv.bias", (3 * dim,), third=third)
@@ -120,7 +120,7 @@ FAMILIES = {
     ),
     "vit": Family(
         encoder_prefixes=("vit.", ""),
-        # The decoder and mask token of masked image modelling, which this family's encoder does without.
+        # The decoder and mask token of masked image modelling, which this family's encoder does not need.
         ignored=(*_HEADS, "vit.pooler.", "decoder.", "vit.embeddings.mask_token", "embeddings.mask_token"),
     ),
     "videomae": Family(
@@ -138,7 +138,7 @@ FAMILIES = {
 
 
 def _spelling(choices: tuple[str, ...], names: Collection[str], after: str = "") -> str:
-    """Return the first of `choices` that some tensor name starts with, else the first of all."""
+    """Return the first of `choices` that is the start of a tensor name, else the first choice."""
     return next((c for c in choices if any(n.startswith(c + after) for n in names)), choices[0])
 
 
@@ -146,7 +146,7 @@ def encoder_tensors(config: EncoderConfig, names: Collection[str] = ()) -> Itera
     """Yield every tensor of an encoder.
 
     Args:
-        names: Tensor names of the file at hand, which decide between spellings; empty: the one we write.
+        names: Tensor names of the file, which decide between spellings; empty: the spelling that we write.
     """
     size = config.transformer
     dim = size.hidden_dim
@@ -176,11 +176,11 @@ def decoder_tensors(config: EncoderConfig, names: Collection[str] = ()) -> Itera
 
 
 def check_names(config: EncoderConfig, names: Collection[str], *, decoder: bool, source: str) -> None:
-    """Account for every tensor of a file.
+    """Check that every tensor of a file is known and none is missing.
 
     Args:
         decoder: Whether the decoder is needed too.
-        source: What to call the file in errors.
+        source: Name of the file in errors.
 
     Raises:
         CheckpointError: A tensor is missing or left over.
@@ -210,7 +210,7 @@ def _some(verb: str, names: list[str]) -> str:
 
 
 def check_shape(name: str, found: tuple[int, ...] | None, wanted: tuple[int, ...], *, source: str) -> None:
-    """Raise CheckpointError unless a tensor is there (`found` is its shape) and has the shape that is wanted."""
+    """Raise CheckpointError unless a tensor exists (`found` is its shape) and has the shape `wanted`."""
     if found is None:
         raise CheckpointError(
             f"{source} misses tensor {name}, which its config.json asks for. Check that config.json and the weights "
@@ -224,6 +224,6 @@ def check_shape(name: str, found: tuple[int, ...] | None, wanted: tuple[int, ...
 
 
 def head_tensors(config: EncoderConfig) -> Iterator[Tensor]:
-    """Yield the tensors of the head that are used: the norm of the mean of the tokens, where there is one."""
+    """Yield the tensors of the head that are used: the norm of the mean of the tokens, if the head has one."""
     if config.fc_norm:
         yield from _norm("fc_norm", "fc_norm", config.transformer.hidden_dim)

@@ -24,7 +24,7 @@ def pool_tokens(
     fine-tuned VideoMAE does before its classifier.
 
     Raises:
-        FeaturesError: Unknown pooling, or one that this encoder does not have.
+        FeaturesError: The pooling is unknown, or this encoder does not support it.
     """
     if pooling == "mean":
         result: np.ndarray = tokens[:, int(has_cls) :].mean(axis=1)
@@ -38,5 +38,5 @@ def pool_tokens(
 
 
 def poolings_of(*, has_cls: bool, has_fc_norm: bool) -> tuple[str, ...]:
-    """Return the poolings that an encoder with these parts has."""
+    """Return the poolings that an encoder with these parts supports."""
     return ("mean", *(["cls"] if has_cls else []), *(["fc_norm"] if has_fc_norm else []))

@@ -38,12 +38,12 @@ def pretrain(
     """Train a masked autoencoder on a dataset's images or videos and write its checkpoint into an empty folder.
 
     Args:
-        command: What made the checkpoint, for its model card.
-        held_out: Other splits, whose labels a logistic probe is scored on for the card; none leaves the probe out.
+        command: The command that made the checkpoint, for its model card.
+        held_out: Other splits on which a logistic probe is scored for the card; without them there is no probe.
         on_progress: Called as (epochs done, epochs, stage).
 
     Raises:
-        CheckpointError: The sizes do not fit, or the loss is no number.
+        CheckpointError: The sizes do not fit, or the loss is not finite.
         DatasetError: No sample can be read, or the recipe is for the other medium.
         Cancelled: `should_stop` returned true; nothing is written.
 
@@ -86,7 +86,7 @@ def pretrain(
         warmup_steps=recipe.warmup_epochs * steps,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, beta_1=0.9, beta_2=0.95)
-    # MAE decays matrices only: biases, norms and the learned tokens are left alone.
+    # As in MAE, weight decay applies to matrices only, not to biases, norms and learned tokens.
     optimizer.exclude_from_weight_decay(
         var_list=[v for v in model.trainable_variables if len(v.shape) == 1 or "token" in v.name]
     )
@@ -135,7 +135,10 @@ def _sampling(dataset: Dataset, recipe: PretrainRecipe) -> ClipSampling | None:
 
 
 def _read_frames(dataset: Dataset, recipe: PretrainRecipe) -> tuple[np.ndarray, list[Problem]]:
-    """Return the samples uint8 (n, T, size, size, 3): shortest side to `size`, then the centre; T is 1 for images."""
+    """Return the samples uint8 (n, T, size, size, 3): shortest side resized to `size`, then the centre crop.
+
+    T is 1 for images.
+    """
     sampling = _sampling(dataset, recipe)
 
     def read(sample: Sample) -> np.ndarray:
@@ -167,10 +170,10 @@ def _square(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _preprocessing_for(frames: np.ndarray, config: EncoderConfig) -> Preprocessing:
-    """Return resizing to the encoder's size and the normalisation that suits it.
+    """Return the preprocessing: resizing to the encoder's size, then a normalisation.
 
-    For images the mean and standard deviation of these images. For clips ImageNet's: the peer library's loss
-    undoes these, whatever the file says.
+    Images are normalised with their own mean and standard deviation, clips with ImageNet's, because the loss in
+    transformers always undoes ImageNet's, whatever the file says.
     """
     height, width = config.image_size
     shared = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
@@ -203,7 +206,7 @@ def _preprocessing_for(frames: np.ndarray, config: EncoderConfig) -> Preprocessi
 def _batches(frames: np.ndarray, preprocessing: Preprocessing, recipe: PretrainRecipe, config: EncoderConfig) -> Any:
     """Return an endless generator of (inputs, dummy label): cropped, normalised images or clips and masking noise.
 
-    All randomness is NumPy's from one seed, so a run is the same on every backend up to rounding.
+    All random numbers come from NumPy and one seed, so a run is the same on every backend up to rounding.
     """
     rng = np.random.default_rng(recipe.seed)
     batch_size = recipe.batch_size
@@ -218,7 +221,7 @@ def _batches(frames: np.ndarray, preprocessing: Preprocessing, recipe: PretrainR
 
 
 def _random_crop(frames: np.ndarray, recipe: PretrainRecipe, rng: np.random.Generator) -> np.ndarray:
-    """Return frames (T, H, W, 3) cut alike at random and scaled back to their size."""
+    """Return frames (T, H, W, 3) with one random crop for all of them, scaled back to their size."""
     side = recipe.image_size
     area = side * side * rng.uniform(recipe.min_crop_scale, 1.0)
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))

@@ -1,4 +1,4 @@
-"""The size of a model that is pre-trained, how it trains, and what that gives."""
+"""The settings of a pre-training run (model size and training), and its result."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class PretrainRecipe:
     epochs: int = 250
     batch_size: int = 64
     learning_rate: float = 1e-3
-    """Peak of the schedule, after warm-up."""
+    """Highest value of the schedule, after warm-up."""
     warmup_epochs: int = 10
     weight_decay: float = 0.05
     mask_ratio: float = 0.75
     norm_pix_loss: bool = False
     flip: bool = True
     min_crop_scale: float = 0.6
-    """Least share of an image's area that a random crop keeps; one crop for all frames of a clip."""
+    """Smallest share of an image's area in a random crop; all frames of a clip have the same crop."""
     image_size: int = 32
     patch_size: int = 4
     hidden_dim: int = 96
@@ -91,13 +91,13 @@ def recipe_for(dataset: Dataset) -> PretrainRecipe:
             patch_size=8,
             num_frames=DEFAULT_FRAMES,
         )
-    # A mirrored digit is not a digit, and what moves to the left is a class of its own.
+    # A mirrored digit is not a digit, and a mirrored motion to the right is the class to the left.
     return replace(recipe, flip=False) if dataset.id in ("digits", "moving-digits") else recipe
 
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a pre-training run gave."""
+    """The result of a pre-training run."""
 
     losses: tuple[float, ...]
     """Mean reconstruction loss of each epoch."""

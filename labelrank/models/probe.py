@@ -1,4 +1,4 @@
-"""What a linear model reads off an encoder's features, beside two baselines."""
+"""Accuracy of a linear model on an encoder's features, compared with two baselines."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _read(
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
-    """Return flat pixels (n, d) of images (n, H, W, 3); of clips (n, T, H, W, 3), on a coarser grid."""
+    """Return flat pixels (n, d) of images (n, H, W, 3) or, on a coarser grid, of clips (n, T, H, W, 3)."""
     if images.ndim == 5:
         grey = images[:, ::4].mean(axis=-1)  # (n, T / 4, H, W)
         n, frames, height, width = grey.shape

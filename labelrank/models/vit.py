@@ -35,7 +35,7 @@ def sinusoid_position_embedding(hidden_dim: int, num_tokens: int) -> np.ndarray:
 
     Even channels are sines, odd ones cosines of the same frequency.
 
-    Source: Vaswani et al. 2017, section 3.5; as VideoMAE counts its tubelets, slice by slice, row by row.
+    Source: Vaswani et al. 2017, section 3.5; tubelets are numbered as in VideoMAE, slice by slice, row by row.
     """
     channel = np.arange(hidden_dim)
     angle = np.arange(num_tokens).reshape(-1, 1) / np.power(10000.0, 2 * (channel // 2) / hidden_dim)
@@ -45,7 +45,7 @@ def sinusoid_position_embedding(hidden_dim: int, num_tokens: int) -> np.ndarray:
 def interpolate_position_embedding(
     table: np.ndarray, from_grid: tuple[int, int], to_grid: tuple[int, int], *, use_cls_token: bool
 ) -> np.ndarray:
-    """Return a position table (1, N, D) for another grid of patches; CLS and time are left as they are.
+    """Return a position table (1, N, D) for another grid of patches; CLS and time do not change.
 
     Source: bicubic convolution with a = -0.75 (Keys 1981) over pixel centres with repeated borders, as PyTorch's
     `interpolate(mode="bicubic", align_corners=False)`, which transformers calls for `interpolate_pos_encoding`.
@@ -78,8 +78,8 @@ def _bicubic_weights(length: int, wanted: int) -> np.ndarray:
 def add_position_embedding(layer: keras.layers.Layer, hidden_dim: int, config: EncoderConfig) -> Any:
     """Return a layer's position table (1, CLS + N, hidden_dim).
 
-    A weight where the checkpoint holds it: until one is loaded, the fixed table, or noise where it is learned.
-    An array where it is always computed, so that it does not count as a parameter.
+    If checkpoints store the table, it is a weight; before loading it holds the fixed table, or noise if it is learned.
+    If the table is always computed, it is an array, so that it does not count as a parameter.
     """
     cls = int(config.use_cls_token)
     if config.position_embedding == "sinusoid":
@@ -112,7 +112,7 @@ def patchify(images: Any, patch_size: tuple[int, int], tubelet_size: int | None 
     slices = images.shape[1] // depth if tubelet_size else 1
     ph, pw = patch_size
     rows, columns = height // ph, width // pw
-    # A row of a patch, its pixels and channels, stays together; slices go with the batch.
+    # The pixels and channels in a row of a patch stay together; slices are merged into the batch axis.
     x = ops.reshape(images, (-1, depth, rows, ph, columns, pw * channels))
     x = ops.transpose(x, (0, 2, 4, 1, 3, 5))  # (B * slices, rows, columns, depth, ph, pw * C)
     return ops.reshape(x, (-1, slices * rows * columns, depth * ph * pw * channels))
@@ -206,8 +206,8 @@ class TransformerBlock(keras.layers.Layer):  # type: ignore[misc]
         """Return tokens of the same shape.
 
         Args:
-            branch_scale: For stochastic depth, float (B, 2): factors of the two branches, 0 where one is left out;
-                None: both count in full, as outside training.
+            branch_scale: For stochastic depth, float (B, 2): factors of the two branches, 0 for a dropped branch;
+                None: factors of 1, as outside training.
         """
         attended = self.attention(self.norm_before(tokens))
         if branch_scale is not None:
@@ -231,11 +231,11 @@ class TransformerBlock(keras.layers.Layer):  # type: ignore[misc]
 class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
     """Maps normalised images (B, H, W, C) or clips (B, T, H, W, C) to tokens (B, CLS + N, D), a CLS token first.
 
-    With `visible` int (B, V), only those patches are encoded, in that order: tokens (B, CLS + V, D). Without it
-    every patch is, in reading order, as feature extraction needs.
+    With `visible` int (B, V), only those patches are encoded, in that order: tokens (B, CLS + V, D). Without it, all
+    patches are encoded in reading order, as feature extraction needs.
 
-    With `branch_scale` float (B, num_layers, 2), each block's two branches are multiplied by its factors:
-    stochastic depth in training, where the caller draws them (Huang et al. 2016, arXiv:1603.09382).
+    With `branch_scale` float (B, num_layers, 2), each block's two branches are multiplied by these factors, which the
+    caller draws in training: stochastic depth (Huang et al. 2016, arXiv:1603.09382).
 
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929; He et al. 2022, arXiv:2111.06377; Tong et al. 2022,
     arXiv:2203.12602.
@@ -302,7 +302,7 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
 
 
 def encoder_config_from_dict(values: dict[str, Any]) -> EncoderConfig:
-    """Return the EncoderConfig that `dataclasses.asdict` gave, also after a pass through JSON."""
+    """Return the EncoderConfig of a dict from `dataclasses.asdict`, even if it was stored as JSON."""
     decoder, trained = values.get("decoder"), values.get("trained_image_size")
     return EncoderConfig(
         **{
