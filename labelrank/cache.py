@@ -1,9 +1,9 @@
-"""What the workspace keeps to save work, within a limit: features, unfinished extractions, encoders, fine-tuned runs.
+"""The cache in the workspace, with a size limit: features, unfinished extractions, encoders, fine-tuned runs.
 
 Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/` and `runs/<digest>/`. Uploads, jobs, the
-results of comparisons (`finetunes/`) and the Hub's own cache are none. Whoever works with an entry holds it (`using`),
-with a lock of the operating system that a killed process cannot leave behind; `evict` removes only what nobody holds.
-Locks are `flock`, so Linux and macOS alone. On a file system without them nothing is held, and nothing is evicted.
+results of comparisons (`finetunes/`) and the Hub's own cache are not entries. A process holds an entry while it uses it
+(`using`), with a lock of the operating system that ends with the process; `evict` removes only entries that nobody
+holds. Locks are `flock`, for Linux and macOS only. On a file system without locks, nothing is held or evicted.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pathlib import Path
 from labelrank.settings import Settings
 
 KINDS = ("features", "parts", "encoders", "runs")
-"""Folders of the workspace whose content is entries."""
+"""Folders of the workspace that hold entries."""
 _TIDIED = (*KINDS, "finetunes")
-"""Folders in which killed processes may leave what is not whole."""
+"""Folders in which killed processes may leave incomplete files."""
 
 _EVICTED = ".evicted"
-_PARTIAL = ".partial"  # as `files.replacing` names what is not whole yet
+_PARTIAL = ".partial"  # the ending that `files.replacing` gives to incomplete files
 _STALE_AFTER_S = 24 * 3600.0
-# What flock says where it is not there: NFS without its lock service, some FUSE and network file systems.
+# The errors of flock where it is not supported: NFS without its lock service, some FUSE and network file systems.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF}
 
 
@@ -46,18 +46,18 @@ class Entry:
     used_at: float
     """Seconds since 1970."""
     in_use: bool
-    """Whether a process holds it now, this one included."""
+    """Whether any process, this one included, holds the entry now."""
 
 
 @contextmanager
 def using(path: Path) -> Iterator[None]:
-    """Hold an entry, so that `evict` leaves it, and mark it as used when this starts and when it ends.
+    """Hold an entry, so that `evict` keeps it, and mark it as used at the start and at the end.
 
-    Several may hold one entry. What is held is the file or folder that is there now: where another takes its place
-    in the meantime, that one is not. The modification time of a file does not change.
+    Several processes may hold one entry. Only the current file or folder is held, not one that replaces it later. The
+    modification time of a file does not change.
 
     Raises:
-        OSError: The entry does not exist (FileNotFoundError) or may not be read.
+        OSError: The entry does not exist (FileNotFoundError) or cannot be read.
     """
     descriptor = _hold(path)
     try:
@@ -65,25 +65,25 @@ def using(path: Path) -> Iterator[None]:
         yield
         _mark(descriptor)
     finally:
-        os.close(descriptor)  # gives the lock back
+        os.close(descriptor)  # releases the lock
 
 
 def entries(settings: Settings) -> list[Entry]:
-    """Return all entries, those first that would be evicted first."""
+    """Return all entries, in the order in which they would be evicted."""
     return sorted(_entries(settings), key=lambda entry: (entry.used_at, entry.path))
 
 
 def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ...]:
-    """Remove the least recently used entries until all together are within `settings.max_cache_bytes`.
+    """Remove the least recently used entries until the total size is within `settings.max_cache_bytes`.
 
-    What a process holds stays, even where the limit is then exceeded, and so does what cannot be removed. Also
-    removed is what killed processes left: temporaries a day old, and entries that were being removed.
+    Entries that a process holds or that cannot be removed stay, even if the total then exceeds the limit. Leftovers of
+    killed processes are also removed: temporary files after a day, and entries whose removal had begun.
 
     Args:
-        spare: Entries that stay although nobody holds them yet.
+        spare: Entries to keep although nobody holds them yet.
 
     Returns:
-        The entries that were removed.
+        The removed entries.
     """
     _clear_away(settings)
     found = entries(settings)
@@ -103,10 +103,10 @@ def _entries(settings: Settings) -> Iterator[Entry]:
         for path in _listing(settings.workspace / kind):
             if path.name.startswith("."):
                 continue
-            with contextlib.suppress(OSError):  # removed by another process in this moment
+            with contextlib.suppress(OSError):  # another process has just removed it
                 status = path.lstat()
                 if stat.S_ISDIR(status.st_mode):
-                    # Listing a folder may change its time of access, so its other time says when it was used.
+                    # Listing a folder may change its access time, so its modification time says when it was used.
                     yield Entry(path, kind, _folder_size(path), status.st_mtime, _is_held(path))
                 elif stat.S_ISREG(status.st_mode):
                     used_at = max(status.st_atime, status.st_mtime)
@@ -117,7 +117,7 @@ def _listing(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError:
-        return []  # not there yet, or no more
+        return []  # it does not exist yet, or no longer
 
 
 def _folder_size(folder: Path) -> int:
@@ -134,7 +134,7 @@ def _open(path: Path) -> int:
 
 
 def _hold(path: Path) -> int:
-    """Return a descriptor of what is at `path`, locked against eviction."""
+    """Return a file descriptor of `path`, locked against eviction."""
     while True:
         descriptor = _open(path)
         try:
@@ -144,7 +144,7 @@ def _hold(path: Path) -> int:
                 if error.errno not in _NO_LOCKS:
                     raise
                 return descriptor
-            # It may have been removed, or another put in its place, while this waited for the lock.
+            # While this waited for the lock, the entry may have been removed or replaced.
             if _is_at(descriptor, path):
                 return descriptor
         except BaseException:
@@ -154,7 +154,7 @@ def _hold(path: Path) -> int:
 
 
 def _lock_out(path: Path) -> int | None:
-    """Return a descriptor of what is at `path`, locked so that nobody can hold it; None where somebody does."""
+    """Return a file descriptor of `path`, locked so that nobody can hold it; None if somebody holds it."""
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,12 +182,12 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _mark(descriptor: int) -> None:
     status, now = os.fstat(descriptor), time.time_ns()
     modified = now if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
-    with contextlib.suppress(OSError):  # of another user, or on a file system that may only be read
+    with contextlib.suppress(OSError):  # the entry belongs to another user, or the file system is read-only
         os.utime(descriptor, ns=(now, modified))
 
 
 def _remove(path: Path) -> bool:
-    """Remove an entry that nobody holds, at once for everybody else; tell whether that was done here."""
+    """Remove an entry that nobody holds, in one step for other processes; return whether this call removed it."""
     try:
         descriptor = _lock_out(path)
     except OSError:
@@ -208,7 +208,7 @@ def _remove(path: Path) -> bool:
 
 
 def _clear_away(settings: Settings) -> None:
-    """Remove what processes left that were killed while they wrote or removed an entry."""
+    """Remove the leftovers of processes that were killed while they wrote or removed an entry."""
     oldest = time.time() - _STALE_AFTER_S
     for kind in _TIDIED:
         folder = settings.workspace / kind

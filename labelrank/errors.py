@@ -18,16 +18,16 @@ class DatasetError(LabelRankError, ValueError):
 
 
 class NoTrainSplit(DatasetError):
-    """A dataset has splits, but not the one that is read when none is asked for."""
+    """A dataset has splits, but no train split, and no split was given."""
 
     def __init__(self, message: str, splits: tuple[str, ...]) -> None:
         super().__init__(message)
         self.splits = splits
-        """Those it has; at least one."""
+        """The splits of the dataset; at least one."""
 
 
 class ArchiveError(DatasetError):
-    """A zip is not one, is unsafe, or does not hold class folders."""
+    """A file is not a zip, or the zip is unsafe or has no class folders."""
 
 
 class MediaError(DatasetError):
@@ -35,7 +35,7 @@ class MediaError(DatasetError):
 
 
 class HubError(LabelRankError, OSError):
-    """The Hugging Face Hub refuses, does not know, or cannot be reached."""
+    """The Hugging Face Hub refuses a request, does not know a name, or cannot be reached."""
 
 
 class Unreachable(HubError):
@@ -49,11 +49,11 @@ class Unreachable(HubError):
 
 
 class UnknownRepo(HubError):
-    """The Hub has no repository of this name, or none that may be seen."""
+    """The Hub has no repository of this name, or access is not allowed."""
 
 
 class CheckpointError(LabelRankError, ValueError):
-    """A checkpoint's files are missing, unsafe, or do not fit each other."""
+    """The files of a checkpoint are missing or unsafe, or do not belong together."""
 
 
 class FeaturesError(LabelRankError, ValueError):
@@ -61,7 +61,7 @@ class FeaturesError(LabelRankError, ValueError):
 
 
 class RankingError(LabelRankError, ValueError):
-    """The features given cannot be ranked with the method asked for."""
+    """The features cannot be ranked with this method."""
 
 
 class LabelMapError(LabelRankError, ValueError):
@@ -69,20 +69,20 @@ class LabelMapError(LabelRankError, ValueError):
 
 
 class FinetuneError(LabelRankError, ValueError):
-    """Orders cannot be compared on what was given, or the results of a comparison cannot be read or written."""
+    """Orders cannot be compared with this input, or the results of a comparison cannot be read or written."""
 
 
 class JobError(LabelRankError, RuntimeError):
-    """A background job does not exist or cannot do what was asked."""
+    """A background job does not exist, or a request to it is not possible."""
 
 
 class ProcessError(LabelRankError, RuntimeError):
-    """A child process failed in a way that nobody foresaw, or ended before its work."""
+    """A child process failed with an unexpected error, or ended before its work was done."""
 
     def __init__(self, message: str, *, exit_status: int | None = None) -> None:
         super().__init__(message)
         self.exit_status = exit_status
-        """The status it ended with, the negative number of a signal that killed it; None where it told its error."""
+        """Exit status of the process, or the negative number of the signal that killed it; None if it sent an error."""
 
 
 class Cancelled(LabelRankError):

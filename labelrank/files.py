@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written is ever seen."""
+"""Atomic writing: other processes never see a half-written file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Of Linux' renameat2: paths count from the working directory; both names stay, each for what the other was for.
+# Constants of Linux' renameat2: paths are relative to the working directory; the two names are exchanged.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def local_path(name: str) -> Path:
-    """Return the path that a user's word may name, `~` expanded.
+    """Return the path of a name that a user gives, with `~` expanded.
 
     Raises:
-        ValueError: No path can be called so: it is too long, or names the home of nobody.
+        ValueError: The name cannot be a path: it is too long, or names the home of an unknown user.
     """
     try:
         path = Path(name).expanduser()
@@ -32,10 +32,10 @@ def local_path(name: str) -> Path:
 
 
 def is_replaceable(path: Path) -> bool:
-    """Return whether a file may take the place of `path`: nothing is there, or a plain file.
+    """Return whether a file may replace `path`: it does not exist or is a plain file.
 
-    A device or pipe is not; nor is /dev/stdout, even where it leads to a plain file: that one belongs to the shell,
-    which goes on writing to it.
+    A device or pipe must not be replaced, nor /dev/stdout, even if it links to a plain file: the shell keeps writing
+    to that file.
     """
     in_proc = os.path.realpath(path.parent).startswith("/proc/")
     to_proc = path.is_symlink() and str(path.readlink()).startswith("/proc/")
@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on any error it is removed.
 
     Raises:
-        OSError: The folder does not exist or is not writable, or `path` is not a plain file; it is as it was.
+        OSError: The folder does not exist or is not writable, or `path` is not a plain file; `path` is unchanged.
     """
     if not is_replaceable(path):
         raise OSError(errno.EINVAL, "it is not a plain file")
@@ -61,17 +61,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`, which takes its place on success and is removed on any error.
+    """Yield a new folder beside `folder`; on success it replaces `folder`, on any error it is removed.
 
-    Where the system can, the two change places in one step: whenever this is killed, `folder` is the one or the other,
-    whole. Where it cannot, there are two steps, and who is killed between them leaves both under hidden names beside
-    it. Its parents are made where they are missing.
+    If the system supports it, the two folders change names in one step: even if the process is killed, `folder` is
+    complete, old or new. Otherwise there are two steps, and a process killed between them leaves both under hidden
+    names beside `folder`. Missing parents are created.
 
     Raises:
-        OSError: The folder cannot be written, or `folder` is no folder; it is as it was.
+        OSError: The new folder cannot be written, or `folder` is not a folder; `folder` is unchanged.
     """
     folder = folder.absolute()
-    if folder.is_symlink():  # what it leads to is replaced, as for files that are written through a link
+    if folder.is_symlink():  # the target of the link is replaced, as when a file is written through a link
         folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise OSError(errno.ENOTDIR, "it is not a folder")
@@ -95,8 +95,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change their names in one step; return whether system and file system can."""
-    with contextlib.suppress(OSError, AttributeError):  # another system, or a C library of before 2018
+    """Exchange the names of two folders in one step; return whether system and file system support it."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux, or a C library from before 2018
         rename = ctypes.CDLL(None, use_errno=True).renameat2
         return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
     return False

@@ -1,4 +1,4 @@
-"""Between dataclasses and JSON."""
+"""Conversion between dataclasses and JSON."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """Return JSON values.
+    """Convert a value to JSON values.
 
-    Dataclasses become dicts, tuples lists, NumPy's values Python's own, and numbers that are not finite null.
+    Dataclasses become dicts, tuples become lists, NumPy values become Python values, and numbers that are not finite
+    become null.
     """
     if is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
@@ -29,5 +30,5 @@ def plain(value: Any) -> Any:
 
 
 def fields_in(value: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Return what JSON values say of a dataclass's fields; keys that a later version adds are left out."""
+    """Return the JSON values of a dataclass's fields; unknown keys of a later version are left out."""
     return {field.name: value[field.name] for field in fields(kind) if field.name in value}

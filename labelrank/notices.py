@@ -1,4 +1,4 @@
-"""What a step has to say beside its result: a kind that programs know, and a sentence for people."""
+"""Messages that a step gives with its result: a kind for programs and a sentence for people."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Notice:
-    """A sentence that people should read beside a result."""
+    """A message that people should read with a result."""
 
     kind: str
-    """What it is about, in one word for programs, such as `too_few_rows`; never shown."""
+    """The subject as one word for programs, such as `too_few_rows`; never shown."""
     text: str
-    """One or two sentences: what is so, and what to do about it."""
+    """One or two sentences: what is the case, and what to do about it."""
 
     def to_json(self) -> dict[str, str]:
         """Return JSON values."""

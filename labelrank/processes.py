@@ -1,7 +1,7 @@
 """Child processes: how they start, are watched and end, and how their progress and errors reach their parent.
 
-There are two kinds. `Call` runs a function in a process of its own and hears what it tells. `start_command` runs a
-command in a session of its own, so that whatever the command starts can be ended with it.
+There are two kinds. `Call` runs a function in a new process and receives its messages. `start_command` runs a command
+in a new session, so that all processes that the command starts can be ended together.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Failure:
-    """An error on its way from a child to its parent: a name in `labelrank.errors`, and all that the error carries."""
+    """An error that a child sends to its parent: the name of its class in `labelrank.errors` and its content."""
 
     name: str
-    """Empty for what is no LabelRankError."""
+    """Name of the class; empty if the error is not a LabelRankError."""
     message: str
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What it carries besides its message, such as `NoTrainSplit.splits`."""
+    """Attributes of the error, such as `NoTrainSplit.splits`."""
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """Return what an error is to its parent."""
+        """Return the form of an error that is sent to the parent."""
         if isinstance(error, LabelRankError):
             return cls(type(error).__name__, str(error), dict(vars(error)))
         return cls("", f"{type(error).__name__}: {error}"[:500])
 
     def error(self) -> LabelRankError:
-        """Return the error as the child raised it; ProcessError for one that is no LabelRankError."""
+        """Return the error as the child raised it; ProcessError if that was not a LabelRankError."""
         if not self.name:
             return ProcessError(self.message)
         known: type[LabelRankError] = getattr(errors, self.name)
-        # Not known(message): some classes need more than that, and what they made of it is in the details.
+        # Not known(message): some classes need more arguments; what they derived from them is in the details.
         error = known.__new__(known)
         error.args = (self.message,)
         vars(error).update(self.details)
@@ -60,11 +60,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Child:
-    """A process that this one has started. Its number stays its own until `kill` has returned."""
+    """A process that this one has started. No other process gets its id before `kill` has returned."""
 
     process: subprocess.Popen[bytes] | SpawnProcess
     leads_group: bool
-    """Whether it is the leader of a process group, and is ended with all that it started."""
+    """Whether it leads a process group; then the processes that it started are ended with it."""
 
     @property
     def pid(self) -> int:
@@ -73,14 +73,14 @@ class Child:
         return self.process.pid
 
     def has_ended(self) -> bool:
-        """Return whether it has ended. A zombie stays one, so that its number is not given to another process."""
+        """Return whether it has ended. Its zombie is kept, so that no other process gets its id."""
         try:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:
             return True  # the system keeps no zombies, because this process ignores SIGCHLD; or it was waited for
 
     def wait(self, timeout_s: float) -> None:
-        """Return when it has ended, or has had so much time to."""
+        """Wait until it has ended, or until the time is over."""
         deadline = time.monotonic() + timeout_s
         while not self.has_ended() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
@@ -93,9 +93,9 @@ class Child:
             self.process.terminate()
 
     def kill(self) -> int:
-        """End it now (SIGKILL), if it has not ended, and what is left of its group; return its exit status.
+        """End it now (SIGKILL) if it still runs, and the rest of its group; return its exit status.
 
-        Of a child that was killed, the exit status is the signal's number, negative.
+        If a signal ended the child, the exit status is the negative number of the signal.
         """
         if self.leads_group:
             signal_group(self.pid, signal.SIGKILL)
@@ -109,7 +109,7 @@ class Child:
 
 
 def stop(children: Sequence[Child], grace_s: float = GRACE_S) -> None:
-    """Ask children to stop, kill those that have not after their time, and return when all are gone."""
+    """Ask children to stop, kill those that still run after `grace_s`, and return when all have ended."""
     for child in children:
         child.terminate()
     deadline = time.monotonic() + grace_s
@@ -119,7 +119,7 @@ def stop(children: Sequence[Child], grace_s: float = GRACE_S) -> None:
 
 
 def start_command(command: Sequence[str], *, env: Mapping[str, str], log: IO[bytes]) -> Child:
-    """Start a command in a session of its own, with an empty input and its output in a log."""
+    """Start a command in a new session, with empty input and its output in a log."""
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env
     )
@@ -127,14 +127,14 @@ def start_command(command: Sequence[str], *, env: Mapping[str, str], log: IO[byt
 
 
 class Call:
-    """A function that runs in a process of its own.
+    """A function that runs in a new process.
 
     Args:
         function: Called in the child as function(*arguments, tell=..., should_stop=...). `tell` sends its arguments to
-            `hear`; `should_stop` returns true when the parent is gone.
-        arguments: Like what the function tells and returns, anything that pickle takes.
-        name: The process's name.
-        daemon: Whether it may have no such children itself, and ends at the exit of this process.
+            `hear`; `should_stop` returns true when the parent has ended.
+        arguments: Values that pickle accepts, like the messages and the result of the function.
+        name: Name of the process.
+        daemon: Whether the process ends when this one exits; it cannot start such processes itself.
     """
 
     def __init__(self, function: Callable[..., Any], *arguments: Any, name: str, daemon: bool = False) -> None:
@@ -152,12 +152,11 @@ class Call:
         """What it returned."""
 
     def hear(self, timeout_s: float = 0.0) -> Iterator[tuple[Any, ...]]:
-        """Yield what the function has told since the last time; wait for the first for up to `timeout_s`.
+        """Yield the messages of the function since the last call; wait up to `timeout_s` for the first one.
 
         Raises:
             LabelRankError: The function raised it.
-            ProcessError: It raised something else; or the process ended before the function did, then with the exit
-                status.
+            ProcessError: The function raised another error, or its process ended early; then with the exit status.
         """
         while not self.done and self._messages.poll(timeout_s):
             timeout_s = 0.0
@@ -180,8 +179,8 @@ class _Done:
 
 
 def _answer(function: Callable[..., Any], arguments: Sequence[Any], parent: int, messages: Connection) -> None:
-    """Call a function in the process that was started for it."""
-    # Ctrl-C reaches the parent as well, which then stops this one.
+    """Call the function, in its new process."""
+    # Ctrl-C also reaches the parent, which then stops this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gone = threading.Event()
@@ -189,24 +188,24 @@ def _answer(function: Callable[..., Any], arguments: Sequence[Any], parent: int,
     try:
         result = function(*arguments, tell=lambda *told: messages.send(told), should_stop=gone.is_set)
         messages.send(_Done(result))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
+    except Exception as error:  # noqa: BLE001 - every error must reach the parent
         if not isinstance(error, LabelRankError):
-            traceback.print_exc()  # for the log; now, because the parent stops this process when it hears of it
+            traceback.print_exc()  # for the log, and before the parent learns of the error and stops this process
         messages.send(Failure.of(error))
 
 
 def watch_parent(
     parent: int, when_gone: Callable[[], None], *, interval_s: float = 0.5, grace_s: float = GRACE_S
 ) -> None:
-    """Start a thread that ends this process, and what it started, when its parent is gone.
+    """Start a thread that ends this process and its children when its parent has ended.
 
-    A parent that was killed cannot tell its children, and nobody would read the result of a child that goes on.
+    A killed parent cannot tell its children, and nobody would read their results.
 
     Args:
-        parent: The parent's process id, as the parent knows it: it may be gone before this process can ask.
-        when_gone: Called at first, to let this process stop in good order.
-        interval_s: How often the parent is looked for.
-        grace_s: Time this process then has.
+        parent: The parent's process id, given by the parent: it may end before this process can ask.
+        when_gone: Called first, so that this process can stop cleanly.
+        interval_s: Time between checks of the parent.
+        grace_s: Time that this process has to stop.
     """
 
     def watch() -> None:
@@ -222,7 +221,7 @@ def watch_parent(
 
 
 def signal_group(pid: int, number: int) -> None:
-    """Send a signal to a process group that may be gone."""
-    # macOS answers 'not permitted' for a group that is all zombies.
+    """Send a signal to a process group, if it still exists."""
+    # macOS answers 'not permitted' for a group of zombies.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)

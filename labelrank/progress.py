@@ -1,4 +1,4 @@
-"""How long work tells how far it is, and is asked to stop."""
+"""How long-running work reports its progress and is asked to stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What is done in a stage, for programs."""
+    """The kind of work in a stage, for programs."""
 
     READ = "read"
     DOWNLOAD = "download"
@@ -18,7 +18,7 @@ class Kind(StrEnum):
     PROBE = "probe"
     WRITE = "write"
     OTHER = "other"
-    """Of an older or a newer version, which did not say or has more."""
+    """A stage of an older version, which had no kinds, or an unknown kind of a newer one."""
 
     @classmethod
     def _missing_(cls, value: object) -> Kind:
@@ -27,15 +27,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Stage:
-    """What is done now."""
+    """The work that is done now."""
 
     kind: Kind
     text: str
-    """For people; nothing is decided by it."""
+    """Text to show; programs must not depend on it."""
     unit: str = ""
-    """What is counted, such as bytes (of every download), videos or epochs; empty where nothing is."""
+    """What is counted, such as bytes (for every download), videos or epochs; empty if nothing is counted."""
     detail: str = field(default="", compare=False)
-    """What changes while the stage lasts, such as the loss."""
+    """Text that changes during the stage, such as the loss."""
 
     @property
     def words(self) -> str:
@@ -44,6 +44,6 @@ class Stage:
 
 
 Progress = Callable[[int, int | None, Stage], None]
-"""Called as (done, total, stage); a total of None is unknown, as where nothing is counted."""
+"""Called as (done, total, stage); total is None if it is unknown or nothing is counted."""
 ShouldStop = Callable[[], bool]
-"""Asked now and then; work that is to stop raises Cancelled."""
+"""Called regularly; if it returns true, the work raises Cancelled."""

@@ -24,40 +24,40 @@ def assets_dir() -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where files go and how much of anything is accepted.
+    """The workspace and the limits.
 
-    Every field but the first two is a limit that protects a shared server; each is raised with the environment
-    variable `LABELRANK_<FIELD>` in capitals.
+    Every field except the first two is a limit that protects a shared server. Set a limit with the environment
+    variable `LABELRANK_<FIELD>`, in capitals.
     """
 
     workspace: Path = field(default_factory=_default_workspace)
     """Folder of uploads, cached features and jobs (`LABELRANK_HOME`)."""
     shared: bool = False
-    """Whether strangers use this server (`LABELRANK_SHARED=1`): its folders are then out of reach of the app, its
-    paths are not shown, and a session sees the jobs it started, or has the link of, alone. Always so on a Space."""
+    """Whether strangers use this server (`LABELRANK_SHARED=1`). Then the app cannot open its folders or show its
+    paths, and a session sees only jobs that it started or has a link to. Always true on a Space."""
     max_archive_entries: int = 75_000
     """Entries in one zip."""
     max_archive_bytes: int = 50 * 2**30
     """Unpacked bytes of one zip; nothing is unpacked to disk."""
     max_compression_ratio: int = 100
-    """Unpacked over packed bytes of a zip of more than 100 MiB unpacked."""
+    """Unpacked size divided by packed size, checked for zips of more than 100 MiB unpacked."""
     max_media_bytes: int = 64 * 2**20
     """Bytes of one image's file."""
     max_video_bytes: int = 2 * 2**30
     """Bytes of one video's file."""
     max_video_frames: int = 100_000
-    """Frames of one video, as its container declares or as they are counted."""
+    """Frames of one video."""
     max_clip_bytes: int = 2**30
-    """Bytes of the decoded frames of one video's clips, which are in memory at once."""
+    """Bytes of the decoded frames of one video's clips, which are in memory together."""
     max_download_bytes: int = 20 * 2**30
-    """Bytes fetched from the Hub for one dataset or checkpoint."""
+    """Bytes downloaded from the Hub for one dataset or checkpoint."""
     max_rows: int = 5_000_000
     """Rows of one Parquet split."""
     max_pixels: int = 100_000_000
     """Width times height of one image."""
     max_cache_bytes: int = 20 * 2**30
-    """Bytes of features, unfinished extractions, compiled encoders and fine-tuned runs in the workspace; the longest
-    unused go first. Results of comparisons stay until their job is deleted."""
+    """Bytes of features, unfinished extractions, compiled encoders and fine-tuned runs in the workspace; the least
+    recently used are removed first. Results of comparisons stay until their job is deleted."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -1,7 +1,7 @@
 """Dataset + encoder -> one pooled feature vector per sample, batch by batch.
 
-Threads read, resize and normalise samples into the next few batches while the encoder works on one. How many batches
-are ahead does not depend on the dataset, so memory does not either.
+Threads read, resize and normalise samples into the next few batches while the encoder works on one. The number of
+batches in memory does not depend on the dataset.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from labelrank.models.pooling import pool_tokens
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
 NOT_FINITE = "Its features are not finite numbers; try --precision float32."
-"""Why a sample that can be read has no features."""
+"""The reason for a sample that can be read but has no features."""
 
 _MAX_WORKERS = 16
 
@@ -38,19 +38,19 @@ class Encoder(Protocol):
 
     @property
     def fc_norm(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """The norm of a fine-tuned head, over pooled features (B, D); None where there is none."""
+        """The norm of a fine-tuned head, over pooled features (B, D); None for a checkpoint without one."""
 
     def __call__(self, images: np.ndarray, visible: np.ndarray | None = None, /) -> np.ndarray:
-        """With `visible` int (B, V), encode those patches alone: tokens (B, V, D), after CLS where there is one."""
+        """With `visible` int (B, V), encode only those patches: tokens (B, V, D), after CLS if the model has it."""
 
 
 Select = Callable[[np.ndarray], np.ndarray]
-"""Gets an encoder's input, (B, H, W, C) or (B, T, H, W, C), and returns the patches it shall see, int (B, V)."""
+"""Takes an encoder's input, (B, H, W, C) or (B, T, H, W, C), and returns the patches to encode, int (B, V)."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of the samples that could be read, in the order that was asked for."""
+    """Features of the samples that could be read, in the order of the request."""
 
     X: np.ndarray
     """float32 (n_samples, n_features)."""
@@ -59,13 +59,13 @@ class Encoded:
     keys: tuple[str, ...]
     failures: tuple[Problem, ...]
     waited_s: float = 0.0
-    """Time in which the encoder had nothing to do, for its next batch was still being read."""
+    """Time in which the encoder waited for its next batch to be read."""
     encoded_s: float = 0.0
-    """Time in which it worked."""
+    """Time in which the encoder worked."""
 
 
 def encoding_stage(dataset: Dataset) -> Stage:
-    """Return what is done while features are extracted, counted in samples."""
+    """Return the stage of feature extraction, counted in samples."""
     return Stage(Kind.ENCODE, "Extracting features", NOUNS[dataset.media][1])
 
 
@@ -84,25 +84,25 @@ def encode_parts(
 ) -> Generator[Encoded, None, None]:
     """Yield the features of each part, with its rows in the order of its samples.
 
-    The clips of a video are encoded one by one and their features averaged. Samples that cannot be read, or whose
-    features are not finite, are listed, not raised. Batches are fixed windows of a part, so a part gives the same
-    features alone as among others. Of a part without a readable sample X is (0, D), D as in the parts before it and 0
-    where there is none.
+    The clips of a video are encoded one by one and their features averaged. A sample that cannot be read, or whose
+    features are not finite, is listed as a problem and raises no error. Batches do not cross parts, so the features of
+    a part do not depend on other parts. If no sample of a part can be read, X is (0, D) with the D of the parts before
+    it, or 0 without such parts.
 
-    Reading goes on while the caller looks at a part. Closing the iterator ends it; its threads end with it.
+    Reading continues while the caller uses a part. Closing the iterator also ends its threads.
 
     Args:
-        parts: Samples of the dataset. Pulled in the caller's thread, as far ahead as reading is: a few batches.
-        preprocess: Makes the encoder's input of an image or of the frames of a video.
-        sampling: Which frames make the clips of a video; None for images.
-        select: Chooses the patches that the encoder sees of each input; None: it sees all.
-        workers: Threads that read; None: one per processor of this process, 2 to 16.
-        on_progress: Called as (done, total, stage) after each batch; total is None where `parts` is no sequence.
-        should_stop: Asked before each batch.
+        parts: Samples of the dataset. Taken in the caller's thread, a few batches ahead.
+        preprocess: Turns an image or the frames of a video into the encoder's input.
+        sampling: The frames of each clip of a video; None for images.
+        select: Chooses the patches that are encoded for each input; None: all.
+        workers: Number of reading threads; None: one per processor of this process, 2 to 16.
+        on_progress: Called as (done, total, stage) after each batch; total is None if `parts` is not a sequence.
+        should_stop: Called before each batch.
 
     Raises:
         FeaturesError: Unknown pooling.
-        SettingsError: The encoder cannot encode some patches alone.
+        SettingsError: `select` is given, but the encoder always takes all patches.
         Cancelled: `should_stop` returned true.
 
     Source: He et al. 2022, arXiv:2111.06377. Feature extraction sees every patch; the mean leaves CLS out.
@@ -135,14 +135,14 @@ def encode_parts(
 
 
 def _default_workers() -> int:
-    # With one processor, a second thread works while the first waits for a disk or network. On 2 cores 3 and 4 threads
-    # read no faster than 2; 1 took up to 1.9 times as long.
+    # With one processor, a second thread works while the first waits for a disk or network. On 2 cores, 3 and 4
+    # threads were not faster than 2, and 1 thread took up to 1.9 times as long.
     return min(max(cpu_cores(), 2), _MAX_WORKERS)
 
 
 @dataclass
 class _Part:
-    """What is there of a part so far."""
+    """The features of a part so far."""
 
     features: list[np.ndarray] = field(default_factory=list)
     read: list[Sample] = field(default_factory=list)
@@ -151,7 +151,7 @@ class _Part:
     encoded_s: float = 0.0
 
     def add(self, batch: Batch, encoder: Encoder, pooling: str, select: Select | None) -> None:
-        """Encode a batch that was read."""
+        """Encode a batch and add its features."""
         reasons = dict(batch.failed)
         places = [place for place in range(len(batch.samples)) if place not in reasons]
         if places:

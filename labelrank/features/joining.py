@@ -20,11 +20,11 @@ _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 def read_features(path: Path) -> FeatureSet:
     """Read a features file, or a folder of `part-00000-of-00008.parquet` files.
 
-    Parts are joined by the rows they name, or in the order of their numbers where one names none.
+    Parts are joined by their row numbers, or in the order of the part numbers if a part has no row numbers.
 
     Raises:
-        FeaturesError: It is not a features file, of another version, incomplete, or holds values that cannot be
-            ranked; the message names the first bad row.
+        FeaturesError: The path is not a features file, is of another version, is incomplete, or holds values that
+            cannot be ranked; the message names the first bad row.
     """
     features = _read(path)
     if not features.keys:
@@ -33,21 +33,21 @@ def read_features(path: Path) -> FeatureSet:
 
 
 def merge_features(paths: Sequence[Path]) -> FeatureSet:
-    """Join all shards of one extraction: what it would have given without shards.
+    """Join all shards of one extraction; the result equals that of an extraction without shards.
 
-    Where the shards were made with different versions or on different devices, the result names each of them, in the
-    order of the shards: features agree between these only as far as the libraries do.
+    If the shards were made with different versions or on different devices, the result names all of these, in the
+    order of the shards: features agree only as far as these versions and devices do.
 
     Args:
         paths: Features files, or folders of part files, in any order; each holds one shard, which may be empty.
 
     Returns:
-        All samples in the dataset's order. Failures are those of the shards in their order, each once, and classes of
-        which no sample is left.
+        All samples in the dataset's order. Failures are those of the shards in their order, each once, and the classes
+        without a sample.
 
     Raises:
-        FeaturesError: A file cannot be read or is no shard, a shard is missing or there twice, shards were made from
-            other data or settings (the message names the first that differs), or one sample is in two of them.
+        FeaturesError: A file cannot be read or is not a shard, a shard is missing or given twice, the data or settings
+            of shards differ (the message names the first difference), or a sample is in two shards.
     """
     if not paths:
         raise FeaturesError("No shards were given; give all files that `labelrank extract --shard` wrote.")
@@ -74,12 +74,12 @@ def merge_features(paths: Sequence[Path]) -> FeatureSet:
 
 
 def _read(path: Path) -> FeatureSet:
-    """Return a file or folder, which may be without rows."""
+    """Read a file or folder, which may have no rows."""
     return _join([(part, read_part(part)) for part in _part_paths(path)])
 
 
 def _join(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
-    """Return the samples of all parts of one work, each once: parts of one shard, or all shards."""
+    """Return the samples of all parts of one extraction, each once: parts of one shard, or all shards."""
     first = _check_same_work(found)
     shards = {_shard_of(path, part) for path, part in found}
     if len(shards) > 1:
@@ -134,8 +134,8 @@ def _twice(found: Sequence[tuple[Path, FeatureSet]]) -> FeaturesError:
 
 
 def _check_same_work(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
-    """Return the first part with samples, if there is one; raise FeaturesError where another is of other work."""
-    # A part of which nothing could be read may not know the length of a vector.
+    """Return the first part with samples, else the first; raise FeaturesError if the parts' data or settings differ."""
+    # A part without readable samples may not know the length of a vector.
     first_path, first = next((item for item in found if item[1].keys), found[0])
     for path, part in found:
         if part.class_names != first.class_names or part.digest != first.digest:
@@ -172,11 +172,11 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         for key, inner in value.items():
             yield from _leaves(inner, f"{name}.{key}" if name else str(key))
     else:
-        yield name, json.dumps(value, sort_keys=True)  # as the digest sees it: 1 and 1.0 are two
+        yield name, json.dumps(value, sort_keys=True)  # compared as in the digest: 1 and 1.0 differ
 
 
 def _check_all_shards(found: Sequence[tuple[Path, FeatureSet]]) -> None:
-    """Raise FeaturesError where the parts are not the shards 1 to count, each once."""
+    """Raise FeaturesError unless the parts are the shards 1 to count, each once."""
     seen: dict[int, Path] = {}
     count = next(shard[1] for item in found if (shard := _shard_of(*item)))
     for path, part in found:
@@ -198,7 +198,7 @@ def _check_all_shards(found: Sequence[tuple[Path, FeatureSet]]) -> None:
 
 
 def _shard_of(path: Path, part: FeatureSet) -> tuple[int, int] | None:
-    """Return index, from 1, and count; None for a whole extraction."""
+    """Return index (from 1) and count of a shard; None for a whole extraction."""
     if (shard := part.provenance.get("shard")) is None:
         return None
     index, count = (shard.get("index"), shard.get("count")) if isinstance(shard, Mapping) else (None, None)
@@ -210,7 +210,7 @@ def _shard_of(path: Path, part: FeatureSet) -> tuple[int, int] | None:
 
 
 def joined_circumstances(parts: Sequence[FeatureSet]) -> dict[str, Any]:
-    """Return versions, device and time of parts together: every value, and the latest time."""
+    """Return versions, device and time of joined parts: all different values, and the latest time."""
     joined: dict[str, Any] = {}
     provenances = [part.provenance for part in parts]
     versions = [v for p in provenances if isinstance(v := p.get("versions"), Mapping)]

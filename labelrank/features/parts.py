@@ -1,7 +1,7 @@
-"""The parts of an extraction: which samples go into which file, and the folder that keeps the finished ones.
+"""The parts of an extraction: the samples of each file, and the folder of the finished parts.
 
-A part is encoded by itself and written whole, so that whatever stops an extraction costs at most the part in work,
-and what is finished is the same, byte for byte, however often it was stopped.
+Each part is encoded on its own and written as a whole. So an interruption costs at most the current part, and the
+finished files are the same, byte for byte, with or without interruptions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Part:
 
     samples: tuple[Sample, ...]
     rounds: int
-    """Rounds of the dataset that are complete with this part and those before it."""
+    """Number of rounds of the dataset that this part and those before it complete."""
 
     @property
     def name(self) -> str:
-        """A file name that stands for exactly these samples."""
+        """File name of the part, derived from its samples."""
         keys = json.dumps([sample.key for sample in self.samples])
         return f"{hashlib.sha256(keys.encode()).hexdigest()[:32]}.parquet"
 
@@ -41,15 +41,17 @@ def cut(
     ends_at: Callable[[int], bool],
     shard: tuple[int, int] = (1, 1),
 ) -> tuple[Part, ...]:
-    """Return the parts of a dataset: consecutive rounds, see `Dataset.rounds`, of about `size` samples together.
+    """Return the parts of a dataset: consecutive rounds (see `Dataset.rounds`) with about `size` samples together.
 
-    The parts of fewer samples per class, drawn with the same seed, are the first of those of more, up to the last.
+    With the same seed, an extraction of fewer samples per class has the first parts of one of more samples, except
+    for its last part.
 
     Args:
-        size: Samples after which a part ends with its round; a round of more than twice as many is cut up.
-        ends_at: Whether a part ends with this round, counted from 1, however short it is.
-        shard: Which of how many equal runs of the rounds to take, counted from 1. Where a shard begins and ends
-            depends on the number of samples alone.
+        size: A part ends with the round that reaches this number of samples; a round of more than twice as many is
+            split.
+        ends_at: Tells whether a part must end with this round, counted from 1, even if it is short.
+        shard: Index, counted from 1, and number of equal runs of the rounds, of which this one is taken. Where a shard
+            begins and ends depends only on the number of samples.
     """
     place = {sample.key: number for number, sample in enumerate(dataset.samples)}
     index, count = shard
@@ -76,11 +78,11 @@ def cut(
 
 
 class PartFolder:
-    """The finished parts of one piece of work.
+    """The folder of the finished parts of one extraction.
 
     Args:
-        path: Made when the first part is written.
-        digest: Of the features in it, see `FeatureSet.digest`.
+        path: The folder, created when the first part is written.
+        digest: `FeatureSet.digest` of the features in it.
     """
 
     def __init__(self, path: Path, digest: str) -> None:
@@ -88,11 +90,11 @@ class PartFolder:
         self._digest = digest
 
     def has(self, part: Part) -> bool:
-        """Return whether there is a file of this part; `read` tells whether it is sound."""
+        """Return whether the file of this part exists; `read` checks its content."""
         return (self.path / part.name).is_file()
 
     def read(self, part: Part) -> FeatureSet | None:
-        """Return a finished part; None when it is not there, or is damaged, which is reported and removed."""
+        """Return a finished part; None if it does not exist or is damaged. A damaged part is reported and removed."""
         path = self.path / part.name
         if not path.is_file():
             return None
@@ -109,10 +111,10 @@ class PartFolder:
         return features
 
     def write(self, part: Part, features: FeatureSet) -> None:
-        """Keep a finished part.
+        """Write a finished part.
 
         Raises:
-            FeaturesError: It cannot be written; the parts before it stay.
+            FeaturesError: The part cannot be written; earlier parts are kept.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -124,10 +126,10 @@ class PartFolder:
             ) from error
 
     def remove(self, parts: Sequence[Part]) -> None:
-        """Remove some parts."""
+        """Remove the files of some parts."""
         for part in parts:
             (self.path / part.name).unlink(missing_ok=True)
 
     def __len__(self) -> int:
-        """Return how many parts are finished."""
+        """Return the number of finished parts."""
         return sum(1 for _ in self.path.glob("[!.]*.parquet"))

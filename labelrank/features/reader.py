@@ -15,14 +15,14 @@ from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.errors import MediaError
 
 _MAX_BYTES_AHEAD = 256 * 2**20
-"""Of encoder inputs that are read before they are wanted; one batch is, whatever its size."""
+"""Limit for encoder inputs that are read ahead; one batch is always read ahead, whatever its size."""
 
 
 class Preprocess(Protocol):
     """Maps RGB uint8 (..., H, W, 3) to the encoder's float32 input (..., height, width, 3), of one shape for all."""
 
     def __call__(self, image: np.ndarray, /, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the input, in `out` where it is given. Called by several threads at once."""
+        """Return the input, written to `out` if given. Called by several threads at once."""
 
 
 class Batch:
@@ -32,7 +32,7 @@ class Batch:
         self.samples = samples
         self.ends_part = ends_part
         self.failed: dict[int, str] = {}
-        """Reason by place in `samples`."""
+        """Index in `samples` -> reason."""
         self.error: BaseException | None = None
         self.buffer: np.ndarray | None = None
         """float32 (samples of a full batch, clips, ...); None until the shape of an input is known."""
@@ -47,13 +47,13 @@ class Batch:
                 self._is_read.set()
 
     def wait(self) -> None:
-        """Return when every sample was read or has failed; raise what went wrong with the reading itself."""
+        """Wait until every sample was read or has failed; raises unexpected errors of the reading threads."""
         self._is_read.wait()
         if self.error is not None:
             raise self.error
 
     def inputs(self, places: list[int]) -> np.ndarray:
-        """Return the inputs of some samples, (samples, clips, ...)."""
+        """Return the inputs (samples, clips, ...) of the samples with these indices."""
         assert self.buffer is not None
         if len(places) == len(self.samples):
             return self.buffer[: len(places)]
@@ -61,7 +61,7 @@ class Batch:
 
 
 class Reader:
-    """Threads that read samples into batches, a few batches ahead of the one that is wanted."""
+    """Threads that read samples into batches, a few batches ahead of the current one."""
 
     def __init__(
         self, dataset: Dataset, preprocess: Preprocess, sampling: ClipSampling | None, batch_size: int, workers: int
@@ -69,7 +69,7 @@ class Reader:
         self._dataset, self._preprocess, self._sampling = dataset, preprocess, sampling
         self._clips = sampling.clips if sampling else 1
         self._size = max(1, batch_size // self._clips)
-        # Two whole batches beside the one that is encoded, and a sample for each thread: more only takes memory.
+        # Two batches beside the current one and one sample for each thread are enough: more only takes memory.
         self._max_ahead = 2 + math.ceil(workers / self._size)
         self._shape: tuple[int, ...] | None = None
         self._free: list[np.ndarray] = []
@@ -91,7 +91,7 @@ class Reader:
             thread.join()
 
     def batches(self, parts: Iterable[Sequence[Sample]]) -> Iterator[Batch]:
-        """Yield the batches in order; they may not be read yet."""
+        """Yield the batches in order, possibly before they are read."""
         windows = self._windows(parts)
         ahead: deque[Batch] = deque()
         while True:
@@ -104,8 +104,8 @@ class Reader:
             yield ahead.popleft()
 
     def give_back(self, batch: Batch) -> None:
-        """Take back the memory of a batch whose inputs are not used any more."""
-        # The system hands out new memory page by page, which is a tenth of the work that a small image makes.
+        """Reuse the memory of a batch whose inputs are no longer needed."""
+        # The system gives new memory page by page, which takes a tenth of the time for a small image.
         with self._lock:
             if batch.buffer is not None:
                 self._free.append(batch.buffer)
@@ -118,7 +118,7 @@ class Reader:
                 yield Batch(part[start:stop], ends_part=stop >= len(part))
 
     def _depth(self) -> int:
-        """Return how many batches may be in memory, the one that is wanted now included."""
+        """Return how many batches may be in memory, including the current one."""
         if self._shape is None:
             return 1 + self._max_ahead
         size_bytes = 4 * self._size * math.prod(self._shape)
@@ -133,7 +133,7 @@ class Reader:
                 self._read(batch, place)
             except MediaError as error:
                 batch.failed[place] = str(error)
-            except BaseException as error:  # noqa: BLE001 - raised where the batch is waited for
+            except BaseException as error:  # noqa: BLE001 - Batch.wait raises it
                 batch.error = error
             finally:
                 batch.finish_one()

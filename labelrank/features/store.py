@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _METADATA_KEY = b"labelrank"
-# What a rerun of the same work may change: no part of the cache key.
+# These may differ when the same work runs again, so they are not part of the cache key.
 VOLATILE = ("versions", "created_at", "device", "shard", "stability")
 _MAX_DEPTH = 50
 
@@ -32,8 +32,8 @@ class FeatureSet:
     """One feature vector per sample.
 
     `provenance` holds dataset {id, config, split, revision, digest, selection}, checkpoint {id, revision, digest,
-    model_type}, preprocessing, pooling, precision, runtime, versions and created_at, as far as they are known; of a
-    shard also shard {index, count}, counted from 1.
+    model_type}, preprocessing, pooling, precision, runtime, versions and created_at, as far as they are known. A shard
+    also has shard {index, count}, counted from 1.
     """
 
     X: np.ndarray
@@ -46,23 +46,23 @@ class FeatureSet:
     failures: tuple[Problem, ...] = ()
     """Samples that could not be read, with the reason."""
     rows: np.ndarray | None = None
-    """Place of each sample in the dataset's order, int64 (n_samples,); None where the samples are in that order."""
+    """Index of each sample in the dataset's order, int64 (n_samples,); None if the samples are in that order."""
 
     @property
     def digest(self) -> str:
-        """Hex digest of what determines the features: class names and provenance without times, versions and shard."""
+        """Hex digest of what determines the features: class names, and provenance without time, versions and shard."""
         return provenance_digest(self.class_names, self.provenance)
 
 
 def provenance_digest(class_names: tuple[str, ...], provenance: Mapping[str, Any]) -> str:
-    """Return the key under which features of this origin are cached, 64 hex digits."""
+    """Return the cache key of features with this provenance, 64 hex digits."""
     lasting = {k: v for k, v in provenance.items() if k not in VOLATILE}
     text = json.dumps([list(class_names), lasting], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_features(features: FeatureSet, path: Path) -> None:
-    """Write a features file, whole or not at all; one without samples is fine for a part or a shard.
+    """Write a features file, completely or not at all; a part or a shard may have no samples.
 
     Raises:
         FeaturesError: The folder does not exist or is not writable, or the disk is full.
@@ -81,7 +81,7 @@ def write_features(features: FeatureSet, path: Path) -> None:
     columns = {
         "key": pa.array(features.keys, pa.string()),
         "label": pa.array(features.y, pa.int32()),
-        # Where nothing could be read, the length of a vector may be unknown, and Parquet takes none of length 0.
+        # If no sample could be read, the length of a vector may be unknown, and Parquet refuses length 0.
         "features": pa.FixedSizeListArray.from_arrays(values, d) if d else pa.array([], pa.list_(pa.float32())),
     }
     if features.rows is not None:
@@ -101,14 +101,14 @@ def write_features(features: FeatureSet, path: Path) -> None:
 
 
 def classes_without_rows(class_names: Sequence[str], y: np.ndarray) -> list[Problem]:
-    """Return a problem for each class that none of the labels y (n,) is of."""
+    """Return a problem for each class without a label in y (n,)."""
     reason = "None of its samples could be used, so it cannot be ranked; repair or remove the class and extract again."
     counts = np.bincount(y, minlength=len(class_names))
     return [Problem(name, reason) for name, n in zip(class_names, counts, strict=True) if not n]
 
 
 def read_part(path: Path) -> FeatureSet:
-    """Read one features file, which may be without rows.
+    """Read one features file, which may have no rows.
 
     Raises:
         FeaturesError: As for `read_features`.
@@ -179,7 +179,7 @@ def _metadata(schema: pa.Schema, path: Path) -> dict[str, Any]:
         raise FeaturesError(f"{path}: its 'labelrank' metadata is not a JSON object; extract again.")
     if _depth(metadata) > _MAX_DEPTH:
         raise FeaturesError(f"{path}: its 'labelrank' metadata is nested over {_MAX_DEPTH} levels; extract again.")
-    # A file without a version follows the first one's contract.
+    # A file without a version is of the first version.
     version = metadata.pop("version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise FeaturesError(
@@ -193,7 +193,7 @@ def _metadata(schema: pa.Schema, path: Path) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:
-    """Return how many levels of arrays and objects a JSON value has, without recursion."""
+    """Return the depth of nested arrays and objects in a JSON value, without recursion."""
     depth, level = 0, [value]
     while level := [v for v in level if isinstance(v, dict | list)]:
         depth += 1
@@ -231,7 +231,7 @@ def _rows(table: pa.Table, path: Path) -> np.ndarray | None:
 
 
 def _matrix(table: pa.Table, path: Path) -> np.ndarray:
-    """Return the features column as float32 (n, d); any list of floats of one length is taken."""
+    """Return the features column as float32 (n, d); lists of any float type are accepted if all have one length."""
     import pyarrow as pa
 
     column = table["features"].combine_chunks()
@@ -249,8 +249,8 @@ def _matrix(table: pa.Table, path: Path) -> np.ndarray:
             f"{path}: its feature vectors have {lengths[0]} to {lengths[-1]} numbers; expected the same count in "
             "every row, at least 1."
         )
-    # flatten() honours offsets and slices, which .values would not.
+    # Unlike .values, flatten() respects offsets and slices.
     values = column.flatten().to_numpy(zero_copy_only=False)
-    # A float64 beyond float32's range becomes infinite here, which the caller refuses by row.
+    # A float64 beyond float32's range becomes infinite here; the caller then names its row in an error.
     with np.errstate(over="ignore"):
         return np.asarray(values, dtype=np.float32).reshape(table.num_rows, -1)
