@@ -92,9 +92,7 @@ class Layout:
             return wanted
         there_are = f"it has {', '.join(self.splits)}. Ask for one of these."
         if split is None:
-            raise NoTrainSplit(
-                f"{self.source!r} has no train split, which is read when none is asked for; {there_are}", self.splits
-            )
+            raise NoTrainSplit(f"{self.source!r} has no train split, which is the default; {there_are}", self.splits)
         raise DatasetError(f"{self.source!r} has no split {split!r}; {there_are}")
 
     def with_classes(self, names: Iterable[str]) -> Layout:

@@ -225,7 +225,7 @@ class Tables:
             if known:
                 return usual
             raise DatasetError(
-                f"{self.source!r} has {len(self.configs):,} configurations and none that is read by itself: "
+                f"{self.source!r} has {len(self.configs):,} configurations and no default: "
                 f"{listed(self.configs)}. Choose one (--config)."
             )
         if config in self.files:
@@ -254,7 +254,7 @@ class Tables:
             if known:
                 return usual
             raise DatasetError(
-                f"{self.source!r} has no train split, which is read when none is asked for; it has {listed(splits)}. "
+                f"{self.source!r} has no train split, which is the default; it has {listed(splits)}. "
                 "Ask for one of these."
             )
         for wanted in (split, SPLIT_WORDS.get(split.casefold())):

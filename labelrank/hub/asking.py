@@ -82,7 +82,7 @@ def explained(subject: str) -> Iterator[None]:
         ) from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise HubError(
-            f"{subject} cannot be asked for at {endpoint()} ({error}). Check HF_ENDPOINT, HF_TOKEN and the proxy "
+            f"The request for {subject} to {endpoint()} failed ({error}). Check HF_ENDPOINT, HF_TOKEN and the proxy "
             "settings."
         ) from error
 
@@ -102,7 +102,7 @@ def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: st
     if code == "GatedRepo":
         accept = f"Accept them at {url} with your account{'' if logged_in else f', then {log_in}'}."
         raise HubError(
-            f"{repo_id} is gated: its owner wants terms to be accepted before {subject} is given out. {accept}"
+            f"{repo_id} is gated: its owner requires you to accept terms before you download {subject}. {accept}"
         )
     if said == "Invalid credentials in Authorization header":
         raise HubError(
@@ -112,11 +112,9 @@ def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: st
     if said == "Access to this resource is disabled":
         raise HubError(f"{repo_id} is disabled on the Hub (403). Choose another {kind}.")
     if code == "RevisionNotFound":
-        raise HubError(
-            f"{repo_id} has no branch, tag or commit called so: {subject}. See {url}, or leave the revision out."
-        )
+        raise HubError(f"{repo_id} has no such branch, tag or commit: {subject}. See {url}, or leave the revision out.")
     if code == "EntryNotFound":
-        raise HubError(f"There is no {subject}. See {url}/tree/{DEFAULT_REVISION} for the files there are.")
+        raise HubError(f"There is no {subject}. See {url}/tree/{DEFAULT_REVISION} for the available files.")
     if status in (401, 404):
         private = "the account logged in here may not see it" if logged_in else f"it is private: then {log_in}"
         raise UnknownRepo(f"The Hub has no {kind} {repo_id}, or {private}. Check the spelling, or search for it.")
@@ -129,13 +127,14 @@ def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: st
         pause = f"{wait_s:.0f} seconds" if wait_s else "a few minutes"
         more = "" if logged_in or settings.shared else f" An account is allowed more: {log_in}."
         raise Unreachable(
-            f"The Hub takes no more requests from here for now (429), asked for {subject}. Try again in {pause}.{more}",
+            f"The Hub accepts no more requests from here for now (429), asked for {subject}. Try again in {pause}."
+            f"{more}",
             wait_s=wait_s,
         )
     if status >= 500 or status == 408:
         raise Unreachable(
-            f"The Hub has trouble of its own (HTTP {status}), asked for {subject}. Try again later; "
-            "https://status.huggingface.co tells how it is."
+            f"The Hub has an internal problem (HTTP {status}), asked for {subject}. Try again later; "
+            "see https://status.huggingface.co for its state."
         )
     reason = f" ({said})" if said else ""
     raise HubError(f"The Hub answered HTTP {status}{reason}, asked for {subject}. Check the name and the revision.")

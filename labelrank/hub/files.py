@@ -44,7 +44,7 @@ def existing(repo: Repo, path: str) -> HubFile:
     if file is None:
         raise HubError(
             f"There is no {path} in {repo.name} at {repo.requested_revision}. See {repo_url(repo.kind, repo.id)}/tree/"
-            f"{repo.requested_revision} for the files there are."
+            f"{repo.requested_revision} for the available files."
         )
     return file
 

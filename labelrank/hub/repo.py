@@ -141,8 +141,8 @@ def _ask(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo:
         gated = bool(info.get("gated"))
         if gated and settings.shared:
             raise HubError(
-                f"{id_} is gated: its owner wants terms to be accepted, and this shared server has no account to do "
-                "so. Run labelrank on a computer of your own for it."
+                f"{id_} is gated: its owner requires users to accept terms, and this shared server has no account to "
+                "do so. Run labelrank on a computer of your own for it."
             )
         card = info.get("cardData")
         known = _remembered(kind, repo_id, commit, settings)
@@ -162,8 +162,7 @@ def _ask(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HubError(
-            f"{endpoint()} describes {subject} in a way that is not understood ({error!r}). Check HF_ENDPOINT, or "
-            "update labelrank."
+            f"{endpoint()} describes {subject} in an unknown form ({error!r}). Check HF_ENDPOINT, or update labelrank."
         ) from error
 
 
@@ -179,7 +178,9 @@ def _list_files(kind: str, repo_id: str, commit: str, subject: str, settings: Se
                 continue
             path = str(entry["path"])
             if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or "\0" in path:
-                raise HubError(f"{repo_id} has a file called {path!r}, which may not be written here. Leave it alone.")
+                raise HubError(
+                    f"{repo_id} has a file called {path!r}, which may not be written here. Choose another repository."
+                )
             # For a file in large-file storage, `oid` is the hash of a pointer file and `lfs` that of the content.
             lfs = entry.get("lfs")
             sha256 = str(lfs["oid"]).removeprefix("sha256:") if lfs else None
@@ -355,8 +356,8 @@ def search(kind: str, text: str, *, task: str | None = None, limit: int = 20, se
         return sorted((_found(entry) for entry in answer[:limit]), key=lambda f: -f.downloads)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HubError(
-            f"{endpoint()} answers the search for {subject} in a way that is not understood ({error!r}). Check "
-            "HF_ENDPOINT, or update labelrank."
+            f"{endpoint()} answers the search for {subject} in an unknown form ({error!r}). Check HF_ENDPOINT, or "
+            "update labelrank."
         ) from error
 
 

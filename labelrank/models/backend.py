@@ -177,7 +177,7 @@ def resolve_precision(precision: str, *, training: bool = False) -> str:
         and not (precision == "bfloat16" and device.bfloat16)
     ):
         raise SettingsError(
-            f"Precision is {precision!r}, which this processor ({device.name}) does not multiply in. Choose auto or "
+            f"Precision is {precision!r}, which this processor ({device.name}) does not support. Choose auto or "
             "float32."
         )
     if precision != "auto":

@@ -273,7 +273,7 @@ def test_a_split_that_is_not_there_lists_those_that_are(splits, tmp_path):
     with pytest.raises(DatasetError, match=r"'flat' has no splits, but split 'test' was asked for\. Leave the split"):
         open_folder(flat, split="test", settings=SETTINGS)
     no_train = write_tree(tmp_path / "late", {"val/cat/1.png": png(1), "test/dog/1.png": png(2)})
-    with pytest.raises(DatasetError, match=r"no train split, which is read when none is asked for; it has val, test"):
+    with pytest.raises(DatasetError, match=r"no train split, which is the default; it has val, test"):
         open_folder(no_train, split=None, settings=SETTINGS)
 
 
