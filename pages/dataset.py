@@ -30,20 +30,20 @@ TABS = {"example": "Examples", "hub": "Hugging Face", "upload": "Upload", "folde
 
 
 def main() -> None:
-    frame.header("Dataset", "Choose the images or videos whose classes are to be ranked.")
+    frame.header("Dataset", "Choose the images or videos whose classes you want to rank.")
     names = [name for name in TABS.values() if name != FOLDER_TAB or not session.settings().shared]
     here = TABS[shown_source().kind]
     tabs = st.tabs(names, default=here if here in names else names[0], key="source", on_change="rerun")
     refused = False
     for tab, fill in zip(tabs, (examples, hub_tab, upload, folder), strict=False):
         with tab:
-            # Only what is looked at asks the Hub.
+            # Only the open tab asks the Hub.
             if tab.open:
                 refused = fill()
     try:
         show(shown_source(), refused=refused)
     except LabelRankError as problem:
-        # One error at a time: the answer to what was just given.
+        # One error at a time: the one about what was just given.
         if not refused and messages.error_box(problem, retry="dataset", way_out="Back to digits"):
             look_at(choices.FIRST_EXAMPLE)
 
@@ -55,7 +55,7 @@ def look_at(source: choices.Source) -> None:
 
 
 def examples() -> bool:
-    """Show what comes with labelrank; like each tab, return whether what was given there was refused."""
+    """Show the examples of labelrank; like each tab, return whether its input was refused."""
     for column, (name, (text, origin)) in zip(st.columns(len(EXAMPLE_TEXT)), EXAMPLE_TEXT.items(), strict=True):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{name}**: {text} Comes with labelrank and needs no network.")
@@ -113,8 +113,8 @@ def folder() -> bool:
         path = st.text_input(
             "Full path of a folder, zip or Parquet file",
             placeholder="/data/flowers",
-            help="A folder of class folders, a zip of one, a Parquet file or a folder of those. It is read where it "
-            "lies. The address of this page leaves it out: after a reload, choose it again or open its job.",
+            help="A folder of class folders, a zip of one, a Parquet file or a folder of those. It is read in place. "
+            "The address of this page does not hold the path: after a reload, choose it again or open its job.",
         ).strip()
         if st.form_submit_button("Show it") and path:
             try:
@@ -131,7 +131,7 @@ def shown_source() -> choices.Source:
 
 
 def choose_part(source: choices.Source) -> bool:
-    """Show what there is to choose from in a dataset, with what was found preselected; return whether that is all."""
+    """Show the choices that a dataset offers, with defaults preselected; return whether all are made."""
     info = datasets.described(source)
     if (named := datasets.naming_its_split(source, info)) != source:
         look_at(named)
@@ -188,7 +188,7 @@ def show(source: choices.Source, *, refused: bool) -> None:
         st.markdown(f"{words.plural(len(problems), 'problem')}; the other samples can be used.")
         messages.problems_table(problems, "Sample or class")
     else:
-        st.markdown("Nothing was found in the names, and every sample shown here can be read.")
+        st.markdown("No problem was found in the names, and every sample shown here can be read.")
 
 
 def show_gallery(source: choices.Source) -> list[tuple[str, str]]:

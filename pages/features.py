@@ -40,7 +40,7 @@ def rank_button() -> None:
 
 
 def actions() -> None:
-    """Offer what can be done with the choices now, and show the job that there is."""
+    """Show the buttons that fit the current choices, and the current job."""
     chosen = session.choices()
     if twin := session.active_twin():
         session.choose(job=twin.id)
@@ -61,7 +61,7 @@ def actions() -> None:
     except LabelRankError as error:
         messages.error_box(error, retry="plan")
         path = None
-        # Extracting makes a damaged file again; on anything else, the job would fail likewise.
+        # Extracting replaces a damaged file; with any other error, the job would fail too.
         can_start = isinstance(error, FeaturesError)
     resumes = job is not None and job.resumable and session.is_current(job)
     if path and found:

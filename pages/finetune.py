@@ -20,10 +20,10 @@ from labelrank.views import (
 from labelrank.words import rough_duration
 
 LEAD = (
-    "Does the order of the labels matter here? The same training with the ranked order, with others, and with other "
-    "seeds tells."
+    "Does the order of the labels matter here? To find out, train the same way with the ranked order, with other "
+    "orders and with several seeds."
 )
-# Up to so many orders, their table is shown whole.
+# Up to this many orders, their table is shown whole.
 TABLE_ROWS = 25
 VERDICTS = {
     "ranked_better": (st.success, ":material/trending_up:"),
@@ -45,7 +45,7 @@ def main() -> None:
     if features is not None:
         design_settings.choose_design(features)
         actions(features)
-    # A finished comparison is worth looking at though its features are gone.
+    # A finished comparison is shown even if its features are gone.
     elif shown := fine_tune.shown():
         show(shown)
     else:
@@ -69,12 +69,12 @@ def actions(found: feature_files.ChosenFeatures) -> None:
     if shown is not None:
         if not current:
             text = messages.escape(fine_tune.design_text(shown.job))
-            st.caption(f"What follows was started with earlier choices. {text}.")
+            st.caption(f"The fine-tune below was started with earlier choices. {text}.")
         show(shown, base if current else None)
 
 
 def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: dict[str, object]) -> None:
-    """Say in words what would be compared, on what, and how long it takes, and offer to do it."""
+    """Say what would be compared, on which data and for how long, with a button that starts it."""
     try:
         planned = fine_tune.comparison(found)
     except LabelRankError as error:
@@ -87,7 +87,9 @@ def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: di
     else:
         parts.append(f"About {rough_duration(planned.seconds)} on this device.")
     if planned.control is None:
-        parts.append("The control has to come out as the original order does; that shows that the comparison is sound.")
+        parts.append(
+            "The control must give the same result as the original order; this shows that the comparison is sound."
+        )
     st.markdown(messages.escape(" ".join(parts)))
     if planned.limits:
         st.info(messages.escape(planned.limits), icon=":material/info:")
@@ -98,7 +100,7 @@ def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: di
 
 
 def recompute(base: choices.Choices) -> None:
-    """Offer to train anew what is finished."""
+    """Show a button that trains a finished fine-tune again."""
     if st.button(
         "Recompute", help="Trains all runs again and replaces these results. The features are used as they are."
     ):
@@ -106,10 +108,10 @@ def recompute(base: choices.Choices) -> None:
 
 
 def show(shown: Shown, base: choices.Choices | None = None) -> None:
-    """Show a fine-tune: live while it is active, else what it has found, or why it ended.
+    """Show a fine-tune: live while it is active, else its results, or why it ended.
 
     Args:
-        base: The choices that are compared, where these are the job's and their features are here.
+        base: The choices that are compared; None unless they are the job's and their features are here.
     """
     job, results = shown.job, shown.results
     if job.active:
@@ -185,7 +187,9 @@ def orders_tab(_: Shown, results: Results) -> None:
         st.markdown(f"**{messages.escape(finding)}**")
         st.altair_chart(orders_chart.orders_chart(report, metric), alt=f"{finding}.")
     if metric in measures.DISTANCES:
-        st.caption("Less is better. Measured along the ranked order, whatever order was trained, which favours it.")
+        st.caption(
+            "Less is better. Measured along the ranked order for every trained order, which favours the ranked one."
+        )
     analysis = report.statistics.get(metric)
     if analysis and analysis.paired:
         finding = effect_charts.paired_finding(analysis, metric)
@@ -195,8 +199,8 @@ def orders_tab(_: Shown, results: Results) -> None:
             alt=f"Differences to the ranked order. {finding}.",
         )
         st.caption(
-            "Each order beside the ranked one, with the same seeds. Bars are 95\u00a0% intervals; of twenty of them, "
-            "one misses the truth by chance."
+            "Each order against the ranked one, with the same seeds. Bars are 95\u00a0% intervals; about one in twenty "
+            "misses the true value by chance."
         )
     table, columns = comparison_tables.arms_table(report)
     st.dataframe(
@@ -219,7 +223,7 @@ def variance_tab(_: Shown, results: Results) -> None:
         st.altair_chart(effect_charts.variance_chart(analysis.variance), alt=f"Parts of the variance. {finding}.")
         over = "random orders" if analysis.variance.over == "random" else "all orders"
         st.caption(
-            f"Of one run's accuracy over {over}: what changes with the order, with the seed, and with neither alone. "
+            f"How much one run's accuracy varies over {over}: with the order, with the seed, and with neither alone. "
             "Lines are 95\u00a0% intervals."
         )
     for sentence in comparison_words.power_text(analysis.power):
@@ -295,8 +299,8 @@ def control_tab(_: Shown, results: Results) -> None:
     text = messages.escape(comparison_words.control_text(control))
     st.markdown(f"{findings.control_icon(control)} {text}")
     st.caption(
-        "The control trains a random order whose first weights are permuted along with the classes. Then every class "
-        "starts where the original order starts it, and if the machinery is sound, the two end alike."
+        "The control trains a random order whose first weights are permuted along with the classes. So every class "
+        "starts as in the original order. If the computation is sound, both end with the same result."
     )
     table = comparison_tables.control_table(results.report)
     if not table.empty:
@@ -327,7 +331,7 @@ def choose_arm(results: Results, name: str) -> str:
         format_func=measures.arm_title,
         key=f"arm_{name}",
         width=240,
-        help="Whose predictions are shown, over all its seeds.",
+        help="The order whose predictions are shown, over all its seeds.",
     )
 
 

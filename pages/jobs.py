@@ -8,7 +8,7 @@ PER_PAGE = 15
 
 
 def main() -> None:
-    frame.header("Jobs", "What was started here, newest first. Jobs go on when you close the page.")
+    frame.header("Jobs", "Jobs that were started here, newest first. They go on when you close the page.")
     if not session.my_jobs():
         messages.empty_state("No job has been started yet.", "Choose a dataset", "pages/dataset.py")
     elif session.active_jobs():

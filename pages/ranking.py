@@ -1,4 +1,4 @@
-"""Rank the labels of the chosen features, look at the order, take the label map home."""
+"""Rank the labels of the chosen features, look at the order, download the label map."""
 
 import streamlit as st
 
@@ -6,7 +6,7 @@ from labelrank.errors import LabelRankError
 from labelrank.ui import feature_files, frame, messages, rankings, session
 from labelrank.views import ranking_charts
 
-FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether it makes a difference."
+FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether the order matters."
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def choose_method() -> None:
-    """Show how the classes are put in order, and take over what is changed."""
+    """Show the settings of the ranking, and apply changes."""
     chosen = session.choices().ranking
     method = st.segmented_control(
         "Method",
@@ -45,8 +45,8 @@ def choose_method() -> None:
             solvers,
             index=solvers.index(chosen.solver),
             key="solver",
-            help="How the axis is computed. Both give the same one: svd decomposes the rows, eigen works from class "
-            "moments and allows shrinkage. auto takes the faster one that can do what is asked.",
+            help="How the axis is computed. Both solvers give the same axis: svd decomposes the rows, eigen uses class "
+            "moments and allows shrinkage. auto takes the faster one that allows the chosen shrinkage.",
         )
         kind = st.selectbox(
             "Shrinkage (none, auto, or a fraction)",
@@ -75,7 +75,7 @@ def choose_method() -> None:
 
 def of_earlier_choice(found: feature_files.ChosenFeatures) -> None:
     st.warning(
-        f"This order is of earlier choices ({messages.escape(found.job.subject if found.job else '')}).",
+        f"This order was made with earlier choices ({messages.escape(found.job.subject if found.job else '')}).",
         icon=":material/history:",
     )
     if feature_files.cached_features(session.choices(), wait=False):
@@ -113,7 +113,7 @@ def show(found: feature_files.ChosenFeatures) -> None:
     with right:
         if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
             session.go("pages/finetune.py")
-        st.subheader("Take the label map home", anchor=False)
+        st.subheader("Download the label map", anchor=False)
         frame.downloads(label_map, ranked.samples)
         st.subheader("Positions", anchor=False)
         query = (

@@ -1,4 +1,4 @@
-"""Choices as the address of a page, and the other way round."""
+"""Turn choices into the address of a page, and back."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from labelrank.ui.choices import Choices, is_hub_id, kind_of
 
 
 class Row(NamedTuple):
-    """How one choice stands in the address."""
+    """How one choice is written in the address."""
 
     field: str
     read: Callable[[str], Any]
-    """Raises ValueError where it is not what is expected."""
+    """Raises ValueError for a text that is not as `expected` says."""
     expected: str
     none: str | None = None
-    """How None is written where it is a choice and not the lack of one."""
+    """How None is written if None is itself a choice."""
 
 
 def _number(text: str) -> int:
@@ -81,7 +81,7 @@ def _dataset_name(text: str) -> str:
 
 
 def _check_not_of_this_server(text: str) -> None:
-    """Raise ValueError for what is no id of the Hub, or a folder here as well."""
+    """Raise ValueError for a name that is no id of the Hub, or is also a folder here."""
     if not is_hub_id(text) or Path(text).exists():
         raise ValueError
 
@@ -95,7 +95,7 @@ def _shrinkage(text: str) -> str | float:
 
 
 def _design(name: str, read: Callable[[str], Any] = str) -> Callable[[str], Any]:
-    """Return how a part of a fine-tune's design is read, which knows its own limits."""
+    """Return the reader of one field of a fine-tune's design; `Design` checks its limits."""
     return lambda text: getattr(Design(**{name: read(text)}), name)
 
 
@@ -152,10 +152,10 @@ _TABLES = {"extraction": _EXTRACTION, "ranking": _RANKING, "design": _DESIGN, ""
 _JOBS = ("features", "job", "finetune")
 """Fields of the choices that are ids of jobs, by the same names in the address."""
 _OF_A_SOURCE = tuple(field.name for field in fields(SourceOptions))
-# What belongs to a name and is forgotten when another name is given.
+# Choices that belong to a name, and are dropped when the address gives another name.
 _BELONGING = {"dataset": _OF_A_SOURCE, "checkpoint": ("checkpoint_revision",)}
 _ALWAYS = ("checkpoint", "checkpoint_revision")
-"""Written as soon as a dataset is chosen, so that an address goes on meaning the same."""
+"""Written as soon as a dataset is chosen, so that an address keeps its meaning."""
 
 
 def _text(value: Any) -> str:
@@ -169,7 +169,7 @@ def _part(choices: Choices, part: str) -> Any:
 def choices_of_job(job: Job) -> Choices:
     """Return the choices that a job was started with."""
     usual = Choices()
-    # Whose shrinkage the stability means is a choice of the ranking.
+    # The shrinkage that the stability uses is a choice of the ranking.
     extraction = Request.from_params({**asdict(usual.extraction), **job.params, "ranking_shrinkage": None})
     chosen = replace(usual, extraction=extraction, design=replace(Design.from_params(job.params), seed=Design.seed))
     if job.kind == "finetune":
@@ -180,9 +180,9 @@ def choices_of_job(job: Job) -> Choices:
 
 
 def _choices_of_jobs(jobs: Mapping[str, Job]) -> Choices:
-    """Return the choices that the jobs of an address bring, by their names in it.
+    """Return the choices of the jobs in an address.
 
-    Data and ranking are those of the extraction where there is one, else of the fine-tune; the rest is the fine-tune's.
+    Data and ranking come from the extraction if there is one, else from the fine-tune; the rest from the fine-tune.
     """
     chosen = Choices()
     for name in _JOBS:
@@ -200,12 +200,12 @@ def from_address(
 ) -> tuple[Choices, list[str]]:
     """Return the choices of an address, and a sentence on each part of it that cannot be used.
 
-    A job brings the choices it was started with; what else the address says takes precedence.
+    A job brings the choices it was started with; the rest of the address overrides them.
 
     Args:
         query: Names and values of the address.
         job_of: Job by id; raises JobError when it is unknown.
-        settings: Say whether this server is shared: then an address reaches no checkpoint in its folders.
+        settings: If this server is shared, an address reaches no checkpoint in its folders.
     """
     notices: list[str] = []
     jobs: dict[str, Job] = {}
@@ -216,7 +216,7 @@ def from_address(
             except JobError as error:
                 notices.append(str(error))
                 continue
-            # The link of a job says no more than that it is one.
+            # A link says `job` for any kind of job.
             jobs["finetune" if job.kind == "finetune" else "job" if name == "finetune" else name] = job
     choices = _choices_of_jobs(jobs)
     values: dict[str, dict[str, Any]] = {part: {} for part in _TABLES}
@@ -260,7 +260,7 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
             except JobError:
                 continue
     base = _choices_of_jobs(jobs)
-    # What the extraction's job brings need not be said again.
+    # The address need not repeat what the extraction's job brings.
     ids = {name: getattr(choices, name) for name in _JOBS if name != "features" or choices.features != choices.job}
     query = {name: job_id for name, job_id in ids.items() if job_id is not None}
     source = choices.source
@@ -268,7 +268,7 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
         for name, row in rows.items():
             value = getattr(_part(choices, part), row.field)
             if name == "dataset" or name in _OF_A_SOURCE:
-                # A server's folder stays out of the address; a job brings it back, to whoever has the job's link.
+                # A server's folder stays out of the address; whoever has the link of a job gets it with the job.
                 wanted = source is not None and source.kind != "folder"
             elif name in _ALWAYS:
                 wanted = source is not None

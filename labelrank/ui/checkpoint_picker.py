@@ -1,4 +1,4 @@
-"""Choosing a checkpoint that fits a dataset: of the list, of the Hub, or of a folder here."""
+"""Choosing a checkpoint that fits a dataset: from the list, from the Hub, or from a folder here."""
 
 from __future__ import annotations
 
@@ -44,23 +44,22 @@ def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
                 st.markdown(escape(info.good_for))
             _facts(info)
     if misfit:
-        st.warning(escape(f"{misfit} Take one that fits, or another dataset."), icon=":material/warning:")
+        st.warning(escape(f"{misfit} Choose a checkpoint that fits, or another dataset."), icon=":material/warning:")
     if misfit and st.button(f"Use {default}", type="primary"):
         _take(default, None)
     foreign = asked.checkpoint in EMBEDDED and asked.dataset not in EXAMPLES
     _other_checkpoints(data, expanded=bool(foreign or misfit or info is None))
     if foreign:
         st.warning(
-            f"{asked.checkpoint} knows handwritten digits alone: the order it gives to other "
-            f"{NOUNS[data.media][1]} shows how the app works, not how the classes relate. Choose another "
-            "checkpoint above.",
+            f"{asked.checkpoint} knows only handwritten digits: its order of other {NOUNS[data.media][1]} shows how "
+            "the app works, not how the classes relate. Choose another checkpoint above.",
             icon=":material/warning:",
         )
     return None if misfit else info
 
 
 def _facts(one: CheckpointInfo | Curated) -> None:
-    """Show what is known of a checkpoint, in a line, and what its licence forbids."""
+    """Show the facts of a checkpoint in one line, and what its licence forbids."""
     values = {
         "Family": FAMILIES.get(one.model_type, one.model_type),
         "Parameters": words.count_text(one.num_parameters),

@@ -57,7 +57,7 @@ def kind_of(name: str) -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Return whether a name is one of the Hub's, owner/name; a folder here of that name is given as a full path."""
+    """Return whether a name is one of the Hub's, owner/name; a folder here is given by its full path."""
     return bool(_HUB_ID.fullmatch(name))
 
 
@@ -65,7 +65,7 @@ def folder_source(path: str) -> Source:
     """Return the dataset at a path of this computer.
 
     Raises:
-        DatasetError: It is no full path, or nothing is there.
+        DatasetError: It is not a full path, or nothing is there.
     """
     try:
         full = local_path(path)
@@ -73,7 +73,9 @@ def folder_source(path: str) -> Source:
         raise DatasetError(f"{error}; expected the full path of a folder or file. Check the path.") from None
     # No id of the Hub looks like a full path, and the server's own folder is not the user's.
     if not full.is_absolute():
-        raise DatasetError(f"{path!r} is no full path; expected one such as {str(Path.home() / 'pets')!r}. Give that.")
+        raise DatasetError(
+            f"{path!r} is not a full path; expected one such as {str(Path.home() / 'pets')!r}. Give that."
+        )
     if not full.exists():
         raise DatasetError(f"No file or folder {path!r} exists on this machine. Check the path.")
     return Source(str(full.resolve()))
@@ -84,12 +86,12 @@ class Choices:
     """Everything a session has chosen. The defaults work."""
 
     extraction: Request = Request(dataset="", checkpoint=next(iter(EMBEDDED)), max_per_class=64)
-    """Without a dataset until one is chosen. Its ranking's shrinkage is that of `ranking`; see `request`."""
+    """Has no dataset until one is chosen. `request` takes its shrinkage from `ranking`."""
     ranking: RankRequest = RankRequest()
     design: Design = Design()
     """What a fine-tune compares. Its seed is that of the extraction; see `compared`."""
     test_split: str | None = None
-    """On which split a fine-tune is judged; None: what the dataset has, else rows that are held out."""
+    """The split that a fine-tune is tested on; None: what the dataset has, else held-out rows."""
     job: str | None = None
     """The job whose progress the Features page shows."""
     features: str | None = None
@@ -104,14 +106,14 @@ class Choices:
 
     @property
     def request(self) -> Request:
-        """The extraction of these choices; what says nothing beside the rest must not tell two of them apart."""
+        """The extraction of these choices, without differences that have no effect."""
         if self.extraction.until_stable is None:
             return replace(self.extraction, either_direction=False)
         return replace(self.extraction, ranking_shrinkage=self.ranking.shrinkage)
 
     @property
     def compared(self) -> Design:
-        """The design of a fine-tune of these choices; what says nothing beside the rest is left at its default."""
+        """The design of a fine-tune of these choices; options without effect are left at their defaults."""
         values: dict[str, Any] = {"seed": self.extraction.seed}
         if not self.design.end_to_end:
             values["flip"] = None
@@ -120,7 +122,7 @@ class Choices:
         return replace(self.design, **values)
 
     def with_design(self, **changes: Any) -> Choices:
-        """Return the choices with another design; what the changes rule out goes back to its default.
+        """Return the choices with another design; options that no longer fit go back to their defaults.
 
         Raises:
             SettingsError: A value cannot work.
@@ -140,7 +142,7 @@ class Choices:
         """Return the parameters of a `finetune` job for these choices.
 
         Args:
-            recompute: Train all runs anew, of the features that there are.
+            recompute: Train all runs again, on the features that exist.
         """
         extract_params = self.extract_params(recompute=recompute)
         return job_params(extract_params, self.compared, **self.ranking.to_params(), test_split=self.test_split)
@@ -165,7 +167,7 @@ def default_checkpoint(media: str) -> str:
 
 
 def fitting(asked: Request, media: str, poolings: Sequence[str], precisions: Sequence[str]) -> Request:
-    """Return a request with what a dataset's medium, a checkpoint or this server does not have set back.
+    """Return a request; options that the dataset, the checkpoint or this server does not have are reset.
 
     Args:
         media: Of the dataset, image or clip.

@@ -59,10 +59,10 @@ def dataset(source: choices.Source) -> Dataset: ...
 @overload
 def dataset(source: choices.Source, *, wait: bool) -> Dataset | None: ...
 def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
-    """Return the opened dataset; kept, for it reads nothing but names until an image is asked for.
+    """Return the opened dataset, which is cached: it reads only names until an image is asked for.
 
     Args:
-        wait: Whether to open it where that needs the network; without, None then.
+        wait: Whether to open it if that needs the network; if not, None is returned.
 
     Raises:
         DatasetError: It cannot be used, or is a folder of a shared server.
@@ -81,15 +81,15 @@ def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
 
 
 def nouns(data: Dataset) -> tuple[str, str]:
-    """Return what one sample of a dataset, and several, are called."""
+    """Return the words for one sample of a dataset and for several."""
     return NOUNS[data.media]
 
 
 def held(source: choices.Source) -> choices.Source:
-    """Return the source as it was opened, by the names that were taken.
+    """Return the source with the configuration, split and commit that were opened.
 
-    A dataset of the Hub is held at its present commit, so that an address and a job mean the same samples later on.
-    One that was read from the Hub's conversion is not: those commits do not last.
+    A dataset of the Hub is pinned to its present commit, so that an address and a job mean the same samples later on.
+    One that was read from the Hub's conversion is not pinned: those commits do not last.
 
     Raises:
         DatasetError, HubError: As for `dataset`.
@@ -110,9 +110,9 @@ def held(source: choices.Source) -> choices.Source:
 
 
 def described(source: choices.Source) -> SourceInfo:
-    """Return what there is to choose from in a dataset: configurations, splits and columns, with size and licence.
+    """Return the choices that a dataset offers: configurations, splits and columns, with size and licence.
 
-    Of class folders without a train split, the first split there is comes as the chosen one.
+    For class folders without a train split, the first split is the chosen one.
 
     Raises:
         DatasetError, HubError: As for `dataset`.
@@ -147,16 +147,16 @@ class Part:
     help: str
     offered: tuple[str, ...]
     taken: str | None
-    """What is read as long as nothing else is chosen; None: the user has to choose."""
+    """What is read if nothing else is chosen; None: the user has to choose."""
 
     @property
     def shown(self) -> str | None:
-        """What stands chosen: the likeliest column comes first, but nobody else knows which configuration is meant."""
+        """What is preselected: the likeliest column, but no configuration, which only the user knows."""
         return self.taken or (self.offered[0] if self.option.endswith("_column") else None)
 
 
 def parts_to_choose(info: SourceInfo) -> list[Part]:
-    """Return what there is to choose in a dataset. One split is worth knowing; one column or configuration is not."""
+    """Return the choices that a dataset offers. A single split is shown, a single column or configuration is not."""
     parts = [
         Part(
             "config", "Configuration", "A dataset of the Hub may hold several, under names.", info.configs, info.config
@@ -175,14 +175,14 @@ def parts_to_choose(info: SourceInfo) -> list[Part]:
 
 
 def naming_its_split(source: choices.Source, info: SourceInfo) -> choices.Source:
-    """Return the source with the split that is there, where that is not train: only train is read unasked."""
+    """Return the source, naming its split if that is not train: only train is read without being named."""
     if source.options.split is None and info.split not in (None, "train"):
         return source.taking(split=info.split)
     return source
 
 
 def warning_of(data: Dataset) -> str | None:
-    """Return what to be careful of before a dataset is ranked; None where there is nothing."""
+    """Return a warning about ranking a dataset; None if there is nothing to warn of."""
     return TEST_SPLIT if data.split == "test" else None
 
 
@@ -238,7 +238,7 @@ def full_id(kind: str, name: str) -> str:
     """Return the id that a word for a repository of the Hub means, owner/name.
 
     Raises:
-        HubError: It cannot be one, or the Hub has none of this name.
+        HubError: The word cannot be an id, or the Hub has no repository of this name.
     """
     hub.check_repo_id(name, kind)
     if not choices.is_hub_id(name):

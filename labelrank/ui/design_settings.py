@@ -26,11 +26,11 @@ MEANING_HELP = {
     "cumulative": "A question for each pair of neighbouring positions: is the class beyond this place?",
     "tree": "Questions that halve the order again and again; classes near each other share most of their answers.",
 }
-RECIPE_HELP = "Named settings of an end-to-end fine-tune, from papers and ours."
+RECIPE_HELP = "Named settings of an end-to-end fine-tune, from papers or from us."
 
 
 def choose_design(found: feature_files.ChosenFeatures) -> None:
-    """Show what is compared and how it trains, folded under lines that say it, and take over what is changed."""
+    """Show the settings of the comparison and its training, folded under a summary, and apply changes."""
     chosen = session.choices()
     design = chosen.design
     n_classes = len(feature_files.features(found.path).class_names)
@@ -56,8 +56,8 @@ def _choose_orders(chosen: Design, n_classes: int) -> dict[str, object]:
         default=fixed,
         format_func=OTHERS.__getitem__,
         key=f"fixed_{kind}",
-        help="Original is the order that the labels have in the source. The reverse holds the same neighbours as "
-        "the ranked order.",
+        help="Original is the order that the labels have in the source. The reverse has the same neighbours as the "
+        "ranked order.",
     )
     stops = [n for n in choices.stops(fine_tune.RANDOM_ORDERS, min(random, most)) if n <= most]
     n_random = random
@@ -68,16 +68,16 @@ def _choose_orders(chosen: Design, n_classes: int) -> dict[str, object]:
             value=min(random, most),
             format_func=lambda n: f"{n:,}",
             key=f"random_{kind}_{most}",
-            help="What chance alone does. With 19 or more, a ranked order that beats them all has p = 0.05 or "
-            "less; with fewer, no result can be called better than chance.",
+            help="They show what chance alone does. With 19 or more, a ranked order that beats them all has p = 0.05 "
+            "or less; with fewer, no result can be called better than chance.",
         )
     seeds = st.select_slider(
         "Seeds of each order",
         choices.stops(fine_tune.SEEDS, chosen.seeds),
         value=chosen.seeds,
         key=f"seeds_{kind}",
-        help="A seed decides the first weights, the order of the batches and dropout. All orders train with the "
-        "same ones, so their differences are not those of the seeds.",
+        help="A seed decides the first weights, the order of the batches and dropout. All orders train with the same "
+        "seeds, so seeds do not cause the differences between orders.",
     )
     return {"orders": spec_of(picked, n_random), "seeds": seeds}
 
@@ -93,7 +93,7 @@ def _choose_test(chosen: choices.Choices) -> str | None:
     def title(name: str) -> str:
         if not name:
             return "Automatic"
-        return "Rows held out of those trained on" if name == own else f"The split {name}"
+        return "Rows held out of the training rows" if name == own else f"The split {name}"
 
     splits = ["", *(split for split in data.splits if split != own)]
     splits += [own] if own else []
@@ -103,8 +103,8 @@ def _choose_test(chosen: choices.Choices) -> str | None:
         index=splits.index(chosen.test_split) if chosen.test_split in splits else 0,
         format_func=title,
         key="test_split",
-        help="Looked at once, at the end. Automatic takes the test split where there is one, else the validation "
-        "split. Rows that are held out are kept from the ranking, too.",
+        help="Used once, at the end. Automatic takes the test split if there is one, else the validation split. The "
+        "ranking does not use held-out rows either.",
     )
     return picked or None
 
@@ -121,8 +121,8 @@ def _choose_training(chosen: Design, encoder: EncoderConfig | None) -> dict[str,
             required=True,
             format_func=MEANING_TEXT.__getitem__,
             key="meaning",
-            help="With plain softmax positions are mere names. With the others, which classes are neighbours "
-            "matters by construction.",
+            help="With plain softmax, positions are only names. With the others, it matters by construction which "
+            "classes are neighbours.",
         )
         st.caption(MEANING_HELP[meaning])
         changes["meaning"] = meaning
@@ -133,7 +133,7 @@ def _choose_training(chosen: Design, encoder: EncoderConfig | None) -> dict[str,
 
 
 def _choose_head(chosen: Design) -> str | None:
-    """Show the heads there are; return None for the one that the recipe, or nothing else, says."""
+    """Show the heads; return None for the usual one, which is the recipe's or the first."""
     alone = chosen.depth == HEADS_ALONE
     heads = HEADS if alone else TUNE_HEADS
     usual = heads[0] if alone else recipes()[chosen.recipe or DEFAULT_RECIPE].head
@@ -161,7 +161,7 @@ def _choose_depth(chosen: Design, encoder: EncoderConfig | None) -> dict[str, ob
         format_func=DEPTHS.__getitem__,
         key="depth",
         help="A head on frozen features trains in seconds, many runs at once. Training the encoder takes minutes to "
-        "hours for every run, and is for a GPU where the encoder is not tiny.",
+        "hours for every run, and needs a GPU unless the encoder is tiny.",
     )
     if picked != "blocks":
         depth = picked
@@ -202,15 +202,15 @@ def _choose_recipe(chosen: Design) -> dict[str, object]:
 
 
 def _choose_flip() -> bool | None:
-    """Show whether images are mirrored; return None for what recipe and dataset say by themselves."""
+    """Show whether images are mirrored; return None for what recipe and dataset decide."""
     chosen = session.choices()
     usual = fine_tune.mirrors(chosen)
     picked = st.toggle(
         "Mirror half of the images",
         value=usual if chosen.design.flip is None else chosen.design.flip,
         key=f"flip_{chosen.design.recipe}_{chosen.extraction.dataset}",
-        help="Left and right change places in training. Off where a mirror image is of another class or of none, as "
-        "with digits, letters, and actions to the left or right.",
+        help="Swaps left and right in training. Turn it off if a mirror image shows another class or none, as with "
+        "digits, letters, and actions to the left or right.",
     )
     return None if picked == usual else picked
 
@@ -235,13 +235,13 @@ def _choose_bandwidth(chosen: Design) -> dict[str, object]:
             step=0.5,
             key="bandwidth",
             width=300,
-            help="Standard deviation of the targets: how far a class's share reaches.",
+            help="Standard deviation of the targets: how far they spread over neighbours.",
         )
     return {"unit": unit, "bandwidth": float(bandwidth)}
 
 
 def _choose_numbers(chosen: Design) -> dict[str, object]:
-    st.caption("Empty fields take what suits the size of the data, or what the recipe says.")
+    st.caption("An empty field takes the recipe's value, or one that suits the size of the data.")
 
     def number(name: str, title: str, low: float, high: float, help_text: str) -> float | None:
         whole, value = isinstance(low, int), getattr(chosen, name)

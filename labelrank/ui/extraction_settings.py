@@ -18,7 +18,7 @@ FRAMES_PER_SECOND = 30
 
 
 def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
-    """Show how features are made, folded under a line that says it, and take over what is changed."""
+    """Show how features are made, folded under a summary, and apply changes."""
     chosen = session.choices()
     asked = choices.fitting(chosen.extraction, data.media, info.poolings, server.precisions())
     if asked != chosen.extraction:
@@ -54,9 +54,9 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
             required=True,
             format_func=lambda text: _tau_text(None if text == "off" else float(text)),
             key="until_stable",
-            help=f"Stops before all {many} are used, once the order is expected to agree this well with the one that "
-            f"as many other {many} would give. Tau is 1 for the same order and 0 for unrelated ones; at 0.85, about 92 "
-            "of 100 pairs of classes stand the same way round. Samples per class is then the upper limit.",
+            help=f"Stops before all {many} are used, once the order is expected to agree this well with the order of "
+            f"the same number of other {many}. Tau is 1 for the same order and 0 for unrelated ones; at 0.85, about 92 "
+            "of 100 pairs of classes are in the same order. Samples per class is then the upper limit.",
         )
         changes["until_stable"] = None if tau == "off" else float(tau)
         if tau != "off":
@@ -64,9 +64,9 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
                 "An order and its reverse count as the same",
                 value=asked.either_direction,
                 key="either_direction",
-                help="Classes that are neighbours are neighbours in the reverse, too. Which end comes first is decided "
-                "by a rule, and where the ends are much alike it takes far more samples to be sure of that. Tick this "
-                "if it does not matter to you.",
+                help="Neighbours in an order are neighbours in its reverse, too. A rule decides which end comes first. "
+                "If the ends are much alike, it takes far more samples to be sure of that. Tick this if the direction "
+                "does not matter to you.",
             )
         if data.media == "clip":
             changes |= _choose_clips(asked, info, data)
@@ -88,8 +88,8 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
             required=True,
             format_func=lambda name: f"Automatic ({server.precision_of('auto')})" if name == "auto" else name,
             key="precision",
-            help="float32 is exact to 0.0001. bfloat16 and float16 are faster on processors that compute them, and off "
-            "by about one percent. Automatic takes what is fastest here.",
+            help="float32 is exact to 0.0001. bfloat16 and float16 are faster on processors that support them, with an "
+            "error of about one percent. Automatic takes the fastest here.",
         )
         changes["preprocessing"] = st.segmented_control(
             "Preprocessing",
@@ -99,7 +99,7 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
             format_func=PREPROCESSING_TEXT.__getitem__,
             key="preprocessing",
             help="How pixels become the encoder's input. The published notebook squeezes every image into a square "
-            "and has other statistics; take it to reproduce published orders.",
+            "and has other statistics; choose it to reproduce published orders.",
         )
     if session.choose_extraction(**changes) != chosen:
         st.rerun()
@@ -119,7 +119,7 @@ def _choose_clips(asked: Request, info: CheckpointInfo, data: Dataset) -> dict[s
         choices.stops(choices.CLIPS, asked.clips),
         value=asked.clips,
         key="clips",
-        help="Several clips, evenly spaced over the video, whose features are averaged. The time grows with them.",
+        help="The features of several clips, evenly spaced over the video, are averaged. More clips take more time.",
     )
     span = ClipSampling(frames=info.num_frames or 1, stride=stride).span
     st.caption(
@@ -149,7 +149,7 @@ def _label(asked: Request, data: Dataset) -> str:
 
 
 def choices_text(asked: Request) -> str:
-    """Return what tells an extraction from others on the same data, in a few words."""
+    """Return in a few words how an extraction differs from others on the same data."""
     parts = ["all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"]
     if asked.until_stable is not None:
         parts.append(f"until tau {asked.until_stable:g}" + (" in either direction" if asked.either_direction else ""))

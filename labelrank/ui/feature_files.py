@@ -26,7 +26,7 @@ from labelrank.ui.lookups import lookups
 
 
 def look_again_at(job: Job) -> None:
-    """Forget what was known of the checkpoint of a job, whose weights it may have downloaded."""
+    """Forget the cached facts of a job's checkpoint: the job may have downloaded its weights."""
     request = address.choices_of_job(job).extraction
     lookups().forget(_checkpoint_key(request.checkpoint, request.checkpoint_revision))
 
@@ -77,7 +77,7 @@ def features(path: Path) -> FeatureSet:
 
 @contextlib.contextmanager
 def held_file(path: Path) -> Iterator[int]:
-    """Hold a features file, and mark it as used: what is ranked all day was read in the morning, and must stay.
+    """Hold a features file, and mark it as used: a file that is ranked all day is read only once, and must stay.
 
     Yields:
         When it was written, in nanoseconds since 1970.
@@ -129,7 +129,7 @@ def prospect(chosen: choices.Choices, *, wait: bool = True) -> Prospect | None:
     """Return what an extraction of these choices would be; None without a dataset.
 
     Args:
-        wait: Whether to look where that needs the network; without, None then.
+        wait: Whether to look if that needs the network; if not, None is returned.
 
     Raises:
         LabelRankError: The dataset or the checkpoint cannot be used, or they do not fit each other.

@@ -49,7 +49,7 @@ MISTAKEN = 6
 
 
 def headline(job: Job) -> str | None:
-    """Return what a fine-tune has found in a few words; None before it has."""
+    """Return the result of a fine-tune in a few words; None before there is one."""
     if job.state != "succeeded" or not job.result:
         return None
     ranked = None
@@ -73,12 +73,12 @@ class Results:
 
     @property
     def whole(self) -> bool:
-        """Whether all orders have finished its seeds; of a fine-tune that was cancelled early some have not."""
+        """Whether all orders have finished their seeds; some have not if the fine-tune was cancelled early."""
         return not self.report.compared.unfinished_arms
 
     @property
     def n_seeds(self) -> int:
-        """Seeds whose runs are there; of a fine-tune that was cancelled fewer than were asked for."""
+        """Seeds with finished runs; fewer than were asked for if the fine-tune was cancelled."""
         return len(self.report.compared.seeds)
 
 
@@ -107,7 +107,7 @@ def _modified_ns(folder: Path) -> int:
         ) from error
 
 
-# As many as a page of jobs has, and some.
+# As many as a page of jobs shows, and a few more.
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _report(folder: Path, modified_ns: int) -> Report:
     return read_report(folder)
@@ -170,7 +170,7 @@ class Mistake:
     apart: int
     """Positions between the two in the ranked order."""
     strip: bytes | None
-    """PNG of samples that were mistaken so, those of most seeds first; None without any to show."""
+    """PNG of samples with this mistake, those of most seeds first; None if there is none to show."""
     moving: bytes | None
     """Animated WebP of the same samples, where they are videos."""
     shown: int
@@ -180,7 +180,7 @@ def worst(results: Results, arm: str, job: Job) -> list[Mistake]:
     """Return the most frequent kinds of mistakes of an order, with images where the dataset still has them.
 
     Args:
-        job: That has made the results.
+        job: The job that made the results.
 
     Raises:
         FinetuneError: The predictions are gone, or cannot be read.
@@ -283,7 +283,7 @@ def control_icon(control: Control) -> str:
 
 
 def downloads(results: Results) -> None:
-    """Show what can be taken home: the report, its tables, the label map, and the fine-tuned model."""
+    """Show the downloads: the report, its tables, the label map, and the fine-tuned model."""
     folder, data = results.folder, dataset_stem(results.report)
     with st.container(horizontal=True):
         for title, name, mime, help_text in _FILES:
@@ -327,7 +327,7 @@ _FILES = (
 
 
 def dataset_stem(report: Report) -> str:
-    """Return the name of a report's dataset as files of it begin."""
+    """Return the name of a report's dataset, with which its files' names begin."""
     known = report.data.provenance.get("dataset") or {}
     title = session.dataset_title(str(known["id"])) if known.get("id") else "fine-tune"
     return re.sub(r"[^\w.-]+", "-", title.rpartition("/")[2]).strip("-.")[:60] or "fine-tune"

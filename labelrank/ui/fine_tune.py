@@ -1,4 +1,4 @@
-"""A fine-tune on its page, until there is something to read: what it would be, and how it goes."""
+"""A fine-tune on its page before it has results: what it would be, and how it goes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from labelrank.views.comparison_words import kept_text, limits_text
 from labelrank.words import plural
 
 START_SECONDS = 10.0
-"""Of a job's process until it trains, and from there until the model is written."""
+"""What a job needs beside training: to start, and to write the model."""
 RANDOM_ORDERS = (0, 1, 3, 5, 9, 19, 39, 99)
 SEEDS = (1, 2, 3, 5, 10, 20)
 
@@ -36,7 +36,7 @@ SEEDS = (1, 2, 3, 5, 10, 20)
 
 
 def choices_for(found: feature_files.ChosenFeatures) -> choices.Choices:
-    """Return the choices that a fine-tune of these features is made of: theirs where they are of an earlier choice."""
+    """Return the choices for a fine-tune of these features: their own if they come from earlier choices."""
     chosen = session.choices()
     if found.current or found.job is None:
         return chosen
@@ -49,17 +49,17 @@ def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
     try:
         prospect = feature_files.prospect(choices_for(found), wait=False)
     except LabelRankError:
-        return None  # told where it would be fine-tuned
+        return None  # the page shows this error where it offers the fine-tune
     return prospect.encoder if prospect else None
 
 
 def mirrors(chosen: choices.Choices) -> bool:
-    """Return whether an end-to-end fine-tune of these choices mirrors images where that is left to it."""
+    """Return whether an end-to-end fine-tune of these choices mirrors images by default."""
     return replace(chosen.design, flip=None).tune_recipe(chosen.extraction.dataset).flip
 
 
 def design_text(job: Job) -> str:
-    """Return what tells a fine-tune from others on the same features."""
+    """Return how a fine-tune differs from others on the same features."""
     return comparison_words.design_text(Design.from_params(job.params))
 
 
@@ -70,12 +70,12 @@ class Comparison:
     words: str
     runs: int
     test: str
-    """On what it is judged."""
+    """The samples it is tested on."""
     seconds: float | None
     control: str | None
-    """Why there is no control; None where there is one."""
+    """Why there is no control; None if there is a control."""
     limits: str | None
-    """What it cannot tell, and what would, in a sentence; None where it can tell all that it is for."""
+    """What it cannot show and what could, in a sentence; None if it can show everything."""
 
 
 def comparison(found: feature_files.ChosenFeatures) -> Comparison:
@@ -110,7 +110,7 @@ def comparison(found: feature_files.ChosenFeatures) -> Comparison:
     )
     told = describe_it(design)
     nouns = NOUNS[data.media] if data else ("sample", "samples")
-    held_out = "held out of the rows, which the ranking is then made without"
+    held_out = "held out of the rows and not used for the ranking"
     to_extract = _to_extract(chosen, test)
 
     def seconds_of(told: Described) -> float | None:
@@ -129,7 +129,7 @@ def comparison(found: feature_files.ChosenFeatures) -> Comparison:
 
 
 def _to_extract(chosen: choices.Choices, split: str | None) -> float:
-    """Return in how many seconds features of the test split are made, as far as is known; 0 for what is here."""
+    """Return the seconds that features of the test split take; 0 if they are here or nothing is known."""
     if split is None:
         return 0.0
     wanted = replace(chosen, extraction=replace(chosen.extraction, split=split, until_stable=None))
@@ -183,7 +183,7 @@ class Shown:
 
 
 def shown() -> Shown | None:
-    """Return the fine-tune that the page shows; where what it has found cannot be read, say so."""
+    """Return the fine-tune that the page shows; show an error if its results cannot be read."""
     if (job := shown_job()) is None:
         return None
     try:
@@ -205,12 +205,13 @@ def watch(job: Job) -> None:
         job.id,
         job.state,
         _so_far,
-        cancel_help="Finished runs are kept, and what all orders have finished is shown; Resume goes on from there.",
+        cancel_help="Finished runs are kept, and the seeds that all orders have finished are shown. Resume goes on "
+        "from there.",
     )
 
 
 def _so_far(job: Job) -> None:
-    """Show what a running fine-tune has told of itself."""
+    """Show the latest report of a running fine-tune."""
     report = LiveReport.from_json(job.report or {})
     done = [f"{report.runs_done:,} of {plural(report.runs, 'run')} finished"] if report.runs else []
     st.caption(" · ".join([*done, escape(server.device_text())]))
@@ -225,7 +226,7 @@ def _so_far(job: Job) -> None:
 
 
 def _epochs_of(job: Job, report: LiveReport) -> int | None:
-    """Return after how many epochs a run of a running fine-tune ends at the latest; None where that is not known."""
+    """Return the most epochs that a run of a running fine-tune can take; None if not known."""
     design = Design.from_params(job.params)
     if design.epochs is not None or design.end_to_end:
         return design.epochs or design.tune_recipe().epochs
@@ -243,7 +244,7 @@ def stopped(job: Job, results: Results | None, *, current: bool) -> None:
         if results is not None:
             done, asked = plural(results.n_seeds, "seed"), job.params["design"]["seeds"]
             orders = "All orders" if results.whole else plural(len(results.arms), "order")
-            st.markdown(f"{orders} had finished {done} of {asked:,}; what follows is of no more than that.")
+            st.markdown(f"{orders} had finished {done} of {asked:,}; the results below cover only these.")
         design = Design.from_params(job.params)
         kept = kept_text(LiveReport.from_json(job.report or {}), end_to_end=design.end_to_end)
         st.caption(f"{job_panel.failed_id(job)}{kept}")

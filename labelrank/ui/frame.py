@@ -50,8 +50,8 @@ STATE_WORDS = {
 }
 KIND_WORDS = {"extract": "extract", "finetune": "fine-tune"}
 STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
-# A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit. Its ring of the
-# focus is that of a button.
+# A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit. Its focus ring
+# is that of a button.
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 3.5rem; }
 @media (min-width: 800px) { .stMainBlockContainer { padding-left: 3rem; padding-right: 3rem; } }
@@ -150,7 +150,7 @@ def _steps() -> list[tuple[str, str | None, str]]:
 def stepper() -> None:
     """Show the current choices as chips that link to their pages; what is missing is an outline.
 
-    Nothing is waited for here: what lies on the Hub gets its numbers once the page has them; see `refresh_stepper`.
+    This never waits: numbers from the Hub appear once the page has them; see `refresh_stepper`.
     """
     st.html(STYLE)
     steps = st.session_state["steps"] = _steps()
@@ -191,7 +191,7 @@ def _features_chip() -> str | None:
 
 
 def refresh_stepper() -> None:
-    """Run the page again when it has come to know more than its stepper says."""
+    """Run the page again when it knows more than its stepper shows."""
     if st.session_state.pop("steps", None) not in (None, _steps()):
         st.rerun()
 
@@ -259,7 +259,7 @@ def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
             format_func=titles.__getitem__,
             key="format",
             width=230,
-            help="The label map itself, or the same order as another tool reads it.",
+            help="The label map itself, or the same order in the format of another tool.",
         )
         place = st.container(width="content")
     if chosen == "json":

@@ -19,13 +19,13 @@ from labelrank.views import thumbnails
 GALLERY_CLASSES = 10
 GALLERY_COLUMNS = 10
 LARGE_BYTES = 20_000_000
-"""A page of the gallery that fetches more is shown when it is asked for."""
+"""A page of the gallery that fetches more is shown only on request."""
 REMOTE_COLUMNS = {"image": 4, "clip": 2}
-"""Samples of a class shown where they come over the network, by medium."""
+"""Samples shown per class if they come over the network, by medium."""
 PICTURE_SECONDS = 2.0
-"""Time given to reading the images of a chart; what is not read by then is shown without one."""
+"""Time for reading the images of a chart; samples not read by then are shown without one."""
 REMOTE_PICTURE_SECONDS = 4.0
-"""Time given to fetching them first, where they lie elsewhere."""
+"""Time for fetching them first, if they come over the network."""
 CLIP_COLUMNS = 6
 """Videos of a class shown side by side; each costs about as much as ten images."""
 
@@ -59,7 +59,7 @@ def _gallery(source: choices.Source, digest: str, page: int, limits: Settings, _
     of_class = {label: [data.samples[i] for i in np.flatnonzero(labels == label)] for label in shown}
     columns = GALLERY_COLUMNS
     if data.fetch:
-        # Over the network: a few, all asked for at once, and none in the place of one that cannot be read.
+        # Over the network: a few, all requested at once; one that cannot be read is not replaced.
         columns = REMOTE_COLUMNS[data.media]
         of_class = {label: samples[:columns] for label, samples in of_class.items()}
         data.fetch([sample for samples in of_class.values() for sample in samples], None, None)
@@ -92,7 +92,7 @@ def _gallery(source: choices.Source, digest: str, page: int, limits: Settings, _
 
 
 def preview(data: Dataset, sample: Sample) -> np.ndarray:
-    """Return a sample small, uint8 (T, H, W, 3): of an image one frame, of a video a few over the time of a clip."""
+    """Return a sample small, uint8 (T, H, W, 3): one frame of an image, a few of a video over the time of a clip."""
     if data.load_clips is None:
         return thumbnails.fitted(data.load(sample))[np.newaxis]
     # As much time as an encoder sees at once, in fewer frames.
@@ -102,7 +102,7 @@ def preview(data: Dataset, sample: Sample) -> np.ndarray:
 
 
 def must_be_asked_for(source: choices.Source, page: int) -> float | None:
-    """Return about how many bytes a page of the gallery fetches; None where it may be shown unasked.
+    """Return about how many bytes a page of the gallery fetches; None if it may be shown without asking.
 
     What was asked for once stays shown; see `ask_for`.
     """

@@ -73,7 +73,7 @@ def hub_id(kind: str, example: str) -> tuple[str, str | None] | None:
     """Show a field for an id of the Hub and one for its revision; return both once they are given.
 
     Raises:
-        HubError: What was given just now is no id, or the Hub has none of this name.
+        HubError: The text that was just given is no id, or the Hub has no repository of this name.
     """
     with st.form(f"hub_{kind}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.text_input(f"Or the id of a {kind}", placeholder=example, width=320, help=ID_HELP).strip()
@@ -89,7 +89,7 @@ def hub_id(kind: str, example: str) -> tuple[str, str | None] | None:
 
 
 def hub_id_error(error: HubError, kind: str) -> None:
-    """Show why `hub_id` took nothing; asking again helps only where the Hub did not answer."""
+    """Show why `hub_id` refused the text; asking again helps only if the Hub did not answer."""
     error_box(error, retry=f"id_{kind}" if isinstance(error, Unreachable) else None)
 
 

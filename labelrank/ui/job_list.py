@@ -18,7 +18,7 @@ class Entry:
     finding: str | None
     """What a fine-tune has found."""
     lines: tuple[str, ...]
-    """What tells it from others, when it ran, and what came of it."""
+    """How it differs from others, when it ran, and how it ended."""
 
 
 def entry(job: Job) -> Entry:

@@ -21,15 +21,15 @@ from labelrank.ui.messages import escape, message_text
 from labelrank.views import extraction, stability_chart
 from labelrank.words import duration, plural
 
-ANEW_HELP = "Makes all features anew and uses nothing of what was finished."
+ANEW_HELP = "Makes all features anew and does not use the finished parts."
 
 
 def expected_work(chosen: choices.Choices) -> None:
-    """Show how much an extraction of these choices is and how long it takes here, as far as that is known."""
+    """Show the size of an extraction of these choices and its time here, as far as known."""
     try:
         prospect = feature_files.prospect(chosen)
     except LabelRankError:
-        return  # told where the extraction would be started
+        return  # the page shows this error where it offers the extraction
     if prospect is None:
         return
     text, known = extraction.work_text(prospect, server.time_estimate(prospect), NOUNS[prospect.media])
@@ -74,7 +74,7 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
     """Show a job that waits or runs: how far it is, what `show` tells of a running one, and a button that stops it.
 
     Args:
-        drawn_as: State in which the page was drawn; with another one the whole page follows.
+        drawn_as: State of the job when the page was drawn; when it changes, the whole page is drawn again.
     """
     with messages.guarded("job"):
         # Takes over when the process that held the queue has died since this page was opened.
@@ -97,7 +97,7 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
                     st.rerun(scope="fragment")
                 if job.cancel_requested:
                     st.caption("Stopping", width="content")
-                st.caption("You may leave this page: it goes on, and Jobs brings you back.")
+                st.caption("You may leave this page: the job goes on, and the page Jobs leads back here.")
 
 
 def _so_far(job: Job) -> None:
@@ -109,12 +109,12 @@ def _so_far(job: Job) -> None:
 
 
 def _report_of(job: Job) -> ExtractionReport | None:
-    """Return what a job told last of an extraction that is not done; None before it told anything."""
+    """Return the latest report of an extraction that is not done; None before the first."""
     return ExtractionReport.from_json(job.report) if job.report else None
 
 
 def _circumstances(job: Job, report: ExtractionReport | None, rows: int | None = None) -> None:
-    """Show what a job runs on, or is going to, and what it did not have to do again.
+    """Show what a job runs on, or will run on, and what it could reuse.
 
     Args:
         rows: Samples used, once that is known.
@@ -155,7 +155,7 @@ def _stability(report: ExtractionReport, job: Job) -> None:
 
 
 def result_text(job: Job) -> str:
-    """Return what an extraction that is done has made, in a line."""
+    """Return the result of a finished extraction in one line."""
     return extraction.result_text(ExtractionResult.from_json(job.result or {}))
 
 
@@ -176,7 +176,7 @@ def _stopped(job: Job) -> None:
             if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
                 session.choose(job=resume(job.id, session.settings()).id)
                 st.rerun()
-            # Where dataset or checkpoint are others than when it stopped, there is no going on.
+            # If the dataset or the checkpoint has changed since the job stopped, it cannot go on.
             if current and not anew and st.button("Begin anew", key=f"anew_{job.id}", help=ANEW_HELP):
                 start_extraction(recompute=True)
         log_expander(job)
@@ -235,7 +235,7 @@ def features_footer(path: Path, found: FeatureSet) -> None:
             file_name="features.parquet",
             mime="application/vnd.apache.parquet",
             on_click="ignore",
-            help="One row per sample: key, label, features; where they come from is in the file's metadata.",
+            help="One row per sample: key, label, features. The file's metadata says how they were made.",
         )
         if not session.settings().shared:
             st.caption(f"In {escape(str(path))}")

@@ -15,7 +15,7 @@ from labelrank.errors import HubError
 T = TypeVar("T")
 
 FAILED_SECONDS = 60.0
-"""How long a failure of the Hub is kept: every run of a page would wait for it again."""
+"""How long a failure of the Hub is kept, so that not every run of a page waits for it again."""
 MAX_LOOKUPS = 64
 
 

@@ -21,7 +21,7 @@ framed = ContextVar("_framed", default=False)
 log = logging.getLogger(__name__)
 PREVIEW_CHARACTERS = 4_000
 _UPLOAD = re.compile(r"upload:[0-9a-f]{64}")
-# What is quoted, passed over; an address; an option, with its value where that cannot be a word of the sentence.
+# Quoted text, which is passed over; an address; an option, with its value unless that may be a word of the sentence.
 _COPIED = re.compile(
     r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?!\w)"
     r"|(?<![\w`/-])(?P<copied>https?://[\w.~:/?#%=&+-]*[\w/]|--[a-z][a-z-]*[a-z](?: (?=[^\s)]*[/\d])[\w./-]*\w)?)",
@@ -40,10 +40,10 @@ def escape(text: str) -> str:
 
 
 def message_text(text: str) -> str:
-    """Return markdown of an error's words: what is to be copied out of it can be, and uploads go by their names.
+    """Return markdown of an error's text, with parts that can be copied and uploads under their names.
 
-    Addresses and options become code, as it is, and those of the Hub lead there. Within quotes stands what came with
-    the data, which is escaped.
+    Addresses and options become code, unchanged; addresses of the Hub become links. Quoted text comes from the data and
+    is escaped.
     """
     text = _UPLOAD.sub(lambda upload: session.dataset_title(upload[0]), text)
     parts, end = [], 0
@@ -117,13 +117,13 @@ def titled_table(title: str, frame: pd.DataFrame, alt: str) -> None:
 
 
 def pagination(count: int, per_page: int, key: str) -> int:
-    """Show which part of a long list is looked at, where it is longer than one; return its number, from 0."""
+    """Show a pager if a list has several parts; return the number of the shown part, from 0."""
     pages = -(-count // per_page)
     return st.pagination(pages, key=key) - 1 if pages > 1 else 0
 
 
 def paged(items: Sequence[T], per_page: int, key: str) -> Sequence[T]:
-    """Show which part of a long list is looked at, and return that part."""
+    """Show a pager for a long list, and return the shown part."""
     start = per_page * pagination(len(items), per_page, key)
     return items[start : start + per_page]
 

@@ -141,13 +141,13 @@ def projection_caption(drawn: ProjectionData) -> str:
     images = "their dataset is no longer here, so they have no images"
     if drawn.images:
         images = f"hover or tap for the image ({drawn.images:,} have one)"
-    return f"{shown}, one line per class; the tall tick is the centroid; {images}. Colour is the position."
+    return f"{shown}, one line per class; the tall tick is the centroid; {images}. Colour shows the position."
 
 
 def positions_table(ranked: Ranked, class_names: tuple[str, ...], query: str = "") -> pd.DataFrame:
-    """Return one row per position: the class there, its centroid, and the class that had this place before.
+    """Return one row per position: the class there, its centroid, and the class at this place in the source.
 
-    With a `query`, only classes whose name holds it, in any case.
+    With a `query`, only classes whose name contains it, ignoring case.
     """
     return pd.DataFrame(
         [

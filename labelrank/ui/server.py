@@ -45,7 +45,7 @@ def precisions() -> tuple[str, ...]:
 
 
 def precision_of(chosen: str) -> str:
-    """Return the precision that runs for the one chosen; where this server does not have it, the automatic one."""
+    """Return the precision that runs for the chosen one: the automatic one if this server lacks it."""
     return _resolved(chosen) or resolve_precision("auto")
 
 

@@ -33,7 +33,7 @@ def settings() -> Settings:
 
 
 def owner() -> str:
-    """Return whose jobs this session starts: everybody's on one's own machine, its own on a shared server."""
+    """Return whose jobs this session starts: everybody's on a private machine, its own on a shared server."""
     if not settings().shared:
         return "local"
     return str(st.session_state.setdefault("owner", secrets.token_urlsafe(16)))
@@ -74,12 +74,12 @@ def choose_extraction(**changes: Any) -> Choices:
 
 
 def choose_design(**changes: Any) -> Choices:
-    """Change what a fine-tune compares, and return the choices; what the changes rule out goes back to its default."""
+    """Change what a fine-tune compares, and return the choices; options that no longer fit get their defaults."""
     return choose(design=choices().with_design(**changes).design)
 
 
 def choose_source(source: Source) -> Choices:
-    """Choose a dataset; how a video's clips are taken, which depends on the videos, goes back to the default."""
+    """Choose a dataset; stride and clips, which depend on the videos, go back to their defaults."""
     sampling = {} if choices().extraction.dataset == source.dataset else {"stride": None, "clips": 1}
     return choose_extraction(dataset=source.dataset, **asdict(source.options), **sampling)
 
@@ -93,7 +93,7 @@ def open_job(job: Job) -> str:
 
 
 def arrival_page() -> str | None:
-    """Return the page on which a session opens whose address is a job and nothing else; None for any other."""
+    """Return the page that an address with a job and nothing else opens; None for any other address."""
     current = choices()
     job_id = current.job or current.finetune
     if st.session_state.pop("arrived_with", None) != {"job"} or job_id is None:
@@ -118,7 +118,7 @@ def address() -> dict[str, str]:
 
 
 def go(page: str) -> NoReturn:
-    """Turn to another page with the choices in its address: one step back in the browser's history, not three."""
+    """Switch to another page with the choices in its address, as one step of the browser's history, not three."""
     st.switch_page(page, query_params=address())
 
 
@@ -138,9 +138,9 @@ def store() -> JobStore:
 
 
 def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
-    """Return this session's jobs in some states, newest first, with those it has the id of.
+    """Return this session's jobs in some states, newest first, also those whose id it has.
 
-    On a shared server a session ends with a reload; then the unguessable id in the address is what says whose a job is.
+    On a shared server a session ends with a reload; then only the unguessable id in the address shows whose a job is.
     """
     jobs = store().list(owner=owner(), states=states)
     chosen = choices()
@@ -171,7 +171,7 @@ def active_twin() -> Job | None:
 
 
 def queue_length() -> int:
-    """Return how many jobs of this server, of whomever, run or wait."""
+    """Return how many jobs of this server, of all sessions, run or wait."""
     return store().count((RUNNING, QUEUED))
 
 
@@ -208,7 +208,7 @@ def job_seconds(job: Job) -> float | None:
 
 
 def work_off_jobs() -> None:
-    """See to it that a process of this server works off its jobs."""
+    """Make sure that a process of this server runs its jobs."""
     queue.ensure_consumer(settings())
 
 
@@ -218,14 +218,14 @@ def cancel_job(job: Job) -> None:
 
 
 def resume_job(job: Job) -> Job:
-    """Let a job that has stopped go on, and return the one that does."""
+    """Resume a stopped job, and return the job that goes on."""
     return queue.resume(job.id, settings())
 
 
 def delete_job(job: Job) -> None:
-    """Remove a job with its results, and let go of it where this session had chosen it.
+    """Remove a job with its results, also from this session's choices.
 
-    Features stay in the workspace, and so do results of which another job, of whomever, tells.
+    Features stay in the workspace, and so do results that another job of any session shows.
     """
     store().delete(job.id)
     if (folder := results_folder(job)) is not None:
@@ -241,7 +241,7 @@ def delete_job(job: Job) -> None:
 
 
 def results_folder(job: Job) -> Path | None:
-    """Return where the results of a fine-tune are, be it of its finished seeds alone; None before there are some."""
+    """Return the folder of a fine-tune's results, even of only some seeds; None before there are any."""
     if job.kind != "finetune":
         return None
     if job.result:
@@ -294,7 +294,7 @@ def settle_job() -> None:
 def preselect_checkpoint(media: str) -> Choices:
     """Take the embedded checkpoint for a medium in place of another embedded one, and return the choices.
 
-    What the user brought is never changed.
+    A checkpoint that the user brought is never changed.
     """
     default = default_checkpoint(media)
     if choices().extraction.checkpoint in EMBEDDED and choices().extraction.checkpoint != default:

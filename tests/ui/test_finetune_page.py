@@ -419,7 +419,7 @@ def test_another_metric_is_shown_beside_the_verdict(ready, compared):
     run(ready, job=job.id)
     ready.segmented_control(key="metric").set_value("rank_distance").run()
     assert "mean rank distance of mistakes is" in plain(ready)
-    assert "Measured along the ranked order, whatever order was trained, which favours it" in plain(ready)
+    assert "Measured along the ranked order for every trained order, which favours the ranked one" in plain(ready)
     assert not ready.exception
 
 

@@ -314,7 +314,7 @@ def test_a_folder_of_this_machine_is_shown_and_stays_out_of_the_address(app, wor
     assert "dataset" not in address(app)
 
 
-@pytest.mark.parametrize(("path", "said"), [("my pets", "no full path"), ("/nowhere/pets", "on this machine")])
+@pytest.mark.parametrize(("path", "said"), [("my pets", "not a full path"), ("/nowhere/pets", "on this machine")])
 def test_a_folder_that_is_not_there_is_not_taken_for_an_example_or_an_id(app, hub, path, said):
     on_tab(app, "Folder on this machine")
     next(field for field in app.text_input if "Parquet file" in field.label).input(path)

@@ -223,7 +223,7 @@ def test_settings_changed_after_a_job_keep_its_result_and_say_that_it_is_older(
     assert {"Extract features", "Rank these earlier features"} <= set(labels(app))
     button(app, "Rank these earlier features").click().run()
     assert title(app) == "Ranking"
-    assert "This order is of earlier choices" in app.warning[0].value
+    assert "This order was made with earlier choices" in app.warning[0].value
 
 
 def test_a_checkpoint_folder_without_weights_says_why(app, tmp_path):
