@@ -1,4 +1,4 @@
-"""`labelrank ...`: data on stdout, progress and messages on stderr; exit 0 done, 1 told in one line, 2 wrong usage."""
+"""`labelrank ...`: data on stdout, progress and messages on stderr; exit 0 done, 1 an error, 2 wrong usage."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
 
 
 def _say_time(work: Plan, settings: Settings, *, recompute: bool) -> None:
-    """Say about how long what is not finished takes; nothing where all is, or where that is not known."""
+    """Say about how long the rest takes; nothing if all is finished or the time is not known."""
     from labelrank.steps.extract.estimate import Prospect, samples_left, time_estimate
 
     if not (left := samples_left(work, settings, recompute=recompute)):

@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 @click.option(
     "--label-map",
     type=click.Path(path_type=Path),
-    help="The ranked order; by default it is found anew, from the rows that are not tested on.",
+    help="The ranked order; by default that of the rows that are not tested on.",
 )
 @click.option("--test", type=click.Path(path_type=Path), help="Features to test on; by default rows are held out.")
 @click.option("--val", type=click.Path(path_type=Path), help="Features to validate on; by default rows are held out.")
-@click.option("--data", help="The data that the features are of, for --depth; by default what their file says.")
-@click.option("--checkpoint", help="The checkpoint that they are of; by default what their file says.")
+@click.option("--data", help="Dataset of the features, for --depth; by default what their file says.")
+@click.option("--checkpoint", help="Checkpoint of the features; by default what their file says.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Report to write (JSON).")
 @click.option(
     "--files", type=click.Path(path_type=Path, file_okay=False), help="Folder for all results, and the model."
 )
-@click.option("--recompute", is_flag=True, help="Train all runs anew, though finished ones are kept.")
+@click.option("--recompute", is_flag=True, help="Train all runs again, even finished ones.")
 @click.option("--all-orders", is_flag=True, help="List each random order in the table, instead of all in one row.")
 @training_options
 @ranking_options
@@ -136,7 +136,7 @@ def finetune(
 
 
 def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool) -> None:
-    """Raise UsageError for an option that would change nothing beside the others."""
+    """Raise UsageError for an option that has no effect with the others."""
     for name, applies, needed in (
         ("bandwidth", meaning == "gaussian", "--meaning gaussian"),
         ("unit", meaning == "gaussian", "--meaning gaussian"),
@@ -152,7 +152,7 @@ def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool)
 
 
 def _say_preset(preset: Mapping[str, object]) -> None:
-    """Say which options a comparison that trains encoders begins with because nothing else was asked for."""
+    """Say which options a comparison that trains encoders has by default."""
     if preset:
         options = " and ".join(f"--{name} {value}" for name, value in preset.items())
         say(f"With --depth each run trains an encoder, so it takes {options} unless you say otherwise.")
@@ -169,14 +169,14 @@ def _say_rest(plan: Described, kept: int) -> None:
 
 
 def _stopped(left: Standing, runs: int, seeds: int) -> str:
-    """Return what a comparison that was stopped has left, and what to do with it."""
+    """Return what is left of a stopped comparison, and how to go on."""
     if not left.runs:
         then = "goes on from the last finished epoch" if left.begun else "starts anew"
         return f"Stopped. No run was finished: the same command {then}."
     kept = f"{left.runs:,} of {plural(runs, 'run')} {'is' if left.runs == 1 else 'are'} kept"
     text = f"Stopped. {kept}: the same command goes on from there."
     if 0 < left.seeds < seeds:
-        text += f" All orders have finished {plural(left.seeds, 'seed')}: --seeds {left.seeds} reports on no more."
+        text += f" All orders have finished {plural(left.seeds, 'seed')}: --seeds {left.seeds} reports on these alone."
     return text
 
 

@@ -46,8 +46,12 @@ def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--seed", type=int, default=0, show_default=True, help="Chooses the samples of --max-per-class."),
         click.option("--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True),
         click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
-        click.option("--batch-size", type=click.IntRange(min=1), help="Encoder inputs at once; by default what suits."),
-        click.option("--frames", type=click.IntRange(min=1), help="Frames of a clip; as the encoder takes (16)."),
+        click.option(
+            "--batch-size", type=click.IntRange(min=1), help="Encoder inputs at once; by default what suits the device."
+        ),
+        click.option(
+            "--frames", type=click.IntRange(min=1), help="Frames of a clip; by default what the encoder takes (16)."
+        ),
         click.option("--stride", type=click.IntRange(min=1), help="Frames from one to the next; 4 by default."),
         click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True, help="Clips of a video."),
         click.option(
@@ -61,13 +65,13 @@ def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--until-stable",
             type=click.FloatRange(0, 1, min_open=True, max_open=True),
-            help="Take samples in rounds, and no more once the order of an equal sample is expected to agree with "
-            "this one by Kendall's tau; 0.85, for example.",
+            help="Take samples in rounds; stop once Kendall's tau with the order of as many other samples is expected "
+            "to reach this value, such as 0.85.",
         ),
         click.option(
             "--either-direction",
             is_flag=True,
-            help="In --until-stable, count an order and its reverse as the same; far fewer samples may do.",
+            help="In --until-stable, count an order and its reverse as the same; far fewer samples may be enough.",
         ),
         click.option(
             "--shrinkage",
@@ -75,10 +79,10 @@ def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default="none",
             show_default=True,
             callback=_shrinkage,
-            help="Of the ranking that --until-stable means: none, auto, or from 0 to 1.",
+            help="Shrinkage of the ranking for --until-stable: none, auto, or from 0 to 1.",
         ),
         click.option("--shard", callback=_shard, help="Take only share I of N, as 1/4; `merge` joins them."),
-        click.option("--recompute", is_flag=True, help="Make the features anew, though they are in the cache."),
+        click.option("--recompute", is_flag=True, help="Make the features again, even if they are in the cache."),
     ):
         command = option(command)
     return command
@@ -128,8 +132,12 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--head", type=click.Choice(HEADS), help="What maps features to classes.  [linear]"),
         click.option("--meaning", type=click.Choice(MEANINGS), help="What a position means to the loss.  [softmax]"),
-        click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="Of --meaning gaussian.  [1]"),
-        click.option("--unit", type=click.Choice(UNITS), help="Of --bandwidth.  [positions]"),
+        click.option(
+            "--bandwidth",
+            type=click.FloatRange(0, min_open=True),
+            help="Spread of targets with --meaning gaussian.  [1]",
+        ),
+        click.option("--unit", type=click.Choice(UNITS), help="Unit of --bandwidth.  [positions]"),
         click.option("--recipe", help="How an encoder learns, with --depth: quick, paper, mae or videomae.  [quick]"),
         click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training rows."),
         click.option("--batch-size", type=click.IntRange(min=1), help="Samples of an update."),
@@ -140,8 +148,8 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--flip/--no-flip", default=None, help="Mirror half of the images, with --depth."),
         click.option("--control/--no-control", default=None, help="Check that classes are exchangeable.  [control]"),
         click.option("--seed", type=click.IntRange(min=0), help="Draws random orders and held-out rows.  [0]"),
-        click.option("--val-share", type=share, help="Of the training rows, without --val.  [0.1]"),
-        click.option("--test-share", type=share, help="Of all rows, without --test.  [0.2]"),
+        click.option("--val-share", type=share, help="Share of the training rows, without --val.  [0.1]"),
+        click.option("--test-share", type=share, help="Share of all rows, without --test.  [0.2]"),
     )
     for option in reversed(options):  # the last one applied is listed first
         command = option(command)

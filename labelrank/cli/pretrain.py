@@ -37,9 +37,9 @@ from labelrank.words import duration
 @click.option("--decoder-dim", type=click.IntRange(min=1), help="Channels of the decoder.")
 @click.option("--decoder-layers", type=click.IntRange(min=1), help="Blocks of the decoder.")
 @click.option("--decoder-heads", type=click.IntRange(min=1), help="Attention heads of the decoder.")
-@click.option("--num-frames", type=click.IntRange(min=1), help="Frames of a clip; videos alone.")
+@click.option("--num-frames", type=click.IntRange(min=1), help="Frames of a clip; only for videos.")
 @click.option("--tubelet-size", type=click.IntRange(min=1), help="Frames that one token of a clip covers.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of weights, crops and masks.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of weights, crops and masks.")
 def pretrain(
     data: str,
     out: Path,

@@ -47,7 +47,7 @@ class ProgressLine:
         text = f"{stage.words} ..."
         if total is not None:
             text = f"{stage.words}: {done / scale:,.0f} of {total / scale:,.0f} {unit}"
-        # What was done before, in finished parts, is no work of this time.
+        # Parts that were finished before do not count in the rate.
         if done > self.begun_at and now > self.started:
             rate = (done - self.begun_at) / (now - self.started)
             text += f", {rate / scale:,.1f}{' MB' if scale > 1 else ''}/s"
@@ -64,7 +64,7 @@ _OPTIONS = {
     End.DIRECTION: "That is --either-direction.",
     End.UNSTABLE: "--shrinkage auto here and in rank may help, too.",
 }
-"""What can be done about how an extraction ended, by the options that do it."""
+"""How an extraction ended -> the options that can help."""
 
 
 class ExtractionReporter:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def ranked(features: FeatureSet, **options: Any) -> LabelMap:
-    """Return the label map of some features, and say what makes it doubtful."""
+    """Return the label map of some features, and warn of what makes it doubtful."""
     from labelrank.steps.rank import RankRequest, rank
 
     request = RankRequest(**options)

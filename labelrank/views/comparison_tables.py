@@ -13,7 +13,7 @@ from labelrank.steps.finetune.report import Report, mean_over
 from labelrank.views.comparison_words import HEAD_WORDS, MEANING_WORDS, bandwidth_text, place_of
 from labelrank.views.measures import MEASURES, arm_title, p_text
 
-_ALONG = "of mistakes: between the true class and the predicted one. Measured along the ranked order, which favours it."
+_ALONG = "between true and predicted class of the mistakes. Measured along the ranked order, which favours it."
 _COLUMN_HELP = {
     "accuracy": "Percent of the test samples, mean over the seeds (WAR).",
     "uar": "Percent, mean over the classes and seeds (UAR).",
@@ -22,17 +22,17 @@ _COLUMN_HELP = {
     "rank_distance": f"In positions, {_ALONG} Less is better.",
     "centroid_distance": f"In within-class standard deviations, {_ALONG} Less is better.",
 }
-# Settings of recipes in words, but for those that are told otherwise.
+# Settings of recipes in words, except those that are worded elsewhere.
 _SETTINGS = {
     "head": "Head",
     "hidden_dim": "Width of the head's hidden layer",
     "epochs": "Epochs, at most",
-    "patience": "Ends after epochs without a better validation loss",
+    "patience": "Stops after epochs without a better validation loss",
     "batch_size": "Batch size (samples)",
     "accumulation": "Steps that make one update",
     "learning_rate": "Learning rate, at its peak",
     "warmup_epochs": "Warm-up (epochs)",
-    "layer_decay": "Learning rate from one layer to the one below, times",
+    "layer_decay": "Factor of the learning rate from one layer to the one below",
     "weight_decay": "Weight decay",
     "beta_2": "Memory of squared gradients (AdamW's second beta)",
     "head_init_std": "First weights of the head (standard deviation)",
@@ -57,7 +57,7 @@ _OFF = {
     "min_crop_scale": 1.0,
     "temporal_jitter": False,
 }
-"""Values with which a setting does nothing, or what it always does."""
+"""Values at which a setting does nothing, or what it always does."""
 
 
 def figures(report: Report) -> list[tuple[str, str, str]]:
@@ -81,13 +81,13 @@ def figures(report: Report) -> list[tuple[str, str, str]]:
         )
         first, last = (words.ordinal(number) for number in place.places)
         shared = "" if first == last else f"{first} to "
-        counted = " Orders that are equal count against it." if place.equal else ""
+        counted = " Equal orders count against it." if place.equal else ""
         found.append(
             (
                 "Place",
                 f"{shared}{last} of {ranked.of:,}",
-                f"Of the ranked order among the random ones: {place.text('random')}. By chance alone it would be there "
-                f"or better with p = {p_text(ranked.p)}.{counted}",
+                f"Place of the ranked order among the random ones: {place.text('random')}. Chance alone gives this "
+                f"place or a better one with p = {p_text(ranked.p)}.{counted}",
             )
         )
     elif (original := mean.get("original")) is not None:
@@ -101,14 +101,14 @@ class Column:
 
     title: str
     format: str
-    """As printf takes it."""
+    """A printf format."""
     help: str
 
 
 def arms_table(report: Report) -> tuple[pd.DataFrame, dict[str, Column]]:
     """Return the mean of every metric for every order, one row each, and how its columns of metrics are shown.
 
-    Where every class has as many test rows, recall is the accuracy and has no column.
+    If all classes have equally many test rows, recall is the accuracy and has no column.
     """
     named = {name: one for name, one in MEASURES.items() if not _same_as_accuracy(report, name)}
     rows = []
@@ -160,7 +160,7 @@ def facts_table(report: Report) -> pd.DataFrame:
 
 
 def settings_rows(report: Report) -> list[tuple[str, str]]:
-    """Return the settings of a fine-tune that did something, in words."""
+    """Return the settings of a fine-tune that had an effect, in words."""
     recipe, design = report.recipe, report.compared.design
     end_to_end = report.kind == "end-to-end"
     rows = [("A position means", MEANING_WORDS[design.meaning])]

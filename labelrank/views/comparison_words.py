@@ -1,4 +1,4 @@
-"""What a comparison of orders would be, how it goes and what it found, in sentences for every face."""
+"""Sentences on a comparison of orders, before, while and after it runs, for pages and command line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def training_text(design: Design) -> str:
 
 
 def design_text(design: Design) -> str:
-    """Return what tells a fine-tune from others on the same features."""
+    """Return how a fine-tune differs from others on the same features."""
     return f"{orders_text(design)}; {training_text(design)}"
 
 
@@ -91,10 +91,10 @@ def bandwidth_text(bandwidth: float, unit: str) -> str:
 def limits_text(
     design: Design, *, n_classes: int, runs: int, seconds_of: Callable[[Design], float | None]
 ) -> str | None:
-    """Return what a design cannot tell, and what would, in a sentence; None where it can tell all that it is for.
+    """Return what a design cannot show and what could, in a sentence; None if it can show everything.
 
     Args:
-        runs: Of the design.
+        runs: Number of runs of the design.
         seconds_of: Says how long another design would take; None where unknown.
     """
     telling = telling_design(design, n_classes)
@@ -119,7 +119,7 @@ def kept_text(report: LiveReport, *, end_to_end: bool) -> str:
     """Return how many runs of a fine-tune that has stopped are kept, and what Resume does with them.
 
     Args:
-        report: The last that it told.
+        report: Its latest one.
     """
     if report.runs_done:
         done, runs = report.runs_done, report.runs
@@ -147,7 +147,7 @@ def headline_text(finding: str, ranked: RankedAmong | None) -> str:
 
 
 def power_text(power: Power) -> list[str]:
-    """Return what the design could have seen, in sentences."""
+    """Return which effects the design could have found, in sentences."""
     measure = MEASURES["accuracy"]
     chance = f"{power.power:.0%}".replace("%", " %")
     said = []
@@ -156,7 +156,7 @@ def power_text(power: Power) -> list[str]:
         said.append(f"A ranked order that is better by {lead} would have been found with a chance of {chance}.")
     if power.detectable_order_sd is not None:
         spread = measure.size(power.detectable_order_sd)
-        said.append(f"Orders that differ with a standard deviation of {spread} would have been seen as often.")
+        said.append(f"Orders that differ with a standard deviation of {spread} would have been found as often.")
     return said or ["With so few orders or seeds, no size of effect is sure to be found. Take more of both."]
 
 
@@ -172,7 +172,7 @@ def control_text(control: Control) -> str:
         text = f"is within {apart} of" if control.largest_difference else "exactly equals"
         return (
             f"The control holds: with every seed its {measure.noun} {text} that of the original order "
-            f"(allowed are {allowed}, for rounding)."
+            f"({allowed} is allowed, for rounding)."
         )
     others = ""
     if (share := control.differing_predictions) is not None:
@@ -195,7 +195,7 @@ class Place:
 
     @classmethod
     def of(cls, leads: Sequence[float]) -> Place:
-        """Return it for how far the ranked order is better than each other one."""
+        """Return the place, from how far the ranked order is better than each other one."""
         # Means of the same accuracies may differ in their last bits.
         behind, ahead = (sum(sign * lead > _SAME for lead in leads) for sign in (1, -1))
         return cls(behind, len(leads) - behind - ahead, ahead)
@@ -209,7 +209,7 @@ class Place:
         """Return where the ranked order stands, as in: better than 9 and equal to 3 of 19 random orders.
 
         Args:
-            which: of the other orders, such as random.
+            which: Kind of the other orders, such as random.
         """
         parts = [("better than", self.behind), ("equal to", self.equal), ("worse than", self.ahead)]
         among = f"{which} order{'' if self.many == 1 else 's'}"
@@ -217,14 +217,14 @@ class Place:
             for word, count in parts:
                 if count == self.many:
                     return f"{word} all {count:,} {among}"
-        # Without ties, how many it is worse than goes without saying.
+        # Without ties, the number of better orders follows from the first part.
         told = [f"{word} {count:,}" for word, count in (parts if self.equal else parts[:1]) if count or not self.equal]
         listed = f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else told[0]
         return f"{listed} of {self.many:,} {among}"
 
     @property
     def places(self) -> tuple[int, int]:
-        """The first and the last place that the ranked order could be given among all, 1 is best; with ties, others."""
+        """The first and the last place that the ranked order can have among all; 1 is best. They differ with ties."""
         return self.ahead + 1, self.ahead + self.equal + 1
 
 

@@ -20,13 +20,13 @@ RIGHT = "#5f8097"
 MISTAKE = "#c0652a"
 CONFUSION_HEIGHT = 400
 CELLS = 128
-"""Up to so many positions have a row and a column of their own in a confusion matrix; beyond, neighbours are joined."""
+"""Up to this many positions have their own row and column in a confusion matrix; with more, neighbours are joined."""
 NAMED_CELLS = 40
-"""Up to so many, every class is named beside it."""
+"""Up to this many, every class is named beside the matrix."""
 NUMBERED_CELLS = 15
-"""Up to so many, every cell has its share in it."""
+"""Up to this many, every cell shows its share."""
 FULL_SHARE = 0.25
-"""Share of the true class at which a mistake has its full colour, where none is more frequent."""
+"""Share of the true class at which a mistake has its full colour, if no mistake is more frequent."""
 
 
 def mistake_distance(confusion: np.ndarray, order: Sequence[int]) -> float | None:
@@ -83,16 +83,16 @@ def confusion_text(confusion: np.ndarray) -> str:
     numbers = " Numbers are percent of the true class." if len(confusion) <= NUMBERED_CELLS else ""
     share = f"{full_share(confusion):.0%}".replace("%", "\u00a0%")
     return (
-        f"Rows are true classes. Blue is right, orange is mistaken: the stronger, the larger the share of the true "
-        f"class; from {share} on, colour is full.{numbers}"
+        "Rows are true classes. Blue is right, orange is mistaken. A stronger colour is a larger share of the true "
+        f"class, up to full colour from {share} on.{numbers}"
     )
 
 
 def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence[int]) -> alt.LayerChart:
     """Return a confusion matrix whose rows and columns stand in an order: true classes down, predicted ones across.
 
-    What is right is blue, mistakes are orange; how strong is the share of the true class, by its root, so that rare
-    mistakes are seen, and full from `full_share` on. Up to `NUMBERED_CELLS` classes the share stands in the cell.
+    Right predictions are blue, mistakes are orange. The strength is the root of the share of the true class, so that
+    rare mistakes are visible, and full from `full_share` on. Up to `NUMBERED_CELLS` classes the cell shows the share.
     Beyond `CELLS` classes, neighbours in the order are joined.
 
     Args:
@@ -157,7 +157,7 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
         )
     ]
     if len(cells) <= NUMBERED_CELLS:
-        # The text colour of the page around it: that reads on every strength of a cell, in both themes.
+        # The text colour of the page around it: it is readable on every strength of a cell, in both themes.
         layers.append(base.mark_text(fontSize=10, color="currentColor").encode(text="text:N"))
     return alt.layer(*layers).properties(height=CONFUSION_HEIGHT)
 
@@ -215,7 +215,7 @@ def recall_chart(frame: pd.DataFrame, kind: str = "ranked") -> alt.LayerChart:
         "recall:Q",
         title="Recall (%)",
         scale=alt.Scale(zero=False, nice=True, padding=6),
-        # Without digits, an axis takes as many as tell its ticks apart: one, and 20 becomes 2e+1.
+        # Without a number of digits, an axis takes the fewest that distinguish its ticks: with one, 20 becomes 2e+1.
         axis=alt.Axis(tickCount=6, format=".4~g"),
     )
     y = alt.Y("row:O", title=None, axis=axis, scale=alt.Scale(domain=list(range(len(frame)))))

@@ -58,7 +58,7 @@ def curves_chart(curves: Sequence[CurvePoint], n_epochs: int | None = None) -> a
         scale=alt.Scale(domain=[1, max(end, 2)], nice=False),
         axis=alt.Axis(grid=False, tickMinStep=1, format=",d", tickCount=8),
     )
-    # The steep beginning, which all share, would leave no room to see what comes of it; it rises from below.
+    # The steep beginning, the same for all, would leave no room for the rest: lines enter the chart from below.
     late = frame[frame["epoch"] >= (_STEEP_SHARE * end if frame["epoch"].max() >= 2 * _STEEP_SHARE * end else 0)]
     low, high = float(late["low"].min()), float(frame["high"].max())
     scale = alt.Scale(domain=[max(0.0, low - 0.25 * (high - low) - 0.5), min(100.0, high + 0.5)], nice=False)

@@ -29,10 +29,10 @@ def paired_finding(analysis: Analysis, metric: str = "accuracy") -> str:
     if not intervals:
         return text
     if not above and not below:
-        return f"{text}; no interval keeps clear of 0"
-    keep = "1 interval keeps" if above + below == 1 else f"{above + below:,} intervals keep"
+        return f"{text}; no interval excludes 0"
+    keep = "1 interval excludes" if above + below == 1 else f"{above + below:,} intervals exclude"
     sides = [f"{count:,} {word}" for count, word in ((better, "better"), (worse, "worse")) if count]
-    return f"{text}; {keep} clear of 0 ({', '.join(sides)})"
+    return f"{text}; {keep} 0 ({', '.join(sides)})"
 
 
 def _pairs(analysis: Analysis) -> list[tuple[Paired, float]]:
@@ -91,7 +91,7 @@ def variance_finding(analysis: Analysis) -> str:
     """Return how much of the variance between runs the order and the seed account for, in one sentence."""
     variance = analysis.variance
     if variance is None or variance.shares is None:
-        return "This design cannot tell the order's part of the variance from the seed's"
+        return "This design cannot separate the order's part of the variance from the seed's"
     share = max(0.0, variance.shares[0])
     told = "nothing" if share < 0.005 else f"{share:.0%}".replace("%", "\u00a0%")
     text = f"The order accounts for {told} of the variance between runs"
@@ -101,7 +101,7 @@ def variance_finding(analysis: Analysis) -> str:
 
 
 def variance_chart(variance: Variance, metric: str = "accuracy") -> alt.LayerChart:
-    """Return the standard deviations owed to order, seed and the rest, with their intervals.
+    """Return the standard deviations due to order, seed and the rest, with their intervals.
 
     Args:
         variance: Of the metric, from the report's statistics.

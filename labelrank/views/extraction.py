@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from labelrank.steps.extract.estimate import Prospect, TimeEstimate
 
 DIRECTION_GAP = 0.15
-"""From so much more tau without the direction on, that is told and drawn."""
+"""Tau without the direction is told and drawn if it is higher than tau by at least this."""
 _WAITED_SHARE = 0.05
 """Share of its time that an encoder may wait for data before that is told."""
 _TURNING_TAU = 0.25
@@ -25,7 +25,7 @@ _TURNING_TAU = 0.25
 
 
 def work_text(prospect: Prospect, time: TimeEstimate | None, nouns: tuple[str, str]) -> tuple[str, str]:
-    """Return how much an extraction is and how long it takes here, and from where that is known."""
+    """Return the size of an extraction and its time here, and how that is known."""
     text = plural(prospect.samples, *nouns)
     if prospect.request.until_stable is not None:
         text = f"At most {text}"
@@ -42,7 +42,7 @@ def work_text(prospect: Prospect, time: TimeEstimate | None, nouns: tuple[str, s
 
 
 def circumstances(report: ExtractionReport, nouns: str, rows: int | None = None) -> list[str]:
-    """Return on what it runs, what it did not have to do again, and whether the encoder has to wait; a few words each.
+    """Return what it runs on, what it could reuse, and whether the encoder has to wait; a few words each.
 
     Args:
         nouns: What samples are called.
@@ -84,7 +84,7 @@ def per_class_text(count: float) -> str:
 
 
 def direction_gap(last: StabilityEstimate) -> float | None:
-    """Return the tau but for the direction where that is much higher than tau, else None.
+    """Return the tau without the direction if that is much higher than tau, else None.
 
     Args:
         last: As `StabilityReport.told` has it.
@@ -98,14 +98,14 @@ def stability_finding(stability: StabilityReport, most: float | None = None, *, 
 
     Args:
         most: Mean samples per class at which the extraction ends at the latest; None: unknown.
-        interval: Whether to tell that of tau, where no chart shows it.
+        interval: Whether to add the interval of tau, if no chart shows it.
     """
     if not (points := stability.told):
         return "Too few samples yet to tell how steady the order is"
     target, needed, last = stability.target, stability.needed, points[-1]
     finding = _found(last, either=stability.either_direction, interval=interval)
     if (aligned := direction_gap(last)) is not None:
-        finding += f" ({aligned:.2f} but for its direction)"
+        finding += f" ({aligned:.2f} without its direction)"
     if target is None:
         return finding
     if last.tau >= target:
@@ -126,7 +126,7 @@ def _found(point: StabilityEstimate, *, either: bool, interval: bool) -> str:
 
 def no_estimate_text(per_class: int) -> str:
     """Return why nothing is known at so many samples per class."""
-    return f"{per_class:,} per class: no estimate, for too few samples or about as many as features"
+    return f"{per_class:,} per class: no estimate; samples are too few, or about as many as features"
 
 
 def how_to_read(stability: StabilityReport, nouns: str) -> list[str]:
@@ -139,16 +139,16 @@ def how_to_read(stability: StabilityReport, nouns: str) -> list[str]:
     first, last, either = stability.told[0], stability.told[-1], stability.either_direction
     scale = "1 is the same order or its reverse, 0 is unrelated" if either else "1 is the same order, 0 is unrelated, "
     text = (
-        f"Tau compares this order with the one that as many other {nouns} would give: {scale}"
-        f"{'' if either else '-1 is the reverse'}. The band is the 90\u00a0% interval; the dashed line looks ahead."
+        f"Tau compares this order with the order of the same number of other {nouns}: {scale}"
+        f"{'' if either else '-1 is the reverse'}. The band is the 90\u00a0% interval; the dashed line is a forecast."
     )
     if direction_gap(last) is not None:
         text += " The thin line counts an order and its reverse as the same: which end comes first is still open."
     # The ends of the order are near equals: a small change of the samples swaps which one comes first.
     elif not either and last.low < -_TURNING_TAU and last.high > _TURNING_TAU:
-        text += " A band far to both sides of 0: which end comes first is still open."
+        text += " The band reaches far to both sides of 0: which end comes first is still open."
     if any(first.per_class <= count < last.per_class for count in stability.unknown):
-        return [text, "The line breaks where samples are about as many as features: nothing can be told there."]
+        return [text, "The line has a gap where samples are about as many as features: no estimate is possible there."]
     return [text]
 
 
@@ -162,13 +162,13 @@ class End(StrEnum):
     LAST = "last"
     """Stable with the last of the samples."""
     DIRECTION = "direction"
-    """Not stable, for the direction of the order alone."""
+    """Not stable, only because of the direction of the order."""
     UNSTABLE = "unstable"
     UNKNOWN = "unknown"
 
 
 def how_it_stopped(features: FeatureSet, nouns: str, *, all_used: bool) -> tuple[End, str] | None:
-    """Return how an extraction ended: early or not, with an order as steady as was asked for or not, and what now.
+    """Return how an extraction ended: early or not, with an order that is steady enough or not, and what to do now.
 
     Args:
         features: What it has made.
@@ -187,15 +187,15 @@ def how_it_stopped(features: FeatureSet, nouns: str, *, all_used: bool) -> tuple
     if last and last.tau >= ended.target:
         return End.LAST, f"The order became steady enough with the last of the {nouns}."
     used = f"All {ended.of:,} {nouns} were used"
-    more = "The dataset has no more of them." if all_used else "Allow more samples per class, or take it as it is."
+    more = "The dataset has no more of them." if all_used else "Allow more samples per class, or accept this order."
     if last is None:
         return End.UNKNOWN, f"{used}, and these are too few to tell how steady it is. {more}"
     text = f"{used}, and the order is less steady than asked for."
-    # Two classes always agree but for the direction.
+    # Two classes always agree if the direction does not count.
     if not ended.either_direction and len(features.class_names) > 2 and last.aligned >= ended.target:
         text += (
-            " But for its direction it is steady enough. If it does not matter which end comes first, let an order and "
-            "its reverse count as the same."
+            " Apart from its direction it is steady enough. If it does not matter which end comes first, let an order "
+            "and its reverse count as the same."
         )
         return End.DIRECTION, text if all_used else f"{text} Else allow more samples per class."
     return End.UNSTABLE, f"{text} {more}"
@@ -206,7 +206,7 @@ def _last(ended: StabilityOutcome) -> StabilityEstimate | None:
 
 
 def outcome_finding(features: FeatureSet) -> str:
-    """Return how steady the order was when an extraction stopped, and how steady it was to be; empty if unknown."""
+    """Return how steady the order was when an extraction stopped, and the target; empty if unknown."""
     ended = StabilityOutcome.of_provenance(features.provenance)
     if ended is None or (last := _last(ended)) is None:
         return ""
@@ -214,7 +214,7 @@ def outcome_finding(features: FeatureSet) -> str:
 
 
 def result_text(result: ExtractionResult) -> str:
-    """Return what an extraction has made, in a line."""
+    """Return the result of an extraction in one line."""
     made = f"{result.rows:,} rows, {result.dim:,} numbers each"
     parts = (made, "from the cache" if result.reused else "", _stability_text(result))
     return " · ".join(part for part in parts if part)
@@ -229,7 +229,7 @@ def _stability_text(result: ExtractionResult) -> str:
     if stability.either_direction:
         text += " in either direction"
     elif (aligned := direction_gap(points[-1])) is not None:
-        text += f"; {aligned:.2f} but for its direction"
+        text += f"; {aligned:.2f} without its direction"
     at = per_class_text(points[-1].per_class)
     return f"stopped at {at} per class, {text}" if result.stopped_early else text
 

@@ -18,11 +18,11 @@ class Measure:
     """How a metric of the report is shown."""
 
     title: str
-    """Short: of a tab and a column."""
+    """Short, for a tab or a column."""
     noun: str
-    """In a sentence."""
+    """For use in a sentence."""
     unit: str
-    """Of the values as they are drawn; empty where they have none."""
+    """Unit of the shown values; empty if they have none."""
     difference_unit: str
     higher_is_better: bool
     scale: float
@@ -36,7 +36,7 @@ class Measure:
     def difference(self, value: float) -> str:
         """Return a difference of two values with its sign and unit."""
         drawn = f"{value * self.scale:+{self.format}}"
-        # Plus or minus nothing, at these digits.
+        # Zero, when rounded to these digits.
         drawn = drawn.lstrip("+-") if not float(drawn) else drawn.replace("-", "\u2212")
         return f"{drawn}\u00a0{self.difference_unit}".strip()
 
@@ -60,7 +60,7 @@ DISTANCES = ("rank_distance", "centroid_distance")
 
 
 def percent(share: float) -> str:
-    """Return a fraction in percent, where no differences hang on its digits."""
+    """Return a fraction in percent, where small differences do not matter."""
     return f"{share:.1%}".replace("%", "\u00a0%")
 
 

@@ -15,15 +15,15 @@ from labelrank.views.measures import KIND_NAMES, MEASURES, arm_title
 
 ORDERS_HEIGHT = 340
 MANY_COLUMNS = 40
-"""From more orders on, columns are a few pixels wide."""
+"""With more orders, columns are only a few pixels wide."""
 
 
 def runs_frame(report: Report, metric: str = "accuracy") -> pd.DataFrame:
     """Return one row per finished run: columns arm, kind, seed, value, and whether it is paired.
 
-    Values are as in the report. Paired is a seed that all orders have finished, but for those that finished fewer than
-    half of them: means are compared over these alone. Without such a seed, all count. The control arm is left out: it
-    shows that the comparison is sound, and is no order to be compared.
+    Values are as in the report. A seed is paired if all orders have finished it; orders with fewer than half of the
+    seeds do not matter here. Means are over paired seeds only; if there are none, over all. The control arm is left
+    out: it shows that the comparison is sound, and is not one of the compared orders.
     """
     seeds = report.compared.seeds
     arms = [arm for arm in report.arms if arm.kind != "control"]

@@ -22,7 +22,7 @@ MAX_PICTURES = 3_000
 LABELLED_CLASSES = 60
 """Up to here every class has a row with a label of readable size."""
 ROW_CLASSES = 200
-"""Up to here every class has a row with a small label; beyond, rows melt into quantile ribbons."""
+"""Up to here every class has a row with a small label; with more, rows become quantile ribbons."""
 AXIS_HEIGHT = {"one line": 74, "two lines": 94}
 """Pixels that the x axis takes: the page fits a chart with its axes into the height asked for."""
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}

@@ -19,11 +19,11 @@ TAUS_FROM_REVERSE = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 
 def stability_points(stability: StabilityReport) -> pd.DataFrame:
-    """Return the estimates that can be drawn, in what the target means.
+    """Return the estimates that can be drawn, of the kind of tau that the target means.
 
     Returns:
-        Columns per_class, n_samples, tau, low, high and aligned, as `StabilityReport.told` has them; and segment, which
-        counts on where counts of samples lie between for which there is no estimate.
+        Columns per_class, n_samples, tau, low, high and aligned, as `StabilityReport.told` has them; and segment, a
+        number that grows where a count of samples without an estimate lies between.
     """
     columns = ["per_class", "n_samples", "tau", "low", "high", "aligned"]
     frame = pd.DataFrame([asdict(point) for point in stability.told], columns=columns, dtype=float)
@@ -94,7 +94,7 @@ def _ahead(stability: StabilityReport, last: pd.Series) -> pd.DataFrame:
     ahead: pd.DataFrame = pd.DataFrame(list(stability.projection), columns=["per_class", "tau"], dtype=float).dropna()
     ahead = ahead[ahead["per_class"] > last["per_class"]]
     if stability.target is not None and stability.needed is not None:
-        # As far as the answer to what the target takes, and one point beyond it.
+        # Up to the count that the target needs, and one point beyond it.
         ahead = ahead[ahead["per_class"].shift(fill_value=0) <= stability.needed]
     else:
         ahead = ahead[ahead["per_class"] <= 4 * last["per_class"]]

@@ -121,7 +121,7 @@ def test_the_estimate_is_of_the_runs_that_are_left_and_no_finer_than_it_can_be_k
         (
             1,
             "Stopped. 4 of 12 runs are kept: the same command goes on from there. All orders have finished 1 seed: "
-            "--seeds 1 reports on no more.",
+            "--seeds 1 reports on these alone.",
         ),
     ],
 )

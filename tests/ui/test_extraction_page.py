@@ -179,7 +179,7 @@ def test_an_order_that_may_come_out_reversed_is_told(app, running, low, high, op
 def test_what_tau_would_be_but_for_the_direction_is_told_and_explained(app, running):
     job, _ = running(report(stability=stability(point(8.0, 0.62, 0.1, 0.9, aligned=0.8))))
     run(app, job=job.id)
-    assert "Expected tau 0.62 at 8 per class (0.80 but for its direction)" in texts(app)
+    assert "Expected tau 0.62 at 8 per class (0.80 without its direction)" in texts(app)
     assert "The thin line counts an order and its reverse as the same" in texts(app)
 
 
@@ -282,9 +282,9 @@ def test_where_only_the_direction_is_open_the_way_out_says_so(app, pixel_feature
     made = report(stability=stability(last)) | {"stopped_early": False, "media": "image"}
     job = finished_job(pixel_features(stability=ended(last)), made=made, until_stable=0.85)
     run(app, "features", job=job.id)
-    assert "But for its direction it is steady enough" in app.info[0].value
+    assert "Apart from its direction it is steady enough" in app.info[0].value
     app.switch_page("pages/jobs.py").run()
-    assert "tau 0.62 expected; 0.88 but for its direction" in texts(app)
+    assert "tau 0.62 expected; 0.88 without its direction" in texts(app)
 
 
 def test_samples_that_were_too_few_to_tell_are_told(app, pixel_features, finished_job):

@@ -221,11 +221,11 @@ def of_pairs(*pairs: Paired) -> Analysis:
         ),
         (
             [pair("random-1", 0.01, 0.001, 0.03), pair("original", -0.01, -0.02, 0.0)],
-            "1 interval keeps clear of 0 (1 bet",
+            "1 interval excludes 0 (1 bet",
         ),
         (
             [pair("random-1", 0.1, 0.1, 0.3), pair("original", -0.1, -0.2, -0.1)],
-            "2 intervals keep clear of 0 (1 better, 1 worse)",
+            "2 intervals exclude 0 (1 better, 1 worse)",
         ),
     ],
 )
@@ -236,7 +236,7 @@ def test_the_finding_of_pairs_counts_orders_and_intervals(pairs, said):
 def test_of_a_loss_less_is_better():
     analysis = of_pairs(pair("random-1", -0.1, -0.2, -0.05), pair("original", 0.1, -0.1, 0.3))
     assert effect_charts.paired_finding(analysis, "loss") == (
-        "The ranked order is better than 1 of 2 other orders; 1 interval keeps clear of 0 (1 better)"
+        "The ranked order is better than 1 of 2 other orders; 1 interval excludes 0 (1 better)"
     )
     chart = effect_charts.paired_chart(analysis, {"original": "original", "random-1": "random"}, "loss")
     points = layers(chart)[-1]

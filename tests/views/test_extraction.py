@@ -39,7 +39,7 @@ from .test_charts import stability
         (
             stability(0.3, 0.62, target=0.85, needed=61.2, gap=0.18),
             64,
-            "Expected tau 0.62 at 8 per class (0.80 but for its direction); 0.85 is expected at about 61",
+            "Expected tau 0.62 at 8 per class (0.80 without its direction); 0.85 is expected at about 61",
         ),
         (
             stability(0.3, 0.68, target=0.85, needed=8, gap=0.18, either=True),
@@ -92,7 +92,7 @@ def test_the_share_that_was_left_out_is_of_what_is_done():
 def test_a_result_says_where_it_stopped():
     result = ExtractionResult.from_json({**REPORT, **OWN, **MADE_ON})
     assert extraction.result_text(result) == (
-        "200 rows, 64 numbers each · stopped at 8 per class, tau 0.50 expected; 0.88 but for its direction"
+        "200 rows, 64 numbers each · stopped at 8 per class, tau 0.50 expected; 0.88 without its direction"
     )
     again = replace(result, report=None, reused=True)
     assert extraction.result_text(again) == "200 rows, 64 numbers each · from the cache"
