@@ -57,7 +57,7 @@ def finetune(
 ) -> None:
     """Find out whether the order of the classes matters: train with each order, several times, and compare.
 
-    FEATURES is a features file. Prints a verdict and what each order scored; --out keeps the report, --files all
+    FEATURES is a features file. Prints a verdict and the scores of each order; --out keeps the report, --files all
     results. A stopped comparison goes on from its finished runs.
     """
     from labelrank.features.joining import read_features
@@ -163,7 +163,7 @@ def _say_rest(plan: Described, kept: int) -> None:
     total, seconds = plan.runs, plan.seconds
     if kept:
         which = "All" if kept == total else f"{kept:,} of the"
-        say(f"{which} {plural(total, 'run')} {'is' if kept == 1 else 'are'} here already; --recompute trains anew.")
+        say(f"{which} {plural(total, 'run')} {'is' if kept == 1 else 'are'} here already; --recompute trains again.")
     if kept < total and seconds is not None:
         say(f"Estimated time: {rough_duration(seconds * (total - kept) / total)}.")
 
@@ -171,7 +171,7 @@ def _say_rest(plan: Described, kept: int) -> None:
 def _stopped(left: Standing, runs: int, seeds: int) -> str:
     """Return what is left of a stopped comparison, and how to go on."""
     if not left.runs:
-        then = "goes on from the last finished epoch" if left.begun else "starts anew"
+        then = "goes on from the last finished epoch" if left.begun else "starts again"
         return f"Stopped. No run was finished: the same command {then}."
     kept = f"{left.runs:,} of {plural(runs, 'run')} {'is' if left.runs == 1 else 'are'} kept"
     text = f"Stopped. {kept}: the same command goes on from there."

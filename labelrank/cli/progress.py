@@ -96,7 +96,7 @@ class ExtractionReporter:
             all_used: Whether all samples of the dataset might be taken.
         """
         if outcome.reused:
-            say("These features were here already; --recompute makes them anew.")
+            say("These features were here already; --recompute makes them again.")
         if outcome.problem:
             say(f"Warning: the cache does not keep them: {outcome.problem}")
         if told := how_it_stopped(outcome.features, self._nouns, all_used=all_used):

@@ -28,7 +28,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
 
 @dataclass(frozen=True)
 class Source:
-    """Which dataset, and what to read of it."""
+    """A dataset, and what to read of it."""
 
     dataset: str
     options: SourceOptions = SourceOptions()
@@ -154,7 +154,7 @@ def samples_per_class_options(chosen: int | None) -> list[int | None]:
 
 
 def stops(numbers: tuple[N, ...], chosen: N | None) -> list[N]:
-    """Return the stops of a slider in rising order, with what is chosen among them."""
+    """Return the stops of a slider in rising order, with the chosen value among them."""
     found = set(numbers)
     if chosen is not None:
         found.add(chosen)

@@ -1,4 +1,4 @@
-"""Cached readers of what a session's choices point to, and the tables that pages show of it."""
+"""Cached readers of the datasets that a session chooses, and the tables that pages show of them."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def look_again_at(job: Job) -> None:
 
 
 def checkpoint(name: str, revision: str | None = None) -> CheckpointInfo:
-    """Return what is known of a checkpoint before it runs, and before its weights are downloaded.
+    """Return the facts of a checkpoint that are known before it runs and before its weights are downloaded.
 
     Raises:
         CheckpointError: It cannot be used.

@@ -311,7 +311,7 @@ def downloads(results: Results) -> None:
 
 
 _FILES = (
-    ("Report", REPORT, "application/json", "All that is shown here, as JSON."),
+    ("Report", REPORT, "application/json", "Everything that is shown here, as JSON."),
     ("Runs (CSV)", RUNS, "text/csv", "One row per order and seed."),
     ("Curves (CSV)", CURVES, "text/csv", "One row per order, seed and epoch: losses and validation accuracy."),
     (

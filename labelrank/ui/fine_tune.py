@@ -45,7 +45,7 @@ def choices_for(found: feature_files.ChosenFeatures) -> choices.Choices:
 
 
 def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
-    """Return the encoder of some features; None where that is not known without the network."""
+    """Return the encoder of some features; None if finding it needs the network."""
     try:
         prospect = feature_files.prospect(choices_for(found), wait=False)
     except LabelRankError:
@@ -144,7 +144,7 @@ def _to_extract(chosen: choices.Choices, split: str | None) -> float:
 
 
 def _rows(chosen: choices.Choices, split: str) -> int | None:
-    """Return how many samples of a split are taken; None where that is not known without the network."""
+    """Return how many samples of a split are taken; None if finding that needs the network."""
     source = chosen.source
     data = datasets.dataset(source.taking(split=split), wait=False) if source else None
     if data is None:
@@ -176,7 +176,7 @@ def shown_job() -> Job | None:
 
 @dataclass(frozen=True)
 class Shown:
-    """A fine-tune that is shown, and what it has found by now."""
+    """A fine-tune that is shown, and its results so far."""
 
     job: Job
     results: Results | None

@@ -236,7 +236,7 @@ def progress_bar(job: Job) -> None:
     else:
         if stage.unit:
             count = f"{progress.done:,} of {progress.total:,}" if progress.total else f"{progress.done:,}"
-            # That samples are counted goes without saying.
+            # It is clear that samples are counted.
             parts.append(f"{count} {stage.unit}" if stage.kind == Kind.TRAIN else count)
         if progress.rate is not None and stage.kind == Kind.ENCODE:
             parts.append(rate_text(progress.rate, feature_files.nouns_of(job)[1]))

@@ -21,7 +21,7 @@ from labelrank.ui.messages import escape, message_text
 from labelrank.views import extraction, stability_chart
 from labelrank.words import duration, plural
 
-ANEW_HELP = "Makes all features anew and does not use the finished parts."
+ANEW_HELP = "Makes all features again and does not use the finished parts."
 
 
 def expected_work(chosen: choices.Choices) -> None:
@@ -140,7 +140,7 @@ def _reasons(report: ExtractionReport) -> None:
 
 
 def _stability(report: ExtractionReport, job: Job) -> None:
-    """Show how steady the order is by now, where that was estimated."""
+    """Show how steady the order is so far, if that was estimated."""
     if (stability := report.stability) is None:
         return
     # Mean samples per class with which the extraction ends at the latest.
@@ -169,7 +169,7 @@ def _stopped(job: Job) -> None:
             _circumstances(job, report)
             _left_out(job, report)
         anew = job.params.get("recompute")
-        resumes = "makes all features anew" if anew else "goes on from what was finished"
+        resumes = "makes all features again" if anew else "goes on from what was finished"
         st.caption(f"{failed_id(job)}Resume {resumes}, with the same choices.")
         current = session.is_current(job)
         with st.container(horizontal=True):

@@ -1,4 +1,4 @@
-"""The ranking of the chosen features, and what its page shows of it."""
+"""The ranking of the chosen features, and the contents of its page."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def kept_text(report: LiveReport, *, end_to_end: bool) -> str:
         return f"{kept} kept. Resume goes on with the others, with the same choices."
     if end_to_end and report.curves:
         return "No run was finished. Resume goes on from the last whole epoch, with the same choices."
-    return "No run was finished. Resume starts anew, with the same choices."
+    return "No run was finished. Resume starts again, with the same choices."
 
 
 # After
@@ -165,7 +165,7 @@ def control_text(control: Control) -> str:
     if not control.applies:
         return f"There is no control. {control.reason}"
     if control.largest_difference is None:
-        return f"The control tells nothing. {control.reason}"
+        return f"The control shows nothing. {control.reason}"
     measure = MEASURES["accuracy"]
     apart, allowed = measure.size(control.largest_difference), measure.size(control.tolerance)
     if control.passed:

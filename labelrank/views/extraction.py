@@ -1,4 +1,4 @@
-"""What an extraction says of itself, in sentences: what it runs on, how stable its order is, how it ended."""
+"""An extraction in sentences: what it runs on, how stable its order is, how it ended."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def stability_finding(stability: StabilityReport, most: float | None = None, *, 
     if last.tau >= target:
         return f"{finding}: {target:.2f} is reached"
     if needed is None:
-        return f"{finding}; when {target:.2f} is reached cannot be told yet"
+        return f"{finding}; it is too early to say when {target:.2f} is reached"
     if most is not None and needed > most:
         here = per_class_text(most)
         return f"{finding}; {target:.2f} would take about {per_class_text(needed)}, more than the {here} here"
@@ -125,7 +125,7 @@ def _found(point: StabilityEstimate, *, either: bool, interval: bool) -> str:
 
 
 def no_estimate_text(per_class: int) -> str:
-    """Return why nothing is known at so many samples per class."""
+    """Return why there is no estimate at this many samples per class."""
     return f"{per_class:,} per class: no estimate; samples are too few, or about as many as features"
 
 

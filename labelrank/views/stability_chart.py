@@ -90,7 +90,7 @@ def stability_chart(stability: StabilityReport) -> alt.LayerChart:
 
 
 def _ahead(stability: StabilityReport, last: pd.Series) -> pd.DataFrame:
-    """Return what is drawn of the projection, columns per_class and tau, from the last estimate on."""
+    """Return the drawn part of the projection, columns per_class and tau, from the last estimate on."""
     ahead: pd.DataFrame = pd.DataFrame(list(stability.projection), columns=["per_class", "tau"], dtype=float).dropna()
     ahead = ahead[ahead["per_class"] > last["per_class"]]
     if stability.target is not None and stability.needed is not None:

@@ -97,18 +97,18 @@ def test_a_second_run_uses_what_the_first_has_trained(finetune):
     first = finetune("--test", "test.parquet", *QUICK)
     again = finetune("--test", "test.parquet", *QUICK)
     assert "here already" not in first.stderr
-    assert "All 10 runs are here already; --recompute trains anew." in again.stderr
+    assert "All 10 runs are here already; --recompute trains again." in again.stderr
     assert "Estimated time" not in again.stderr
     assert again.stdout == first.stdout
     more = finetune("--test", "test.parquet", *QUICK[:2], "--seeds", 3, *QUICK[4:]).stderr
-    assert "10 of the 15 runs are here already; --recompute trains anew." in more
+    assert "10 of the 15 runs are here already; --recompute trains again." in more
     assert "Estimated time: a few seconds." in more
     assert "here already" not in finetune("--test", "test.parquet", *QUICK, "--recompute").stderr
 
 
 def test_the_estimate_is_of_the_runs_that_are_left_and_no_finer_than_it_can_be_known(capsys):
     _say_rest(Described(40, 8, 4, True, "", "", 4000.0), 30)
-    said = "30 of the 40 runs are here already; --recompute trains anew.\nEstimated time: 17 min.\n"
+    said = "30 of the 40 runs are here already; --recompute trains again.\nEstimated time: 17 min.\n"
     assert capsys.readouterr().err == said
     _say_rest(Described(40, 8, 4, True, "", "", None), 0)
     assert capsys.readouterr().err == ""
@@ -117,7 +117,7 @@ def test_the_estimate_is_of_the_runs_that_are_left_and_no_finer_than_it_can_be_k
 @pytest.mark.parametrize(
     ("seeds", "said"),
     [
-        (0, "Stopped. No run was finished: the same command starts anew."),
+        (0, "Stopped. No run was finished: the same command starts again."),
         (
             1,
             "Stopped. 4 of 12 runs are kept: the same command goes on from there. All orders have finished 1 seed: "

@@ -213,7 +213,7 @@ def test_an_extraction_whose_sources_have_changed_can_be_begun_anew(app, store, 
     store.fail(job.id, attempt, "The dataset is not what it was. Begin anew with --recompute.")
     run(app, job=job.id)
     assert [label for label in labels(app) if label in ("Resume", "Begin anew")] == ["Resume", "Begin anew"]
-    assert "Makes all features anew" in button(app, "Begin anew").help
+    assert "Makes all features again" in button(app, "Begin anew").help
     button(app, "Begin anew").click().run()
     new = store.get(address(app)["job"])
     assert (new.state, new.params["recompute"]) == ("queued", True)
@@ -225,7 +225,7 @@ def test_an_extraction_that_was_to_begin_anew_does_so_when_it_is_resumed(app, st
     job, attempt = running(report(), recompute=True)
     store.fail(job.id, attempt, "The disk is full.")
     run(app, job=job.id)
-    assert "Resume makes all features anew" in texts(app)
+    assert "Resume makes all features again" in texts(app)
     assert "Begin anew" not in labels(app)
 
 

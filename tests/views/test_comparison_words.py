@@ -36,8 +36,8 @@ def test_what_would_tell_is_told(orders, seeds, n_classes, said):
 @pytest.mark.parametrize(
     ("design", "report", "said"),
     [
-        (DESIGN, None, "No run was finished. Resume starts anew"),
-        (DESIGN, {"runs": 10, "runs_done": 0, "curves": CURVES}, "No run was finished. Resume starts anew"),
+        (DESIGN, None, "No run was finished. Resume starts again"),
+        (DESIGN, {"runs": 10, "runs_done": 0, "curves": CURVES}, "No run was finished. Resume starts again"),
         (DESIGN, {"runs": 10, "runs_done": 4}, "4 of 10 runs kept. Resume goes on with the others"),
         (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 1}, "1 of 2 runs kept. Resume goes on with the others"),
         (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": []}, "No run was finished. Resume starts"),

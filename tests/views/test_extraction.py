@@ -33,7 +33,7 @@ from .test_charts import stability
         (
             stability(0.3, target=0.85),
             64,
-            "Expected tau 0.30 at 4 per class; when 0.85 is reached cannot be told yet",
+            "Expected tau 0.30 at 4 per class; it is too early to say when 0.85 is reached",
         ),
         (stability(0.3, 0.86, target=0.85, needed=8), 64, "Expected tau 0.86 at 8 per class: 0.85 is reached"),
         (
