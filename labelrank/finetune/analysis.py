@@ -1,4 +1,5 @@
-"""What an experiment of orders x seeds tells of one metric, as `labelrank.finetune.statistics.analyse` finds it."""
+"""The statistics of one metric in an experiment of orders x seeds, as `labelrank.finetune.statistics.analyse` returns
+them."""
 
 from __future__ import annotations
 
@@ -31,60 +32,60 @@ class Variance:
     over: str
     """random: the split is over the random arms, of which there are 3 or more; else all."""
     n_over: int
-    """How many arms that are."""
+    """The number of these arms."""
     order: Component
-    """Where the orders do not differ by the test, `low` is 0: orders of few classes are alike, which the interval knows
-    nothing of and the test does."""
+    """`low` is 0 if the test finds no difference between the orders. Orders of few classes are alike; the test takes
+    this into account, the interval does not."""
     seed: Component
     residual: Component
     share_order: float | None
-    """Of the sum of the three variances; None where that is 0."""
+    """Share of the sum of the three variances; None if the sum is 0."""
     share_seed: float | None
     share_residual: float | None
     F: float | None
-    """Of the test over all `tested` orders; None where the residual is 0."""
+    """Statistic of the test over all `tested` orders; None if the residual is 0."""
     p_order: float
-    """Of the same test."""
+    """p-value of the same test."""
     p_least: float
-    """The least p that so many orders and seeds can give."""
+    """The lowest p-value that this number of orders and seeds can give."""
     tested: int
     level: float
 
     @property
     def shares(self) -> tuple[float, float, float] | None:
-        """Of order, seed and residual; None where there is no variance to split."""
+        """Shares of order, seed and residual; None if there is no variance."""
         if self.share_order is None or self.share_seed is None or self.share_residual is None:
             return None
         return self.share_order, self.share_seed, self.share_residual
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Variance:
-        """Return the split in the JSON of an analysis."""
+        """Return the variance split in the JSON of an analysis."""
         parts = {name: Component(**fields_in(value[name], Component)) for name in ("order", "seed", "residual")}
         return cls(**{**fields_in(value, cls), **parts})
 
 
 @dataclass(frozen=True)
 class RankedAmong:
-    """The ranked order among the random ones."""
+    """The ranked order compared with the random ones."""
 
     mean: float
     random_mean: float
     difference: float
-    """Of the two means."""
+    """Mean of the ranked order less that of the random ones."""
     low: float | None
-    """The interval of the difference over all random orders and seeds, with `high`; None where no two runs differ."""
+    """`low` to `high`: interval of the difference over all random orders and seeds; None if no two runs differ."""
     high: float | None
     rank: int
     """1 is best; ties count against the ranked order."""
     of: int
-    """Random orders and the ranked one."""
+    """Number of random orders plus the ranked one."""
     p: float
     """rank / of, one-sided."""
     p_least: float
     """1 / of."""
     p_above: float | None
-    """That the ranked order is above the mean of the random ones; of the same test as `Variance.p_order`."""
+    """p-value for the ranked order being above the mean of the random ones; of the test of `Variance.p_order`."""
 
 
 @dataclass(frozen=True)
@@ -93,47 +94,47 @@ class Paired:
 
     arm: str
     difference: float | None
-    """On average; None without a seed that both have finished."""
+    """Mean difference; None if no seed was finished by both."""
     low: float | None
-    """The t interval, with `high`; None with one seed, or where all differences are the same."""
+    """`low` to `high`: t interval; None with one seed, or if all differences are the same."""
     high: float | None
 
 
 @dataclass(frozen=True)
 class Power:
-    """What the design could have found."""
+    """The effects that the design could have found."""
 
     detectable: float | None
-    """The least true lead of the ranked order that would be called better with the chance `power`."""
+    """The smallest true lead of the ranked order that would be called better with probability `power`."""
     detectable_order_sd: float | None
-    """The least standard deviation between orders that would be seen with that chance."""
+    """The smallest standard deviation between orders that would be found with that probability."""
     power: float
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a table of one metric tells; None stands for what the design cannot tell."""
+    """The statistics of a table of one metric; None where the design cannot tell."""
 
     mean: Mapping[str, float | None]
-    """Of each arm, over the seeds used."""
+    """Mean of each arm over the seeds used."""
     by_seed: Mapping[str, tuple[float | None, ...]]
-    """Of each arm, as given."""
+    """Values of each arm, as given."""
     compared: tuple[str, ...]
     """Names of the arms used."""
     n_arms: int
-    """Used, as are `n_seeds` and `n_random`."""
+    """Number of arms used; `n_seeds` and `n_random` likewise."""
     n_seeds: int
     n_random: int
     variance: Variance | None
     ranked: RankedAmong | None
     p_any: float | None
-    """Of the claim that the order matters: from `p_order` and `p_above`, Bonferroni's."""
+    """p-value of the claim that the order matters: Bonferroni's, from `p_order` and `p_above`."""
     paired: tuple[Paired, ...]
     power: Power
     alpha: float
-    """Chance of a false claim, of both claims together."""
+    """Chance of a false claim, for both claims together."""
     level: float
-    """Of every interval."""
+    """Confidence level of all intervals."""
     better: str
     """higher or lower."""
     notes: tuple[str, ...]

@@ -1,5 +1,5 @@
-"""What training changes about an image or clip each time it is shown: crop, mirror, erasing, mixing, and what of the
-network it sees. NumPy and Pillow, from generators that are handed in, so a run is the same on every backend."""
+"""Random augmentation of images and clips (crop, mirror, erasing, mixing), and dropout of parts of the network. It uses
+NumPy and Pillow with given random generators, so a run is the same on every backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 _ASPECTS = (3 / 4, 4 / 3)
 _TRIES = 10
-# Random erasing, as MAE and VideoMAE set it: least and most share of the area, and most elongated box.
+# Random erasing, as in MAE and VideoMAE: smallest and largest share of the area, and the limit of the aspect ratio.
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_ASPECT = 0.3
 Box = tuple[int, int, int, int]
@@ -18,19 +18,22 @@ Box = tuple[int, int, int, int]
 
 
 def generator(seed: int, purpose: int, *numbers: int) -> np.random.Generator:
-    """Return the generator of one purpose in one place of a run.
+    """Return the generator for one purpose at one place in a run.
 
     Args:
-        numbers: The place, such as epoch and update; as many for every place of a purpose.
+        numbers: The place, such as epoch and update; always as many for one purpose.
     """
     return np.random.default_rng([seed, purpose, *numbers])
 
 
 def crop_box(rng: np.random.Generator, size: tuple[int, int], min_scale: float) -> Box:
-    """Return a box of at least `min_scale` of an image of `size` (height, width), its aspect from 3:4 to 4:3.
+    """Return a random box with at least the share `min_scale` of an image's area and an aspect from 3:4 to 4:3.
 
-    Source: Szegedy et al. 2015, arXiv:1409.4842, section 6; as torchvision's RandomResizedCrop: after 10 draws that do
-    not fit, the largest box in the middle of an allowed aspect.
+    Args:
+        size: Height and width of the image.
+
+    Source: Szegedy et al. 2015, arXiv:1409.4842, section 6. As torchvision's RandomResizedCrop: after 10 draws that do
+    not fit, the largest centred box with an allowed aspect.
     """
     height, width = size
     for _ in range(_TRIES):
@@ -47,7 +50,7 @@ def crop_box(rng: np.random.Generator, size: tuple[int, int], min_scale: float) 
 
 
 def resized_crop(frames: np.ndarray, box: Box, size: tuple[int, int], resample: int) -> np.ndarray:
-    """Return a box of frames uint8 (T, H, W, 3), the same of each, scaled to `size` (height, width)."""
+    """Crop all frames uint8 (T, H, W, 3) to one box and scale them to `size` (height, width)."""
     height, width = size
     return np.stack(
         [
@@ -58,7 +61,7 @@ def resized_crop(frames: np.ndarray, box: Box, size: tuple[int, int], resample: 
 
 
 def erase(rng: np.random.Generator, images: np.ndarray, probability: float) -> None:
-    """With a probability, overwrite a box of normalised images float32 (T, H, W, 3), the same of each, with noise.
+    """With this probability, overwrite one box of all normalised images float32 (T, H, W, 3) with noise.
 
     Source: Zhong et al. 2020, arXiv:1708.04896, with one box and noise of mean 0 and deviation 1, as MAE does it.
     """
@@ -79,10 +82,10 @@ def erase(rng: np.random.Generator, images: np.ndarray, probability: float) -> N
 def mix(
     rng: np.random.Generator, images: np.ndarray, targets: np.ndarray, *, mixup: float, cutmix: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return images float32 (B, ..., H, W, 3) and targets (B, K), each mixed with its counterpart from the other end.
+    """Mix sample i of images float32 (B, ..., H, W, 3) and targets (B, K) with sample B - 1 - i, and return both.
 
-    One share for all: of mixup, whole images are averaged with it; of cutmix, a box of that share is exchanged. With
-    both, a coin decides. An alpha of 0 is off.
+    All samples use one random share. Mixup averages whole images with it as weight; cutmix keeps this share of the
+    image and replaces a box. If both are on, each call draws one of them. An alpha of 0 is off.
 
     Source: Zhang et al. 2018, arXiv:1710.09412; Yun et al. 2019, arXiv:1905.04899; one share for a batch as in timm,
     which MAE and VideoMAE use.
@@ -101,7 +104,7 @@ def mix(
         columns = slice(max(0, middle_x - half_x), min(width, middle_x + half_x))
         mixed = images.copy()
         mixed[..., rows, columns, :] = images[::-1][..., rows, columns, :]
-        # The box may stick out of the image; what counts is what was exchanged.
+        # The box may reach beyond the image, so the share is that of the replaced area.
         share = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
     else:
         mixed = images * np.float32(share)
@@ -112,7 +115,8 @@ def mix(
 def drop_path_factors(rng: np.random.Generator, count: int, num_layers: int, rate: float) -> np.ndarray:
     """Return the factors of each block's two branches for each sample, float32 (count, num_layers, 2).
 
-    0 with a probability that grows evenly from 0 at the first block to `rate` at the last, else what keeps the mean 1.
+    A factor is 0 with a probability that grows linearly from 0 at the first block to `rate` at the last. Otherwise it
+    is the value that keeps the mean at 1.
 
     Source: Huang et al. 2016, arXiv:1603.09382, section 3, with the linear decay of its equation 4 from 0.
     """
@@ -122,5 +126,5 @@ def drop_path_factors(rng: np.random.Generator, count: int, num_layers: int, rat
 
 
 def dropout_factors(rng: np.random.Generator, count: int, dim: int, rate: float) -> np.ndarray:
-    """Return float32 (count, dim): 0 with a probability of `rate`, else what keeps the mean 1."""
+    """Return factors float32 (count, dim): 0 with probability `rate`, else the value that keeps the mean at 1."""
     return ((rng.random((count, dim)) >= rate) / (1 - rate)).astype(np.float32)

@@ -1,5 +1,5 @@
-"""Encoder, pooling, head: a whole classifier as it is kept after training, with every step that only training needs
-folded away. Importing this module lets `keras.saving.load_model` read a `model.keras`."""
+"""A complete classifier as it is saved after training: encoder, pooling and head, without steps that only training
+needs. Importing this module lets `keras.saving.load_model` read a `model.keras`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from labelrank.models.vit import ViTEncoder, encoder_config_from_dict
 
 POOLINGS = ("mean", "cls")
 LOGIT_MEANINGS = ("softmax", "gaussian")
-"""Those whose outputs are one logit for each position, as other classifiers have them."""
+"""Meanings whose outputs are one logit per position, as in usual classifiers."""
 _PACKAGE = "labelrank"
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class Classifier(keras.Model):  # type: ignore[misc]
-    """Maps normalised images (B, H, W, C) or clips (B, T, H, W, C) to float32 (B, K), whose softmax over positions are
+    """Maps normalised images (B, H, W, C) or clips (B, T, H, W, C) to float32 (B, K); the softmax over positions gives
     the probabilities of the classes.
 
-    Tokens are pooled (`mean` of the patches, or `cls`), normed where `fc_norm_epsilon` is given (the norm that a
-    checkpoint's head has), normed again where `norm_epsilon` is given (the norm of what was trained on top), and
-    multiplied by the head. Where a position is more than an index (`meaning` other than softmax and gaussian), the
-    head's outputs become log probabilities.
+    Tokens are pooled (`mean` of the patches, or `cls`). With `fc_norm_epsilon`, the norm of the checkpoint's head
+    follows; with `norm_epsilon`, the norm of the trained layers. Then comes the head. For a `meaning` other than
+    softmax and gaussian, its outputs are turned into log-probabilities.
 
     Args:
         n_classes: K.
@@ -94,7 +93,7 @@ class Classifier(keras.Model):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
 class Head(keras.layers.Layer):  # type: ignore[misc]
-    """The last layer: pooled features (B, D) to the outputs (B, M) that a meaning takes.
+    """The last layer: maps pooled features (B, D) to the outputs (B, M) of a meaning.
 
     Args:
         n_classes: K.
@@ -109,7 +108,7 @@ class Head(keras.layers.Layer):  # type: ignore[misc]
         self._meaning = meaning_of(self.meaning, self.n_classes)
         shape = (pooled_shape[-1], self._meaning.n_columns)
         self.kernel = self.add_weight(shape=shape, initializer="zeros", name="kernel")
-        # An ordinal head's thresholds are kept as they are used; in training they are something that stays in order.
+        # An ordinal head stores its thresholds as they are used; training has a form of them that stays in order.
         name = "thresholds" if self.meaning == "ordinal" else "bias"
         self.shift = self.add_weight(shape=(self._meaning.n_outputs,), initializer="zeros", name=name)
 
@@ -118,7 +117,7 @@ class Head(keras.layers.Layer):  # type: ignore[misc]
         return columns - self.shift if self.meaning == "ordinal" else columns + self.shift
 
     def scores(self, outputs: Any) -> Any:
-        """Return (B, K) whose softmax are the probabilities of the positions."""
+        """Return scores (B, K) whose softmax gives the probabilities of the positions."""
         return outputs if self.meaning in LOGIT_MEANINGS else self._meaning.log_probabilities(outputs, ops)
 
     def compute_output_shape(self, pooled_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -129,13 +128,13 @@ class Head(keras.layers.Layer):  # type: ignore[misc]
 
 
 def pool(tokens: Any, pooling: str, num_cls: int) -> Any:
-    """Return tokens (B, N, D) as float32 (B, D): the mean of the patch tokens, or the CLS token."""
+    """Pool tokens (B, N, D) to float32 (B, D): the mean of the patch tokens, or the CLS token."""
     tokens = ops.cast(tokens, "float32")
     return tokens[:, 0] if pooling == "cls" else ops.mean(tokens[:, num_cls:], axis=1)
 
 
 def copy_encoder(source: ViTEncoder, target: ViTEncoder) -> None:
-    """Give a built encoder the weights of another of the same sizes; a final norm that only one has is left out."""
+    """Copy weights into a built encoder of the same sizes; a final norm that only one of them has is not copied."""
 
     shares_norm = source.norm is not None and target.norm is not None
 

@@ -1,4 +1,4 @@
-"""What is compared: arms, which are orders of the classes, times seeds; and which rows train, validate and test."""
+"""The design of an experiment: arms (orders of the classes), and which rows train, validate and test."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Arm:
     """One order of the classes, as an experiment compares it."""
 
     name: str
-    """As in reports: ranked, original, reversed, random-1, .., control."""
+    """The name in reports: ranked, original, reversed, random-1, .., control."""
     kind: str
     """ranked, original, reversed, random or control."""
     order: tuple[int, ...]
     """`order[position] = label`."""
     head_rows: tuple[int, ...]
-    """Row of the drawn initial head that each position starts from: 0, 1, .., K - 1, but for the control arm, whose
-    rows are permuted along with its classes (`head_rows = order`), so that every class starts where the original order
-    starts it."""
+    """For each position, the row of the random initial head that it starts from: 0, 1, .., K - 1. The control arm
+    permutes the rows along with its classes (`head_rows = order`), so that every class starts from the same row as in
+    the original order."""
 
     @property
     def position_of(self) -> tuple[int, ...]:
@@ -47,22 +47,21 @@ class Arm:
 
 
 def arms(spec: str, ranked: Sequence[int], *, seed: int = 0, control: bool = True) -> tuple[Arm, ...]:
-    """Return the arms that a specification like `ranked,original,random:19` asks for, in its order.
+    """Return the arms of a specification like `ranked,original,random:19`, in the same sequence.
 
-    Random orders are drawn uniformly, differ from each other and from the other orders asked for, and do not depend on
-    how many are asked for: `random:5` are the first five of `random:19`, up to a clash with one of these orders, which
-    is passed over.
+    Random orders are drawn uniformly; a draw that repeats an order of the specification is skipped. They do not depend
+    on how many there are: `random:5` are the first five of `random:19`.
 
     Args:
-        spec: Names of `ORDERS` and at most one `random:N`, separated by commas; none twice.
-        ranked: The ranked order, `ranked[position] = label`. `reversed` is the same from the other end, `original` is
+        spec: Names of `ORDERS` and at most one `random:N`, separated by commas; each at most once.
+        ranked: The ranked order, `ranked[position] = label`. `reversed` is the same backwards, `original` is
             0, 1, .., K - 1.
-        seed: Of the random orders.
-        control: Add the control arm, last, and before it `original` where the specification leaves it out. The control
-            arm has a random order other than the original, and one of its own while K classes have orders left.
+        seed: Seed of the random orders.
+        control: Add the control arm at the end, and `original` before it if the specification has no `original`. The
+            control arm has a random order other than the original; it differs from all others if one is left.
 
     Raises:
-        SettingsError: An unknown or repeated word, fewer than two classes, or more random orders than there are.
+        SettingsError: An unknown or repeated word, fewer than two classes, or more random orders than exist.
     """
     order = tuple(int(label) for label in ranked)
     n_classes = len(order)
@@ -105,13 +104,13 @@ def arms(spec: str, ranked: Sequence[int], *, seed: int = 0, control: bool = Tru
 
 
 def fitting_orders(spec: str, n_classes: int) -> str:
-    """Return a specification with no more random orders than so few classes have besides the others it names.
+    """Return a specification with fewer random orders if `n_classes` classes do not have as many.
 
-    Where they have none, `random` is left out.
+    If there are none besides the named orders, `random` is left out.
     """
     words = [word.strip() for word in spec.split(",")]
     fixed = [word for word in words if not word.startswith(f"{_RANDOM_WORD}:")]
-    # From 8 classes on there are more orders than may be asked for.
+    # 8 classes already have more orders than a specification may ask for.
     free = math.factorial(min(n_classes, 8)) - len(fixed)
     fitted = []
     for word in words:
@@ -146,7 +145,7 @@ def _words(spec: str) -> tuple[list[str], int]:
 
 
 def _another(n_classes: int, taken: set[tuple[int, ...]], rng: np.random.Generator) -> tuple[int, ...]:
-    """Return a random order that is not taken; some order must be free."""
+    """Return a random order that is not in `taken`; there must be one left."""
     while True:
         drawn = tuple(rng.permutation(n_classes).tolist())
         if drawn not in taken:
@@ -154,19 +153,19 @@ def _another(n_classes: int, taken: set[tuple[int, ...]], rng: np.random.Generat
 
 
 def split_rows(keys: Sequence[str], y: np.ndarray, *, share: float, seed: int) -> np.ndarray:
-    """Return which rows are held out, bool (n,): of each class the share with the least hash of seed and key.
+    """Return which rows are held out, bool (n,): in each class, the rows with the lowest hashes of seed and key.
 
-    The same keys give the same rows wherever they stand. Of a class with two rows or more at least one is held out and
-    at least one is not; a class with one row keeps it.
+    The choice depends on the keys, not on the sequence of the rows. In a class with two or more rows, at least one row
+    is held out and at least one is not; the row of a class with one row is not held out.
 
     Args:
-        keys: One per row; all different, else equal ones may end on both sides.
+        keys: One per row; all must differ, else rows with equal keys may end on both sides.
         y: Integer labels (n,).
         share: In (0, 0.9], of each class, rounded to whole rows.
         seed: Another seed draws other rows.
 
     Raises:
-        SettingsError: The share is none, or keys and labels are not equally many.
+        SettingsError: The share is not valid, or the numbers of keys and labels differ.
     """
     y = np.asarray(y)
     if not 0 < share <= _MAX_SHARE:

@@ -1,7 +1,7 @@
 """Fine-tune an encoder and its head together, for one order of the classes and one seed.
 
-All randomness is NumPy's, keyed by seed, purpose and place in the run: a run is the same whatever else runs, after a
-resume, and on every backend up to rounding. For one seed all orders share it.
+NumPy draws all random numbers, keyed by seed, purpose and place in the run. So a run gives the same result whatever
+else runs, after a resume, and on every backend up to rounding. All orders of one seed share the same draws.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ if TYPE_CHECKING:
 
 STAGE = Stage(Kind.TRAIN, "Fine-tuning", "updates")
 _LAST, _BEST = "last.safetensors", "best.safetensors"
-# Of the generators, so that no two draws of a seed are related.
+# Purposes of random generators, so that no two draws of a seed are related.
 _KERNEL, _HIDDEN, _ORDER, _SAMPLE, _MIX, _DROP_PATH, _DROPOUT = range(7)
 _MAX_READERS = 16
-# Of the free memory, what a step may take by the estimate; the rest is for what the estimate does not know.
+# Share of the free memory that a step may take by the estimate; the rest is for what the estimate does not cover.
 _SHARE_OF_MEMORY = 0.8
 # Share of NumPy's matmul rate that training reaches on a CPU.
 _SHARE_OF_MATMUL = 0.35
-# Forward, and twice as much backward where gradients go through.
+# Cost of the backward pass, as a multiple of the forward pass.
 _BACKWARD = 2.0
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a fine-tune leaves."""
+    """The result of a fine-tune."""
 
     run: Run
     model: Classifier | None
-    """Encoder and head with the weights that predicted, in float32; None where the run came to nothing."""
+    """Encoder and head with the weights that predicted, in float32; None if the run failed."""
     keys: tuple[str, ...]
-    """Test samples that could be read: the rows of `run.predicted` and `run.nll`."""
+    """Keys of the test samples that could be read: the rows of `run.predicted` and `run.nll`."""
     y: np.ndarray
     """Their labels, int32 (n_test,)."""
     epoch: Epoch | None
-    """The epoch whose weights these are; None where the run came to nothing."""
+    """The epoch that the weights are from; None if the run failed."""
     notices: tuple[str, ...]
     steps: int = 1
-    """Into how many steps an update was cut at the end, for the next run to start with."""
+    """Steps per update at the end of the run; the next run can start with as many."""
 
 
 def fine_tune(
@@ -94,26 +94,26 @@ def fine_tune(
     should_stop: ShouldStop | None = None,
     on_notice: Callable[[str], None] | None = None,
 ) -> Tuned:
-    """Return one run: trained, chosen on `val`, and tested once at the end.
+    """Train one model, choose its weights on `val`, test it once at the end, and return the run.
 
-    An epoch has every training sample once, in equal updates (one sample more or less) of at most `recipe.batch_size`,
-    so none is dropped and no short last update weighs its samples more. With mean pooling a final norm of the encoder
-    moves behind the pooling, as MAE and VideoMAE fine-tune, and starts from its values. After each epoch a snapshot
-    goes to `folder`; the same call goes on from there. Which weights count: with `recipe.patience`, those of the best
-    validation loss, else the last.
+    An epoch shows every training sample once, in updates of equal size (one sample more or less) of at most
+    `recipe.batch_size`. So no sample is dropped, and the samples of a short last update do not count more. With mean
+    pooling, the final norm of the encoder moves behind the pooling and keeps its values, as in MAE's and VideoMAE's
+    fine-tuning. After each epoch a snapshot goes to `folder`; the same call resumes from it. The run uses the weights
+    with the best validation loss if `recipe.patience` is set, else the last ones.
 
-    Where memory does not suffice for an update, it is cut into more steps whose gradients add up, with a notice.
+    If an update does not fit into memory, it is cut into more steps whose gradients add up, with a notice.
 
     Args:
         build_encoder: Called with `dtype`, a Keras dtype policy; returns the encoder, built, with its weights.
-        folder: For snapshots of this run alone; made where it is missing. To be removed once the result is kept.
-        pooling: mean, cls, or fc_norm, which is the mean with the norm of the checkpoint's head to start from.
-        fc_norm: That norm, by tensor (`labelrank.finetune.export_forms.FC_NORM`); None where there is none.
-        steps: Least steps of an update: those of a run before of the same kind, which memory sufficed for
-            (`Tuned.steps`).
+        folder: For snapshots of this run only; created if missing. Remove it once the result is stored.
+        pooling: mean, cls, or fc_norm, which is the mean, with the norm of the checkpoint's head to start from.
+        fc_norm: The tensors of that norm, by name (`labelrank.finetune.export_forms.FC_NORM`); None without one.
+        steps: Minimum steps per update. Give the `Tuned.steps` of an earlier run of the same kind, which fitted into
+            memory.
         on_progress: Called as (updates done, updates in all, stage).
         should_stop: Asked before each update.
-        on_notice: Called with each notice as it comes up.
+        on_notice: Called with each notice at once.
 
     Raises:
         SettingsError: Recipe, arm, pooling or meaning cannot work.
@@ -133,8 +133,8 @@ def fine_tune(
     )
     if not means.exchangeable and arm.head_rows != tuple(range(n_classes)):
         raise SettingsError(
-            f"The {arm.name} arm permutes the head's rows along with its classes, which changes nothing only where "
-            f"positions have no meaning; it is {means.name}. Leave the arm out, or use softmax."
+            f"The {arm.name} arm permutes the head's rows along with its classes. That is a valid control only if "
+            f"positions have no meaning, but the meaning is {means.name}. Leave the arm out, or use softmax."
         )
     for name, split in (("train", train), ("test", test)):
         if not split.dataset.samples:
@@ -167,9 +167,9 @@ def estimated_seconds(
     n_runs: int,
     flops_per_s: float,
 ) -> float:
-    """Return about how long `n_runs` take at a rate of matrix multiplication, without early stopping.
+    """Estimate how long `n_runs` take without early stopping, from the speed of matrix multiplication.
 
-    A guess to about a factor of two; small models and slow media take longer.
+    The estimate is right within a factor of about two; small models and slow media take longer.
     """
     from labelrank.models.cost import encoder_flops
 
@@ -185,7 +185,7 @@ def estimated_seconds(
 
 @dataclass
 class _Curve:
-    """How far a run has come."""
+    """The epochs of a run so far."""
 
     epochs: list[Epoch]
     best_loss: float = math.inf
@@ -224,7 +224,7 @@ class _Tuning:
         self.positions = [np.array(arm.position_of)[split.dataset.labels] for split in splits]
         self.updates = _equal_parts(len(train.dataset.samples), recipe.batch_size)
         self.steps = max(steps, min(recipe.accumulation, self.updates.size))
-        """Steps of an update, whose gradients add up."""
+        """Steps per update; their gradients add up."""
 
     # --- From start to end
 
@@ -249,7 +249,7 @@ class _Tuning:
                 break
             except _OutOfMemory as error:
                 del tuner
-                gc.collect()  # models hold each other in circles
+                gc.collect()  # models are in reference cycles
                 self._take_smaller_steps(str(error))
             # Beside what the first try has left, an estimate would say too little.
             tuner = self._new_tuner(estimate=False)
@@ -343,12 +343,12 @@ class _Tuning:
     # --- The model
 
     def _new_tuner(self, *, estimate: bool) -> Tuner:
-        """Return the model as it starts; with `estimate`, an update is cut before as the free memory asks for."""
+        """Return the model before training; with `estimate`, first choose the steps per update by the free memory."""
         from labelrank.finetune.tuner import Tuner, prepare_backend, training_precision
 
         prepare_backend()
         self.precision = training_precision(self.recipe.precision)
-        free = self._free_memory() if estimate else None  # before anything of this run is there
+        free = self._free_memory() if estimate else None  # before this run takes any memory
         policy = self.precision if self.precision == "float32" else f"mixed_{self.precision}"
         encoder = self.build_encoder(dtype=policy)
         self.config = encoder.config
@@ -367,8 +367,8 @@ class _Tuning:
         return tuner
 
     def _initial_head(self, tuner: Tuner) -> tuple[np.ndarray | None, np.ndarray]:
-        """Return the first weights of the hidden layer, if there is one, and of the last: row j of the draw is for the
-        position that `head_rows` says."""
+        """Return the initial weights of the hidden layer, if there is one, and of the last layer. Position j gets row
+        `head_rows[j]` of the draw."""
         dim = self.config.transformer.hidden_dim
         hidden = None
         if self.recipe.head == "reference":
@@ -386,7 +386,7 @@ class _Tuning:
         return hidden, rows.T
 
     def _identity(self, tuner: Tuner) -> str:
-        """Return the digest of all that determines the run's trajectory."""
+        """Return the digest of everything that determines the course of the run."""
         from labelrank.models.backend import preferred_backend
 
         facts = {
@@ -410,7 +410,7 @@ class _Tuning:
         return digest.hexdigest()
 
     def _head(self, tuner: Tuner) -> dict[str, np.ndarray]:
-        """Return what was trained on top of the encoder, folded: norm, then one affine map."""
+        """Return the trained layers on top of the encoder, folded into a norm and one affine map."""
         norm_gamma, norm_beta, epsilon, hidden, kernel, bias = tuner.head_arrays()
         head: dict[str, np.ndarray] = {}
         if norm_gamma is not None:
@@ -447,7 +447,7 @@ class _Tuning:
         on_progress: Progress | None,
         should_stop: ShouldStop | None,
     ) -> str | None:
-        """Train from the last snapshot to the end; return a problem where there is one."""
+        """Train from the last snapshot to the end; return the problem if the run failed, else None."""
         recipe = self.recipe
         self._curve = curve = self._restore(tuner)
         for epoch in curve.epochs:
@@ -501,7 +501,7 @@ class _Tuning:
         return self.recipe.rate_in_words(len(self.positions[0]))
 
     def _prepared(self, epoch: int) -> Generator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray], None, None]:
-        """Yield the updates of an epoch; the next is made while the caller works with one."""
+        """Yield the updates of an epoch; the next one is prepared while the caller works."""
         order = generator(self.seed, _ORDER, epoch).permutation(len(self.positions[0]))
         with ThreadPoolExecutor(1, "updates") as ahead:
             jobs: list[Future[Any]] = []
@@ -514,7 +514,7 @@ class _Tuning:
     def _update(
         self, epoch: int, number: int, places: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Return inputs, target distributions over positions float32 (B, K) and weights float32 (B,) of an update."""
+        """Return an update's inputs, target distributions over positions float32 (B, K) and weights float32 (B,)."""
         recipe, seed, count = self.recipe, self.seed, len(places)
         generators = [generator(seed, _SAMPLE, epoch, int(place)) for place in places]
         images, readable = self.train.images(places, generators)
@@ -522,7 +522,7 @@ class _Tuning:
         if self.config.media == "image":
             images = images[:, 0]
         targets = np.eye(len(self.arm.order), dtype=np.float32)[self.positions[0][places]]
-        # What cannot be read is in no mixture; it weighs nothing itself.
+        # Unreadable samples are not mixed with others; their own weight is 0.
         images[readable], targets[readable] = mix(
             generator(seed, _MIX, epoch, number),
             images[readable],
@@ -542,7 +542,7 @@ class _Tuning:
     # --- Evaluation
 
     def _evaluate(self, tuner: Tuner) -> tuple[float, float]:
-        """Return validation loss and accuracy; NaN where nothing can be read."""
+        """Return validation loss and accuracy; NaN if no sample can be read."""
         if not len(self.positions[1]):
             return math.nan, math.nan
         log_probabilities, readable = self._predict(tuner, self.val)
@@ -580,7 +580,7 @@ class _Tuning:
             if epoch.val_loss < curve.best_loss:
                 curve.best_loss, curve.best_epoch = epoch.val_loss, epoch.epoch
                 if self.recipe.patience is not None:
-                    # Before the snapshot that names it: an epoch that is trained again writes the same.
+                    # Before the snapshot that names it. An epoch that is trained again writes the same weights.
                     write_snapshot(self.folder / _BEST, self.identity, Snapshot(tuner.weights_of()))
             facts = {
                 "epochs": [asdict(e) for e in curve.epochs],
@@ -602,7 +602,7 @@ class _Tuning:
             return _Curve([])
         facts = snapshot.facts
         if facts["steps"] > self.steps:
-            # Memory did not suffice for fewer.
+            # Fewer steps did not fit into memory.
             self.steps = facts["steps"]
             tuner.take_steps(self.steps)
         tuner.set_state(snapshot.arrays)
@@ -613,13 +613,13 @@ class _Tuning:
     # --- Memory
 
     def _free_memory(self) -> int | None:
-        """Return what a run may take; None where unknown."""
+        """Return the memory that a run may take; None if unknown."""
         from labelrank.finetune.tuner import on_gpu
 
         return gpu_bytes_at_start() if on_gpu() else free_memory_bytes()
 
     def _fit_memory(self, free: int, n_parameters: int) -> None:
-        """Cut an update into as many steps as the free memory asks for by the estimate."""
+        """Choose the steps per update so that, by the estimate, each step fits into the free memory."""
         layers = self.config.transformer.num_layers
         learning = layers if self.recipe.unfreeze is None else self.recipe.unfreeze
         fixed, per_sample = step_bytes(
@@ -648,10 +648,10 @@ class _Tuning:
 
 
 class _Parts(list[np.ndarray]):
-    """Slices of equal length, one more or less."""
+    """Slices of equal length; some are longer by one."""
 
     size: int
-    """The longest."""
+    """Length of the longest."""
 
 
 def _equal_parts(count: int, at_most: int) -> _Parts:

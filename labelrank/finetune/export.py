@@ -1,8 +1,8 @@
-"""A trained classifier as files for others: a folder in the Hugging Face format, and `model.keras`.
+"""Write a trained classifier for other tools: a folder in the Hugging Face format, and `model.keras`.
 
-Where a class of transformers computes exactly what the classifier computes, the folder names it and its tensors are
-called as that class expects. Where none does, the model type is one that transformers does not know, so that it refuses
-the folder rather than compute something else.
+If a class of transformers computes exactly the same as the classifier, the folder names this class and uses its tensor
+names. If none does, the folder has a model type that transformers does not know. So transformers refuses the folder
+instead of computing something else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONFIG, _WEIGHTS, _PREPROCESSOR = "config.json", "model.safetensors", "preproce
 _CARD, _LABEL_MAP = "README.md", "label_map.json"
 
 
-# --- From what was trained to a classifier
+# --- From trained layers to a classifier
 
 
 def classifier_from_head(
@@ -43,14 +43,14 @@ def classifier_from_head(
     meaning: str = "softmax",
     fc_norm: Mapping[str, np.ndarray] | None = None,
 ) -> Classifier:
-    """Return an encoder with a head that was trained on its pooled features.
+    """Return a classifier from an encoder and a head that was trained on its pooled features.
 
     Args:
         encoder: Built, with its weights; they are copied.
-        head: `kernel` (D, M) and `bias` (M,), before them a norm where `norm_gamma`, `norm_beta` (D,) and
-            `norm_epsilon` are given; for ordinal, `thresholds` (K - 1,).
-        pooling: As the features were pooled: mean, cls or fc_norm.
-        fc_norm: Scale and shift of the checkpoint's norm, by tensor (`FC_NORM`); needed for the pooling fc_norm.
+        head: `kernel` (D, M) and `bias` (M,), or for ordinal `thresholds` (K - 1,). With `norm_gamma`, `norm_beta`
+            (D,) and `norm_epsilon`, a norm comes before them.
+        pooling: The pooling of the features: mean, cls or fc_norm.
+        fc_norm: Scale and shift of the checkpoint's norm, by tensor name (`FC_NORM`); needed for pooling fc_norm.
 
     Raises:
         CheckpointError: The encoder does not have this pooling, or the head is for other features or classes.
@@ -110,16 +110,16 @@ def write_model(
     facts: CardFacts | None = None,
     keras_file: Path | None = None,
 ) -> str | None:
-    """Write a classifier as a Hugging Face folder, whole or not at all; a folder of that name is replaced.
+    """Write a classifier as a Hugging Face folder, completely or not at all; replaces a folder of that name.
 
     Args:
-        order: `order[position] = label`: what each output stands for.
-        class_names: By label.
-        label_map: Written beside the weights where it is given.
-        keras_file: Where to write the model as Keras keeps it; None: nowhere.
+        order: `order[position] = label`: the class of each output.
+        class_names: Class names by label.
+        label_map: Written beside the weights if given.
+        keras_file: Where to write the model in the Keras format; None: do not write it.
 
     Returns:
-        The class of transformers that reads the folder; None where there is none.
+        The class of transformers that reads the folder; None if there is none.
 
     Raises:
         CheckpointError: The order is for another number of classes, or the folder cannot be written.
@@ -174,7 +174,7 @@ def write_head_model(
     """Write a frozen encoder with a head that was trained on its features; see `classifier_from_head`, `write_model`.
 
     Raises:
-        CheckpointError: Encoder, pooling, head and classes do not fit each other, or the folder cannot be written.
+        CheckpointError: Encoder, pooling, head and classes do not match, or the folder cannot be written.
     """
     model = classifier_from_head(encoder, head, n_classes=len(order), pooling=pooling, meaning=meaning, fc_norm=fc_norm)
     return write_model(
@@ -190,7 +190,7 @@ def write_head_model(
 
 
 def write_keras(path: Path, model: Classifier) -> None:
-    """Write a classifier as Keras keeps it, under a temporary name first.
+    """Write a classifier in the Keras format, under a temporary name first.
 
     Raises:
         OSError: The folder does not exist or is not writable.
@@ -206,10 +206,10 @@ def write_keras(path: Path, model: Classifier) -> None:
 
 
 def read_model(folder: Path) -> Classifier:
-    """Return the classifier of a folder that `write_model` wrote for no class of transformers.
+    """Read the classifier from a folder that `write_model` wrote in labelrank's own form.
 
     Raises:
-        CheckpointError: It is none, or its files do not fit each other.
+        CheckpointError: The folder holds no such model, or its files do not match.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

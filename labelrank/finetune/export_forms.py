@@ -1,4 +1,4 @@
-"""A finished model as configuration and tensors of the form that transformers computes it in."""
+"""Turn a finished model into the configuration and tensors that a class of transformers reads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 OWN_MODEL_TYPE = "labelrank_classifier"
-"""Of folders that no class of transformers can read."""
+"""Model type of folders that no class of transformers can read."""
 FC_NORM = ("fc_norm.weight", "fc_norm.bias")
-"""Scale and shift of the norm that a checkpoint's head has, as its file calls them."""
+"""Names, in a checkpoint's file, of scale and shift of the norm in its head."""
 
 
 def own_variables(model: Classifier) -> dict[str, Any]:
-    """Return what comes after the encoder, by the name it has in our own files."""
+    """Return the variables after the encoder, by their names in labelrank's own form."""
     variables = {f"head.{variable.name}": variable for variable in model.head.variables}
     for name, norm in (("fc_norm", model.fc_norm), ("norm", model.norm)):
         if norm is not None:
@@ -31,7 +31,7 @@ def own_variables(model: Classifier) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Form:
-    """Config (without its classes) and tensors of a folder."""
+    """Config (without the class names) and tensors of a folder."""
 
     config: dict[str, Any]
     tensors: dict[str, np.ndarray]
@@ -39,15 +39,15 @@ class Form:
 
 
 def form_of(model: Classifier) -> Form:
-    """Return the files of the class of transformers that computes the same, or our own form.
+    """Return the form of the class of transformers that computes the same, or labelrank's own form.
 
     - VideoMAEForVideoClassification: tokens without a final norm, their mean, a norm of PyTorch's default epsilon,
       dense.
-    - ViTForImageClassification: tokens with a final norm, CLS, dense; of a ViT-MAE encoder too, which is a ViT.
+    - ViTForImageClassification: tokens with a final norm, CLS, dense; also for a ViT-MAE encoder, which is a ViT.
     - BeitForImageClassification: tokens without a final norm, mean of the patches, a norm, dense. Its keys have no
-      bias, which changes nothing: it adds one number to all scores of a query, and the softmax takes it out again.
-    - Dinov2ForImageClassification: tokens with a final norm, CLS beside the mean of the patches, dense; the half for
-      CLS is zero.
+      bias. That changes nothing: the bias adds one number to all scores of a query, and the softmax removes it.
+    - Dinov2ForImageClassification: tokens with a final norm, CLS beside the mean of the patches, dense; the weights
+      for CLS are zero.
     """
     config = model.encoder_config
     norms = [epsilon for epsilon in (model.fc_norm_epsilon, model.norm_epsilon) if epsilon]
@@ -85,7 +85,7 @@ def form_of(model: Classifier) -> Form:
     }
     from labelrank.finetune.classifier import LOGIT_MEANINGS
 
-    # A table over numbered tokens that was stretched to another size is not the one transformers computes.
+    # transformers computes the sinusoid table for the size itself; an interpolated table differs from it.
     is_stretched = config.position_embedding == "sinusoid" and config.trained_image_size is not None
     if model.meaning in LOGIT_MEANINGS and not is_stretched:
         for architecture, (fits, form) in choices.items():
@@ -115,7 +115,7 @@ def _dense_tensors(model: Classifier, name: str = "classifier") -> dict[str, np.
 
 
 def _norm_tensors(model: Classifier, name: str) -> dict[str, np.ndarray]:
-    """Return the one norm between pooling and head."""
+    """Return the only norm between pooling and head."""
     norm: Any = model.fc_norm or model.norm
     return {f"{name}.weight": _numpy(norm.gamma), f"{name}.bias": _numpy(norm.beta)}
 
@@ -125,7 +125,7 @@ def _plain(pair: tuple[int, int]) -> int | list[int]:
 
 
 def _sizes(config: EncoderConfig) -> dict[str, Any]:
-    """Return what the configs of all families have."""
+    """Return the entries that the configs of all families have."""
     size = config.transformer
     return {
         "hidden_size": size.hidden_dim,
@@ -218,7 +218,7 @@ def _dinov2_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarra
     tensors = {}
     for name, value in _encoder_tensors(model).items():
         renamed = _renamed(name, "dinov2")
-        if ".attention." not in renamed:  # whose names are the same
+        if ".attention." not in renamed:  # names of the attention are the same
             for old, new in _DINOV2_NAMES.items():
                 renamed = renamed.replace(old, new)
         tensors[renamed] = value
@@ -238,7 +238,7 @@ def _renamed(name: str, prefix: str) -> str:
 def _own_form(model: Classifier) -> Form:
     config = model.encoder_config
     if config.position_embedding != "sinusoid":
-        # The table is in the file as it is used, no longer as it was trained.
+        # The file holds the position table in the size that is used, no longer in the trained size.
         config = replace(config, trained_image_size=None)
     values = {
         "architectures": ["LabelRankClassifier"],

@@ -14,11 +14,11 @@ from labelrank.finetune.recipe import HeadRecipe
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 _NORM_EPSILON = 1e-6
-# Standard deviation of the rows that outputs start from, as in MAE's linear probe.
+# Standard deviation of the initial rows, as in MAE's linear probe.
 _INITIAL_STD = 0.01
-# Of the generators, so that no two draws of a seed are related.
+# Purposes of random generators, so that no two draws of a seed are related.
 KERNEL, HIDDEN, ORDER, DROPOUT = range(4)
-# Values of a weight that are updated at a time: five arrays of this size lie in a core's second-level cache.
+# Values of a weight that are updated at a time: five arrays of this size fit into a core's second-level cache.
 _PIECE = 32_768
 
 
@@ -38,10 +38,10 @@ def rows_at_once(count: int, at_once: int = 4096) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to features before they are learned from, by statistics that do not learn."""
+    """Standardises features before training, with fixed statistics."""
 
     mean: np.ndarray | None
-    """float32 (D,); None where each row is normalised by itself."""
+    """float32 (D,); None if each row is normalised by itself."""
     factor: np.ndarray | None
 
     @classmethod
@@ -55,13 +55,13 @@ class Preparation:
         for rows in rows_at_once(len(X)):
             variance += np.square(X[rows] - mean).sum(axis=0) / len(X)
         deviation = np.sqrt(variance)
-        # A feature that is the same in all training rows, but for rounding, says nothing.
+        # A feature that is the same in all training rows, up to rounding, has no information.
         varies = deviation > 1e-6 * np.abs(mean)
         factor = np.divide(1, deviation, out=np.zeros(len(mean)), where=varies)
         return cls(mean.astype(np.float32), factor.astype(np.float32))
 
     def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Return what the head sees of features (n, D), float32."""
+        """Return features (n, D) as the head sees them, float32."""
         seen = np.empty(X.shape, np.float32)
         for rows in rows_at_once(len(X)):
             if self.mean is None or self.factor is None:
@@ -73,7 +73,7 @@ class Preparation:
         return seen
 
     def folded(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return a kernel (D, C) for what the head sees as one for features, and what that adds to the outputs (C,)."""
+        """Return a kernel (D, C) turned into one for unprepared features, and what to add to the outputs (C,)."""
         if self.mean is None or self.factor is None:
             return kernel, np.zeros(kernel.shape[1], np.float32)
         raw = kernel.astype(np.float64) * self.factor[:, None]
@@ -106,7 +106,7 @@ class Schedule:
         return self.peak * (1 + math.cos(math.pi * share)) / 2
 
     def step(self, step: int) -> Step:
-        """Return how far a step goes, counted from 0."""
+        """Return the size of a step, counted from 0."""
         rate, taken = self.rate(step), step + 1
         corrected = rate * math.sqrt(1 - BETA_2**taken) / (1 - BETA_1**taken)
         return Step(corrected, 1 - rate * self.weight_decay)
@@ -114,20 +114,20 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Step:
-    """How far one step goes."""
+    """The size of one step."""
 
     scale: float
-    """Alpha of Adam: the learning rate with the corrections of both moments."""
+    """Alpha of Adam: the learning rate with both bias corrections."""
     decay: float
-    """What is left of a weight that decays."""
+    """Factor of the weights that decay."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all blocks share."""
+    """The data and settings that all blocks share."""
 
     X: np.ndarray
-    """What heads see of the training rows, float32 (n, D)."""
+    """Training rows as heads see them, float32 (n, D)."""
     y: np.ndarray
     X_val: np.ndarray
     y_val: np.ndarray
@@ -136,12 +136,12 @@ class Task:
     schedule: Schedule
 
     def batches(self, seed: int, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the rows of each batch of an epoch: each row once, batches of equal size but for one row."""
+        """Yield the rows of each batch of an epoch: each row once, in batches of equal size, one row more or less."""
         order = np.random.default_rng([seed, ORDER, epoch]).permutation(len(self.y))
         yield from np.array_split(order, self.schedule.steps_per_epoch)
 
     def seen(self, batch: np.ndarray) -> np.ndarray:
-        """Return what heads see of some training rows, (B, D), in new memory."""
+        """Return some training rows as heads see them, (B, D), as a copy."""
         x = self.X[batch]
         if self.recipe.head == "batchnorm":
             x -= x.mean(axis=0)
@@ -150,7 +150,7 @@ class Task:
         return result
 
     def mask(self, rng: np.random.Generator, rows: int) -> np.ndarray | None:
-        """Return the next dropout mask (B, width): 0, or what keeps the mean; None without dropout."""
+        """Return the next dropout mask (B, width): 0, or the factor that keeps the mean; None without dropout."""
         rate = self.recipe.dropout
         if not rate:
             return None
@@ -162,8 +162,8 @@ class Task:
 class Weight:
     """A weight of each arm of a block, (A, ...), with the moments of AdamW.
 
-    Gradients come multiplied by 1 - beta 1, which costs less on outputs than on weights: the first moment takes them as
-    they are, and the second is kept as that of the multiplied ones.
+    Gradients arrive already multiplied by 1 - beta 1, because that is cheaper on outputs than on weights. The first
+    moment adds them unchanged; the second moment is that of the multiplied gradients.
 
     Source: Loshchilov and Hutter 2019, algorithm 2; bias correction as in Kingma and Ba 2015, the end of section 2.
     """
@@ -171,7 +171,7 @@ class Weight:
     def __init__(self, value: np.ndarray, *, decays: bool) -> None:
         self.value = np.ascontiguousarray(value, dtype=np.float32)
         self.gradient = np.empty_like(self.value)
-        """To be filled before `update`, which uses its memory."""
+        """Fill it before `update`, which overwrites it."""
         self._first, self._second = np.zeros_like(self.value), np.zeros_like(self.value)
         self._decays = decays
 
@@ -194,13 +194,13 @@ class Weight:
             value -= gradient
 
     def keep(self, arms: np.ndarray) -> None:
-        """Forget all arms but these."""
+        """Keep only these arms."""
         self.value, self._first, self._second = (a[arms] for a in (self.value, self._first, self._second))
         self.gradient = np.empty_like(self.value)
 
 
 class Linear:
-    """Columns of features: one kernel for each arm, kept by rows (A, C, D), which is what BLAS multiplies fastest."""
+    """One kernel for each arm, stored by rows (A, C, D), which BLAS multiplies fastest."""
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = Weight(rows, decays=True)
@@ -211,9 +211,9 @@ class Linear:
         return cls(_drawn_rows(seed, places, task.X.shape[1]))
 
     def columns(self, x: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return columns (A, B, C) of what is seen (B, D), of which a dropout mask (B, D) leaves a part.
+        """Return columns (A, B, C) of prepared features (B, D), with a dropout mask (B, D).
 
-        The second is for `differentiate`.
+        The second value is for `differentiate`.
         """
         x = x if mask is None else x * mask
         return np.matmul(x, turned(self._rows.value)), x
@@ -227,15 +227,15 @@ class Linear:
         return self._rows.value, None
 
     def exported(self, arm: int, prepare: Preparation) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Return an arm's kernel (D, C) and what is added to its columns (C,), for features, and nothing else."""
+        """Return an arm's kernel (D, C) for unprepared features, what is added to its columns (C,), and no norm."""
         return *prepare.folded(self._rows.value[arm].T), {}
 
 
 class Reference:
-    """Columns of features: norm -> dense -> dropout -> dense, the norm with a scale and a shift that learn.
+    """norm -> dense -> dropout -> dense; scale and shift of the norm learn.
 
-    Source: Xiang et al. 2025 (Label Ranker): fc_norm, the 400-way layer of the Kinetics head, dropout, dense. Nothing
-    bends in between. What is seen is the norm without scale and shift, the same for all arms.
+    Source: Xiang et al. 2025 (Label Ranker): fc_norm, the 400-way layer of the Kinetics head, dropout, dense, without
+    an activation in between. The prepared features are the norm without scale and shift, the same for all arms.
     """
 
     def __init__(self, hidden: np.ndarray, rows: np.ndarray) -> None:
@@ -254,9 +254,9 @@ class Reference:
         return cls(hidden / np.float32(n_features**0.5), _drawn_rows(seed, places, width))
 
     def columns(self, x: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, tuple[Any, ...]]:
-        """Return columns (A, B, C) of what is seen (B, D); a dropout mask (B, hidden) leaves a part of the middle.
+        """Return columns (A, B, C) of prepared features (B, D), with a dropout mask (B, hidden) of the hidden layer.
 
-        The second is for `differentiate`.
+        The second value is for `differentiate`.
         """
         rows, bias = self._normed()
         middle = np.matmul(x, turned(rows))  # (A, B, hidden)
@@ -269,12 +269,12 @@ class Reference:
         """Fill the gradients of the weights with those by `gradient`, of the columns (A, B, C)."""
         x, mask, middle = passed
         np.matmul(turned(gradient), middle, out=self._rows.gradient)
-        np.matmul(gradient, self._rows.value, out=middle)  # by the middle, from here on
+        np.matmul(gradient, self._rows.value, out=middle)  # from here on, the gradient of the hidden layer
         if mask is not None:
             middle *= mask
         middle.sum(axis=1, out=self._hidden_bias.gradient)
-        # By the first layer with scale and shift in it. All four gradients come from this and the sums, without another
-        # product with the batch.
+        # Gradient of the first layer with scale and shift folded in. All four gradients follow from it and the sums,
+        # without another product with the batch.
         normed = np.matmul(turned(middle), x, out=self._hidden.gradient)  # (A, hidden, D)
         hidden, sums = self._hidden.value, self._hidden_bias.gradient
         np.einsum("ahd,ahd->ad", hidden, normed, out=self._gamma.gradient)
@@ -288,7 +288,7 @@ class Reference:
         return np.matmul(self._rows.value, rows), np.matmul(self._rows.value, bias[..., None])[..., 0]
 
     def exported(self, arm: int, prepare: Preparation) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Return an arm's kernel (D, C) and what is added to its columns (C,), after the norm, and the norm."""
+        """Return an arm's kernel (D, C) for normed features, what is added to its columns (C,), and the norm."""
         rows = self._rows.value[arm]
         norm = {
             "norm_gamma": self._gamma.value[arm].copy(),
@@ -298,7 +298,7 @@ class Reference:
         return (rows @ self._hidden.value[arm]).T, rows @ self._hidden_bias.value[arm], norm
 
     def _normed(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first layer with scale and shift of the norm in it: (A, hidden, D) and (A, hidden)."""
+        """Return the first layer with the norm's scale and shift folded in: (A, hidden, D) and (A, hidden)."""
         hidden = self._hidden.value
         shift = np.matmul(hidden, self._beta.value[..., None])[..., 0]
         return hidden * self._gamma.value[:, None], shift + self._hidden_bias.value

@@ -1,11 +1,11 @@
-"""Many heads on the same cached features, all trained at once: orders times seeds.
+"""Train many heads on the same cached features at once: each order with each seed.
 
-Runs are trained in blocks, each with a few arms of one seed, whose weights have an arm axis: (A, D, C). A step gathers
-one batch for the block, multiplies it with each arm's kernel, and updates in pieces that stay in the processor's
-cache. Blocks depend on nothing but themselves, so each core works on one and nobody waits before the last epoch. Every
-arm has a matrix product of its own, in one thread: a run alone is the run among others, to the last bit.
+Runs are trained in blocks. A block has a few arms of one seed, and its weights have an arm axis: (A, D, C). A step
+gathers one batch for the block, multiplies it with each arm's kernel, and updates the weights in pieces that stay in
+the processor's cache. Blocks are independent, so each core works on one and no core waits before the last epoch. Every
+arm has its own matrix product in one thread, so a run gives the same result, to the last bit, alone or among others.
 
-Gradients are written out: a head is one or two matrix products, and nothing but NumPy has to start.
+The gradients are written by hand: a head is one or two matrix products, and only NumPy has to be loaded.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from labelrank.finetune.runs import TOP, Epoch, Run
 OnEpoch = Callable[[int, dict[str, np.ndarray]], None]
 """Called with the epoch, from 1, and train_loss, val_loss and val_accuracy, each float32 (arms, seeds)."""
 
-# Outputs that are looked at together when a block predicts.
+# Outputs that a block computes together when it predicts.
 _PREDICTED_AT_ONCE = 1_000_000
 _POLL_S = 0.2
 
@@ -60,28 +60,29 @@ def train_heads(
     on_epoch: OnEpoch | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Run]:
-    """Return one run for each arm and seed, arm by arm, all trained for `recipe.epochs` epochs.
+    """Train one run for each arm and seed, for `recipe.epochs` epochs, and return the runs arm by arm.
 
-    For a seed, all arms share the rows that their outputs start from (position j from row `head_rows[j]`), the order of
-    the training rows and the dropout masks. All of these come from generators keyed by seed, purpose and epoch.
+    All arms of a seed share the initial rows of the head (position j starts from row `head_rows[j]`), the order of the
+    training rows and the dropout masks. These come from generators keyed by seed, purpose and epoch.
 
-    An epoch has every training row once, in equal batches (one row more or less) of at most `recipe.batch_size`, so no
-    short last batch weighs its rows more than the others do. AdamW as Keras has it (decoupled decay of kernels alone,
-    epsilon 1e-7 beside the uncorrected root), linear warm-up, then half a cosine to 0.
+    An epoch shows every training row once, in batches of equal size (one row more or less) of at most
+    `recipe.batch_size`, so the rows of a short last batch do not count more. The optimizer is AdamW as in Keras
+    (decoupled decay of kernels only, epsilon 1e-7 beside the uncorrected root), with a linear warm-up, then half a
+    cosine to 0.
 
-    Features of `linear` and `batchnorm` are standardised by the mean and deviation of the training rows, which changes
-    what a learning rate means and not what a linear head can say; `reference` begins with a norm of each row. Where
-    batch norm has moving averages for later, this has what they estimate, the statistics of all training rows. All of
-    it is folded into `Run.head`. The test rows are looked at once, at the end; `val` may be empty.
+    For `linear` and `batchnorm`, features are standardised by the mean and deviation of the training rows. This changes
+    the effect of the learning rate, but not which functions a linear head can learn. `reference` begins with a norm of
+    each row. Batch norm uses the statistics of all training rows; usual moving averages only estimate these. All of
+    this is folded into `Run.head`. The test rows are used once, at the end; `val` may be empty.
 
     Returns:
-        Runs whose `head` has kernel (D, n_columns) and bias (n_outputs,), or thresholds (K - 1,) for ordinal, for
-        features as they were given; for `reference` also norm_gamma, norm_beta (D,) and norm_epsilon, of the layer norm
-        that comes before. A run whose loss is no longer finite ends there, with a problem; the others go on.
-        `seconds` are those of a processor core, in equal shares for runs that were trained together.
+        Runs whose `head` has kernel (D, n_columns) and bias (n_outputs,), or for ordinal thresholds (K - 1,); it takes
+        the features as given. For `reference`, it also has norm_gamma, norm_beta (D,) and norm_epsilon of the layer
+        norm before it. A run whose loss is no longer finite ends there, with a problem; the others go on. `seconds` is
+        time of one processor core, shared equally among runs that were trained together.
 
     Raises:
-        FinetuneError: The tables do not fit each other, or hold values that are not finite.
+        FinetuneError: The tables do not match each other, or hold values that are not finite.
         SettingsError: The recipe or an arm cannot work.
         Cancelled: `should_stop` returned true.
     """
@@ -97,8 +98,8 @@ def train_heads(
     for arm in arms:
         if not meaning.exchangeable and arm.head_rows != tuple(range(n_classes)):
             raise SettingsError(
-                f"The {arm.name} arm permutes the head's rows along with its classes, which changes nothing only where "
-                f"positions have no meaning; it is {meaning.name}. Leave the arm out, or use softmax."
+                f"The {arm.name} arm permutes the head's rows along with its classes. That is a valid control only if "
+                f"positions have no meaning, but the meaning is {meaning.name}. Leave the arm out, or use softmax."
             )
     prepare = Preparation.of(train.X, recipe.head)
     task = Task(prepare(train.X), train.y, prepare(val.X), val.y, recipe, meaning, Schedule.of(len(train.y), recipe))
@@ -158,7 +159,7 @@ class _Block:
     def __init__(self, task: Task, seed: int, arms: Sequence[Arm]) -> None:
         self.seed, self.arms = seed, arms
         self.epochs: list[list[Epoch]] = [[] for _ in arms]
-        """Of each arm."""
+        """The epochs of each arm."""
         self._task = task
         self._step = 0
         self._seconds = 0.0
@@ -173,7 +174,7 @@ class _Block:
         self._bias = Weight(np.repeat(meaning.initial_bias()[None], len(arms), axis=0), decays=False)
 
     def train_epoch(self, epoch: int, stop: threading.Event) -> None:
-        """Train all arms for one more epoch, from 1, and see how they do on the validation rows."""
+        """Train all arms for one more epoch, counted from 1, and evaluate them on the validation rows."""
         began = time.thread_time()
         with np.errstate(all="ignore"):  # a run that is not finite ends below
             losses = self._pass(epoch, stop)
@@ -186,7 +187,7 @@ class _Block:
         self._seconds += time.thread_time() - began
 
     def finish(self, test: Table, prepare: Preparation) -> list[Run]:
-        """Return the run of each arm, with what it predicts for the test rows."""
+        """Return the run of each arm, with its predictions for the test rows."""
         began = time.thread_time()
         top = min(TOP, self._positions.shape[1])
         predicted = np.empty((len(self.arms), len(test.y), top), np.int32)
@@ -255,7 +256,7 @@ class _Block:
         return nll / count, right / count
 
     def _log_probabilities(self, seen: np.ndarray) -> np.ndarray:
-        """Return log-probabilities of positions (A, B, K) for what the head sees (B, D)."""
+        """Return log-probabilities of positions (A, B, K) for prepared features (B, D)."""
         rows, shift = self._layers.folded()
         columns = np.matmul(seen, turned(rows))
         if shift is not None:
@@ -269,7 +270,7 @@ class _Block:
         return -np.take_along_axis(log_probabilities, positions[..., None], axis=2)[..., 0]
 
     def _windows(self, count: int) -> Iterator[slice]:
-        """Yield the rows that are predicted together: few enough that their outputs take little memory."""
+        """Yield slices of rows to predict together, short enough that their outputs take little memory."""
         return rows_at_once(count, max(1, _PREDICTED_AT_ONCE // (len(self.arms) * self._positions.shape[1])))
 
     def _end(self, failed: Any, when: str) -> None:
@@ -286,7 +287,7 @@ class _Block:
             weight.keep(~failed)
 
     def _head(self, place: int, prepare: Preparation) -> dict[str, np.ndarray]:
-        """Return the head of the living arm at a place, for features as they were given."""
+        """Return the head of the living arm at index `place`, for features as given to `train_heads`."""
         kernel, shift, norm = self._layers.exported(place, prepare)
         kernel = np.ascontiguousarray(kernel)
         bias = self._bias.value[place]
@@ -314,10 +315,10 @@ def _train(
 ) -> list[Run]:
     """Train all blocks for some epochs and return their runs.
 
-    A block that has ended an epoch waits behind those that have not, so all are at about the same one.
+    A block that has finished an epoch queues behind the others, so all blocks are at about the same epoch.
 
     Args:
-        on_epoch: Called with each epoch when all blocks have ended it.
+        on_epoch: Called with each epoch when all blocks have finished it.
     """
     from threadpoolctl import threadpool_limits
 
@@ -352,7 +353,7 @@ def _train(
 
 
 def _curves(blocks: Sequence[_Block], arms: Sequence[Arm], seeds: Sequence[int], epoch: int) -> dict[str, np.ndarray]:
-    """Return the curves at an epoch, each float32 (arms, seeds); NaN where a run has ended before."""
+    """Return the curves at an epoch, each float32 (arms, seeds); NaN where a run has failed before it."""
     row = {arm.name: index for index, arm in enumerate(arms)}
     column = {seed: index for index, seed in enumerate(seeds)}
     names = ("train_loss", "val_loss", "val_accuracy")

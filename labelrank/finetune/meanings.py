@@ -1,16 +1,16 @@
-"""What a position means: how many outputs a head has, what it is trained towards, and what it says of each position.
+"""What a position means to the loss: the number of outputs, the training targets, and the position probabilities.
 
-| meaning | outputs | says | loss |
+| meaning | outputs | assumption | loss |
 |---|---|---|---|
-| softmax | K | nothing but which class | cross-entropy |
+| softmax | K | none: a position is only an index | cross-entropy |
 | gaussian | K | neighbours are nearly right | cross-entropy with targets spread over the neighbours |
 | ordinal | K - 1 | one scale, cut at K - 1 ordered thresholds | negative log-likelihood |
-| cumulative | K - 1 | K - 1 questions: is it further on than this? | binary cross-entropies, summed |
-| tree | K - 1 | K - 1 questions: is it in the further half? | negative log-likelihood |
+| cumulative | K - 1 | K - 1 questions: is the position above n? | binary cross-entropies, summed |
+| tree | K - 1 | K - 1 questions: is the position in the upper half? | negative log-likelihood |
 
-Outputs come from features as `columns + bias`, columns = features @ kernel, but for ordinal, whose kernel has one
-column: `outputs` joins the two. Losses take distributions over positions, so that mixed or smoothed targets need
-nothing of their own. All works on NumPy arrays, and on tensors where `ops=keras.ops` is given.
+`outputs` adds the bias to columns = features @ kernel. For ordinal the kernel has one column, and each threshold is
+subtracted from it. Losses take distributions over positions, so mixed or smoothed targets need no code of their own.
+Everything works on NumPy arrays, and with `ops=keras.ops` on tensors.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from labelrank.errors import SettingsError
 from labelrank.finetune.recipe import MEANINGS, UNITS
 
 _LEAST_GAP = 1e-6
-"""Between two cumulative logits in a log-probability: what rounding can tell apart, so that none is the log of 0."""
+"""Smallest difference of two cumulative logits that rounding can tell apart; it avoids the log of 0."""
 
 
 class Meaning(Protocol):
-    """What the positions 0 .. K - 1 mean; `meaning_of` gives one."""
+    """What the positions 0 .. K - 1 mean; `meaning_of` makes one."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def targets(self) -> np.ndarray:
-        """float32 (K, K): row p is the distribution over positions that a sample at position p is trained towards."""
+        """float32 (K, K): row p is the target distribution over positions for a sample at position p."""
 
     @property
     def n_outputs(self) -> int:
@@ -47,7 +47,7 @@ class Meaning(Protocol):
 
     @property
     def n_columns(self) -> int:
-        """Columns of the kernel: `n_outputs`, or 1 where the outputs differ by the bias alone."""
+        """Columns of the kernel: `n_outputs`, or 1 if the outputs differ only by the bias."""
 
     @property
     def exchangeable(self) -> bool:
@@ -57,10 +57,10 @@ class Meaning(Protocol):
         """Return the bias that training starts from, float32 (n_outputs,)."""
 
     def outputs(self, columns: Any, bias: Any, ops: ModuleType = np) -> Any:
-        """Return outputs (..., B, n_outputs) of features @ kernel (..., B, n_columns) and a bias (..., n_outputs)."""
+        """Return outputs (..., B, n_outputs) from features @ kernel (..., B, n_columns) and a bias (..., n_outputs)."""
 
     def loss(self, outputs: Any, targets: Any, ops: ModuleType = np) -> Any:
-        """Return what is minimised for each sample, (..., B).
+        """Return the loss of each sample, (..., B).
 
         Args:
             outputs: (..., B, n_outputs).
@@ -68,13 +68,13 @@ class Meaning(Protocol):
         """
 
     def log_probabilities(self, outputs: Any, ops: ModuleType = np) -> Any:
-        """Return the log of the probability of each position, (..., B, K), of outputs (..., B, n_outputs)."""
+        """Return the log-probability of each position, (..., B, K), from outputs (..., B, n_outputs)."""
 
     def loss_and_gradient(self, outputs: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return `loss` for samples at positions, and its gradient by the outputs, in whose memory it may lie.
+        """Return `loss` for samples at positions, and its gradient with respect to the outputs.
 
         Args:
-            outputs: float32 (..., B, n_outputs); not to be used afterwards.
+            outputs: float32 (..., B, n_outputs); may be overwritten, so do not use them afterwards.
             positions: Integers (..., B).
 
         Returns:
@@ -82,10 +82,10 @@ class Meaning(Protocol):
         """
 
     def bias_gradient(self, gradient: np.ndarray, bias: np.ndarray) -> np.ndarray:
-        """Return the gradient by the bias (..., n_outputs) of the one by the outputs (..., B, n_outputs)."""
+        """Return the gradient of the bias (..., n_outputs) from that of the outputs (..., B, n_outputs)."""
 
     def columns_gradient(self, gradient: np.ndarray) -> np.ndarray:
-        """Return the gradient by the columns (..., B, n_columns) of the one by the outputs (..., B, n_outputs)."""
+        """Return the gradient of the columns (..., B, n_columns) from that of the outputs (..., B, n_outputs)."""
 
 
 def meaning_of(
@@ -104,8 +104,8 @@ def meaning_of(
         n_classes: K, at least 2.
         bandwidth: Standard deviation of gaussian targets, in `unit`.
         unit: positions, or centroids: the distance between `spacing` at two positions.
-        spacing: Centroids of the ranked order by position, (K,); they belong to the positions, whichever class holds
-            them. Needed with centroids.
+        spacing: Centroids of the ranked order by position, (K,). A position keeps its centroid whichever class has
+            this position. Needed with centroids.
         label_smoothing: Share of every target that is spread evenly over all positions.
 
     Raises:
@@ -131,7 +131,7 @@ def meaning_of(
 
 
 def ordered_thresholds(bias: Any, ops: ModuleType = np) -> Any:
-    """Return the rising thresholds (..., K - 1) of an ordinal head's bias: the first, and the softplus of each step."""
+    """Return the rising thresholds (..., K - 1): the running sum of the first bias and the softplus of the others."""
     steps = -_log_sigmoid(-bias[..., 1:], ops)
     return ops.cumsum(ops.concatenate([bias[..., :1], steps], axis=-1), axis=-1)
 
@@ -170,7 +170,7 @@ def _gaussian_targets(
 
 
 class _Categorical:
-    """One output for each position, and a bias for each."""
+    """One output and one bias for each position."""
 
     targets: np.ndarray
 
@@ -204,7 +204,7 @@ class _Categorical:
 
 
 class _Softmax(_Categorical):
-    """Nothing but which class: the positions are exchangeable."""
+    """A position is only an index: the positions are exchangeable."""
 
     name = "softmax"
     exchangeable = True
@@ -221,7 +221,7 @@ class _Softmax(_Categorical):
         return _smoothed(np.eye(self._n_classes, dtype=np.float32), self._smoothing)
 
     def loss_and_gradient(self, outputs: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # With one-hot targets, those need not be written out: a third less to read and write.
+        # One-hot targets need not be written out: that saves a third of the memory traffic.
         z = outputs
         z -= z.max(axis=-1, keepdims=True)
         own = (*np.ogrid[tuple(map(slice, positions.shape))], positions)
@@ -239,7 +239,7 @@ class _Softmax(_Categorical):
 
 
 class _Gaussian(_Categorical):
-    """The nearer a position is to the true one, the less wrong it is."""
+    """A mistake counts less the nearer the position is to the true one."""
 
     name = "gaussian"
     exchangeable = False
@@ -263,9 +263,10 @@ class _Gaussian(_Categorical):
 
 
 def _balanced_tree(n_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 (K, K - 1) each: 1 where position j lies in the further, and in the nearer, half below node n.
+    """Return two arrays float32 (K, K - 1): 1 where position j is in the upper half, and in the lower half, of node n.
 
-    The root is node 0; each node's nearer half comes before its further one, and has the odd position more.
+    The root is node 0. The nodes of a lower half come before those of the upper half. An odd position goes to the
+    lower half.
     """
     further = np.zeros((n_classes, n_classes - 1), np.float32)
     nearer = np.zeros_like(further)
@@ -283,13 +284,14 @@ def _balanced_tree(n_classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class _Nested:
-    """K - 1 binary questions about the position, each with an output: the logit of "further on".
+    """K - 1 binary questions about the position, each with one output: the logit of "yes".
 
-    cumulative: question n is whether the position is above n, with weights of its own (Frank and Hall 2001, "A simple
-    approach to ordinal classification"; Niu et al. 2016, CVPR). The probabilities above n need not fall with n; sorting
-    them makes them valid, and brings them no further from any that are (Chernozhukov et al. 2010, Econometrica 78).
-    tree: question n is which half of a range of positions it is, halves of halves: nested dichotomies (Frank and Kramer
-    2004), the log-probability of a position is the sum along its path.
+    cumulative: question n asks whether the position is above n, with weights of its own (Frank and Hall 2001, "A simple
+    approach to ordinal classification"; Niu et al. 2016, CVPR). The probabilities of "above n" may fail to fall with
+    n. Sorting makes them valid, and takes them no further from any valid ones (Chernozhukov et al. 2010, Econometrica
+    78).
+    tree: question n asks whether the position is in the upper half of a range; each half is halved again (nested
+    dichotomies, Frank and Kramer 2004). The log-probability of a position is the sum along its path.
     """
 
     name: str
@@ -297,7 +299,7 @@ class _Nested:
     further: np.ndarray
     """float32 (K, K - 1): 1 where the answer to question n is yes for position j."""
     nearer: np.ndarray
-    """1 where it is no; both are 0 where the question does not come up."""
+    """1 where the answer is no; both are 0 where the question is not asked."""
     exchangeable = False
 
     @property
@@ -316,12 +318,12 @@ class _Nested:
 
     @functools.cached_property
     def _asked(self) -> np.ndarray:
-        """float32 (K, K - 1): share of the target of position p for which question n comes up."""
+        """float32 (K, K - 1): share of the target of position p for which question n is asked."""
         result: np.ndarray = self.targets @ (self.further + self.nearer)
         return result
 
     def initial_bias(self) -> np.ndarray:
-        """Return the log odds of each question where all positions are equally likely."""
+        """Return the log odds of each question if all positions are equally likely."""
         result: np.ndarray = np.log(self.further.sum(axis=0) / self.nearer.sum(axis=0))
         return result
 
@@ -395,8 +397,8 @@ class _Ordinal:
         return _log_differences(outputs, ops)
 
     def loss_and_gradient(self, outputs: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # Position j is as likely as sigmoid(a) sigmoid(-b) (1 - exp(b - a)), a the output before it, b its own. The gap
-        # a - b is one between thresholds, the same for all rows.
+        # P(position j) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), where a is output j - 1 and b is output j. The gap
+        # a - b is the gap of two thresholds, the same for all rows.
         q = np.take(self.targets, positions, axis=0)
         sigmoid, softplus = _sigmoid_and_softplus(outputs)
         gap = np.expm1(-np.maximum(outputs[..., :1, :-1] - outputs[..., :1, 1:], _LEAST_GAP))
@@ -412,7 +414,7 @@ class _Ordinal:
 
     def bias_gradient(self, gradient: np.ndarray, bias: np.ndarray) -> np.ndarray:
         by_threshold = -gradient.sum(axis=-2)
-        # A step moves its own threshold and all that follow.
+        # A value of the bias moves its own threshold and all later ones.
         by_bias = np.cumsum(by_threshold[..., ::-1], axis=-1)[..., ::-1].copy()
         by_bias[..., 1:] *= np.exp(_log_sigmoid(bias[..., 1:], np))
         return by_bias
@@ -423,10 +425,10 @@ class _Ordinal:
 
 
 def _log_differences(outputs: Any, ops: ModuleType) -> Any:
-    """Return log P(position) (..., K) of falling logits (..., K - 1) of P(position > k).
+    """Return log P(position) (..., K) from falling logits (..., K - 1) of P(position > k).
 
-    sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)): exact however small. Logits closer than
-    `_LEAST_GAP` count as that far apart, so the probabilities sum to 1 but for K times a quarter of it.
+    sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)) is exact even for tiny differences. Logits closer
+    than `_LEAST_GAP` count as that far apart, so the sum of the probabilities is off by at most K / 4 times that.
     """
     edge = ops.zeros_like(outputs[..., :1])
     between = ops.maximum(outputs[..., :-1] - outputs[..., 1:], _LEAST_GAP)
@@ -443,7 +445,7 @@ def _log_sigmoid(x: Any, ops: ModuleType) -> Any:
 
 
 def _sigmoid_and_softplus(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both to float32's rounding beside 1, which is what losses and gradients are summed to."""
+    """Return both, as accurate as float32 values near 1 are; that is enough for losses and gradients."""
     softplus = np.log(1 + np.exp(-np.abs(x)))
     softplus += np.maximum(x, 0)
     sigmoid = np.tanh(x / 2)  # without branches: five times as fast as choosing between two forms

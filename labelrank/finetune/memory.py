@@ -10,7 +10,7 @@ from pathlib import Path
 from labelrank.models.config import EncoderConfig
 
 _ROOT = Path("/sys/fs/cgroup")
-# Limit, use, statistics and the name of what the kernel gives back when asked, of cgroups version 2 and 1.
+# Files of cgroups versions 2 and 1: limit, use and statistics, and the statistic of memory that the kernel can reclaim.
 _GROUPS = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
@@ -20,7 +20,7 @@ _QUERY_TIMEOUT_S = 20.0
 
 
 def free_memory_bytes(root: Path = _ROOT, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Return what this process may still take of the machine's memory, or of its container's; None where unknown."""
+    """Return the memory that this process may still take on this machine or in its container; None if unknown."""
     free = _number(meminfo, "MemAvailable:")
     known = [] if free is None else [free * 1024]
     for limit, used, statistics, given_back in _GROUPS:
@@ -31,7 +31,7 @@ def free_memory_bytes(root: Path = _ROOT, meminfo: Path = Path("/proc/meminfo"))
 
 
 def free_gpu_bytes() -> int | None:
-    """Return what is free on the first GPU that this process may use; None where the driver does not say."""
+    """Return the free memory of the first GPU that this process may use; None if the driver does not tell."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
     try:
         command = (*_QUERY, *(("-i", visible) if visible else ()))
@@ -43,19 +43,19 @@ def free_gpu_bytes() -> int | None:
 
 @functools.cache
 def gpu_bytes_at_start() -> int | None:
-    """Return what was free on the GPU when this process asked first; None where the driver does not say.
+    """Return the free memory of the GPU at this function's first call; None if the driver does not tell.
 
-    To be asked before anything is put there: backends keep what they have once taken and use it again, so that what
-    the driver calls free later on is not what this process can use.
+    Call it before anything is on the GPU. Backends keep memory that they have taken and use it again, so a later
+    answer of the driver is too low.
     """
     return free_gpu_bytes()
 
 
 def step_bytes(config: EncoderConfig, *, learning_blocks: int, n_parameters: int, precision: str) -> tuple[int, int]:
-    """Return about what training takes: once, for the weights, and for each sample of a step.
+    """Estimate the memory that training takes: for the weights, and for each sample of a step.
 
-    Of a block that learns, or lies above one that does, all that its backward pass needs is kept; of the others one at
-    a time.
+    Blocks that gradients go through keep everything that their backward pass needs. The other blocks take memory one
+    at a time.
 
     Args:
         learning_blocks: Blocks that gradients go through.
@@ -63,8 +63,8 @@ def step_bytes(config: EncoderConfig, *, learning_blocks: int, n_parameters: int
     """
     size, value_bytes = config.transformer, 4 if precision == "float32" else 2
     tokens = config.num_patches + int(config.use_cls_token)
-    # Norms, query, key, value, attention's two results and the block's: 10 of (N, D); before and after the activation,
-    # and what its derivative needs: 3 of (N, mlp); scores, their softmax and its gradient: 3 of (heads, N, N).
+    # 10 arrays (N, D): norms, query, key, value, two results of attention, the block's results. 3 arrays (N, mlp):
+    # before and after the activation, and its derivative. 3 arrays (heads, N, N): scores, softmax and its gradient.
     block = 10 * tokens * size.hidden_dim + 3 * tokens * size.mlp_dim + 3 * size.num_heads * tokens**2
     inputs = 2 * config.num_patches * config.patch_dim
     # A weight, its gradient and two moments.
@@ -72,10 +72,10 @@ def step_bytes(config: EncoderConfig, *, learning_blocks: int, n_parameters: int
 
 
 def _first(path: Path) -> int | None:
-    """Return the number that is all of a file; None where there is none."""
+    """Return the number in a file that holds nothing else; None if there is none."""
     try:
         return int(path.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # version 2 says "max" where there is no limit
+    except (OSError, ValueError):  # version 2 writes "max" for no limit
         return None
 
 

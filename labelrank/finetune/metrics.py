@@ -1,4 +1,4 @@
-"""What a run is worth: accuracy, recall, loss, and how far off its mistakes are."""
+"""The scores of a run: accuracy, recall, loss, and how far off its mistakes are."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "rank_distance": ("Rank distance of mistakes", "lower", "positions"),
     "centroid_distance": ("Centroid distance of mistakes", "lower", "standard deviations"),
 }
-"""Title, which direction is better, and unit of each number of `Scores`. The first is what a verdict is about."""
+"""Title, better direction and unit of each number of `Scores`. A verdict is about the first one."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One run on the test rows."""
+    """The scores of one run on the test rows."""
 
     accuracy: float
     """Share of rows whose first label is right (weighted average recall, WAR)."""
     uar: float
-    """Mean recall over the classes that the test rows have (unweighted average recall)."""
+    """Mean recall over the classes in the test rows (unweighted average recall)."""
     top5: float
     """Share of rows with the right label among the first five; 1 with five classes or fewer."""
     loss: float
     """Mean negative log probability of the true class, in nats."""
     rank_distance: float | None
-    """Mean number of positions, in the ranked order whatever order was trained, between true and predicted class of a
-    mistake; None without one."""
+    """Mean distance between true and predicted class over the mistakes, in positions of the ranked order, whatever
+    order was trained; None without a mistake."""
     centroid_distance: float | None
-    """Mean distance between the centroids of the two, in within-class standard deviations; None without a mistake."""
+    """The same between their centroids, in within-class standard deviations; None without a mistake."""
     recall: tuple[float | None, ...]
-    """Per label; None where the test rows have none of it."""
+    """Recall per label; None if no test row has this label."""
     mistakes: int
     """Rows whose first label is wrong."""
 
@@ -47,7 +47,7 @@ class Scores:
 def score(
     run: Run, y_test: np.ndarray, *, position_of_ranked: Sequence[int], centroids_by_label: Sequence[float]
 ) -> Scores:
-    """Return what a whole run is worth on the test rows.
+    """Return the scores of a complete run on the test rows.
 
     Args:
         run: With a prediction for each row.
@@ -56,7 +56,7 @@ def score(
         centroids_by_label: Centroid of each label on the discriminant axis.
 
     Raises:
-        FinetuneError: The run came to nothing, or has not one prediction per row.
+        FinetuneError: The run failed, or does not have one prediction per row.
     """
     y = np.asarray(y_test)
     if run.problem is not None or len(y) == 0 or run.predicted.shape[:1] != y.shape or run.nll.shape != y.shape:
@@ -94,8 +94,8 @@ def confusion(predicted_top1: np.ndarray, y: np.ndarray, n_classes: int) -> np.n
 def worst_confusions(confusion: np.ndarray, k: int) -> list[tuple[int, int, int, float]]:
     """Return the k most frequent mistakes: (true label, predicted label, count, share of the true label's rows).
 
-    The most frequent first; at the same count the larger share, then the lower labels. Fewer than k where there are
-    fewer kinds of mistakes.
+    Sorted by count, then by share, both largest first, then by labels. Fewer than k if there are fewer kinds of
+    mistakes.
     """
     totals = confusion.sum(axis=1)
     found = [

@@ -1,4 +1,4 @@
-"""How a fine-tune trains: every setting, checked, and the named recipes of `assets/recipes.toml`."""
+"""The settings of a fine-tune, checked, and the named recipes of `assets/recipes.toml`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ HEADS = ("linear", "reference", "batchnorm")
 """linear: dense. reference: norm -> dense -> dropout -> dense, as published. batchnorm: batch norm without scale and
 shift -> dense, as MAE's linear probe."""
 TUNE_HEADS = ("linear", "reference")
-"""Of an end-to-end fine-tune, after the norm of the pooled tokens."""
+"""Heads of an end-to-end fine-tune; they follow the norm of the pooled tokens."""
 MEANINGS = ("softmax", "gaussian", "ordinal", "cumulative", "tree")
 """What a position means to the loss; see `labelrank.finetune.meanings`."""
 UNITS = ("positions", "centroids")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 BASE_BATCH = 256
-"""Samples of the update that a recipe's base learning rate is for (Goyal et al. 2017, as MAE and VideoMAE use it)."""
+"""Samples per update for which a recipe gives its base learning rate (Goyal et al. 2017; MAE, VideoMAE)."""
 
 _R = TypeVar("_R", "HeadRecipe", "TuneRecipe")
 
@@ -72,12 +72,12 @@ class TuneRecipe:
     name: str = "quick"
     title: str = ""
     source: str = ""
-    """Where the values come from, and in what they differ, in one or two sentences."""
+    """Where the values come from, and how they differ from the source, in one or two sentences."""
     epochs: int = 20
     batch_size: int = 64
-    """Samples of one update, over all accumulated steps."""
+    """Samples per update, over all its accumulated steps."""
     learning_rate: float = 1e-3
-    """Of the head, at the peak after warm-up; see `per_256`."""
+    """Learning rate of the head, at the peak after warm-up; see `per_256`."""
     per_256: bool = False
     """Whether `learning_rate` is for updates of 256 samples and grows with their size; see `peak_learning_rate`."""
     warmup_epochs: float = 2.0
@@ -85,15 +85,14 @@ class TuneRecipe:
     weight_decay: float = 0.05
     beta_2: float = 0.999
     layer_decay: float = 1.0
-    """Factor of the learning rate from one layer to the one below: from the head to the last block, and so on down to
-    the patch embedding."""
+    """Factor of the learning rate from one layer to the one below, from the head down to the patch embedding."""
     unfreeze: int | None = None
-    """Blocks that learn, counted from the last; None: all, and the patch embedding; 0: the head alone."""
+    """Number of last blocks that learn; None: all blocks and the patch embedding; 0: only the head."""
     head: str = "linear"
     """linear (norm -> dropout -> dense) or reference (norm -> dense -> dropout -> dense)."""
     hidden_dim: int = 400
     head_init_std: float | None = None
-    """Standard deviation of the last dense layer's first weights; None: Glorot's uniform draw."""
+    """Standard deviation of the last dense layer's initial weights; None: Glorot's uniform distribution."""
     dropout: float = 0.0
     drop_path: float = 0.0
     """Probability that a residual branch of the last block is left out; it grows from 0 at the first."""
@@ -104,12 +103,12 @@ class TuneRecipe:
     random_erasing: float = 0.0
     """Probability per image."""
     min_crop_scale: float = 1.0
-    """Least share of the area that a random crop keeps; 1: no crop."""
+    """Smallest share of the image's area that a random crop keeps; 1: no crop."""
     flip: bool = False
     temporal_jitter: bool = False
-    """A clip starts anywhere in its video, each frame as likely from which it fits; else with the video."""
+    """Whether a clip starts at a random frame from which it fits; else it starts with the video."""
     accumulation: int = 1
-    """Steps whose gradients make one update."""
+    """Steps per update; their gradients add up."""
     patience: int | None = None
     """Epochs without a better validation loss before a run ends; None: never."""
     precision: str = "auto"
@@ -137,15 +136,15 @@ class TuneRecipe:
                 raise SettingsError(f"{name} is {value!r}; choose true or false.")
 
     def update_size(self, n_train: int) -> int:
-        """Return the samples of an update: `batch_size`, or fewer, so that all updates of an epoch are equal."""
+        """Return the number of samples per update: at most `batch_size`, and equal for all updates of an epoch."""
         return math.ceil(n_train / math.ceil(n_train / self.batch_size))
 
     def peak_learning_rate(self, n_train: int) -> float:
-        """Return the learning rate of the head after warm-up, for updates of the size that so many samples allow."""
+        """Return the head's learning rate after warm-up, for `update_size(n_train)` samples per update."""
         return self.learning_rate * self.update_size(n_train) / BASE_BATCH if self.per_256 else self.learning_rate
 
     def rate_in_words(self, n_train: int | None = None) -> str:
-        """Return the peak learning rate, with the rule that gives it; of unknown training samples, the rule alone."""
+        """Return the peak learning rate and its rule as text; only the rule if `n_train` is None."""
         if not self.per_256:
             return f"{self.learning_rate:g}"
         if n_train is None:
@@ -161,7 +160,7 @@ def to_dict(recipe: HeadRecipe | TuneRecipe) -> dict[str, Any]:
 
 
 def from_dict(kind: type[_R], values: Mapping[str, Any]) -> _R:
-    """Return the recipe that `to_dict` gave; what is missing has its default.
+    """Return the recipe from what `to_dict` returned; missing settings get their defaults.
 
     Raises:
         SettingsError: A name is not a setting, or a value cannot work.
@@ -194,7 +193,7 @@ def named_recipe(name: str) -> TuneRecipe:
     """Return one of `recipes`.
 
     Raises:
-        SettingsError: There is none of this name.
+        SettingsError: No recipe has this name.
     """
     known = recipes()
     if name not in known:
@@ -203,7 +202,7 @@ def named_recipe(name: str) -> TuneRecipe:
 
 
 def _check_training(recipe: HeadRecipe | TuneRecipe) -> None:
-    """Check what both kinds have."""
+    """Check the settings that both kinds of recipe have."""
     _check_whole("epochs", recipe.epochs, 1, 100_000)
     _check_whole("batch_size", recipe.batch_size, 1, 1 << 20)
     _check_whole("hidden_dim", recipe.hidden_dim, 1, 1 << 16)

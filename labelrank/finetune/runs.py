@@ -1,4 +1,4 @@
-"""What one fine-tune gives: its predictions for the test rows, its curves, its head."""
+"""The result of one fine-tune: its predictions for the test rows, its curves, its head."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 TOP = 5
-"""Classes kept of each prediction, best first."""
+"""Number of classes kept per prediction, best first."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """A run after one pass over its training rows; accuracies are fractions in [0, 1]."""
+    """The state of a run after one pass over its training rows; accuracies are fractions in [0, 1]."""
 
     epoch: int
     """Counted from 1."""
     train_loss: float
-    """Mean over the epoch's batches, of what is minimised."""
+    """Mean over the epoch's batches of the loss that is minimised."""
     val_loss: float
     """Mean negative log probability of the true class."""
     val_accuracy: float
@@ -31,12 +31,12 @@ class Run:
     arm: str
     seed: int
     predicted: np.ndarray
-    """Labels, best first, int32 (n_test, min(TOP, K)); (0, ..) where the run came to nothing."""
+    """Labels, best first, int32 (n_test, min(TOP, K)); (0, ..) if the run failed."""
     nll: np.ndarray
     """Negative log probability of the true class, float32 (n_test,)."""
     epochs: tuple[Epoch, ...]
     head: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """What the run learned on top of the encoder; see `labelrank.finetune.export`."""
+    """The trained layers on top of the encoder; see `labelrank.finetune.export`."""
     problem: str | None = None
-    """Why the run came to nothing, and what to do; None when it is whole."""
+    """Why the run failed, and what to do; None if it is complete."""
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""One split's images or videos as training reads them: again and again, from memory where they fit."""
+"""Read one split's images or videos again and again during training, from memory if they fit."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from labelrank.finetune.memory import free_memory_bytes
 from labelrank.finetune.recipe import TuneRecipe
 
 MAX_KEPT_BYTES = 4 << 30
-"""Of decoded images in memory, over all splits; less where a quarter of the free memory is less."""
+"""Maximum size of decoded images in memory, over all splits; at most a quarter of the free memory."""
 MAX_KEPT_CLIPS = 8
-"""Under temporal jitter, a video of at most so many clips' frames is kept whole; of a longer one, the clip that is
-wanted is decoded each time."""
+"""With temporal jitter, all frames of a video are kept if they fill at most this many clips; for a longer video, the
+requested clip is decoded each time."""
 
 
 @dataclass(frozen=True)
 class TrainingSamples:
-    """One split, readable."""
+    """One split, with how to read it."""
 
     dataset: Dataset
     preprocessing: Preprocessing
     sampling: ClipSampling | None
-    """Which frames make a clip of a video; None for images. Of several clips, training takes the first, and
+    """Which frames of a video make a clip; None for images. With several clips, training uses the first, and
     evaluation averages over all."""
 
 
@@ -45,7 +45,7 @@ class Budget:
         """Whether something did not fit."""
 
     def take(self, size_bytes: int) -> bool:
-        """Return whether that much is left, and take it."""
+        """Take that many bytes if they are left; return whether they were."""
         with self._lock:
             if size_bytes > self._left:
                 self.is_spent = True
@@ -55,19 +55,19 @@ class Budget:
 
 
 def budget() -> Budget:
-    """Return what may be kept here."""
+    """Return the budget for decoded images on this machine."""
     free = free_memory_bytes()
     return Budget(MAX_KEPT_BYTES if free is None else min(MAX_KEPT_BYTES, free // 4))
 
 
 @dataclass(frozen=True)
 class _Anywhere(ClipSampling):
-    """One clip that starts anywhere in its video, from which it fits."""
+    """One clip that starts at any frame of its video from which it fits."""
 
     share: float = 0.0
-    """Which of the possible starts, from 0 to below 1."""
+    """Which of the possible starts to take, in [0, 1)."""
     whole_up_to: int = 0
-    """A video of at most so many frames is taken whole, as clips of one frame each."""
+    """A video of at most this many frames is taken whole, as clips of one frame each."""
 
     @property
     def stop(self) -> int | None:
@@ -81,23 +81,23 @@ class _Anywhere(ClipSampling):
 
 
 class Reader:
-    """Reads samples of one split by their place; those that cannot be read are listed once.
+    """Reads samples of one split by index; lists each unreadable sample once.
 
-    What is kept is uint8: of a split that is cropped at random, frames as they were decoded; else what preprocessing
-    resized and cut them to. What the budget has no room for is read again each time.
+    Kept samples are uint8: decoded frames if they are cropped at random, else frames as preprocessing resized and
+    cropped them. Samples that exceed the budget are read again each time.
 
-    Under temporal jitter the start of a clip is drawn first. While there is room, short videos are decoded whole, and
-    kept; of others nothing but the clip is decoded (and what it needs: frames since the last key frame).
+    With temporal jitter, the start of a clip is drawn first. While there is room, short videos are decoded whole and
+    kept. Of other videos only the clip is decoded, from the last key frame before it.
     """
 
     def __init__(
         self, samples: TrainingSamples, memory: Budget, pool: ThreadPoolExecutor, recipe: TuneRecipe | None
     ) -> None:
-        """Args: recipe: How samples are changed at random; None: not at all, as in evaluation."""
+        """Args: recipe: The random augmentation; None: no augmentation, as in evaluation."""
         self.dataset, self._preprocessing, self._pool = samples.dataset, samples.preprocessing, pool
         self._recipe, self._memory = recipe, memory
         self.problems: dict[int, Problem] = {}
-        """By place."""
+        """Unreadable samples, by index."""
         plain = samples.preprocessing
         # The two halves of preprocessing: where pixels go, and what their values become.
         self._geometry = replace(plain, rescale_factor=None, image_mean=None, image_std=None)
@@ -113,11 +113,11 @@ class Reader:
     def images(
         self, places: Iterable[int], generators: Sequence[np.random.Generator] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return normalised samples float32 (B, clips, T, H, W, 3), and bool (B,) which of them could be read: the
-        others are zeros.
+        """Return normalised samples float32 (B, clips, T, H, W, 3), and which could be read, bool (B,); the others are
+        zeros.
 
         Args:
-            generators: One for each sample, of what is changed about it at random, clips always 1; None: nothing is.
+            generators: One for each sample, for its random augmentation; clips is then 1. None: no augmentation.
         """
         jobs = [
             self._pool.submit(self._image, place, generators[i] if generators is not None else None)
@@ -184,9 +184,9 @@ class Reader:
         return result
 
     def _whole(self, place: int, clip: _Anywhere) -> np.ndarray:
-        """Return all frames of a video as clips of one, (n, 1, H, W, 3), or where it is not to be kept, the clip."""
+        """Return all frames of a video as clips of one, (n, 1, H, W, 3); only the clip if it is not to be kept."""
         if not self._memory.is_spent:
-            # Where it is too large or damaged elsewhere, the clip can be read all the same.
+            # If the video is too large, or damaged elsewhere, the clip may still be readable.
             with contextlib.suppress(MediaError):
                 return self._read(place, replace(clip, whole_up_to=MAX_KEPT_CLIPS * clip.frames))
         return self._read(place, clip)

@@ -1,5 +1,5 @@
-"""Where a training run stands after an epoch, in one file that is whole or not there: safetensors, with the rest as
-JSON in its header."""
+"""The state of a training run after an epoch, in one safetensors file that is complete or absent; its header holds the
+other facts as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Arrays and facts of one moment."""
+    """The state of a run at one moment."""
 
     arrays: Mapping[str, np.ndarray]
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -26,13 +26,13 @@ class Snapshot:
 
 
 def write_snapshot(path: Path, identity: str, snapshot: Snapshot) -> None:
-    """Write a snapshot; a reader sees the one before or the whole new one, also after kill -9 at any moment.
+    """Write a snapshot; a reader sees the old file or the complete new one, even after kill -9 at any moment.
 
     Args:
-        identity: Of all that determines the run; `read_snapshot` asks for the same.
+        identity: Digest of everything that determines the run; `read_snapshot` needs the same.
 
     Raises:
-        OSError: The folder is not there, or full; the file before stays as it was.
+        OSError: The folder is missing or the disk is full; the old file is unchanged.
     """
     from safetensors.numpy import save_file
 
@@ -42,7 +42,7 @@ def write_snapshot(path: Path, identity: str, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path, identity: str) -> Snapshot | None:
-    """Return the snapshot of this run; None where there is none, it is damaged, or belongs to another run."""
+    """Return the snapshot of this run; None if the file is missing, damaged, or of another run."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -1,18 +1,19 @@
-"""What an experiment of orders x seeds can tell: effects, intervals, the chance of a false claim, and what it missed.
+"""Statistics of an experiment of orders x seeds: effects, intervals, tests, and which effects it could detect.
 
-Two things may be claimed, with at most 5 % of false claims in all:
+There are two possible claims, and at most 5 % of experiments make a false one:
 
-- **The order matters**: the orders differ by more than runs of one order do. Tested against accuracies shuffled among
-  the orders within each seed, with two statistics that share the 5 %: the spread of all orders (F of the two-way
-  analysis of variance), and how far the ranked order is above the mean of the random ones.
-- **The ranked order is better**: it is among the best 5 % of the random orders, the ranked one included, so 19 random
-  orders are the least that can tell. Claimed only together with the first.
+- **The order matters**: the orders differ by more than runs of one order do. The test shuffles the accuracies among the
+  orders within each seed. Two statistics share the 5 %: the spread of all orders (F of the two-way analysis of
+  variance), and how far the ranked order is above the mean of the random ones.
+- **The ranked order is better**: it is among the best 5 % of the random orders and itself. So this needs at least 19
+  random orders. It is claimed only together with the first claim.
 
-Both have to be exceeded for the second, so where no order matters a false claim of any kind is one of the first, and
-where the orders do matter a false second claim is one of the second test: 5 % each way (a closed test, Marcus, Peritz &
-Gabriel 1976). `benchmarks/verdict.py` measures these rates; docs/does-order-matter.md has the table.
+The second claim needs both tests. If no order matters, any false claim includes the first one, so its test limits the
+rate to 5 %. If the orders do matter, only the second claim can be false, and its own test limits the rate to 5 % (a
+closed test, Marcus, Peritz & Gabriel 1976). `benchmarks/verdict.py` measures these rates; docs/does-order-matter.md has
+the table.
 
-Everything is about new seeds and new random orders on the same training and test rows.
+All results hold for new seeds and new random orders on the same training and test rows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from labelrank.finetune.analysis import SAME, Analysis, Component, Paired, Power
 from labelrank.finetune.design import Arm
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Confidence level of all intervals."""
 
 _MIN_EXCHANGEABLE = 3
 _NAMED = 5
@@ -47,23 +48,23 @@ def analyse(
     rng: int = 0,
     permutations: int = 9_999,
 ) -> Analysis:
-    """Return what a table of one metric tells.
+    """Return the statistics of a table of one metric.
 
-    An arm that finished fewer than half of the seeds is left out, then every seed that any other arm did not finish;
-    `notes` say so. The control arm is compared with the ranked order but takes no part in tests, means over orders or
-    the variance split; nor does an arm with the same order as an earlier one.
+    First, arms that finished fewer than half of the seeds are left out, then seeds that any other arm did not finish;
+    `notes` say so. The control arm is compared with the ranked order, but is not part of tests, means over orders or
+    the variance split. The same holds for an arm with the same order as an earlier one.
 
     Args:
-        table: Float (arms, seeds), NaN where a run came to nothing.
+        table: Float (arms, seeds), NaN where a run failed.
         arms: One per row.
-        better: higher or lower: the direction in which the metric is good.
-        alpha: Chance of a false claim, of both claims together.
-        power: Chance of finding the effects under `power`.
-        rng: Seed of the permutations and of the simulation behind `power`.
-        permutations: Drawn for the test of the order, of each kind.
+        better: higher or lower: which values of the metric are better.
+        alpha: Chance of a false claim, for both claims together.
+        power: Chance with which the effects in `Analysis.power` are found.
+        rng: Seed of the permutations and of the simulation for `Analysis.power`.
+        permutations: Number of permutations, of each kind, for the test of the order.
 
     Raises:
-        SettingsError: Table and arms do not fit each other, or `better` is neither.
+        SettingsError: The table does not match the arms, or `better` is neither higher nor lower.
 
     Source: Searle, Casella & McCulloch 1992, "Variance components", section 4.3; Williams 1962, Biometrika 49, for the
     intervals of order and seed; Satterthwaite 1946 for that of the difference; Phipson & Smyth 2010 for p-values that
@@ -165,7 +166,7 @@ def _complete(values: np.ndarray, arms: Sequence[Arm]) -> tuple[list[int], np.nd
 
 
 def _distinct(used: Sequence[int], arms: Sequence[Arm], notes: list[str]) -> list[int]:
-    """Return the arms of different orders, and note those that repeat one: the ranked arm stays, then random ones."""
+    """Return the arms with different orders, and note repeated orders: the ranked arm stays, then random ones."""
     first: dict[tuple[int, ...], int] = {}
     for i in sorted(used, key=lambda i: ({"ranked": 0, "random": 1}.get(arms[i].kind, 2), i)):
         if first.setdefault(arms[i].order, i) != i:
@@ -188,7 +189,7 @@ class _MeanSquares:
         self.seed = float(n_arms * ((by_seed - grand) ** 2).sum() / self.seed_df)
         residual = table - by_arm[:, None] - by_seed + grand
         self.residual = float((residual**2).sum() / self.residual_df)
-        # What is left of equal values after rounding.
+        # What rounding leaves of equal values.
         nothing = (1e-14 * max(1.0, float(np.abs(table).max()))) ** 2
         for name in ("order", "seed", "residual"):
             if getattr(self, name) <= nothing:
@@ -196,7 +197,7 @@ class _MeanSquares:
 
 
 def _components(table: np.ndarray) -> tuple[dict[str, Component], dict[str, float | None]]:
-    """Return the standard deviations owed to order, seed and both together, and their shares of the variance."""
+    """Return the standard deviations due to order, seed and their interaction, and their shares of the variance."""
     found = _MeanSquares(table)
     variances = {
         "order": max(0.0, (found.order - found.residual) / found.n_seeds),
@@ -226,7 +227,7 @@ def _variance(
     limit: float,
     permutations: int,
 ) -> Variance:
-    """Return the split of the variance over the random arms where these are enough, else over all that are tested."""
+    """Return the variance split over the random arms if there are enough of them, else over all tested arms."""
     over = random if len(random) >= _MIN_EXCHANGEABLE else tested
     parts, shares = _components(kept[over])
     return Variance(
@@ -249,7 +250,7 @@ def _variance(
 def _ranked_among(
     ranked: np.ndarray, random: np.ndarray, sign: float, mean_squares: _MeanSquares | None, p_above: float | None
 ) -> RankedAmong:
-    """Return how the ranked order (S,) stands among random ones (R, S); `sign` is 1 where higher is better, else -1."""
+    """Compare the ranked order (S,) with random ones (R, S); `sign` is 1 if higher is better, else -1."""
     own, others = float(ranked.mean()), random.mean(axis=1)
     worse = sign * others < sign * own - SAME * max(1.0, abs(own))
     rank, of = 1 + int((~worse).sum()), len(random) + 1
@@ -272,9 +273,9 @@ def _ranked_among(
 def _williams(square: float, df: int, residual: float, residual_df: int, per_level: int) -> tuple[float, float]:
     """Return the interval of a variance component, from its mean square and that of the residual.
 
-    Source: Williams 1962. Its chance of holding is at least 2 `LEVEL` - 1 and near `LEVEL`. A mean square below the
-    residual's, which no component makes likelier than none, is taken to be that: else the upper end could be 0, which
-    says that the component is just 0.
+    Source: Williams 1962. Its coverage is at least 2 `LEVEL` - 1 and near `LEVEL`. A mean square below the residual's
+    fits a component of 0 best and is replaced by the residual's. Otherwise the upper end could be 0, which would claim
+    that the component is exactly 0.
     """
     tail = (1 - LEVEL) / 2
 
@@ -288,10 +289,10 @@ def _williams(square: float, df: int, residual: float, residual_df: int, per_lev
 def _difference_interval(
     random: np.ndarray, mean_squares: _MeanSquares | None, difference: float
 ) -> tuple[float | None, float | None]:
-    """Return the interval of the ranked order's lead on all random orders.
+    """Return the interval of the ranked order's lead over all random orders.
 
-    The lead varies with the residual of the ranked order's own mean, and with that and the order of the random ones.
-    With one seed nothing tells these apart and the spread of the random orders stands for both.
+    The lead varies with the residual of the ranked order's mean, and with the residual and the order effect of the
+    random ones. With one seed these cannot be told apart, so the spread of the random orders stands for both.
     """
     n_random, n_seeds = random.shape
     if n_random < 2:
@@ -303,7 +304,7 @@ def _difference_interval(
     else:
         parts.append((mean_squares.residual / n_seeds, mean_squares.residual_df))
     variance = sum(part for part, _ in parts)
-    if math.sqrt(variance) <= SAME:  # nothing to measure chance by
+    if math.sqrt(variance) <= SAME:  # no variation to estimate chance from
         return None, None
     df = variance**2 / sum(part**2 / of for part, of in parts)
     half = float(stdtrit(df, (1 + LEVEL) / 2)) * math.sqrt(variance)
@@ -311,9 +312,9 @@ def _difference_interval(
 
 
 def _paired(differences: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """Return the mean of differences (S,) and its t interval, None where they are too few or all the same.
+    """Return the mean of differences (S,) and its t interval; None if there are too few or all are the same.
 
-    Seeds without both runs do not count.
+    Only seeds with both runs count.
     """
     differences = differences[np.isfinite(differences)]
     n = len(differences)
@@ -332,15 +333,16 @@ def _paired(differences: np.ndarray) -> tuple[float | None, float | None, float 
 def _order_tests(
     table: np.ndarray, arms: Sequence[Arm], contrast: np.ndarray | None, draws: int, rng: np.random.Generator
 ) -> tuple[float, float | None]:
-    """Return p-values of a table (A, S) against no effect of the order, each the larger one of two.
+    """Return p-values of a table (A, S) against no effect of the order, each the larger of two.
 
-    One shuffles the arms within each seed: exact, whatever the distribution, where for a seed one order is as good as
-    another. But orders that put many classes at the same positions start alike and end alike, in every seed again, and
-    with few classes some pairs do: 8 classes made 7 % of false findings out of 5 %. So the other draws normal tables
-    whose arms correlate as far as that can make them (`_likeness`). With many classes the two agree.
+    The first test shuffles the arms within each seed. It is exact for any distribution if, within a seed, all orders
+    are equally good. But orders that put many classes at the same positions give similar runs, in every seed again, and
+    with few classes some pairs of orders do: with 8 classes, 7 % instead of 5 % of the findings were false. So the
+    second test draws normal tables whose arms correlate as strongly as this can make them (`_likeness`). With many
+    classes the two agree.
 
     Returns:
-        Of the spread of the arms' means, as in F; and of their weighted sum, None without weights.
+        The p-value of the spread of the arms' means, as in F, and that of their weighted sum, None without weights.
     """
     n_arms, n_seeds = table.shape
     centred = (table - table.mean(axis=0)).T
@@ -353,7 +355,7 @@ def _order_tests(
     mixing -= mixing.mean(axis=1, keepdims=True)  # centred within a seed
 
     def statistics(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return both statistics, whatever their scale, of centred tables (n, S, A)."""
+        """Return both statistics, each up to a factor, of centred tables (n, S, A)."""
         sums, within = tables.sum(axis=1), np.einsum("nsa,nsa->n", tables, tables)
         return np.einsum("na,na->n", sums, sums) / within, sums @ weights / np.sqrt(within)
 
@@ -376,10 +378,10 @@ def _order_tests(
 
 
 def _likeness(arms: Sequence[Arm]) -> np.ndarray:
-    """Return how alike runs of two arms with one seed can be for what their orders share, correlations (A, A).
+    """Return how strongly runs of two arms with one seed can correlate because their orders are alike, (A, A).
 
-    As where an accuracy is a sum over classes of something that class and position draw: (m - 1) / (K - 1) with m
-    classes at the same position, which is 0 on average and 1 for the same order.
+    The model: an accuracy is a sum over classes of random terms that depend on class and position. The correlation is
+    then (m - 1) / (K - 1) with m classes at the same position: 0 on average, and 1 for the same order.
     """
     orders = np.array([arm.order for arm in arms])
     same = (orders[:, None] == orders).sum(axis=2)
@@ -388,7 +390,7 @@ def _likeness(arms: Sequence[Arm]) -> np.ndarray:
 
 
 def _least_p(n_arms: int, n_seeds: int, permutations: int) -> float:
-    """Return the least p-value of the spread: naming the arms otherwise in all seeds alike leaves it as it is."""
+    """Return the lowest possible p-value of the spread: renaming the arms in all seeds alike does not change it."""
     log_tables = (n_seeds - 1) * math.lgamma(n_arms + 1)
     return max(1 / (permutations + 1), math.exp(-log_tables))
 
@@ -397,7 +399,7 @@ def _least_p(n_arms: int, n_seeds: int, permutations: int) -> float:
 
 
 def _detectable_sd(found: _MeanSquares, alpha: float, power: float) -> float | None:
-    """Return the standard deviation between orders at which F passes its `alpha` limit with the chance `power`."""
+    """Return the standard deviation between orders at which F exceeds its `alpha` limit with probability `power`."""
     if found.residual == 0:
         return None
     limit = float(fdtri(found.order_df, found.residual_df, 1 - alpha))
@@ -408,7 +410,7 @@ def _detectable_sd(found: _MeanSquares, alpha: float, power: float) -> float | N
 def _detectable(
     found: _MeanSquares, order_variance: float, n_random: int, alpha: float, power: float, rng: np.random.Generator
 ) -> float | None:
-    """Return the least lead of the ranked order that is called better with the chance `power`, by simulation.
+    """Return the smallest lead of the ranked order that is called better with probability `power`, by simulation.
 
     The residual is as found; the random orders differ by `order_variance`.
     """

@@ -24,20 +24,20 @@ _BETA_1 = 0.9
 
 
 def prepare_backend() -> None:
-    """Have the backend give the same numbers for the same inputs each time, where it can be asked to."""
+    """Make the backend give the same numbers for the same inputs, if it has a setting for that."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:
-            # Keras compiles nothing with XLA where TensorFlow's own ops are asked to be deterministic.
+            # With TensorFlow's own setting for deterministic ops, Keras compiles nothing with XLA.
             _add_flag("XLA_FLAGS", "--xla_gpu_deterministic_ops=true")
         else:
             tf.config.experimental.enable_op_determinism()
         for device in gpus:
             try:
                 tf.config.experimental.set_memory_growth(device, True)
-            except RuntimeError:  # in use already; whoever used it has settled the matter
+            except RuntimeError:  # the GPU is in use already, so its settings are fixed
                 break
 
 
@@ -48,12 +48,12 @@ def _add_flag(variable: str, flag: str) -> None:
 
 
 def training_precision(precision: str) -> str:
-    """Return the precision that encoders train in for the one asked for; weights are float32 always.
+    """Return the precision that encoders train in when `precision` is requested; weights are always float32.
 
-    As `labelrank.models.backend.resolve_precision`, of the backend that this process trains on.
+    Works as `labelrank.models.backend.resolve_precision`, for the backend that this process trains on.
 
     Raises:
-        SettingsError: The device does not multiply in it.
+        SettingsError: The device does not support the precision.
     """
     return resolve_precision(precision, training=True)
 
@@ -68,11 +68,11 @@ def on_gpu() -> bool:
 
 
 class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]
-    """AdamW whose learning rate and decay differ from variable to variable.
+    """AdamW with a learning rate and decay for each variable.
 
     Args:
-        factors: Of the learning rate, by index among the variables that are trained; the decay is scaled with it.
-        decays: Weight decay of each.
+        factors: Factors of the learning rate, by index of the trained variable; they scale the decay, too.
+        decays: Weight decay of each trained variable.
 
     Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2, with Keras' epsilon beside the uncorrected root.
     """
@@ -82,7 +82,7 @@ class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]
         self.factors, self.decays = list(factors), list(decays)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        # As Adam finds its own moments; the variable may be the backend's.
+        # Adam finds its moments in the same way; the variable may be the backend's.
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self.factors[index]
         if self.decays[index]:
@@ -96,8 +96,8 @@ class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]
 class Tuner(keras.Model):  # type: ignore[misc]
     """Maps {"images", "branch_scale", "dropout"} to a meaning's outputs, float32 (B, n_outputs).
 
-    `branch_scale` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, drawn by
-    the caller; without them nothing is left out.
+    `branch_scale` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, which the
+    caller draws; without them nothing is dropped.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Tuner(keras.Model):  # type: ignore[misc]
             self.hidden = keras.layers.Dense(recipe.hidden_dim, name="hidden", dtype="float32")
             self.hidden.build((None, dim))
             dim = recipe.hidden_dim
-        # From the pooling on, all is float32, whatever the encoder computes in.
+        # From the pooling on, everything is float32, whatever the encoder computes in.
         options = {"dtype": "float32", "autocast": False}
         self.kernel = self.add_weight(shape=(dim, meaning.n_columns), name="kernel", **options)
         self.bias = self.add_weight(shape=(meaning.n_outputs,), name="bias", **options)
@@ -140,10 +140,10 @@ class Tuner(keras.Model):  # type: ignore[misc]
         self.take_steps(n_steps)
 
     def _move_norm(self, encoder: ViTEncoder, fc_norm: Mapping[str, np.ndarray] | None) -> None:
-        """Take the encoder without its final norm, and a norm of the pooled tokens that starts from it, or from the
-        norm of the checkpoint's head."""
+        """Remove the encoder's final norm and add a norm after the pooling. It starts from the values of the final norm
+        or of the norm in the checkpoint's head."""
         config = encoder.config
-        # As transformers' classes for each family have it.
+        # The epsilon of each family's class in transformers.
         self.norm_epsilon = (
             HEAD_NORM_EPSILON if config.model_type == "videomae" else config.transformer.layer_norm_epsilon
         )
@@ -177,10 +177,10 @@ class Tuner(keras.Model):  # type: ignore[misc]
                 variable.trainable = False
 
     def _rate_and_decay(self, variable: Any) -> tuple[float, float]:
-        """Return the factor of the learning rate of a variable's layer, and its weight decay.
+        """Return the factor of the learning rate for a variable's layer, and its weight decay.
 
-        Source: He et al. 2022, published fine-tuning code: embeddings are layer 0, blocks follow, the rest is the last;
-        biases, norms, CLS and the position table are not decayed.
+        Source: He et al. 2022, published fine-tuning code: embeddings are layer 0, then come the blocks, then the rest
+        as the last layer; biases, norms, CLS and the position table do not decay.
         """
         encoder = self.encoder
         last = len(encoder.blocks) + 1
@@ -208,27 +208,27 @@ class Tuner(keras.Model):  # type: ignore[misc]
         targets, weights = ops.convert_to_tensor(y), ops.convert_to_tensor(sample_weight)
         return ops.sum(weights * self.meaning.loss(y_pred, targets, ops))
 
-    # --- What a run does with it
+    # --- Used by a run
 
     def take_steps(self, n_steps: int) -> None:
-        """Have each update take so many steps from now on; the optimizer starts anew."""
+        """Set the number of steps per update; the optimizer starts anew."""
         self.n_steps = n_steps
         factors, decays = zip(*map(self._rate_and_decay, self.trainable_variables), strict=True)
         self.adamw = LayerwiseAdamW(
             factors,
             decays,
-            learning_rate=self.recipe.learning_rate,  # until `update` says otherwise
+            learning_rate=self.recipe.learning_rate,  # `update` sets it each time
             beta_1=_BETA_1,
             beta_2=self.recipe.beta_2,
             gradient_accumulation_steps=n_steps if n_steps > 1 else None,
             name="adamw",
         )
         self.compile(optimizer=self.adamw, jit_compile=on_gpu())
-        self.train_function = None  # that of the optimizer before
+        self.train_function = None  # it belongs to the former optimizer
         self.optimizer.build(self.trainable_variables)
 
     def step_size(self, update_size: int) -> int:
-        """Return how many samples a step takes of an update of at most `update_size`."""
+        """Return the number of samples per step for updates of at most `update_size` samples."""
         return math.ceil(update_size / self.n_steps)
 
     def update(
@@ -237,13 +237,13 @@ class Tuner(keras.Model):  # type: ignore[misc]
         """Change the weights once; return the weighted mean of the loss over the update's samples.
 
         Args:
-            inputs, targets, weights: Of B samples each; weights of 0 and 1.
-            size: Samples of the largest update: smaller ones are filled up with samples of weight 0, so that nothing is
+            inputs, targets, weights: For B samples each; weights are 0 or 1.
+            size: Samples of the largest update. Smaller updates are padded with samples of weight 0, so that nothing is
                 compiled again.
         """
         step, count = self.step_size(size), len(targets)
         self.adamw.learning_rate = rate
-        # Keras averages the gradients of the steps; the loss of each is its share of the update's mean.
+        # Keras averages the gradients of the steps; so each step's loss is scaled to its share of the update's mean.
         weights = weights * np.float32(self.n_steps / max(1.0, float(weights.sum())))
         loss = 0.0
         for number in range(self.n_steps):
@@ -256,11 +256,11 @@ class Tuner(keras.Model):  # type: ignore[misc]
         return loss / self.n_steps
 
     def outputs(self, images: np.ndarray, size: int) -> np.ndarray:
-        """Return the outputs float32 (B, n_outputs) of at most `size` images, filled up to that many."""
+        """Return the outputs float32 (B, n_outputs) of at most `size` images; the batch is padded to `size`."""
         return np.asarray(self.predict_on_batch({"images": _filled(images, size)}))[: len(images)]
 
     def set_head(self, hidden: np.ndarray | None, kernel: np.ndarray) -> None:
-        """Set what training starts from: the kernels of the hidden layer, if there is one, and of the last."""
+        """Set the initial kernels of the hidden layer, if there is one, and of the last layer."""
         if self.hidden is not None:
             assert hidden is not None
             self.hidden.kernel.assign(hidden.astype(np.float32))
@@ -268,24 +268,24 @@ class Tuner(keras.Model):  # type: ignore[misc]
         self.bias.assign(self.meaning.initial_bias())
 
     def head_arrays(self) -> tuple[Any, ...]:
-        """Return gamma, beta and epsilon of the norm, kernel and bias of the hidden layer, kernel and bias; None where
-        there is none."""
+        """Return gamma, beta and epsilon of the norm, then kernel and bias of the hidden and of the last layer; None
+        for those that do not exist."""
         value = ops.convert_to_numpy
         norm = (value(self.fc_norm.gamma), value(self.fc_norm.beta)) if self.fc_norm is not None else (None, None)
         hidden = (value(self.hidden.kernel), value(self.hidden.bias)) if self.hidden is not None else None
         return (*norm, self.norm_epsilon, hidden, value(self.kernel), value(self.bias))
 
     def weights_of(self) -> dict[str, np.ndarray]:
-        """Return the trained weights by name; frozen ones are the checkpoint's."""
+        """Return the trained weights by name; frozen weights are still those of the checkpoint."""
         return {f"model/{i}": ops.convert_to_numpy(v) for i, v in enumerate(self.trainable_variables)}
 
     def set_weights_of(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Set the trained weights that `weights_of` gave."""
+        """Set trained weights that `weights_of` returned."""
         for i, variable in enumerate(self.trainable_variables):
             variable.assign(arrays[f"model/{i}"])
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return weights and optimizer between two updates, however many steps they take."""
+        """Return the weights and the optimizer's state between two updates; it does not depend on the steps."""
         state = self.weights_of()
         for name, variable in self._optimizer_variables():
             value = ops.convert_to_numpy(variable)
@@ -293,14 +293,14 @@ class Tuner(keras.Model):  # type: ignore[misc]
         return state
 
     def set_state(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Set what `state` gave, also of another number of steps."""
+        """Set what `state` returned, also for another number of steps."""
         self.set_weights_of(arrays)
         for name, variable in self._optimizer_variables():
             value = arrays[name]
             variable.assign(value * self.n_steps if variable is self.adamw._iterations else value)
 
     def _optimizer_variables(self) -> list[tuple[str, Any]]:
-        # Between two updates the gradients that were added up are 0.
+        # Between two updates, the accumulated gradients are 0.
         kept = [v for v in self.optimizer.variables if "gradient_accumulator" not in v.path]
         return [(f"optimizer/{i}", v) for i, v in enumerate(kept)]
 

@@ -1,4 +1,4 @@
-"""What a comparison of orders found, in sentences."""
+"""The finding of a comparison of orders, in sentences."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from labelrank.notices import Notice
 from labelrank.words import ordinal
 
 FINDINGS = ("no_effect", "ranked_better", "order_matters", "too_few")
-"""Of an experiment whose control held, or that had none."""
+"""The possible findings of an experiment whose control passed, or that had no control."""
 UNSOUND = "unsound"
-"""The finding of one whose control failed, whatever its accuracies say."""
+"""The finding of an experiment whose control failed, whatever its accuracies say."""
 THEORY = "theory"
 """Kind of the detail that says what theory expects."""
 _OF_RANKED = "the ranked order's"
@@ -22,11 +22,11 @@ _OF_RANKED = "the ranked order's"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an analysis of accuracy says, in plain words that claim no more than it does."""
+    """What an analysis of accuracy shows, in plain words that claim no more than that."""
 
     finding: str
-    """ranked_better, order_matters, no_effect (nothing was found that the design could have) or too_few (the design
-    could not have found it, or no two runs differ); unsound where the control failed."""
+    """ranked_better, order_matters, no_effect (the design could have found an effect, but found none), too_few (the
+    design could not have found one, or no two runs differ), or unsound (the control failed)."""
     text: str
     """One or two sentences."""
     details: tuple[Notice, ...]
@@ -34,25 +34,25 @@ class Verdict:
 
     @property
     def expected(self) -> str | None:
-        """What theory expects of the order; None where the details have no such sentence."""
+        """What theory expects of the order; None if the details have no such sentence."""
         return next((one.text for one in self.details if one.kind == THEORY), None)
 
     @property
     def other_details(self) -> tuple[str, ...]:
-        """The details but for what theory expects."""
+        """All details except what theory expects."""
         return tuple(one.text for one in self.details if one.kind != THEORY)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; of the details their texts alone."""
+        """Return JSON values; of the details only their texts."""
         return {"finding": self.finding, "text": self.text, "details": [one.text for one in self.details]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], again: Verdict | None = None) -> Verdict:
-        """Return the verdict of `to_json`.
+        """Return the verdict from what `to_json` returned.
 
         Args:
-            again: The same verdict as it is made now, which tells the kinds of the details; without it, or where it
-                has others, they are empty.
+            again: The same verdict, made anew, which has the kinds of the details. Without it, or with another number
+                of details, the kinds are empty.
         """
         texts = value["details"]
         kinds = [one.kind for one in again.details] if again and len(again.details) == len(texts) else [""] * len(texts)
@@ -62,13 +62,13 @@ class Verdict:
 def verdict(
     analysis: Analysis, *, meaning: str = "softmax", n_test: int | None = None, n_classes: int | None = None
 ) -> Verdict:
-    """Return what an analysis of accuracy says.
+    """Return the verdict on an analysis of accuracy.
 
     Args:
         analysis: Of accuracies as fractions, from `analyse`.
         meaning: What a position means to the loss; decides what theory expects.
-        n_test: Test rows; None leaves them out.
-        n_classes: So few classes have too few orders to tell; None: more random orders can always be asked for.
+        n_test: Number of test rows; None: the text does not mention them.
+        n_classes: With few classes there may be too few orders to tell; None: there are always enough.
     """
     finding = _finding(analysis)
     if finding == "too_few" or analysis.p_any is None:
@@ -96,7 +96,7 @@ def _finding(analysis: Analysis) -> str:
 
 
 def _nothing_differs(analysis: Analysis) -> bool:
-    """Return whether all orders have the same accuracy with each seed, so that nothing shows what chance does."""
+    """Return whether all orders have the same accuracy with each seed, so that chance cannot be estimated."""
     by_seed = zip(*(analysis.by_seed[name] for name in analysis.compared), strict=True)
     known = [[value for value in values if value is not None] for values in by_seed]
     return all(len(values) < len(analysis.compared) or max(values) - min(values) <= SAME for values in known)
@@ -218,7 +218,7 @@ def theory(meaning: str, finding: str) -> str:
 
     Args:
         meaning: What a position means to the loss.
-        finding: Of the accuracies, whatever the control says.
+        finding: The finding from the accuracies, whatever the control says.
     """
     if meaning != "softmax":
         return (

@@ -1,1 +1,1 @@
-"""Background work: what is known about each job, the queue that runs them one by one, the process that does one."""
+"""Background work: the job database, the queue that runs jobs one by one, and the process that does one job."""

@@ -1,8 +1,8 @@
-"""Who takes the jobs of a workspace, and who of them is alive.
+"""Which workers take the jobs of a workspace, and which of them are alive.
 
-Each worker holds a file of its own in `workers/` locked for as long as it lives, and writes its name into each job that
-it claims. The lock (flock) belongs to the open file: the system drops it when the process dies, however it dies. A
-process id that is used again cannot be taken for a worker, nor one of another container.
+Each worker keeps its own file in `workers/` locked while it lives, and writes its name into each job that it claims.
+The lock (flock) belongs to the open file: the system releases it when the process dies, for whatever reason. So a
+reused process id, or one of another container, is never mistaken for a worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TextIO
 from labelrank.errors import JobError
 
 APP = "app"
-"""The name of the worker in the web app's process; a workspace has one. Names of others begin with `worker-`."""
+"""Name of the worker in the web app's process, one per workspace. Names of others begin with `worker-`."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ class Place:
     _locks: tuple[TextIO, ...]
 
     def leave(self) -> None:
-        """Give the place up."""
-        if self.name != APP:  # a file that is used again must not be removed under who opens it now
+        """Give up the place."""
+        if self.name != APP:  # the app's file is used again: another process may be opening it now
             _file_of(self.workspace, self.name).unlink(missing_ok=True)
         for lock in self._locks:
             lock.close()
 
 
 def join(workspace: Path, *, as_app: bool) -> Place | None:
-    """Return a place for a new worker; None for the app's when another process has it.
+    """Return a place for a new worker; None if it is the app's and another process has it.
 
     Raises:
         JobError: labelrank 0.1 runs the jobs of this workspace, or its files cannot be written or locked.
@@ -56,7 +56,7 @@ def join(workspace: Path, *, as_app: bool) -> Place | None:
                     return None
             else:
                 name = f"worker-{os.getpid()}-{secrets.token_hex(8)}"
-                # It gets its name when it is locked: a file that can be seen and is not locked is a dead worker's.
+                # The file gets its final name once it is locked, because an unlocked file means a dead worker.
                 hidden = _folder(workspace) / f".{name}.partial"
                 own = hidden.open("x", encoding="utf-8")
                 locks.callback(own.close)
@@ -72,24 +72,24 @@ def join(workspace: Path, *, as_app: bool) -> Place | None:
 
 
 def is_alive(workspace: Path, name: str | None) -> bool:
-    """Return whether a worker lives. For the asker's own name this is so, too.
+    """Return whether a worker is alive; also true for the caller's own name.
 
-    Without a name, the worker was one of labelrank 0.1; since `join`, none is alive.
+    A job without a name was claimed by labelrank 0.1. `join` makes sure that no such worker is alive.
     """
     if name is None:
         return False
     try:
         with _file_of(workspace, name).open(encoding="utf-8") as file:
-            # Shared, so that two who ask at once are not taken for the worker.
+            # A shared lock, so that two callers at once do not take each other for the worker.
             return not _lock(file, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # not known: whose jobs were taken away could be at work
+        return True  # unknown: the worker may be at work, so its jobs must stay with it
 
 
 def others_live(workspace: Path) -> bool:
-    """Return whether a worker other than the app's lives."""
+    """Return whether a worker other than the app's is alive."""
     return any(is_alive(workspace, path.stem) for path in _folder(workspace).glob("worker-*.lock"))
 
 
@@ -118,7 +118,7 @@ def _lock(file: TextIO, kind: int) -> bool:
 
 
 def _keep_out_former_versions(workspace: Path) -> TextIO:
-    """Return the shared lock that all workers hold together, of a file that labelrank 0.1 wants for itself."""
+    """Return a lock that all workers share, on the file that labelrank 0.1 locks for itself alone."""
     path = workspace / "consumer.lock"
     lock = path.open("a+", encoding="utf-8")
     if not _lock(lock, fcntl.LOCK_SH):

@@ -1,7 +1,7 @@
-"""The queue: jobs of one workspace, in the order in which they were submitted, each in a process of its own.
+"""The queue: the jobs of one workspace in the order in which they were submitted, each in its own process.
 
-`jobs.sqlite` is the queue. A consumer claims the job that has waited longest, supervises its child process to the end
-and claims the next. The app has one; each `labelrank worker` is one more.
+`jobs.sqlite` is the queue. A consumer claims the job that has waited longest, supervises its child process until it
+ends, and claims the next job. The app has one consumer; each `labelrank worker` is one more.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from labelrank.processes import GRACE_S
 from labelrank.settings import Settings
 
 _IDLE_S = 0.2
-"""How long a new job may wait for a consumer that has nothing to do."""
+"""How long a new job may wait for an idle consumer."""
 _LOOK_S = 1.0
-"""How often a consumer looks for jobs of dead ones."""
+"""How often a consumer looks for jobs of dead consumers."""
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ def submit(kind: str, params: Mapping[str, Any], *, owner: str, subject: str, se
 
     Args:
         kind: One of `labelrank.jobs.worker.TASKS`.
-        params: What its task is given; plain JSON values.
-        owner: Whose list it appears in.
+        params: Parameters of its task; plain JSON values.
+        owner: The user in whose list it appears.
         subject: What it works on, in a few words for people.
 
     Raises:
@@ -70,13 +70,13 @@ def resume(job_id: str, settings: Settings) -> Job:
 def ensure_consumer(settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> bool:
     """Start the app's consumer in a thread of this process, unless one runs here or in another app's process.
 
-    It claims no job while a `labelrank worker` lives, so that whoever starts workers has as many as were started.
-    Cheap enough to be called on every run of a script and every tick of a job panel: if another process held the
-    place and has died, the next call takes over. At the end of this process the consumer stops its job.
+    It claims no job while a `labelrank worker` is alive, so exactly as many jobs run at once as workers were started.
+    A call is cheap: make one on every run of a script and every tick of a job panel. If another process had the place
+    and has died, the next call takes over. When this process ends, the consumer stops its job.
 
     Args:
-        command: Makes the command line of a job's process, which has to name the job's id.
-        grace_s: Time a job has between being asked to stop and being killed.
+        command: Makes the command line of a job's process; it must contain the job's id.
+        grace_s: Time between asking a job to stop and killing it.
 
     Returns:
         Whether this call started it.
@@ -96,7 +96,7 @@ def ensure_consumer(settings: Settings, *, command: Command = child_command, gra
 
 
 def stop_consumer(settings: Settings) -> None:
-    """Stop the app's consumer if it runs in this process, and wait for it; a running job becomes interrupted."""
+    """Stop the app's consumer if it runs in this process, and wait for its end; a running job becomes interrupted."""
     with _guard:
         consumer = _consumers.pop(settings.workspace.resolve(), None)
     if consumer is not None:
@@ -104,14 +104,14 @@ def stop_consumer(settings: Settings) -> None:
 
 
 def run_consumer(settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> None:
-    """Run one more consumer of the workspace until SIGINT or SIGTERM; a job that it runs then becomes interrupted.
+    """Run one more consumer of the workspace until SIGINT or SIGTERM; a running job then becomes interrupted.
 
-    For the main thread of a process of its own: it sets signal handlers.
+    Call it in the main thread of a separate process, because it sets signal handlers.
 
     Raises:
         JobError: The job database or the workspace cannot be used, or labelrank 0.1 runs its jobs.
     """
-    # The handlers only note the signal: taking a lock in one could wait for the code it interrupts.
+    # The handlers only note the signal: a lock taken in a handler could wait for the code that it interrupts.
     signals: list[int] = []
     before = {n: signal.signal(n, lambda number, _: signals.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -137,7 +137,7 @@ def _start(settings: Settings, place: Place, *, command: Command, grace_s: float
 
 
 class _Consumer:
-    """A thread that does the jobs of a workspace, one at a time. It has a place there for as long as it runs."""
+    """A thread that does the jobs of a workspace, one at a time. It has a place there while it runs."""
 
     def __init__(self, settings: Settings, place: Place, *, command: Command, grace_s: float) -> None:
         self._place = place
@@ -182,7 +182,7 @@ class _Consumer:
         return self._store.claim(self._place.name)
 
     def _look(self, at: Job | None) -> None:
-        """Look for jobs of dead consumers, if it is time to."""
+        """Look for jobs of dead consumers, at most once in `_LOOK_S`."""
         if time.monotonic() - self._looked_at < _LOOK_S:
             return
         try:
@@ -192,13 +192,13 @@ class _Consumer:
         self._looked_at = time.monotonic()
 
     def _recover(self, at: Job | None) -> None:
-        """Put the jobs of dead consumers in order.
+        """Give the jobs of dead consumers a final state.
 
-        Any number of consumers may do so at once. The jobs are read before it is asked who lives: who had claimed them
-        and is dead then has not come back under the same name in between.
+        Any number of consumers may do this at once. The jobs are read before the check of who is alive. So a dead
+        consumer cannot have come back under the same name in between.
 
         Args:
-            at: The job that this one is at. Others under its name are of an app's consumer before it.
+            at: The job that this consumer runs now. Other jobs under its name are from an earlier consumer of the app.
         """
         workspace, name = self._place.workspace, self._place.name
         for job in self._store.in_state(RUNNING):
@@ -218,7 +218,7 @@ _consumers: dict[Path, _Consumer] = {}
 
 
 def _remove_former_queue(workspace: Path) -> None:
-    """Remove the second database of labelrank 0.1, which repeated the ids of waiting jobs."""
+    """Remove the second database of labelrank 0.1, which only repeated the ids of waiting jobs."""
     for path in workspace.glob("queue.sqlite*"):
         with contextlib.suppress(OSError):
             path.unlink()

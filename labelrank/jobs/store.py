@@ -1,4 +1,4 @@
-"""What is known about every job: one SQLite file and one log per job."""
+"""The database of jobs: one SQLite file, and one log per job."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ UPDATE job SET queued_at = created_at;
 """,
     2: "ALTER TABLE job ADD COLUMN worker TEXT",
 }
-"""Version -> what makes it the next one."""
+"""Version -> SQL that upgrades it to the next one."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a running job is, in the unit of its present stage."""
+    """The progress of a running job, in the unit of its current stage."""
 
     stage: Stage
     done: int
@@ -72,7 +72,7 @@ class Progress:
 
     @property
     def fraction(self) -> float | None:
-        """Part of the stage that is done, in [0, 1]; None where the total is unknown."""
+        """Part of the stage that is done, in [0, 1]; None if the total is unknown."""
         return min(1.0, max(0.0, self.done / self.total)) if self.total else None
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Progress:
-        """Return the progress of `to_json`; what 0.1.0 wrote says neither its kind nor its unit."""
+        """Return the progress from what `to_json` returned; labelrank 0.1.0 wrote neither kind nor unit."""
         text, numbers = value["stage"], (value["done"], value["total"], value["rate"], value["eta_s"])
         return cls(Stage(Kind(value.get("kind", "")), text, value.get("unit", "")), *numbers)
 
@@ -99,14 +99,14 @@ class Job:
     params: dict[str, Any]
     state: str
     attempt: int
-    """How often it was started; a resumed job counts on."""
+    """How often it was started; a resumed job continues to count."""
     cancel_requested: bool
     worker: str | None
-    """Who has claimed it, as `labelrank.jobs.liveness` knows it."""
+    """Name of the worker that claimed it; see `labelrank.jobs.liveness`."""
     pid: int | None
     progress: Progress | None
     report: dict[str, Any] | None
-    """What its task says of its work besides the progress: device, what failed, ...; the last one stays."""
+    """What its task reports besides the progress: device, what failed, ...; the last report is kept."""
     error: str | None
     """Why it failed or was interrupted, for people."""
     result: dict[str, Any] | None
@@ -116,7 +116,7 @@ class Job:
     started_at: float | None
     finished_at: float | None
     log_path: Path
-    """Standard output and error of its process; absent until it is started."""
+    """File with standard output and error of its process; absent until it is started."""
 
     @property
     def active(self) -> bool:
@@ -132,11 +132,11 @@ class Job:
 class JobStore:
     """The jobs of one workspace, safe to use from any thread and process.
 
-    Every call is one short transaction on its own connection. A change of state names the states it may start
-    from, so that whoever comes second (a cancel beside a success, a second worker) changes nothing.
+    Every call is one short transaction on its own connection. A change of state names the states that it may start
+    from. So of two changes at once (a cancel and a success, two workers) the second has no effect.
 
     Args:
-        path: The SQLite file; made when absent. Each job's folder is `jobs/<id>` beside it.
+        path: The SQLite file; created if missing. Each job's folder is `jobs/<id>` beside it.
         clock: Returns seconds since 1970.
         timeout_s: How long one call waits for another process's transaction.
 
@@ -159,11 +159,11 @@ class JobStore:
 
         Args:
             kind: One of `labelrank.jobs.worker.TASKS`.
-            params: What its task is given; plain JSON values.
-            owner: Whose list it appears in.
+            params: Parameters of its task; plain JSON values.
+            owner: The user in whose list it appears.
             subject: What it works on, in a few words for people.
         """
-        # 128 random bits: who has the link to a job may see it, so a link cannot be guessed.
+        # 128 random bits: anyone with the link to a job may see it, so the link must be impossible to guess.
         job_id = secrets.token_hex(16)
         columns = "id, owner, kind, subject, params, state, created_at, queued_at"
         with self._transaction() as db:
@@ -177,7 +177,7 @@ class JobStore:
         """Return the job with this id.
 
         Raises:
-            JobError: There is none.
+            JobError: There is no such job.
         """
         job = self.find(job_id)
         if job is None:
@@ -185,13 +185,13 @@ class JobStore:
         return job
 
     def find(self, job_id: str) -> Job | None:
-        """Return the job with this id, or None when there is none (any more)."""
+        """Return the job with this id; None if it does not exist (any more)."""
         with self._transaction(write=False) as db:
             row = db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else self._job(row)
 
     def list(self, owner: str | None = None, *, states: Collection[str] = STATES, limit: int = 100) -> tuple[Job, ...]:
-        """Return the jobs of one owner, or of all, in some states, newest first."""
+        """Return the jobs in these states, newest first, of one owner or of all."""
         sql = (
             "SELECT * FROM job WHERE (?1 IS NULL OR owner = ?1) AND state IN (SELECT value FROM json_each(?2)) "
             "ORDER BY created_at DESC, rowid DESC LIMIT ?3"
@@ -207,13 +207,13 @@ class JobStore:
         return tuple(self._job(row) for row in rows)
 
     def count(self, states: Collection[str]) -> int:
-        """Return how many jobs, of any owner, are in some states."""
+        """Return how many jobs, of any owner, are in these states."""
         with self._transaction(write=False) as db:
             sql = "SELECT count(*) FROM job WHERE state IN (SELECT value FROM json_each(?))"
             return int(db.execute(sql, (json.dumps([*states]),)).fetchone()[0])
 
     def position(self, job_id: str) -> int:
-        """Return how many jobs, of any owner, run or wait before this one; 0 for one that does not wait (any more)."""
+        """Return how many jobs, of any owner, run or wait before this one; 0 if this one does not wait (any more)."""
         with self._transaction(write=False) as db:
             result: int = db.execute(
                 "SELECT count(*) FROM job AS other JOIN job AS mine ON mine.id = ?1 AND mine.state = ?2 WHERE "
@@ -224,16 +224,16 @@ class JobStore:
             return result
 
     def claim(self, worker: str) -> Job | None:
-        """Turn the job that has waited longest into a running one and return it; None when none waits.
+        """Set the job that has waited longest to running and return it; None if no job waits.
 
-        Of any number of callers one gets the job. Its `attempt` is the proof: what a process of an earlier
-        attempt still writes is not accepted.
+        Only one of any number of callers gets the job. Its `attempt` identifies the caller: later writes from an
+        earlier attempt are not accepted.
 
         Args:
-            worker: The name of who does it.
+            worker: Name of the worker that does the job.
         """
         first = "SELECT id FROM job WHERE state = ? ORDER BY queued_at, rowid LIMIT 1"
-        with self._transaction(write=False) as db:  # most often none waits, and nobody is kept from writing
+        with self._transaction(write=False) as db:  # usually no job waits, and this does not block other writers
             if db.execute(first, (QUEUED,)).fetchone() is None:
                 return None
         with self._transaction() as db:
@@ -246,15 +246,15 @@ class JobStore:
         return self.get(row["id"])
 
     def set_pid(self, job_id: str, attempt: int, pid: int) -> bool:
-        """Note which process does the work. Returns whether this attempt still runs."""
+        """Store the id of the process that does the work. Returns whether this attempt still runs."""
         return self._update("pid = ?", (pid,), job_id, (RUNNING,), attempt)
 
     def set_progress(self, job_id: str, attempt: int, progress: Progress) -> bool:
-        """Note how far the work is. Returns whether this attempt still runs."""
+        """Store the progress. Returns whether this attempt still runs."""
         return self._update("progress = ?", (json.dumps(progress.to_json()),), job_id, (RUNNING,), attempt)
 
     def set_report(self, job_id: str, attempt: int, report: Mapping[str, Any]) -> bool:
-        """Note what is known of the work besides its progress. Returns whether this attempt still runs.
+        """Store the report. Returns whether this attempt still runs.
 
         Raises:
             TypeError: The report is not made of plain JSON values.
@@ -262,7 +262,7 @@ class JobStore:
         return self._update("report = ?", (json.dumps(dict(report)),), job_id, (RUNNING,), attempt)
 
     def succeed(self, job_id: str, attempt: int, result: Mapping[str, Any]) -> bool:
-        """Store the result and finish. Returns whether this attempt still ran.
+        """Store the result and mark the job succeeded. Returns whether this attempt still ran.
 
         Raises:
             TypeError: The result is not made of plain JSON values.
@@ -270,15 +270,15 @@ class JobStore:
         return self._finish(job_id, attempt, SUCCEEDED, None, json.dumps(dict(result)))
 
     def fail(self, job_id: str, attempt: int, error: str) -> bool:
-        """Finish with a reason for people. Returns whether this attempt still ran."""
+        """Mark the job failed, with a reason for people. Returns whether this attempt still ran."""
         return self._finish(job_id, attempt, FAILED, error)
 
     def interrupt(self, job_id: str, attempt: int, error: str) -> bool:
-        """Finish because the work was stopped from outside. Returns whether this attempt still ran."""
+        """Mark the job interrupted: it was stopped from outside. Returns whether this attempt still ran."""
         return self._finish(job_id, attempt, INTERRUPTED, error)
 
     def cancel(self, job_id: str, attempt: int) -> bool:
-        """Finish a running job that stopped because its user asked. Returns whether this attempt still ran."""
+        """Mark a running job cancelled: its user stopped it. Returns whether this attempt still ran."""
         return self._finish(job_id, attempt, CANCELLED, None)
 
     def request_cancel(self, job_id: str) -> Job:
@@ -292,9 +292,9 @@ class JobStore:
         return self.get(job_id)
 
     def requeue(self, job_id: str) -> Job:
-        """Queue a failed, cancelled or interrupted job again under its own id, behind those that wait, and return it.
+        """Queue a failed, cancelled or interrupted job again under the same id, behind waiting jobs, and return it.
 
-        The log goes on where it ended, so that a link to the job shows its whole story.
+        The log is continued, so a link to the job shows all its attempts.
 
         Raises:
             JobError: There is no such job, or it waits, runs or has succeeded.
@@ -332,7 +332,7 @@ class JobStore:
             raise JobError(f"The job is deleted, its folder is not ({error}). Remove it by hand: {folder}.") from error
 
     def read_log(self, job_id: str, max_bytes: int = 64 * 1024) -> str:
-        """Return the end of a job's log, at most `max_bytes` of it; empty when it was never started.
+        """Return the last part of a job's log, at most `max_bytes`; empty if the job was never started.
 
         Raises:
             JobError: There is no such job, or its log cannot be read.
@@ -349,7 +349,7 @@ class JobStore:
             raise JobError(f"The job's log cannot be read ({error}): {path}.") from error
         if not skipped:
             return tail.decode("utf-8", errors="replace")
-        # Start at a whole line, where there is one: a cut character or a half sentence says nothing.
+        # Start at a whole line if there is one, not in the middle of a character or sentence.
         start = tail.find(b"\n") + 1
         return f"[{skipped + start:,} bytes left out]\n" + tail[start:].decode("utf-8", errors="replace")
 
@@ -369,10 +369,10 @@ class JobStore:
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
-        """Keep calls of all threads and processes fast while this is open.
+        """Keep calls of all threads and processes fast while this context is open.
 
-        Closing the last connection moves SQLite's log of changes into the main file and waits for the disk, some
-        ten milliseconds each time; one idle connection anywhere prevents that.
+        When the last connection closes, SQLite moves its log of changes into the main file and waits for the disk, some
+        ten milliseconds each time. One idle connection anywhere prevents that.
         """
         with self._explained():
             db = self._connect()
@@ -398,7 +398,7 @@ class JobStore:
     ) -> bool:
         where = f"id = ? AND state IN ({', '.join('?' * len(states))}) AND (? IS NULL OR attempt = ?)"
         with self._transaction() as db:
-            # Only the fixed texts of this file are put together here; every value is bound.
+            # Only fixed texts of this file are joined here; every value is bound.
             sql = f"UPDATE job SET {assignments} WHERE {where}"  # noqa: S608
             return db.execute(sql, (*values, job_id, *states, attempt, attempt)).rowcount == 1
 
@@ -418,7 +418,7 @@ class JobStore:
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
-        # A connection that is closed early takes its open transaction back.
+        # A connection that is closed early rolls its open transaction back.
         with self._explained(), contextlib.closing(self._connect()) as db:
             db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             yield db
@@ -435,7 +435,7 @@ class JobStore:
             ) from error
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:
-                raise  # its subclasses are mistakes in this file, not in the user's
+                raise  # its subclasses are mistakes in this module, not in the user's file
             raise self._damaged(error) from error
 
     def _connect(self) -> sqlite3.Connection:

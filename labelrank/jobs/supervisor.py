@@ -1,4 +1,4 @@
-"""One job in a process of its own: started, watched, stopped on request, its end told."""
+"""Run one job in its own process: start it, watch it, stop it on request, store how it ended."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def child_command(job_id: str) -> list[str]:
 
 
 class Supervisor:
-    """Runs a job in a child process and sees to it that the job ends in a final state.
+    """Runs a job in a child process and makes sure that the job gets a final state.
 
     Args:
-        settings: Given to the child in its environment.
+        settings: Passed to the child in its environment.
         stopping: Set when the job has to be interrupted.
-        meanwhile: Called with the job now and then while it runs.
+        meanwhile: Called with the job from time to time while it runs.
         command: Makes the child's command line.
-        grace_s: Time a job has between being asked to stop and being killed.
-        poll_s: How often the child and the wish to cancel it are looked at.
+        grace_s: Time between asking a job to stop and killing it.
+        poll_s: How often to check whether the child has ended and whether it was cancelled.
     """
 
     def __init__(
@@ -64,12 +64,12 @@ class Supervisor:
         self._poll_s = poll_s
 
     def run(self, job: Job) -> None:
-        """Do a job that was claimed to its end."""
+        """Run a claimed job until it ends."""
         try:
             returncode = self._supervise(job)
             self._insist(lambda: self._settle(job, returncode))
         except Exception as error:
-            # Nothing that goes wrong with one job may keep the others from running.
+            # An error with one job must not keep the others from running.
             logger.exception("The supervisor of job %s failed.", job.id)
             details = traceback.format_exc()
             with contextlib.suppress(JobError):
@@ -78,7 +78,7 @@ class Supervisor:
             self._insist(lambda: self._store.fail(job.id, job.attempt, reason))
 
     def _supervise(self, job: Job) -> int:
-        """Run the child to its end and return its exit status."""
+        """Run the child until it ends and return its exit status."""
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started_at))
         self._store.append_log(job.id, f"--- run {job.attempt}, {started}\n")
         with job.log_path.open("ab") as log:
@@ -87,26 +87,26 @@ class Supervisor:
             self._insist(lambda: self._store.set_pid(job.id, job.attempt, child.pid))
             self._watch(job, child)
         finally:
-            # It is dead or a zombie or lost; in no case may it, or what it started, stay.
+            # The child is dead, a zombie or out of control; neither it nor its own children may stay.
             returncode = child.kill()
         return returncode
 
     def _watch(self, job: Job, child: Child) -> None:
-        """Return when the child has ended, or has had its time to."""
+        """Return when the child has ended or its time to stop is over."""
         while not child.has_ended():
             now = self._look_up(job)
             if self._stopping.is_set() or (now is not None and now.cancel_requested):
                 child.terminate()
                 break
             if now is None or now.state != RUNNING:
-                # The outcome is stored. A process that hangs on its way out must not hold up the queue.
+                # The outcome is stored. A process that hangs at its end must not block the queue.
                 break
             self._meanwhile(job)
             time.sleep(self._poll_s)
         child.wait(self._grace_s)
 
     def _look_up(self, job: Job) -> Job | None:
-        """Return the job as it is now; None when it was deleted (after its outcome was stored)."""
+        """Return the current state of the job; None if it was deleted (after its outcome was stored)."""
         try:
             return self._store.find(job.id)
         except JobError as error:
@@ -124,7 +124,7 @@ class Supervisor:
             self._store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
         else:
             reason = _how_it_ended(returncode, job.id)
-            # A process that was killed could not write this itself. On a full disk the state still fits.
+            # A killed process could not write this itself. If the disk is full, at least the state still fits.
             with contextlib.suppress(JobError):
                 self._store.append_log(job.id, reason)
             self._store.fail(job.id, job.attempt, reason)
@@ -134,9 +134,10 @@ class Supervisor:
 
 
 def insist(action: Callable[[], T], stopping: threading.Event) -> T | None:
-    """Return what an action returns; repeat it for as long as the job database refuses (a full disk, a locked file).
+    """Call an action until the job database accepts it, and return its result.
 
-    Returns None when the consumer stops before it works.
+    The database refuses, for example, when the disk is full or the file locked. Returns None if the consumer stops
+    first.
     """
     while True:
         try:
@@ -150,8 +151,8 @@ def insist(action: Callable[[], T], stopping: threading.Event) -> T | None:
 def kill_orphan(pid: int, job_id: str, *, timeout_s: float = 5.0) -> None:
     """Kill a job's process that outlived its consumer, if `pid` is still that process.
 
-    The number may belong to another program by now. Where there is no /proc to tell, the process is left to end
-    itself, which it does when its parent is gone.
+    The id may belong to another program by now. Without /proc this cannot be checked; then the process is not killed,
+    and ends by itself because its parent is gone.
     """
     deadline = time.monotonic() + timeout_s
     while _does_job(pid, job_id) and time.monotonic() < deadline:
@@ -167,16 +168,16 @@ def _does_job(pid: int, job_id: str) -> bool:
 
 
 def _child_env(settings: Settings) -> dict[str, str]:
-    """Return this process's environment with these settings in it, and this labelrank to be found."""
+    """Return this process's environment, with these settings, and with this labelrank on the Python path."""
     env = dict(os.environ)
     for field in fields(settings):
         name = "HOME" if field.name == "workspace" else field.name.upper()
         value = getattr(settings, field.name)
         env[f"LABELRANK_{name}"] = str(int(value) if isinstance(value, bool) else value)
-    # A checkout need not be installed; it goes last, so that it hides nothing.
+    # labelrank may run from a checkout without being installed. Its path goes last, so that it hides nothing.
     checkout = str(Path(labelrank.__file__).parent.parent)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), checkout]))
-    # The log is read while it grows, and a crash in native code should leave a trace in it.
+    # The log is read while it grows; and a crash in native code should leave a traceback in it.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid())}
     return env
 

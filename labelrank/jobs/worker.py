@@ -1,7 +1,7 @@
 """The process that does one job: `python -m labelrank.jobs.worker JOB_ID`.
 
-It loads the job, calls its task and stores the outcome. It is started by `labelrank.jobs.queue`, which kills it
-when it does not stop on request, and ends by itself when the process that started it is gone.
+It loads the job, calls its task and stores the outcome. `labelrank.jobs.queue` starts it, and kills it if it does not
+stop on request. It ends by itself when the process that started it is gone.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ TASKS: dict[str, str] = {
 }
 """Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop, on_report) -> dict.
 
-The module is imported here, in the child, and nowhere else: it may load keras.
+The module is imported only here, in the child, because it may load Keras.
 """
 
 PARENT_PID = "LABELRANK_JOB_PARENT"
-"""Environment variable with the id of the process that has to be alive for this one to go on."""
+"""Environment variable with the id of the parent process; when that process is gone, this one ends."""
 
 INTERRUPTED_TEXT = "The app stopped while this job ran. Resume goes on from what was finished."
 MEMORY_ADVICE = "Try fewer samples, or free memory on this machine; the log has the details."
 
 
 class ProgressReporter:
-    """Turns a task's `on_progress(done, total, stage)` into progress with a measured rate, written now and then.
+    """Turns a task's `on_progress(done, total, stage)` into progress with a measured rate, written at intervals.
 
-    The rate is the mean over the last `window_s` seconds, so that it follows a change (the first batch, which
-    compiles, is soon forgotten) and does not jump with each batch.
+    The rate is the mean over the last `window_s` seconds. So it follows a change (the slow first batch, which compiles,
+    is soon forgotten), but does not jump with each batch.
 
     Args:
         write: Stores one Progress.
-        clock: Returns seconds, never running backwards.
-        min_interval_s: Shortest time between two writes; a new stage and the end of one are written at once.
+        clock: Returns seconds; never runs backwards.
+        min_interval_s: Shortest time between two writes; the start and the end of a stage are written at once.
         window_s: Time over which the rate is measured.
-        settle_s: Time a stage has to run before its rate means anything.
+        settle_s: Time that a stage has to run before its rate is shown.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ProgressReporter:
         self._written_at = float("-inf")
 
     def __call__(self, done: int, total: int | None, stage: Stage) -> None:
-        """Take a report: `done` of `total` units of `stage`; a total of None is unknown."""
+        """Take a report: `done` of `total` units of `stage`; None is an unknown total."""
         now = self._clock()
         # Plain integers: a count may come from an array, and only those fit into JSON.
         done, total = int(done), None if total is None else int(total)
@@ -81,7 +81,7 @@ class ProgressReporter:
             self._points.clear()
         if not self._points or now - self._points[-1][0] >= self._window_s / 100:
             self._points.append((now, done))
-        # The point just outside the window stays: the window is then full, and a slow task has two points at all.
+        # The point just outside the window stays, so that the window is full and a slow task has two points.
         while len(self._points) > 1 and self._points[1][0] <= now - self._window_s:
             self._points.popleft()
         elapsed_s, advance = now - self._points[0][0], done - self._points[0][1]
@@ -94,7 +94,7 @@ class ProgressReporter:
             self.flush()
 
     def flush(self) -> None:
-        """Write the last report if that has not been done."""
+        """Write the last report if it is not written yet."""
         if self._latest is None or self._latest is self._written:
             return
         self._written, self._written_at = self._latest, self._clock()
@@ -104,13 +104,13 @@ class ProgressReporter:
 def main(
     job_id: str, *, tasks: Mapping[str, str] = TASKS, watch_interval_s: float = 0.5, grace_s: float = GRACE_S
 ) -> int:
-    """Do one job that has been claimed, store its outcome and return the exit status.
+    """Do one claimed job, store its outcome and return the exit status.
 
     Args:
         job_id: A running job.
         tasks: Kind of job -> 'module:function'.
-        watch_interval_s: How often the parent process is looked for.
-        grace_s: Time the task has to stop by itself when the parent process is gone.
+        watch_interval_s: How often to check that the parent process is alive.
+        grace_s: Time that the task has to stop by itself when the parent process is gone.
 
     Raises:
         JobError: There is no such job, or it is not running.
@@ -133,7 +133,7 @@ def main(
     progress = ProgressReporter(lambda value: store.set_progress(job.id, job.attempt, value))
 
     def report(value: Mapping[str, Any]) -> None:
-        progress.flush()  # who reads the report sees how far the work was
+        progress.flush()  # the stored progress is then as new as the report
         _unless_refused(store.set_report, job.id, job.attempt, value)
 
     try:
@@ -164,7 +164,7 @@ def main(
 
 
 def _unless_refused(write: Callable[..., Any], *values: Any) -> None:
-    """Write, and go on when the job database refuses: hours of work are worth more than a progress bar."""
+    """Write; if the job database refuses, go on: hours of work are worth more than a progress bar."""
     try:
         write(*values)
     except JobError as error:
@@ -172,7 +172,7 @@ def _unless_refused(write: Callable[..., Any], *values: Any) -> None:
 
 
 def unexpected(job_id: str) -> str:
-    """Return what a user reads of a mistake in the program; its traceback is in the log."""
+    """Return the message for users about an unexpected error; its traceback is in the log."""
     return f"Something unexpected went wrong; the log of job {job_id} has the details."
 
 

@@ -95,7 +95,7 @@ def test_control_arm_that_permutes_the_head_with_its_classes_gives_the_same_run(
 
 
 def test_control_arm_is_refused_where_positions_have_a_meaning(tmp_path):
-    with pytest.raises(SettingsError, match="changes nothing only where"):
+    with pytest.raises(SettingsError, match="a valid control only if"):
         tune(tmp_path, which=arm((2, 0, 1), (2, 0, 1)), meaning="tree")
 
 
