@@ -1,4 +1,4 @@
-"""Pre-train: the name of a dataset in, the folder of a checkpoint out."""
+"""Pre-train: from the name of a dataset to the folder of a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from labelrank.settings import Settings
 
 @dataclass(frozen=True)
 class PretrainRequest:
-    """What to pre-train on, by name."""
+    """The dataset to pre-train on, by name, and changes to the recipe."""
 
     dataset: str
     options: SourceOptions = SourceOptions()
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `PretrainRecipe` that differ from what suits the dataset."""
+    """Fields of `PretrainRecipe` that differ from the recipe for this dataset."""
 
 
 def pretrain(
@@ -38,11 +38,11 @@ def pretrain(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> PretrainResult:
-    """Pre-train on a dataset and write the checkpoint; its other splits are held out for the probe of its card.
+    """Pre-train on a dataset and write the checkpoint; the other splits are held out for the probe in its card.
 
     Args:
         out: A new or empty folder.
-        command: What made the checkpoint, for its card.
+        command: The command that made the checkpoint, for its card.
 
     Raises:
         DatasetError, HubError: The dataset cannot be used.
@@ -74,7 +74,7 @@ def pretrain_dataset(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> PretrainResult:
-    """Pre-train on an open dataset and write the checkpoint, whole or not at all.
+    """Pre-train on an open dataset and write the checkpoint, completely or not at all.
 
     Raises:
         CheckpointError: `out` exists and is not empty, or cannot be written.
@@ -96,10 +96,10 @@ def pretrain_dataset(
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that becomes `out` at the end, or nothing on any error.
+    """Yield a folder beside `out` that becomes `out` at the end; on any error it is removed.
 
     Raises:
-        CheckpointError: `out` exists and is not an empty folder, or nothing can be written beside it.
+        CheckpointError: `out` exists and is not an empty folder, or a folder beside it cannot be created.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} exists and is not an empty folder; choose another --out or remove it.")

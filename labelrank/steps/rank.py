@@ -1,4 +1,4 @@
-"""Rank: a features file in; the order of its classes, the label map and what to be careful of out."""
+"""Rank: from a features file to the order of its classes, the label map and warnings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEST_SPLIT = "This is the test split: its labels decide the order. To report tes
 
 @dataclass(frozen=True)
 class RankRequest:
-    """How to rank; as `LabelRanker` takes it."""
+    """How to rank: the parameters of `LabelRanker`."""
 
     method: str = "centroid"
     solver: str = "auto"
@@ -35,7 +35,7 @@ class RankRequest:
         return cls(**{name: value for name, value in params.items() if name in cls.__dataclass_fields__})
 
     def to_params(self) -> dict[str, Any]:
-        """Return the parameters of a job that say the same."""
+        """Return the request as parameters of a job."""
         return asdict(self)
 
 
@@ -47,17 +47,17 @@ class Ranked:
     notices: tuple[Notice, ...]
     """What makes the order doubtful, or of little use; most serious last."""
     share: float
-    """Of the variance between class means, what lies on this axis; in [0, 1]."""
+    """Share of the variance between class means that lies on this axis; in [0, 1]."""
     projection: np.ndarray
     """float64 (n,), in within-class standard deviations, in the order of the features' rows."""
     position: np.ndarray
     """int (n,), the position of each row's class."""
     keys: tuple[str, ...]
-    """Of the rows."""
+    """Keys of the rows."""
 
     @cached_property
     def samples(self) -> dict[str, list[Any]]:
-        """The columns of the Parquet export, one row per sample; as `labelrank.exports.SampleColumns`."""
+        """The columns of the Parquet export, one row per sample; see `labelrank.exports.SampleColumns`."""
         names = self.label_map.names
         return {
             "key": list(self.keys),
@@ -68,11 +68,11 @@ class Ranked:
 
 
 def rank(features: FeatureSet, request: RankRequest | None = None) -> Ranked:
-    """Return the ranked order of the classes, with the label map and every warning that goes with it.
+    """Return the ranked order of the classes, with the label map and all warnings.
 
     Raises:
         RankingError: The features cannot be ranked in this way.
-        LabelMapError: The names of the classes make no label map.
+        LabelMapError: The class names are not valid in a label map.
     """
     request = request or RankRequest()
     ranker = _fitted(features, request)
@@ -88,10 +88,10 @@ def rank(features: FeatureSet, request: RankRequest | None = None) -> Ranked:
 
 
 def rank_as(label_map: LabelMap, features: FeatureSet, *, source: str) -> Ranked:
-    """Return the ranking that a label map was made from, found again from its features.
+    """Return the ranking that a label map was made from, computed again from its features.
 
     Args:
-        source: What the message calls the features.
+        source: Name of the features in the error message.
 
     Raises:
         RankingError: These features give another order.
@@ -105,7 +105,7 @@ def rank_as(label_map: LabelMap, features: FeatureSet, *, source: str) -> Ranked
 
 
 def _fitted(features: FeatureSet, request: RankRequest) -> LabelRanker:
-    # Here, because it loads scikit-learn, which the pages before a ranking do not need.
+    # Imported here, because it loads scikit-learn, which pages do not need before a ranking.
     from labelrank.ranking import LabelRanker
 
     return LabelRanker(**asdict(request)).fit(features.X, features.y)

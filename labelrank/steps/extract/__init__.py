@@ -1,6 +1,6 @@
-"""Extract: the names of a dataset and a checkpoint in, a features file out.
+"""Extract: from the names of a dataset and a checkpoint to a features file.
 
-`features` is handed its dataset and encoder; here they are looked up, results are found again by the digest of all
-that determines them, and an extraction ends early where its ranking asks for no more samples. Pages need `request` and
-`plan` alone, so nothing is imported here.
+`features` takes an open dataset and encoder; this package opens them. It finds stored results by the digest of
+everything that determines them, and stops an extraction early if its ranking needs no more samples. Pages need only
+`request` and `plan`, so nothing is imported here.
 """

@@ -1,4 +1,4 @@
-"""How much an extraction is and how long it takes here, before it is started."""
+"""Estimate the size of an extraction and its time on this machine, before it is started."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from labelrank.steps.extract.report import ExtractionResult
 from labelrank.steps.extract.request import Request
 
 START_SECONDS = 4.0
-"""Of a process until it encodes: Python, the dataset, the encoder from the cache."""
+"""Time from the start of a process until it encodes: Python, the dataset, the encoder from the cache."""
 
 
 @dataclass(frozen=True)
 class Prospect:
-    """What an extraction would be, before it is started."""
+    """The size and settings of an extraction, before it is started."""
 
     request: Request
     path: Path
-    """Where its features are kept, once there are any."""
+    """Where its features will be stored."""
     samples: int
-    """At most; fewer where it stops once the order is stable."""
+    """Maximum number of samples; fewer if it stops once the order is stable."""
     clips: int
-    """Encoder inputs of one sample."""
+    """Encoder inputs per sample."""
     media: str
     encoder: EncoderConfig
     precision: str
-    """The one that runs."""
+    """The precision that is used."""
 
     @classmethod
     def of(cls, plan: Plan, settings: Settings) -> Prospect:
-        """Return what a plan would be, done anew."""
+        """Return the prospect of a plan without any finished parts."""
         return cls(
             request=plan.request,
             path=plan.cached_path(settings),
@@ -50,7 +50,7 @@ class Prospect:
 
 
 def samples_left(plan: Plan, settings: Settings, *, recompute: bool) -> int:
-    """Return how many samples have to be encoded; 0 where features or all parts of them are here."""
+    """Return how many samples have to be encoded; 0 if the features or all their parts are stored."""
     if recompute:
         return sum(len(part.samples) for part in plan.parts)
     if plan.request.shard is None and plan.cached_path(settings).is_file():
@@ -61,24 +61,24 @@ def samples_left(plan: Plan, settings: Settings, *, recompute: bool) -> int:
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """How long an extraction is going to take here."""
+    """The expected time of an extraction on this machine."""
 
     seconds: float
     measured: bool
-    """Whether an extraction of this kind has run here; else it is computed from the speed of the processor."""
+    """Whether it comes from an earlier extraction of this kind; else from the speed of the processor."""
 
 
 def time_estimate(
     prospect: Prospect, finished: Iterable[tuple[Request, ExtractionResult]] = (), *, may_measure: bool = True
 ) -> TimeEstimate | None:
-    """Return how long an extraction takes here; None where nothing is known.
+    """Estimate how long an extraction takes on this machine; None if nothing is known.
 
-    From the last one here with this checkpoint, precision and medium; before there is one, from the arithmetic of
-    the encoder and a short measurement of the processor.
+    The estimate comes from the last extraction here with this checkpoint, precision and medium. Without one, it comes
+    from the encoder's number of operations and a short measurement of the processor.
 
     Args:
-        finished: Extractions that were done here, the last one first, and what each was of.
-        may_measure: Whether nothing else runs here, which would make the processor seem slower than it is.
+        finished: Request and result of the extractions that were done here, the last one first.
+        may_measure: Whether the processor is idle; other work would make it seem slower than it is.
     """
     rates = (_inputs_per_second(request, result, prospect) for request, result in finished)
     rate = next((rate for rate in rates if rate), None)
@@ -91,14 +91,14 @@ def time_estimate(
 
 
 def _inputs_per_second(request: Request, result: ExtractionResult, prospect: Prospect) -> float | None:
-    """Return how fast an extraction has encoded; None for one that tells nothing about what is planned."""
+    """Return how fast an extraction has encoded; None if this tells nothing about the planned one."""
     if result.report is None or not result.report.rate:
         return None
     now = prospect.request
     same = (
         (request.checkpoint, request.checkpoint_revision) == (now.checkpoint, now.checkpoint_revision)
         and result.precision == prospect.precision
-        # An encoder may have run on the CPU beside a GPU, and will again; the other way round, the GPU is gone.
+        # An encoder that ran on the CPU of a machine with a GPU will do so again. A result from a GPU needs a GPU now.
         and result.device in ("CPU", devices()[0].kind)
         and result.media == prospect.media
     )

@@ -1,4 +1,4 @@
-"""Following how stable the order of the classes is while samples come in."""
+"""Monitor how stable the order of the classes is while samples come in."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from labelrank.steps.extract.report import StabilityOutcome, StabilityReport
 if TYPE_CHECKING:
     from labelrank.ranking.stability import OrderStability
 
-# Where no target waits for them, estimates are left out where the means of all classes would fill the memory: classes x
-# features.
+# Maximum of classes x features for estimates without a target; beyond it, the means of all classes would fill the
+# memory.
 _MAX_MEAN_VALUES = 2_000_000
 _MAX_MEAN_VALUES_ASKED_FOR = 10_000_000
-# Groups of class moments, and as much again a few times while an estimate is made.
+# The groups of class moments, and a few copies of them during an estimate.
 _BYTES_PER_MEAN_VALUE = 256
 _FIRST = 4
 _PROJECTED = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Monitor:
-    """Follows how stable the order is, and says when it is stable enough."""
+    """Estimates how stable the order is, and tells when it is stable enough."""
 
     def __init__(self, plan: Plan, *, follow: bool = True) -> None:
         self.target = plan.request.until_stable
@@ -35,7 +35,7 @@ class Monitor:
         self._seed, self._classes = plan.request.seed, len(plan.dataset.class_names)
         self._is_off = plan.request.shard is not None or not (follow or self.target)
         self._order: OrderStability | None = None
-        # Rounds at which nothing could be said: too few samples, or about as many as features.
+        # Rounds without an estimate: too few samples, or about as many as features.
         self._unknown: list[int] = []
         self._was_enough = False
         self._estimated_at = 0
@@ -43,7 +43,7 @@ class Monitor:
         self._taken = 0
         self.reached = False
         self.report: StabilityReport | None = None
-        """The course of the estimates; None where there are none."""
+        """The estimates so far; None if there are none."""
 
     def take(self, part: Part, features: FeatureSet) -> bool:
         """Take in the next part; return whether the order is stable enough to end."""
@@ -65,14 +65,15 @@ class Monitor:
         if self._order is None:
             self._order = OrderStability(n_features, shrinkage=self._shrinkage, seed=self._seed)
         self._order.update(features.X, features.y)
-        # Without a target estimates only tell, and powers of two do: each may take as long as a fast encoder.
+        # Without a target, estimates are only for display, and powers of two are enough: an estimate may take as long
+        # as a fast encoder does.
         wanted = due(part.rounds) if self.target is not None else part.rounds >= _FIRST and part.rounds.bit_count() == 1
         if wanted and part.rounds > self._estimated_at:
             self._estimate(part.rounds)
         return self.reached
 
     def finish(self, rounds: int) -> None:
-        """Estimate once more with all that there is."""
+        """Make a last estimate from all samples."""
         if self._order is not None and rounds > self._estimated_at and not self.reached:
             self._estimate(rounds)
 
@@ -84,7 +85,8 @@ class Monitor:
             self._unknown.append(rounds)
         elif self.target is not None:
             before, self._was_enough = self._was_enough, (found.aligned if self._either else found.tau) >= self.target
-            # Two classes are in one order or the other; of runs on pure noise one estimate let a tenth pass, two 2 %.
+            # Two classes have only two orders, so they need two estimates in a row: on pure noise, one estimate let
+            # 10 % of the runs pass, two let 2 % pass.
             self.reached = self._was_enough and (before or self._classes > 2)
         self.report = self._described()
 
@@ -104,7 +106,7 @@ class Monitor:
         )
 
     def outcome(self) -> StabilityOutcome | None:
-        """Return where the work ended; None where it was to take all samples."""
+        """Return where the extraction ended; None if it had no target."""
         if self.target is None:
             return None
         last = self._order.history[-1] if self._order and self._order.history else None

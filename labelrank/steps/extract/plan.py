@@ -1,4 +1,4 @@
-"""From the names of a dataset and a checkpoint to what would run, and under which digest its results are kept."""
+"""Turn the names of a dataset and a checkpoint into a plan of what to run, with the digest that its results get."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from labelrank.models.pooling import poolings_of
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
 
-# Per batch: about this many tokens keep two cores, or a GPU, busy; more only takes memory. ViT-B at 224 px has 197.
+# About this many tokens per batch keep two cores, or a GPU, busy; more only take memory. ViT-B at 224 px has 197.
 _TOKENS_PER_BATCH = {"CPU": 1_600, "GPU": 50_000}
 _MAX_BATCH_SIZE = {"CPU": 8, "GPU": 256}
-# A killed extraction loses one part at most: some 15 s of work on two cores with bfloat16, of a GPU's less.
+# A killed extraction loses at most one part: about 15 s of work on two cores with bfloat16, less on a GPU.
 _FLOPS_PER_PART = {"CPU": 5e12, "GPU": 1e15}
 _MAX_PART_SAMPLES = 4_096
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request whose dataset and checkpoint were found and fit each other. Nothing has run yet."""
+    """A request whose dataset and checkpoint were found and match. Nothing has run yet."""
 
     request: Request
     dataset: Dataset
@@ -44,26 +44,26 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Of the finished features; see `FeatureSet.digest`."""
+        """Digest of the finished features; see `FeatureSet.digest`."""
         return provenance_digest(self.dataset.class_names, self.provenance)
 
     def cached_path(self, settings: Settings) -> Path:
-        """Return where the features of exactly this plan are kept."""
+        """Return where the features of exactly this plan are stored."""
         return settings.workspace / "features" / f"{self.digest}.parquet"
 
     @property
     def part_provenance(self) -> dict[str, Any]:
-        """The provenance of one part: that of the whole without the selection of samples."""
+        """The provenance of one part: that of the plan without the selection of samples."""
         return {**self.provenance, "dataset": {**self.provenance["dataset"], "selection": None}}
 
     @property
     def part_digest(self) -> str:
-        """Of the parts; the same for every number of samples per class, so that a larger one takes them over."""
+        """Digest of the parts; it does not depend on the samples per class, so a larger request reuses the parts."""
         return provenance_digest(self.dataset.class_names, self.part_provenance)
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """What is encoded and kept together, in the order of the work."""
+        """The groups of samples that are encoded and stored together, in the order of the work."""
         from labelrank.ranking.stability import due
 
         clips = self.sampling.clips if self.sampling else 1
@@ -74,7 +74,7 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Encoder inputs at once."""
+        """Encoder inputs per batch."""
         if self.request.batch_size is not None:
             return self.request.batch_size
         fitting = max(1, _TOKENS_PER_BATCH[_device()] // self.checkpoint.config.num_patches)
@@ -87,13 +87,13 @@ def _device() -> str:
 
 
 def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None) -> Plan:
-    """Return what would run for a request; reads headers and listings only, and loads no Keras.
+    """Return the plan for a request. It reads only headers and listings, and does not load Keras.
 
     Args:
-        dataset: The one that the request names, where it is open already; opening one of the Hub takes a while.
+        dataset: The dataset that the request names, if it is open already; opening one of the Hub takes a while.
 
     Raises:
-        DatasetError, CheckpointError, HubError: One of the two cannot be used.
+        DatasetError, CheckpointError, HubError: The dataset or the checkpoint cannot be used.
         SettingsError: A setting does not fit the encoder.
     """
     checkpoint = open_checkpoint(request.checkpoint, revision=request.checkpoint_revision, settings=settings)
@@ -130,7 +130,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
 
 
 def _selected(dataset: Dataset, request: Request) -> Dataset:
-    """Return the samples that may be taken, with a selection that says by which rule."""
+    """Return the dataset with only the samples that may be taken; its `selection` names the rule."""
     dataset = dataset.select(request.max_per_class, request.seed)
     if request.until_stable is None:
         return dataset
@@ -142,7 +142,7 @@ def _selected(dataset: Dataset, request: Request) -> Dataset:
 
 
 def _check_classes(dataset: Dataset) -> None:
-    """Raise DatasetError when a class has no sample: a label map needs a position for each of its labels."""
+    """Raise DatasetError if a class has no sample: a label map needs a position for each label."""
     empty = [repr(name) for name, n in zip(dataset.class_names, dataset.class_counts, strict=True) if not n]
     if not empty:
         return
@@ -169,7 +169,7 @@ def _check_pooling(request: Request, checkpoint: Checkpoint) -> None:
 
 
 def _sampling(request: Request, checkpoint: Checkpoint, dataset: Dataset) -> ClipSampling | None:
-    """Return which frames of a video are encoded; None where the samples are images.
+    """Return which frames of a video are encoded; None for images.
 
     Raises:
         DatasetError: The encoder takes images and the dataset holds videos, or the other way round.

@@ -1,6 +1,6 @@
-"""What an extraction tells of itself: while it runs, where its order stands, and what it has made.
+"""The reports of an extraction: its state while it runs, the stability of its order, and its result.
 
-The JSON forms are kept in `jobs.sqlite` and, of `StabilityOutcome`, in the provenance of features.
+The JSON forms are stored in `jobs.sqlite`; that of `StabilityOutcome` also in the provenance of features.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from labelrank.ranking.estimate import StabilityEstimate
 
 @dataclass(frozen=True)
 class StabilityReport:
-    """How stable the order has become while samples came in."""
+    """The stability of the order while samples come in."""
 
     target: float | None
-    """Tau at which the extraction stops; None where the estimates only tell."""
+    """Tau at which the extraction stops; None if it does not stop early."""
     either_direction: bool
     """Whether an order and its reverse count as the same."""
     classes: int
     points: tuple[StabilityEstimate, ...]
     unknown: tuple[int, ...]
-    """Samples per class at which there was no estimate: too few, or about as many as features."""
+    """Samples per class at which no estimate was possible: too few, or about as many as features."""
     projection: tuple[tuple[float, float], ...]
-    """Samples per class, and the tau that is foreseen there."""
+    """Samples per class, and the tau expected there."""
     needed: float | None
-    """Samples per class at which the target is foreseen; None where that cannot be told."""
+    """Samples per class at which the target is expected; None if unknown."""
 
     @property
     def told(self) -> tuple[StabilityEstimate, ...]:
-        """The estimates that have numbers, with the tau that the target means.
+        """The estimates that have numbers; their tau is the one that the target is about.
 
-        `aligned` is NaN where it says nothing beside tau: where it is tau, and with two classes, which always agree.
+        `aligned` is NaN if it adds nothing to tau: if tau is the aligned one, or with two classes, which always agree.
         """
         meant = (point.meant(either_direction=self.either_direction) for point in self.points)
         points = tuple(point for point in meant if point is not None)
@@ -57,7 +57,7 @@ class StabilityReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StabilityReport:
-        """Return the report of `to_json`; numbers that are null are NaN."""
+        """Return the report from what `to_json` returned; null becomes NaN."""
         return cls(
             target=value["target"],
             either_direction=value["either_direction"],
@@ -71,21 +71,21 @@ class StabilityReport:
 
 @dataclass(frozen=True)
 class StabilityOutcome:
-    """Where an extraction that stops once its order is stable came to its end; `stability` in the provenance."""
+    """The end of an extraction that stops once its order is stable; `stability` in the provenance."""
 
     target: float
     either_direction: bool
     reached: bool
     estimate: StabilityEstimate | None
-    """The last one; None where samples were too few for any."""
+    """The last estimate; None if there were too few samples for any."""
     taken: int
-    """Samples, with those that could not be used."""
+    """Number of samples taken, including those that could not be used."""
     of: int
-    """Samples that it might have taken."""
+    """Number of samples that it could have taken."""
 
     @property
     def stopped_early(self) -> bool:
-        """Whether it left samples out because the order was stable without them."""
+        """Whether it left out samples because the order was stable without them."""
         return self.reached and self.taken < self.of
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class StabilityOutcome:
 
     @classmethod
     def of_provenance(cls, provenance: Mapping[str, Any]) -> StabilityOutcome | None:
-        """Return what features say of their end; None for those that were to be of all samples."""
+        """Return the outcome in the provenance of features; None if the extraction had no target."""
         value = provenance.get("stability")
         if not value:
             return None
@@ -125,7 +125,7 @@ def _number(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """What is known of a running extraction besides its progress."""
+    """The state of a running extraction besides its progress."""
 
     precision: str
     device: str
@@ -133,18 +133,18 @@ class ExtractionReport:
     device_name: str
     runtime: str
     encoder_reused: bool | None
-    """Whether the compiled encoder was at hand; None before one is loaded."""
+    """Whether the compiled encoder came from the cache; None before one is loaded."""
     samples: int
-    """At most; fewer are used where it stops once the order is stable."""
+    """Maximum number of samples; fewer are used if it stops once the order is stable."""
     reused_samples: int
-    """In parts that were finished before."""
+    """Samples in parts that were finished before."""
     failed: int
     reasons: tuple[tuple[str, int], ...]
-    """The most common reasons why samples failed, an example of each, with how many."""
+    """The most common reasons why samples failed: an example text, and the number of samples."""
     waited: float | None
     """Share of its time that the encoder waited for data, a fraction; None before it ran."""
     rate: float | None
-    """Samples per second since the encoder is loaded; None before that is known."""
+    """Samples per second since the encoder was loaded; None if not known yet."""
     stability: StabilityReport | None
 
     def to_json(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class ExtractionReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ExtractionReport:
-        """Return the report of `to_json`, or the one within an extraction's result."""
+        """Return the report from what `to_json` returned, or from the JSON of an extraction's result."""
         return cls(
             **{name: value[name] for name in cls.__dataclass_fields__ if name not in ("reasons", "stability")},
             reasons=tuple((reason, count) for reason, count in value["reasons"]),
@@ -167,20 +167,20 @@ class ExtractionReport:
 
 @dataclass(frozen=True)
 class ExtractionResult:
-    """What an extraction job has made."""
+    """The result of an extraction job."""
 
     report: ExtractionReport | None
-    """The last one; None where the features were here already."""
+    """The last report; None if the features were stored already."""
     features: Path
     media: str
-    """Image or clip."""
+    """image or clip."""
     rows: int
     dim: int
     failures: int
     """Samples and classes without features."""
     seconds: float
     reused: bool
-    """Whether the features were here already."""
+    """Whether the features were stored already."""
     digest: str
     stopped_early: bool
     """Whether samples were left out because the order was stable without them."""
@@ -189,7 +189,7 @@ class ExtractionResult:
     runtime: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values: those of the report and its own side by side."""
+        """Return JSON values: those of the report and of the result in one object."""
         own = {name: value for name, value in vars(self).items() if name != "report"}
         return {**(self.report.to_json() if self.report else {}), **own, "features": str(self.features)}
 

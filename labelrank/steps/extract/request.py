@@ -43,27 +43,27 @@ class Request:
     pooling: str = "mean"
     precision: str = "auto"
     batch_size: int | None = None
-    """Encoder inputs at once; None: what suits the encoder."""
+    """Encoder inputs per batch; None: what suits the encoder."""
     frames: int | None = None
     """Frames of a clip; None: as many as the encoder takes, the only number that works."""
     stride: int | None = None
-    """Frames from one to the next; None: what suits the dataset."""
+    """Step from one frame of a clip to the next; None: what suits the dataset."""
     clips: int = 1
-    """Clips of a video, whose features are averaged."""
+    """Clips per video; their features are averaged."""
     preprocessing: str = "checkpoint"
     """`checkpoint`: as its preprocessor_config.json says; `reference`: as the published notebook does."""
     image_size: int | None = None
-    """Pixels, height and width, to which the position embedding is interpolated; None: the checkpoint's own."""
+    """Height and width in pixels; the position embedding is interpolated to it. None: the checkpoint's own size."""
     until_stable: float | None = None
-    """Kendall's tau to an equal independent sample at which no more samples are taken; None: take all."""
+    """Stop at this expected Kendall tau to an independent sample of equal size; None: take all samples."""
     either_direction: bool = False
     """Whether an order and its reverse count as the same in `until_stable`."""
     ranking_shrinkage: float | str | None = None
-    """Shrinkage of the ranking whose stability is meant, as `LabelRanker` takes it."""
+    """Shrinkage of the ranking that `until_stable` is about, as `LabelRanker` takes it."""
     shard: tuple[int, int] | None = None
-    """Which of how many shares of the samples to take, counted from 1."""
+    """(I, N): take the I-th of N shares of the samples, counted from 1."""
     allow_empty_classes: bool = False
-    """Whether classes may be without samples, as in a split that is there to test; such features cannot be ranked."""
+    """Whether classes may have no samples, as in a test split; such features cannot be ranked."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -95,7 +95,7 @@ class Request:
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Request:
-        """Return the request in a job's parameters; keys that do not change the features are ignored."""
+        """Return the request in a job's parameters; other keys are ignored."""
         known = cls.__dataclass_fields__
         return cls(**{k: v for k, v in params.items() if k in known})
 
@@ -103,16 +103,17 @@ class Request:
     def of_provenance(
         cls, provenance: Mapping[str, Any], *, dataset: str | None = None, checkpoint: str | None = None
     ) -> Request:
-        """Return the request that makes features as a features file has them, for every sample of its split.
+        """Return the request that computes the same features as a features file, for all samples of its split.
 
-        Each field of `identity` is found again. Which samples were taken is not: a provenance tells that in words.
+        Each field of `identity` is restored. The selection of samples is not, because a provenance has it only in
+        words.
 
         Args:
-            provenance: As `FeatureSet.provenance`. What it does not say is left at its default.
-            dataset, checkpoint: What the ids in it stand for here, in the revision that is here.
+            provenance: As `FeatureSet.provenance`. Missing facts get their defaults.
+            dataset, checkpoint: Names to use instead of the ids in the provenance, in their present revision.
 
         Raises:
-            FeaturesError: It names no dataset or no checkpoint, and none is given.
+            FeaturesError: The provenance names no dataset or no checkpoint, and none is given.
         """
         from labelrank.data.preprocess import Preprocessing
 
@@ -138,16 +139,16 @@ class Request:
             stride=sampling.get("stride"),
             clips=sampling.get("clips", cls.clips),
             preprocessing=prepared.kind if prepared else cls.preprocessing,
-            # One that was asked for is square; to ask for the checkpoint's own changes nothing.
+            # A requested size is square. To request the checkpoint's own size changes nothing.
             image_size=height if height == width else None,
         )
 
     @property
     def options(self) -> SourceOptions:
-        """What to read of the dataset."""
+        """The options for opening the dataset."""
         return SourceOptions(**{field.name: getattr(self, field.name) for field in fields(SourceOptions)})
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the features of one sample, as it was asked for; the rest decides which samples are taken."""
+        """The fields that determine the features of one sample; the other fields determine which samples are taken."""
         return {name: value for name, value in asdict(self).items() if name not in _NOT_OF_A_SAMPLE}

@@ -1,4 +1,4 @@
-"""What the parts of an extraction are of, kept beside them."""
+"""A note beside the parts of an extraction: what they were made from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAME = "work.json"
 
 
 class Note:
-    """Says in a folder of parts what they are, so that a stopped extraction is not begun anew without a word."""
+    """Describes the parts in a folder, so that a stopped extraction is not started anew without a warning."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         self._path, self._content = path, content
@@ -25,35 +25,35 @@ class Note:
     def of(cls, plan: Plan, folder: Path) -> Note:
         """Return the note of a plan whose parts are in a folder."""
         content = {"request": plan.request.identity, "provenance": plan.part_provenance}
-        # As it is read back: tuples are lists in JSON.
+        # The same form as when it is read back: JSON turns tuples into lists.
         return cls(folder / _NAME, json.loads(json.dumps(content)))
 
     def write(self, *, finished: bool, recomputing: bool = False) -> None:
         """Write the note.
 
         Args:
-            finished: Whether an extraction of these parts has come to its end.
-            recomputing: Whether the parts were removed to be made anew, so that those there are now are new ones.
+            finished: Whether an extraction of these parts has finished.
+            recomputing: Whether the old parts were removed, so that all parts in the folder are new.
 
         Raises:
-            FeaturesError: It cannot be written.
+            FeaturesError: The note cannot be written.
         """
         _write(self._path, {**self._content, "finished": finished, "recomputing": recomputing})
 
     @property
     def is_recomputing(self) -> bool:
-        """Whether the parts were removed to be made anew by work that was stopped since."""
+        """Whether a recomputation removed the old parts and was stopped before its end."""
         note = _read(self._path)
         return note.get("recomputing") is True and note.get("finished") is False
 
     def check_unchanged(self, *, give_up: bool) -> None:
-        """Look for unfinished parts of the same request, of what its names stood for then.
+        """Check that no unfinished parts of the same request are from an older state of the dataset or checkpoint.
 
         Args:
-            give_up: Give such parts up instead of raising; they stay until the cache is full.
+            give_up: Give up such parts instead of raising; they stay until the cache is full.
 
         Raises:
-            FeaturesError: The checkpoint or the dataset is another one now.
+            FeaturesError: The checkpoint or the dataset has changed.
         """
         for path in self._path.parent.parent.glob(f"*/{_NAME}"):
             other = _read(path)
@@ -85,7 +85,7 @@ class Note:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a note; empty where there is none that can be read."""
+    """Return a note; empty if there is no readable one."""
     try:
         note = json.loads(path.read_bytes())
     except (OSError, ValueError):

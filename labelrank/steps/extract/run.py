@@ -1,4 +1,4 @@
-"""Doing a plan: part by part, each kept when it is finished, until all is done or the order is stable."""
+"""Run a plan part by part, and store each finished part, until all are done or the order is stable."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _TOLD_REASONS = 5
 
 @dataclass(frozen=True)
 class Outcome:
-    """Features with the story of their making."""
+    """Features, and how they were obtained."""
 
     features: FeatureSet
     path: Path | None
-    """Where they are kept; None for a shard, and where they cannot be."""
+    """Where the features are stored; None for a shard, and if they cannot be stored."""
     reused: bool
-    """Whether they were there already."""
+    """Whether they were stored already."""
     report: ExtractionReport | None
-    """None where they were there already."""
+    """The last report; None if the features were stored already."""
     problem: str | None = None
-    """Why they are not kept."""
+    """Why the features could not be stored."""
 
 
 def run_job(
@@ -61,7 +61,7 @@ def run_job(
 ) -> dict[str, Any]:
     """Do an extraction job and return its `ExtractionResult` as JSON values.
 
-    Cached features and finished parts are used unless `recompute` is set; what cannot be read is made again.
+    It uses cached features and finished parts unless `recompute` is set; damaged ones are computed again.
     """
     started = time.monotonic()
     on_progress(0, None, Stage(Kind.READ, "Reading the dataset"))
@@ -108,7 +108,7 @@ def obtain(
     should_stop: ShouldStop | None = None,
     on_report: OnReport | None = None,
 ) -> Outcome:
-    """Return the features of a plan: those that are kept, or new ones, which are kept then.
+    """Return the features of a plan: stored ones, or new ones, which are then stored.
 
     Raises:
         As `extract`.
@@ -143,7 +143,7 @@ def obtain(
 
 
 def _keep(features: FeatureSet, path: Path) -> str | None:
-    """Write features where they are found again; return why that cannot be done, or None."""
+    """Store features at a path; return the problem if that fails, else None."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_features(features, path)
@@ -153,7 +153,7 @@ def _keep(features: FeatureSet, path: Path) -> str | None:
 
 
 def _kept_features(path: Path) -> FeatureSet | None:
-    """Return the features kept at a path; None where there are none, or damaged ones, which is reported."""
+    """Return the features stored at a path; None if there are none, or if they are damaged, which is reported."""
     if not path.is_file():
         return None
     try:
@@ -161,7 +161,7 @@ def _kept_features(path: Path) -> FeatureSet | None:
             features = read_features(path)
         if features.digest != path.stem:
             raise FeaturesError(f"{path} holds the features of other work; expected those its name stands for.")
-    except FileNotFoundError:  # evicted in this moment
+    except FileNotFoundError:  # evicted at this moment
         return None
     except (OSError, FeaturesError) as error:
         print(f"The cached features are made again: {error}", file=sys.stderr, flush=True)
@@ -181,28 +181,28 @@ def extract(
 ) -> FeatureSet:
     """Run a plan and return the features with their provenance.
 
-    Finished parts of the same work are used, whatever stopped it, and so are those of fewer samples per class.
+    It uses finished parts of the same extraction, whatever stopped it, and of one with fewer samples per class.
 
     Args:
-        recompute: Make all parts anew.
-        follow_stability: Estimate on the way how stable the order is, as far as that costs little. A plan that ends
-            when it is stable enough does so in any case.
+        recompute: Compute all parts anew.
+        follow_stability: Estimate during the work how stable the order is, if that costs little. A plan that stops at a
+            stable order always does this.
         on_progress: Called as (done, total, stage).
         should_stop: Asked before each batch; finished parts are kept.
-        on_report: Called after each part with what is known of the extraction besides its progress.
+        on_report: Called after each part with the state of the extraction besides its progress.
 
     Raises:
         CheckpointError: The weights do not fit config.json.
         DatasetError: No sample could be read, or from some point on none could.
-        FeaturesError: A part cannot be written; or dataset or checkpoint are other ones than when this extraction
-            was stopped.
+        FeaturesError: A part cannot be written, or the dataset or checkpoint has changed since this extraction was
+            stopped.
         HubError: A download failed.
         Cancelled: `should_stop` returned true.
     """
     folder = PartFolder(settings.workspace / "parts" / plan.part_digest, plan.part_digest)
     note = Note.of(plan, folder.path)
     note.check_unchanged(give_up=recompute)
-    # What a stopped recomputation has made is new already.
+    # Parts from a stopped recomputation are new already.
     if recompute and not note.is_recomputing:
         folder.remove(plan.parts)
     note.write(finished=False, recomputing=recompute or note.is_recomputing)
@@ -229,10 +229,10 @@ def extract(
 
 
 def _assembled(plan: Plan, parts: list[FeatureSet]) -> FeatureSet:
-    """Return the features of all parts in dataset order; `parts` is emptied on the way, so that memory holds them once.
+    """Return the features of all parts in dataset order. `parts` is emptied meanwhile, so memory holds them only once.
 
     Raises:
-        DatasetError: There are none, though there were samples.
+        DatasetError: There were samples, but none could be used.
     """
     place = {sample.key: row for row, sample in enumerate(plan.dataset.samples)}
     failures = sorted((failure for part in parts for failure in part.failures), key=lambda f: place[f.subject])
@@ -241,7 +241,7 @@ def _assembled(plan: Plan, parts: list[FeatureSet]) -> FeatureSet:
         samples, nouns = sum(len(part.samples) for part in plan.parts), NOUNS[plan.dataset.media][1]
         first = f" The first, {failures[0].subject}: {failures[0].reason}" if failures else ""
         raise DatasetError(f"None of the {samples:,} {nouns} of {plan.dataset.id} could be used.{first}")
-    # Of a shard that fell empty nothing tells where it was made.
+    # An empty shard has no parts that tell where it was made.
     origin = joined_circumstances(parts) or {"device": devices()[0].kind, "versions": versions(), "created_at": now()}
     provenance = {**plan.provenance, **origin}
     if plan.request.shard is not None:
@@ -270,12 +270,12 @@ def _assembled(plan: Plan, parts: list[FeatureSet]) -> FeatureSet:
 
 
 def engine_for(parts: Sequence[Part]) -> Engine:
-    """Return what makes parts: a process on each GPU where there are several for them, this process elsewhere."""
+    """Return the engine for these parts: one process per GPU if several GPUs can be used, else this process."""
     return gpus.make if min(len(gpus.usable()), len(parts)) > 1 else here.make
 
 
 class _Parts:
-    """The parts of a plan in the order of the work: finished ones from their folder, others made now."""
+    """The parts of a plan in the order of the work; finished ones are read, the others computed now."""
 
     def __init__(
         self,
@@ -292,7 +292,7 @@ class _Parts:
         for part in plan.parts:
             features = folder.read(part)
             if features is not None and worth_another_try(plan, features):
-                # Whoever makes it anew must not take the former file for the new one.
+                # Removed, so that an engine does not take the old file for the new one.
                 folder.remove([part])
                 features = None
             if features is None:
@@ -301,9 +301,9 @@ class _Parts:
                 self._finished[part.name] = features
         self.total = sum(len(part.samples) for part in plan.parts)
         self.made = 0
-        """Samples whose features were made now."""
+        """Samples whose features were computed now."""
         self.reused = self.total - sum(len(part.samples) for part in self._missing)
-        """Samples whose features are here already."""
+        """Samples whose features were stored already."""
         self.making = Making()
         self._first: tuple[float, int] | None = None
         self._done = 0
@@ -324,7 +324,7 @@ class _Parts:
 
     @property
     def rate(self) -> float | None:
-        """Samples per second since the encoder is loaded; None before that is known."""
+        """Samples per second since the encoder was loaded; None if not known yet."""
         busy_s = self.making.waited_s + self.making.encoded_s
         if busy_s:
             return self.made / busy_s
@@ -333,7 +333,7 @@ class _Parts:
         return (self._done - self._first[1]) / (time.monotonic() - self._first[0])
 
     def _tell(self, done: int, total: int | None, stage: Stage) -> None:
-        """Pass progress on, with what was here already counted in."""
+        """Pass progress on, including the samples that were stored already."""
         if stage.kind == Kind.ENCODE:
             self._done = done
             self._first = self._first or (time.monotonic(), done)
@@ -343,7 +343,7 @@ class _Parts:
 
 
 class _Reporter:
-    """What is known of a running extraction besides its progress, told after each part."""
+    """Reports the state of a running extraction, besides its progress, after each part."""
 
     def __init__(self, plan: Plan, parts: _Parts, on_report: OnReport | None) -> None:
         self._plan, self._parts, self._on_report = plan, parts, on_report
@@ -352,7 +352,7 @@ class _Reporter:
         self._failed = 0
 
     def tell(self, features: FeatureSet | None, monitor: Monitor) -> None:
-        """Take in the next part, if any, and tell how things stand."""
+        """Take in the next part, if any, and report the state."""
         for problem in features.failures if features else ():
             kind = re.sub(r"\d+", "#", problem.reason.replace(problem.subject, ""))
             self._reasons[kind] += 1

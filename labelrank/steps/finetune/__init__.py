@@ -1,6 +1,6 @@
-"""Features, or names, in; results out: what `labelrank finetune` and a fine-tune job share.
+"""Fine-tune: from features, or names, to results; shared by `labelrank finetune` and the fine-tune job.
 
-`finetune` is handed arrays, datasets and encoders; here they are looked up, a comparison is planned and estimated,
-finished seeds are kept, and results are written as plain files and read back. Pages need `planning` and `results`
-alone, so nothing is imported here.
+`finetune` takes open arrays, datasets and encoders; this package opens them. It plans and estimates a comparison, keeps
+finished runs, and writes and reads results as plain files. Pages need only `request`, `estimate` and `results`, so
+nothing is imported here.
 """

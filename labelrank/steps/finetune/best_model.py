@@ -1,4 +1,4 @@
-"""The model to take home: of one order's runs, the one that did best on the validation rows."""
+"""The model to download: from the runs of one order, the best one on the validation rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Exporter:
     """Writes the best model of one arm into a folder as `model/` and `model.keras`.
 
     Args:
-        folder: Where the best model so far is, or will be; made when it is written.
+        folder: Where the best model so far is, or will be; created when it is written.
     """
 
     def __init__(self, material: Material, design: Design, arms: Sequence[Arm], folder: Path) -> None:
@@ -37,14 +37,14 @@ class Exporter:
 
     @property
     def arm(self) -> str:
-        """The arm whose models are written: the ranked order, or the first where it takes no part."""
+        """The arm whose models are written: the ranked order, or the first arm if that is not compared."""
         return self._arm.name
 
     def offer(self, run: Run, model: Any, val_accuracy: float) -> None:
-        """Take a run's whole model; it is written where it is the arm's best so far.
+        """Take a run's complete model, and write it if it is the arm's best so far.
 
         Raises:
-            LabelRankError: It cannot be written.
+            LabelRankError: The model cannot be written.
         """
         if run.arm != self.arm or run.problem is not None:
             return
@@ -59,11 +59,11 @@ class Exporter:
         self._write_note(run, val_accuracy)
 
     def best(self, runs: Sequence[Run], say: Callable[[str], None]) -> tuple[Path | None, tuple[Notice, ...]]:
-        """Return the folder with the best model, None where there is none, and what to say of that.
+        """Return the folder with the best model, or None, and notices about it.
 
         Args:
-            runs: Finished ones; of heads, the best of them is joined with its encoder now.
-            say: Called with what is done.
+            runs: Finished runs. If they trained heads, the best head is joined with its encoder now.
+            say: Called with a text on the present action.
         """
         if self._design.end_to_end:
             return self._best_written(runs)
@@ -81,7 +81,7 @@ class Exporter:
         return self._folder, ()
 
     def _best_written(self, runs: Sequence[Run]) -> tuple[Path | None, tuple[Notice, ...]]:
-        """Return the folder that `offer` has written, where its model is the best of these runs."""
+        """Return the folder that `offer` has written if its model is the best of these runs, else None; and notices."""
         whole = [run for run in runs if run.arm == self.arm and run.problem is None]
         if not whole:
             return None, ()
@@ -161,7 +161,7 @@ class Exporter:
 
 
 def fc_norm_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """Return scale and shift of the norm of a checkpoint's head, by tensor."""
+    """Return scale and shift of the norm in a checkpoint's head, by tensor name."""
     from labelrank.finetune.export_forms import FC_NORM
     from labelrank.models.convert import read_tensor
 
@@ -174,7 +174,7 @@ def _last_accuracy(run: Run) -> float:
 
 
 def _counted_accuracy(run: Run, patience: int | None) -> float:
-    """Return the validation accuracy of an encoder's run, after the epoch whose weights count."""
+    """Return the validation accuracy of an encoder's run after the epoch whose weights are used."""
     epoch = run.epochs[-1] if patience is None else min(run.epochs, key=lambda epoch: epoch.val_loss)
     return epoch.val_accuracy
 

@@ -1,4 +1,4 @@
-"""What a comparison would be, what it could tell and what it would cost, before anything is trained. Loads no Keras."""
+"""Describe a comparison before anything is trained: its size, what it can show, and its cost. Does not load Keras."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from labelrank.models.config import EncoderConfig
 
 TELLING_RANDOM, TELLING_SEEDS = 19, 2
-"""With fewer, the ranked order cannot be shown to be better; see `labelrank.finetune.statistics`."""
+"""With fewer, no result can show that the ranked order is better; see `labelrank.finetune.statistics`."""
 _NAMED = {"ranked": "the ranked order", "original": "the original one", "reversed": "the ranked one reversed"}
 
 
 def spec_of(fixed: Sequence[str], n_random: int) -> str:
-    """Return orders as `Design` takes them: the ranked one, some of the others, and random ones."""
+    """Return the specification of orders for `Design`: ranked, the named others, and random ones."""
     words = ["ranked", *(name for name in ("original", "reversed") if name in fixed)]
     return ",".join([*words, f"random:{n_random}"] if n_random else words)
 
 
 def parts_of(spec: str) -> tuple[list[str], int]:
-    """Return the orders that a specification names, but for the ranked one, and how many random ones it asks for."""
+    """Return the orders in a specification except the ranked one, and its number of random orders."""
     words = [word.strip() for word in spec.split(",")]
     random = next((int(word.partition(":")[2]) for word in words if word.startswith("random:")), 0)
     return [word for word in words if word in ("original", "reversed")], random
 
 
 def telling_design(design: Design, n_classes: int) -> Design | None:
-    """Return the least design that can show the ranked order to be better; None where so few classes have none."""
+    """Return the smallest design that can show that the ranked order is better; None with too few classes."""
     fixed, random = parts_of(design.orders)
     orders = spec_of(fixed, max(random, TELLING_RANDOM))
     if parts_of(fitting_orders(orders, n_classes))[1] < TELLING_RANDOM:
@@ -42,7 +42,7 @@ def telling_design(design: Design, n_classes: int) -> Design | None:
 
 
 def sizes(design: Design, rows: int, *, val_rows: int | None = None, test_rows: int | None = None) -> dict[str, int]:
-    """Return about how many rows train, validate and test, where None of `rows` is to be held out for one."""
+    """Return about how many rows train, validate and test. With None, `rows` are held out for validation or test."""
     test = round(rows * design.test_share) if test_rows is None else test_rows
     left = rows - (test if test_rows is None else 0)
     val = round(left * design.val_share) if val_rows is None else val_rows
@@ -51,21 +51,21 @@ def sizes(design: Design, rows: int, *, val_rows: int | None = None, test_rows: 
 
 @dataclass(frozen=True)
 class Described:
-    """What a design would do."""
+    """The description of a design."""
 
     runs: int
     arms: int
-    """Orders that are compared, and the control."""
+    """Number of orders that are compared, and the control."""
     random: int
-    """Random orders among them."""
+    """Number of random orders among them."""
     control: bool
-    """Whether there is one."""
+    """Whether there is a control arm."""
     words: str
     """What is compared, in a sentence."""
     rows: str
-    """On what it trains and is tested, in a sentence."""
+    """The rows that train and test, in a sentence."""
     seconds: float | None
-    """None where unknown."""
+    """The expected time; None if unknown."""
 
 
 def describe(
@@ -79,16 +79,16 @@ def describe(
     encoder: EncoderConfig | None = None,
     flops_per_s: float | None = None,
 ) -> Described:
-    """Return what a design would do, and how long it should take.
+    """Return the description of a design, and how long it should take.
 
     Args:
         n_features: Length of a feature vector, for heads.
-        encoder: What is fine-tuned end to end.
-        flops_per_s: As fast as matrices are multiplied here; None: measured, once for this process, in 0.2 s. Nothing
-            is known of a GPU, on which encoders train; heads never do.
+        encoder: The encoder that is fine-tuned end to end.
+        flops_per_s: Speed of matrix multiplication here; None: measured once per process, in 0.2 s. The speed of a GPU
+            is not known; encoders train on it, heads never do.
 
     Raises:
-        SettingsError: There are not as many different orders of so few classes, or blocks in this encoder.
+        SettingsError: The classes have fewer orders, or the encoder fewer blocks, than the design needs.
     """
     if encoder is not None and design.end_to_end:
         _check_depth(design.depth, encoder.transformer.num_layers)
@@ -126,7 +126,7 @@ def _in_words(design: Design, kinds: Sequence[str], runs: int) -> str:
 
 
 def _rate(design: Design) -> float | None:
-    """Return how fast matrices are multiplied where a fine-tune runs; None on a GPU."""
+    """Return the speed of matrix multiplication for a fine-tune; None on a GPU."""
     from labelrank.models.device import has_gpu, matmul_rate
 
     return None if design.end_to_end and has_gpu() else matmul_rate()

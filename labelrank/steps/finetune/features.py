@@ -1,7 +1,7 @@
-"""Features for a comparison, made in a process of their own.
+"""Extract features for a comparison in a separate process.
 
-An encoder that has to be exported first, or runs on a GPU, loads a framework, or another Keras backend than the one
-that trains; this process then still has the choice, and all of the memory.
+Extraction may load a framework, or another Keras backend than training needs. In a separate process, it leaves this
+process its choice of backend and all of the memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def obtain_elsewhere(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> list[Path]:
-    """Return where the features of each request are kept, after making those that are not.
+    """Extract the features of each request that are not stored yet, and return where they are stored.
 
     Raises:
-        As `labelrank.steps.extract.obtain`; and FeaturesError when they cannot be kept, or the process dies.
+        As `labelrank.steps.extract.run.obtain`; and FeaturesError if features cannot be stored, or the process dies.
         Cancelled: `should_stop` returned true; finished parts are kept.
     """
-    # Not a daemon: on several GPUs it has processes of its own.
+    # Not a daemon: on several GPUs it has child processes.
     call = Call(_obtain, tuple(requests), settings, name="labelrank-extract")
     try:
         while not call.done:

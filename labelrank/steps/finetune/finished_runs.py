@@ -1,4 +1,4 @@
-"""Finished runs of a comparison, kept so that whatever stops it costs only the runs in work."""
+"""Store the finished runs of a comparison, so that a stop loses only the runs that are not finished."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class KeptRuns:
     """A folder with one safetensors file for each finished run.
 
     Args:
-        path: Made when the first run is written. Its name stands for all that determines the runs in it.
-        n_test: Rows that each run predicts.
+        path: Created when the first run is written. Its name is a digest of everything that determines the runs.
+        n_test: Number of rows that each run predicts.
     """
 
     def __init__(self, path: Path, n_test: int) -> None:
@@ -32,7 +32,7 @@ class KeptRuns:
         self._n_test = n_test
 
     def read(self, arm: str, seed: int) -> Run | None:
-        """Return a finished run; None when it is not there, or is damaged, which is reported and removed."""
+        """Return a finished run; None if it is missing or damaged. A damaged file is reported and removed."""
         path = self._of(arm, seed)
         if not path.is_file():
             return None
@@ -47,17 +47,17 @@ class KeptRuns:
         return run
 
     def has(self, arm: str, seed: int) -> bool:
-        """Return whether there is a file of this run; `read` tells whether it is sound."""
+        """Return whether there is a file of this run; only `read` checks that it is not damaged."""
         return self._of(arm, seed).is_file()
 
     def write(self, runs: Iterable[Run], *, with_heads: str | None = None) -> None:
-        """Keep finished runs.
+        """Store finished runs.
 
         Args:
-            with_heads: The arm whose learned heads are kept as well.
+            with_heads: The arm whose trained heads are stored as well.
 
         Raises:
-            FinetuneError: One cannot be written; those before it stay.
+            FinetuneError: A run cannot be written; those before it stay.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -71,11 +71,11 @@ class KeptRuns:
             ) from error
 
     def clear(self) -> None:
-        """Remove all runs, and what unfinished ones have left."""
+        """Remove all runs, and the snapshots of unfinished ones."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def snapshots(self, arm: str, seed: int) -> Path:
-        """Return the folder for what a run that is not finished needs to go on."""
+        """Return the folder for the snapshots from which an unfinished run resumes."""
         return self._of(arm, seed).with_suffix("")
 
     def _of(self, arm: str, seed: int) -> Path:

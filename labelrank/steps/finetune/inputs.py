@@ -1,6 +1,6 @@
-"""What a comparison works on: rows to learn from, to choose by and to be judged on, and the ranked order.
+"""The inputs of a comparison: rows for training, validation and test, and the ranked order.
 
-From the features files of a command line, or from the names in a job's parameters.
+They come from the features files of a command line, or from the names in a job's parameters.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ FILE, SPLIT, TRAIN = "file", "split", "train"
 """Where validation and test rows come from: a file of their own, a split of their own, the training rows."""
 _NAMED_IN_MESSAGE = 5
 _NOT_OF_INPUTS = ("precision", "runtime")
-"""Of a provenance, how features were computed; the rest is what went into the encoder."""
+"""Entries of a provenance on how features were computed; the others are on what went into the encoder."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """What made the features."""
+    """The encoder that made the features."""
 
     checkpoint: Checkpoint
     preprocessing: Preprocessing
     sampling: ClipSampling | None
     """None for images."""
     dataset_id: str | None
-    """Of the training rows."""
+    """The dataset of the training rows."""
 
     @classmethod
     def of(cls, plan: Plan) -> Encoder:
@@ -63,9 +63,9 @@ class Material:
     val_from: str
     test_from: str
     datasets: Mapping[str, Dataset] | None = None
-    """Exactly the samples of the rows, in their order, by train, val and test; None where heads alone learn."""
+    """For train, val and test: exactly the samples of the rows, in their order; None if only heads learn."""
     encoder: Encoder | None = None
-    """None where it was not looked up, or not found."""
+    """The encoder that made the features; None if it was not looked up, or not found."""
     notices: tuple[Notice, ...] = ()
     """What a user should know of this comparison."""
 
@@ -86,15 +86,15 @@ def gather(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Material:
-    """Find the data and checkpoint of a job, extract what is missing, rank.
+    """Find the data and checkpoint of a job, extract missing features, and rank.
 
-    Test rows come from the split `test_split`; where that is None, from the split test, else val, else they are held
-    out. The ranking never sees them. At most as many of each class are taken as for training.
+    Test rows come from the split `test_split`. If it is None, they come from the split test, else from val, else they
+    are held out. The ranking never sees them. The limit of samples per class is the same as for training.
 
     Raises:
         DatasetError, CheckpointError, HubError, FeaturesError, SettingsError: As for an extraction.
         RankingError, LabelMapError: The features cannot be ranked.
-        FinetuneError: There are too few rows, or splits of other classes.
+        FinetuneError: There are too few rows, or the splits have different classes.
         Cancelled: `should_stop` returned true.
     """
     if on_progress:
@@ -147,7 +147,7 @@ def gather(
 
 
 def _of_split(request: Request, split: str) -> Request:
-    """Return a request for the same kind of features of another split, which is not ranked."""
+    """Return a request for the same kind of features from another split, which is not ranked."""
     return replace(
         request,
         split=split,
@@ -171,18 +171,18 @@ def gather_files(
     checkpoint: str | None = None,
     with_model: bool = False,
 ) -> Material:
-    """Check features files against each other and the label map; hold out, and rank, what is missing.
+    """Check features files against each other and the label map; hold out missing rows, and rank if no map is given.
 
     Args:
-        ranking: How to rank where no label map is given.
-        data, checkpoint: What the names in the features' provenance stand for here; for an end-to-end fine-tune, and
-            for a model to take home.
-        with_model: Look the checkpoint up, so that the model of the best run can be written.
+        ranking: How to rank if no label map is given.
+        data, checkpoint: Names to use instead of those in the features' provenance, for an end-to-end fine-tune and for
+            the model of the best run.
+        with_model: Look up the checkpoint, so that the model of the best run can be written.
 
     Raises:
-        FinetuneError: They do not fit each other, or rows are too few; or an end-to-end fine-tune finds other data or
-            another checkpoint than the features are of.
-        DatasetError, CheckpointError, HubError: Data or checkpoint cannot be opened, and are needed.
+        FinetuneError: The files do not match, or there are too few rows; or, end to end, the data or the checkpoint is
+            not the one that the features are from.
+        DatasetError, CheckpointError, HubError: Data or checkpoint are needed and cannot be opened.
     """
     whole = inputs.train
     notices: list[Notice] = []
@@ -231,7 +231,7 @@ def gather_files(
 
 
 def held_out_for_test(features: FeatureSet, design: Design) -> tuple[FeatureSet, FeatureSet]:
-    """Return the rows to rank and learn from, and those held out to test, of one features file."""
+    """Split one features file into rows for ranking and training, and rows held out for the test."""
     return _held_out(features, design.test_share, design.seed, "test")
 
 
@@ -263,7 +263,7 @@ def _check_classes(inputs: Inputs) -> None:
 
 
 def _check_apart(one: FeatureSet | None, what: str, other: FeatureSet | None, option: str) -> None:
-    """Raise FinetuneError where the same samples are on both sides."""
+    """Raise FinetuneError if the same samples are on both sides."""
     if one is None or other is None:
         return
     mine, theirs = (
@@ -280,14 +280,14 @@ def _check_apart(one: FeatureSet | None, what: str, other: FeatureSet | None, op
 
 
 def _made_from(label_map: LabelMap, features: FeatureSet) -> bool:
-    """Return whether a label map was made from just these rows, as far as their origin and number tell."""
+    """Return whether a label map was made from exactly these rows, judged by their origin and number."""
     counts = np.bincount(features.y, minlength=len(features.class_names))
     same_rows = all(ranked.count == counts[ranked.label] for ranked in label_map.classes)
     return same_rows and provenance_digest(features.class_names, label_map.features) == features.digest
 
 
 def _with_encoder(material: Material, settings: Settings, checkpoint: str | None) -> Material:
-    """Look up the encoder of the features, for a model to take home; say so where there is none."""
+    """Look up the encoder of the features, for the model of the best run; add a notice if it is not found."""
     try:
         found = open_checkpoint(
             checkpoint or _said(material.train, "checkpoint", "id", "--checkpoint"),
@@ -313,17 +313,17 @@ def _with_samples(
 
 
 def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpoint: str | None) -> Plan:
-    """Return the extraction that features came from, found again by what their provenance says.
+    """Return the plan of the extraction that made the features, from their provenance.
 
     Raises:
-        FinetuneError: The provenance names nothing, or what it names is something else by now.
+        FinetuneError: The provenance has no names, or the data or checkpoint has changed since.
         DatasetError, CheckpointError, HubError: Data or checkpoint cannot be opened.
     """
     for name, given, option in (("dataset", data, "--data"), ("checkpoint", checkpoint, "--checkpoint")):
         if not given:
             _said(features, name, "id", option)
     request = Request.of_provenance(features.provenance, dataset=data, checkpoint=checkpoint)
-    # An encoder learns in the precision of its recipe; this computer need not have that of the features.
+    # An encoder learns in the precision of its recipe; this machine may not support that of the features.
     found = plan(replace(request, precision="auto", allow_empty_classes=True), settings)
     for name, option in (("dataset", "--data"), ("checkpoint", "--checkpoint")):
         _check_digest(features, name, found.provenance[name]["digest"], option)
@@ -338,10 +338,10 @@ def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpo
 
 
 def _said(features: FeatureSet, part: str, name: str, option: str | None = None) -> Any:
-    """Return what the provenance of features says; None where it does not, unless an option can say it instead.
+    """Return an entry of the features' provenance; None if it is missing and no option is named.
 
     Raises:
-        FinetuneError: It says nothing, and `option` was not given either.
+        FinetuneError: The entry is missing; the message names `option` as the way to give it.
     """
     value = (features.provenance.get(part) or {}).get(name)
     if value is None and option is not None:
@@ -350,7 +350,7 @@ def _said(features: FeatureSet, part: str, name: str, option: str | None = None)
 
 
 def _check_digest(features: FeatureSet, name: str, now: str, option: str) -> None:
-    """Raise FinetuneError where a dataset or checkpoint is another one than that of the features."""
+    """Raise FinetuneError if a dataset or checkpoint is not the one that the features are from."""
     before = _said(features, name, "digest")
     if before and before != now:
         raise FinetuneError(
@@ -360,7 +360,7 @@ def _check_digest(features: FeatureSet, name: str, now: str, option: str) -> Non
 
 
 def _prepared(features: FeatureSet) -> Preprocessing | None:
-    """Return how samples were prepared for the encoder; None where the provenance does not say."""
+    """Return the preprocessing of the features; None if the provenance does not tell."""
     said = features.provenance.get("preprocessing")
     return Preprocessing.from_config(said) if said else None
 
@@ -390,7 +390,7 @@ def _taking(features: FeatureSet, mask: np.ndarray) -> FeatureSet:
 
 
 def _about_classes(train: FeatureSet, val: FeatureSet, test: FeatureSet) -> list[Notice]:
-    """Return what to say of classes without rows, and of those that have too few."""
+    """Return notices about classes without rows, and about classes with too few."""
     said = []
     for what, features, then in (
         ("training", train, "nothing can be learned of it"),
@@ -409,7 +409,7 @@ def _samples(material: Material, plans: Mapping[str, Plan]) -> dict[str, Dataset
     """Return datasets of exactly the samples of the rows, in their order.
 
     Raises:
-        FinetuneError: One of them is not in its dataset.
+        FinetuneError: A sample is not in its dataset.
     """
     datasets = {}
     for role, found in plans.items():

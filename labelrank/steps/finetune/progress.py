@@ -1,4 +1,4 @@
-"""What a comparison tells: while it runs its progress in epochs and a curve for each order; at its end where it is."""
+"""What a comparison reports: progress and a curve for each order while it runs, and its result at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from labelrank.notices import Notice
 from labelrank.progress import Kind, Progress, Stage
 
 RANDOM = "random"
-"""Name of the one curve that all random orders share."""
+"""Name of the curve that all random orders share."""
 _MIN_INTERVAL_S = 0.5
 _MAX_POINTS = 60
 _CURVES = ("val_accuracy", "val_loss")
@@ -25,44 +25,44 @@ _CURVES = ("val_accuracy", "val_loss")
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One order after one epoch, over its seeds; the random orders together are one."""
+    """One order after one epoch, over its seeds; all random orders together count as one order."""
 
     arm: str
-    """RANDOM for the random orders together."""
+    """Name of the order; RANDOM for all random orders."""
     kind: str
     epoch: int
     """Counted from 1."""
     mean: float
     """Validation accuracy, a fraction, as are `low` and `high`."""
     low: float
-    """Of the worst seed."""
+    """Value of the worst seed."""
     high: float
     loss: float | None = None
-    """Validation loss, on average; None where it is not known."""
+    """Mean validation loss; None if not known."""
 
 
 @dataclass(frozen=True)
 class LiveReport:
-    """What is known of a running comparison besides its progress."""
+    """The state of a running comparison besides its progress."""
 
     curves: tuple[CurvePoint, ...] = ()
     runs_done: int = 0
     runs: int = 0
-    """Of the whole comparison; 0 before that is known."""
+    """Number of runs of the whole comparison; 0 if not known yet."""
     seconds_left: float | None = None
-    """None where unknown."""
+    """Expected time left; None if unknown."""
     notices: tuple[Notice, ...] = ()
     folder: Path | None = None
-    """Of the results so far; None before there are some."""
+    """Folder with the results so far; None if there are none yet."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; of notices their texts alone."""
+        """Return JSON values; of notices only their texts."""
         texts = [notice.text for notice in self.notices]
         return {**plain(self), "notices": texts, "folder": None if self.folder is None else str(self.folder)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LiveReport:
-        """Return the report of `to_json`; its notices have no kind."""
+        """Return the report from what `to_json` returned; its notices have no kind."""
         parts = {
             "curves": tuple(CurvePoint(**fields_in(one, CurvePoint)) for one in value.get("curves") or ()),
             "notices": tuple(Notice("", text) for text in value.get("notices") or ()),
@@ -73,7 +73,7 @@ class LiveReport:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """What the job of a comparison leaves: where the results are, and what they say."""
+    """The result of a comparison's job: where the results are, and what they say."""
 
     folder: Path
     kind: str
@@ -83,11 +83,11 @@ class ComparisonResult:
     verdict: str
     runs: int
     reused_runs: int
-    """Runs that were there already."""
+    """Number of runs that were finished before."""
     media: str | None
-    """image or clip, where the encoder is known."""
+    """image or clip; None if the encoder is not known."""
     seconds: float
-    """Of the whole job."""
+    """Time of the whole job."""
     device: str
     precision: str
     runtime: str
@@ -106,13 +106,13 @@ OnReport = Callable[[LiveReport], None]
 
 
 class Live:
-    """Follows runs that are finished and those in work.
+    """Tracks finished and current runs, and reports progress.
 
     Args:
-        epochs: Of one run, at most.
-        updates: Of one epoch, where progress is counted in these; else it is in epochs, as `unit` says.
+        epochs: Maximum epochs of one run.
+        updates: Updates of one epoch if progress is counted in updates; else 1, and progress is in epochs (see `unit`).
         on_progress: Called as (epochs or updates done, those of all runs, stage).
-        on_report: Called with how things stand.
+        on_report: Called with the current state.
     """
 
     def __init__(
@@ -142,34 +142,34 @@ class Live:
 
     @property
     def runs(self) -> int:
-        """Of the whole comparison."""
+        """Number of runs of the whole comparison."""
         return self._whole.size
 
     def add(self, runs: Sequence[Run]) -> None:
-        """Take finished runs in."""
+        """Take in finished runs."""
         for run in runs:
             arm = self._place[run.arm]
             for epoch in run.epochs[: self._epochs]:
                 for name in _CURVES:
                     self._values[name][arm, run.seed, epoch.epoch - 1] = getattr(epoch, name)
-            # One that stopped early, or came to nothing, has no more to do.
+            # A run that stopped early, or failed, has no more to do.
             self._done[arm, run.seed] = self._epochs * self._updates
             self._whole[arm, run.seed] = True
         self.tell(force=bool(runs))
 
     def epoch(self, arm: str, seed: int, epoch: int, val_accuracy: float, val_loss: float) -> None:
-        """Take in how a run in work stands after an epoch, counted from 1; `tell` passes it on."""
+        """Take in the state of a current run after an epoch, counted from 1; `tell` passes it on."""
         number = self._place[arm]
         self._values["val_accuracy"][number, seed, epoch - 1] = val_accuracy
         self._values["val_loss"][number, seed, epoch - 1] = val_loss
         self.updates(arm, seed, epoch * self._updates)
 
     def updates(self, arm: str, seed: int, done: int) -> None:
-        """Take in how many updates a run in work has made; `tell` passes it on."""
+        """Take in how many updates a current run has made; `tell` passes it on."""
         self._done[self._place[arm], seed] = done
 
     def tell(self, *, force: bool = False) -> None:
-        """Pass on how things stand; a report follows another by half a second or more, unless forced."""
+        """Pass on progress and state; reports are at least half a second apart, unless forced."""
         done, total = int(self._done.sum()), self._done.size * self._epochs * self._updates
         self._begun = self._begun or (self._clock(), done)
         if self.on_progress and done != self._told_done:
@@ -180,12 +180,12 @@ class Live:
             self._on_report(self._report(done, total))
 
     def say(self, text: str) -> None:
-        """Tell what is written now, of which nothing can be counted."""
+        """Report an action that has no countable progress, such as writing a file."""
         if self.on_progress:
             self.on_progress(0, None, Stage(Kind.WRITE, text))
 
     def finish(self, folder: Path) -> None:
-        """Tell where the results are."""
+        """Report where the results are."""
         self._folder = folder
         self.tell(force=True)
 

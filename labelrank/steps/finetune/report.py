@@ -1,4 +1,4 @@
-"""What a comparison found, as report.json holds it."""
+"""The report of a comparison, as in report.json."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from labelrank.notices import Notice
 from labelrank.steps.finetune.request import Design
 
 FORMAT_VERSION = 1
-"""Of report.json; changes when an older reader would misread it."""
+"""Version of report.json; changes when an older reader would misread it."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What was trained and tested on."""
+    """The data for training and test."""
 
     class_names: tuple[str, ...]
     train: int
-    """Rows, as are `val` and `test`."""
+    """Number of rows; `val` and `test` likewise."""
     val: int
     test: int
     val_from: str
     """file, split or train."""
     test_from: str
     provenance: Mapping[str, Any]
-    """Of the training rows."""
+    """Provenance of the training rows."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class RankedOrder:
     order: tuple[int, ...]
     """`order[position] = label`."""
     centroids: tuple[float, ...]
-    """Of each label."""
+    """Centroid of each label."""
     method: str
     parameters: Mapping[str, Any]
 
@@ -58,13 +58,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Compared:
-    """The design, and what of it is finished."""
+    """The design, and which runs of it are finished."""
 
     design: Design
     arms: tuple[Order, ...]
-    """Those whose runs are there."""
+    """Orders with finished runs."""
     seeds: tuple[int, ...]
-    """Those whose runs are there."""
+    """Seeds with finished runs."""
     unfinished_arms: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Compared:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Compared:
-        """Return what was compared of `to_json`."""
+        """Return the same from what `to_json` returned."""
         arms = (Order(one["name"], one["kind"], tuple(one["order"])) for one in value["arms"])
         design = Design(**{**fields_in(value, Design), "seeds": len(value["seeds"])})
         return cls(design, tuple(arms), tuple(value["seeds"]), tuple(value.get("unfinished_arms", ())))
@@ -82,14 +82,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class ArmScores:
-    """What one order scored."""
+    """The scores of one order."""
 
     name: str
     kind: str
     metrics: Mapping[str, tuple[float | None, ...]]
-    """Each of METRICS, by seed; None for a run that came to nothing, or where a metric is not known."""
+    """Values by seed, for each of METRICS; None for a failed run, or if the metric is not known."""
     recall: tuple[float | None, ...]
-    """Of each label, on average over the seeds."""
+    """Mean recall of each label over the seeds."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -103,33 +103,33 @@ class ArmScores:
 
 
 def mean_over(arms: Iterable[ArmScores], metric: str) -> float | None:
-    """Return the mean of a metric over all runs of some orders; None where none of them is known."""
+    """Return the mean of a metric over all runs of some orders; None if no value is known."""
     known = [value for arm in arms for value in arm.metrics[metric] if value is not None]
     return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
 class Control:
-    """Whether a control that must come out as the original order does so, row by row."""
+    """Whether the control arm, which must equal the original order, does so row by row."""
 
     applies: bool
     reason: str | None
     """Why there is no control, or nothing to compare it with."""
     largest_difference: float | None
-    """Of accuracy between the two, over the seeds; up to `tolerance`."""
+    """Largest difference in accuracy between the two over the seeds; allowed up to `tolerance`."""
     differing_predictions: float | None
-    """The largest share of test rows that the two take for different classes; up to `tolerance`."""
+    """Largest share of test rows with different predictions; allowed up to `tolerance`."""
     largest_nll_difference: float | None
-    """In the loss of one row, or as a share of it where it is above 1; up to `nll_tolerance`."""
+    """Largest difference in the loss of one row, relative to it if it is above 1; allowed up to `nll_tolerance`."""
     tolerance: float
     nll_tolerance: float
     passed: bool | None
-    """Whether all three are; None where there is nothing to compare."""
+    """Whether all three are within their tolerance; None if there is nothing to compare."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a comparison found, and how."""
+    """Everything that a comparison found, and how."""
 
     kind: str
     """heads or end-to-end."""
@@ -139,7 +139,7 @@ class Report:
     precision: str
     runtime: str
     seconds: float
-    """Of all runs."""
+    """Time of all runs."""
     data: Data
     label_map: RankedOrder
     compared: Compared
@@ -147,7 +147,7 @@ class Report:
     arms: tuple[ArmScores, ...]
     control: Control
     statistics: Mapping[str, Analysis]
-    """Of each of METRICS."""
+    """Analysis of each of METRICS."""
     verdict: Verdict
     notices: tuple[Notice, ...]
 
@@ -162,7 +162,7 @@ class Report:
         return {arm.name: arm.kind for arm in self.arms}
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values; of notices their texts alone."""
+        """Return JSON values; of notices only their texts."""
         values: dict[str, Any] = plain(
             {
                 "version": FORMAT_VERSION,
@@ -188,10 +188,10 @@ class Report:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Report:
-        """Return the report of `to_json`; its notices have no kind.
+        """Return the report from what `to_json` returned; its notices have no kind.
 
         Raises:
-            KeyError, TypeError, ValueError, AttributeError, ArithmeticError: The values are no report.
+            KeyError, TypeError, ValueError, AttributeError, ArithmeticError: The values are not a report.
         """
         data, label_map = value["data"], value["label_map"]
         statistics = {name: Analysis.from_json(one) for name, one in value["statistics"].items()}

@@ -1,4 +1,4 @@
-"""From runs to a report: what each order scored, whether the control held, and what all of it says."""
+"""Make a report from runs: the scores of each order, whether the control passed, and the verdict."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from labelrank.steps.finetune.request import Design
 
 CONTROL_ROWS = 2
 CONTROL_SHARE = 1e-3
-"""A control may differ from the original order by these many test rows, or this share of them, whichever is more: what
-rounding in another order of the classes can turn over."""
+"""A control may differ from the original order in one test row or this share of them, whichever is more: rounding in
+another order of the classes can change as many."""
 CONTROL_NLL = 1e-3
-"""And by this much in the loss of a row, in nats, or by this share of it where it is above 1. With a usual learning
-rate rounding makes 1e-5 at most; other first weights make 0.01 and more."""
+"""It may also differ by this much in the loss of a row, in nats, or by this share of a loss above 1. With a usual
+learning rate, rounding causes at most 1e-5; other initial weights cause 0.01 and more."""
 _UNSOUND = "Do not trust these results: the control failed."
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a report says besides what was found."""
+    """What a report says besides the findings."""
 
     kind: str
     """heads or end-to-end."""
@@ -56,15 +56,15 @@ def report_of(
     y_test: np.ndarray,
     label_map: LabelMap,
 ) -> Report:
-    """Return the whole report.
+    """Return the complete report.
 
     Args:
-        arms: Those whose runs are there: all of the design, or of a first seed that is not finished some.
-        seeds: Those whose runs are there; each has one run of every arm.
+        arms: Arms with finished runs: all arms of the design, or only some if the first seed is not finished.
+        seeds: Seeds with finished runs; each has one run of every arm.
         y_test: Labels of the test rows (n_test,).
 
     Raises:
-        FinetuneError: Not one run is whole.
+        FinetuneError: All runs failed.
     """
     by_run = {(run.arm, run.seed): run for run in runs}
     scores = {(arm.name, seed): _scored(by_run[arm.name, seed], y_test, label_map) for arm in arms for seed in seeds}
@@ -131,7 +131,7 @@ _AllScores = Mapping[tuple[str, int], Scores | None]
 
 
 def _table(scores: _AllScores, arms: Sequence[Arm], seeds: Sequence[int], name: str) -> np.ndarray:
-    """Return one metric, float64 (arms, seeds); NaN where it is not known."""
+    """Return one metric as a table, float64 (arms, seeds); NaN where it is not known."""
     return np.array([[_value(scores[arm.name, seed], name) for seed in seeds] for arm in arms], dtype=np.float64)
 
 
@@ -187,7 +187,7 @@ def _control(
 
 
 def _apart(one: Run, other: Run, y_test: np.ndarray) -> tuple[float, float, float]:
-    """Return by how much two runs differ: in accuracy, in the share of rows, and in the loss of the worst row."""
+    """Return the differences of two runs: in accuracy, the share of differing rows, and the largest loss difference."""
     first, second = one.predicted[:, 0], other.predicted[:, 0]
     nll = np.abs(one.nll - other.nll) / np.maximum(1, np.maximum(one.nll, other.nll))
     accuracies = [float((guess == y_test).mean()) for guess in (first, second)]
@@ -195,7 +195,7 @@ def _apart(one: Run, other: Run, y_test: np.ndarray) -> tuple[float, float, floa
 
 
 def _unsound(control: Control) -> list[Notice]:
-    """Return what to say of a control that failed; nothing of any other."""
+    """Return a notice if the control failed."""
     found = (control.largest_difference, control.differing_predictions, control.largest_nll_difference)
     accuracy, rows, nll = (0.0 if value is None else value for value in found)
     if control.passed is not False:

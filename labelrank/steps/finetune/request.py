@@ -1,4 +1,4 @@
-"""What a fine-tune compares, and what that will cost, before anything is read or trained. Loads no Keras."""
+"""What a fine-tune compares and how it trains, as options and job parameters. Does not load Keras."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_RECIPE = "quick"
 NEVER_MIRRORED = ("digits", "moving-digits")
 
 _SHARES = ("val_share", "test_share")
-# The greatest value of each, as recipes take it.
+# The largest value of each setting that recipes allow.
 MOST = {"epochs": 100_000, "batch_size": 1 << 20, "learning_rate": 1000, "weight_decay": 1000, "bandwidth": 1_000_000}
 _COUNTS = ("epochs", "batch_size")
 _FRACTIONS = ("dropout", "label_smoothing")
@@ -34,26 +34,26 @@ _OF_A_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "dropou
 
 @dataclass(frozen=True)
 class Design:
-    """What is compared and how it trains; the options of `labelrank finetune`, and parameters of its job.
+    """What is compared and how it trains: the options of `labelrank finetune`, and parameters of its job.
 
-    None is what suits the data, or what the recipe says.
+    None stands for what suits the data, or for the recipe's value.
     """
 
     orders: str = ORDERS
-    """As `labelrank.finetune.design.arms` reads it. Of the default, so few classes that they have fewer orders are
-    compared with as many as they have."""
+    """As `labelrank.finetune.design.arms` reads it. If few classes have fewer orders than the default asks for, all of
+    their orders are compared."""
     seeds: int = 5
     depth: str = HEADS_ALONE
-    """What learns: `heads` on the features of a frozen encoder; the last blocks of the encoder too, as many as this
-    number says; or `all` of it."""
+    """What learns: `heads` on the features of a frozen encoder; a number: also that many last blocks of the encoder;
+    `all`: the whole encoder."""
     head: str | None = None
-    """None: linear, or what the recipe says."""
+    """None: linear, or the recipe's value."""
     meaning: str = "softmax"
     bandwidth: float = 1.0
-    """Of meaning gaussian, in `unit`."""
+    """Bandwidth of meaning gaussian, in `unit`."""
     unit: str = "positions"
     recipe: str | None = None
-    """Of an end-to-end fine-tune, one of `labelrank.finetune.recipe.recipes`; None: quick."""
+    """Recipe of an end-to-end fine-tune, one of `labelrank.finetune.recipe.recipes`; None: quick."""
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -61,15 +61,15 @@ class Design:
     dropout: float | None = None
     label_smoothing: float | None = None
     flip: bool | None = None
-    """Whether an end-to-end fine-tune mirrors half of the images; None: as the recipe says, but for digits never."""
+    """Whether an end-to-end fine-tune mirrors half of the images; None: the recipe's value, but never for digits."""
     control: bool = True
-    """Whether a control is run where it applies; see `control_reason`."""
+    """Whether to run a control if it applies; see `control_reason`."""
     seed: int = 0
-    """Draws the random orders, and the rows that are held out."""
+    """Seed of the random orders and of the choice of held-out rows."""
     val_share: float = 0.1
-    """Of the training rows, where there is no validation split."""
+    """Share of the training rows to hold out if there is no validation split."""
     test_share: float = 0.2
-    """Of all rows, where there is no test split."""
+    """Share of all rows to hold out if there is no test split."""
 
     def __post_init__(self) -> None:
         for name, known in (("head", HEADS), ("meaning", MEANINGS), ("unit", UNITS)):
@@ -121,21 +121,21 @@ class Design:
             )
         if self.end_to_end:
             self.tune_recipe()
-        # A word that is no order is told before a dataset is read; with enough classes nothing else can be wrong.
+        # Reports an unknown order before a dataset is read; with this many classes, nothing else can be wrong.
         arms(self.orders, range(1_000), seed=self.seed, control=False)
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Design:
-        """Return the design in the parameters of a job, as `job_params` gives them."""
+        """Return the design in the parameters of a job, as `job_params` returns them."""
         known = cls.__dataclass_fields__
         return cls(**{name: value for name, value in params.get("design", {}).items() if name in known})
 
     @classmethod
     def starting(cls, depth: str) -> Design:
-        """Return the design that a comparison of this depth begins with: a small one where each run trains an encoder.
+        """Return the default design for this depth: a small one if each run trains an encoder.
 
         Raises:
-            SettingsError: There is no such depth.
+            SettingsError: The depth is unknown.
         """
         design = cls(depth=depth)
         return replace(design, orders=_QUICK_ORDERS, seeds=_QUICK_SEEDS) if design.end_to_end else design
@@ -147,7 +147,7 @@ class Design:
 
     @property
     def control_reason(self) -> str | None:
-        """Why no control is run; None where one is."""
+        """Why no control is run; None if one is run."""
         if not self.control:
             return "No control was asked for."
         if self.meaning != "softmax":
@@ -164,13 +164,13 @@ class Design:
         """Return the orders that are compared, given the ranked one.
 
         Raises:
-            SettingsError: There are not as many different orders of so few classes.
+            SettingsError: The classes have fewer different orders than the design needs.
         """
         orders = fitting_orders(self.orders, len(ranked)) if self.orders == ORDERS else self.orders
         return arms(orders, ranked, seed=self.seed, control=self.control_reason is None)
 
     def head_recipe(self, n_train: int, n_features: int, n_classes: int) -> HeadRecipe:
-        """Return how heads train on features of this size."""
+        """Return the recipe for heads on features of this size."""
         from labelrank.finetune.head_sizes import recipe_for
 
         recipe = recipe_for(n_train, n_features, n_classes, head=self.head or HEADS[0], meaning=self.meaning)

@@ -1,7 +1,7 @@
-"""Engines: each makes missing parts of a plan somewhere, such as in this process or on several GPUs.
+"""Engines: each computes missing parts of a plan in its own place, such as this process or several GPUs.
 
-An engine is a module with a function `make` that fits `Engine`. What it is given and gives is the same wherever it
-works: parts go in, the features of each come out in order, and lie in the folder by then.
+An engine is a module with a function `make` that fits `Engine`. Input and output are the same for all engines: it takes
+parts, writes the features of each to the folder and yields them in order.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from labelrank.steps.extract.plan import Plan
 
 @dataclass
 class Making:
-    """What is known of an engine's work; it notes here what it learns, after each part."""
+    """Facts about an engine's work; the engine updates them after each part."""
 
     encoder: CompiledEncoder | None = None
-    """Of this process; None before it is loaded, and where other processes do the work."""
+    """The encoder of this process; None before it is loaded, and if other processes do the work."""
     waited_s: float = 0.0
-    """Time that the encoder waited for data; 0 where other processes do the work."""
+    """Time that the encoder waited for data; 0 if other processes do the work."""
     encoded_s: float = 0.0
-    """Time that it worked."""
+    """Time that the encoder worked."""
 
 
 class Engine(Protocol):
@@ -43,19 +43,19 @@ class Engine(Protocol):
         on_progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> Generator[FeatureSet, None, None]:
-        """Yield the features of each part in order; each is in the folder then.
+        """Yield the features of each part in order, each after it is written to the folder.
 
         Args:
-            folder: Where finished parts are kept.
-            parts: Those of the plan that are missing there.
-            making: Where to note what is known of the work.
-            on_progress: Called as (samples of `parts` that are done, samples of the plan, stage).
+            folder: Where finished parts are stored.
+            parts: The parts of the plan that are missing there.
+            making: Takes facts about the work.
+            on_progress: Called as (finished samples of `parts`, samples of the plan, stage).
             should_stop: Asked before each batch.
 
         Raises:
             CheckpointError: The weights do not fit config.json.
-            DatasetError: From some sample on nothing can be read any more.
-            FeaturesError: A part cannot be written, or a process that makes some has failed.
+            DatasetError: From some sample on, no sample can be read any more.
+            FeaturesError: A part cannot be written, or a process that computes parts has failed.
             HubError: A download failed.
             Cancelled: `should_stop` returned true.
         """

@@ -1,4 +1,4 @@
-"""Making parts on several GPUs: one process for each, because a framework takes what it sees for its own."""
+"""Compute parts on several GPUs, in one process for each, because a framework takes all GPUs that it sees."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _GRACE_S = 10.0
 
 
 def usable() -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES has to be for each of the GPUs that this process may use."""
+    """Return, for each GPU that this process may use, the value of CUDA_VISIBLE_DEVICES that selects it."""
     return visible_gpus(os.environ, sum(device.kind == "GPU" for device in devices()))
 
 
 def visible_gpus(env: Mapping[str, str], count: int) -> list[str]:
-    """Return what CUDA_VISIBLE_DEVICES has to be for each of the GPUs that a process may use."""
+    """Return, for each of `count` GPUs, the value of CUDA_VISIBLE_DEVICES that selects it in this environment."""
     given = [name.strip() for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return given[:count] if given else [str(number) for number in range(count)]
 
@@ -44,7 +44,7 @@ def make(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Generator[FeatureSet, None, None]:
-    """Make parts of a plan on all GPUs, as an `Engine` does: one process on each writes them to the folder."""
+    """Compute parts of a plan on all GPUs, as an `Engine` does; one process per GPU writes them to the folder."""
     gpus = usable()[: len(parts)]
     total = sum(len(part.samples) for part in plan.parts)
     plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
@@ -78,7 +78,7 @@ def make(
 
 
 def _heard(call: Call, gpu: str, folder: PartFolder, *, before: int) -> int:
-    """Return how many samples a process has done by now."""
+    """Return how many samples a process has finished so far."""
     try:
         return max((done for (done,) in call.hear()), default=before)
     except ProcessError as error:
@@ -104,7 +104,7 @@ def _make_on_one(
     tell: Callable[[int], None],
     should_stop: ShouldStop,
 ) -> None:
-    """Make some parts of a request; runs in a process of its own, before any framework is loaded there."""
+    """Compute some parts of a request; runs in a separate process, before any framework is loaded there."""
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
     def count(now: int, _total: int | None, stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Making the parts of a plan on this process's device, and keeping each when it is finished."""
+"""Compute the parts of a plan on this process's device, and store each when it is finished."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> Generator[FeatureSet, None, None]:
-    """Make parts of a plan in this process, as an `Engine` does."""
+    """Compute parts of a plan in this process, as an `Engine` does."""
     if not parts:
         return
     total, encoding_now = sum(len(part.samples) for part in plan.parts), encoding_stage(plan.dataset)
@@ -47,7 +47,7 @@ def make(
         image_size=plan.preprocessing.output_size,
         cache=settings.workspace / "encoders",
     )
-    # Where the work may be over soon, a download of all samples would be in vain.
+    # If the work may end early, a download of all samples would be wasted.
     by_part = plan.dataset.fetch is not None and plan.request.until_stable is not None
     if plan.dataset.fetch and not by_part:
         plan.dataset.fetch([s for part in parts for s in part.samples], on_progress, should_stop)
@@ -81,7 +81,7 @@ def make(
 def _fetched(
     plan: Plan, parts: Sequence[Part], pool: ThreadPoolExecutor, should_stop: ShouldStop | None
 ) -> Iterator[Sequence[Sample]]:
-    """Yield the samples of each part when they are here, while those of the next are on their way."""
+    """Yield the samples of each part when they are downloaded, while those of the next part are downloading."""
     fetch = plan.dataset.fetch
     assert fetch is not None
     on_the_way = pool.submit(fetch, parts[0].samples, None, should_stop)
@@ -109,13 +109,13 @@ def _with_provenance(plan: Plan, encoded: Encoded, encoder: CompiledEncoder) -> 
 
 
 def _check_source(plan: Plan, part: Part, encoded: Encoded, sound: Sample | None, *, kept: int) -> None:
-    """Raise DatasetError when the reading failed at the end of a part, and what was read before fails as well.
+    """Raise DatasetError if the last sample of a part failed and a sample that was read before now fails as well.
 
-    That speaks of the source, not of the samples. A part whose samples failed on their own is kept.
+    In that case the source is at fault, not the samples. A part in which only some samples fail is kept.
 
     Args:
-        sound: A sample that could be read, of this part where there is one.
-        kept: Finished parts.
+        sound: A sample that could be read before, from this part if there is one.
+        kept: Number of finished parts.
     """
     last = encoded.failures[-1] if encoded.failures else None
     if last is None or last.subject != part.samples[-1].key or last.reason == NOT_FINITE:
@@ -131,7 +131,7 @@ def _check_source(plan: Plan, part: Part, encoded: Encoded, sound: Sample | None
 
 
 def why_unreadable(plan: Plan, sample: Sample) -> str | None:
-    """Return why a sample cannot be read now; None when it can."""
+    """Return why a sample cannot be read now; None if it can be read."""
     dataset = plan.dataset
     try:
         if plan.sampling is None:
@@ -145,7 +145,7 @@ def why_unreadable(plan: Plan, sample: Sample) -> str | None:
 
 
 def worth_another_try(plan: Plan, features: FeatureSet) -> bool:
-    """Return whether a sample that had failed can be read by now: repaired, back again, or within a raised limit."""
+    """Return whether a failed sample can be read now: it was repaired, is back, or is within a raised limit."""
     failed = {failure.subject for failure in features.failures if failure.reason != NOT_FINITE}
     if not failed:
         return False
@@ -153,7 +153,7 @@ def worth_another_try(plan: Plan, features: FeatureSet) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes features, by package."""
+    """Return the versions of the packages that compute features, by package."""
     from importlib.metadata import version
 
     packages = ("keras", "openvino", "tensorflow", "numpy", "pillow", "av", "scikit-learn")
@@ -161,5 +161,5 @@ def versions() -> dict[str, str]:
 
 
 def now() -> str:
-    """Return the time, ISO 8601 with its offset."""
+    """Return the current time, ISO 8601 with its offset."""
     return datetime.now(UTC).isoformat(timespec="seconds")
