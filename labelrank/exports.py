@@ -1,7 +1,7 @@
-"""A label map in the file formats that other tools read, each carrying names by position exactly or refusing.
+"""Write a label map in the file formats of other tools. Each format keeps the names exactly, or refuses.
 
-A class name is data: a format that cannot carry one says so and names the formats that can, rather than write a
-file that reads back as another map.
+A class name is data. If a format cannot hold a name, the error says so and names the formats that can. No format writes
+a file that reads back as another map.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from typing import Any
 from labelrank.errors import LabelMapError
 from labelrank.label_map import LabelMap, write_file
 
-# str.splitlines breaks at all of these; a file that is read line by line only at the first two.
+# str.splitlines breaks at all of these; reading a file line by line breaks only at the first two.
 _ALL_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 _FILE_BREAKS = "\n\r"
 
 SampleColumns = Mapping[str, Sequence[Any]]
-"""Equally long columns, one row per sample: `key` text, `x` projection, `label` class name, `y` position."""
+"""Columns of equal length, one row per sample: `key` text, `x` projection, `label` class name, `y` position."""
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """One file format: how it is called, described and written."""
+    """One file format: its name, its description, and how it is written."""
 
     title: str
     filename: str
@@ -38,7 +38,7 @@ class ExportFormat:
     """One sentence for the user: what it is for."""
     write: Callable[[LabelMap, SampleColumns | None], bytes]
     name_problem: Callable[[str], str | None] = lambda name: None
-    """Says what the format cannot carry in a class name, or None."""
+    """Returns what the format cannot hold in a class name, or None."""
 
 
 def export(label_map: LabelMap, format: str, *, samples: SampleColumns | None = None) -> bytes:
@@ -47,10 +47,10 @@ def export(label_map: LabelMap, format: str, *, samples: SampleColumns | None = 
     Args:
         label_map: What to write.
         format: A key of `FORMATS`.
-        samples: Used by `parquet`, which then has one row per sample instead of one per class.
+        samples: Only for `parquet`, which then has one row per sample instead of one per class.
 
     Raises:
-        LabelMapError: The format is unknown or cannot carry a class name; the samples do not fit the map.
+        LabelMapError: The format is unknown or cannot hold a class name, or the samples do not fit the map.
     """
     if format not in FORMATS:
         raise LabelMapError(f"Export format is {format!r}; expected one of {', '.join(FORMATS)}. Choose one of these.")
@@ -107,7 +107,7 @@ def _dataset_card(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
     names = {str(position): name for position, name in enumerate(label_map.names)}
     feature = {"name": "label", "dtype": {"class_label": {"names": names}}}
     card = {"dataset_info": {"features": [feature]}}
-    # No width: a name stays on its line, where a person looks for it.
+    # No width limit: a name stays on one line, where people look for it.
     return yaml.dump(card, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=math.inf).encode()
 
 
@@ -126,8 +126,8 @@ _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 def neutral_cell(text: str) -> str:
     """Return `text` so that a spreadsheet shows it instead of running it as a formula.
 
-    A text that starts with any number of apostrophes and then a formula sign gets one apostrophe more, so two
-    texts never become one: a reader takes one apostrophe off what starts with one or more and a formula sign.
+    A text that starts with any number of apostrophes and then a formula sign gets one more apostrophe. So different
+    texts stay different. To undo it, remove one apostrophe from a text that starts with apostrophes and a formula sign.
 
     Source: OWASP, CSV Injection.
     """

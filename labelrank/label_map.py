@@ -1,8 +1,7 @@
-"""The ranked order as a thing to keep: a validated bijection between labels and positions, with provenance.
+"""The ranked order as a file: a validated bijection between labels and positions, with provenance.
 
-`order[position] = label` and `position_of[label] = position`; the two are stored both, and everything that
-reads a label map checks that one is the inverse of the other. The file formats that other tools read are in
-`labelrank.exports`.
+`order[position] = label` and `position_of[label] = position`. Both are stored, and every reader of a label map checks
+that one is the inverse of the other. The file formats of other tools are in `labelrank.exports`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 """Version of the JSON; changes when an older reader would misread a file."""
 
-# What differs between two runs of the same command, at any depth of a label map's JSON.
+# Keys, at any depth of a label map's JSON, whose values differ between two runs of the same command.
 _NOT_CONTENT = frozenset({"created_at", "library_version", "versions", "content_hash"})
 _SIGNIFICANT_DIGITS = 9
 _NAMED_IN_MESSAGE = 5
@@ -44,7 +43,7 @@ class RankedClass:
     """One class at its position.
 
     `centroid` is the class mean of the projection, in within-class standard deviations; `count` is the number
-    of rows it was computed from; `rank_low` and `rank_high` bound the position, None where not estimated.
+    of rows it was computed from; `rank_low` and `rank_high` bound the position, None if not estimated.
     """
 
     position: int
@@ -63,11 +62,11 @@ class LabelMap:
     Args:
         classes: One RankedClass per position, in the order of the positions; labels are a permutation of 0..K-1.
         method: Name of the ranking method.
-        parameters: What else the order depends on (solver used, shrinkage); JSON values.
+        parameters: Other settings that the order depends on (solver used, shrinkage); JSON values.
         sign_rule: How the direction of the axis was chosen.
         tie_rule: How equal centroids were ordered.
-        explained_variance_ratio: Share of the between-class variance on the axis, in [0, 1]; None where the
-            method does not give it.
+        explained_variance_ratio: Share of the between-class variance on the axis, in [0, 1]; None if the method
+            does not compute it.
         features: Provenance of the features; JSON values.
         created_at: ISO 8601 time with its offset.
         library_version: Version of labelrank that wrote it.
@@ -88,7 +87,7 @@ class LabelMap:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
-        # Own copies, so that a caller's later change cannot make the content hash a lie.
+        # Own copies, so that a caller's later change cannot make the content hash wrong.
         for name in ("parameters", "features"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):
@@ -151,9 +150,9 @@ class LabelMap:
 
         Raises:
             LabelMapError: A class has no rows in the features, so it would get no position; a label has no name;
-                two names are equal but for case; a name is empty.
+                two names differ only in case; a name is empty.
         """
-        # Here, because the module loads scikit-learn, which reading a label map does not need.
+        # Imported here, because the module loads scikit-learn, which reading a label map does not need.
         from labelrank.ranking.ranker import SIGN_RULE, TIE_RULE
 
         labels = [int(label) for label in ranker.classes_]
@@ -186,7 +185,7 @@ class LabelMap:
         return cls(
             classes=classes,
             method=ranker.method,
-            # The solver that ran, not "auto": both ways to ask for it give the same order and the same hash.
+            # The solver that ran, not "auto", so that naming it and "auto" give the same hash.
             parameters={**parameters, "solver": ranker.solver_},
             sign_rule=SIGN_RULE,
             tie_rule=TIE_RULE,
@@ -212,7 +211,7 @@ class LabelMap:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256, in hex, of all but times and library versions; floats count to 9 significant digits."""
+        """SHA-256, in hex, of everything except times and library versions; floats have 9 significant digits."""
         return hashlib.sha256(_canonical(self._content()).encode()).hexdigest()
 
     def _content(self) -> dict[str, Any]:
@@ -242,11 +241,11 @@ class LabelMap:
 
     @classmethod
     def from_json(cls, data: Any) -> LabelMap:
-        """Return the label map of a JSON object that `to_json` gave.
+        """Return the label map from a JSON object that `to_json` returned.
 
         Raises:
             LabelMapError: A field is missing, unknown or wrong (the message names it), the permutations do not
-                fit each other, the content hash does not fit the content, or the format version is another one.
+                match, the content hash does not match the content, or the format version is a different one.
         """
         if not isinstance(data, Mapping):
             raise LabelMapError(f"A label map is a JSON object; this is {_shown(data)}. {_WAY_OUT}")
@@ -290,7 +289,7 @@ class LabelMap:
 
 
 def read_label_map(path: Path | str) -> LabelMap:
-    """Return the label map that `LabelMap.save` wrote, checked.
+    """Read and check the label map that `LabelMap.save` wrote.
 
     Raises:
         LabelMapError: The file is missing, is not JSON, or does not hold a valid label map.
@@ -304,7 +303,7 @@ def read_label_map(path: Path | str) -> LabelMap:
         raise LabelMapError(f"{path}: {error}") from None
     except OSError as error:
         raise LabelMapError(f"Label map cannot be read: {str(path)!r} ({error.strerror}). {advice}") from None
-    # RecursionError: brackets nested deeper than the parser goes.
+    # RecursionError: brackets are nested too deep for the parser.
     except (ValueError, RecursionError) as error:
         raise LabelMapError(f"Label map is not JSON in UTF-8: {str(path)!r} ({error}). {advice}") from None
 
@@ -324,7 +323,7 @@ def _shown(value: Any) -> str:
 
 
 def _listed(items: Sequence[str]) -> str:
-    """Return the first few items, and how many more there are."""
+    """Return a text with the first few items and the number of further ones."""
     more = len(items) - _NAMED_IN_MESSAGE
     return ", ".join(items[:_NAMED_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
@@ -347,7 +346,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _as_float(value: Any) -> Any:
-    """Return a whole number as the float it stands for (2.0 is 2 after some JSON tools), anything else as it is."""
+    """Return a whole number as a float (some JSON tools turn 2.0 into 2), and any other value unchanged."""
     try:
         return float(value) if _is_int(value) else value
     except OverflowError:
@@ -366,9 +365,9 @@ def _has_surrogate(text: str) -> bool:
 
 
 def _ratio(values: Iterable[float]) -> float | None:
-    """Return the first explained variance ratio; None for NaN, which equal centroids give (0 of 0)."""
+    """Return the first explained variance ratio; None for NaN, which equal centroids give (0 / 0)."""
     first = float(next(iter(values)))
-    # Rounding takes the only axis of two classes a little above 1.
+    # With two classes there is only one axis, and rounding may make its ratio a little larger than 1.
     return None if math.isnan(first) else min(1.0, max(0.0, first))
 
 
@@ -399,7 +398,7 @@ def _check_keys(prefix: str, data: Mapping[str, Any], names: Sequence[str]) -> N
 
 
 def _check_agreement(label_map: LabelMap, data: Mapping[str, Any]) -> None:
-    """Check that the stored permutations are permutations, inverse to each other, and those of the classes."""
+    """Check that the stored orders are permutations, inverse to each other, and agree with the classes."""
     n_classes = len(label_map.classes)
     for name in ("order", "position_of"):
         values = data[name]
@@ -419,7 +418,7 @@ def _check_agreement(label_map: LabelMap, data: Mapping[str, Any]) -> None:
 
 
 def _check_names(names: Mapping[int, Any]) -> None:
-    """Check the class names by label: texts that UTF-8 can carry and that stay apart where case does not count."""
+    """Check the class names by label: UTF-8 must be able to encode them, and they must differ in more than case."""
     same: dict[str, list[int]] = {}
     for label, name in names.items():
         if not isinstance(name, str):
@@ -462,7 +461,7 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def _canonical(value: Any) -> str:
-    """Return JSON that is the same for the same content: sorted keys, rounded floats, no times, no versions."""
+    """Return JSON that is equal for equal content: sorted keys, rounded floats, no times, no versions."""
 
     def settled(item: Any) -> Any:
         if isinstance(item, dict):
@@ -479,15 +478,15 @@ def _canonical(value: Any) -> str:
 
 
 def write_file(path: Path | str, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the whole new one, never a part.
+    """Write `data` to `path`; a reader sees the old file or the complete new one, never a part.
 
     Raises:
         LabelMapError: The folder does not exist or cannot be written, or `path` is not a regular file.
     """
-    # Through links, so that a link stays one and its target is replaced.
+    # Follows links, so that a link stays and its target is replaced.
     target = Path(os.path.realpath(path))
     try:
-        # Asked of the path itself: a pipe's real path names nothing, that of /dev/stdout names the shell's file.
+        # Checks the path itself: a pipe's real path names nothing, that of /dev/stdout names the shell's file.
         if not is_replaceable(Path(path)):
             raise LabelMapError(f"Cannot write {str(path)!r}: it exists and is not a file. Give the path of a file.")
         with replacing(target) as partial:

@@ -1,6 +1,6 @@
 """Rank classes along one axis of their features. NumPy, SciPy and scikit-learn only.
 
-`METHODS` and `SOLVERS` are at hand without scikit-learn, so that a menu of them costs nothing.
+`METHODS` and `SOLVERS` can be imported without loading scikit-learn, so that a menu of them is fast.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What is expected of the order of the classes: a few numbers, at hand without scikit-learn."""
+"""The estimated stability of the order of the classes: a few numbers, without loading scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class StabilityEstimate:
         tau: Expected Kendall tau, in [-1, 1].
         low: Lower end of its 90 % interval.
         high: Upper end.
-        aligned: Expected tau where an order and its reverse are the same, in [0, 1]: the other sample's axis is turned
-            to point along this one's, so that the centroids of both correlate by 0 or more, before its order is read.
-            Always 1 with two classes.
+        aligned: Expected tau if an order and its reverse count as the same, in [0, 1]. Before its order is read, the
+            other sample's axis is turned so that the centroids of both correlate by 0 or more. Always 1 with two
+            classes.
         aligned_low: Lower end of its 90 % interval.
         aligned_high: Upper end.
     """
@@ -33,7 +33,7 @@ class StabilityEstimate:
     aligned_high: float
 
     def meant(self, *, either_direction: bool) -> StabilityEstimate | None:
-        """Return the same with the tau that is meant, `aligned` as `tau` in either direction; None without numbers."""
+        """Return the same estimate, with `aligned` in place of `tau` if `either_direction`; None without numbers."""
         found = self
         if either_direction:
             found = replace(self, tau=self.aligned, low=self.aligned_low, high=self.aligned_high)

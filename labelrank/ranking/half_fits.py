@@ -1,4 +1,4 @@
-"""Orders found from halves of the samples, which the agreement of two independent ones is read off."""
+"""Fit orders on halves of the samples; the halves' agreement shows how far independent samples agree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelrank.errors import RankingError
 from labelrank.ranking.moments import ClassMoments, class_means
 from labelrank.ranking.ranker import RANK_TOLERANCE, SIGN_TOLERANCE, check_counts, oas_shrinkage, spread
 
-# Smallest eigenvalue, in features of unit variance, that a Cholesky factor is trusted with.
+# Smallest eigenvalue, in features of unit variance, for which a Cholesky factor is accurate enough.
 _SAFE_EIGENVALUE = 1e-6
 
 
@@ -35,8 +35,8 @@ class Order:
 class FromGroups:
     """Fits on unions of groups, from their class moments, several times as fast as `LabelRanker.fit_moments`.
 
-    A Cholesky factor of the scatter takes the place of its eigenvectors. Without shrinkage this needs a scatter of
-    full rank: where the whole sample has none, features are replaced once by their coordinates in its span.
+    It uses a Cholesky factor of the scatter instead of its eigenvectors. Without shrinkage this needs a scatter of full
+    rank. If the whole sample has none, features are replaced once by their coordinates in the span of the scatter.
     """
 
     def __init__(self, groups: Sequence[ClassMoments], shrinkage: float | str | None) -> None:
@@ -48,7 +48,7 @@ class FromGroups:
         for g, moments in enumerate(groups):
             codes = np.searchsorted(self.labels, moments.labels)
             self.count[g, codes], mean[g, codes] = moments.count, moments.mean
-        # Around the mean of the class over all groups, scatters simply add up.
+        # Scatters around the class mean over all groups simply add up.
         self.centre = np.einsum("gk,gkd->kd", self.count, mean) / self.count.sum(axis=0)[:, None]
         self.shift = np.where(self.count[:, :, None] > 0, mean - self.centre, 0.0)
         self.around = []
@@ -60,7 +60,7 @@ class FromGroups:
         self._reduce()
 
     def _reduce(self) -> None:
-        """Leave out directions in which rows of a class do not vary, but for features left out by `spread`."""
+        """Remove directions in which rows of a class do not vary, except features that `spread` leaves out."""
         if self.shrinkage is not None and self.shrinkage != 0:
             return
         total = np.sum(self.around, axis=0)
@@ -99,7 +99,7 @@ class FromGroups:
         weighted = np.sqrt(count)[:, None] * shift
         scatter -= weighted.T @ weighted
         centroids, axis, deviation = self._solve(count, self.centre[seen] + shift, scatter)
-        # In one unit for all features, as the sign rule has them.
+        # In the same unit for all features, as the sign rule needs it.
         loading = axis * deviation if self.basis is None else (self.basis @ axis) * self.deviation
         return Order(self.labels[seen], *_turned(centroids, loading))
 
@@ -108,7 +108,7 @@ class FromGroups:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return centroids (k,) up to a factor, the axis (d,) up to its sign and length, and deviations (d,)."""
         n = int(count.sum())
-        # Rounding may leave a feature that does not vary just below zero.
+        # Rounding may make the variance of a constant feature slightly negative.
         active, deviation = spread(np.maximum(np.diag(scatter), 0.0) / n, mean)
         within = scatter if active.all() else scatter[np.ix_(active, active)]
         within /= n
@@ -124,7 +124,7 @@ class FromGroups:
             whitened = solve_triangular(lower, between.T, lower=True, check_finite=False)  # (active features, k)
             top = _top(whitened)
             scaled = solve_triangular(lower, whitened @ top, lower=True, trans="T", check_finite=False)
-        else:  # a half spans less than the whole
+        else:  # a half spans fewer directions than the whole
             eigenvalues, vectors = np.linalg.eigh(within)
             kept = eigenvalues > RANK_TOLERANCE
             whiten = vectors[:, kept] / np.sqrt(eigenvalues[kept])  # (active features, rank)
@@ -137,7 +137,7 @@ class FromGroups:
 
 
 class FromRows:
-    """Fits on unions of groups from the rows themselves, where their degrees of freedom are fewer than the features."""
+    """Fits on unions of groups from the rows themselves; for fewer degrees of freedom than features."""
 
     def __init__(self, rows: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
         self.X = np.concatenate([X for X, _, _ in rows])
@@ -172,7 +172,7 @@ class FromRows:
 
 
 def _factor(matrix: np.ndarray) -> np.ndarray | None:
-    """Return the lower Cholesky factor of a symmetric matrix, which is overwritten, or None where it is not safe."""
+    """Return the lower Cholesky factor of a symmetric matrix, which is overwritten; None if it would be inaccurate."""
     norm = float(np.abs(matrix).sum(axis=0).max())
     try:
         lower = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
@@ -204,8 +204,8 @@ def _turned(centroids: np.ndarray, loading: np.ndarray) -> tuple[np.ndarray, flo
     """Return centroids (k,) turned by the ranker's `SIGN_RULE`, and how clearly it decides, in [0, 1].
 
     Args:
-        centroids: (k,), either way round.
-        loading: float64 (d,), the axis the same way round, in units that compare.
+        centroids: (k,), with either sign.
+        loading: float64 (d,), the axis with the same sign, in one unit for all features.
     """
     middle = centroids.mean()
     above, below = centroids.max() - middle, middle - centroids.min()
@@ -224,17 +224,17 @@ def common(a: Order, b: Order) -> tuple[np.ndarray, np.ndarray]:
 
 
 def turn(order: Order, reference: Order) -> int:
-    """Return -1 where the axis of `order` runs against that of `reference`, else 1."""
+    """Return -1 if the axis of `order` points against that of `reference`, else 1."""
     a, b = common(order, reference)
     return -1 if (a - a.mean()) @ (b - b.mean()) < 0 else 1
 
 
 def balanced_splits(occupied: Sequence[int], per_group: np.ndarray) -> list[tuple[int, ...]]:
-    """Return the ways to cut the groups in two that leave the classes most alike, each as its first half.
+    """Return the ways to split the groups in two halves with the most similar class sizes, each as its first half.
 
     Args:
         occupied: Groups that have rows, at least two.
-        per_group: int64 (groups, K), rows.
+        per_group: int64 (groups, K), number of rows.
     """
     first, rest = occupied[0], occupied[1:]
     sizes = {len(occupied) // 2, -(-len(occupied) // 2)}

@@ -1,4 +1,4 @@
-"""How classes can be put in order, by name."""
+"""The names of the ranking methods and solvers."""
 
 METHODS = ("centroid", "reference")
 SOLVERS = ("auto", "svd", "eigen")

@@ -1,4 +1,4 @@
-"""All that a linear discriminant needs to know about labelled rows, in one pass and in pieces that can be merged."""
+"""All statistics that a linear discriminant needs of labelled rows, from one pass, in parts that can be merged."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from labelrank.files import replacing
 
 FILE_VERSION = 1
 
-# Rows that are sorted by class at a time: bounds the index arrays, whatever the length of a batch.
+# Rows that are sorted by class at a time; limits the size of the index arrays for any length of a batch.
 _SORTED_ROWS = 65_536
-# Rows that are widened to float64 at a time: 12 MiB at 768 features, near the fastest for the rank-k update.
+# Rows that are converted to float64 at a time: 12 MiB at 768 features, about the fastest for the rank-k update.
 _BLOCK_ROWS = 2_048
 
 
@@ -31,10 +31,10 @@ class ClassMoments:
     matrix per class would not fit (10,000 classes of 768 features: 47 GB), and no discriminant with a common
     covariance needs it.
 
-    Everything is accumulated in float64 from the deviations of each block around its own class means, and blocks
-    are joined by their difference of means; no sum of squares is ever formed, so a large common offset costs no
-    digits. Splitting the rows into batches, or merging parts in any order, changes the result by rounding only.
-    Memory above the input is O(d^2 + K d), whatever the number of rows.
+    Everything is accumulated in float64 from the deviations of each block around its own class means; blocks are
+    joined by their difference of means. There is no sum of raw squares, so a large common offset costs no precision.
+    Splitting the rows into batches, or merging parts in any order, changes the result by rounding only. Memory beyond
+    the input is O(d^2 + K d) for any number of rows.
 
     Attributes:
         labels: int64 (K,), ascending; only labels that were seen.
@@ -88,14 +88,14 @@ class ClassMoments:
         """Take in a batch of rows; on an error nothing is taken in.
 
         Args:
-            X: Real (n, d), usually float32; n may be 0. Widened block by block, never as a whole.
+            X: Real (n, d), usually float32; n may be 0. Converted to float64 block by block, never as a whole.
             y: Integer labels (n,), any values.
 
         Returns:
             self, so that calls can be chained.
 
         Raises:
-            RankingError: Shapes do not fit, labels are no integers, or a value is NaN or infinite (the message
+            RankingError: Shapes do not match, labels are not integers, or a value is NaN or infinite (the message
                 names the first row, its label and the feature).
         """
         X, y = np.asarray(X), np.asarray(y)
@@ -141,7 +141,7 @@ class ClassMoments:
         return merged
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an uncompressed `.npz` to `path`, whole or not at all."""
+        """Write an uncompressed `.npz` to `path`, completely or not at all."""
         with replacing(Path(path)) as partial, partial.open("wb") as file:
             np.savez(
                 file,
@@ -167,7 +167,7 @@ class ClassMoments:
                 }
         except FileNotFoundError:
             raise RankingError(f"No class moments at {path}. {again}") from None
-        # An .npy file has no `with`, hence TypeError and AttributeError; a lying header asks for too much memory.
+        # An .npy file has no `with`, hence TypeError and AttributeError; a false header may ask for too much memory.
         except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, MemoryError) as error:
             raise RankingError(f"Not a class moments file: {path} ({_first_line(error)}). {again}") from error
         except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
@@ -189,7 +189,7 @@ class ClassMoments:
         return copy
 
     def _add_labels(self, labels: np.ndarray) -> None:
-        """Make room for `labels`, with no rows yet where one is new."""
+        """Make room for `labels`; new ones have no rows yet."""
         union = np.union1d(self.labels, labels)
         if len(union) == len(self.labels):
             return
@@ -203,7 +203,7 @@ class ClassMoments:
         """Take in rows that are sorted by `codes`, their index into `labels`."""
         starts = np.flatnonzero(np.diff(codes, prepend=-1))
         count = np.diff(starts, append=len(codes))
-        # Around one of its rows, a feature that is constant in the block is exactly zero, and so is its scatter.
+        # With one row subtracted, a feature that is constant in the block is exactly zero, and so is its scatter.
         shift = block[0].astype(np.float64)
         deviation = block.astype(np.float64)
         deviation -= shift
@@ -214,7 +214,7 @@ class ClassMoments:
         self._add_means(codes[starts], count, mean)
 
     def _add_means(self, codes: np.ndarray, count: np.ndarray, mean: np.ndarray) -> None:
-        """Join means (G, d) of `count` rows each into the classes `codes`, which are all different."""
+        """Join means (G, d) of `count` rows each into the classes `codes`; each class occurs at most once."""
         before = self.count[codes]
         total = before + count
         difference = mean - self.mean[codes]
@@ -226,7 +226,7 @@ class ClassMoments:
             self._add_outer_products(difference[joined] * np.sqrt(weight)[:, None])
 
     def _add_outer_products(self, rows: np.ndarray) -> None:
-        """Add rows' rows, (n, d) of row-major float64, to the upper triangle in place."""
+        """Add rows' @ rows, for row-major float64 rows (n, d), to the upper triangle in place."""
         dsyrk(1.0, rows.T, beta=1.0, c=self._upper, overwrite_c=1)
 
 
@@ -244,7 +244,7 @@ def first_not_finite(X: np.ndarray) -> tuple[int, int, int] | None:
     found = []
     for part in _slices(len(X), _SORTED_ROWS):
         with np.errstate(over="ignore", invalid="ignore"):
-            # A row with NaN or infinity has no finite sum; large finite values may have none either, so look again.
+            # A row with NaN or infinity has no finite sum. Large finite values may have none either, so check again.
             suspects = part.start + np.flatnonzero(~np.isfinite(X[part].sum(axis=1, dtype=np.float64)))
         found.append(suspects[~np.isfinite(X[suspects]).all(axis=1)])
     rows = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
@@ -280,7 +280,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _what_is_wrong(labels: np.ndarray, count: np.ndarray, mean: np.ndarray, scatter: np.ndarray) -> str | None:
-    """Say why the arrays of a file cannot be class moments, or None."""
+    """Return why the arrays of a file cannot be class moments, or None."""
     if labels.dtype != np.int64 or count.dtype != np.int64 or mean.dtype != np.float64 or scatter.dtype != np.float64:
         return "labels and count must be int64, mean and scatter float64"
     if labels.ndim != 1 or mean.ndim != 2 or mean.shape[1] < 1:

@@ -26,17 +26,17 @@ TIE_RULE = (
     "goes first (values closer than 1e-8 of the feature's largest mean are equal); then the smaller label."
 )
 
-# Of the distance between the outermost centroids, in which the two ends count as equally far from the mean.
+# Share of the distance between the outermost centroids; within it, both ends count as equally far from the mean.
 SIGN_TOLERANCE = 1e-6
-# See TIE_RULE. Far above the rounding of a sum in another order, far below any difference that means something.
+# See TIE_RULE. Far above the rounding of a sum in another order, far below any meaningful difference.
 _TIE_TOLERANCE = 1e-8
-# Directions whose share of the variance is closer than this are one eigenspace, in which rounding picks the axis.
+# Directions with shares of the variance closer than this form one eigenspace, in which only rounding picks the axis.
 _EIGENVALUE_TOLERANCE = 1e-9
 # scikit-learn's svd solver drops singular values of the scaled rows below its `tol` of 1e-4; this is its square.
 RANK_TOLERANCE = 1e-8
-# Rounding in a class mean, as a multiple of the largest mean: below, spread within or between classes is no spread.
+# Rounding in a class mean, as a multiple of the largest mean; a smaller spread within or between classes counts as 0.
 _ROUNDING = 1e-13
-# eigen is chosen from this many degrees of freedom per feature: see LabelRanker.
+# "auto" chooses eigen from this many degrees of freedom per feature: see LabelRanker.
 _EIGEN_ROWS_PER_FEATURE = 2
 _BLOCK_ROWS = 4_096
 
@@ -48,42 +48,43 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     within-class standard deviation (division by the number of rows, as scikit-learn's svd solver does), its origin
     the mean of all rows.
 
-    Which way an axis points is arbitrary, so a rule decides (`SIGN_RULE`): the class farthest from the mean of the
-    centroids, the one that stands out most, comes first. The rule looks at the geometry of the classes alone, not
-    at the order of rows, labels or features, nor at their scale. On two-thirds resamples of digits and of
-    CIFAR-100 images in 10, 20 and 50 classes it turned the axis round in 2 of 142 fits; "the largest loading is
-    positive" did in 28 to 51 %.
-    Only two classes, or ends equally far from the mean, leave it undecided; then the largest loading decides.
-    Where the two best axes are equally good, the one in their plane that loads most on that feature is taken.
+    The direction of an axis is arbitrary, so a rule decides (`SIGN_RULE`): the class farthest from the mean of the
+    centroids, the one that stands out most, comes first. The rule depends only on the geometry of the classes, not
+    on the order of rows, labels or features, nor on their scale. On two-thirds resamples of digits and of
+    CIFAR-100 images in 10, 20 and 50 classes it reversed the axis in 2 of 142 fits; the rule "the largest loading
+    is positive" did so in 28 to 51 %.
+    The rule does not decide for two classes, or if both ends are equally far from the mean; then the sign of the
+    largest loading decides. If the two best axes are equally good, it takes the one in their plane that loads most
+    on that feature.
 
-    Values that are equal but for rounding are ordered by `TIE_RULE`. So shuffling the rows or renumbering the
-    classes changes nothing else with method "centroid"; classes with identical mean vectors keep the order of
-    their labels.
+    Values that are equal up to rounding are ordered by `TIE_RULE`. So with method "centroid", shuffling the rows or
+    renumbering the classes changes nothing else. Only classes with identical mean vectors keep the order of their
+    labels.
 
     Args:
-        method: "centroid" sorts the classes by centroid, ascending, which is the same as starting at the lowest
-            centroid and sorting by the distance from it. "reference" repeats the published notebook: rows are
-            sorted by class (stably, so *their order within a class matters*), all classes need the same number of
-            rows, the class with the lowest mean is the anchor, and the classes are sorted by the Euclidean norm of
-            the difference between their rows' projections and the anchor's, row by row.
-        solver: "svd" is scikit-learn's `LinearDiscriminantAnalysis(solver="svd", n_components=1)` in float64, with
-            features that do not vary within any class left out. "eigen" solves the generalised eigenproblem of
-            `ClassMoments`, in features scaled to unit within-class variance; where the scatter is singular it is
-            restricted to the same subspace as in the svd solver, so both agree. "auto" takes eigen where shrinkage
-            is set or there are at least two rows (less one per class) per feature, else svd: below that the scatter
-            is singular or nearly so. At 768 features, 50 classes and one thread, svd against eigen took 0.03 and
-            0.11 s for 192 rows, 0.42 and 0.14 s for 1,586 (the border), 0.69 and 0.16 s for 3,072.
+        method: "centroid" sorts the classes by centroid, ascending. This is the same as sorting by the distance from
+            the lowest centroid. "reference" repeats the published notebook: rows are sorted by class (stably, so
+            *their order within a class matters*), and all classes need the same number of rows. The class with the
+            lowest mean is the anchor. Classes are sorted by the Euclidean norm of the difference between their rows'
+            projections and the anchor's, row by row.
+        solver: "svd" is scikit-learn's `LinearDiscriminantAnalysis(solver="svd", n_components=1)` in float64, without
+            features that do not vary within any class. "eigen" solves the generalised eigenproblem of
+            `ClassMoments`, in features scaled to unit within-class variance; if the scatter is singular, it uses the
+            same subspace as the svd solver, so both agree. "auto" takes eigen if shrinkage is set or there are at
+            least two rows (less one per class) per feature, else svd: with fewer rows the scatter is singular or
+            nearly so. With 768 features, 50 classes and one thread, svd and eigen took 0.03 and 0.11 s for 192 rows,
+            0.42 and 0.14 s for 1,586 (the limit), 0.69 and 0.16 s for 3,072.
         shrinkage: None, "auto", or a number a in [0, 1]; needs the eigen solver. The within-class covariance S
             becomes (1 - a) S + a diag(S), so features of different units are treated alike. "auto" takes the
-            Oracle Approximating Shrinkage of the scaled S with n - K degrees of freedom, from its traces alone.
-            scikit-learn's eigen solver differs: its "auto" is Ledoit-Wolf in every class, averaged; a number there
-            shrinks towards a multiple of the identity; and it shrinks the total covariance too, so that the axis
-            becomes arbitrary as a approaches 1. Here a = 1 is the first principal axis of the scaled class means.
-            With shrinkage the unit of the axis is the standard deviation under the shrunk covariance.
+            Oracle Approximating Shrinkage of the scaled S with n - K degrees of freedom, from its traces only.
+            scikit-learn's eigen solver differs: its "auto" is the average of each class's Ledoit-Wolf estimate; a
+            number there shrinks towards a multiple of the identity; and it also shrinks the total covariance, so
+            that the axis becomes arbitrary as a approaches 1. Here a = 1 is the first principal axis of the scaled
+            class means. With shrinkage, the unit of the axis is the standard deviation under the shrunk covariance.
 
     Attributes:
         classes_: The labels (K,), ascending.
-        counts_: int64 (K,), rows per class. As all that follow, by index into `classes_`.
+        counts_: int64 (K,), rows per class, by index into `classes_`; likewise the arrays below.
         centroids_: float64 (K,), mean projection of each class.
         order_: int64 (K,), order_[position] = index into `classes_`.
         position_of_: int64 (K,), its inverse.
@@ -91,7 +92,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         mean_: float64 (d,), mean of all rows, where the projection is 0.
         explained_variance_ratio_: float64 (1,), the axis's share of the between-class variance.
         solver_: "svd" or "eigen", the one that ran.
-        shrinkage_: The intensity a that was used; 0.0 for none.
+        shrinkage_: The intensity a that was used; 0.0 without shrinkage.
         n_features_in_: d.
 
     Source: Xiang, Wu, Bai 2025, "Label Ranker", 10.1145/3731715.3733369; Fisher 1936 and Rao 1948 for the axis;
@@ -107,7 +108,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """Find the axis and the order of the classes.
 
         Args:
-            X: Real (n, d). float32 is not widened as a whole by the eigen solver.
+            X: Real (n, d). The eigen solver does not convert float32 as a whole.
             y: Labels (n,), integers or strings.
 
         Returns:
@@ -146,7 +147,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             self.
 
         Raises:
-            RankingError: As in `fit`; or the method or solver asked for needs the rows themselves.
+            RankingError: As in `fit`; or the method or solver needs the rows themselves.
         """
         self._check_parameters()
         if self.method != "centroid":
@@ -160,7 +161,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "Use solver='eigen', or fit on the features."
             )
         check_counts(moments.labels, moments.count)
-        if hasattr(self, "feature_names_in_"):  # of an earlier fit
+        if hasattr(self, "feature_names_in_"):  # from an earlier fit
             del self.feature_names_in_
         self.n_features_in_ = moments.n_features
         solution = _solve_eigen(moments, self.shrinkage)
@@ -185,7 +186,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     @property
     def _n_features_out(self) -> int:
-        """What scikit-learn's `get_feature_names_out` counts."""
+        """Number of outputs, for scikit-learn's `get_feature_names_out`."""
         return 1
 
     def _check_parameters(self) -> None:
@@ -210,7 +211,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return "eigen" if self.shrinkage is not None or enough else "svd"
 
     def _validated(self, X: Any, y: Any = None, *, fitted: bool = False) -> Any:
-        """Return X, and y unless fitted, as scikit-learn checks them; its ValueErrors become RankingErrors."""
+        """Return X, and y unless fitted, checked by scikit-learn; its ValueErrors become RankingErrors."""
         try:
             if fitted:
                 return validate_data(self, X, reset=False, dtype=(np.float64, np.float32))
@@ -223,7 +224,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return X_, y_
 
     def _project(self, X: np.ndarray) -> np.ndarray:
-        """Return the projection (n,) of checked rows, widening a block at a time."""
+        """Return the projection (n,) of checked rows; converts them to float64 block by block."""
         projection = np.empty(len(X))
         for start in range(0, len(X), _BLOCK_ROWS):
             projection[start : start + _BLOCK_ROWS] = (X[start : start + _BLOCK_ROWS] - self.mean_) @ self.axis_
@@ -231,7 +232,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _set_axis(self, classes: np.ndarray, solution: _Solution) -> None:
         centroids = (solution.mean - solution.origin) @ solution.axis
-        # What rounding alone does to a centroid; sums of other orders differ by a small multiple.
+        # The rounding error of a centroid; sums in another order differ by a small multiple of it.
         noise = _ROUNDING * (np.abs(solution.axis) @ np.abs(solution.mean).max(axis=0))
         if np.ptp(centroids) <= noise:
             raise RankingError(_NOTHING_BETWEEN)
@@ -252,10 +253,10 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
 
 def is_underdetermined(n_samples: int, n_features: int, n_classes: int, shrinkage: float | str | None) -> bool:
-    """Return whether some direction has no within-class variance by the mere lack of rows.
+    """Return whether some direction has no within-class variance because there are too few rows.
 
-    With fewer rows, less one per class, than features, the classes can be pulled apart on the rows at hand without
-    end; how far apart they look then says nothing of other rows. Shrinkage puts variance back into every direction.
+    With fewer rows, less one per class, than features, some axis separates the given rows perfectly; how far apart the
+    classes look then says nothing about other rows. Shrinkage gives every direction some variance.
     """
     return n_samples - n_classes < n_features and shrinkage in (None, 0, 0.0)
 
@@ -263,8 +264,8 @@ def is_underdetermined(n_samples: int, n_features: int, n_classes: int, shrinkag
 def oas_shrinkage(covariance: np.ndarray, degrees_of_freedom: int) -> float:
     """Return the Oracle Approximating Shrinkage intensity in [0, 1] towards a multiple of the identity.
 
-    Only tr(S) and tr(S^2) enter. The estimator supposes that many independent rows of known mean; pooled rows less
-    their class mean are worth n - K of those.
+    It depends only on tr(S) and tr(S^2). The estimator assumes independent rows with known mean; n pooled rows less
+    their class means count as n - K such rows.
 
     Args:
         covariance: Symmetric (d, d).
@@ -285,7 +286,7 @@ def oas_shrinkage(covariance: np.ndarray, degrees_of_freedom: int) -> float:
 
 @dataclass(frozen=True)
 class _Solution:
-    """What a solver found; K classes, d features."""
+    """The result of a solver; K classes, d features."""
 
     solver: str
     shrinkage: float
@@ -314,7 +315,7 @@ def _solve_svd(X: np.ndarray, codes: np.ndarray, count: np.ndarray) -> _Solution
         variance = np.mean(residual**2, axis=0)
     origin = count @ mean / count.sum()
     active, deviation = spread(variance, mean)
-    # Centred, so that scikit-learn's own means lose no digits to a large offset.
+    # Centred, so that scikit-learn's means lose no precision with a large offset.
     lda = LinearDiscriminantAnalysis(solver="svd", n_components=1, tol=np.sqrt(RANK_TOLERANCE))
     with np.errstate(invalid="ignore"):  # it divides 0 by 0 where all class means are equal
         lda.fit((X - origin)[:, active], codes)
@@ -366,7 +367,7 @@ def spread(variance: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Return which of d features vary within classes, bool (d,), and the standard deviations of those.
 
     Raises:
-        RankingError: None does, or the squares have left float64.
+        RankingError: No feature varies, or the squares overflow float64.
     """
     if not np.isfinite(variance).all():
         raise RankingError(
@@ -381,7 +382,7 @@ def spread(variance: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _principal_directions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the squared singular values of rows (K, r), descending, and the directions of the best and its equals.
+    """Return the squared singular values of rows (K, r), descending, and the directions with the largest one.
 
     The directions are unit columns (r, m), m being 1 unless the largest singular value is multiple.
     """
@@ -395,10 +396,10 @@ def _principal_directions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _canonical(scalings: np.ndarray, separation: np.ndarray) -> np.ndarray:
-    """Return the axis (d,): the direction that separates best, or the choice among equals that rounding cannot move.
+    """Return the axis (d,) that separates best; among equally good ones, a choice that rounding cannot change.
 
-    In the space of the equally good directions, it is the one that loads most on the feature which that space
-    loads most on, positively: the second part of SIGN_RULE.
+    The space of equally good directions has a feature with the largest loading. The axis is the direction in this space
+    with the largest positive loading on this feature: the second part of SIGN_RULE.
 
     Args:
         scalings: Columns (d, m), best first, of unit length under the within-class covariance.
@@ -413,18 +414,18 @@ def _canonical(scalings: np.ndarray, separation: np.ndarray) -> np.ndarray:
 
 
 def _sign(centroids: np.ndarray) -> int:
-    """Return -1 where the axis must be turned round for the first part of SIGN_RULE, else 1."""
+    """Return -1 if the first part of SIGN_RULE reverses the axis, else 1."""
     mean = centroids.mean()
     above, below = centroids.max() - mean, mean - centroids.min()
     return -1 if above - below > SIGN_TOLERANCE * (above + below) else 1
 
 
 def _sorted_with_ties(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return the classes, int64 (K,), by ascending value (K,), equals by TIE_RULE; mean is (K, d)."""
+    """Return the classes, int64 (K,), by ascending value (K,), equal values by TIE_RULE; mean is (K, d)."""
     scale = np.abs(mean).max(axis=0)
     result: list[int] = []
-    # Groups of classes in their final order, the first on top: (classes, what to sort them by or None for nothing,
-    # how close is equal, the feature to look at next). A stack, because a long tie would outgrow Python's.
+    # Groups of classes in their final order, the first on top: (classes, sort keys or None, tolerance of a tie, next
+    # feature to sort by). A stack instead of recursion, because a long tie would exceed Python's recursion limit.
     groups: list[tuple[np.ndarray, np.ndarray | None, float, int]] = [
         (np.arange(len(values)), values, _TIE_TOLERANCE * float(np.ptp(values)), 0)
     ]
@@ -481,7 +482,7 @@ def _name(label: Any) -> str:
 
 
 def _explain(error: ValueError, X: Any, y: Any) -> str:
-    """Return scikit-learn's message, or for NaN and infinity one that says where they are."""
+    """Return scikit-learn's message; for NaN and infinity, a message that says where they are."""
     try:
         values = np.asarray(X)
         found = first_not_finite(values) if values.ndim == 2 else None

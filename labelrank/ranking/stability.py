@@ -1,4 +1,4 @@
-"""How far another sample of the same size would put the classes in the same order, judged while the rows come in."""
+"""Estimate, while rows come in, how far another sample of the same size would give the same order of the classes."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from labelrank.ranking.ranker import (
     LabelRanker,
 )
 
-# Counts per class at which an estimate is worth its time, about a quarter apart: fixed, so that a resumed run
-# decides the same. Most can be halved without a remainder.
+# Counts per class at which an estimate is worth its time, in steps of about a quarter. They are fixed, so that a
+# resumed run makes the same decision. Most of them are even.
 SCHEDULE = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 _BEYOND_SCHEDULE = 256
 
 _GROUPS = 8
-# Two rows per class in each half are the least that says anything.
+# An estimate needs at least two rows per class in each half.
 _MIN_PER_CLASS = 4
-# Degrees of freedom per feature between which the whole or its halves say nothing: see `OrderStability`. Below, fits
-# are from rows; above, from moments.
+# Between these degrees of freedom per feature, the sample or its halves tell nothing: see `OrderStability`. Below,
+# fits are from rows; above, from moments.
 _PEAK = (0.75, 1.6)
-# Half splits that are fitted from rows: a fit takes ten times as long, and the axis is mostly noise.
+# Number of half splits for fits from rows; there are few, because such a fit takes ten times as long.
 _ROW_SPLITS = 6
 
 # Fitted to simulated samples; docs/stability.md has the coverage on others.
 _ALIGNED_ERROR = 1.6
 _DOUBT_PER_CLASS = 3.5
-# Of how far off the aligned tau is, what falls with the square of the degrees of freedom per feature.
+# Error of the aligned tau: the part that falls with the square of the degrees of freedom per feature.
 _SCATTER_ERROR = 0.8
-# Of the same, what more classes do not help against: an axis that turns between nearly equal ones.
+# Error of the aligned tau: the part that more classes do not reduce, from an axis that turns between nearly equal ones.
 _AXIS_ERROR = 0.15
 
 _CONFIDENCE = 0.9
@@ -46,41 +46,42 @@ _MAX_LEAN = 30.0
 _MAX_AHEAD = 64.0
 _QUANTILES = (np.arange(64) + 0.5) / 64
 _NORMAL = ndtri(_QUANTILES)
-# The spread between halves is that of 8 groups.
+# The spread between halves comes from 8 groups.
 _STUDENT = stdtrit(_GROUPS - 1, _QUANTILES)
 
 
 def due(per_class: int) -> bool:
-    """Return whether a number of rows per class is one of `SCHEDULE`, which goes on every 256."""
+    """Return whether a number of rows per class is in `SCHEDULE`, which continues in steps of 256."""
     return per_class in SCHEDULE or (per_class > SCHEDULE[-1] and per_class % _BEYOND_SCHEDULE == 0)
 
 
 class OrderStability:
-    """Estimates, from one sample, how far the orders of two such samples agree, while the sample grows.
+    """Estimates from one growing sample how far its order agrees with that of another sample of the same size.
 
-    The question is about `LabelRanker(method="centroid", shrinkage=shrinkage)` on the rows seen so far, against the
-    same on an equal number of other rows of each class. Rows are kept as class moments in 8 groups: row number j of
-    its class goes to group j mod 8, whatever the batches. An estimate fits the axis on the halves that the groups can
-    be cut into, takes how far two halves agree, and carries that over to the whole:
+    The compared orders are those of `LabelRanker(method="centroid", shrinkage=shrinkage)` on the rows seen so far and
+    on an equal number of other rows of each class. Rows are kept as class moments in 8 groups: row number j of its
+    class goes to group j mod 8, whatever the batches. An estimate splits the groups into halves, fits the axis on each
+    half, measures how far two halves agree, and extends this to the whole sample:
 
-    - Both axes turned the same way, the tau of two halves has a reliability r = sin(pi tau / 2), and its odds
-      r / (1 - r) grow in proportion to the rows (Spearman and Brown's formula); without shrinkage also in proportion
-      to the square of 1 - d / (n - K), what an estimated scatter leaves of the signal.
-    - Which way an axis is turned, the ranker decides by which end stands out. How clearly it does in the halves,
-      against how much that differs between halves, gives the probability that another sample is turned the same way.
+    - With both axes turned the same way, the tau of two halves has a reliability r = sin(pi tau / 2). Its odds
+      r / (1 - r) grow in proportion to the rows (Spearman and Brown's formula). Without shrinkage they also grow in
+      proportion to the square of 1 - d / (n - K), the part of the signal that an estimated scatter leaves.
+    - The ranker turns the axis by the end that stands out. How clearly it stands out in the halves, compared with how
+      much this differs between halves, gives the probability that another sample is turned the same way.
 
-    The expected tau is the product of both, averaged over what is uncertain in either; its interval has their
-    quantiles. Simulations and CIFAR-100 in `docs/stability.md` show how often it holds, and where it is wide.
+    The expected tau is the product of both, averaged over their uncertainty; its interval has their quantiles.
+    `docs/stability.md` shows, with simulations and CIFAR-100, how often the interval holds and where it is wide.
 
-    Without shrinkage an axis is mostly noise where rows, less one per class, are about as many as features, whatever
-    it was with fewer or will be with more. From where the whole comes near that point (0.75 degrees of freedom per
-    feature) to where its halves are past it (1.6) there is no estimate, and up to there nothing is foreseen.
+    Without shrinkage, an axis is mostly noise if the rows, less one per class, are about as many as the features. This
+    says nothing about the axis with fewer or more rows. So there is no estimate from 0.75 degrees of freedom per
+    feature, where the whole sample comes near this point, to 1.6, where the halves are past it. Below 1.6 there is no
+    projection to more rows either.
 
     Memory is that of 8 class moments, twice that during an estimate (75 MB at 768 features), and without shrinkage
     the rows themselves while they are few (up to about 0.75 per feature).
 
     Source: Spearman 1910, Brown 1910 for the growth of reliability; Greiner 1909 for tau and correlation. The
-    combination, and its widths, are ours.
+    combination and the widths of its intervals are ours.
     """
 
     def __init__(self, n_features: int, *, shrinkage: float | str | None = None, seed: int = 0) -> None:
@@ -89,10 +90,10 @@ class OrderStability:
         Args:
             n_features: Features per row, d.
             shrinkage: As in `LabelRanker`.
-            seed: Picks which halves are fitted where not all of them are.
+            seed: Picks which halves are fitted if not all of them are.
 
         Raises:
-            RankingError: `n_features` is less than 1, or shrinkage is none.
+            RankingError: `n_features` is less than 1, or shrinkage is not valid.
         """
         LabelRanker(shrinkage=shrinkage)._check_parameters()
         self.n_features = n_features
@@ -114,15 +115,15 @@ class OrderStability:
     def update(self, X: np.ndarray, y: np.ndarray) -> None:
         """Take in rows; on an error nothing is taken in.
 
-        Only the order of the rows within a class matters, not where batches end. Classes need not be equally large,
-        but the sample should have grown evenly, in rounds: the other sample is imagined with these class sizes.
+        Only the order of the rows within a class matters, not where batches end. Classes may differ in size, but the
+        sample should grow evenly, in rounds: the other sample is assumed to have the same class sizes.
 
         Args:
             X: Real (n, d), finite.
             y: Integer labels (n,).
 
         Raises:
-            RankingError: Shapes do not fit, labels are no integers, or a value is NaN or infinite.
+            RankingError: Shapes do not match, labels are not integers, or a value is NaN or infinite.
         """
         X, y = np.asarray(X), np.asarray(y)
         self._check(X, y)
@@ -140,9 +141,9 @@ class OrderStability:
     def estimate(self) -> StabilityEstimate | None:
         """Return the estimate for the rows seen so far and add it to `history`.
 
-        None, and nothing is added, while there are fewer than two classes or 4 rows per class on average, while rows
-        without shrinkage are about as many as features (see the class), or while no axis can be found: no two rows of
-        a class differ, or all class means are equal.
+        It returns None and adds nothing with fewer than two classes, with fewer than 4 rows per class on average, if
+        without shrinkage the rows are about as many as the features (see the class), or if there is no axis: no two
+        rows of a class differ, or all class means are equal.
         """
         if len(self._labels) < 2 or self._n_samples < _MIN_PER_CLASS * len(self._labels):
             return None
@@ -150,7 +151,7 @@ class OrderStability:
             return None
         try:
             finding = self._find()
-        except RankingError:  # what `LabelRanker` says of rows that have no axis, in the whole or in a half
+        except RankingError:  # `LabelRanker` finds no axis, in the whole sample or in a half
             return None
         self._finding = finding
         per_class = finding.n_samples / finding.n_classes
@@ -165,14 +166,14 @@ class OrderStability:
         return self._history[-1]
 
     def projection(self, per_class: Sequence[float], *, either_direction: bool = False) -> np.ndarray:
-        """Return the expected tau, float64, of this sample grown to each count of rows per class and another like it.
+        """Return the expected tau, float64, for each count of rows per class to which this sample may grow.
 
-        As of the last estimate. NaN for counts below it, before there is one, and where it says nothing of more rows
-        (see the class).
+        It comes from the last estimate. NaN for counts below that estimate's, without an estimate, and if the estimate
+        says nothing about more rows (see the class).
 
         Args:
             per_class: Rows per class, one or more counts.
-            either_direction: The tau meant is `StabilityEstimate.aligned`.
+            either_direction: Use `StabilityEstimate.aligned` as tau.
         """
         counts = np.asarray(per_class, dtype=np.float64)
         finding = self._finding
@@ -183,12 +184,12 @@ class OrderStability:
     def needed(self, target: float, *, either_direction: bool = False) -> float | None:
         """Return the count per class at which `target` is expected.
 
-        The present count where the last estimate has it. None where it is not foreseeable: not within 64 times the
-        rows, see `projection`, or before the first estimate.
+        It is the present count if the last estimate reaches the target. None if it is unknown: more than 64 times the
+        rows, NaN in `projection`, or before the first estimate.
 
         Args:
             target: Kendall tau.
-            either_direction: The tau meant is `StabilityEstimate.aligned`.
+            either_direction: Use `StabilityEstimate.aligned` as tau.
         """
         if not self._history:
             return None
@@ -210,7 +211,7 @@ class OrderStability:
     def _check(self, X: np.ndarray, y: np.ndarray) -> None:
         if X.ndim != 2 or y.shape != (len(X),):
             raise RankingError(f"X has shape {X.shape} and y {y.shape}; expected rows (n, {self.n_features}) and (n,).")
-        self._groups[0].update(X[:0], y[:0])  # refuses another number of features, and what are no numbers
+        self._groups[0].update(X[:0], y[:0])  # refuses a different number of features, and values that are not numbers
         if len(y) and y.dtype.kind not in "iu":
             raise RankingError(f"y holds {y.dtype}; expected integer labels. Number the classes first.")
         if found := first_not_finite(X):
@@ -221,7 +222,7 @@ class OrderStability:
             )
 
     def _place(self, y: np.ndarray) -> np.ndarray:
-        """Return how many rows of its class came before each row, int64 (n,), and count the rows."""
+        """Return for each row how many rows of its class came before it, int64 (n,), and count the rows."""
         labels = np.union1d(self._labels, y)
         before = np.zeros(len(labels), dtype=np.int64)
         before[np.searchsorted(labels, self._labels)] = self._count
@@ -233,7 +234,7 @@ class OrderStability:
         return place + before[codes]
 
     def _freedom(self, n_samples: float) -> float:
-        """Return the degrees of freedom of that many rows, per direction in which rows of a class vary."""
+        """Return the degrees of freedom of `n_samples` rows, per direction in which rows of a class vary."""
         return (n_samples - len(self._labels)) / self._rank
 
     def _find(self) -> _Finding:
@@ -302,17 +303,17 @@ class OrderStability:
 
 @dataclass(frozen=True)
 class _Finding:
-    """What the halves of one sample say of the whole; the estimate and all projections follow from it.
+    """What the halves show about the whole sample; the estimate and all projections follow from it.
 
     Attributes:
         n_samples: Rows of the whole sample.
         n_classes: K.
-        seen: What the halves say of the Kendall tau of two such samples, their axes turned the same way, in [0, 1].
-        aligned: What is expected of it.
-        error: Standard deviation of the logarithm of 1 - tau, for the aligned one.
-        lean: How clearly the sign rule decides, in standard deviations over samples; negative where the whole sample
-            is turned against most of its halves.
-        foresees: Whether more rows can be judged from these.
+        seen: Kendall tau of two such samples with their axes turned the same way, as the halves show it, in [0, 1].
+        aligned: Expected value of this tau.
+        error: Standard deviation of the logarithm of 1 - tau, for the aligned tau.
+        lean: How clearly the sign rule decides, in standard deviations over samples; negative if the whole sample is
+            turned against most of its halves.
+        foresees: Whether a projection to more rows is possible.
     """
 
     n_samples: int
@@ -328,7 +329,7 @@ def _kendall(a: Order, b: Order) -> float:
     """Return Kendall's tau over the classes that both orders have.
 
     Raises:
-        RankingError: These are fewer than two.
+        RankingError: There are fewer than two such classes.
     """
     first, second = common(a, b)
     if len(first) < 2:
@@ -337,7 +338,7 @@ def _kendall(a: Order, b: Order) -> float:
 
 
 def _grown(tau: float, factor: float) -> float:
-    """Return tau, where positive, after the odds of its reliability have grown `factor` times."""
+    """Return tau, if positive, after the odds of its reliability have grown by `factor`."""
     reliability = min(np.sin(np.pi / 2 * tau), _MAX_RELIABILITY)
     if reliability <= 0:
         return 0.0
@@ -346,7 +347,7 @@ def _grown(tau: float, factor: float) -> float:
 
 
 def _with_doubt(tau: float, n_classes: int) -> float:
-    """Return tau pulled towards 0, the more the fewer classes there are: a few in agreement may be luck."""
+    """Return tau shrunk towards 0, more so with fewer classes: a few classes may agree by chance."""
     if n_classes == 2:  # once aligned, two classes cannot disagree
         return 1.0
     weight = _DOUBT_PER_CLASS * (n_classes - 1)
@@ -354,13 +355,13 @@ def _with_doubt(tau: float, n_classes: int) -> float:
 
 
 def _aligned_values(aligned: float, error: float) -> np.ndarray:
-    """Return equally likely values (64,) of the tau of aligned samples: its distance from 1 is off by a factor."""
+    """Return equally likely values (64,) of the tau of aligned samples; the error is a factor on 1 - tau."""
     result: np.ndarray = np.clip(1 - (1 - aligned) * np.exp(error * _NORMAL), 0.0, 1.0)
     return result
 
 
 def _lean_values(finding: _Finding) -> np.ndarray:
-    """Return equally likely values (64,) of the mean lean over samples, positive where this sample is turned."""
+    """Return equally likely values (64,) of the mean lean over samples; positive is this sample's direction."""
     result: np.ndarray = finding.lean + _STUDENT
     return result
 
@@ -369,16 +370,16 @@ def _expected(finding: _Finding, *, either_direction: bool) -> tuple[float, floa
     """Return the expected tau and both ends of its interval."""
     same_side = np.ones(len(_QUANTILES)) if either_direction else 2 * ndtr(_lean_values(finding)) - 1
     values = np.outer(same_side, _aligned_values(finding.aligned, finding.error))
-    # Few classes that always agreed may well go on doing so: the upper end is not drawn towards 0.
+    # Few classes that always agreed may well continue to agree, so the upper end is not shrunk towards 0.
     best = np.outer(same_side, _aligned_values(max(finding.seen, finding.aligned), finding.error))
     low, high = np.quantile(values, (1 - _CONFIDENCE) / 2), np.quantile(best, (1 + _CONFIDENCE) / 2)
     return float(values.mean()), float(low), float(high)
 
 
 def _same_side_later(finding: _Finding, ratio: float) -> float:
-    """Return the expected product of the signs of this sample, grown `ratio` times, and of another of that size."""
+    """Return the expected product of the signs of this sample, grown `ratio` times, and another of the same size."""
     truth = _lean_values(finding)
-    new = max(ratio - 1, 1e-9)  # rows that are not in this sample yet
+    new = max(ratio - 1, 1e-9)  # rows that are not in this sample yet, as a multiple of it
     own = 2 * ndtr((finding.lean + new * truth) / np.sqrt(new)) - 1
     other = 2 * ndtr(truth * np.sqrt(ratio)) - 1
     return float(np.mean(own * other))

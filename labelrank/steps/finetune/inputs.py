@@ -271,7 +271,7 @@ def _check_apart(one: FeatureSet | None, what: str, other: FeatureSet | None, op
         for features in (one, other)
     )
     both = set(one.keys) & set(other.keys)
-    # Rows of different splits may be numbered alike.
+    # Different splits may use the same row numbers as keys.
     if both and mine == theirs:
         raise FinetuneError(
             f"{len(both):,} samples, such as {min(both)!r}, are {what} and in those of {option} too; expected none. "

@@ -22,8 +22,8 @@ from labelrank.steps.finetune.request import Design
 
 CONTROL_ROWS = 2
 CONTROL_SHARE = 1e-3
-"""A control may differ from the original order in one test row or this share of them, whichever is more: rounding in
-another order of the classes can change as many."""
+"""A control may differ from the original order in `CONTROL_ROWS` test rows or this share of them, whichever is more:
+rounding in another order of the classes can change as many."""
 CONTROL_NLL = 1e-3
 """It may also differ by this much in the loss of a row, in nats, or by this share of a loss above 1. With a usual
 learning rate, rounding causes at most 1e-5; other initial weights cause 0.01 and more."""

@@ -177,13 +177,13 @@ class Design:
         return replace(recipe, bandwidth=self.bandwidth, unit=self.unit, **self._given())
 
     def tune_recipe(self, dataset_id: str | None = None) -> TuneRecipe:
-        """Return how an encoder trains.
+        """Return the recipe for an encoder.
 
         Args:
-            dataset_id: Where flipping is left to the recipe, digits are never mirrored: no digit's mirror image is one.
+            dataset_id: With `flip` None, digits are never mirrored: no digit's mirror image is a digit.
 
         Raises:
-            SettingsError: The recipe is unknown, or does not allow what was asked for.
+            SettingsError: The recipe is unknown, or does not allow a setting of this design.
         """
         recipe = named_recipe(self.recipe or DEFAULT_RECIPE)
         mirrored = recipe.flip and dataset_id not in NEVER_MIRRORED
@@ -225,23 +225,23 @@ def job_params(
     """Return the parameters of a fine-tune job.
 
     Args:
-        extract_params: Those of the extraction job that gives the features to train on.
-        method, solver, shrinkage: Of the ranking, as `LabelRanker` takes them.
-        test_split: The split to test on; None: test, else val, else rows that are held out; the split that is trained
-            on: rows that are held out.
+        extract_params: Parameters of the extraction job that makes the training features.
+        method, solver, shrinkage: Parameters of the ranking, as `LabelRanker` takes them.
+        test_split: The split to test on. None: test, else val, else held-out rows. If it is the training split, rows
+            of it are held out.
     """
     ranking = {"method": method, "solver": solver, "shrinkage": shrinkage}
-    # A level of its own, because samples are drawn with a seed too, and encoded in batches.
+    # A nested object, because extraction has a seed and a batch size, too.
     return {**extract_params, **ranking, "test_split": test_split, "design": design.to_dict()}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What heads are compared on: rows to learn from, to choose by and to be judged on, and the ranked order."""
+    """The inputs of a comparison of heads: rows for training, validation and test, and the ranked order."""
 
     train: FeatureSet
     label_map: LabelMap | None = None
-    """None: the order is found anew, from the rows that are not tested on."""
+    """None: the order is computed from the rows outside the test."""
     test: FeatureSet | None = None
     """None: rows of `train` are held out."""
     val: FeatureSet | None = None
@@ -249,14 +249,14 @@ class Inputs:
 
 
 def evaluation_splits(dataset: Dataset, chosen: str | None) -> tuple[str | None, str | None]:
-    """Return the splits that a fine-tune is tested and validated on; None where rows are held out for it.
+    """Return the splits for test and validation; None if rows are held out instead.
 
     Args:
-        dataset: With the split that is trained on.
+        dataset: The dataset with its training split.
         chosen: The split to test on, as `job_params` takes it.
 
     Raises:
-        DatasetError: The chosen split is not there.
+        DatasetError: The chosen split does not exist.
     """
     others = [split for split in dataset.splits if split != dataset.split]
     if chosen is not None and chosen not in dataset.splits:

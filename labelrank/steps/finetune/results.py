@@ -1,7 +1,7 @@
-"""The results of a comparison as plain files that any machine can open, written whole and read back.
+"""Write and read the results of a comparison as plain files that any machine can open.
 
-A folder holds `README.txt`, which says what is in the others, `report.json`, `runs.csv`, `curves.csv`,
-`predictions.parquet`, `label_map.json`, and where a model was exported `model/` in Hugging Face's format and
+A folder holds `README.txt`, which describes the other files, `report.json`, `runs.csv`, `curves.csv`,
+`predictions.parquet` and `label_map.json`. With an exported model, it also holds `model/` in Hugging Face's format and
 `model.keras`.
 """
 
@@ -77,14 +77,14 @@ def write_results(
     label_map: LabelMap,
     model: Path | None = None,
 ) -> None:
-    """Write a folder of results, whole or not at all; it takes the place of one that is there.
+    """Write a folder of results, completely or not at all; it replaces an existing folder of results.
 
     Args:
-        folder: Its parent is made where it is missing.
-        report: As `labelrank.steps.finetune.reporting.report_of` gives it.
-        runs: Those of the report, in any order.
-        test: The rows that were predicted; its features are not written.
-        model: A folder with `model/` and `model.keras`, which the results then hold too.
+        folder: Its parent is created if missing.
+        report: As `labelrank.steps.finetune.reporting.report_of` returns it.
+        runs: The runs of the report, in any order.
+        test: The rows that were predicted; their features are not written.
+        model: A folder with `model/` and `model.keras`, which are added to the results.
 
     Raises:
         FinetuneError: The folder holds something else, cannot be written, or the disk is full.
@@ -110,7 +110,7 @@ def _exported(report: Report) -> str:
 
 
 def copy_results(folder: Path, target: Path) -> None:
-    """Copy a folder of results, whole or not at all; as `write_results`.
+    """Copy a folder of results, completely or not at all; works as `write_results`.
 
     Raises:
         FinetuneError: `target` holds something else, or cannot be written.
@@ -121,16 +121,16 @@ def copy_results(folder: Path, target: Path) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise FinetuneError where a folder of results may not take this place."""
+    """Raise FinetuneError if `folder` exists and is not a folder of results, so that it must not be replaced."""
     if folder.exists() and not is_results(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise FinetuneError(f"{folder} is there already, and holds no results; choose a new folder.")
 
 
 def delete_kept(folder: Path, workspace: Path) -> None:
-    """Remove a folder of results from a workspace; what is elsewhere, or gone already, is left alone.
+    """Remove a folder of results from a workspace; do nothing if it is elsewhere or does not exist.
 
     Raises:
-        FinetuneError: It cannot be removed.
+        FinetuneError: The folder cannot be removed.
     """
     kept = (workspace / KEPT).resolve()
     folder = folder.resolve()
@@ -139,7 +139,7 @@ def delete_kept(folder: Path, workspace: Path) -> None:
     try:
         shutil.rmtree(folder)
         if folder.parent != kept:
-            folder.parent.rmdir()  # of one comparison, with nothing else in it
+            folder.parent.rmdir()  # the folder of this comparison, if it is empty now
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise FinetuneError(
@@ -148,7 +148,7 @@ def delete_kept(folder: Path, workspace: Path) -> None:
 
 
 def _link(source: str | Path, target: str | Path) -> None:
-    """Give a file a second name; copy it where the file system has no such thing."""
+    """Hard-link a file; copy it if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -156,15 +156,15 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 def is_results(folder: Path) -> bool:
-    """Return whether a folder holds results, which may be replaced by others."""
+    """Return whether a folder holds results, so that it may be replaced."""
     return (folder / REPORT).is_file() and (folder / RUNS).is_file()
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Write report.json, whole or not at all.
+    """Write report.json, completely or not at all.
 
     Raises:
-        FinetuneError: It cannot be written.
+        FinetuneError: The file cannot be written.
     """
     try:
         with replacing(path) as partial:
@@ -175,7 +175,7 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> FinetuneError:
-    """Return what is told when a file of results cannot be written."""
+    """Return the error for a file of results that cannot be written."""
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "free some space there, or choose another folder" if is_full else "choose a writable folder"
     return FinetuneError(f"{path} cannot be written ({error.strerror or error}); {advice}.")
@@ -185,7 +185,7 @@ def read_report(path: Path) -> Report:
     """Return report.json; `path` is the file or its folder.
 
     Raises:
-        FinetuneError: It is not there, not a report, or of another version.
+        FinetuneError: The file is missing, not a report, or of another version.
     """
     path = path / REPORT if path.is_dir() else path
     try:
@@ -208,14 +208,14 @@ def read_report(path: Path) -> Report:
 
 
 class Predictions:
-    """What each run predicted for the test rows."""
+    """The predictions of each run for the test rows."""
 
     def __init__(self, keys: tuple[str, ...], y: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
         self.keys = keys
         self.y = y
         """Labels, int32 (n_test,)."""
         self.columns = dict(columns)
-        """'<arm>/<seed>' -> predicted labels, int32 (n_test,); runs that came to nothing are left out."""
+        """'<arm>/<seed>' -> predicted labels, int32 (n_test,); failed runs are left out."""
 
     def of(self, arm: str) -> list[np.ndarray]:
         """Return the predictions of an arm, by seed."""
@@ -226,7 +226,7 @@ def read_predictions(path: Path) -> Predictions:
     """Return predictions.parquet; `path` is the file or its folder.
 
     Raises:
-        FinetuneError: It is not there, or not such a file.
+        FinetuneError: The file is missing, or is not a file of predictions.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -249,10 +249,10 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def confusion_of(folder: Path, arm: str) -> np.ndarray:
-    """Return how often an arm took one class for another, int64 (K, K) [true label, predicted label], over its seeds.
+    """Return the confusion matrix of an arm over its seeds, int64 (K, K) [true label, predicted label].
 
     Raises:
-        FinetuneError: The results cannot be read, or have no such arm.
+        FinetuneError: The results cannot be read, or do not have this arm.
     """
     from labelrank.finetune.metrics import confusion
 
@@ -284,7 +284,7 @@ def _curve_rows(runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
 
 
 def _cell(value: float | None) -> str:
-    """Return nine digits: what float32 holds; nothing for a value that is not known."""
+    """Return a value with nine digits, enough for float32; an empty text if it is not known."""
     return "" if value is None or not math.isfinite(value) else f"{value:.9g}"
 
 

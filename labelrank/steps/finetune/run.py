@@ -1,4 +1,4 @@
-"""Doing a comparison: finished runs, new runs, and the folder of results that they make."""
+"""Run a comparison: read finished runs, train the missing ones, and write the folder of results."""
 
 from __future__ import annotations
 
@@ -35,27 +35,28 @@ from labelrank.steps.finetune.results import KEPT, write_results
 from labelrank.steps.finetune.train import EndToEnd, Heads
 
 KIND = "runs"
-"""Folder of the workspace with an entry for each comparison: its finished runs, best model and snapshots, which can be
-made again; one of `labelrank.cache.KINDS`. Results are in `labelrank.steps.finetune.results.KEPT` and stay."""
+"""Folder of the workspace with an entry for each comparison: its finished runs, best model and snapshots. They can be
+computed again; so this is one of `labelrank.cache.KINDS`. Results are in `labelrank.steps.finetune.results.KEPT` and
+stay."""
 _RUNS, _BEST, _ANEW = "runs", "best", "recomputing"
 _UNFINISHED = "unfinished"
-# Of the runs; changes when the same design would train otherwise.
+# Version of the runs; changes when the same design would train differently.
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results with the story of their making."""
+    """Results, and how they were obtained."""
 
     report: Report
     folder: Path
-    """Where they are kept."""
+    """Folder with the results."""
     reused_runs: int
-    """Runs that were there already."""
+    """Number of runs that were finished before."""
 
 
 def describe_material(material: Material, design: Design) -> Described:
-    """Return what a comparison of this material would do."""
+    """Return the description of a comparison of this material."""
     encoder = material.encoder
     return describe(
         design,
@@ -77,10 +78,10 @@ def run_job(
     """Do a fine-tune job and return the JSON of its `ComparisonResult`.
 
     Args:
-        params: As `job_params` gives them. Features, finished runs and encoders' snapshots that are kept are used
-            unless `recompute` is set.
-        on_report: Called about once an epoch with the JSON of a `LiveReport`. Once a seed is finished, `folder` has its
-            results: also of a job that is cancelled.
+        params: As `job_params` returns them. Stored features, finished runs and encoders' snapshots are used unless
+            `recompute` is set.
+        on_report: Called about once an epoch with the JSON of a `LiveReport`. Once a seed is finished, its results are
+            in `folder`, even if the job is cancelled later.
 
     Raises:
         As `labelrank.steps.finetune.inputs.gather` and `compare`.
@@ -129,27 +130,26 @@ def compare(
     should_stop: ShouldStop | None = None,
     on_report: OnReport | None = None,
 ) -> Outcome:
-    """Train every order with every seed and return the results, which are kept.
+    """Train every order with every seed, store the results and return them.
 
-    Finished runs of the same comparison are used, whatever stopped it, also those of fewer seeds.
+    It uses finished runs of the same comparison, whatever stopped it, and of one with fewer seeds.
 
     Args:
-        recompute: Train all runs anew; where that was stopped, go on with it.
-        with_model: Write the model of the best run as well, where the checkpoint is known.
+        recompute: Train all runs anew; if an earlier recomputation was stopped, continue it.
+        with_model: Also write the model of the best run, if the checkpoint is known.
         on_progress: Called as (epochs done, epochs of all runs, stage); end to end, as (updates done, ..).
-        should_stop: Asked between steps; finished runs are kept. While seeds are missing, there are results of those
-            that are finished.
+        should_stop: Asked between steps; finished runs are kept. After a stop, there are results of the finished seeds.
         on_report: Called about once an epoch. Once a seed is finished, there are results of it.
 
     Raises:
-        FinetuneError: Not one run is whole, or results cannot be written.
+        FinetuneError: All runs failed, or results cannot be written.
         SettingsError: The design does not fit the data.
         Cancelled: `should_stop` returned true.
     """
     arms, training, entry, kept = _prepared(material, design, settings)
-    with contextlib.suppress(OSError):  # the runs say so themselves when nothing can be written
+    with contextlib.suppress(OSError):  # if nothing can be written, the runs report it
         entry.mkdir(parents=True, exist_ok=True)
-    # What a stopped recomputation has made is new already.
+    # Runs from a stopped recomputation are new already.
     anew = entry / _ANEW
     if recompute and not anew.exists():
         shutil.rmtree(entry / _BEST, ignore_errors=True)
@@ -168,18 +168,18 @@ def compare(
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a comparison is."""
+    """The finished part of a comparison."""
 
     runs: int
-    """Runs that are finished and kept."""
+    """Number of finished runs."""
     seeds: int
-    """Seeds, from the first, that all orders have finished."""
+    """Number of seeds, from the first, that all orders have finished."""
     begun: bool
-    """Whether an unfinished run has left something to go on from."""
+    """Whether an unfinished run has a snapshot to resume from."""
 
 
 def standing(material: Material, design: Design, settings: Settings, *, recompute: bool = False) -> Standing:
-    """Return what `compare` would find done already."""
+    """Return what `compare` would find finished."""
     arms, _, entry, kept = _prepared(material, design, settings)
     if recompute and not (entry / _ANEW).exists():
         return Standing(0, 0, begun=False)
@@ -194,7 +194,7 @@ def standing(material: Material, design: Design, settings: Settings, *, recomput
 def _prepared(
     material: Material, design: Design, settings: Settings
 ) -> tuple[Sequence[Arm], Heads | EndToEnd, Path, KeptRuns]:
-    """Return what is compared, how it is trained, and where it and its finished runs are kept."""
+    """Return the arms, how they train, and where the comparison and its finished runs are stored."""
     arms = design.arms(material.label_map.order)
     training = EndToEnd(material, design) if design.end_to_end else Heads(material, design)
     entry = settings.workspace / KIND / _digest(material, design, arms, training)
@@ -206,7 +206,7 @@ def _holding(entry: Path) -> contextlib.AbstractContextManager[None]:
 
 
 class _Work:
-    """One comparison on its way."""
+    """One comparison while it runs."""
 
     def __init__(
         self,
@@ -224,9 +224,9 @@ class _Work:
         self._kept, self._exporter, self._results = kept, exporter, results
         self._with_model, self._on_report = with_model, on_report
         self._done: dict[int, dict[str, Run]] = {}
-        """By seed and arm; heads of the exporter's arm alone."""
+        """Finished runs by seed and arm; only those of the exporter's arm have heads."""
         self._left = (0, 0)
-        """Seeds and orders whose results are written, though others are in work."""
+        """Number of seeds and orders whose results are written so far."""
 
     def do(self, on_progress: Progress | None, should_stop: ShouldStop | None) -> Outcome:
         names = [arm.name for arm in self._arms]
@@ -272,10 +272,10 @@ class _Work:
         return [seed for seed, by_arm in sorted(self._done.items()) if len(by_arm) == len(self._arms)]
 
     def _leave_what_is_done(self, live: Live) -> None:
-        """Write the results of the seeds that all orders have finished: whatever stops this, they are there.
+        """Write the results of the seeds that all orders have finished, so that they survive any stop.
 
-        Where no seed is whole, those of the orders that have finished one. A model is left to the end: to join a head
-        with its encoder may take longer than a job has that is to stop.
+        If no seed is complete, write those of the orders that have finished one. The model is only written at the end:
+        joining a head with its encoder may take longer than a job has when it must stop.
         """
         seeds, arms = self._whole_seeds(), self._arms
         if len(seeds) == self._design.seeds:
@@ -289,7 +289,7 @@ class _Work:
         some = "" if len(arms) == len(self._arms) else f"{len(arms)} of {len(self._arms)} orders with "
         text = f"Not finished: these are the results of {some}{len(seeds)} of {self._design.seeds} seeds."
         notice = Notice("not_finished", text)
-        # That so far nothing came of it is told at the end.
+        # If all runs so far have failed, the end of the comparison reports it.
         with contextlib.suppress(LabelRankError):
             outcome = self._write(arms, seeds, live, 0, self._results / _UNFINISHED, notice, with_model=False)
             live.finish(outcome.folder)
@@ -336,7 +336,7 @@ class _Work:
 
 
 def _digest(material: Material, design: Design, arms: Sequence[Arm], training: Heads | EndToEnd) -> str:
-    """Return the hex digest of all that determines the runs and results of a comparison, but the number of seeds."""
+    """Return the hex digest of everything that determines a comparison's runs and results, except the seeds' number."""
     whole = {
         "version": _VERSION,
         "kind": training.kind,
@@ -353,7 +353,7 @@ def _digest(material: Material, design: Design, arms: Sequence[Arm], training: H
 
 
 def rows_digest(features: FeatureSet) -> str:
-    """Return the hex digest of what rows hold: features, labels and keys, in their order."""
+    """Return the hex digest of the rows: features, labels and keys, in their order."""
     digest = hashlib.sha256(json.dumps([list(features.X.shape), features.keys]).encode())
     for values in (features.X, features.y):
         digest.update(np.ascontiguousarray(values).data)

@@ -26,7 +26,7 @@ from labelrank.steps.finetune.inputs import Material
 from labelrank.steps.finetune.progress import Live
 from labelrank.steps.finetune.request import Design
 
-# Of the memory that is free when training starts; features, and what other processes take meanwhile, need the rest.
+# Share of the memory that is free when training starts; features and other processes need the rest.
 _SHARE_OF_MEMORY = 0.5
 
 
@@ -36,7 +36,7 @@ def spacing_of(material: Material) -> np.ndarray:
 
 
 class Heads:
-    """Heads on the features of a frozen encoder, as many at a time as memory holds."""
+    """Trains heads on the features of a frozen encoder, as many at a time as fit into memory."""
 
     kind = "heads"
     precision = "float32"
@@ -66,9 +66,9 @@ class Heads:
         exporter: Exporter,
         should_stop: ShouldStop | None,
     ) -> Generator[Sequence[Run], None, None]:
-        """Yield runs as they are finished: all arms of some seeds, or where memory is short some arms of one seed.
+        """Yield runs as they finish: all arms of some seeds, or if memory is short, some arms of one seed.
 
-        Those that are kept are left out.
+        Runs that were finished before are left out.
 
         Raises:
             As `labelrank.finetune.heads.train_heads`.
@@ -89,7 +89,7 @@ class Heads:
         )
         for first in range(0, len(seeds), n_seeds):
             block = seeds[first : first + n_seeds]
-            # No run depends on those beside it.
+            # Runs do not depend on each other.
             left = [arm for arm in arms if not all(kept.has(arm.name, seed) for seed in block)]
             for some in (left[start : start + n_arms] for start in range(0, len(left), n_arms)):
 
@@ -119,7 +119,7 @@ class Heads:
 
 
 class EndToEnd:
-    """Encoders that learn, one run after the other."""
+    """Fine-tunes encoders, one run after the other."""
 
     kind = "end-to-end"
 
@@ -150,7 +150,7 @@ class EndToEnd:
             "sampling": asdict(encoder.sampling) if encoder.sampling else None,
             "pooling": self._pooling,
             "precision": self.precision,
-            # Each rounds in its own way: runs of two would differ by more than order and seed.
+            # Each backend rounds in its own way: runs of two backends would differ by more than order and seed.
             "runtime": self.runtime,
             "device": self.device,
         }
@@ -168,7 +168,9 @@ class EndToEnd:
         exporter: Exporter,
         should_stop: ShouldStop | None,
     ) -> Generator[Sequence[Run], None, None]:
-        """Yield each run when it is finished, all arms of a seed before the next; those that are kept are left out.
+        """Yield each run when it is finished, all arms of a seed before the next seed.
+
+        Runs that were finished before are left out.
 
         Raises:
             As `labelrank.finetune.end_to_end.fine_tune`.
@@ -230,7 +232,7 @@ class EndToEnd:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _check_rows(self, keys: Sequence[str]) -> None:
-        """Raise FinetuneError where a test sample of the features could not be read: runs would not compare."""
+        """Raise FinetuneError if a test sample of the features could not be read: runs could not be compared."""
         wanted = self._material.test.keys
         if lost := [key for key in wanted if key not in set(keys)]:
             raise FinetuneError(
@@ -239,7 +241,7 @@ class EndToEnd:
             )
 
     def _fetch(self, live: Live, should_stop: ShouldStop | None) -> None:
-        """Bring checkpoint and media here before the first run."""
+        """Download checkpoint and media before the first run."""
         self._encoder.checkpoint.fetch(on_progress=live.on_progress, should_stop=should_stop)
         for dataset in self._datasets.values():
             if dataset.fetch:
