@@ -533,7 +533,9 @@ def test_merge_refuses_a_missing_shard(shards, tmp_path):
 
 @pytest.mark.slow
 def test_several_gpus_give_the_same_bytes_as_one_device(shards, settings, monkeypatch):
-    # Two GPUs are claimed; what would run on them runs on the processor, in processes of their own.
+    # Two GPUs are claimed; what would run on them runs on the processor, in processes of their own. A job's process has
+    # not loaded Keras by then; this one may have, for other tests, and would name its backend.
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
     monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
     request = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
