@@ -240,7 +240,7 @@ class _Tuning:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FinetuneError(
-                f"{self.folder} cannot be made ({error.strerror}). Choose another folder, or make room."
+                f"{self.folder} cannot be created ({error.strerror}). Choose another folder, or make room."
             ) from error
         tuner = self._new_tuner(estimate=True)
         while True:
@@ -355,7 +355,7 @@ class _Tuning:
         if self.recipe.unfreeze is not None and self.recipe.unfreeze > self.config.transformer.num_layers:
             raise SettingsError(
                 f"unfreeze is {self.recipe.unfreeze}, but the encoder has {self.config.transformer.num_layers} blocks; "
-                "give as many or fewer, or none for all."
+                "give at most that many, or none for all blocks."
             )
         if free is not None:
             self._fit_memory(free, encoder.count_params())
@@ -593,7 +593,7 @@ class _Tuning:
         except OSError as error:
             raise FinetuneError(
                 f"The snapshot of epoch {epoch.epoch} cannot be written to {self.folder} "
-                f"({error.strerror or error}). Make room, then run again: it goes on from the epoch before."
+                f"({error.strerror or error}). Make room, then run again: it resumes from the epoch before."
             ) from error
 
     def _restore(self, tuner: Tuner) -> _Curve:
@@ -636,7 +636,7 @@ class _Tuning:
         size = math.ceil(self.updates.size / self.steps)
         if size == 1:
             raise FinetuneError(
-                f"The memory does not suffice for one sample at a time ({reason}). Use a smaller encoder or image "
+                f"Even one sample at a time does not fit into memory ({reason}). Use a smaller encoder or image "
                 "size, or unfreeze fewer blocks."
             )
         self.steps *= 2

@@ -112,9 +112,9 @@ def meaning_of(
         SettingsError: A value cannot work.
     """
     if n_classes < 2:
-        raise SettingsError(f"There are {n_classes} classes; positions mean something from 2 on. Use more classes.")
+        raise SettingsError(f"There are {n_classes} classes; positions need at least 2. Use more classes.")
     if name not in MEANINGS:
-        raise SettingsError(f"What positions mean is {name!r}; choose one of {', '.join(MEANINGS)}.")
+        raise SettingsError(f"Meaning is {name!r}; choose one of {', '.join(MEANINGS)}.")
     if not 0 <= label_smoothing < 1:
         raise SettingsError(f"Label smoothing is {label_smoothing}; give a share of at least 0 and below 1.")
     if name == "softmax":

@@ -444,7 +444,7 @@ class JobStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise JobError(
-                f"The workspace cannot be made ({error}). Set LABELRANK_HOME to a folder that can be written."
+                f"The workspace cannot be created ({error}). Set LABELRANK_HOME to a folder that can be written."
             ) from error
         # No isolation level: transactions begin and end where this file says so.
         db = sqlite3.connect(self.path, timeout=self._timeout_s, isolation_level=None)

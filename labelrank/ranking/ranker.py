@@ -371,7 +371,7 @@ def spread(variance: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """
     if not np.isfinite(variance).all():
         raise RankingError(
-            f"Features reach {np.abs(mean).max():.3g} and their squares leave float64; feature "
+            f"Features reach {np.abs(mean).max():.3g} and their squares overflow float64; feature "
             f"{int(np.argmin(np.isfinite(variance)))} is the first. Rescale the features, for example to unit variance."
         )
     deviation = np.sqrt(variance)

@@ -244,7 +244,7 @@ def test_every_meaning_of_a_position_runs_without_a_control(finetune, meaning):
         (("--test", "missing.parquet"), "missing.parquet does not exist"),
         (("--test", "train.parquet"), "120 samples, such as 'train/0', are in the features and in those of --test too"),
         (("--out", "missing/report.json"), "The folder of missing/report.json does not exist"),
-        (("--files", "."), "holds no results; choose a new folder"),
+        (("--files", "."), "is not a folder of results; choose a new folder"),
     ],
 )
 def test_what_cannot_work_is_told_in_one_line_before_anything_is_trained(finetune, tmp_path, options, words):

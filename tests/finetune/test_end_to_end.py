@@ -333,7 +333,7 @@ def test_memory_for_not_one_sample_is_an_error(tmp_path, monkeypatch):
         raise MemoryError("no")
 
     monkeypatch.setattr(Tuner, "train_on_batch", train_on_batch)
-    with pytest.raises(FinetuneError, match="does not suffice for one sample at a time"):
+    with pytest.raises(FinetuneError, match="one sample at a time does not fit into memory"):
         tune(tmp_path)
 
 

@@ -506,7 +506,7 @@ def test_values_whose_squares_overflow_are_an_error():
     X, y = sample()
     X[:, 3] *= 1e200
     for solver in ("svd", "eigen"):
-        with pytest.raises(RankingError, match=r"squares leave float64; feature 3 .* Rescale"):
+        with pytest.raises(RankingError, match=r"squares overflow float64; feature 3 .* Rescale"):
             LabelRanker(solver=solver).fit(X, y)
 
 

@@ -442,9 +442,9 @@ def test_a_cancelled_comparison_shows_what_its_finished_seeds_found_and_can_go_o
 
 def test_a_failed_comparison_says_why_and_offers_to_go_on(ready, store):
     job = store.create("finetune", params(), "local", "digits")
-    store.fail(job.id, store.claim("a worker").attempt, "Not one of the 110 runs was of use.")
+    store.fail(job.id, store.claim("a worker").attempt, "All 110 runs failed.")
     run(ready, job=job.id)
-    assert "Not one of the 110 runs" in ready.error[0].value
+    assert "All 110 runs failed" in ready.error[0].value
     assert [label for label in labels(ready) if label in ("Resume", "Compare the orders")] == ["Resume"]
 
 

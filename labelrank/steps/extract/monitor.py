@@ -54,8 +54,8 @@ class Monitor:
         values = self._classes * n_features
         if self.target is not None and values > _MAX_MEAN_VALUES_ASKED_FOR:
             raise SettingsError(
-                f"How stable the order of {self._classes:,} classes of {n_features:,} features is would take "
-                f"{values * _BYTES_PER_MEAN_VALUE / 2**30:.0f} GiB to tell; take a fixed number of samples per class "
+                f"To estimate the stability of {self._classes:,} classes with {n_features:,} features takes "
+                f"{values * _BYTES_PER_MEAN_VALUE / 2**30:.0f} GiB of memory; take a fixed number of samples per class "
                 "instead of a tau to stop at."
             )
         if self.target is None and values > _MAX_MEAN_VALUES:

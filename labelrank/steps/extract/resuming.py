@@ -71,15 +71,15 @@ class Note:
     def _how_it_changed(self, name: str, before: Mapping[str, Any], parts: int) -> str:
         now, former = self._content["provenance"][name], before.get("revision")
         option = {"checkpoint": "--checkpoint-revision", "dataset": "--revision"}[name]
-        kept = f"{parts:,} finished parts of the former one are kept"
+        kept = f"{parts:,} finished parts of the old one are kept"
         if former and former != now["revision"]:
             return (
-                f"The {name} {now['id']} is at commit {now['revision']} now; when this extraction was stopped, at "
-                f"{former}. {kept}: finish them with {option} {former}, or begin anew (--recompute)."
+                f"The {name} {now['id']} is now at commit {now['revision']}; it was at {former} when this extraction "
+                f"was stopped. {kept}: finish them with {option} {former}, or begin anew (--recompute)."
             )
         return (
-            f"The {name} {now['id']} is not what it was when this extraction was stopped (digest "
-            f"{now['digest'][:12]}, then {before['digest'][:12]}). {kept}: put the former files back to finish them, "
+            f"The {name} {now['id']} has changed since this extraction was stopped (digest "
+            f"{now['digest'][:12]}, before {before['digest'][:12]}). {kept}: put the old files back to finish them, "
             "or begin anew (--recompute)."
         )
 

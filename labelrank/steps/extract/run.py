@@ -160,7 +160,7 @@ def _kept_features(path: Path) -> FeatureSet | None:
         with cache.using(path):
             features = read_features(path)
         if features.digest != path.stem:
-            raise FeaturesError(f"{path} holds the features of other work; expected those its name stands for.")
+            raise FeaturesError(f"{path} holds features of other work; expected those that its name stands for.")
     except FileNotFoundError:  # evicted at this moment
         return None
     except (OSError, FeaturesError) as error:

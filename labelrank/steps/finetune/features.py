@@ -48,7 +48,7 @@ def obtain_elsewhere(
                 f"Features could not be extracted ({error}); finished parts are kept. See the log."
             ) from None
         raise FeaturesError(
-            f"The process that extracts features ended without a word (exit status {error.exit_status}); most often "
+            f"The process that extracts features ended without a message (exit status {error.exit_status}); most often "
             "memory ran out. Finished parts are kept: start again, with fewer samples or a smaller batch."
         ) from None
     finally:

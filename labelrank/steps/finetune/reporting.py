@@ -70,7 +70,7 @@ def report_of(
     scores = {(arm.name, seed): _scored(by_run[arm.name, seed], y_test, label_map) for arm in arms for seed in seeds}
     if not any(scores.values()):
         problem = next(run.problem for run in runs if run.problem)
-        raise FinetuneError(f"Not one of the {len(runs):,} runs was of use. The first: {problem}")
+        raise FinetuneError(f"All {len(runs):,} runs failed. The first: {problem}")
     statistics = {
         name: analyse(_table(scores, arms, seeds, name), arms, better=METRICS[name][1], rng=design.seed)
         for name in METRICS

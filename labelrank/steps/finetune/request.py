@@ -80,7 +80,7 @@ class Design:
             raise SettingsError(f"The number of seeds is {self.seeds}; expected 1 to {MAX_SEEDS}.")
         if self.depth not in (HEADS_ALONE, ALL_BLOCKS) and not (self.depth.isdecimal() and int(self.depth) >= 1):
             raise SettingsError(
-                f"Depth is {self.depth!r}; expected heads (the encoder stays as it is), all, or the number of last "
+                f"Depth is {self.depth!r}; expected heads (the encoder is frozen), all, or the number of last "
                 "blocks that learn, such as 4."
             )
         for name in _SHARES:
@@ -111,7 +111,7 @@ class Design:
             )
         if self.end_to_end and self.head not in (None, *TUNE_HEADS):
             raise SettingsError(
-                f"Head is {self.head!r}, which probes features that stay as they are; with depth {self.depth} choose "
+                f"Head is {self.head!r}, which needs a frozen encoder; with depth {self.depth} choose "
                 f"{' or '.join(TUNE_HEADS)}."
             )
         if not self.end_to_end and self.recipe is not None:

@@ -123,7 +123,7 @@ def copy_results(folder: Path, target: Path) -> None:
 def check_replaceable(folder: Path) -> None:
     """Raise FinetuneError if `folder` exists and is not a folder of results, so that it must not be replaced."""
     if folder.exists() and not is_results(folder) and (not folder.is_dir() or any(folder.iterdir())):
-        raise FinetuneError(f"{folder} is there already, and holds no results; choose a new folder.")
+        raise FinetuneError(f"{folder} exists and is not a folder of results; choose a new folder.")
 
 
 def delete_kept(folder: Path, workspace: Path) -> None:

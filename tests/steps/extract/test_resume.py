@@ -265,7 +265,7 @@ def test_a_source_that_is_gone_ends_the_work_and_what_was_read_is_kept(
     reading = Reading(lambda _, count: count > gone_from)
     dataset = made_dataset(per_class, classes, read=reading)
     with pytest.raises(
-        DatasetError, match=r"images of made can no longer be read, not even \d+, which could be before"
+        DatasetError, match=r"images of made can no longer be read, not even \d+, which was readable before"
     ):
         obtain(plan_of(settings, dataset), settings)
     kept = sum(pq.read_metadata(path).num_rows for path in parts_of(settings))
@@ -352,7 +352,7 @@ def test_a_checkpoint_that_changed_in_between_is_told_and_finished_parts_are_kep
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
     changed = plan(request, settings, dataset=made_dataset())
-    with pytest.raises(FeaturesError, match=r"checkpoint is not what it was .* begin anew \(--recompute\)"):
+    with pytest.raises(FeaturesError, match=r"checkpoint has changed since .* begin anew \(--recompute\)"):
         obtain(changed, settings)
     assert parts_of(settings) == kept
     encoder.pictures = 0

@@ -28,7 +28,7 @@ def test_an_error_is_the_one_that_was_raised_there(settings, tmp_path):
 def test_a_killed_process_is_told_with_its_exit_status(settings):
     killer = threading.Thread(target=lambda: os.kill(wait_for(active_children)[0].pid, signal.SIGKILL))
     killer.start()
-    with pytest.raises(FeaturesError, match=r"ended without a word \(exit status -9\); most often memory ran out"):
+    with pytest.raises(FeaturesError, match=r"ended without a message \(exit status -9\); most often memory ran out"):
         obtain_elsewhere([DIGITS], settings)
     killer.join()
 

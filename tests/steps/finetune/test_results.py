@@ -152,7 +152,7 @@ def test_new_results_replace_older_ones_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FinetuneError, match="holds no results"):
+    with pytest.raises(FinetuneError, match="is not a folder of results"):
         written(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
@@ -346,7 +346,7 @@ def test_an_arm_without_a_whole_run_has_no_recall():
 
 def test_no_whole_run_at_all_is_an_error_with_the_first_reason():
     problems = {f"{arm.name.replace('-', '_')}_{seed}": "It is NaN." for arm in ARMS for seed in range(2)}
-    with pytest.raises(FinetuneError, match="Not one of the 12 runs .* It is NaN"):
+    with pytest.raises(FinetuneError, match="All 12 runs failed.* It is NaN"):
         report(made_runs(**problems))
 
 

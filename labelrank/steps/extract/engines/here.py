@@ -124,7 +124,7 @@ def _check_source(plan: Plan, part: Part, encoded: Encoded, sound: Sample | None
         return
     nouns = NOUNS[plan.dataset.media][1]
     raise DatasetError(
-        f"The {nouns} of {plan.dataset.id} can no longer be read, not even {sound.key}, which could be before: "
+        f"The {nouns} of {plan.dataset.id} can no longer be read, not even {sound.key}, which was readable before: "
         f"{last.reason} Make sure that the data is still there. {kept:,} finished parts are kept: start the same "
         "extraction again, and it goes on from them."
     )
