@@ -265,7 +265,7 @@ FORMATS: dict[str, ExportFormat] = {
         "Parquet for embedding viewers",
         "projection.parquet",
         "application/vnd.apache.parquet",
-        "Columns x (projection), y (position) and label (class name), one row per sample where samples are at hand.",
+        "Columns x (projection), y (position) and label (class name), one row per sample if there are samples.",
         _parquet,
     ),
 }

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model card says beside what the model itself tells."""
+    """Facts for a model card that the model itself does not contain."""
 
     title: str = "A fine-tuned classifier"
     dataset: str | None = None
     base_model: str | None = None
     """The checkpoint that was fine-tuned, as a user names it."""
     licence: str | None = None
-    """Of the base model: what is made of it is bound by it. None: unknown, and the card says so."""
+    """Licence of the base model, which also binds the new model. None: unknown, and the card says so."""
     lines: tuple[str, ...] = ()
     """Further facts, one sentence or figure each: how it was trained, how well it does."""
 

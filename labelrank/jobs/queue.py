@@ -188,7 +188,7 @@ class _Consumer:
         try:
             self._recover(at)
         except JobError as error:
-            logger.warning("Jobs of dead consumers could not be looked for: %s", error)
+            logger.warning("The search for jobs of dead consumers failed: %s", error)
         self._looked_at = time.monotonic()
 
     def _recover(self, at: Job | None) -> None:

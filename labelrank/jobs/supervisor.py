@@ -110,7 +110,7 @@ class Supervisor:
         try:
             return self._store.find(job.id)
         except JobError as error:
-            logger.warning("Job %s cannot be looked up, its process goes on: %s", job.id, error)
+            logger.warning("Job %s cannot be looked up; its process continues: %s", job.id, error)
             return job
 
     def _settle(self, job: Job, returncode: int) -> None:

@@ -2,5 +2,5 @@
 
 `features` takes an open dataset and encoder; this package opens them. It finds stored results by the digest of
 everything that determines them, and stops an extraction early if its ranking needs no more samples. Pages need only
-`request` and `plan`, so nothing is imported here.
+some of its modules, so nothing is imported here.
 """

@@ -117,7 +117,11 @@ def obtain(
     if path and not recompute and (kept := _kept_features(path)) is not None:
         if not worth_another_try(plan, kept):
             return Outcome(kept, path, True, None)
-        print("Samples that could not be read can be now; their parts are made again.", file=sys.stderr, flush=True)
+        print(
+            "Samples that could not be read before can be read now; their parts are made again.",
+            file=sys.stderr,
+            flush=True,
+        )
     last: ExtractionReport | None = None
 
     def remember(report: ExtractionReport) -> None:

@@ -89,7 +89,7 @@ def _heard(call: Call, gpu: str, folder: PartFolder, *, before: int) -> int:
 
 def _ended(gpu: str, status: int, folder: PartFolder) -> FeaturesError:
     return FeaturesError(
-        f"The process on GPU {gpu} ended (exit status {status}) before its work; most often memory ran out. "
+        f"The process on GPU {gpu} ended (exit status {status}) before its work was done; most often memory ran out. "
         f"{len(folder):,} finished parts are kept: start the same extraction again, with a smaller batch."
     )
 
