@@ -22,7 +22,7 @@ APP = "app"
 
 
 @dataclass(frozen=True)
-class Place:
+class Worker:
     """The place of a living worker in a workspace."""
 
     workspace: Path
@@ -37,7 +37,7 @@ class Place:
             lock.close()
 
 
-def join(workspace: Path, *, as_app: bool) -> Place | None:
+def join(workspace: Path, *, as_app: bool) -> Worker | None:
     """Return a place for a new worker; None if it is the app's and another process has it.
 
     Raises:
@@ -63,7 +63,7 @@ def join(workspace: Path, *, as_app: bool) -> Place | None:
                 _lock(own, fcntl.LOCK_EX)
                 hidden.rename(_file_of(workspace, name))
             locks.pop_all()
-            return Place(workspace, name, (own, shared))
+            return Worker(workspace, name, (own, shared))
     except OSError as error:
         raise JobError(
             f"The workspace cannot be written or locked ({error}): {workspace}. Set LABELRANK_HOME to a folder on a "
@@ -71,10 +71,13 @@ def join(workspace: Path, *, as_app: bool) -> Place | None:
         ) from error
 
 
-def is_alive(workspace: Path, name: str | None) -> bool:
+def is_alive(workspace: Path, name: str | None, *, if_unknown: bool = True) -> bool:
     """Return whether a worker is alive; also true for the caller's own name.
 
     A job without a name was claimed by labelrank 0.1. `join` makes sure that no such worker is alive.
+
+    Args:
+        if_unknown: The answer if the worker's file cannot be opened. True: its jobs stay with it.
     """
     if name is None:
         return False
@@ -85,12 +88,12 @@ def is_alive(workspace: Path, name: str | None) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # unknown: the worker may be at work, so its jobs must stay with it
+        return if_unknown
 
 
 def others_live(workspace: Path) -> bool:
-    """Return whether a worker other than the app's is alive."""
-    return any(is_alive(workspace, path.stem) for path in _folder(workspace).glob("worker-*.lock"))
+    """Return whether a worker other than the app's is alive. One that cannot be asked keeps no job waiting."""
+    return any(is_alive(workspace, path.stem, if_unknown=False) for path in _folder(workspace).glob("worker-*.lock"))
 
 
 def forget_dead(workspace: Path) -> None:

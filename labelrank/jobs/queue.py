@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from labelrank.errors import JobError
-from labelrank.jobs.liveness import APP, Place, forget_dead, is_alive, join, others_live
+from labelrank.jobs.liveness import APP, Worker, forget_dead, is_alive, join, others_live
 from labelrank.jobs.store import RUNNING, Job, JobStore
 from labelrank.jobs.supervisor import Command, Supervisor, child_command, insist, kill_orphan
 from labelrank.jobs.worker import INTERRUPTED_TEXT, TASKS
@@ -126,7 +126,7 @@ def run_consumer(settings: Settings, *, command: Command = child_command, grace_
             signal.signal(number, handler)
 
 
-def _start(settings: Settings, place: Place, *, command: Command, grace_s: float) -> _Consumer:
+def _start(settings: Settings, place: Worker, *, command: Command, grace_s: float) -> _Consumer:
     try:
         consumer = _Consumer(settings, place, command=command, grace_s=grace_s)
     except BaseException:
@@ -139,7 +139,7 @@ def _start(settings: Settings, place: Place, *, command: Command, grace_s: float
 class _Consumer:
     """A thread that does the jobs of a workspace, one at a time. It has a place there while it runs."""
 
-    def __init__(self, settings: Settings, place: Place, *, command: Command, grace_s: float) -> None:
+    def __init__(self, settings: Settings, place: Worker, *, command: Command, grace_s: float) -> None:
         self._place = place
         self._store = JobStore.for_settings(settings)
         self._stopping = threading.Event()

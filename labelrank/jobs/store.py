@@ -59,7 +59,7 @@ UPDATE job SET queued_at = created_at;
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """The progress of a running job, in the unit of its current stage."""
 
     stage: Stage
@@ -81,7 +81,7 @@ class Progress:
         return {"stage": self.stage.words, **numbers, "kind": self.stage.kind, "unit": self.stage.unit}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Progress:
+    def from_json(cls, value: Mapping[str, Any]) -> JobProgress:
         """Return the progress from what `to_json` returned; labelrank 0.1.0 wrote neither kind nor unit."""
         text, numbers = value["stage"], (value["done"], value["total"], value["rate"], value["eta_s"])
         return cls(Stage(Kind(value.get("kind", "")), text, value.get("unit", "")), *numbers)
@@ -104,7 +104,7 @@ class Job:
     worker: str | None
     """Name of the worker that claimed it; see `labelrank.jobs.liveness`."""
     pid: int | None
-    progress: Progress | None
+    progress: JobProgress | None
     report: dict[str, Any] | None
     """What its task reports besides the progress: device, what failed, ...; the last report is kept."""
     error: str | None
@@ -243,13 +243,13 @@ class JobStore:
                 "UPDATE job SET state = ?, attempt = attempt + 1, started_at = ?, worker = ? WHERE id = ?",
                 (RUNNING, self._clock(), worker, row["id"]),
             )
-        return self.get(row["id"])
+            return self._job(db.execute("SELECT * FROM job WHERE id = ?", (row["id"],)).fetchone())
 
     def set_pid(self, job_id: str, attempt: int, pid: int) -> bool:
         """Store the id of the process that does the work. Returns whether this attempt still runs."""
         return self._update("pid = ?", (pid,), job_id, (RUNNING,), attempt)
 
-    def set_progress(self, job_id: str, attempt: int, progress: Progress) -> bool:
+    def set_progress(self, job_id: str, attempt: int, progress: JobProgress) -> bool:
         """Store the progress. Returns whether this attempt still runs."""
         return self._update("progress = ?", (json.dumps(progress.to_json()),), job_id, (RUNNING,), attempt)
 
@@ -410,7 +410,7 @@ class JobStore:
         try:
             for name in ("params", "progress", "report", "result"):
                 values[name] = None if values[name] is None else json.loads(values[name])
-            progress = None if values["progress"] is None else Progress.from_json(values["progress"])
+            progress = None if values["progress"] is None else JobProgress.from_json(values["progress"])
         except (ValueError, TypeError, KeyError) as error:
             raise self._damaged(error) from error
         values |= {"progress": progress, "cancel_requested": bool(values["cancel_requested"])}

@@ -18,7 +18,7 @@ from typing import TypeVar
 import labelrank
 from labelrank.errors import JobError
 from labelrank.jobs.store import RUNNING, Job, JobStore
-from labelrank.jobs.worker import INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, unexpected
+from labelrank.jobs.worker import ATTEMPT, INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, unexpected
 from labelrank.processes import Child, signal_group, start_command
 from labelrank.settings import Settings
 
@@ -82,7 +82,7 @@ class Supervisor:
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started_at))
         self._store.append_log(job.id, f"--- run {job.attempt}, {started}\n")
         with job.log_path.open("ab") as log:
-            child = start_command(self._command(job.id), env=_child_env(self._settings), log=log)
+            child = start_command(self._command(job.id), env=_child_env(self._settings, job), log=log)
         try:
             self._insist(lambda: self._store.set_pid(job.id, job.attempt, child.pid))
             self._watch(job, child)
@@ -167,7 +167,7 @@ def _does_job(pid: int, job_id: str) -> bool:
         return False
 
 
-def _child_env(settings: Settings) -> dict[str, str]:
+def _child_env(settings: Settings, job: Job) -> dict[str, str]:
     """Return this process's environment, with these settings, and with this labelrank on the Python path."""
     env = dict(os.environ)
     for field in fields(settings):
@@ -178,7 +178,7 @@ def _child_env(settings: Settings) -> dict[str, str]:
     checkout = str(Path(labelrank.__file__).parent.parent)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), checkout]))
     # The log is read while it grows; and a crash in native code should leave a traceback in it.
-    env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid())}
+    env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid()), ATTEMPT: str(job.attempt)}
     return env
 
 

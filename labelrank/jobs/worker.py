@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from labelrank.errors import Cancelled, JobError, LabelRankError
-from labelrank.jobs.store import RUNNING, Job, JobStore, Progress
+from labelrank.jobs.store import RUNNING, Job, JobProgress, JobStore
 from labelrank.processes import GRACE_S, watch_parent
 from labelrank.progress import Stage
 from labelrank.settings import Settings
@@ -31,10 +31,12 @@ TASKS: dict[str, str] = {
 The module is imported only here, in the child, because it may load Keras.
 """
 
+ATTEMPT = "LABELRANK_JOB_ATTEMPT"
+"""Environment variable with the attempt that this process does; a later one belongs to another process."""
 PARENT_PID = "LABELRANK_JOB_PARENT"
 """Environment variable with the id of the parent process; when that process is gone, this one ends."""
 
-INTERRUPTED_TEXT = "The app stopped while this job ran. Resume goes on from what was finished."
+INTERRUPTED_TEXT = "What ran this job has stopped. Resume goes on from what was finished."
 MEMORY_ADVICE = "Try fewer samples, or free memory on this machine; the log has the details."
 
 
@@ -54,7 +56,7 @@ class ProgressReporter:
 
     def __init__(
         self,
-        write: Callable[[Progress], Any],
+        write: Callable[[JobProgress], Any],
         *,
         clock: Callable[[], float] = time.monotonic,
         min_interval_s: float = 0.2,
@@ -67,8 +69,8 @@ class ProgressReporter:
         self._window_s = window_s
         self._settle_s = settle_s
         self._points: deque[tuple[float, int]] = deque()
-        self._latest: Progress | None = None
-        self._written: Progress | None = None
+        self._latest: JobProgress | None = None
+        self._written: JobProgress | None = None
         self._written_at = float("-inf")
 
     def __call__(self, done: int, total: int | None, stage: Stage) -> None:
@@ -87,7 +89,7 @@ class ProgressReporter:
         elapsed_s, advance = now - self._points[0][0], done - self._points[0][1]
         rate = advance / elapsed_s if advance and elapsed_s >= self._settle_s else None
         eta_s = None if rate is None or total is None else max(0, total - done) / rate
-        self._latest = Progress(stage, done, total, rate, eta_s)
+        self._latest = JobProgress(stage, done, total, rate, eta_s)
         new_stage = before is None or stage != before.stage
         at_end = done == total and (before is None or before.done != done)
         if new_stage or at_end or now - self._written_at >= self._min_interval_s:
@@ -120,6 +122,8 @@ def main(
     job = store.get(job_id)
     if job.state != RUNNING:
         raise JobError(f"Job {job_id} is {job.state}; expected a job that the queue has just started.")
+    if (attempt := os.environ.get(ATTEMPT)) and int(attempt) != job.attempt:
+        raise JobError(f"Job {job_id} is at attempt {job.attempt} by now; this process was started for {attempt}.")
     # Not threading.Event: a signal handler may interrupt the very code that holds its lock.
     stop_asked: list[str] = []
     signal.signal(signal.SIGTERM, lambda *_: stop_asked.append("SIGTERM"))

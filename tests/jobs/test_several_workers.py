@@ -75,7 +75,7 @@ def test_the_job_of_a_killed_worker_is_found_and_the_other_goes_on(workers, star
     kill(worker_of(lost, processes))
     # The other is at work, and finds it all the same.
     assert ended(lost).state == "interrupted"
-    assert ended(lost).error == "The app stopped while this job ran. Resume goes on from what was finished."
+    assert ended(lost).error == "What ran this job has stopped. Resume goes on from what was finished."
     wait_for(lambda: not runs(lost.pid))
     assert store.get(kept.id).state == "running"
     assert runs(kept.pid)
@@ -225,6 +225,12 @@ def test_a_number_that_is_used_again_is_no_worker(settings):
     forget_dead(settings.workspace)
     assert [path.stem for path in (settings.workspace / "workers").iterdir()] == [place.name]
     place.leave()
+
+
+def test_a_file_that_cannot_be_opened_is_no_worker_to_wait_for_but_keeps_its_jobs(settings):
+    (settings.workspace / "workers" / "worker-1-odd.lock").mkdir(parents=True)
+    assert not others_live(settings.workspace)
+    assert is_alive(settings.workspace, "worker-1-odd")
 
 
 @pytest.mark.parametrize("as_app", [True, False])

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from labelrank.errors import JobError
-from labelrank.jobs.store import MIGRATIONS, RESUMABLE, STATES, JobStore, Progress
+from labelrank.jobs.store import MIGRATIONS, RESUMABLE, STATES, JobProgress, JobStore
 from labelrank.progress import Kind, Stage
 
 from .conftest import ROOT, at_once
@@ -95,9 +95,9 @@ def test_ids_are_128_random_bits(store):
 
 def test_another_store_on_the_same_file_finds_the_jobs(store):
     job = running_job(store)
-    store.set_progress(job.id, job.attempt, Progress(ENCODE, 3, 10, 2.0, 3.5))
+    store.set_progress(job.id, job.attempt, JobProgress(ENCODE, 3, 10, 2.0, 3.5))
     again = JobStore(store.path).get(job.id)
-    assert again.progress == Progress(ENCODE, 3, 10, 2.0, 3.5)
+    assert again.progress == JobProgress(ENCODE, 3, 10, 2.0, 3.5)
     assert again.progress.fraction == 0.3
     assert again.state == "running"
 
@@ -116,7 +116,7 @@ def test_progress_of_other_versions_is_read(store, more, stage):
     with sqlite3.connect(store.path) as db:
         db.execute("UPDATE job SET progress = ?", (json.dumps(value),))
     db.close()
-    assert store.get(job.id).progress == Progress(stage, 60, 200, 30.0, 4.7)
+    assert store.get(job.id).progress == JobProgress(stage, 60, 200, 30.0, 4.7)
 
 
 def test_the_last_report_stays_after_the_end(store):
@@ -136,7 +136,7 @@ def test_a_report_that_is_no_json_is_refused(store):
 
 @pytest.mark.parametrize(("done", "total", "fraction"), [(3, 0, None), (3, None, None), (11, 10, 1.0), (0, 4, 0.0)])
 def test_the_fraction_of_a_progress_is_within_0_and_1_or_unknown(done, total, fraction):
-    assert Progress(ENCODE, done, total).fraction == fraction
+    assert JobProgress(ENCODE, done, total).fraction == fraction
 
 
 def test_times_come_from_the_clock(tmp_path):
@@ -217,7 +217,7 @@ def test_a_finished_job_never_changes_its_state(store, state):
     )
     for finish in FINISH.values():
         assert not finish(store, job)
-    assert not store.set_progress(job.id, job.attempt, Progress(ENCODE, 1, 2))
+    assert not store.set_progress(job.id, job.attempt, JobProgress(ENCODE, 1, 2))
     assert not store.set_report(job.id, job.attempt, {"failed": 1})
     assert not store.set_pid(job.id, job.attempt, 1)
     assert store.claim("a worker") is None
@@ -243,7 +243,7 @@ def test_only_a_job_that_ended_without_a_result_can_be_queued_again(store, state
     if state != "queued":
         job = store.claim("a worker")
     if state in FINISH:
-        store.set_progress(job.id, job.attempt, Progress(ENCODE, 1, 2))
+        store.set_progress(job.id, job.attempt, JobProgress(ENCODE, 1, 2))
         store.set_report(job.id, job.attempt, {"failed": 1})
         store.request_cancel(job.id)
         FINISH[state](store, job)
@@ -266,7 +266,7 @@ def test_a_process_of_an_earlier_run_cannot_write_into_the_next(store):
     store.requeue(first.id)
     second = store.claim("another worker")
     assert second.attempt == 2
-    assert not store.set_progress(first.id, first.attempt, Progress(ENCODE, 1, 2))
+    assert not store.set_progress(first.id, first.attempt, JobProgress(ENCODE, 1, 2))
     assert not store.set_report(first.id, first.attempt, {"failed": 1})
     assert not store.succeed(first.id, first.attempt, {})
     assert store.get(first.id) == second

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from labelrank.errors import JobError
-from labelrank.jobs.store import Progress
+from labelrank.jobs.store import JobProgress
 from labelrank.jobs.worker import ProgressReporter
 from labelrank.progress import Kind, Stage
 
@@ -48,15 +48,15 @@ def report(clock, written):
 
 def test_rate_and_time_left_are_measured(report):
     report(0, 0)
-    assert report(2, 10) == Progress(ENCODE, 10, 100, rate=5.0, eta_s=18.0)
+    assert report(2, 10) == JobProgress(ENCODE, 10, 100, rate=5.0, eta_s=18.0)
 
 
 def test_time_left_is_unknown_until_something_is_measured(report):
-    assert report(0, 0) == Progress(ENCODE, 0, 100, None, None)
+    assert report(0, 0) == JobProgress(ENCODE, 0, 100, None, None)
     assert report(0.3, 8).eta_s is None, "too early to mean anything"
     assert report(5, 8).eta_s is not None
-    assert report(1, 9, total=None, stage=OTHER) == Progress(OTHER, 9, None, None, None)
-    assert report(2, 11, total=None, stage=OTHER) == Progress(OTHER, 11, None, rate=1.0, eta_s=None)
+    assert report(1, 9, total=None, stage=OTHER) == JobProgress(OTHER, 9, None, None, None)
+    assert report(2, 11, total=None, stage=OTHER) == JobProgress(OTHER, 11, None, rate=1.0, eta_s=None)
 
 
 def test_a_stage_in_which_nothing_moves_has_no_rate(report):
@@ -126,6 +126,20 @@ def test_a_job_that_was_not_started_by_the_queue_is_refused(store, settings):
     assert outcome.returncode == 1
     assert f"Job {job.id} is queued; expected a job that the queue has just started." in outcome.stderr
     assert store.get(job.id) == job
+
+
+def test_a_process_of_an_earlier_attempt_does_not_touch_a_later_one(store, settings):
+    created = store.create("extract", {}, "me", "digits")
+    first = store.claim("a worker")
+    store.interrupt(first.id, first.attempt, "Killed.")
+    store.requeue(created.id)
+    second = store.claim("another worker")
+    env = os.environ | {"LABELRANK_HOME": str(settings.workspace), "LABELRANK_JOB_ATTEMPT": str(first.attempt)}
+    command = [sys.executable, "-m", "labelrank.jobs.worker", created.id]
+    outcome = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
+    assert outcome.returncode == 1
+    assert "is at attempt 2 by now; this process was started for 1" in outcome.stderr
+    assert store.get(created.id) == second
 
 
 def test_the_jobs_package_loads_nothing_heavy():
