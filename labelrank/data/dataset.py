@@ -81,6 +81,8 @@ class Problem:
     """Key of a sample, or name of a class."""
     reason: str
     """What is wrong and what to do about it."""
+    kind: str = ""
+    """The kind of problem, for programs; empty for most."""
 
 
 @dataclass(frozen=True)

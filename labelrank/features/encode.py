@@ -20,8 +20,9 @@ from labelrank.features.reader import Batch, Preprocess, Reader
 from labelrank.models.pooling import pool_tokens
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
-NOT_FINITE = "Its features are not finite numbers; try --precision float32."
-"""The reason for a sample that can be read but has no features."""
+NOT_FINITE = "not_finite"
+"""The kind of problem of a sample that can be read but has no features."""
+_NOT_FINITE_REASON = "Its features are not finite numbers; try --precision float32."
 
 _MAX_WORKERS = 16
 
@@ -152,8 +153,8 @@ class _Part:
 
     def add(self, batch: Batch, encoder: Encoder, pooling: str, select: Select | None) -> None:
         """Encode a batch and add its features."""
-        reasons = dict(batch.failed)
-        places = [place for place in range(len(batch.samples)) if place not in reasons]
+        problems = {place: Problem(batch.samples[place].key, reason) for place, reason in batch.failed.items()}
+        places = [place for place in range(len(batch.samples)) if place not in problems]
         if places:
             pooled = _encode(batch.inputs(places), encoder, pooling, select)
             finite = np.isfinite(pooled).all(axis=1)
@@ -161,9 +162,9 @@ class _Part:
                 if ok:
                     self.read.append(batch.samples[place])
                 else:
-                    reasons[place] = NOT_FINITE
+                    problems[place] = Problem(batch.samples[place].key, _NOT_FINITE_REASON, NOT_FINITE)
             self.features.append(pooled[finite])
-        self.failures += [Problem(batch.samples[place].key, reasons[place]) for place in sorted(reasons)]
+        self.failures += [problems[place] for place in sorted(problems)]
 
     def encoded(self, dimension: int) -> Encoded:
         return Encoded(

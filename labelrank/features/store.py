@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT_VERSION = 1
+# Reason -> kind of problems in files of labelrank 0.1, which had no kinds.
+_KINDS_OF_0_1 = {"Its features are not finite numbers; try --precision float32.": "not_finite"}
 _METADATA_KEY = b"labelrank"
 # These may differ when the same work runs again, so they are not part of the cache key.
 VOLATILE = ("versions", "created_at", "device", "shard", "stability")
@@ -76,7 +78,9 @@ def write_features(features: FeatureSet, path: Path) -> None:
         "version": FORMAT_VERSION,
         "class_names": list(features.class_names),
         **features.provenance,
-        "failures": [{"key": p.subject, "reason": p.reason} for p in features.failures],
+        "failures": [
+            {"key": p.subject, "reason": p.reason, **({"kind": p.kind} if p.kind else {})} for p in features.failures
+        ],
     }
     columns = {
         "key": pa.array(features.keys, pa.string()),
@@ -151,7 +155,9 @@ def read_part(path: Path) -> FeatureSet:
         class_names=tuple(class_names),
         provenance=metadata,
         failures=tuple(
-            Problem(str(f.get("key")), str(f.get("reason")))
+            Problem(
+                str(f.get("key")), str(f.get("reason")), str(f.get("kind", _KINDS_OF_0_1.get(str(f.get("reason")), "")))
+            )
             for f in (failures if isinstance(failures, list) else ())
             if isinstance(f, dict)
         ),

@@ -173,6 +173,15 @@ def test_a_shard_without_rows_is_fine_and_no_rows_at_all_are_not(tmp_path):
         read_features(tmp_path / "part-00000-of-00002.parquet")
 
 
+def test_failures_have_a_kind_also_in_files_of_0_1(tmp_path):
+    reason = "Its features are not finite numbers; try --precision float32."
+    failures = (Problem("a", "broken"), Problem("b", "Reworded.", "not_finite"))
+    write_features(features_of(np.ones((2, 3)), failures=failures), tmp_path / "f.parquet")
+    assert read_features(tmp_path / "f.parquet").failures == failures
+    rewrite(tmp_path / "f.parquet", metadata={"failures": [{"key": "b", "reason": reason}]})
+    assert read_features(tmp_path / "f.parquet").failures == (Problem("b", reason, "not_finite"),)
+
+
 def test_failures_that_are_no_list_are_no_failures(tmp_path):
     write_features(features_of(np.eye(2)), tmp_path / "f.parquet")
     rewrite(tmp_path / "f.parquet", metadata={"failures": 3})

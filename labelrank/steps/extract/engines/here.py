@@ -118,7 +118,7 @@ def _check_source(plan: Plan, part: Part, encoded: Encoded, sound: Sample | None
         kept: Number of finished parts.
     """
     last = encoded.failures[-1] if encoded.failures else None
-    if last is None or last.subject != part.samples[-1].key or last.reason == NOT_FINITE:
+    if last is None or last.subject != part.samples[-1].key or last.kind == NOT_FINITE:
         return
     if sound is None or why_unreadable(plan, sound) is None:
         return
@@ -146,7 +146,7 @@ def why_unreadable(plan: Plan, sample: Sample) -> str | None:
 
 def worth_another_try(plan: Plan, features: FeatureSet) -> bool:
     """Return whether a failed sample can be read now: it was repaired, is back, or is within a raised limit."""
-    failed = {failure.subject for failure in features.failures if failure.reason != NOT_FINITE}
+    failed = {failure.subject for failure in features.failures if failure.kind != NOT_FINITE}
     if not failed:
         return False
     return any(why_unreadable(plan, sample) is None for sample in plan.dataset.samples if sample.key in failed)
