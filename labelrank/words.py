@@ -13,6 +13,12 @@ def rough_duration(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
 
 
+def about(seconds: float) -> str:
+    """Return an estimated duration with the word that says that it is estimated."""
+    text = rough_duration(seconds)
+    return text if text.startswith("a ") else f"about {text}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in the largest units that tell it well."""
     if seconds < 10:

@@ -17,7 +17,7 @@ from labelrank.views import (
     orders_chart,
     thumbnails,
 )
-from labelrank.words import rough_duration
+from labelrank.words import about
 
 LEAD = (
     "Does the order of the labels matter here? To find out, train the same way with the ranked order, with other "
@@ -85,7 +85,7 @@ def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: di
     if planned.seconds is None:
         parts.append("How long this takes is not known before it runs.")
     else:
-        parts.append(f"About {rough_duration(planned.seconds)} on this device.")
+        parts.append(f"Takes {about(planned.seconds)} on this device.")
     if planned.control is None:
         parts.append(
             "The control must give the same result as the original order; this shows that the comparison is sound."

@@ -100,19 +100,18 @@ def finetune(
         with_model=files is not None,
     )
     plan = describe_material(material, design)
-    say(f"{plan.words} {plan.rows}")
-    _say_preset(preset)
-    limits = limits_text(
-        design,
-        n_classes=len(material.class_names),
-        runs=plan.runs,
-        seconds_of=lambda other: describe_material(material, other).seconds,
-    )
-    if limits:
-        say(limits)
-    before = standing(material, design, settings, recompute=recompute)
-    _say_rest(plan, before.runs)
     try:
+        say(f"{plan.words} {plan.rows}")
+        _say_preset(preset)
+        limits = limits_text(
+            design,
+            n_classes=len(material.class_names),
+            runs=plan.runs,
+            seconds_of=lambda other: describe_material(material, other).seconds,
+        )
+        if limits:
+            say(limits)
+        _say_rest(plan, standing(material, design, settings, recompute=recompute).runs)
         outcome = compare(
             material,
             design,

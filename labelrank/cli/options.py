@@ -1,4 +1,4 @@
-"""Options that several commands share, and tables on stdout."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from labelrank.words import duration
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
     from labelrank.steps.extract.report import ExtractionReport
-    from labelrank.steps.extract.run import Outcome
+    from labelrank.steps.extract.run import ExtractionOutcome
 
 
 class ProgressLine:
@@ -89,7 +89,7 @@ class ExtractionReporter:
             self._estimates = len(stability.told)
             say(f"{stability_finding(stability, report.samples / stability.classes, interval=True)}.")
 
-    def sum_up(self, outcome: Outcome, *, all_used: bool) -> None:
+    def sum_up(self, outcome: ExtractionOutcome, *, all_used: bool) -> None:
         """Say where the features come from, and whether the order is as steady as was asked for.
 
         Args:

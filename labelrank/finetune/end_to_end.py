@@ -647,15 +647,15 @@ class _Tuning:
         )
 
 
-class _Parts(list[np.ndarray]):
+class _Slices(list[np.ndarray]):
     """Slices of equal length; some are longer by one."""
 
     size: int
     """Length of the longest."""
 
 
-def _equal_parts(count: int, at_most: int) -> _Parts:
-    parts = _Parts(np.array_split(np.arange(count), math.ceil(count / at_most)))
+def _equal_parts(count: int, at_most: int) -> _Slices:
+    parts = _Slices(np.array_split(np.arange(count), math.ceil(count / at_most)))
     parts.size = max(map(len, parts))
     return parts
 

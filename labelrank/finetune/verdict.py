@@ -47,16 +47,15 @@ class Verdict:
         return {"finding": self.finding, "text": self.text, "details": [one.text for one in self.details]}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], again: Verdict | None = None) -> Verdict:
-        """Return the verdict from what `to_json` returned.
+    def from_json(cls, value: Mapping[str, Any], *, meaning: str) -> Verdict:
+        """Return the verdict from what `to_json` returned; of the kinds of details only that of theory comes back.
 
         Args:
-            again: The same verdict, made anew, which has the kinds of the details. Without it, or with another number
-                of details, the kinds are empty.
+            meaning: What a position means to the loss.
         """
-        texts = value["details"]
-        kinds = [one.kind for one in again.details] if again and len(again.details) == len(texts) else [""] * len(texts)
-        return cls(value["finding"], value["text"], tuple(map(Notice, kinds, texts)))
+        of_theory = {theory(meaning, finding) for finding in FINDINGS}
+        details = (Notice(THEORY if text in of_theory else "", text) for text in value["details"])
+        return cls(value["finding"], value["text"], tuple(details))
 
 
 def verdict(

@@ -33,7 +33,7 @@ class Order:
 
 
 class FromGroups:
-    """Fits on unions of groups, from their class moments, several times as fast as `LabelRanker.fit_moments`.
+    """Fits on unions of groups, from their class moments, several times as fast as `LabelRanker.fit`.
 
     It uses a Cholesky factor of the scatter instead of its eigenvectors. Without shrinkage this needs a scatter of full
     rank. If the whole sample has none, features are replaced once by their coordinates in the span of the scatter.

@@ -140,35 +140,6 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             self._set_order(self.centroids_, solution.mean)
         return self
 
-    def fit_moments(self, moments: ClassMoments) -> LabelRanker:
-        """Find the axis and the order from class moments alone, with the eigen solver; `classes_` are its labels.
-
-        Returns:
-            self.
-
-        Raises:
-            RankingError: As in `fit`; or the method or solver needs the rows themselves.
-        """
-        self._check_parameters()
-        if self.method != "centroid":
-            raise RankingError(
-                f"method={self.method!r} pairs rows, which class moments no longer hold. "
-                "Use method='centroid', or fit on the features."
-            )
-        if self.solver == "svd":
-            raise RankingError(
-                "solver='svd' decomposes rows, which class moments no longer hold. "
-                "Use solver='eigen', or fit on the features."
-            )
-        check_counts(moments.labels, moments.count)
-        if hasattr(self, "feature_names_in_"):  # from an earlier fit
-            del self.feature_names_in_
-        self.n_features_in_ = moments.n_features
-        solution = _solve_eigen(moments, self.shrinkage)
-        self._set_axis(moments.labels.copy(), solution)
-        self._set_order(self.centroids_, solution.mean)
-        return self
-
     def transform(self, X: Any) -> np.ndarray:
         """Return the projection of each row, float64 (n, 1), in pooled within-class standard deviations.
 

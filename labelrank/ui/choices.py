@@ -145,7 +145,7 @@ class Choices:
             recompute: Train all runs again, on the features that exist.
         """
         extract_params = self.extract_params(recompute=recompute)
-        return job_params(extract_params, self.compared, **self.ranking.to_params(), test_split=self.test_split)
+        return job_params(extract_params, self.compared, ranking=self.ranking, test_split=self.test_split)
 
 
 def samples_per_class_options(chosen: int | None) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""Cached readers of the datasets that a session chooses, and the tables that pages show of them."""
+"""The datasets that a session chooses, opened and cached, and what there is to choose in them."""
 
 from __future__ import annotations
 

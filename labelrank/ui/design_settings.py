@@ -35,13 +35,13 @@ def choose_design(found: feature_files.ChosenFeatures) -> None:
     design = chosen.design
     n_classes = len(feature_files.features(found.path).class_names)
     if (fitting := fitting_orders(design.orders, n_classes)) != design.orders:
-        session.choose_design(orders=fitting)
+        session.change_design(orders=fitting)
         st.rerun()
     with st.expander(comparison_words.orders_text(design), icon=":material/compare_arrows:", key="orders"):
         changes = _choose_orders(design, n_classes)
         session.choose(test_split=_choose_test(chosen))
     changes |= _choose_training(design, fine_tune.encoder_of(found))
-    if session.choose_design(**changes) != chosen:
+    if session.change_design(**changes) != chosen:
         st.rerun()
 
 

@@ -1,4 +1,4 @@
-"""What a fine-tune has found, for its page: cached readers of its folder, words, tables and downloads."""
+"""What a fine-tune has found: its folder read and cached, images of its mistakes, downloads."""
 
 from __future__ import annotations
 
@@ -240,12 +240,12 @@ def _strips(
     """Return a strip for each row of keys."""
     samples = {sample.key: sample for sample in _data.samples}
     if _data.fetch:
-        end = time.monotonic() + galleries.REMOTE_PICTURE_SECONDS
+        end = time.monotonic() + galleries.REMOTE_IMAGE_SECONDS
         wanted = [samples[key] for row in keys for key in row if key in samples]
         with contextlib.suppress(Cancelled):
             _data.fetch(wanted, None, lambda: time.monotonic() > end)
     strips: list[_Strip] = []
-    end = time.monotonic() + galleries.PICTURE_SECONDS
+    end = time.monotonic() + galleries.IMAGE_SECONDS
     for row in keys:
         clips = []
         for key in row:

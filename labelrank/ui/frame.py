@@ -1,4 +1,4 @@
-"""The parts that pages are made of: header, stepper, errors, the Hub, downloads, sidebar foot."""
+"""The frame of every page: navigation, header, stepper, sidebar, and the downloads of a label map."""
 
 from __future__ import annotations
 
@@ -136,12 +136,12 @@ def header(title: str, lead: str) -> None:
 def _steps() -> list[tuple[str, str | None, str]]:
     """Return page, text and name of each chip; without text it is missing. A fine-tune has one once it is started."""
     chosen = session.choices()
-    found = _features_chip()
+    found, are_there = _features_chip()
     steps = [
         ("pages/dataset.py", _dataset_chip(chosen), "dataset"),
         ("pages/features.py", escape(session.checkpoint_title(chosen.extraction.checkpoint)), "checkpoint"),
         ("pages/features.py", found, "features"),
-        ("pages/ranking.py", f"order: {chosen.ranking.method}" if found and "rows" in found else None, "order"),
+        ("pages/ranking.py", f"order: {chosen.ranking.method}" if are_there else None, "order"),
     ]
     job = session.store().find(chosen.finetune) if chosen.finetune else None
     return [*steps, ("pages/finetune.py", f"fine-tune: {STATE_WORDS[job.state]}", "finetune")] if job else steps
@@ -179,15 +179,16 @@ def _dataset_chip(chosen: choices.Choices) -> str | None:
     return f"{title} / {plural(len(data.class_names), 'class', 'classes')} / {samples_text(data)}"
 
 
-def _features_chip() -> str | None:
+def _features_chip() -> tuple[str | None, bool]:
+    """Return the text of the features' chip, and whether there are features."""
     try:
         found = feature_files.chosen_features(wait=False)
     except LabelRankError:
-        return None  # the Ranking page says what is wrong with them
+        return None, False  # the Ranking page says what is wrong with them
     if found:
-        return f"features: {found.rows:,} rows" + ("" if found.current else ", earlier choice")
+        return f"features: {found.rows:,} rows" + ("" if found.current else ", earlier choice"), True
     job = next((job for job in session.active_jobs() if job.id == session.choices().job), None)
-    return f"features: {STATE_WORDS[job.state]}" if job else None
+    return f"features: {STATE_WORDS[job.state]}" if job else None, False
 
 
 def refresh_stepper() -> None:

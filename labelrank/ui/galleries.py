@@ -22,9 +22,9 @@ LARGE_BYTES = 20_000_000
 """A page of the gallery that fetches more is shown only on request."""
 REMOTE_COLUMNS = {"image": 4, "clip": 2}
 """Samples shown per class if they come over the network, by medium."""
-PICTURE_SECONDS = 2.0
+IMAGE_SECONDS = 2.0
 """Time for reading the images of a chart; samples not read by then are shown without one."""
-REMOTE_PICTURE_SECONDS = 4.0
+REMOTE_IMAGE_SECONDS = 4.0
 """Time for fetching them first, if they come over the network."""
 CLIP_COLUMNS = 6
 """Videos of a class shown side by side; each costs about as much as ten images."""
@@ -141,11 +141,11 @@ def sample_thumbnails(
     data = _data
     samples = {sample.key: sample for sample in data.samples}
     if data.fetch:
-        end = time.monotonic() + REMOTE_PICTURE_SECONDS
+        end = time.monotonic() + REMOTE_IMAGE_SECONDS
         with contextlib.suppress(Cancelled):
             data.fetch([samples[key] for key in keys if key in samples], None, lambda: time.monotonic() > end)
     images: dict[str, str] = {}
-    end = time.monotonic() + PICTURE_SECONDS
+    end = time.monotonic() + IMAGE_SECONDS
     for key in keys:
         if time.monotonic() > end:
             break

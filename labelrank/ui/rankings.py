@@ -95,7 +95,7 @@ def projection_data(chosen: ChosenFeatures, ranked: Ranked) -> ProjectionData:
             "key": [marks.shorten(str(key), 80) for key in keys[drawn]],
         }
     )
-    wanted = ranking_charts.stratified_mask(ranked.position[drawn], ranking_charts.MAX_PICTURES)
+    wanted = ranking_charts.stratified_mask(ranked.position[drawn], ranking_charts.MAX_IMAGES)
     images = images_of(found, chosen.source, tuple(keys[drawn][wanted]))
     samples["image"] = [images.get(key) for key in keys[drawn]]
     classes = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""What this server computes with, how long that takes, and what it allows."""
+"""What this server computes with, and what it allows."""
 
 from __future__ import annotations
 

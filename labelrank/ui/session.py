@@ -1,4 +1,4 @@
-"""What one browser session has chosen, its address, and cached readers of what the choices point to."""
+"""What one browser session has chosen, its address and its jobs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
+from labelrank.steps.rank import RankRequest
 from labelrank.ui.address import choices_of_job, from_address, to_address
 from labelrank.ui.choices import Choices, Source, default_checkpoint, kind_of
 
@@ -73,7 +74,7 @@ def choose_extraction(**changes: Any) -> Choices:
     return choose(extraction=replace(choices().extraction, **changes))
 
 
-def choose_design(**changes: Any) -> Choices:
+def change_design(**changes: Any) -> Choices:
     """Change what a fine-tune compares, and return the choices; options that no longer fit get their defaults."""
     return choose(design=choices().with_design(**changes).design)
 
@@ -160,9 +161,11 @@ def active_jobs() -> tuple[Job, ...]:
 
 def same_comparison(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two fine-tune jobs' parameters ask for the same comparison of the same ranking."""
-    designs = [Design.from_params(params) for params in (one, other)]
-    rest = [[params.get(name) for name in ("method", "solver", "shrinkage", "test_split")] for params in (one, other)]
-    return designs[0] == designs[1] and rest[0] == rest[1] and same_work(one, other)
+    first, second = (
+        (Design.from_params(params), RankRequest.from_params(params), params.get("test_split"))
+        for params in (one, other)
+    )
+    return first == second and same_work(one, other)
 
 
 def active_twin() -> Job | None:

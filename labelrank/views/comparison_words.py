@@ -14,7 +14,7 @@ from labelrank.steps.finetune.progress import LiveReport
 from labelrank.steps.finetune.report import Control, Report
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
 from labelrank.views.measures import MEASURES
-from labelrank.words import plural, rough_duration
+from labelrank.words import about, plural
 
 MEANING_WORDS = {
     "softmax": "nothing (softmax)",
@@ -108,8 +108,8 @@ def limits_text(
     if telling is None:
         return f"{text}: {n_classes:,} classes have too few orders for that."
     seconds = seconds_of(telling)
-    about = f", about {rough_duration(seconds)}" if seconds is not None else ""
-    return f"{text} (that takes {TELLING_RANDOM} random orders and {TELLING_SEEDS} seeds{about})."
+    time = f", {about(seconds)}" if seconds is not None else ""
+    return f"{text} (that takes {TELLING_RANDOM} random orders and {TELLING_SEEDS} seeds{time})."
 
 
 # While it runs

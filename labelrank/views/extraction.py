@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
-from labelrank.words import RUNTIMES, plural, rough_duration, share_text
+from labelrank.words import RUNTIMES, about, plural, share_text
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
@@ -31,7 +31,7 @@ def work_text(prospect: Prospect, time: TimeEstimate | None, nouns: tuple[str, s
         text = f"At most {text}"
     if time is None:
         return text, "How long this takes is known here after the first extraction with this checkpoint."
-    text += f": about {rough_duration(time.seconds)} on this device"
+    text += f": {about(time.seconds)} on this device"
     if time.measured:
         return text, "From the last extraction with this checkpoint here."
     known = "From the arithmetic of the encoder and the speed of this processor. Reading files may take longer."

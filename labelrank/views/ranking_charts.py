@@ -17,7 +17,7 @@ from labelrank.views.marks import ACCENT, NEUTRAL, position_colours, shorten
 
 MAX_POINTS = 20_000
 """Samples drawn in one chart; a browser's canvas stays quick up to here."""
-MAX_PICTURES = 3_000
+MAX_IMAGES = 3_000
 """Samples whose image travels with the chart; about 1 kB each."""
 LABELLED_CLASSES = 60
 """Up to here every class has a row with a label of readable size."""

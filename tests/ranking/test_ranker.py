@@ -133,27 +133,6 @@ def test_fitted_values_fit_together(solver):
     assert ranker.get_feature_names_out().tolist() == ["labelranker0"]
 
 
-def test_moments_give_the_same_ranking_as_rows():
-    X, y = sample()
-    moments = ClassMoments(6).update(X[:50], y[:50] + 5).merge(ClassMoments(6).update(X[50:], y[50:] + 5))
-    from_moments, from_rows = LabelRanker().fit_moments(moments), LabelRanker(solver="eigen").fit(X, y + 5)
-    np.testing.assert_array_equal(from_moments.classes_, np.arange(5, 12))
-    np.testing.assert_array_equal(from_moments.order_, from_rows.order_)
-    np.testing.assert_allclose(from_moments.transform(X), from_rows.transform(X), atol=1e-10)
-
-
-@pytest.mark.parametrize("parameters", [{"method": "reference"}, {"solver": "svd"}])
-def test_what_needs_rows_refuses_moments(parameters):
-    moments = ClassMoments(6).update(*sample())
-    with pytest.raises(RankingError, match=f"{next(iter(parameters.values()))!r}.* or fit on the features"):
-        LabelRanker(**parameters).fit_moments(moments)
-
-
-def test_moments_of_no_rows_are_an_error():
-    with pytest.raises(RankingError, match="no rows"):
-        LabelRanker().fit_moments(ClassMoments(3))
-
-
 @pytest.mark.parametrize(
     ("n", "parameters", "solver"),
     [
@@ -249,8 +228,6 @@ def test_parameters_that_cannot_work_are_refused(parameters, message):
     X, y = sample()
     with pytest.raises(RankingError, match=message):
         LabelRanker(**parameters).fit(X, y)
-    with pytest.raises(RankingError, match=message):
-        LabelRanker(**parameters).fit_moments(ClassMoments(6).update(X, y))
 
 
 # --- invariance
@@ -273,18 +250,6 @@ def test_shuffling_rows_and_renumbering_classes_changes_nothing_else(solver, n, 
     np.testing.assert_array_equal(number[a.classes_[a.order_]], b.classes_[b.order_])
     np.testing.assert_allclose(a.axis_, b.axis_, atol=1e-7 * np.abs(a.axis_).max())
     np.testing.assert_allclose(a.transform(X), b.transform(X), atol=1e-7)
-
-
-@settings(deadline=None, max_examples=15)
-@given(seed=st.integers(0, 10**6), cut=st.integers(0, 80))
-def test_splitting_the_moments_changes_nothing(seed, cut):
-    X, y = sample(seed, n=80, d=5)
-    first, second = ClassMoments(5).update(X[:cut], y[:cut]), ClassMoments(5).update(X[cut:], y[cut:])
-    rankers = [LabelRanker().fit_moments(m) for m in (first.merge(second), second.merge(first))]
-    whole = LabelRanker(solver="eigen").fit(X, y)
-    for ranker in rankers:
-        np.testing.assert_array_equal(ranker.order_, whole.order_)
-        np.testing.assert_allclose(ranker.axis_, whole.axis_, atol=1e-9)
 
 
 @settings(deadline=None, max_examples=15)

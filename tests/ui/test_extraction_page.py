@@ -3,7 +3,7 @@
 import pytest
 
 from labelrank import words
-from labelrank.jobs.store import Progress
+from labelrank.jobs.store import JobProgress
 from labelrank.models.backend import resolve_precision
 from labelrank.progress import Kind, Stage
 from labelrank.steps.extract import estimate
@@ -77,7 +77,7 @@ def running(store):
     def start(told: dict | None = None, done: int = 320, **params):
         job = store.create("extract", {**PARAMS, **params}, "local", "digits")
         attempt = store.claim("a worker").attempt
-        store.set_progress(job.id, attempt, Progress(ENCODE, done, 640, 123.4, 200.0))
+        store.set_progress(job.id, attempt, JobProgress(ENCODE, done, 640, 123.4, 200.0))
         if told is not None:
             store.set_report(job.id, attempt, told)
         return job, attempt

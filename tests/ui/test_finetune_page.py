@@ -12,7 +12,7 @@ import pytest
 from labelrank.data.digits import digits
 from labelrank.errors import DatasetError
 from labelrank.finetune.design import fitting_orders
-from labelrank.jobs.store import Progress
+from labelrank.jobs.store import JobProgress
 from labelrank.progress import Kind, Stage
 from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.report import Control
@@ -284,7 +284,7 @@ def test_heads_have_nothing_to_mirror(ready):
 def test_a_running_comparison_shows_its_curves_and_what_is_finished(ready, store):
     job = store.create("finetune", params(), "local", "digits")
     attempt = store.claim("a worker").attempt
-    store.set_progress(job.id, attempt, Progress(Stage(Kind.TRAIN, "Training", "epochs"), 60, 200, 30.0, 4.7))
+    store.set_progress(job.id, attempt, JobProgress(Stage(Kind.TRAIN, "Training", "epochs"), 60, 200, 30.0, 4.7))
     report = {"curves": curve(6), "runs_done": 3, "runs": 10, "notices": ["A <b>notice</b>."], "folder": None}
     store.set_report(job.id, attempt, report)
     run(ready, job=job.id)
@@ -311,7 +311,9 @@ def test_cancelling_asks_the_job_to_stop(ready, store):
 def test_updates_of_an_encoder_are_counted_as_such(ready, store):
     job = store.create("finetune", params(Design(orders="ranked,original", seeds=1, depth="2")), "local", "digits")
     store.set_progress(
-        job.id, store.claim("a worker").attempt, Progress(Stage(Kind.TRAIN, "Training", "updates"), 28, 800, 3.0, None)
+        job.id,
+        store.claim("a worker").attempt,
+        JobProgress(Stage(Kind.TRAIN, "Training", "updates"), 28, 800, 3.0, None),
     )
     run(ready, job=job.id)
     assert ready.main.get("progress")[0].proto.text == "Training · 28 of 800 updates"

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from labelrank.errors import HubError
-from labelrank.jobs.store import Progress
+from labelrank.jobs.store import JobProgress
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.ui import galleries
@@ -452,7 +452,7 @@ def test_clip_settings_do_not_outlive_the_videos(app):
 
 def test_a_download_is_told_in_megabytes(app, store):
     job = store.create("extract", PARAMS, "local", "digits")
-    progress = Progress(
+    progress = JobProgress(
         Stage(Kind.DOWNLOAD, "Downloading model.safetensors", "bytes"), 12_340_000, 447_600_000, 35_200_000.0, 12.4
     )
     store.set_progress(job.id, store.claim("a worker").attempt, progress)
@@ -472,7 +472,7 @@ def test_a_download_is_told_in_megabytes(app, store):
 )
 def test_what_is_shown_of_a_stage_is_decided_by_its_kind_and_not_its_words(app, store, kind, unit, text):
     job = store.create("extract", PARAMS, "local", "digits")
-    progress = Progress(Stage(kind, "Downloading happiness", unit), 2_000_000, 4_000_000, 1_000_000.0)
+    progress = JobProgress(Stage(kind, "Downloading happiness", unit), 2_000_000, 4_000_000, 1_000_000.0)
     store.set_progress(job.id, store.claim("a worker").attempt, progress)
     run(app, job=job.id)
     assert app.get("progress")[0].proto.text.replace("\\", "") == text
@@ -484,7 +484,7 @@ def test_a_job_of_videos_counts_videos(app, store):
     store.set_progress(
         job.id,
         store.claim("a worker").attempt,
-        Progress(Stage(Kind.ENCODE, "Extracting features", "videos"), 10, 20, 12.5, 1.0),
+        JobProgress(Stage(Kind.ENCODE, "Extracting features", "videos"), 10, 20, 12.5, 1.0),
     )
     run(app, job=job.id)
     assert "12.5 videos/s" in app.get("progress")[0].proto.text

@@ -16,7 +16,7 @@ from labelrank.data.uploads import save_upload
 from labelrank.errors import CheckpointError, RankingError
 from labelrank.exports import FORMATS
 from labelrank.features.store import FeatureSet, write_features
-from labelrank.jobs.store import Progress
+from labelrank.jobs.store import JobProgress
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.ui.choices import Choices
@@ -166,7 +166,7 @@ def test_a_running_job_shows_its_rate_with_a_unit_and_can_be_cancelled(app, stor
     store.set_progress(
         job.id,
         store.claim("a worker").attempt,
-        Progress(Stage(Kind.ENCODE, "encoding", "images"), 320, 640, 123.4, 2.6),
+        JobProgress(Stage(Kind.ENCODE, "encoding", "images"), 320, 640, 123.4, 2.6),
     )
     run(app, job=job.id)
     assert title(app) == "Features"

@@ -37,7 +37,7 @@ _TOLD_REASONS = 5
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExtractionOutcome:
     """Features, and how they were obtained."""
 
     features: FeatureSet
@@ -107,7 +107,7 @@ def obtain(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     on_report: OnReport | None = None,
-) -> Outcome:
+) -> ExtractionOutcome:
     """Return the features of a plan: stored ones, or new ones, which are then stored.
 
     Raises:
@@ -116,7 +116,7 @@ def obtain(
     path = None if plan.request.shard else plan.cached_path(settings)
     if path and not recompute and (kept := _kept_features(path)) is not None:
         if not worth_another_try(plan, kept):
-            return Outcome(kept, path, True, None)
+            return ExtractionOutcome(kept, path, True, None)
         print(
             "Samples that could not be read before can be read now; their parts are made again.",
             file=sys.stderr,
@@ -143,7 +143,7 @@ def obtain(
         problem = _keep(features, path) if path else None
     finally:
         cache.evict(settings, spare=[path] if path else [])
-    return Outcome(features, None if problem else path, False, last, problem)
+    return ExtractionOutcome(features, None if problem else path, False, last, problem)
 
 
 def _keep(features: FeatureSet, path: Path) -> str | None:

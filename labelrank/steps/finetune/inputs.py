@@ -36,7 +36,7 @@ _NOT_OF_INPUTS = ("precision", "runtime")
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderUsed:
     """The encoder that made the features."""
 
     checkpoint: Checkpoint
@@ -47,7 +47,7 @@ class Encoder:
     """The dataset of the training rows."""
 
     @classmethod
-    def of(cls, plan: Plan) -> Encoder:
+    def of(cls, plan: Plan) -> EncoderUsed:
         """Return the encoder of an extraction."""
         return cls(plan.checkpoint, plan.preprocessing, plan.sampling, plan.dataset.id)
 
@@ -64,7 +64,7 @@ class Material:
     test_from: str
     datasets: Mapping[str, Dataset] | None = None
     """For train, val and test: exactly the samples of the rows, in their order; None if only heads learn."""
-    encoder: Encoder | None = None
+    encoder: EncoderUsed | None = None
     """The encoder that made the features; None if it was not looked up, or not found."""
     notices: tuple[Notice, ...] = ()
     """What a user should know of this comparison."""
@@ -136,7 +136,7 @@ def gather(
         label_map,
         SPLIT if "val" in features else TRAIN,
         SPLIT if "test" in features else TRAIN,
-        encoder=Encoder.of(plans["train"]),
+        encoder=EncoderUsed.of(plans["train"]),
         notices=(*notices, *_about_classes(train, val, test)),
     )
     if design.end_to_end:
@@ -299,7 +299,7 @@ def _with_encoder(material: Material, settings: Settings, checkpoint: str | None
         notice = Notice("no_model", f"No model can be written: {error}")
         return replace(material, notices=(*material.notices, notice))
     prepared = _prepared(material.train) or found.preprocessing
-    return replace(material, encoder=Encoder(found, prepared, None, _said(material.train, "dataset", "id")))
+    return replace(material, encoder=EncoderUsed(found, prepared, None, _said(material.train, "dataset", "id")))
 
 
 def _with_samples(
@@ -309,7 +309,7 @@ def _with_samples(
     plans = {"train": _plan_of(inputs.train, settings, data, checkpoint)}
     for role, features in (("val", inputs.val), ("test", inputs.test)):
         plans[role] = _plan_of(features, settings, data, checkpoint) if features else plans["train"]
-    return replace(material, encoder=Encoder.of(plans["train"]), datasets=_samples(material, plans))
+    return replace(material, encoder=EncoderUsed.of(plans["train"]), datasets=_samples(material, plans))
 
 
 def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpoint: str | None) -> Plan:
@@ -331,10 +331,17 @@ def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpo
         said, now = features.provenance.get(name), found.provenance[name]
         if said is not None and said != now:
             raise FinetuneError(
-                f"The {name} of the features is {said}, but {found.checkpoint.id} now has {now}. Extract again, so "
-                "that the encoder learns from the inputs that the features are of."
+                f"The features were made with another {name} ({_differences(said, now)}) than {found.checkpoint.id} "
+                "has now. Extract again, so that the encoder learns from the inputs that the features are of."
             )
     return found
+
+
+def _differences(said: Any, now: Any) -> str:
+    """Return the settings that differ, as name=value of what was said."""
+    if not (isinstance(said, dict) and isinstance(now, dict)):
+        return repr(said)
+    return ", ".join(f"{name}={value!r}" for name, value in said.items() if now.get(name) != value) or "settings"
 
 
 def _said(features: FeatureSet, part: str, name: str, option: str | None = None) -> Any:

@@ -49,8 +49,6 @@ class LiveReport:
     runs_done: int = 0
     runs: int = 0
     """Number of runs of the whole comparison; 0 if not known yet."""
-    seconds_left: float | None = None
-    """Expected time left; None if unknown."""
     notices: tuple[Notice, ...] = ()
     folder: Path | None = None
     """Folder with the results so far; None if there are none yet."""
@@ -126,7 +124,7 @@ class Live:
         clock: Callable[[], float] = time.monotonic,
         unit: str = "epochs",
     ) -> None:
-        self._arms, self._seeds, self._epochs, self._updates = arms, seeds, epochs, updates
+        self._arms, self._epochs, self._updates = arms, epochs, updates
         self.on_progress, self._on_report, self._clock = on_progress, on_report, clock
         self._place = {arm.name: number for number, arm in enumerate(arms)}
         self._values = {name: np.full((len(arms), seeds, epochs), np.nan, np.float32) for name in _CURVES}
@@ -135,7 +133,6 @@ class Live:
         self._stage = Stage(Kind.TRAIN, "Training", unit)
         self._told_at = float("-inf")
         self._told_done: int | None = None
-        self._begun: tuple[float, int] | None = None
         self._folder: Path | None = None
         self.notices: list[Notice] = []
         """What a user should know of this comparison."""
@@ -171,7 +168,6 @@ class Live:
     def tell(self, *, force: bool = False) -> None:
         """Pass on progress and state; reports are at least half a second apart, unless forced."""
         done, total = int(self._done.sum()), self._done.size * self._epochs * self._updates
-        self._begun = self._begun or (self._clock(), done)
         if self.on_progress and done != self._told_done:
             self.on_progress(done, total, self._stage)
         self._told_done = done
@@ -194,17 +190,9 @@ class Live:
             curves=tuple(self._curves()),
             runs_done=int(self._whole.sum()),
             runs=self.runs,
-            seconds_left=self._seconds_left(done, total),
             notices=tuple(dict.fromkeys(self.notices)),
             folder=self._folder,
         )
-
-    def _seconds_left(self, done: int, total: int) -> float | None:
-        begun_at, before = self._begun or (0.0, 0)
-        elapsed = self._clock() - begun_at
-        if done == before or elapsed <= 0:
-            return None
-        return round((total - done) * elapsed / (done - before), 1)
 
     def _curves(self) -> list[CurvePoint]:
         points = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from labelrank.finetune.analysis import Analysis
 from labelrank.finetune.metrics import METRICS
-from labelrank.finetune.verdict import Verdict, verdict
+from labelrank.finetune.verdict import Verdict
 from labelrank.json_values import fields_in, plain
 from labelrank.notices import Notice
 from labelrank.steps.finetune.request import Design
@@ -196,12 +196,6 @@ class Report:
         data, label_map = value["data"], value["label_map"]
         statistics = {name: Analysis.from_json(one) for name, one in value["statistics"].items()}
         compared = Compared.from_json(value["design"])
-        again = verdict(
-            statistics["accuracy"],
-            meaning=compared.design.meaning,
-            n_test=data["test"],
-            n_classes=len(data["class_names"]),
-        )
         return cls(
             kind=value["kind"],
             created_at=value["created_at"],
@@ -223,6 +217,6 @@ class Report:
             arms=tuple(ArmScores.from_json(one) for one in value["arms"]),
             control=Control(**fields_in(value["control"], Control)),
             statistics=statistics,
-            verdict=Verdict.from_json(value["verdict"], again),
+            verdict=Verdict.from_json(value["verdict"], meaning=compared.design.meaning),
             notices=tuple(Notice("", text) for text in value["notices"]),
         )

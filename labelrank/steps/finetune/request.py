@@ -11,6 +11,7 @@ from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm, arms, fitting_orders
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, HeadRecipe, TuneRecipe, named_recipe
 from labelrank.label_map import LabelMap
+from labelrank.steps.rank import RankRequest
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Dataset
@@ -217,22 +218,24 @@ def job_params(
     extract_params: Mapping[str, Any],
     design: Design,
     *,
-    method: str = "centroid",
-    solver: str = "auto",
-    shrinkage: float | str | None = None,
+    ranking: RankRequest | None = None,
     test_split: str | None = None,
 ) -> dict[str, Any]:
     """Return the parameters of a fine-tune job.
 
     Args:
         extract_params: Parameters of the extraction job that makes the training features.
-        method, solver, shrinkage: Parameters of the ranking, as `LabelRanker` takes them.
+        ranking: How the classes are ranked.
         test_split: The split to test on. None: test, else val, else held-out rows. If it is the training split, rows
             of it are held out.
     """
-    ranking = {"method": method, "solver": solver, "shrinkage": shrinkage}
     # A nested object, because extraction has a seed and a batch size, too.
-    return {**extract_params, **ranking, "test_split": test_split, "design": design.to_dict()}
+    return {
+        **extract_params,
+        **(ranking or RankRequest()).to_params(),
+        "test_split": test_split,
+        "design": design.to_dict(),
+    }
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ComparisonOutcome:
     """Results, and how they were obtained."""
 
     report: Report
@@ -129,7 +129,7 @@ def compare(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     on_report: OnReport | None = None,
-) -> Outcome:
+) -> ComparisonOutcome:
     """Train every order with every seed, store the results and return them.
 
     It uses finished runs of the same comparison, whatever stopped it, and of one with fewer seeds.
@@ -228,7 +228,7 @@ class _Work:
         self._left = (0, 0)
         """Number of seeds and orders whose results are written so far."""
 
-    def do(self, on_progress: Progress | None, should_stop: ShouldStop | None) -> Outcome:
+    def do(self, on_progress: Progress | None, should_stop: ShouldStop | None) -> ComparisonOutcome:
         names = [arm.name for arm in self._arms]
         for seed in range(self._design.seeds):
             for name in names:
@@ -304,7 +304,7 @@ class _Work:
         notice: Notice | None = None,
         *,
         with_model: bool = True,
-    ) -> Outcome:
+    ) -> ComparisonOutcome:
         material, training = self._material, self._training
         runs = [self._done[seed][arm.name] for arm in arms for seed in seeds]
         with_model = with_model and self._with_model
@@ -332,7 +332,7 @@ class _Work:
         design = replace(self._design, seeds=len(seeds))
         report = report_of(facts, design, arms, list(seeds), runs, material.test.y, material.label_map)
         write_results(folder, report, runs, material.test, material.label_map, model)
-        return Outcome(report, folder, reused)
+        return ComparisonOutcome(report, folder, reused)
 
 
 def _digest(material: Material, design: Design, arms: Sequence[Arm], training: Heads | EndToEnd) -> str:

@@ -12,7 +12,7 @@ from labelrank.finetune import end_to_end, export
 from labelrank.progress import Kind
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
-from labelrank.steps.finetune.inputs import Encoder, Material
+from labelrank.steps.finetune.inputs import EncoderUsed, Material
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import read_report
 from labelrank.steps.finetune.run import compare
@@ -41,7 +41,7 @@ def material(settings):
         val_from="split",
         test_from="split",
         datasets=datasets,
-        encoder=Encoder.of(plans["train"]),
+        encoder=EncoderUsed.of(plans["train"]),
     )
 
 

@@ -10,6 +10,7 @@ from labelrank.models import backend
 from labelrank.models.device import Device
 from labelrank.steps.finetune.estimate import describe
 from labelrank.steps.finetune.request import Design, evaluation_splits, job_params
+from labelrank.steps.rank import RankRequest
 
 SIZES = {"n_classes": 10, "n_train": 900, "n_val": 100, "n_test": 250}
 
@@ -128,7 +129,7 @@ def test_heads_take_given_settings_over_sensible_ones():
 def test_a_job_keeps_the_seed_of_its_samples_apart_from_that_of_its_orders():
     design = Design(seed=7, batch_size=12, orders="ranked,random:3")
     extract_params = {"dataset": "digits", "seed": 3, "batch_size": None}
-    params = job_params(extract_params, design, shrinkage="auto", test_split="val")
+    params = job_params(extract_params, design, ranking=RankRequest(shrinkage="auto"), test_split="val")
     assert (params["seed"], params["batch_size"]) == (3, None)
     assert (params["method"], params["shrinkage"], params["test_split"]) == ("centroid", "auto", "val")
     assert Design.from_params(params) == design

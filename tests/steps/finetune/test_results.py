@@ -204,11 +204,13 @@ def test_a_report_of_version_0_1_0_is_read_and_written_byte_for_byte(tmp_path, p
     assert read.compared.design.seeds == len(read.compared.seeds) == 2
 
 
-def test_a_report_that_is_read_is_the_one_that_was_written_but_for_kinds_of_notices(tmp_path):
+def test_a_report_that_is_read_is_the_one_that_was_written_but_for_kinds(tmp_path):
     made = report(made_runs(random_1_0="The loss is not finite; lower the learning rate."))
     write_report(tmp_path / REPORT, made)
     read = read_report(tmp_path)
-    assert replace(read, notices=made.notices) == made
+    assert replace(read, notices=made.notices, verdict=made.verdict) == made
+    assert read.verdict.to_json() == made.verdict.to_json()
+    assert read.verdict.expected == made.verdict.expected
     assert [notice.text for notice in read.notices] == [notice.text for notice in made.notices]
 
 
