@@ -169,11 +169,9 @@ def _say_rest(plan: Described, kept: int) -> None:
 
 def _stopped(left: Standing, runs: int, seeds: int) -> str:
     """Return what is left of a stopped comparison, and how to go on."""
-    if not left.runs:
-        then = "goes on from the last finished epoch" if left.begun else "starts again"
-        return f"Stopped. No run was finished: the same command {then}."
-    kept = f"{left.runs:,} of {plural(runs, 'run')} {'is' if left.runs == 1 else 'are'} kept"
-    text = f"Stopped. {kept}: the same command goes on from there."
+    from labelrank.views.comparison_words import kept_text
+
+    text = f"Stopped. {kept_text(left.runs, runs, begun=left.begun, way='The same command')}"
     if 0 < left.seeds < seeds:
         text += f" All orders have finished {plural(left.seeds, 'seed')}: --seeds {left.seeds} reports on these alone."
     return text

@@ -245,8 +245,9 @@ def stopped(job: Job, results: Results | None, *, current: bool) -> None:
             done, asked = plural(results.n_seeds, "seed"), job.params["design"]["seeds"]
             orders = "All orders" if results.whole else plural(len(results.arms), "order")
             st.markdown(f"{orders} had finished {done} of {asked:,}; the results below cover only these.")
-        design = Design.from_params(job.params)
-        kept = kept_text(LiveReport.from_json(job.report or {}), end_to_end=design.end_to_end)
+        report = LiveReport.from_json(job.report or {})
+        begun = Design.from_params(job.params).end_to_end and bool(report.curves)
+        kept = kept_text(report.runs_done, report.runs, begun=begun, way="Resume")
         st.caption(f"{job_panel.failed_id(job)}{kept}")
         if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
             session.choose(finetune=queue.resume(job.id, session.settings()).id)

@@ -10,7 +10,6 @@ from labelrank.finetune.analysis import Power, RankedAmong
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
 from labelrank.finetune.verdict import UNSOUND
 from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, telling_design
-from labelrank.steps.finetune.progress import LiveReport
 from labelrank.steps.finetune.report import Control, Report
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
 from labelrank.views.measures import MEASURES
@@ -115,19 +114,18 @@ def limits_text(
 # While it runs
 
 
-def kept_text(report: LiveReport, *, end_to_end: bool) -> str:
-    """Return how many runs of a fine-tune that has stopped are kept, and what Resume does with them.
+def kept_text(runs_done: int, runs: int, *, begun: bool, way: str) -> str:
+    """Return how many runs of a stopped fine-tune are kept, and how it goes on.
 
     Args:
-        report: Its latest one.
+        runs: Of the whole comparison; 0 if not known.
+        begun: Whether a run in work has left an epoch to go on from.
+        way: What makes it go on, such as "Resume".
     """
-    if report.runs_done:
-        done, runs = report.runs_done, report.runs
-        kept = f"{done:,} of {plural(runs, 'run')}" if runs else plural(done, "run")
-        return f"{kept} kept. Resume goes on with the others, with the same choices."
-    if end_to_end and report.curves:
-        return "No run was finished. Resume goes on from the last whole epoch, with the same choices."
-    return "No run was finished. Resume starts again, with the same choices."
+    if runs_done:
+        kept = f"{runs_done:,} of {plural(runs, 'run')}" if runs else plural(runs_done, "run")
+        return f"{kept} kept. {way} goes on with the others."
+    return f"No run was finished. {way} {'goes on from the last whole epoch' if begun else 'starts again'}."
 
 
 # After

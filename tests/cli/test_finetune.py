@@ -117,10 +117,10 @@ def test_the_estimate_is_of_the_runs_that_are_left_and_no_finer_than_it_can_be_k
 @pytest.mark.parametrize(
     ("seeds", "said"),
     [
-        (0, "Stopped. No run was finished: the same command starts again."),
+        (0, "Stopped. No run was finished. The same command starts again."),
         (
             1,
-            "Stopped. 4 of 12 runs are kept: the same command goes on from there. All orders have finished 1 seed: "
+            "Stopped. 4 of 12 runs kept. The same command goes on with the others. All orders have finished 1 seed: "
             "--seeds 1 reports on these alone.",
         ),
     ],
@@ -147,7 +147,7 @@ def test_what_is_stopped_says_what_is_kept_and_nothing_after_that(finetune, monk
 
 def test_an_encoder_that_is_stopped_in_its_first_run_goes_on_from_its_last_epoch():
     said = _stopped(Standing(0, 0, begun=True), 2, 1)
-    assert said == "Stopped. No run was finished: the same command goes on from the last finished epoch."
+    assert said == "Stopped. No run was finished. The same command goes on from the last whole epoch."
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from labelrank.steps.finetune.estimate import telling_design
-from labelrank.steps.finetune.progress import CurvePoint, LiveReport
+from labelrank.steps.finetune.progress import CurvePoint
 from labelrank.steps.finetune.request import Design
 from labelrank.views import comparison_tables, comparison_words
 from tests.helpers.reports import finished
@@ -34,23 +34,16 @@ def test_what_would_tell_is_told(orders, seeds, n_classes, said):
 
 
 @pytest.mark.parametrize(
-    ("design", "report", "said"),
+    ("done", "runs", "begun", "said"),
     [
-        (DESIGN, None, "No run was finished. Resume starts again"),
-        (DESIGN, {"runs": 10, "runs_done": 0, "curves": CURVES}, "No run was finished. Resume starts again"),
-        (DESIGN, {"runs": 10, "runs_done": 4}, "4 of 10 runs kept. Resume goes on with the others"),
-        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 1}, "1 of 2 runs kept. Resume goes on with the others"),
-        (Design(depth="all", seeds=1), {"runs": 2, "runs_done": 0, "curves": []}, "No run was finished. Resume starts"),
-        (
-            Design(depth="all", seeds=1),
-            {"runs": 2, "runs_done": 0, "curves": CURVES},
-            "goes on from the last whole epoch",
-        ),
+        (0, 0, False, "No run was finished. Resume starts again."),
+        (0, 2, True, "No run was finished. Resume goes on from the last whole epoch."),
+        (4, 10, False, "4 of 10 runs kept. Resume goes on with the others."),
+        (1, 0, True, "1 run kept. Resume goes on with the others."),
     ],
 )
-def test_what_a_stopped_comparison_keeps_is_told(design, report, said):
-    told = LiveReport.from_json(report or {})
-    assert said in comparison_words.kept_text(told, end_to_end=design.end_to_end)
+def test_what_a_stopped_comparison_keeps_is_told(done, runs, begun, said):
+    assert comparison_words.kept_text(done, runs, begun=begun, way="Resume") == said
 
 
 def test_where_a_control_does_not_apply_the_reason_is_told():
