@@ -30,7 +30,7 @@ class Verdict:
     text: str
     """One or two sentences."""
     details: tuple[Notice, ...]
-    """Further sentences."""
+    """Further sentences; that on theory is of kind THEORY, the others have none."""
 
     @property
     def expected(self) -> str | None:
@@ -175,30 +175,30 @@ def _details(analysis: Analysis, finding: str, meaning: str, n_test: int | None)
     said = []
     if ranked is not None and finding in ("no_effect", "too_few") and not _nothing_differs(analysis):
         text = f"Among the random orders the ranked one came {_place(ranked)}; equal ones count as better."
-        said.append(Notice("place", text))
+        said.append(Notice("", text))
         if finding == "no_effect" and ranked.p <= analysis.alpha + SAME:
             text = (
                 "That alone is no finding: the orders differ no more than runs of one order do, and some order always "
                 "comes first."
             )
-            said.append(Notice("first_by_chance", text))
+            said.append(Notice("", text))
     if variance is not None:
         said += _split(variance)
     if finding == "no_effect" and ranked is not None:
-        said.append(Notice("power", _would_see_orders(analysis.power).strip()))
+        said.append(Notice("", _would_see_orders(analysis.power).strip()))
     said.append(Notice(THEORY, theory(meaning, finding)))
     if n_test is not None:
         text = (
             f"All of this is about these training samples and these {n_test:,} test samples, of which one is "
             f"{_points(1 / n_test)}; other data may say otherwise."
         )
-        said.append(Notice("test_samples", text))
-    return [one for one in said if one.text] + [Notice("left_out", note) for note in analysis.notes]
+        said.append(Notice("", text))
+    return [one for one in said if one.text] + [Notice("", note) for note in analysis.notes]
 
 
 def _split(variance: Variance) -> list[Notice]:
     if variance.shares is None:
-        return [Notice("variance", "There is no variance to split.")]
+        return [Notice("", "There is no variance to split.")]
     order, seed, residual = map(_share, variance.shares)
     orders = f"{variance.n_over} {'random orders' if variance.over == 'random' else 'orders'}"
     shares = (
@@ -209,7 +209,7 @@ def _split(variance: Variance) -> list[Notice]:
         f"Standard deviations, with {_share(variance.level)} intervals: {_spread(variance.order)} between orders, "
         f"{_spread(variance.seed)} between seeds, {_spread(variance.residual)} of chance."
     )
-    return [Notice("variance", shares), Notice("deviations", deviations)]
+    return [Notice("", shares), Notice("", deviations)]
 
 
 def theory(meaning: str, finding: str) -> str:

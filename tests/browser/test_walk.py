@@ -46,6 +46,8 @@ def rank(page: Page) -> None:
 
 
 def settled(page: Page) -> None:
+    # A click in a run of the page may be lost with the widgets that the run replaces.
+    expect(page.locator("[data-test-script-state=notRunning]")).to_have_count(1)
     expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
 
 

@@ -510,7 +510,7 @@ def test_repository_that_is_not_there_is_told_with_the_folder_it_may_have_been(h
         with pytest.raises(HubError, match=r"no dataset me/nothing.*Nor is there a file or folder 'me/nothing' here"):
             look("me/nothing", settings=settings)
     hub.add("dataset", REPO, {"train.parquet": b""})
-    with pytest.raises(HubError, match="no branch, tag or commit"):
+    with pytest.raises(HubError, match="no such branch, tag or commit"):
         open_dataset(REPO, SourceOptions(revision="v2"), settings=settings)
 
 

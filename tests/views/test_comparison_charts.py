@@ -266,7 +266,7 @@ def test_the_variance_is_told_with_its_test_and_drawn_in_points():
 
 def test_one_seed_cannot_tell_the_parts_of_the_variance():
     told = report(Design(orders="ranked,random:4", seeds=1)).accuracy
-    assert "cannot tell" in effect_charts.variance_finding(told)
+    assert "cannot separate" in effect_charts.variance_finding(told)
 
 
 # Confusions

@@ -169,7 +169,7 @@ def test_other_inputs_than_the_features_are_of_are_refused(settings):
     features, _ = prepared_features(settings)
     said = dict(features.provenance)
     said["preprocessing"] = {**said["preprocessing"], "resample": 0}
-    with pytest.raises(FinetuneError, match=r"preprocessing of the features is .* Extract again"):
+    with pytest.raises(FinetuneError, match=r"made with another preprocessing .resample=0. than .* Extract again"):
         gathered(settings, Design(depth="1"), train=replace(features, provenance=said), label_map=None, test=None)
 
 
