@@ -181,8 +181,10 @@ def _choose_depth(chosen: Design, encoder: EncoderConfig | None) -> dict[str, ob
     # A comparison that takes seconds with heads would take days with an encoder, and the other way round.
     before, after = Design.starting(chosen.depth), Design.starting(depth)
     as_before = (chosen.orders, chosen.seeds) == (before.orders, before.seeds)
-    start = after if as_before else chosen
-    return {"depth": depth, "orders": start.orders, "seeds": start.seeds}
+    # If nothing of them changes here, orders and seeds are what their own widgets say.
+    if as_before and (before.orders, before.seeds) != (after.orders, after.seeds):
+        return {"depth": depth, "orders": after.orders, "seeds": after.seeds}
+    return {"depth": depth}
 
 
 def _choose_recipe(chosen: Design) -> dict[str, object]:

@@ -26,6 +26,7 @@ from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels
 from tests.views.test_charts import HOSTILE
 
 DESIGN = Design(orders="ranked,original,random:3", seeds=2)
+SETTINGS = ("button_group", "select_slider", "slider", "number_input", "selectbox", "checkbox", "toggle")
 VERDICT_TITLES = ("Ranked order", "Random orders", "Difference", "Place")
 
 
@@ -203,6 +204,51 @@ def test_training_the_encoder_begins_with_few_runs_and_going_back_with_all(ready
     ready.segmented_control(key="depth").set_value("heads").run()
     chosen = ready.session_state["choices"].design
     assert (chosen.orders, chosen.seeds, chosen.depth) == (Design.orders, Design.seeds, "heads")
+
+
+# Label of a widget -> another value, and the fields of the design that say so.
+CHANGES = {
+    "Compare the ranked order with": (["original", "reversed"], {"orders": "ranked,original,reversed,random:4"}),
+    "Random orders": (3, {"orders": "ranked,original,reversed,random:3"}),
+    "Seeds of each order": (2, {"seeds": 2}),
+    "Recipe": ("mae", {"recipe": "mae"}),
+    "Mirror half of the images": (True, {"flip": True}),
+    "Head": ("reference", {"head": "reference"}),
+    "Distance measured in": ("centroids", {"unit": "centroids"}),
+    "Bandwidth (within-class standard deviations)": (2.5, {"bandwidth": 2.5}),
+    "What a position means to the loss": ("tree", {"meaning": "tree"}),
+    "Epochs": (7, {"epochs": 7}),
+    "Batch size (samples)": (32, {"batch_size": 32}),
+    "Learning rate": (0.01, {"learning_rate": 0.01}),
+    "Weight decay": (0.3, {"weight_decay": 0.3}),
+    "Dropout (fraction)": (0.2, {"dropout": 0.2}),
+    "Label smoothing (fraction)": (0.1, {"label_smoothing": 0.1}),
+    "What learns": ("blocks", {"depth": "2"}),
+}
+
+
+@pytest.mark.parametrize(("depth", "lacking"), [("heads", {"Recipe", "Mirror half of the images"}), ("all", set())])
+def test_every_widget_changes_its_own_field_and_no_other(ready, depth, lacking):
+    """A new widget fails here until it has a line above."""
+    query = {"depth": depth, "orders": "ranked,original,random:4", "seeds": "3", "meaning": "gaussian"}
+    run(ready, "finetune", dataset="digits", split="train", **query)
+    seen = {"Tested on"}  # a choice beside the design
+    for label, (value, changed) in CHANGES.items():
+        if label in lacking:
+            continue
+        before = ready.session_state["choices"].design
+        widgets = [one for kind in SETTINGS for place in ready.expander for one in place.get(kind)]
+        next(one for one in widgets if one.label == label).set_value(value).run()
+        assert ready.session_state["choices"].design == replace(before, **changed), label
+        seen |= {one.label for one in widgets}
+    assert seen - {"Bandwidth (positions)", "Tested on"} == set(CHANGES) - lacking
+
+
+def test_the_summary_says_what_the_widgets_say(ready):
+    run(ready, "finetune", dataset="digits", split="train")
+    for label, value in (("Random orders", 3), ("Seeds of each order", 2)):
+        next(one for one in ready.select_slider if one.label == label).set_value(value).run()
+    assert "Ranked against original, 3 random; 2 seeds each" in [one.label for one in ready.expander]
 
 
 def test_a_recipe_brings_its_head(ready):
