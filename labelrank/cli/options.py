@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,14 @@ from labelrank.steps.extract.request import PREPROCESSINGS
 
 
 def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
+    options = (
         click.option("--config", help="Configuration of a dataset on the Hub, or of a folder of Parquet files."),
         click.option("--split", help="Split to read; train where the data has splits."),
         click.option("--revision", help="Branch, tag or commit of a dataset on the Hub; main by default."),
         click.option("--media-column", help="Column of the images or videos, where a table has several."),
         click.option("--label-column", help="Column of the labels, where a table has several."),
-    ):
-        command = option(command)
-    return command
+    )
+    return _with(command, options)
 
 
 def _shrinkage(ctx: click.Context, param: click.Parameter, value: str) -> float | str | None:
@@ -40,10 +39,16 @@ def _shrinkage(ctx: click.Context, param: click.Parameter, value: str) -> float 
 
 
 def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
+    options = (
         click.option("--checkpoint-revision", help="Branch, tag or commit of a checkpoint on the Hub."),
         click.option("--max-per-class", type=click.IntRange(min=1), help="Samples of each class; all by default."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Chooses the samples of --max-per-class."),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Chooses the samples of --max-per-class.",
+        ),
         click.option("--pooling", type=click.Choice(POOLINGS), default="mean", show_default=True),
         click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True),
         click.option(
@@ -83,9 +88,8 @@ def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--shard", callback=_shard, help="Take only share I of N, as 1/4; `merge` joins them."),
         click.option("--recompute", is_flag=True, help="Make the features again, even if they are in the cache."),
-    ):
-        command = option(command)
-    return command
+    )
+    return _with(command, options)
 
 
 def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -105,16 +109,15 @@ def check_folder(out: Path) -> None:
 
 
 def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
+    options = (
         click.option("--method", type=click.Choice(METHODS), default="centroid", show_default=True),
         click.option("--solver", type=click.Choice(SOLVERS), default="auto", show_default=True),
         click.option(
             "--shrinkage", default="none", show_default=True, callback=_shrinkage, help="none, auto, or from 0 to 1."
         ),
         click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True),
-    ):
-        command = option(command)
-    return command
+    )
+    return _with(command, options)
 
 
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,7 +154,12 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--val-share", type=share, help="Share of the training rows, without --val.  [0.1]"),
         click.option("--test-share", type=share, help="Share of all rows, without --test.  [0.2]"),
     )
-    for option in reversed(options):  # the last one applied is listed first
+    return _with(command, options)
+
+
+def _with(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """Add options to a command, which lists them in this order."""
+    for option in reversed(options):  # click lists the last one applied first
         command = option(command)
     return command
 

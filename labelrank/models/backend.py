@@ -176,9 +176,9 @@ def resolve_precision(precision: str, *, training: bool = False) -> str:
         and precision in ("bfloat16", "float16")
         and not (precision == "bfloat16" and device.bfloat16)
     ):
+        possible = "auto, bfloat16 or float32" if device.bfloat16 else "auto or float32"
         raise SettingsError(
-            f"Precision is {precision!r}, which this processor ({device.name}) does not support. Choose auto or "
-            "float32."
+            f"Precision is {precision!r}, which this processor ({device.name}) does not support. Choose {possible}."
         )
     if precision != "auto":
         return precision
