@@ -4,5 +4,5 @@ The heavy parts are imported from their modules (`labelrank.ranking`, `labelrank
 `import labelrank` loads nothing.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["__version__"]
