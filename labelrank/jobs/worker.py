@@ -36,7 +36,7 @@ ATTEMPT = "LABELRANK_JOB_ATTEMPT"
 PARENT_PID = "LABELRANK_JOB_PARENT"
 """Environment variable with the id of the parent process; when that process is gone, this one ends."""
 
-INTERRUPTED_TEXT = "What ran this job has stopped. Resume goes on from what was finished."
+INTERRUPTED_TEXT = "The process that ran this job has stopped. Resume goes on from what was finished."
 MEMORY_ADVICE = "Try fewer samples, or free memory on this machine; the log has the details."
 
 

@@ -237,7 +237,8 @@ def from_address(
                 stands = row.none if now is None else _text(now)
                 notices.append(
                     f"This address has {name}={text}; expected {row.expected}. "
-                    f"{name} is now {stands or 'not chosen'}: choose another on its page."
+                    + (f"{name} is now {stands}: choose another" if stands else f"No {name} is chosen: choose one")
+                    + " on its page."
                 )
     if "features" in jobs:
         values[""]["features"] = jobs["features"].id

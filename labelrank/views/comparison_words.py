@@ -154,7 +154,9 @@ def power_text(power: Power) -> list[str]:
         said.append(f"A ranked order that is better by {lead} would have been found with a chance of {chance}.")
     if power.detectable_order_sd is not None:
         spread = measure.size(power.detectable_order_sd)
-        said.append(f"Orders that differ with a standard deviation of {spread} would have been found as often.")
+        said.append(
+            f"Orders that differ with a standard deviation of {spread} would have been found with a chance of {chance}."
+        )
     return said or ["With so few orders or seeds, no size of effect is sure to be found. Take more of both."]
 
 

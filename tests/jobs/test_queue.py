@@ -19,7 +19,7 @@ from tests.helpers.processes import runs, wait_for
 
 from .conftest import at_once, child_command, consumer_threads
 
-INTERRUPTED = "What ran this job has stopped. Resume goes on from what was finished."
+INTERRUPTED = "The process that ran this job has stopped. Resume goes on from what was finished."
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_the_job_of_a_killed_worker_is_found_and_the_other_goes_on(workers, star
     kill(worker_of(lost, processes))
     # The other is at work, and finds it all the same.
     assert ended(lost).state == "interrupted"
-    assert ended(lost).error == "What ran this job has stopped. Resume goes on from what was finished."
+    assert ended(lost).error == "The process that ran this job has stopped. Resume goes on from what was finished."
     wait_for(lambda: not runs(lost.pid))
     assert store.get(kept.id).state == "running"
     assert runs(kept.pid)
