@@ -14,6 +14,9 @@ from pathlib import Path
 
 # Constants of Linux' renameat2: paths are relative to the working directory; the two names are exchanged.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+# Every version of the pointer's specification begins so: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER_TEXT = "is a Git LFS pointer, not the file itself. Run `git lfs pull` in its repository or download it."
 
 
 def local_path(name: str) -> Path:
@@ -29,6 +32,14 @@ def local_path(name: str) -> Path:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"{name[:80]!r} cannot be a path here ({reason})") from None
     return path
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    """Return whether a file that begins with `head` (at least 64 bytes, or all of it) only stands for a larger one.
+
+    Git leaves such a text in place of each large file where Git LFS is not installed; `LFS_POINTER_TEXT` says so.
+    """
+    return head.startswith(_LFS_POINTER)
 
 
 def is_replaceable(path: Path) -> bool:
