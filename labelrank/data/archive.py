@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from labelrank.data.dataset import Dataset
 from labelrank.data.image import HEAD_BYTES, describe_head
-from labelrank.data.layout import Fingerprint, Layout, read_layout, readers
+from labelrank.data.layout import Fingerprint, Layout, check_path, read_layout, readers
 from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
@@ -33,6 +33,8 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _ENTRY_MAGIC = b"PK\1\2"
 _LOCAL_HEADER_BYTES = 30
 _MAX_COMMENT_BYTES = 0xFFFF
+_MAX_BYTES_PER_ENTRY = 512
+"""Of the directory, on average over the most entries that are accepted: zipfile holds all of it in memory."""
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _UTF8_NAME = 0x800
 _BOMB_FROM_BYTES = 100 * 2**20
@@ -211,6 +213,11 @@ def _check_directory(file: BinaryIO, name: str, settings: Settings) -> None:
         if directory_end < 0 or not record.startswith(_END64_MAGIC):
             raise ArchiveError(f"{name!r} is a damaged zip (its 64-bit directory is missing). Fetch or pack it again.")
         _, _, _, _, _, _, _, count, directory_bytes, _ = _END64.unpack(record)
+    if directory_bytes > (most := settings.max_archive_entries * _MAX_BYTES_PER_ENTRY):
+        raise ArchiveError(
+            f"{name!r} has a directory of {directory_bytes:,} bytes; at most {most:,} are accepted "
+            f"({_MAX_BYTES_PER_ENTRY} for each of LABELRANK_MAX_ARCHIVE_ENTRIES). Use shorter names and no comments."
+        )
     if count <= settings.max_archive_entries:
         count = _count_entries(file, directory_end - directory_bytes, directory_end, name, settings)
     if count > settings.max_archive_entries:
@@ -234,6 +241,7 @@ def _count_entries(file: BinaryIO, start: int, end: int, name: str, settings: Se
         fields = _ENTRY.unpack(header)
         flags, name_bytes, more_bytes = fields[3], fields[10], fields[11] + fields[12]
         raw_name = file.read(name_bytes)
+        check_path(raw_name.decode("latin-1").replace("\\", "/"), name, ArchiveError)
         if flags & _UTF8_NAME:
             try:
                 raw_name.decode()

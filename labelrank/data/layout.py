@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import posixpath
 from collections import Counter, defaultdict
@@ -29,6 +30,10 @@ _LISTED_EXTENSIONS = {media: ", ".join(sorted(extensions)) for media, extensions
 _CLUTTER_FOLDERS = {"__MACOSX", ".git", ".cache", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".Spotlight-V100"}
 """Hidden folders that programs create. They may hold images but are not classes."""
 _MAX_LISTED_PROBLEMS = 1000
+_MAX_PATH_LENGTH = 4096
+"""Characters of a path, as Linux limits its bytes."""
+_MAX_PATH_DEPTH = 64
+"""Folders of a path."""
 
 Load = Callable[[str, str], np.ndarray]
 """Takes (path, key); returns RGB uint8 (H, W, 3): the image, or the first frame of the video."""
@@ -216,7 +221,9 @@ def read_layout(
         DatasetError: No class folders, fewer than two classes, two class names that differ only in the case of their
             letters, or two folders for one split.
     """
-    files = list(files)
+    files, folders = list(files), list(folders)
+    for path in itertools.chain(files, folders):
+        check_path(path, source, no_class_folders)
     visible = sorted(f for f in files if not is_ignored(f))
     media, samples = _choose_media(visible)
     noun, nouns = NOUNS[media]
@@ -255,9 +262,8 @@ def read_layout(
 
     class_names = sorted({str(p.class_name) for group in by_split.values() for p in group})
     # The folders of each file count as listed, because zips often have no entries for folders.
-    listed = {parent for f in visible for parent in _folders_above(f)}
-    listed.update(folder for folder in folders if not is_ignored(folder))
-    class_folders = {name for f in listed if (name := _locate(f"{f}/*", root, split_of).class_name) is not None}
+    listed = itertools.chain(visible, (f"{folder}/*" for folder in folders if not is_ignored(folder)))
+    class_folders = {name for f in listed if (name := _locate(f, root, split_of).class_name) is not None}
     empty = sorted(class_folders - set(class_names))
     _check_class_names(class_names, empty, media, source)
 
@@ -328,6 +334,24 @@ def unreadable(name: str, error: OSError) -> MediaError:
     return MediaError(f"{name!r} cannot be read ({error.strerror or error}). Check that it exists and its rights.")
 
 
+def check_path(path: str, source: str, error: type[DatasetError] = DatasetError) -> None:
+    """Refuse a path that is too long or too deep to be one of a file that someone keeps.
+
+    Raises:
+        DatasetError: As the class that is given.
+    """
+    if len(path) > _MAX_PATH_LENGTH:
+        what, most = f"of {len(path):,} characters", f"{_MAX_PATH_LENGTH:,}"
+    elif (depth := path.count("/")) > _MAX_PATH_DEPTH:
+        what, most = f"through {depth:,} folders", str(_MAX_PATH_DEPTH)
+    else:
+        return
+    raise error(
+        f"{source!r} has a path {what}; at most {most} are accepted. It begins with {path[:60]!r}. Move the files up, "
+        "into class folders such as cat/1.png."
+    )
+
+
 def may_be_hidden_class(folder_name: str) -> bool:
     """Return whether a folder seems hidden by mistake: its name starts with a dot, but no known program uses it."""
     return folder_name.startswith(".") and folder_name not in _CLUTTER_FOLDERS
@@ -386,24 +410,19 @@ def is_ignored(path: str) -> bool:
     )
 
 
-def _folders_above(path: str) -> list[str]:
-    parts = path.split("/")[:-1]
-    return ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
-
-
 def _find_root(samples: list[str]) -> list[str]:
     """Return the names of the nested folders that hold the class or split folders."""
     root: list[str] = []
     nested = [parts for p in samples if len(parts := p.split("/")) > 1]
-    while nested and len({parts[0] for parts in nested}) == 1:
-        top = nested[0][0]
-        inner = [parts[1:] for parts in nested if len(parts) > 2]
-        if not inner:
+    while nested and len({parts[len(root)] for parts in nested}) == 1:
+        depth = len(root)
+        top = nested[0][depth]
+        nested = [parts for parts in nested if len(parts) > depth + 2]
+        if not nested:
             break  # samples only: this is a class folder
-        if top.casefold() in SPLIT_WORDS and not all(parts[0].casefold() in SPLIT_WORDS for parts in inner):
+        if top.casefold() in SPLIT_WORDS and not all(p[depth + 1].casefold() in SPLIT_WORDS for p in nested):
             break  # the only split
         root.append(top)
-        nested = inner
     return root
 
 

@@ -109,6 +109,16 @@ def bomb(path):
     return path
 
 
+def long_comments(path):
+    """Write a zip whose directory is large though it has few entries."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for n in range(700):
+            info = zipfile.ZipInfo(f"{n % 2}/{n}.png")
+            info.comment = b"c" * 0xFFFF
+            archive.writestr(info, b"")
+    return path
+
+
 def many_entries(path, count=100_000, declared=None, zip64=False):
     """Write a zip of empty entries by hand: zipfile would take seconds."""
     body, directory = bytearray(), bytearray()
@@ -186,6 +196,12 @@ HOSTILE = {
         lambda path: many_entries(path, declared=3),
         r"has 75,001 entries or more; at most 75,000",
     ),
+    "a path of 30,000 folders": (with_entry("d/" * 30_000 + "1.png"), r"has a path of 60,005 characters; at most 4,096"),
+    "a path of 65 folders": (with_entry("d/" * 65 + "1.png"), r"a path through 65 folders; at most 64 are accepted\."),
+    "a folder of 65 folders": (with_entry("d/" * 66), r"a path through 66 folders; .* begins with 'd/d/d/"),
+    "a path of backslashes": (with_entry("d\\" * 99 + "1.png"), r"a path through 99 folders; at most 64"),
+    "a name of 5,000 letters": (with_entry("d" * 5000 + "/1.png"), r"has a path of 5,006 characters; at most 4,096"),
+    "long comments": (long_comments, r"has a directory of 45,\d+,\d+ bytes; at most 38,400,000 are accepted"),
     "missing 64-bit directory": (
         lambda path: patched(many_entries(path, 20, declared=70_000), b"PK\6\6", b"PK\6\5"),
         r"damaged zip \(its 64-bit directory is missing\)",
@@ -240,6 +256,20 @@ def test_entries_up_to_the_limit_are_accepted(tmp_path):
     )
     with pytest.raises(ArchiveError, match="has 3 entries or more; at most 2"):
         open_archive(path, split=None, settings=Settings(workspace=tmp_path, max_archive_entries=2))
+
+
+def test_memory_for_deep_paths_grows_with_their_length_alone(tmp_path):
+    def peak(depth):
+        entries = [(entry(f"{c}/{f'{n}/' * depth}1.png"), b"") for c in "ab" for n in range(400)]
+        path = write_zip(tmp_path / "deep.zip", entries)
+        tracemalloc.start()
+        open_archive(path, split=None, settings=SETTINGS)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1)  # modules are imported at the first call
+    assert peak(60) < 6 * peak(15)
 
 
 def test_zip64_is_read(tmp_path):

@@ -81,6 +81,14 @@ def test_a_split_beside_classes_is_read_as_a_class_and_said_so():
     assert "read as a class, because 'extra' lies beside it" in problems(found)["train"]
 
 
+@pytest.mark.parametrize("deep", ["a/" * 65 + "1.png", "a" * 4097 + "/1.png"])
+def test_a_path_that_is_too_deep_or_too_long_is_refused(deep):
+    for listing in ({"files": ["cat/1.png", deep]}, {"files": ["cat/1.png"], "folders": [deep]}):
+        with pytest.raises(DatasetError, match=r"'pets' has a path .*; at most .* accepted. It begins with 'a"):
+            read_layout(**listing, source="pets")
+    assert layout("b/" * 63 + "cat/1.png", "b/" * 63 + "dog/1.png").class_names == ("cat", "dog")
+
+
 def test_folders_beside_splits_are_left_out_and_counted():
     found = layout("train/cat/1.png", "train/dog/1.png", "test/cat/1.png", "extra/1.png", "extra/cat/2.png")
     assert found.splits == ("train", "test")
