@@ -28,10 +28,12 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": {**_COMMON, "square": True, "size": 224, "do_center_crop": False, "crop_size": None},
     "VideoMAEImageProcessor": {**_COMMON, "square": False, "size": 224, "do_center_crop": True, "crop_size": 224},
 }
-# Not all of Image.Resampling: newer versions of Pillow have filters that no checkpoint was trained with.
 _DEFAULT_FAMILY = "ViTImageProcessor"
+# Keys that name the processor, newest first; only the first that a file has is read.
+_TYPE_KEYS = ("image_processor_type", "video_processor_type", "feature_extractor_type")
 # `to_config` writes this key when the preprocessing is not that of a checkpoint.
 _KIND = "labelrank_preprocessing"
+# Not all of Image.Resampling: newer versions of Pillow have filters that no checkpoint was trained with.
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _MAX_EDGE = 8192
 _MAX_RESIZED_PIXELS = 100_000_000
@@ -62,6 +64,8 @@ class Preprocessing:
     image_processor_type: str = _DEFAULT_FAMILY
     kind: str = "checkpoint"
     """Where the preprocessing comes from: checkpoint or reference."""
+    required_size: tuple[int, int] | None = None
+    """Height and width that an image must have after resizing, where no step gives it this shape; else None."""
 
     @classmethod
     def reference(cls, image_size: tuple[int, int]) -> Preprocessing:
@@ -74,16 +78,36 @@ class Preprocessing:
         return cls(image_size, None, 2, None, 1 / 255, mean, std, kind="reference")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, model_type: str | None = None) -> Preprocessing:
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        model_type: str | None = None,
+        image_size: tuple[int, int] | None = None,
+        where: str = "preprocessor_config.json",
+    ) -> Preprocessing:
         """Return the preprocessing that a `preprocessor_config.json` describes.
 
         Keys that do not change pixels and `do_convert_rgb` (images are RGB already) are ignored. An old file without
         a type is read as VideoMAE's if `model_type` is videomae, else as ViT's.
 
+        Args:
+            image_size: Height and width of the encoder's input, which images must have if the file neither resizes nor
+                crops them. None: the size in the file.
+            where: What to call the file in errors.
+
         Raises:
-            CheckpointError: A key has an invalid value, the type is not known, or images of different shapes would
-                keep different shapes.
+            CheckpointError: A key has an invalid value, or the type is not known.
         """
+        try:
+            return cls._read(config, model_type, image_size)
+        except _WrongValue as error:
+            raise CheckpointError(f"{where}: {error} Correct the file, or choose another checkpoint.") from None
+
+    @classmethod
+    def _read(
+        cls, config: Mapping[str, Any], model_type: str | None, image_size: tuple[int, int] | None
+    ) -> Preprocessing:
         if not isinstance(config, Mapping):
             raise _bad("the content", config, "a JSON object")
         family = _family_of(config, model_type)
@@ -105,15 +129,15 @@ class Preprocessing:
             std = _per_channel(values, "image_std")
             if min(std) <= 0:
                 raise _bad("image_std", values["image_std"], "numbers above 0")
-        resample = values["resample"]
-        if not _is_int(resample) or resample not in _RESAMPLE:
-            known = ", ".join(f"{value} ({name})" for value, name in _RESAMPLE.items())
-            raise _bad("resample", resample, f"one of {known}")
+        required = None
         if size is None and crop_size is None:
-            key = "do_resize" if shortest_edge is None else "do_center_crop"
-            raise _bad(key, False, "true: without it, images of different shapes would not fit one encoder")
+            required = image_size if shortest_edge is None else (shortest_edge, shortest_edge)
+            required = required or _read_size(values["size"], square=True)[0]
+            if required is None:
+                raise _bad("do_resize", False, "true, as neither a size nor a crop says how large images are")
         kind = "reference" if config.get(_KIND) == "reference" else "checkpoint"
-        return cls(size, shortest_edge, resample, crop_size, factor, mean, std, family, kind)
+        resample = _read_resample(values["resample"])
+        return cls(size, shortest_edge, resample, crop_size, factor, mean, std, family, kind, required)
 
     def to_config(self) -> dict[str, Any]:
         """Return the content of a `preprocessor_config.json` that gives this preprocessing again."""
@@ -129,6 +153,8 @@ class Preprocessing:
             config["size"] = {"height": self.size[0], "width": self.size[1]}
         elif self.shortest_edge:
             config["size"] = {"shortest_edge": self.shortest_edge}
+        elif self.required_size:
+            config["size"] = {"height": self.required_size[0], "width": self.required_size[1]}
         if self.crop_size:
             config["crop_size"] = {"height": self.crop_size[0], "width": self.crop_size[1]}
         if self.rescale_factor is not None:
@@ -140,11 +166,14 @@ class Preprocessing:
         return config
 
     def resized(self, height: int, width: int) -> Preprocessing:
-        """Return this preprocessing with another `output_size`; a resize before a crop is scaled as well."""
+        """Return this preprocessing with another `output_size`; a resize before a crop is scaled as well.
+
+        Without a crop, images are resized to that size, whatever their aspect.
+        """
         if (height, width) == self.output_size:
             return self
         if self.crop_size is None:
-            return replace(self, size=(height, width))
+            return replace(self, size=(height, width), shortest_edge=None, required_size=None)
         crop_height, crop_width = self.crop_size
         size, shortest_edge = self.size, self.shortest_edge
         if size is not None:
@@ -156,8 +185,8 @@ class Preprocessing:
     @property
     def output_size(self) -> tuple[int, int]:
         """Height and width of every result."""
-        size = self.crop_size or self.size
-        assert size is not None  # from_config requires one of the two
+        size = self.crop_size or self.size or self.required_size
+        assert size is not None  # from_config sees to one of the three
         return size
 
     def __call__(self, image: np.ndarray, /, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -167,7 +196,8 @@ class Preprocessing:
             out: Contiguous array of the result's shape to write to; None allocates one.
 
         Raises:
-            MediaError: The image is so long that keeping its aspect needs more than 100 million pixels.
+            MediaError: The image is so long that keeping its aspect needs more than 100 million pixels; or nothing
+                gives it the shape that the encoder takes.
         """
         if image.dtype != np.uint8 or image.ndim < 3 or image.shape[-1] != 3:
             raise MediaError(f"Image is {image.dtype} {image.shape}; expected RGB uint8 (height, width, 3).")
@@ -199,26 +229,40 @@ class Preprocessing:
             image = _resize(image, *self.size, self.resample)
         elif self.shortest_edge:
             image = _resize(image, *_keep_aspect(image, self.shortest_edge), self.resample)
-        return _center_crop(image, *self.crop_size) if self.crop_size else image
+        if self.crop_size:
+            return _center_crop(image, *self.crop_size)
+        if self.required_size and image.shape[:2] != self.required_size:
+            raise MediaError(self._misfit(image))
+        return image
+
+    def _misfit(self, image: np.ndarray) -> str:
+        height, width = self.output_size
+        steps = f"to a shortest edge of {self.shortest_edge} px without a crop" if self.shortest_edge else "not at all"
+        return (
+            f"Image is {image.shape[1]:,} x {image.shape[0]:,} px where the encoder takes {width:,} x {height:,}: the "
+            f"checkpoint's preprocessing resizes images {steps}. Give images of this shape, or choose preprocessing "
+            "reference, which resizes them to it."
+        )
 
 
 def _family_of(config: Mapping[str, Any], model_type: str | None) -> str:
-    key = "image_processor_type" if config.get("image_processor_type") is not None else "feature_extractor_type"
-    name = config.get(key)
-    if name is None:
+    key = next((key for key in _TYPE_KEYS if config.get(key) is not None), None)
+    if key is None:
         return "VideoMAEImageProcessor" if model_type == "videomae" else _DEFAULT_FAMILY
-    # Names of one family over the years: ViTFeatureExtractor, ViTImageProcessor, ...Fast, ...Pil.
-    stem = str(name).removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
+    # Names of one family over the years: ViTFeatureExtractor, ViTImageProcessor, ...Fast, ...Pil, ...VideoProcessor.
+    stem = str(config[key]).removesuffix("Fast").removesuffix("Pil")
+    stem = stem.replace("FeatureExtractor", "ImageProcessor").replace("VideoProcessor", "ImageProcessor")
     if stem not in _FAMILIES:
-        raise _bad(key, name, f"one of {', '.join(_FAMILIES)}")
+        raise _bad(key, config[key], f"one of {', '.join(_FAMILIES)}")
     return stem
 
 
-def _bad(key: str, value: object, expected: str) -> CheckpointError:
-    return CheckpointError(
-        f"preprocessor_config.json: {key} is {value!r}; expected {expected}. "
-        "Correct the file, or choose another checkpoint."
-    )
+class _WrongValue(ValueError):
+    """A value of the file cannot be used; `from_config` adds which file that is."""
+
+
+def _bad(key: str, value: object, expected: str) -> _WrongValue:
+    return _WrongValue(f"{key} is {value!r}; expected {expected}.")
 
 
 def _is_int(value: object) -> bool:
@@ -268,6 +312,17 @@ def _read_crop_size(value: object) -> tuple[int, int]:
         edge = _edge("crop_size", value, value)
         return edge, edge
     return _height_width("crop_size", value, 'a whole number or {"height", "width"}')
+
+
+def _read_resample(value: object) -> int:
+    """Return Pillow's number of a filter, given as that number or by name, such as "Resampling.BICUBIC"."""
+    if isinstance(value, str):
+        name = value.rpartition(".")[2].lower()
+        value = next((number for number, known in _RESAMPLE.items() if known == name), value)
+    if isinstance(value, int) and not isinstance(value, bool) and value in _RESAMPLE:
+        return value
+    known = ", ".join(f"{number} ({name})" for number, name in _RESAMPLE.items())
+    raise _bad("resample", value, f"one of {known}, by number or name")
 
 
 def _height_width(key: str, value: object, expected: str) -> tuple[int, int]:

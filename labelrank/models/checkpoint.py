@@ -30,7 +30,19 @@ from labelrank.models.names import check_names, check_shape, encoder_tensors, he
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings, assets_dir
 
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR, VIDEO_PREPROCESSOR = "preprocessor_config.json", "video_preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+# Where the preprocessing of each media is, first one first, as transformers 5 looks for it: file, and key within it.
+_PREPROCESSINGS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "image": ((PROCESSOR, "image_processor"), (PREPROCESSOR, None)),
+    "clip": (
+        (PROCESSOR, "video_processor"),
+        (VIDEO_PREPROCESSOR, None),
+        (PROCESSOR, "image_processor"),
+        (PREPROCESSOR, None),
+    ),
+}
+_PREPROCESSING_FILES = (PREPROCESSOR, VIDEO_PREPROCESSOR, PROCESSOR)
 INDEX = "model.safetensors.index.json"
 # Formats that run code when they are opened, or that only one framework reads.
 _OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".pickle")
@@ -59,7 +71,10 @@ class Checkpoint:
     revision: str | None
     """The commit of a Hub repository; None otherwise."""
     config: EncoderConfig
-    preprocessing: Preprocessing
+    _stated: Preprocessing | CheckpointError
+    """The preprocessing in the files, or why there is none that can be used."""
+    _prepared_by: str | None
+    """The file with the preprocessing; None if there is none."""
     _files: Files
     _weights: tuple[str, ...]
     """The weights file, or the index and then the weights files."""
@@ -69,6 +84,35 @@ class Checkpoint:
     def source(self) -> str:
         """The name of the weights in messages."""
         return f"{self._files.source}/{self._weights[0]}"
+
+    def preprocessing(self, kind: str = "checkpoint", image_size: int | None = None) -> Preprocessing:
+        """Return how images become this encoder's input.
+
+        Args:
+            kind: `checkpoint`: as its files say; `reference`: as the published notebook does, whatever the files say.
+            image_size: Height and width in pixels to use instead of the checkpoint's own.
+
+        Raises:
+            CheckpointError: The files do not say it, or say a size that the encoder does not take; or the size asked
+                for is no multiple of the patches.
+        """
+        size = self.config.image_size if image_size is None else (image_size, image_size)
+        self.config.resized(*size)  # refuses what is no multiple of the patches
+        if kind == "reference":
+            return Preprocessing.reference(size)
+        if isinstance(self._stated, CheckpointError):
+            raise self._stated
+        if image_size is not None:
+            return self._stated.resized(*size)
+        if self._stated.output_size != size:
+            made = self._stated.output_size
+            ways = [str(edges[0]) for edges in (made, size) if len({*edges}) == 1]
+            raise CheckpointError(
+                f"{self._files.source}: {self._prepared_by} makes images of {_by(made)} px, {CONFIG} asks for "
+                f"{_by(size)} px. Choose with --image-size{' or'.join(f' {way}' for way in ways)}, or make size and "
+                "image_size agree."
+            )
+        return self._stated
 
     @property
     def from_cache(self) -> bool:
@@ -106,7 +150,7 @@ class Checkpoint:
         It is known before the weights are downloaded. A copy of the files in a folder has the same digest.
         """
         digest = hashlib.sha256()
-        for name in (CONFIG, PREPROCESSOR, *self._weights):
+        for name in (CONFIG, *([self._prepared_by] if self._prepared_by else []), *self._weights):
             digest.update(bytes.fromhex(self._files.sha256(name)))
         return digest.hexdigest()
 
@@ -242,13 +286,7 @@ def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
     weights = _find_weights(files, names)
     tensors = _read_headers(files, weights, names)
     config = read_config(content, tensors)
-    preprocessing = Preprocessing.from_config(_read_json(files, PREPROCESSOR, names), model_type=config.model_type)
-    if preprocessing.output_size != config.image_size:
-        raise CheckpointError(
-            f"{files.source}: {PREPROCESSOR} makes images of {_by(preprocessing.output_size)} px, {CONFIG} asks for "
-            f"{_by(config.image_size)} px. Make size and image_size agree."
-        )
-    checkpoint = Checkpoint(id_, revision, config, preprocessing, files, weights, tensors)
+    checkpoint = Checkpoint(id_, revision, config, *_read_preprocessing(files, names, config), files, weights, tensors)
     # Checked before a model is built: a config with a billion layers would fill the memory.
     described, stored = _least_parameters(config), checkpoint.num_parameters
     if described > stored:
@@ -258,6 +296,36 @@ def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
         )
     _check_tensors(checkpoint)
     return checkpoint
+
+
+def _read_preprocessing(
+    files: Files, names: Collection[str], config: EncoderConfig
+) -> tuple[Preprocessing | CheckpointError, str | None]:
+    """Return the preprocessing that the files say, or why none can be used; and the file that says it.
+
+    Raises:
+        CheckpointError: A file cannot be read as JSON. What it says matters only if it is asked for, so that is no
+            error here.
+    """
+    for name, key in _PREPROCESSINGS[config.media]:
+        if name not in names:
+            continue
+        content: Any = _read_json(files, name, names)
+        if key is not None and key not in content:
+            continue  # older files of this name hold no preprocessing
+        where = f"{files.source}/{name}" + (f", {key}" if key else "")
+        try:
+            return Preprocessing.from_config(
+                content[key] if key else content,
+                model_type=config.model_type,
+                image_size=config.image_size,
+                where=where,
+            ), name
+        except CheckpointError as error:
+            return error, name
+    return CheckpointError(
+        f"{_lacks(files, PREPROCESSOR)} Or choose --preprocessing reference, which needs no such file."
+    ), None
 
 
 def _least_parameters(config: EncoderConfig) -> int:
@@ -284,7 +352,7 @@ def _find_weights(files: Files, names: Collection[str]) -> tuple[str, ...]:
             )
     else:
         raise _no_weights(files, names)
-    if unsafe := sorted({CONFIG, PREPROCESSOR, *found} & {*files.unsafe}):
+    if unsafe := sorted({CONFIG, *_PREPROCESSING_FILES, *found} & {*files.unsafe}):
         raise CheckpointError(
             f"The Hub's security scan flags {', '.join(unsafe)} of {files.source}, so it is not downloaded. Choose "
             f"another checkpoint, or see its files on the Hub for the scan's report."
@@ -329,12 +397,7 @@ def _no_weights(files: Files, names: Collection[str]) -> CheckpointError:
 def _read_json(files: Files, name: str, names: Collection[str]) -> dict[str, Any]:
     where = f"{files.source}/{name}"
     if name not in names:
-        raise CheckpointError(
-            f"{files.source} has no {name}; copy it from the model that the checkpoint was made from."
-            if isinstance(files, Folder)
-            else f"{files.source} has no {name}, which transformers writes beside its weights. Choose another "
-            "checkpoint, or download this one and add the file of the model that it was made from."
-        )
+        raise CheckpointError(_lacks(files, name))
     if (size := files.size_bytes(name)) > _MAX_JSON_BYTES:
         raise CheckpointError(
             f"{where} has {size:,} bytes; expected a JSON file of a few kB. Choose another checkpoint."
@@ -349,6 +412,15 @@ def _read_json(files: Files, name: str, names: Collection[str]) -> dict[str, Any
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} holds a {type(value).__name__}; expected a JSON object.")
     return value
+
+
+def _lacks(files: Files, name: str) -> str:
+    if isinstance(files, Folder):
+        return f"{files.source} has no {name}; copy it from the model that the checkpoint was made from."
+    return (
+        f"{files.source} has no {name}, which transformers writes beside its weights. Choose another checkpoint, or "
+        "download this one and add the file of the model that it was made from."
+    )
 
 
 def _unreadable(where: str, reason: object) -> CheckpointError:
@@ -457,6 +529,8 @@ class CheckpointInfo:
     """Files of the repository that the Hub's security scan flags; none of them is used."""
     good_for: str | None
     pretrained_on: str | None
+    unprepared: str | None
+    """Why images cannot be prepared as its files say, only as the reference does; None: they can."""
 
 
 def describe_checkpoint(name: str, revision: str | None = None, *, settings: Settings | None = None) -> CheckpointInfo:
@@ -492,4 +566,13 @@ def describe_checkpoint(name: str, revision: str | None = None, *, settings: Set
         unsafe=files.unsafe,
         good_for=curated.good_for if curated else None,
         pretrained_on=curated.pretrained_on if curated else stated,
+        unprepared=_unprepared(checkpoint),
     )
+
+
+def _unprepared(checkpoint: Checkpoint) -> str | None:
+    try:
+        checkpoint.preprocessing()
+    except CheckpointError as error:
+        return str(error)
+    return None

@@ -43,6 +43,11 @@ def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
             if info.good_for:
                 st.markdown(escape(info.good_for))
             _facts(info)
+            if info.unprepared:
+                st.warning(
+                    escape(f"{info.unprepared} The preprocessing of the published notebook works (see the settings)."),
+                    icon=":material/warning:",
+                )
     if misfit:
         st.warning(escape(f"{misfit} Choose a checkpoint that fits, or another dataset."), icon=":material/warning:")
     if misfit and st.button(f"Use {default}", type="primary"):

@@ -205,6 +205,8 @@ def test_resample_chooses_the_filter_of_pillow():
         {**PLAIN, "do_center_crop": True, "crop_size": 8},
         {"do_rescale": False, "image_mean": [123.0, 116, 103], "image_std": 57},
         {"rescale_factor": 1 / 127.5, "image_mean": 1, "image_std": 1},
+        {"size": {"shortest_edge": 32}},
+        {"do_resize": False, "size": [40, 31]},
     ],
 )
 def test_config_round_trips_through_json(config):
@@ -226,11 +228,10 @@ def test_config_round_trips_through_json(config):
         ({"size": [1, 2, 3]}, "size", "[1, 2, 3]", "whole number"),
         ({"size": 8.5}, "size", "8.5", "whole number"),
         ({"resample": 6}, "resample", "6", "2 (bilinear)"),
-        ({"resample": "bilinear"}, "resample", "'bilinear'", "2 (bilinear)"),
+        ({"resample": "cubic"}, "resample", "'cubic'", "2 (bilinear)"),
         ({"resample": [2]}, "resample", "[2]", "2 (bilinear)"),
         ({"do_resize": "yes"}, "do_resize", "'yes'", "true or false"),
-        ({"do_resize": False}, "do_resize", "False", "different shapes"),
-        ({"size": {"shortest_edge": 32}}, "do_center_crop", "False", "different shapes"),
+        ({"do_resize": False, "size": {"shortest_edge": 32}}, "do_resize", "False", "how large images are"),
         ({"do_center_crop": True}, "crop_size", "None", "whole number"),
         ({"do_center_crop": True, "crop_size": -1}, "crop_size", "-1", "whole numbers from 1"),
         ({"do_center_crop": True, "crop_size": {"shortest_edge": 3}}, "crop_size", "'shortest_edge'", "height"),
@@ -260,6 +261,46 @@ def test_wrong_values_name_key_value_and_way_out(config, key, value, expected):
 def test_values_of_steps_that_are_off_are_not_read():
     config = {"size": 8, "do_normalize": False, "image_std": 0, "do_rescale": False, "rescale_factor": None}
     assert Preprocessing.from_config(config).image_std is None
+
+
+@pytest.mark.parametrize(
+    "text", ["bicubic", "BICUBIC", "PIL.Image.BICUBIC", "Resampling.BICUBIC", "PILImageResampling.BICUBIC"]
+)
+def test_a_filter_can_be_given_by_name(text):
+    assert Preprocessing.from_config({"resample": text}) == Preprocessing.from_config({"resample": 3})
+    assert Preprocessing.from_config({"resample": "nearest"}).resample == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"size": {"shortest_edge": 30}}, "to a shortest edge of 30 px without a crop"),
+        (
+            {"image_processor_type": "VideoMAEImageProcessor", "size": 30, "do_center_crop": False},
+            "shortest edge of 30",
+        ),
+        ({"do_resize": False}, "not at all"),
+    ],
+)
+def test_without_a_crop_images_of_the_right_shape_are_taken_and_others_refused_with_the_reason(config, says):
+    preprocess = Preprocessing.from_config(config, image_size=(30, 30))
+    assert preprocess.output_size == (30, 30)
+    assert preprocess(ramp(30, 30)).shape == (30, 30, 3)
+    with pytest.raises(MediaError, match=rf"is 4\d x 30 px where the encoder takes 30 x 30: .* {says}.* reference"):
+        preprocess(ramp(30, 45))
+    # Another size is a matter of whoever asks for it.
+    assert preprocess.resized(40, 40)(ramp(30, 45)).shape == (40, 40, 3)
+
+
+def test_a_video_processor_is_that_of_its_family():
+    config = {
+        "video_processor_type": "VideoMAEVideoProcessor",
+        "size": {"shortest_edge": 40},
+        "do_sample_frames": False,
+    }
+    preprocess = Preprocessing.from_config(config)
+    assert preprocess.image_processor_type == "VideoMAEImageProcessor"
+    assert (preprocess.shortest_edge, preprocess.crop_size) == (40, (224, 224))
 
 
 def test_extreme_shape_is_refused_before_it_is_resized():

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from labelrank import hub as hub_client
+from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, HubError
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
 from labelrank.models.config import FAMILIES, read_config, write_config
@@ -55,11 +56,82 @@ def test_weights_that_run_code_are_refused_with_the_reason(folder, other):
         open_checkpoint(str(folder))
 
 
-@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(CheckpointError, match=f"has no {name}"):
         open_checkpoint(str(folder))
+
+
+def test_without_a_preprocessor_file_there_is_the_reference(folder):
+    digest = open_checkpoint(str(folder)).digest
+    assert describe_checkpoint(str(folder)).unprepared is None
+    (folder / "preprocessor_config.json").unlink()
+    checkpoint = open_checkpoint(str(folder))
+    with pytest.raises(CheckpointError, match=r"has no preprocessor_config.json; copy it .* --preprocessing reference"):
+        checkpoint.preprocessing()
+    assert checkpoint.preprocessing("reference") == Preprocessing.reference((32, 32))
+    assert checkpoint.preprocessing("reference", 64) == Preprocessing.reference((64, 64))
+    assert "--preprocessing reference" in describe_checkpoint(str(folder)).unprepared
+    assert checkpoint.digest != digest
+
+
+def test_a_preprocessor_file_that_cannot_be_used_matters_only_where_it_is_asked_for(folder):
+    change(folder / "preprocessor_config.json", image_processor_type="SamImageProcessor")
+    checkpoint = open_checkpoint(str(folder))
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint/preprocessor_config.json: image_processor_type is 'SamImage"
+    ):
+        checkpoint.preprocessing()
+    assert checkpoint.preprocessing("reference").output_size == (32, 32)
+
+
+def test_an_image_size_decides_where_config_and_preprocessor_disagree(folder):
+    change(folder / "preprocessor_config.json", size=64)
+    checkpoint = open_checkpoint(str(folder))
+    with pytest.raises(CheckpointError, match=r"64 x 64 px, config.json asks for 32 x 32 px. .* --image-size 64 or 32"):
+        checkpoint.preprocessing()
+    for size in (32, 64, 96):
+        assert checkpoint.preprocessing(image_size=size).output_size == (size, size)
+    assert checkpoint.preprocessing("reference").output_size == (32, 32)
+    with pytest.raises(CheckpointError, match=r"50 x 50 is not a multiple .* another --image-size"):
+        checkpoint.preprocessing(image_size=50)
+
+
+def nested(folder, **parts):
+    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "SomeProcessor", **parts}))
+
+
+def test_the_newer_files_of_preprocessing_come_first(tmp_path):
+    clips, images = tmp_path / "clips", tmp_path / "images"
+    shutil.copytree(GOLDEN / "videomae", clips)
+    shutil.copytree(GOLDEN / "vit", images)
+    size = open_checkpoint(str(clips)).config.image_size[0]
+    crop = {"crop_size": {"height": size, "width": size}}
+    # Each step adds the file that is looked at before the others; the mean says which one was read.
+    mean = 0.0
+    for name, key in (
+        ("preprocessor_config.json", None),
+        ("processor_config.json", "image_processor"),
+        ("video_preprocessor_config.json", None),
+        ("processor_config.json", "video_processor"),
+    ):
+        mean += 0.125
+        values = {"video_processor_type": "VideoMAEVideoProcessor", "image_mean": [mean] * 3, **crop}
+        nested(clips, **({key: values} if key else {}))
+        if key is None:
+            (clips / name).write_text(json.dumps(values))
+        assert open_checkpoint(str(clips)).preprocessing().image_mean == (mean, mean, mean), name
+    size = open_checkpoint(str(images)).config.image_size[0]
+    nested(images, video_processor={"size": 8}, image_processor={"size": size, "image_std": 0.25})
+    assert open_checkpoint(str(images)).preprocessing().image_std == (0.25, 0.25, 0.25)
+    (images / "preprocessor_config.json").unlink()
+    assert describe_checkpoint(str(images)).unprepared is None
+    nested(images, image_processor={"resample": "cubic"})
+    assert (
+        "images/processor_config.json, image_processor: resample is 'cubic'"
+        in describe_checkpoint(str(images)).unprepared
+    )
 
 
 def test_unknown_name_lists_what_there_is():
@@ -175,7 +247,6 @@ def test_config_that_is_not_json(folder, text):
         ("image_size", [32], r"image_size in config.json is \[32\]"),
         ("image_size", 800_000, "image size 800,000 x 800,000 is more than the 8,192 pixels a side that are read"),
         ("image_size", 8_192, "8,192 x 8,192 pixels has 1,048,576 patches, more than the 20,000 that are read"),
-        ("image_size", 64, "makes images of 32 x 32 px, config.json asks for 64 x 64 px"),
     ],
 )
 def test_bad_config_value_is_named(folder, key, value, message):
@@ -481,7 +552,7 @@ def test_a_hub_checkpoint_is_that_of_a_folder(keras, hub, published, folder, set
     assert there.digest == here.digest
     assert hub.bytes_sent() == before  # from what the Hub states
     assert (there.id, there.licence) == ("me/model", "cc-by-nc-4.0")
-    assert (there.config, there.preprocessing) == (here.config, here.preprocessing)
+    assert (there.config, there.preprocessing()) == (here.config, here.preprocessing())
     calls = []
     there.fetch(on_progress=lambda *a: calls.append(a))
     stage = Stage(Kind.DOWNLOAD, "Downloading model.safetensors of me/model", "bytes")
@@ -682,7 +753,7 @@ def test_flagged_weights_are_refused_and_a_flag_on_other_files_is_shown(hub, pub
     [
         ("config.json", '{"model_type": "bert"}', "model_type in config.json is 'bert'; this version reads vit_mae"),
         ("config.json", "{", "me/model/config.json cannot be read as JSON"),
-        ("preprocessor_config.json", '{"size": 64}', "me/model: preprocessor_config.json makes images of 64 x 64 px"),
+        ("preprocessor_config.json", "[]", "me/model/preprocessor_config.json holds a list"),
         ("model.safetensors", "x" * 5_000_000, "me/model/model.safetensors is not a readable safetensors file"),
     ],
 )
@@ -707,7 +778,7 @@ def test_weights_of_another_size_are_refused_before_they_are_downloaded(hub, pub
 def test_a_file_that_a_repository_lacks_is_named(hub, published, settings, name):
     (hub.root / "models/me/model/main" / name).unlink()
     with pytest.raises(CheckpointError, match=f"me/model has no {name}"):
-        open_checkpoint(published, settings=settings)
+        open_checkpoint(published, settings=settings).preprocessing()
 
 
 @pytest.mark.parametrize(

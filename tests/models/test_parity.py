@@ -53,7 +53,7 @@ def test_models_agree_with_the_goldens(backend, name):
 
 @pytest.mark.parametrize("name", COMPARED)
 def test_pixel_values_agree_with_the_goldens(name):
-    preprocessing = open_checkpoint(str(GOLDEN / name)).preprocessing
+    preprocessing = open_checkpoint(str(GOLDEN / name)).preprocessing()
     wanted = np.moveaxis(np.load(GOLDEN / name / "golden.npz")["pixel_values"], -3, -1)
     read = [np.asarray(Image.open(path).convert("RGB")) for path in media_files(GOLDEN / name)]
     if wanted.ndim == 5:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from labelrank.data.preprocess import Preprocessing
 from tests.finetune.test_export import CASES, expected, inputs, log_softmax, write
 
 CHECKPOINTS = sorted((Path(__file__).parents[2] / "assets" / "checkpoints").iterdir())
@@ -64,3 +65,29 @@ def test_exported_classifier_gives_the_same_probabilities_in_transformers_or_is_
     assert log_softmax(logits) == pytest.approx(expected(config, meaning, pooling, head, fc_norm), abs=1e-4)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     assert processor.size == {"height": 8, "width": 8}
+
+
+VIT, VIDEO = "ViTImageProcessor", "VideoMAEImageProcessor"
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "shapes"),
+    [
+        (VIT, {"size": 32, "resample": "bicubic"}, [(50, 70), (33, 20)]),
+        (VIT, {"size": {"height": 32, "width": 24}, "resample": "PIL.Image.LANCZOS"}, [(50, 70), (7, 9)]),
+        (VIT, {"size": {"shortest_edge": 32}}, [(50, 50), (7, 7)]),
+        (VIDEO, {"size": 32, "do_center_crop": False}, [(50, 50), (7, 7)]),
+        (VIT, {"do_resize": False, "size": 32}, [(32, 32)]),
+        (VIDEO, {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}, [(50, 70), (33, 20)]),
+    ],
+)
+def test_pixel_values_are_those_of_the_peer(kind, config, shapes):
+    transformers = pytest.importorskip("transformers")
+    ours = Preprocessing.from_config({"image_processor_type": kind, **config})
+    # The peer knows filters by number: it takes a name for bilinear where torchvision is missing, else it fails.
+    theirs = getattr(transformers, f"{kind}Pil")(**{**config, "resample": ours.resample})
+    for i, shape in enumerate(shapes):
+        image = np.random.default_rng(i).integers(0, 256, (*shape, 3), np.uint8)
+        given = [image] if kind == VIDEO else image
+        pixels = theirs(given, return_tensors="np", input_data_format="channels_last")["pixel_values"]
+        np.testing.assert_allclose(ours(image), np.moveaxis(pixels.reshape(pixels.shape[-3:]), 0, -1), atol=1e-5)

@@ -268,7 +268,7 @@ def compare_pixels(rng, case, folder, checkpoint):
         is_video = case.config.model_type == "videomae"
         theirs = processor(list(clip) if is_video else clip[0], return_tensors="pt", input_data_format="channels_last")
         pixels.append(theirs["pixel_values"].to(torch.float32))
-        ours = checkpoint.preprocessing(clip if is_video else clip[0])
+        ours = checkpoint.preprocessing()(clip if is_video else clip[0])
         worst = max(worst, difference(ours, channels_last(pixels[-1])[0]))
     case.differences["pixels"] = worst
     return torch.cat(pixels)

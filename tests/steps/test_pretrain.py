@@ -188,8 +188,8 @@ def test_embedded_checkpoint_reads_more_than_an_untrained_one(keras, name):
     untrained.build((None, *config.input_shape))
     make = moving_digits if config.media == "clip" else digits
     sampling = ClipSampling(config.num_frames, 1) if config.num_frames else None
-    inputs, labels = _read([make("train").select(60)], checkpoint.preprocessing, sampling)
-    held_out, truth = _read([make("val"), make("test")], checkpoint.preprocessing, sampling)
+    inputs, labels = _read([make("train").select(60)], checkpoint.preprocessing(), sampling)
+    held_out, truth = _read([make("val"), make("test")], checkpoint.preprocessing(), sampling)
 
     def error_rate(encoder):
         def features(images):

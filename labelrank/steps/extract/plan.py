@@ -103,7 +103,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
     if not request.allow_empty_classes:
         _check_classes(dataset)
     dataset = _selected(dataset, request)
-    preprocessing = _preprocessing(request, checkpoint)
+    preprocessing = checkpoint.preprocessing(request.preprocessing, request.image_size)
     provenance = {
         "dataset": {
             "id": dataset.id,
@@ -196,13 +196,3 @@ def _sampling(request: Request, checkpoint: Checkpoint, dataset: Dataset) -> Cli
         )
     stride = dataset.stride if request.stride is None else request.stride
     return ClipSampling(frames=config.num_frames, stride=stride, clips=request.clips)
-
-
-def _preprocessing(request: Request, checkpoint: Checkpoint) -> Preprocessing:
-    size = checkpoint.config.image_size
-    if request.image_size is not None:
-        size = (request.image_size, request.image_size)
-        checkpoint.config.resized(*size)  # refuses a size that is no multiple of the patches
-    if request.preprocessing == "reference":
-        return Preprocessing.reference(size)
-    return checkpoint.preprocessing.resized(*size) if request.image_size is not None else checkpoint.preprocessing

@@ -298,7 +298,7 @@ def _with_encoder(material: Material, settings: Settings, checkpoint: str | None
     except (FinetuneError, CheckpointError, HubError) as error:
         notice = Notice("no_model", f"No model can be written: {error}")
         return replace(material, notices=(*material.notices, notice))
-    prepared = _prepared(material.train) or found.preprocessing
+    prepared = _prepared(material.train) or found.preprocessing()
     return replace(material, encoder=EncoderUsed(found, prepared, None, _said(material.train, "dataset", "id")))
 
 
