@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,15 @@ def test_a_path_that_is_too_deep_or_too_long_is_refused(deep):
         with pytest.raises(DatasetError, match=r"'pets' has a path .*; at most .* accepted. It begins with 'a"):
             read_layout(**listing, source="pets")
     assert layout("b/" * 63 + "cat/1.png", "b/" * 63 + "dog/1.png").class_names == ("cat", "dog")
+
+
+def test_memory_for_deep_paths_grows_with_their_length_alone():
+    paths = [f"{c}/{'/'.join([f'{n:060}'] * 60)}/1.png" for c in "ab" for n in range(200)]
+    tracemalloc.start()
+    layout(*paths)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * sum(map(len, paths))
 
 
 def test_folders_beside_splits_are_left_out_and_counted():
