@@ -16,15 +16,12 @@ import numpy as np
 
 from labelrank.data import image, video
 from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Sample, check_distinct
-from labelrank.data.source import SPLIT_WORDS
+from labelrank.data.source import SPLIT_WORDS, split_in
+from labelrank.data.structure import EXPECTED_LAYOUT, Located, Structure, find_structure
 from labelrank.errors import DatasetError, MediaError, NoTrainSplit
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
-EXPECTED_LAYOUT = (
-    "Expected one folder of images or videos per class (cat/1.png, dog/1.png), or the same inside train, val and "
-    "test (train/cat/1.png)"
-)
 _EXTENSIONS = {"image": image.EXTENSIONS, "clip": video.EXTENSIONS}
 _LISTED_EXTENSIONS = {media: ", ".join(sorted(extensions)) for media, extensions in _EXTENSIONS.items()}
 _CLUTTER_FOLDERS = {"__MACOSX", ".git", ".cache", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".Spotlight-V100"}
@@ -51,15 +48,6 @@ class Fingerprint(NamedTuple):
     """CRC-32 of the content, as a zip's directory holds it; for a file of a repository, its blob id."""
 
 
-class _Located(NamedTuple):
-    path: str
-    key: str
-    """The path without root folders."""
-    split: str | None
-    class_name: str | None
-    """None for a file outside the class folders."""
-
-
 @dataclass(frozen=True)
 class Layout:
     """The classes, splits and samples of a source, found from its file names alone."""
@@ -72,7 +60,7 @@ class Layout:
     """Sorted names of the folders that hold a sample in any split; a label is an index into it."""
     splits: tuple[str, ...]
     """Splits that hold a sample, in the order train, val, test; empty without split folders."""
-    places: dict[str | None, list[_Located]]
+    places: dict[str | None, list[Located]]
     """The samples of each split; all under None without split folders."""
     problems: dict[str | None, list[Problem]]
     """The problems of each split; those of the whole source under None."""
@@ -209,6 +197,10 @@ def read_layout(
       folder is not a root when it is a split, or when all samples lie directly in it (then it is a class).
     - The top folders are splits when all of them, or at least two, have names of splits and hold class folders.
       Other top folders are then left out and listed as a problem. All files below a class folder belong to its class.
+    - A name with a word of a split in it (training_set, images-train, val2017) is one of a split where all top folders
+      are so named, or where the folder holds a class of another split too.
+    - The class folders may hold the splits: cat/train/1.png. Then every sample lies in a split.
+    - Folders between a split and its classes are passed over: train/images/cat/1.png.
     - A key is the path without the root folders.
 
     Args:
@@ -233,16 +225,16 @@ def read_layout(
             f"{source!r} holds no images and no videos ({contents}). {EXPECTED_LAYOUT}; images are files that end "
             f"in {_LISTED_EXTENSIONS['image']}, videos in {_LISTED_EXTENSIONS['clip']}."
         )
-    root = _find_root(samples)
-    split_of = _find_splits(samples, media, root, source, no_class_folders)
+    structure = find_structure(samples, media, source, no_class_folders)
+    split_of = structure.split_of
 
     is_sample = set(samples)
-    by_split: dict[str | None, list[_Located]] = defaultdict(list)
+    by_split: dict[str | None, list[Located]] = defaultdict(list)
     problems: dict[str | None, list[Problem]] = defaultdict(list)
     beside_splits: Counter[str] = Counter()
     of_other_media: dict[str | None, list[str]] = defaultdict(list)
     for path in visible:
-        located = _locate(path, root, split_of)
+        located = structure.locate(path)
         top, _, below = located.key.partition("/")
         if path not in is_sample:
             if _media_of(path):
@@ -252,7 +244,7 @@ def read_layout(
             problems[located.split].append(Problem(located.key, reason))
         elif located.class_name is not None:
             by_split[located.split].append(located)
-        elif split_of and below and top not in split_of:
+        elif split_of and below and top not in split_of and not structure.class_first:
             beside_splits[top] += 1
         else:
             reason = f"The {noun} lies in no class folder. Move it into the folder of its class."
@@ -263,7 +255,7 @@ def read_layout(
     class_names = sorted({str(p.class_name) for group in by_split.values() for p in group})
     # The folders of each file count as listed, because zips often have no entries for folders.
     listed = itertools.chain(visible, (f"{folder}/*" for folder in folders if not is_ignored(folder)))
-    class_folders = {name for f in listed if (name := _locate(f, root, split_of).class_name) is not None}
+    class_folders = {name for f in listed if (name := structure.locate(f).class_name) is not None}
     empty = sorted(class_folders - set(class_names))
     _check_class_names(class_names, empty, media, source)
 
@@ -271,7 +263,7 @@ def read_layout(
         Problem(name, f"The class folder holds no {nouns} and is left out. Add {nouns} to it, or remove it.")
         for name in empty
     ]
-    first += _hidden_classes(files, root, split_of)
+    first += _hidden_classes(files, structure)
     first += [
         Problem(
             top,
@@ -381,14 +373,14 @@ def _other_media(keys: list[str], media: str) -> Problem:
     )
 
 
-def _hidden_classes(files: list[str], root: list[str], split_of: dict[str, str]) -> list[Problem]:
+def _hidden_classes(files: list[str], structure: Structure) -> list[Problem]:
     """Return a problem for each hidden folder that would be a class of images or videos."""
     hidden: Counter[str] = Counter()
     for path in files:
         parts = path.split("/")
         folder = parts[-2] if len(parts) > 1 else ""
         others = "/".join([*parts[:-2], parts[-1]])
-        is_class = may_be_hidden_class(folder) and _locate(path, root, split_of).class_name == folder
+        is_class = may_be_hidden_class(folder) and structure.locate(path).class_name == folder
         if is_class and _media_of(path) and not is_ignored(others):
             hidden["/".join(parts[:-1])] += 1
     return [
@@ -410,74 +402,14 @@ def is_ignored(path: str) -> bool:
     )
 
 
-def _find_root(samples: list[str]) -> list[str]:
-    """Return the names of the nested folders that hold the class or split folders."""
-    root: list[str] = []
-    nested = [parts for p in samples if len(parts := p.split("/")) > 1]
-    while nested and len({parts[len(root)] for parts in nested}) == 1:
-        depth = len(root)
-        top = nested[0][depth]
-        nested = [parts for parts in nested if len(parts) > depth + 2]
-        if not nested:
-            break  # samples only: this is a class folder
-        if top.casefold() in SPLIT_WORDS and not all(p[depth + 1].casefold() in SPLIT_WORDS for p in nested):
-            break  # the only split
-        root.append(top)
-    return root
-
-
-def _find_splits(
-    samples: list[str], media: str, root: list[str], source: str, no_class_folders: type[DatasetError]
-) -> dict[str, str]:
-    """Return top folder -> split; empty where the top folders are classes."""
-    inside = [parts[len(root) :] for p in samples if (parts := p.split("/"))[: len(root)] == root]
-    noun, nouns = NOUNS[media]
-    tops = {parts[0] for parts in inside if len(parts) > 1}
-    if not tops:
-        raise no_class_folders(
-            f"{source!r} has no class folders: {_count(len(samples), noun, nouns)}, such as {samples[0]!r}, "
-            f"in no folder. {EXPECTED_LAYOUT}; put each {noun} into a folder named after its class."
-        )
-    split_of = {top: SPLIT_WORDS[top.casefold()] for top in sorted(tops) if top.casefold() in SPLIT_WORDS}
-    holds_classes = any(len(parts) > 2 and parts[0] in split_of for parts in inside)
-    if len(split_of) == len(tops) and not holds_classes:
-        raise no_class_folders(
-            f"{source!r} has no class folders: {nouns} lie directly in {', '.join(map(repr, split_of))}. "
-            f"{EXPECTED_LAYOUT}; put each {noun} into a folder named after its class."
-        )
-    if not holds_classes or (len(split_of) < 2 and len(split_of) < len(tops)):
-        return {}
-    first: dict[str, str] = {}
-    for top, split in split_of.items():
-        if split in first:
-            raise DatasetError(
-                f"{source!r} has two folders for the split {split}: {first[split]!r} and {top!r}. "
-                "Merge them, or remove one."
-            )
-        first[split] = top
-    return split_of
-
-
-def _locate(path: str, root: list[str], split_of: dict[str, str]) -> _Located:
-    parts = path.split("/")
-    if parts[: len(root)] != root:
-        return _Located(path, path, None, None)
-    inner = parts[len(root) :]
-    key = "/".join(inner)
-    split = None
-    if split_of:
-        split = split_of.get(inner[0]) if len(inner) > 1 else None
-        if split is None:
-            return _Located(path, key, None, None)
-        inner = inner[1:]
-    return _Located(path, key, split, inner[0] if len(inner) > 1 else None)
-
-
-def _splits_read_as_classes(places: list[_Located], class_names: list[str]) -> list[Problem]:
-    """Return a note for each class that is named like a split and holds folders like one."""
-    suspects = {str(p.class_name) for p in places if p.key.count("/") > 1} & {
-        name for name in class_names if name.casefold() in SPLIT_WORDS
-    }
+def _splits_read_as_classes(places: list[Located], class_names: list[str]) -> list[Problem]:
+    """Return a note for each class that is named like a split, or holds folders that are, and is read as one class."""
+    nested = [(str(p.class_name), p.key.split("/")[1]) for p in places if p.key.count("/") > 1]
+    suspects = {name for name, _ in nested if split_in(name)}
+    inner: dict[str, set[str]] = defaultdict(set)
+    for name, folder in nested:
+        if folder.casefold() in SPLIT_WORDS:
+            inner[name].add(folder)
     return [
         Problem(
             suspect,
@@ -485,6 +417,13 @@ def _splits_read_as_classes(places: list[_Located], class_names: list[str]) -> l
             "If it is a split, move the other folders into a split or away.",
         )
         for suspect in sorted(suspects)
+    ] + [
+        Problem(
+            name,
+            f"The folder is read as one class with all that {' and '.join(map(repr, sorted(folders)))} in it hold, "
+            "because not every class has splits alone. If these are splits, give every class such folders.",
+        )
+        for name, folders in sorted(inner.items())
     ]
 
 

@@ -40,7 +40,15 @@ _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 _MAX_DEPTH = 5
 _MAX_LISTED_NAMES = 20
 _SHARD = re.compile(r"(.+?)-\d{4,6}-of-\d{4,6}(?:-[0-9a-f]{8,})?")
+_BETWEEN_WORDS = re.compile(r"[-._ 0-9]+|(?<=[a-z])(?=[A-Z])")
 _NUMBERS_AT_END = re.compile(r"(?:[-._ ]+\d+)+$")
+
+
+def split_in(name: str) -> str | None:
+    """Return the split that a name tells, as training_set, images-train, val2017 and TestSet do; else None."""
+    words = (word.casefold().removesuffix("set") for word in _BETWEEN_WORDS.split(name))
+    told = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    return told.pop() if len(told) == 1 else None
 
 
 @dataclass(frozen=True)

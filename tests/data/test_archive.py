@@ -196,7 +196,10 @@ HOSTILE = {
         lambda path: many_entries(path, declared=3),
         r"has 75,001 entries or more; at most 75,000",
     ),
-    "a path of 30,000 folders": (with_entry("d/" * 30_000 + "1.png"), r"has a path of 60,005 characters; at most 4,096"),
+    "a path of 30,000 folders": (
+        with_entry("d/" * 30_000 + "1.png"),
+        r"has a path of 60,005 characters; at most 4,096",
+    ),
     "a path of 65 folders": (with_entry("d/" * 65 + "1.png"), r"a path through 65 folders; at most 64 are accepted\."),
     "a folder of 65 folders": (with_entry("d/" * 66), r"a path through 66 folders; .* begins with 'd/d/d/"),
     "a path of backslashes": (with_entry("d\\" * 99 + "1.png"), r"a path through 99 folders; at most 64"),

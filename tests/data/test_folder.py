@@ -82,6 +82,81 @@ def test_a_split_beside_classes_is_read_as_a_class_and_said_so():
     assert "read as a class, because 'extra' lies beside it" in problems(found)["train"]
 
 
+def in_each(*folders):
+    return [f"{folder}/{name}" for folder in folders for name in ("cat/1.png", "dog/1.png")]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("Training_set", "Test_set"),
+        ("images_train", "images_eval"),
+        ("train-images", "test-images"),
+        ("train2017", "test2017"),
+        ("TrainSet", "testset"),
+        ("my data.train", "test"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("train/train", "test/test"),
+        ("train/images", "test/images"),
+        ("pets/archive/train_1", "pets/archive/test_1"),
+    ],
+)
+def test_a_split_may_have_more_in_its_name_or_folders_inside(train, test):
+    found = layout(*in_each(train, test), f"{train}/cat/2.png")
+    assert found.splits == ("train", "test")
+    assert found.class_names == ("cat", "dog")
+    assert [name for _, name in keys(found, "train")] == ["cat", "cat", "dog"]
+    assert problems(found) == {}
+
+
+def test_folders_that_name_splits_are_splits_beside_others_when_they_share_a_class():
+    found = layout(*in_each("images_train", "images_val", "misc"))
+    assert found.splits == ("train", "val")
+    assert list(problems(found)) == ["misc"]
+    # Neither of these holds a class of the other.
+    classes = layout("test_tube/a/1.png", "bullet_train/b/1.png", "cat/1.png")
+    assert (classes.splits, classes.class_names) == ((), ("bullet_train", "cat", "test_tube"))
+    assert list(problems(classes)) == ["bullet_train", "test_tube"]
+    assert "read as a class, because 'bullet_train' lies beside it" in problems(classes)["test_tube"]
+    assert problems(layout("test_tube/1.png", "bullet_train/1.png", "cat/1.png")) == {}
+
+
+def test_a_name_that_tells_two_splits_tells_none():
+    found = layout(*in_each("train_val", "other"))
+    assert found.class_names == ("other", "train_val")
+    assert layout(*in_each("my-test-zip")).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (in_each("train2014", "train2017", "val2017"), "two folders for the split train: 'train2014' and 'train2017'"),
+        (["train_images/1.png", "test_images/1.png"], "images lie directly in 'test_images', 'train_images'"),
+    ],
+)
+def test_folders_that_name_splits_and_cannot_be_read_are_told(folders, message):
+    with pytest.raises(DatasetError, match=message):
+        layout(*folders)
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("images_train", "images_test"), ("Training", "valid")])
+def test_classes_may_hold_the_splits(train, test):
+    files = [f"pets/{name}/{split}/{n}.png" for name in ("cat", "dog") for split in (train, test) for n in range(2)]
+    found = layout(*files, "pets/notes.txt", "pets/cat/notes.txt")
+    assert found.splits in (("train", "test"), ("train", "val"))
+    assert found.class_names == ("cat", "dog")
+    assert keys(found, "train") == [(f"{name}/{train}/{n}.png", name) for name in ("cat", "dog") for n in range(2)]
+    assert list(problems(found)) == ["cat/notes.txt", "notes.txt"]
+
+
+def test_splits_in_some_classes_alone_are_told():
+    found = layout("cat/train/1.png", "cat/test/2.png", "dog/1.png", "eel/parts/1.png")
+    assert (found.splits, found.class_names) == ((), ("cat", "dog", "eel"))
+    assert list(problems(found)) == ["cat"]
+    assert "one class with all that 'test' and 'train' in it hold" in problems(found)["cat"]
+
+
 @pytest.mark.parametrize("deep", ["a/" * 65 + "1.png", "a" * 4097 + "/1.png"])
 def test_a_path_that_is_too_deep_or_too_long_is_refused(deep):
     for listing in ({"files": ["cat/1.png", deep]}, {"files": ["cat/1.png"], "folders": [deep]}):
