@@ -26,15 +26,20 @@ _LONGEST_WAIT_S = 60.0
 
 
 def headers(settings: Settings, *, with_token: bool = True) -> dict[str, str]:
-    """Return the headers of a request; a shared server sends no access token."""
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    """Return the headers of a request; a shared server sends no access token.
 
+    They name labelrank and its version alone. Those that huggingface_hub would send also tell what else is installed,
+    and which other program calls; for that it asks the Hub a question of its own.
+    """
     from labelrank import __version__
 
-    token = False if settings.shared or not with_token else None
-    named = build_hf_headers(token=token, library_name="labelrank", library_version=__version__)
-    # If the file were compressed for transfer, its length would differ from the one the Hub states.
-    return {**named, "Accept-Encoding": "identity"}
+    token = _token(settings) if with_token else None
+    return {
+        "User-Agent": f"labelrank/{__version__}",
+        # If the file were compressed for transfer, its length would differ from the one the Hub states.
+        "Accept-Encoding": "identity",
+        **({"Authorization": f"Bearer {token}"} if token else {}),
+    }
 
 
 def _timeout() -> httpx2.Timeout:
@@ -45,9 +50,13 @@ def _timeout() -> httpx2.Timeout:
 
 def has_token(settings: Settings) -> bool:
     """Return whether requests carry an access token."""
-    from huggingface_hub import get_token
+    return _token(settings) is not None
 
-    return not settings.shared and get_token() is not None
+
+def _token(settings: Settings) -> str | None:
+    from huggingface_hub import constants, get_token
+
+    return None if settings.shared or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def select_backend(*, training: bool = False) -> str:
 
     TensorFlow is imported here, so that its start-up messages can be hidden from users.
     """
+    _keep_private()
     # Users see TensorFlow's errors, but not its start-up messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = backend = preferred_backend(training=training)
@@ -98,6 +99,15 @@ def select_backend(*, training: bool = False) -> str:
     if backend == "tensorflow":
         _start_tensorflow()
     return backend
+
+
+def _keep_private() -> None:
+    """Keep the libraries below from sending anything, and from files outside the workspace."""
+    # OpenVINO's converter posts usage data with a lasting id, which it keeps in ~/intel, on every export. Where this
+    # package is missing, it takes a stub of its own.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    # Keras writes ~/.keras/keras.json, and would take its number format and its epsilon from one that is there.
+    os.environ["KERAS_HOME"] = os.devnull
 
 
 @functools.cache

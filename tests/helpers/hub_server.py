@@ -28,8 +28,6 @@ import yaml
 LARGE = {".avi", ".bin", ".h5", ".jpg", ".mp4", ".parquet", ".png", ".safetensors", ".zip"}
 _ACTIONS = {"revision", "tree", "paths-info", "refs", "resolve", "discussions"}
 _BLOCK = 1 << 16
-# huggingface_hub asks for this by itself, to name the program that calls it; it is none of our requests.
-_NAMES_OF_CALLERS = "/api/agent-harnesses"
 
 
 @dataclass
@@ -261,8 +259,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_request(self):
         self.fault = None
-        if self.path == _NAMES_OF_CALLERS:
-            return self.refuse(404)
         self.fault = self.hub.take_fault(self.path)
         if self.fault and self.fault.delay_s:
             time.sleep(self.fault.delay_s)
@@ -448,8 +444,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = bytes(b ^ 1 for b in body)
         # Noted before it is sent, so that the client cannot be faster than the record.
         request = Request(self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization"), status)
-        if self.path != _NAMES_OF_CALLERS:
-            self.hub.requests.append(request)
+        self.hub.requests.append(request)
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name, value)
