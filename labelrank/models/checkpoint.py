@@ -22,11 +22,12 @@ import numpy as np
 from labelrank import hub
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, HubError
-from labelrank.files import local_path
-from labelrank.models.checkpoint_files import CONFIG, WEIGHTS, Files, Folder, HubFolder
+from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer, local_path
+from labelrank.models.checkpoint_files import CONFIG, INDEX, WEIGHTS, Files, Folder, HubFolder
 from labelrank.models.config import EncoderConfig, read_config
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.models.names import check_names, check_shape, encoder_tensors, head_tensors
+from labelrank.models.not_checkpoints import TRAINER_STATE, check_kind
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings, assets_dir
 
@@ -43,13 +44,22 @@ _PREPROCESSINGS: dict[str, tuple[tuple[str, str | None], ...]] = {
     ),
 }
 _PREPROCESSING_FILES = (PREPROCESSOR, VIDEO_PREPROCESSOR, PROCESSOR)
-INDEX = "model.safetensors.index.json"
 # Formats that run code when they are opened, or that only one framework reads.
-_OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".pickle")
+_OTHER_WEIGHTS = (
+    *(".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl", ".pickle"),
+    *(".keras", ".onnx", ".gguf", ".pb", ".tflite"),
+)
 _MAX_JSON_BYTES = 32 << 20
 _MAX_HEADER_BYTES = 100 << 20
+_HEAD_BYTES = 64
 # safetensors' name of a type -> ours; each is read as float32.
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# Wider than what quantisation leaves of a weight, except where it packs several into one.
+_WHOLE_NUMBERS = ("I64", "U64", "I32", "U32", "I16", "U16", "BOOL")
+_PACKED = ("qweight", "qzeros", "g_idx", "packed")
+# Counters and tables of indices that some versions of PyTorch and transformers store beside the weights. A model makes
+# them anew.
+_BUFFERS = ("position_ids", "num_batches_tracked", "relative_position_index")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
 
 
@@ -281,6 +291,7 @@ def _is_meant_for_hub(name: str) -> bool:
 
 def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
     names = set(files.names())
+    check_kind(files, names, lambda name: _read_json(files, name, names))
     content = _read_json(files, CONFIG, names)
     read_config(content)  # an unknown family is refused before anything else is looked at
     weights = _find_weights(files, names)
@@ -365,7 +376,7 @@ def _is_part(name: Any) -> bool:
 
 
 def _no_weights(files: Files, names: Collection[str]) -> CheckpointError:
-    others = sorted(n for n in names if n.endswith(_OTHER_WEIGHTS))
+    others = sorted(n for n in names if n.endswith(_OTHER_WEIGHTS) and not TRAINER_STATE.fullmatch(n))
     if not others:
         return CheckpointError(
             f"{files.source} has no {WEIGHTS}; expected the weights in the safetensors format under that name."
@@ -403,8 +414,11 @@ def _read_json(files: Files, name: str, names: Collection[str]) -> dict[str, Any
             f"{where} has {size:,} bytes; expected a JSON file of a few kB. Choose another checkpoint."
         )
     try:
-        value = json.loads(files.small(name).decode("utf-8-sig"))
-    except HubError:
+        content = files.small(name)
+        if is_lfs_pointer(content):
+            raise CheckpointError(f"{where} {LFS_POINTER_TEXT}")
+        value = json.loads(content.decode("utf-8-sig"))
+    except (CheckpointError, HubError):
         raise
     # ValueError: not UTF-8, not JSON, or a number of thousands of digits; RecursionError: nested too deep.
     except (OSError, ValueError, RecursionError) as error:
@@ -457,24 +471,27 @@ def _read_header(files: Files, name: str) -> dict[str, _Tensor]:
     where, size = f"{files.source}/{name}", files.size_bytes(name)
     try:
         with files.opened(name) as file:
-            length = int.from_bytes(file.read(8), "little")
+            head = file.read(_HEAD_BYTES)
+            if is_lfs_pointer(head):
+                raise CheckpointError(f"{where} {LFS_POINTER_TEXT}")
+            length = int.from_bytes(head[:8], "little")
             if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
                 raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
-            header = json.loads(file.read(length))
+            text = head[8:] + file.read(max(0, length + 8 - len(head)))
+            header = json.loads(text[:length])
         header.pop("__metadata__", None)
         tensors, end = {}, 0
         for tensor, facts in header.items():
             dtype, shape = str(facts["dtype"]), tuple(int(n) for n in facts["shape"])
             start, stop = map(int, facts["data_offsets"])
+            end = max(end, stop)
+            if tensor.rpartition(".")[2] in _BUFFERS:
+                continue
             if dtype not in _FLOATS:
-                raise CheckpointError(
-                    f"Tensor {tensor} of {where} holds {dtype}; expected {', '.join(_FLOATS)}. Quantised weights are "
-                    "not read: use the checkpoint they were made from."
-                )
+                raise CheckpointError(_not_floats(tensor, where, dtype))
             if min(shape, default=0) < 0 or 8 * (stop - start) != math.prod(shape) * _BITS[dtype]:
                 raise ValueError(f"tensor {tensor} of shape {shape} in bytes {start:,} to {stop:,}")
             tensors[tensor] = _Tensor(dtype, shape, name)
-            end = max(end, stop)
         if not tensors or 8 + length + end != size:
             raise ValueError(f"the file has {size:,} bytes, its header speaks of {8 + length + end:,}")
     except (CheckpointError, HubError):
@@ -482,6 +499,16 @@ def _read_header(files: Files, name: str) -> dict[str, _Tensor]:
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise _unreadable(where, error) from error
     return tensors
+
+
+def _not_floats(tensor: str, where: str, dtype: str) -> str:
+    text = f"Tensor {tensor} of {where} holds {dtype}; expected {', '.join(_FLOATS)}."
+    if dtype in _WHOLE_NUMBERS and not tensor.endswith(_PACKED):
+        return (
+            f"{text} These are whole numbers or flags, such as indices and counts, and no weights that are known here. "
+            "Save the model again without this tensor, or choose another checkpoint."
+        )
+    return f"{text} Quantised weights are not read: use the checkpoint they were made from."
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -14,6 +16,9 @@ from labelrank.settings import Settings
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# Files that are looked at below a folder, to say what it is.
+_MOST = 10_000
 
 
 class Files(Protocol):
@@ -30,6 +35,10 @@ class Files(Protocol):
     """Whether the Hub could not be reached and the list of files is from an earlier time."""
 
     def names(self) -> Collection[str]: ...
+
+    def paths_below(self) -> Collection[str]:
+        """Return the paths of files one or two folders down, with forward slashes."""
+        ...
 
     def size_bytes(self, name: str) -> int: ...
 
@@ -70,6 +79,12 @@ class Folder:
                 f"The folder {self.folder} cannot be read ({error.strerror or error}). Check its rights."
             ) from error
 
+    def paths_below(self) -> Collection[str]:
+        with contextlib.suppress(OSError):
+            found = [path for depth in ("*/*", "*/*/*") for path in itertools.islice(self.folder.glob(depth), _MOST)]
+            return [path.relative_to(self.folder).as_posix() for path in found]
+        return []
+
     def size_bytes(self, name: str) -> int:
         return (self.folder / name).stat().st_size
 
@@ -105,6 +120,9 @@ class HubFolder:
 
     def names(self) -> Collection[str]:
         return [file.path for file in self.repo.files if "/" not in file.path]
+
+    def paths_below(self) -> Collection[str]:
+        return [file.path for file in self.repo.files if 1 <= file.path.count("/") <= 2]
 
     def _file(self, name: str) -> hub.HubFile:
         file = self.repo.file(name)

@@ -296,6 +296,111 @@ def test_damaged_weights(folder):
             open_checkpoint(str(folder))
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "7" * 64 + "\nsize 447\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_git_lfs_pointer_is_told_from_the_file_it_stands_for(folder, name):
+    (folder / name).write_text(POINTER)
+    with pytest.raises(CheckpointError, match=f"{name} is a Git LFS pointer, not the file itself. Run `git lfs pull`"):
+        open_checkpoint(str(folder))
+
+
+def test_an_index_that_is_a_git_lfs_pointer(folder):
+    shard(folder)
+    (folder / "model-00002-of-00003.safetensors").write_text(POINTER)
+    with pytest.raises(CheckpointError, match="model-00002-of-00003.safetensors is a Git LFS pointer"):
+        open_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("name", ["vit.embeddings.position_ids", "bn.num_batches_tracked"])
+def test_stored_indices_and_counters_are_ignored_by_name(keras, folder, name):
+    wanted = load(folder).encoder.get_weights()
+    count = open_checkpoint(str(folder)).num_parameters
+    rewrite_tensors(folder, lambda t: t.__setitem__(name, np.arange(17)[None]))
+    assert open_checkpoint(str(folder)).num_parameters == count
+    for one, other in zip(load(folder).encoder.get_weights(), wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_other_whole_numbers_are_not_called_quantised(folder):
+    rewrite_tensors(folder, lambda t: t.__setitem__("vit.steps", np.arange(3)))
+    with pytest.raises(
+        CheckpointError, match=r"Tensor vit.steps of .* holds I64; .* whole numbers .* without this"
+    ) as e:
+        open_checkpoint(str(folder))
+    assert "uantised" not in str(e.value)
+
+
+def test_weights_packed_into_whole_numbers_are_quantised(folder):
+    rewrite_tensors(folder, lambda t: t.__setitem__("vit.dense.qweight", np.arange(3, dtype=np.int32)))
+    with pytest.raises(CheckpointError, match="holds I32; .* Quantised weights are not read"):
+        open_checkpoint(str(folder))
+
+
+ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "someone/vit-base"})
+KERAS_CONFIG = json.dumps({"module": "keras_hub.src.models.vit.vit_backbone", "class_name": "ViTBackbone"})
+CONFIG = json.dumps({"model_type": "vit"})
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"adapter_config.json": ADAPTER},
+            r"a LORA adapter of someone/vit-base .*merge_and_unload\(\).save_pretrained",
+        ),
+        (
+            {"adapter_model.safetensors": "", "config.json": CONFIG},
+            r"an adapter \(LoRA.* \(adapter_model.safetensors\)",
+        ),
+        ({"adapter_config.json": "{}", "adapter_model.bin": ""}, r"is an adapter \(LoRA .*merge_and_unload"),
+        (
+            {f"checkpoint-{n}/{name}": CONFIG for n in (1000, 500) for name in ("config.json", "model.safetensors")},
+            r"no model.safetensors itself; in it are .*: checkpoint-500, checkpoint-1000. .*/checkpoint-1000.$",
+        ),
+        (
+            {"config.json": CONFIG, "snapshots/a1/config.json": CONFIG, "snapshots/a1/pytorch_model.bin": ""},
+            r"in it is a checkpoint: snapshots/a1. Give one of them, such as .*/snapshots/a1.$",
+        ),
+        (
+            {"config.json": CONFIG, "optimizer.pt": "", "training_args.bin": "", "trainer_state.json": "{}"},
+            r"what a Trainer needs to go on \(optimizer.pt, trainer_state.json, training_args.bin\), but no weights",
+        ),
+        (
+            {"config.json": CONFIG, "optimizer.pt": "", "training_args.bin": "", "pytorch_model.bin": ""},
+            r"has pytorch_model.bin but no model.safetensors",
+        ),
+        ({"config.json": KERAS_CONFIG, "model.weights.h5": "", "task.json": "{}"}, "is a Keras Hub preset .*same name"),
+        ({"config.json": KERAS_CONFIG, "task.json": "{}"}, "is a Keras Hub preset"),
+        ({"model_index.json": "{}", "vae/config.json": "{}", "vae/model.safetensors": ""}, "is a diffusers pipeline"),
+        ({"config.json": CONFIG, "model.onnx": ""}, "has model.onnx but no model.safetensors"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_for_what_it_is(tmp_path, files, message):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(str(tmp_path))
+
+
+def test_what_is_no_checkpoint_on_the_hub_is_told_as_well(hub, folder, settings):
+    hub.add("model", "me/lora", {"adapter_config.json": ADAPTER, "adapter_model.safetensors": "x"})
+    with pytest.raises(CheckpointError, match="me/lora is a LORA adapter of someone/vit-base"):
+        open_checkpoint("me/lora", settings=settings)
+    hub.add("model", "me/run", {f"checkpoint-5/{name}": "{}" for name in ("config.json", "model.safetensors")})
+    with pytest.raises(CheckpointError, match="Only the top of a repository is read: download checkpoint-5 and give"):
+        open_checkpoint("me/run", settings=settings)
+
+
+def test_a_whole_model_beside_leftovers_of_its_training_is_read(folder):
+    (folder / "adapter_config.json").write_text(ADAPTER)
+    (folder / "optimizer.pt").write_text("")
+    shutil.copytree(folder, folder / "checkpoint-5")
+    assert open_checkpoint(str(folder)).config.model_type == "vit_mae"
+
+
 def test_quantised_weights_are_refused(folder):
     header, data = header_of(folder / "model.safetensors")
     tensor = header["vit.layernorm.bias"]
