@@ -24,6 +24,7 @@ import numpy as np
 from labelrank import __version__
 from labelrank.errors import LabelMapError
 from labelrank.files import is_replaceable, replacing
+from labelrank.words import code_points
 
 if TYPE_CHECKING:
     from labelrank.ranking.ranker import LabelRanker
@@ -435,11 +436,20 @@ def _check_names(names: Mapping[int, Any]) -> None:
         same.setdefault(folded, []).append(label)
     clashes = [labels for labels in same.values() if len(labels) > 1]
     if clashes:
-        listed = _listed([" = ".join(f"{names[label]!r} (label {label})" for label in labels) for labels in clashes])
+        listed = _listed([_told_apart(names, labels) for labels in clashes])
         raise LabelMapError(
             f"Class names that are equal, or differ only in case or Unicode form: {listed}. Tools and file systems "
             "take them for one class; rename all but one of each in the dataset."
         )
+
+
+def _told_apart(names: Mapping[int, str], labels: Sequence[int]) -> str:
+    """Return names that clash, each with its label and with what tells it from the first, or the first from it."""
+    others = [labels[1], *[labels[0]] * (len(labels) - 1)]
+    return " = ".join(
+        f"{names[label]!r} (label {label}){code_points(names[label], names[other])}"
+        for label, other in zip(labels, others, strict=True)
+    )
 
 
 def _plain(value: Any, name: str) -> Any:

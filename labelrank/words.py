@@ -1,4 +1,4 @@
-"""Counts, shares, durations and sizes in words."""
+"""Counts, shares, durations, sizes and names in words."""
 
 
 def rough_duration(seconds: float) -> str:
@@ -61,6 +61,21 @@ def ordinal(number: int) -> str:
     """Return a number as a place: 2nd, 4th."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number:,}{ending}"
+
+
+def code_points(name: str, other: str) -> str:
+    """Return, in brackets, the code points of what tells a name from another that may look like it; else nothing."""
+    start = _same_at_start(name, other)
+    end = _same_at_start(name[start:][::-1], other[start:][::-1])
+    part, of_other = (text[start : len(text) - end] for text in (name, other))
+    if not part or (part + of_other).isascii():
+        return ""
+    return f" ({part!r} is {' '.join(f'U+{ord(letter):04X}' for letter in part[:8])})"
+
+
+def _same_at_start(one: str, other: str) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -173,6 +173,9 @@ def test_names_that_differ_only_in_case_or_unicode_form_are_refused_by_name(firs
     assert f"{first!r} (label 1)" in str(caught.value)
     assert f"{second!r} (label 3)" in str(caught.value)
     assert "dog" not in str(caught.value)
+    # Names that may look the same are told apart by their code points.
+    looks_alike = not (first + second).isascii()
+    assert ("U+" in str(caught.value)) == looks_alike
 
 
 @pytest.mark.parametrize(

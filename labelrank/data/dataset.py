@@ -11,6 +11,7 @@ import numpy as np
 
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.progress import Progress, ShouldStop
+from labelrank.words import code_points
 
 SPLITS = ("train", "val", "test")
 NOUNS = {"image": ("image", "images"), "clip": ("video", "videos")}
@@ -186,6 +187,7 @@ def check_distinct(class_names: Sequence[str], source: str) -> None:
         other = seen.setdefault(folded, name)
         if other != name:
             raise DatasetError(
-                f"{source!r} has two classes that differ only in the case or form of letters: {other!r} and {name!r}. "
-                "Merge or rename one: label maps are used where such names collide."
+                f"{source!r} has two classes that differ only in the case or form of letters: {other!r}"
+                f"{code_points(other, name)} and {name!r}{code_points(name, other)}. Merge or rename one: label maps "
+                "are used where such names collide."
             )

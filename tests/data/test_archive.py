@@ -573,9 +573,22 @@ def test_entry_that_lies_about_its_size_is_not_unpacked_in_memory(tmp_path):
         tracemalloc.stop()
 
 
-def test_names_that_differ_in_unicode_form_only_are_refused_at_once(tmp_path):
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        (
+            "caf\u00e9",
+            "cafe\u0301",
+            r"'cafe\u0301' \('e\u0301' is U\+0065 U\+0301\) and 'caf\u00e9' \('\u00e9' is U\+00E9\)\. Merge",
+        ),
+        ("\u00b5m", "\u03bcm", r"'\u00b5m' \('\u00b5' is U\+00B5\) and '\u03bcm' \('\u03bc' is U\+03BC\)"),
+        ("1\u212a", "1K", r"'1K' \('K' is U\+004B\) and '1\u212a' \('\u212a' is U\+212A\)"),
+        ("Cat", "cat", "'Cat' and 'cat'. Merge"),
+    ],
+)
+def test_names_that_look_alike_are_refused_with_what_tells_them_apart(one, other, message, tmp_path):
     with zipfile.ZipFile(tmp_path / "forms.zip", "w") as file:
-        for name in ("caf\u00e9", "cafe\u0301", "dog"):
+        for name in (one, other, "dog"):
             file.writestr(f"{name}/1.png", png())
-    with pytest.raises(DatasetError, match="case or form of letters"):
+    with pytest.raises(DatasetError, match="case or form of letters: " + message):
         open_archive(tmp_path / "forms.zip", split=None, settings=SETTINGS)
