@@ -19,6 +19,7 @@ from labelrank.data.dataset import Dataset
 from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.layout import Fingerprint, Layout, check_path, read_layout, readers
 from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError
+from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
@@ -37,6 +38,8 @@ _MAX_BYTES_PER_ENTRY = 512
 """Of the directory, on average over the most entries that are accepted: zipfile holds all of it in memory."""
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 _UTF8_NAME = 0x800
+_MAX_POINTER_BYTES = 200
+"""A pointer of Git LFS has about 130 bytes: its version, a SHA-256 and a size."""
 _BOMB_FROM_BYTES = 100 * 2**20
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
@@ -56,6 +59,7 @@ class _Archive:
 
     def __init__(self, source: Path | BinaryIO, name: str, settings: Settings) -> None:
         self.name = name
+        self._is_local = isinstance(source, Path)
         self._lock = threading.Lock()
         try:
             with source.open("rb") if isinstance(source, Path) else contextlib.nullcontext(source) as file:
@@ -94,6 +98,19 @@ class _Archive:
             raise MediaError(
                 f"{key!r} cannot be unpacked from {self.name!r} ({error}). Fetch or pack the zip again."
             ) from error
+
+    def fingerprint(self, path: str, key: str) -> Fingerprint:
+        entry = self.files[path]
+        # Of a zip on the network, each entry would be a request.
+        if self._is_local and entry.file_size <= _MAX_POINTER_BYTES and self._is_pointer(path, key):
+            raise MediaError(f"{key!r} {LFS_POINTER_TEXT}")
+        return Fingerprint(entry.file_size, entry.CRC)
+
+    def _is_pointer(self, path: str, key: str) -> bool:
+        try:
+            return is_lfs_pointer(self.read(path, key))
+        except MediaError:
+            return False  # told when the sample is read
 
     def ranges(self, paths: Iterable[str]) -> list[tuple[int, int]]:
         """Return the byte ranges of some files in the zip, as sorted (start, end) with neighbours merged."""
@@ -147,7 +164,7 @@ def open_archive(
         return layout.to_dataset(
             id=name,
             split=split,
-            fingerprint=lambda path, key: Fingerprint(archive.files[path].file_size, archive.files[path].CRC),
+            fingerprint=archive.fingerprint,
             load=load,
             load_clips=load_clips,
             fetch=fetch if on_fetch else None,
@@ -195,6 +212,8 @@ def _check_directory(file: BinaryIO, name: str, settings: Settings) -> None:
                 f"{name!r} begins like a zip but its end is missing after {size:,} bytes: it was cut short. "
                 "Fetch or upload it again."
             )
+        if is_lfs_pointer(head):
+            raise ArchiveError(f"{name!r} {LFS_POINTER_TEXT}")
         raise ArchiveError(
             f"{name!r} is not a zip: it {describe_head(head)}. Expected a .zip of class folders; pack them into one."
         )

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 from labelrank.data.dataset import Dataset, Problem
+from labelrank.data.image import HEAD_BYTES
 from labelrank.data.layout import (
     Fingerprint,
     is_ignored,
@@ -15,17 +16,23 @@ from labelrank.data.layout import (
     readers,
     unreadable,
 )
-from labelrank.errors import DatasetError
+from labelrank.errors import DatasetError, MediaError
+from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.settings import Settings
 
 _BLOCK_BYTES = 1 << 20
+_MAX_LINKS = 8
+"""On the way to a file: folders that link to each other are not read without end."""
+
+_Trail = tuple[Path, ...]
 
 
 def open_folder(path: Path, *, split: str | None, settings: Settings) -> Dataset:
     """Return the images or videos of a folder laid out as `<class>/*` or `{train,val,test}/<class>/*`.
 
-    Every file of the split is read once for its CRC-32, because the digest depends on the content. Links that leave
-    the folder and links to folders are not followed; they are listed as problems.
+    Every file of the split is read once for its CRC-32, because the digest depends on the content. Links are followed
+    where they stay inside the folder or, in a snapshot of the Hub's cache, lead to that cache's own files. Other links
+    are listed as problems.
 
     Raises:
         DatasetError: The folder has no class folders, fewer than two classes, or no such split.
@@ -33,7 +40,7 @@ def open_folder(path: Path, *, split: str | None, settings: Settings) -> Dataset
     root = path.resolve()
     name = _as_text(root.name or str(root))
     files, folders, problems = _list_files(root)
-    layout = read_layout(files, folders, source=name)
+    layout = read_layout(files, folders, source=name, left_out=problems)
 
     max_bytes = settings.max_media_bytes if layout.media == "image" else settings.max_video_bytes
     load, load_clips = readers(layout.media, lambda relative, key: root / relative, settings)
@@ -64,9 +71,10 @@ def _list_files(root: Path) -> tuple[list[str], list[str], list[Problem]]:
     files: list[str] = []
     folders: list[str] = []
     problems: list[Problem] = []
-    waiting = [root]
+    blobs = _blobs_of_snapshot(root)
+    waiting: list[tuple[Path, _Trail]] = [(root, ())]
     while waiting:
-        folder = waiting.pop()
+        folder, trail = waiting.pop()
         try:
             entries = sorted(os.scandir(folder), key=lambda e: e.name)
         except OSError as error:
@@ -82,15 +90,14 @@ def _list_files(root: Path) -> tuple[list[str], list[str], list[Problem]]:
                 if may_be_hidden_class(entry.name) and entry.is_dir(follow_symlinks=False):
                     files += _files_of_hidden(path, root)
                 continue
+            way = (*trail, folder.resolve()) if entry.is_symlink() else trail
             if not _is_utf8(entry.name):
                 reason = "The name is not valid UTF-8, so no label map could carry it. Rename it."
-            elif entry.is_symlink() and not (path.is_file() and path.resolve().is_relative_to(root)):
-                reason = (
-                    "The link is broken, leaves the folder or leads to a folder; not followed. Copy the files instead."
-                )
+            elif entry.is_symlink() and (why_not := _why_not_followed(path, root, blobs, way)):
+                reason = why_not
             elif entry.is_dir():
                 folders.append(path.relative_to(root).as_posix())
-                waiting.append(path)
+                waiting.append((path, way))
                 continue
             elif entry.is_file():
                 files.append(path.relative_to(root).as_posix())
@@ -99,6 +106,39 @@ def _list_files(root: Path) -> tuple[list[str], list[str], list[Problem]]:
                 reason = "Not a regular file, and passed over. Remove it."
             problems.append(_unlisted(path, root, reason))
     return files, folders, problems
+
+
+def _blobs_of_snapshot(root: Path) -> Path | None:
+    """Return the folder of the files that a snapshot of the Hub's cache links to, if `root` lies in a snapshot.
+
+    Source: huggingface_hub, "Understand caching": <repository>/snapshots/<commit>/a.png links to ../../blobs/<hash>.
+    """
+    for folder in (root, *root.parents):
+        blobs = folder.parent.parent / "blobs"
+        if folder.parent.name == "snapshots" and blobs.is_dir():
+            return blobs
+    return None
+
+
+def _why_not_followed(link: Path, root: Path, blobs: Path | None, trail: _Trail) -> str | None:
+    """Return why a link is not followed; None for one that is.
+
+    Args:
+        trail: The real folders of the links on the way here, this one's too.
+    """
+    target = link.resolve()
+    if not target.exists():
+        return f"The link leads to {_as_text(str(link.readlink()))!r}, where nothing is. Mend or remove it."
+    if not target.is_relative_to(root) and not (blobs and target.is_file() and target.is_relative_to(blobs)):
+        return (
+            f"The link leads out of the folder, to {_as_text(str(target))!r}; not followed. Copy the files instead, or "
+            "give a folder that holds both."
+        )
+    if any(folder.is_relative_to(target) for folder in trail):
+        return "The link leads to a folder that it lies in; not followed. Remove it."
+    if len(trail) > _MAX_LINKS:
+        return f"The link is one of more than {_MAX_LINKS} in a row; not followed. Link to the files themselves."
+    return None
 
 
 def _files_of_hidden(folder: Path, root: Path) -> list[str]:
@@ -132,8 +172,11 @@ def _fingerprint_file(path: Path, key: str, max_bytes: int) -> Fingerprint:
         size_bytes = path.stat().st_size
         if size_bytes > max_bytes:
             return Fingerprint(size_bytes, 0)  # the file is too large and will be refused, so it is not read
-        crc = size_bytes = 0
+        crc = 0
         with path.open("rb") as file:
+            if is_lfs_pointer(file.read(HEAD_BYTES)):
+                raise MediaError(f"{key!r} {LFS_POINTER_TEXT}")
+            size_bytes = file.seek(0)
             while block := file.read(_BLOCK_BYTES):
                 crc = zlib.crc32(block, crc)
                 size_bytes += len(block)

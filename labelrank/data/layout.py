@@ -187,6 +187,7 @@ def read_layout(
     *,
     source: str,
     no_class_folders: type[DatasetError] = DatasetError,
+    left_out: Sequence[Problem] = (),
 ) -> Layout:
     """Return the layout of a source, from relative posix paths in any order.
 
@@ -208,6 +209,7 @@ def read_layout(
         folders: Paths of folders, if the source lists them; an empty class shows only here.
         source: Name of the folder or zip, for messages.
         no_class_folders: Class of the error for a source without class folders.
+        left_out: Why other files are not among these, for the message where there are none.
 
     Raises:
         DatasetError: No class folders, fewer than two classes, two class names that differ only in the case of their
@@ -221,6 +223,8 @@ def read_layout(
     noun, nouns = NOUNS[media]
     if not samples:
         contents = f"{_count(len(visible), 'file', 'files')}, the first is {visible[0]!r}" if visible else "no files"
+        if left_out:
+            contents += f"; {len(left_out):,} left out, such as {left_out[0].subject!r}: {left_out[0].reason}"
         raise no_class_folders(
             f"{source!r} holds no images and no videos ({contents}). {EXPECTED_LAYOUT}; images are files that end "
             f"in {_LISTED_EXTENSIONS['image']}, videos in {_LISTED_EXTENSIONS['clip']}."
