@@ -51,8 +51,14 @@ class Settings:
     """Bytes of the decoded frames of one video's clips, which are in memory together."""
     max_download_bytes: int = 20 * 2**30
     """Bytes downloaded from the Hub for one dataset or checkpoint."""
-    max_rows: int = 5_000_000
-    """Rows of one Parquet split."""
+    max_rows: int = 2_000_000
+    """Rows of one split of a table."""
+    max_columns: int = 5_000
+    """Columns of one table."""
+    max_footer_bytes: int = 32 * 2**20
+    """Bytes in which a table describes itself: the footer of a Parquet file, the schema of an Arrow file."""
+    max_classes: int = 50_000
+    """Classes of one table."""
     max_pixels: int = 100_000_000
     """Width times height of one image."""
     max_cache_bytes: int = 20 * 2**30

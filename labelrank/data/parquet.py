@@ -22,7 +22,7 @@ from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
 from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.parquet_columns import LabelColumn, MediaColumn
 from labelrank.data.parquet_media import MediaReader, check_cost, in_parallel
-from labelrank.data.parquet_table import Table, first_line, reading
+from labelrank.data.parquet_table import Table, distinct, reading
 from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, Tables, arrange, listed
 from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from labelrank.errors import DatasetError, MediaError
@@ -30,8 +30,19 @@ from labelrank.settings import Settings
 
 _MAX_LISTED_PROBLEMS = 1000
 _MAX_LOOKED_AT = 20
-# From this many rows on, labels that differ in every row are taken as names of samples, not of classes.
-_NAMES_SAMPLES_FROM = 1000
+# A column whose values are nearly all different names or describes samples. Of a few rows this cannot be told.
+_MOST_SHARE_ALONE = 0.8
+_FEW_ROWS = 5
+_EMBED = (
+    "Put the files themselves into the table: with the library datasets, "
+    "`dataset.cast_column(column, Image())` where the files are, then `dataset.push_to_hub` or "
+    "`dataset.save_to_disk`, which embed them. Or give a folder of class folders."
+)
+_LABEL_ROWS = 1 << 16
+_PATH_ROWS = 1 << 12
+_MAX_NAMES_BYTES = 16 * 2**20
+# Above this, a number with decimals may stand for several whole numbers.
+_MAX_EXACT = 2**53
 _ROW_KEY = "row-{:08d}"
 _MAX_KEY_CHARS = 1000
 
@@ -59,6 +70,8 @@ def describe_tables(
     label = _chosen(options.label_column, labels)
     if options.media_column or options.label_column or not columns.media or not columns.labels:
         columns.choose(tables.source, media or next(iter(columns.media), None), label or next(iter(labels), None))
+    if media is not None:
+        _check_holds_media([first], columns.media[media])
     return SourceInfo(
         id=id,
         kind="Parquet",
@@ -139,9 +152,10 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
     paths: str | None = media.path_leaf
     for table in opened:
         same = _check_same_columns(table, opened[0], media, label, features)
-        table.ranges(media.leaf, settings)  # reports a damaged footer now
-        if paths is not None and (same.path_leaf is None or table.always_null(same.path_leaf)):
+        table.ranges(media.leaf)  # reports a damaged footer now
+        if paths is not None and (same.path_leaf is None or table.holds_nothing(same.path_leaf)):
             paths = None
+    _check_holds_media(opened, media)
     others: list[Table] = []
     if label.class_names is None:
         files = [file for name, group in by_split.items() if name != split for file in group]
@@ -157,16 +171,19 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
 
     def ranges(table: Table) -> list[tuple[int, int]]:
         leaves = [label.name] if paths is None or table in others else [label.name, paths]
-        return [r for leaf in leaves for r in table.ranges(leaf, settings)]
+        return [r for leaf in leaves for r in table.ranges(leaf)]
 
     def read(table: Table) -> tuple[list[Any], np.ndarray]:
         table.file.fetch(ranges(table), None, None)
-        return _label_values(table, label)
+        return _label_values(table, label, settings)
 
     check_cost([(table.file, ranges(table)) for table in [*opened, *others]], settings)
 
     columns = in_parallel(read, [*opened, *others])
-    class_names, label_of = _classes(label, [values for values, _ in columns], rows, source)
+    if label.class_names is None:
+        alternatives = [n for n in opened[0].columns(features).ordered_labels() if n != label.name]
+        _check_repeats(label, columns, alternatives, source)
+    class_names, label_of = _classes(label, [values for values, _ in columns], source)
     values, places = _joined(columns[: len(opened)])
     labels = np.array([*(label_of.get(value, -1) for value in values), -1])[places]  # place -1 is the last
     usable = np.flatnonzero(labels >= 0)
@@ -218,6 +235,16 @@ def _chosen(asked: str | None, likely: list[str]) -> str | None:
     return asked if asked is not None else likely[0] if len(likely) == 1 else None
 
 
+def _check_holds_media(tables: Sequence[Table], media: MediaColumn) -> None:
+    """Check that a column of media holds any; many tables only name the files."""
+    if any(table.num_rows for table in tables) and all(table.holds_nothing(media.leaf) for table in tables):
+        only = ", only the paths of files," if media.path_leaf else ""
+        raise DatasetError(
+            f"{tables[0].file.path!r} holds no images or videos{only} in column {media.name!r}: its bytes are empty in "
+            f"every row. {_EMBED}"
+        )
+
+
 def _check_same_columns(
     table: Table, first: Table, media: MediaColumn, label: LabelColumn, features: Mapping[str, Any]
 ) -> MediaColumn:
@@ -244,50 +271,97 @@ def _check_same_columns(
     return columns.media[media.name]
 
 
-def _label_values(table: Table, label: LabelColumn) -> tuple[list[Any], np.ndarray]:
-    """Return the distinct labels of a table, and for each row the index of its label among them, -1 for no label."""
-    kind = table.schema.field(label.name).type
-    boolean = pa.types.is_boolean(kind)
-    column = table.read(label.name, as_dictionary=label.is_text and not boolean)
+def _label_values(table: Table, label: LabelColumn, settings: Settings) -> tuple[list[Any], np.ndarray]:
+    """Return the distinct labels of a table, and for each row the index of its label among them, -1 for no label.
+
+    Raises:
+        DatasetError: A value is no label, or there are more classes than are accepted.
+    """
+    place_of: dict[Any, int] = {}
+    places = [np.empty(0, np.int64)]
+    names_bytes = 0
     with reading(table.file.path):
-        if boolean:
-            column = column.cast(pa.string())
-        if not pa.types.is_dictionary(column.type):
-            try:
-                column = column.cast(pa.string() if label.is_text else pa.int64()).dictionary_encode()
-            except pa.ArrowInvalid as error:
-                raise DatasetError(
-                    f"{table.file.path!r}: the column {label.name!r} of type {kind} holds a value that is no label "
-                    f"({first_line(error)}). Expected whole numbers below 2^63, or texts; choose another label column."
-                ) from error
-        array = column.unify_dictionaries().combine_chunks()
-        if isinstance(array, pa.ChunkedArray):  # of no rows
-            return [], np.empty(0, np.int64)
-        places = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        values = array.dictionary.to_pylist()
-    if not label.is_text:
-        values = [None if value is None else int(value) for value in values]
-    missing = [place for place, value in enumerate(values) if value is None or value == ""]
-    places[np.isin(places, missing)] = -1
-    return values, places
+        for batch in table.batches(label.name, range(table.metadata.num_row_groups), _LABEL_ROWS):
+            if pa.types.is_boolean(batch.type):
+                batch = batch.cast(pa.string())
+            elif pa.types.is_float16(batch.type):
+                batch = batch.cast(pa.float32())
+            if not pa.types.is_dictionary(batch.type):
+                batch = batch.cast(pa.large_string() if label.is_text else batch.type).dictionary_encode()
+            found = []
+            for given in batch.dictionary.to_pylist():
+                value = given if label.is_text else _whole(given, table, label)
+                if value is None or value == "":
+                    found.append(-1)
+                    continue
+                if label.is_text and value not in place_of:
+                    names_bytes += len(given)
+                found.append(place_of.setdefault(value, len(place_of)))
+                if label.class_names is None and (
+                    len(place_of) > settings.max_classes or names_bytes > _MAX_NAMES_BYTES
+                ):
+                    raise DatasetError(
+                        f"{table.file.path!r}: the column {label.name!r} has more than {len(place_of) - 1:,} different "
+                        f"values of {names_bytes:,} characters together; at most {settings.max_classes:,} classes are "
+                        f"accepted (LABELRANK_MAX_CLASSES), with {_MAX_NAMES_BYTES:,} characters. If it names or "
+                        "describes samples, choose another label column (--label-column); else raise the limit."
+                    )
+            rows = batch.indices.fill_null(len(found)).to_numpy(zero_copy_only=False).astype(np.int64)
+            places.append(np.array([*found, -1])[rows])
+    return list(place_of), np.concatenate(places)
 
 
-def _classes(
-    label: LabelColumn, values: list[list[Any]], rows: int, source: str
-) -> tuple[tuple[str, ...], dict[Any, int]]:
+def _whole(value: Any, table: Table, label: LabelColumn) -> int | None:
+    """Return a number of the label column as a label; None where it is missing.
+
+    Raises:
+        DatasetError: It is no whole number, or too large.
+    """
+    if value is None or value != value:  # NaN stands for missing
+        return None
+    most = _MAX_EXACT if not label.is_whole else 2**63
+    if -most <= value < most and int(value) == value:
+        return int(value)
+    raise DatasetError(
+        f"{table.file.path!r}: the column {label.name!r} of type {_type_of(table, label.name)} holds a value that is "
+        f"no label: {value}. Expected whole numbers below 2^{most.bit_length() - 1}, or texts; choose another label "
+        "column (--label-column)."
+    )
+
+
+def _check_repeats(
+    label: LabelColumn, columns: list[tuple[list[Any], np.ndarray]], others: list[str], source: str
+) -> None:
+    """Check that rows share their labels; otherwise the column names or describes samples.
+
+    It is refused where more than 80 % of the labelled rows, and at least 5, have a value that no other row has. A table
+    with two rows of each class is never refused.
+    """
+    count: Counter[Any] = Counter()
+    for values, places in columns:
+        of_values = np.bincount(places[places >= 0], minlength=len(values))
+        count.update(dict(zip(values, of_values.tolist(), strict=True)))
+    rows = sum(count.values())
+    alone = [value for value, n in count.items() if n == 1]
+    if len(alone) < _FEW_ROWS or len(alone) <= _MOST_SHARE_ALONE * rows:
+        return
+    choose = f"Choose another: {listed(others)} (--label-column)." if others else "Add a column of labels."
+    raise DatasetError(
+        f"{source!r}: the column {label.name!r} has {len(count):,} different values in {rows:,} rows, "
+        f"{len(alone):,} of them in one row alone, such as {str(alone[0])[:60]!r}. So it names or describes samples "
+        f"and not classes, of which each needs several rows. {choose}"
+    )
+
+
+def _classes(label: LabelColumn, values: list[list[Any]], source: str) -> tuple[tuple[str, ...], dict[Any, int]]:
     """Return the class names and the label of each value."""
     if label.class_names is not None:
         class_names = label.class_names
         label_of = {number: number for number in range(len(class_names))}
     else:
-        found = sorted({value for some in values for value in some if value is not None and value != ""})
+        found = sorted({value for some in values for value in some})
         class_names = tuple(str(value) for value in found)
         label_of = {value: number for number, value in enumerate(found)}
-        if len(found) == rows >= _NAMES_SAMPLES_FROM:
-            raise DatasetError(
-                f"{source!r}: the column {label.name!r} is different in each of its {rows:,} rows, so it names samples "
-                "and not classes. Choose another label column."
-            )
     if len(class_names) < 2:
         only = f"only one class, {class_names[0]!r}," if class_names else "no class"
         raise DatasetError(
@@ -317,8 +391,11 @@ def _named_keys(
     label_of = labels.tolist()
     keys: dict[str, None] = {}
     for table in tables:
-        for some in table.texts(path_leaf):
-            for path in some:
+        for batch in table.batches(path_leaf, range(table.metadata.num_row_groups), _PATH_ROWS):
+            shared = distinct(batch).to_pylist()
+            found = batch.indices.to_pylist() if pa.types.is_dictionary(batch.type) else range(len(shared))
+            for place in found:
+                path = shared[place] if place is not None else None
                 row = len(keys)
                 label = label_of[row]
                 name = posixpath.basename(path or "")

@@ -32,6 +32,8 @@ class MediaColumn:
 class LabelColumn:
     name: str
     is_text: bool
+    is_whole: bool
+    """Whether its type has whole numbers alone; other numbers are labels where all of them are whole."""
     class_names: tuple[str, ...] | None
     """The names of a ClassLabel; None for other columns."""
 
@@ -49,11 +51,11 @@ class Columns:
 
     def likely_labels(self) -> list[str]:
         named = [c.name for c in self.labels.values() if c.class_names is not None]
-        return named or list(self.labels)
+        return named or [c.name for c in self.labels.values() if c.is_text or c.is_whole] or list(self.labels)
 
     def ordered_labels(self) -> tuple[str, ...]:
         """Return all label columns, first those with class names, and among equals first those called label."""
-        likely = self.likely_labels()
+        likely = set(self.likely_labels())
         return tuple(sorted(self.labels, key=lambda n: (n not in likely, "label" not in n.casefold())))
 
     def choose(
@@ -92,7 +94,7 @@ class Columns:
             )
         known = {
             **dict.fromkeys(self.media, "images or videos"),
-            **dict.fromkeys(self.labels, "labels"),
+            **{c.name: "labels" if c.is_text or c.is_whole else "numbers" for c in self.labels.values()},
         } | self.others
         there_are = ", ".join(f"{name!r} ({why})" for name, why in list(known.items())[:_MAX_LISTED_COLUMNS]) or "none"
         raise DatasetError(
@@ -115,9 +117,9 @@ def read_columns(schema: pa.Schema, features: Mapping[str, Any]) -> Columns:
         value = value_type(kind)
         if column.name.startswith("__index_level_"):
             columns.others[column.name] = "row numbers"
-        elif pa.types.is_integer(value) or pa.types.is_boolean(value) or _is_text(value):
+        elif (number := _is_number(value)) or pa.types.is_boolean(value) or _is_text(value):
             names = _class_names(feature) if pa.types.is_integer(value) else None
-            columns.labels[column.name] = LabelColumn(column.name, not pa.types.is_integer(value), names)
+            columns.labels[column.name] = LabelColumn(column.name, not number, pa.types.is_integer(value), names)
         elif pa.types.is_list(value) or pa.types.is_large_list(value) or pa.types.is_fixed_size_list(value):
             columns.others[column.name] = "lists, several values to a row"
         else:
@@ -146,6 +148,10 @@ def value_type(kind: pa.DataType) -> pa.DataType:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from labelrank.data.dataset import ClipSampling, Sample
-from labelrank.data.image import decode_image
+from labelrank.data.image import HEAD_BYTES, decode_image
 from labelrank.data.parquet_columns import MediaColumn
 from labelrank.data.parquet_table import READ_ERRORS, Table, extent, first_line
 from labelrank.data.source import TableFile
 from labelrank.data.video import read_clips, read_first_frame
-from labelrank.errors import Cancelled, LabelRankError, MediaError
+from labelrank.errors import Cancelled, DatasetError, LabelRankError, MediaError
+from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.hub.files import check_size
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
@@ -37,24 +38,27 @@ R = TypeVar("R")
 class _Group:
     """The media of one row group: everything read so far of a small group, the last batch of a large one."""
 
-    def __init__(self, table: Table, group: int, leaf: str, settings: Settings) -> None:
-        chunk = table.chunk(group, leaf, settings)
-        unpacked = max(chunk.total_uncompressed_size, chunk.total_compressed_size)
+    def __init__(self, table: Table, group: int, leaf: str) -> None:
+        chunk = table.chunk(group, leaf)
         rows = table.metadata.row_group(group).num_rows
         self._table, self._number, self._leaf = table, group, leaf
-        self._keep_all = unpacked <= _KEPT_GROUP_BYTES
-        self._batch_rows = int(np.clip(_BATCH_BYTES * rows // max(1, unpacked), 1, _MAX_BATCH_ROWS))
-        if self._keep_all:
+        if max(chunk.total_uncompressed_size, chunk.total_compressed_size) <= _KEPT_GROUP_BYTES:
             table.file.fetch([extent(chunk)], None, None)
+        pages = table.pages([group], leaf)
+        self.size_bytes = pages.unpacked_bytes
+        is_small = pages.unpacked_bytes <= _KEPT_GROUP_BYTES
+        # A dictionary alone takes what the file holds. With other pages it would grow by each value that is read.
+        self._shared = pages.by_dictionary and not pages.by_prefix and (is_small or not pages.by_value)
+        self._keep_all = self._shared or (is_small and not pages.by_prefix)
+        average = _BATCH_BYTES * rows // max(1, pages.unpacked_bytes)
+        self._batch_rows = rows if self._shared else int(np.clip(average, 1, _MAX_BATCH_ROWS))
         self._restart()
 
     def _restart(self) -> None:
         self._batches: list[pa.Array] = []
         self._ends: list[int] = []
         self._first = self._end = 0
-        self._rest = self._table.parquet().iter_batches(
-            self._batch_rows, row_groups=[self._number], columns=[self._leaf], use_threads=False
-        )
+        self._rest = self._table.batches(self._leaf, [self._number], self._batch_rows, shared=self._shared)
 
     def value(self, row: int) -> bytes | None:
         """Return the bytes in a row of this group; None for an empty row."""
@@ -62,7 +66,7 @@ class _Group:
             self._restart()
         while row >= self._end:
             try:
-                batch = next(self._rest).column(0)
+                batch = next(self._rest)
             except StopIteration:
                 raise pa.ArrowInvalid(f"the row group ends after {self._end:,} rows") from None
             if not self._keep_all:
@@ -127,15 +131,20 @@ class MediaReader:
             try:
                 opened = self._groups.get((number, group))
                 if opened is None:
-                    opened = _Group(table, group, self._column.leaf, self._settings)
+                    opened = _Group(table, group, self._column.leaf)
                     self._groups[number, group] = opened
-                    while len(self._groups) > _KEPT_GROUPS:
+                    while len(self._groups) > 1 and (
+                        len(self._groups) > _KEPT_GROUPS
+                        or sum(g.size_bytes for g in self._groups.values()) > _KEPT_GROUPS * _KEPT_GROUP_BYTES
+                    ):
                         self._groups.popitem(last=False)
                 self._groups.move_to_end((number, group))
                 data = opened.value(within)
             except BaseException as error:
                 # A failed iterator acts as if it had ended, so the next row needs a new one.
                 self._groups.pop((number, group), None)
+                if isinstance(error, DatasetError):
+                    raise MediaError(f"{self._name(sample)} cannot be read: {error}") from error
                 if isinstance(error, LabelRankError) or not isinstance(error, READ_ERRORS):
                     raise
                 raise MediaError(
@@ -147,6 +156,8 @@ class MediaReader:
                 f"{self._name(sample)} holds nothing in column {self._column.name!r}; expected the bytes of an image "
                 "or video. Fill the row, or remove it."
             )
+        if is_lfs_pointer(data[:HEAD_BYTES]):
+            raise MediaError(f"{self._name(sample)} {LFS_POINTER_TEXT}")
         return data
 
     def fetch(self, samples: Sequence[Sample], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:
@@ -156,7 +167,7 @@ class MediaReader:
             number, group, _ = self._place(self._row_of[sample.key])
             wanted.setdefault(number, set()).add(group)
         work = [
-            (self._tables[n].file, self._tables[n].ranges(self._column.leaf, self._settings, sorted(groups)))
+            (self._tables[n].file, self._tables[n].ranges(self._column.leaf, sorted(groups)))
             for n, groups in sorted(wanted.items())
         ]
         check_cost(work, self._settings)

@@ -13,17 +13,20 @@ import pyarrow.parquet as pq
 
 from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.parquet_columns import Columns, read_columns
+from labelrank.data.parquet_pages import Pages, read_pages
 from labelrank.data.source import TableFile, listed
 from labelrank.errors import DatasetError, LabelRankError
+from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.settings import Settings
 
 _MAGIC = b"PAR1"
 _ENCRYPTED_MAGIC = b"PARE"
 _TAIL_BYTES = 8
-_MAX_FOOTER_BYTES = 256 * 2**20
 _BOMB_FROM_BYTES = 100 * 2**20
 _STREAM_BYTES = 1 << 20
-_TEXT_ROWS = 64
+_MAX_BATCH_BYTES = 64 * 2**20
+_SMALLEST_VALUE_BYTES = 16
+_PAGE_BYTES = 64
 # What pyarrow raises on damaged or hostile files; OSError for pages that do not unpack, ValueError for broken UTF-8.
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
 
@@ -46,12 +49,15 @@ class Table:
 
     def __init__(self, file: TableFile, settings: Settings) -> None:
         self.file = file
+        self._settings = settings
         self.size_bytes = file.size_bytes
         with reading(file.path):
             self._source = file.open()
-        _check_ends(self._source, file.path, self.size_bytes)
+        _check_ends(self._source, file.path, self.size_bytes, settings)
         with reading(file.path):
             self.metadata = pq.read_metadata(self._source)
+        _check_columns(self.metadata, file.path, settings)
+        with reading(file.path):
             self.schema = self.metadata.schema.to_arrow_schema()
             groups = [self.metadata.row_group(i) for i in range(self.metadata.num_row_groups)]
             rows = [group.num_rows for group in groups]
@@ -77,7 +83,7 @@ class Table:
         """First row of each row group, then the number of rows."""
         self._leaves = {leaf: place for place, leaf in enumerate(leaves)}
 
-    def chunk(self, group: int, leaf: str, settings: Settings) -> Any:
+    def chunk(self, group: int, leaf: str) -> Any:
         """Return pyarrow's description of one column chunk, after checking position and size before any reading."""
         chunk = self._column(group, leaf)
         packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
@@ -87,13 +93,16 @@ class Table:
                 f"{self.file.path!r} is damaged: its footer places {leaf!r} at {start:,} to {end:,} of "
                 f"{self.size_bytes:,} bytes. Fetch or write the file again."
             )
-        if unpacked > _BOMB_FROM_BYTES and unpacked > settings.max_compression_ratio * packed:
-            raise DatasetError(
-                f"{self.file.path!r} would unpack {leaf!r} from {packed:,} to {unpacked:,} bytes; at most "
-                f"{settings.max_compression_ratio} times is accepted (LABELRANK_MAX_COMPRESSION_RATIO). Check where "
-                "the file comes from."
-            )
+        self._check_unpacked(leaf, packed, unpacked)
         return chunk
+
+    def _check_unpacked(self, leaf: str, packed: int, unpacked: int) -> None:
+        if unpacked > _BOMB_FROM_BYTES and unpacked > self._settings.max_compression_ratio * packed:
+            raise DatasetError(
+                f"{self.file.path!r} would unpack {leaf!r} from {packed:,} to {unpacked:,} bytes or more; at most "
+                f"{self._settings.max_compression_ratio} times is accepted (LABELRANK_MAX_COMPRESSION_RATIO). "
+                "Check where the file comes from."
+            )
 
     def _column(self, group: int, leaf: str) -> Any:
         with reading(self.file.path):
@@ -105,49 +114,109 @@ class Table:
             f"{self.file.path!r} is damaged: row group {group} has no column {leaf!r}. Fetch or write the file again."
         )
 
-    def ranges(self, leaf: str, settings: Settings, groups: Iterable[int] | None = None) -> list[tuple[int, int]]:
+    def ranges(self, leaf: str, groups: Iterable[int] | None = None) -> list[tuple[int, int]]:
         """Return the byte range (start, end) of a column in each row group."""
         wanted = range(self.metadata.num_row_groups) if groups is None else groups
-        return [extent(self.chunk(group, leaf, settings)) for group in wanted]
+        return [extent(self.chunk(group, leaf)) for group in wanted]
 
     def columns(self, features: Mapping[str, Any]) -> Columns:
         """Return the role of each column; `features` applies to columns that the file itself does not describe."""
         with reading(self.file.path):
-            return read_columns(self.schema, features)
+            columns = read_columns(self.schema, features)
+        for label in columns.labels.values():
+            if label.class_names and len(label.class_names) > self._settings.max_classes:
+                raise DatasetError(
+                    f"{self.file.path!r} names {len(label.class_names):,} classes of column {label.name!r}; at most "
+                    f"{self._settings.max_classes:,} are accepted (LABELRANK_MAX_CLASSES). Merge some, or raise the "
+                    "limit."
+                )
+        return columns
 
-    def always_null(self, leaf: str) -> bool:
-        """Return whether the footer says that a column is empty in every row."""
-        for i in range(self.metadata.num_row_groups):
-            chunk = self._column(i, leaf)
-            with reading(self.file.path):
-                statistics = chunk.statistics
-                nulls = statistics.null_count if statistics is not None and statistics.has_null_count else None
-            if nulls != self.starts[i + 1] - self.starts[i]:
-                return False
-        return True
+    def holds_nothing(self, leaf: str) -> bool:
+        """Return whether a column of texts or bytes is empty in every row.
 
-    def read(self, column: str, *, as_dictionary: bool) -> pa.ChunkedArray:
-        """Return a small column; texts as a dictionary, so that repeated texts do not fill the memory."""
+        The footer usually tells. Where it does not, a column is read if it is too small to hold much.
+        """
+        groups = range(self.metadata.num_row_groups)
         with reading(self.file.path):
-            return self.parquet([column] if as_dictionary else []).read([column], use_threads=False).column(0)
-
-    def texts(self, leaf: str) -> Iterator[list[str | None]]:
-        """Yield the texts of a struct's field, a few rows at a time."""
+            counted = [c.statistics for c in (self._column(i, leaf) for i in groups)]
+            nulls = [s.null_count if s is not None and s.has_null_count else None for s in counted]
+        if all(n == self.starts[i + 1] - self.starts[i] for i, n in enumerate(nulls)):
+            return True
+        unpacked = sum(self.chunk(i, leaf).total_uncompressed_size for i in groups)
+        if unpacked > _SMALLEST_VALUE_BYTES * self.num_rows + _PAGE_BYTES * len(groups):
+            return False
         with reading(self.file.path):
-            for batch in self.parquet().iter_batches(_TEXT_ROWS, columns=[leaf], use_threads=False):
-                yield batch.column(0).field(0).to_pylist()
+            batches = self.batches(leaf, groups, self.num_rows)
+            return not any(value for batch in batches for value in distinct(batch).to_pylist())
 
-    def parquet(self, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
-        return pq.ParquetFile(
+    def pages(self, groups: Iterable[int], leaf: str) -> Pages:
+        """Return what the pages of a column hold in some row groups.
+
+        Raises:
+            DatasetError: They would unpack to more than is accepted.
+            ValueError: A page is damaged.
+        """
+        found, packed = Pages(), 0
+        for group in groups:
+            chunk = self.chunk(group, leaf)
+            found += read_pages(self._source, *extent(chunk))
+            packed += chunk.total_compressed_size
+        self._check_unpacked(leaf, packed, found.unpacked_bytes)
+        return found
+
+    def batches(self, leaf: str, groups: Sequence[int], rows: int, *, shared: bool | None = None) -> Iterator[pa.Array]:
+        """Yield the values of a column, at most `rows` at a time.
+
+        pyarrow gives each row a value of its own, also where the file stores it once. So a batch has no more rows than
+        fit into 64 MiB if each had the largest value, and unpacking ends where it exceeds `max_compression_ratio`.
+
+        Args:
+            leaf: Path of the column.
+            groups: The row groups to read.
+            rows: Most rows of a batch.
+            shared: Whether rows keep sharing values, as a dictionary; each batch then has a copy of all these values.
+                By default where no row has values of its own.
+
+        Raises:
+            DatasetError: The column would unpack to more than is accepted.
+            READ_ERRORS: The file is damaged; `reading` tells it.
+        """
+        pages = self.pages(groups, leaf)
+        is_bytes = all(self._column(group, leaf).physical_type == "BYTE_ARRAY" for group in groups)
+        if shared is None:
+            shared = is_bytes and pages.by_dictionary and not pages.by_value
+        repeats = is_bytes and (pages.by_dictionary or pages.by_prefix) and not shared
+        if repeats:
+            rows = min(rows, max(1, _MAX_BATCH_BYTES // max(1, pages.largest_bytes)))
+        packed = sum(self.chunk(group, leaf).total_compressed_size for group in groups)
+        unpacked = 0
+        file = pq.ParquetFile(
             self._source,
             metadata=self.metadata,
-            read_dictionary=list(dictionaries),
+            read_dictionary=[leaf] if shared else [],
             buffer_size=_STREAM_BYTES,
             page_checksum_verification=True,
         )
+        # One row group after the other: pyarrow joins no dictionaries inside structs.
+        for each in [[group] for group in groups] if shared else [groups]:
+            for batch in file.iter_batches(max(1, rows), row_groups=each, columns=[leaf], use_threads=False):
+                column = batch.column(0)
+                if repeats:
+                    unpacked += column.nbytes
+                    self._check_unpacked(leaf, packed, unpacked)
+                yield column.flatten()[0] if pa.types.is_struct(column.type) else column
 
 
-def _check_ends(source: Any, name: str, size_bytes: int) -> None:
+def _check_columns(metadata: pq.FileMetaData, name: str, settings: Settings) -> None:
+    if metadata.num_columns > settings.max_columns:
+        raise DatasetError(
+            f"{name!r} has {metadata.num_columns:,} columns; at most {settings.max_columns:,} are accepted "
+            "(LABELRANK_MAX_COLUMNS). Keep the columns of the media and the labels, or raise the limit."
+        )
+
+
+def _check_ends(source: Any, name: str, size_bytes: int, settings: Settings) -> None:
     """Check the first and last bytes, because pyarrow trusts the declared length of the footer."""
     with reading(name):
         source.seek(max(0, size_bytes - _TAIL_BYTES))
@@ -163,14 +232,26 @@ def _check_ends(source: Any, name: str, size_bytes: int) -> None:
         )
     if tail[4:] == _ENCRYPTED_MAGIC:
         raise DatasetError(f"{name!r} is an encrypted Parquet file. Write it again without encryption.")
+    if is_lfs_pointer(head):
+        raise DatasetError(f"{name!r} {LFS_POINTER_TEXT}")
     if tail[4:] != _MAGIC:
         raise DatasetError(f"{name!r} is not a Parquet file: it {describe_head(head)}. Give a .parquet file.")
     footer_bytes = int.from_bytes(tail[:4], "little")
-    if footer_bytes > min(_MAX_FOOTER_BYTES, size_bytes - _TAIL_BYTES):
+    if settings.max_footer_bytes < footer_bytes <= size_bytes - _TAIL_BYTES:
+        raise DatasetError(
+            f"{name!r} has a footer of {footer_bytes:,} bytes; at most {settings.max_footer_bytes:,} are accepted "
+            "(LABELRANK_MAX_FOOTER_BYTES). Write it with larger row groups or fewer columns, or raise the limit."
+        )
+    if footer_bytes > size_bytes - _TAIL_BYTES:
         raise DatasetError(
             f"{name!r} is damaged: it declares a footer of {footer_bytes:,} bytes in a file of {size_bytes:,}. "
             "Fetch or write the file again."
         )
+
+
+def distinct(column: pa.Array) -> pa.Array:
+    """Return the values of a batch; those that rows share once."""
+    return column.dictionary if pa.types.is_dictionary(column.type) else column
 
 
 def extent(chunk: Any) -> tuple[int, int]:

@@ -581,7 +581,9 @@ def test_table_without_pictures_beside_other_data_is_passed_over(kind, hub, sett
     assert info.kind == kind
     assert "'stats.parquet'" in info.note
     hub.add("dataset", "me/numbers", {"stats.parquet": stats, "assets/logo.png": png()})
-    with pytest.raises(DatasetError, match="no column that can be the media column; it has 'count'"):
+    with pytest.raises(
+        DatasetError, match=r"no column that can be the media column; it has 'mean' \(numbers\), 'count' \(labels\)"
+    ):
         open_dataset("me/numbers", settings=settings)
 
 
