@@ -14,6 +14,7 @@ import numpy as np
 
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.image import HEAD_BYTES, describe_head
+from labelrank.data.reading import one_sample, take_memory
 from labelrank.errors import LabelRankError, MediaError
 from labelrank.settings import Settings
 
@@ -100,7 +101,7 @@ def read_clips(source: Path | bytes | BinaryIO, sampling: ClipSampling, *, name:
         MediaError: The file is not a video in a supported format, a sampled frame cannot be decoded, or a limit is
             exceeded.
     """
-    with _open(source, name, settings) as video:
+    with one_sample(), _open(source, name, settings) as video:
         clips = video.read_indexed(sampling)
         return clips if clips is not None else video.read_in_order(sampling)
 
@@ -151,6 +152,7 @@ class _Frames:
                     f"frames would take {size_bytes:,} bytes, more than the {self._settings.max_clip_bytes:,} that are "
                     "accepted (LABELRANK_MAX_CLIP_BYTES). Scale it down, take fewer clips, or raise the limit."
                 )
+            take_memory(len(self.place_of) * upright.nbytes)
             self._pixels = np.empty((len(self.place_of), *upright.shape), dtype=np.uint8)
         elif self._pixels.shape[1:] != upright.shape:
             before, now = (f"{shape[1]} x {shape[0]}" for shape in (self._pixels.shape[1:], upright.shape))

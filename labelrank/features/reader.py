@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
+from labelrank.data.reading import one_sample
 from labelrank.errors import MediaError
 
 _MAX_BYTES_AHEAD = 256 * 2**20
@@ -130,7 +131,8 @@ class Reader:
                 continue
             batch, place = task
             try:
-                self._read(batch, place)
+                with one_sample():
+                    self._read(batch, place)
             except MediaError as error:
                 batch.failed[place] = str(error)
             except BaseException as error:  # noqa: BLE001 - Batch.wait raises it

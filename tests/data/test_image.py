@@ -4,12 +4,16 @@ import io
 import struct
 import time
 import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, PngImagePlugin
 
+from labelrank.data import image as image_module
+from labelrank.data import reading
 from labelrank.data.archive import open_archive
 from labelrank.data.image import EXTENSIONS, decode_image, describe_head
 from labelrank.errors import DatasetError, MediaError
@@ -260,3 +264,146 @@ def test_one_photograph_is_nearly_the_same_in_every_format(tmp_path):
     dataset = open_archive(write_zip(tmp_path / "photos.zip", files), split=None, settings=SETTINGS)
     assert dataset.class_names == ("exact", "lossy")
     assert all(dataset.load(sample).shape == exact.shape for sample in dataset.samples)
+
+
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png_with(*chunks):
+    """Return a PNG of 4 x 3 pixels with these chunks before its pixels."""
+    data = encode(picture())
+    return data[:33] + b"".join(png_chunk(*chunk) for chunk in chunks) + data[33:]
+
+
+def progressive(width, height, scans):
+    """Return a progressive JPEG that says it has this size, with its last scan again and again."""
+    data = bytearray(encode(picture(size=(64, 64)), "JPEG", progressive=True))
+    size = data.index(b"\xff\xc2") + 5
+    data[size : size + 4] = struct.pack(">HH", height, width)
+    last = bytes(data[data.rindex(b"\xff\xda") : -2])
+    return bytes(data[:-2]) + last * scans + b"\xff\xd9"
+
+
+def tiff(width, height, tags=None, pixels=b"", order="<"):
+    """Return an uncompressed TIFF of 8-bit grey pixels, unless its tags {number: (code of struct, values)} differ."""
+    entries = {256: ("L", [width]), 257: ("L", [height]), 258: ("H", [8]), 259: ("H", [1]), 262: ("H", [1])}
+    entries |= {277: ("H", [1]), 278: ("L", [height]), 273: ("L", [8]), 279: ("L", [len(pixels)])} | (tags or {})
+    start = 8 + len(pixels)
+    after, directory, values = start + 2 + 12 * len(entries) + 4, b"", b""
+    for tag, (code, numbers) in sorted(entries.items()):
+        value = struct.pack(f"{order}{len(numbers)}{code}", *numbers)
+        if len(value) > 4:
+            value, values = struct.pack(order + "L", after + len(values)), values + value
+        kind = {"B": 1, "H": 3, "L": 4}[code]
+        directory += struct.pack(order + "HHL", tag, kind, len(numbers)) + value.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "L", start)
+    return head + pixels + struct.pack(order + "H", len(entries)) + directory + bytes(4) + values
+
+
+def bmp_of_runs(width, height):
+    header = struct.pack("<IHHI", 0, 0, 0, 1078) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, *[0] * 5)
+    return b"BM" + header + bytes(1024) + b"\1\1" * (width * height)
+
+
+BUSY = {
+    "a progressive JPEG of many scans": (lambda: progressive(9999, 9999, 2000), r"2,0\d\d scans; at most 20 are"),
+    "a small JPEG of many more": (lambda: progressive(9, 9, 31_000), r"31,0\d\d scans; at most 30,517 are"),
+    "a JPEG of many headers": (
+        lambda: (jpeg := encode(picture(), "JPEG"))[:2] + b"\xff\xe1\0\x0eExif\0\0abcdef" * 100_000 + jpeg[2:],
+        "101 segments",
+    ),
+    "a PNG of many chunks": (lambda: png_with(*[(b"abCd", b"")] * 200_001), "more than 200,000 chunks"),
+    "a GIF of many comments": (
+        lambda: (gif := encode(picture(), "GIF"))[:25] + b"!\xfe" + b"\1a" * 100_001 + b"\0" + gif[25:],
+        "more than 100,000 blocks of comments",
+    ),
+    "a TIFF that decodes the same strip again and again": (
+        lambda: tiff(4000, 4000, {278: ("L", [3999]), 273: ("L", [8] * 2000)}, bytes(16_000_000)),
+        "2,000 strips or tiles; 2 would do",
+    ),
+    "a TIFF with a tile much larger than the image": (
+        lambda: tiff(9, 9, {322: ("L", [60_000]), 323: ("L", [60_000]), 324: ("L", [8])}, bytes(81)),
+        "tiles of 60,000 x 60,000 pixels for an image of 9 x 9",
+    ),
+    "a large compressed BMP": (lambda: bmp_of_runs(3000, 3000), "a compressed BMP of 18,001,078 pixels or bytes"),
+    "a large PPM of text": (lambda: b"P2 3000 3000 255 " + b"1 " * 9_000_000, "values as text of 18,000,017"),
+    "a PPM with a long comment": (lambda: b"P5 #" + bytes(2**20) + b"\n1 1 255 a", "no size within its first 65,536"),
+}
+
+
+@pytest.mark.parametrize("case", BUSY)
+def test_what_would_keep_a_decoder_busy_is_refused_at_once(case):
+    make, message = BUSY[case]
+    data = make()
+    start = time.perf_counter()
+    with pytest.raises(MediaError, match=message):
+        decode(data)
+    assert time.perf_counter() - start < 1
+
+
+def test_usual_progressive_images_are_read_whatever_follows_their_pixels():
+    image = Image.effect_noise((640, 480), 90).convert("RGB")
+    data = encode(image, "JPEG", progressive=True)
+    assert np.array_equal(decode(data), decode(data + b"\xff\xda" * 50_000))  # as the video of a motion photo might
+
+
+def test_texts_and_colour_profiles_of_a_png_are_not_unpacked():
+    long = zlib.compress(bytes(2**24))
+    texts = [(b"zTXt", b"Comment\0\0" + long), (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + long)]
+    profiles = [(b"iCCP", b"x\0\0" + zlib.compress(bytes(2**20), 9))] * 3000
+    data = png_with(*texts, *profiles, (b"tEXt", b"Author\0" + b"a" * 2**21))
+    start = time.perf_counter()
+    assert np.array_equal(decode(data), decode(encode(picture())))
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_orientation_in_a_text_of_a_png_is_applied(packed):
+    body = b'<x tiff:Orientation="6"/>'
+    body = b"\1\0\0\0" + zlib.compress(body) if packed else b"\0\0\0\0" + body
+    assert decode(png_with((b"iTXt", b"XML:com.adobe.xmp\0" + body))).shape == (4, 3, 3)
+
+
+def test_a_large_image_is_converted_in_bands_to_the_same_pixels(monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 40, 4), dtype=np.uint8)
+    images = {
+        **{mode: Image.fromarray(noise).convert(mode) for mode in ("L", "RGB", "P", "CMYK", "1")},
+        "RGBA": Image.fromarray(noise),
+        "I;16": Image.fromarray(noise[..., 0].astype(np.uint16) * 257),
+    }
+    for mode, image in images.items():
+        data = encode(image, "TIFF" if mode == "CMYK" else "PNG")
+        monkeypatch.setattr(image_module, "_BAND_PIXELS", 2**22)
+        whole = decode(data)
+        monkeypatch.setattr(image_module, "_BAND_PIXELS", 40 * 7)
+        bands = decode(data)
+        assert np.array_equal(bands, whole), mode
+        assert not bands.flags.writeable
+
+
+def test_large_images_are_decoded_one_after_another(monkeypatch):
+    data = encode(Image.new("L", (1000, 1000), 84))
+    one_needs = 1000 * 1000 * 7
+    at_work, most = [], []
+
+    def load(self, actual=ImageFile.ImageFile.load):
+        if not self.tile:
+            return actual(self)
+        at_work.append(self)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        result = actual(self)
+        at_work.remove(self)
+        return result
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
+    for room, together in ((one_needs, 1), (one_needs - 1, 1), (2 * one_needs, 2)):
+        monkeypatch.setattr(reading, "MAX_BYTES", room)
+        most.clear()
+        with ThreadPoolExecutor(4) as pool:
+            assert len(list(pool.map(decode, [data] * 4))) == 4
+        assert max(most) == together
+    with pytest.raises(MediaError):
+        decode(data[:-60])
+    assert reading._bytes_in_use == 0
