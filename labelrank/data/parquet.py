@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ _MAX_NAMES_BYTES = 16 * 2**20
 _MAX_EXACT = 2**53
 _ROW_KEY = "row-{:08d}"
 _MAX_KEY_CHARS = 1000
+_DIGITS = re.compile(r"[0-9]{1,18}")
 
 
 def describe_tables(
@@ -170,7 +172,8 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
                 )
 
     def ranges(table: Table) -> list[tuple[int, int]]:
-        leaves = [label.name] if paths is None or table in others else [label.name, paths]
+        leaves = [] if label.is_partition else [label.name]
+        leaves += [paths] if paths is not None and table not in others else []
         return [r for leaf in leaves for r in table.ranges(leaf)]
 
     def read(table: Table) -> tuple[list[Any], np.ndarray]:
@@ -255,8 +258,8 @@ def _check_same_columns(
         (label.name, label.name in columns.labels and columns.labels[label.name].is_text == label.is_text),
     ):
         if not same:
-            place = table.schema.get_field_index(name)
-            found = f"of type {_type_of(table, name)}" if place >= 0 else "missing"
+            is_there = name in table.partitions or table.schema.get_field_index(name) >= 0
+            found = f"of type {_type_of(table, name)}" if is_there else "missing"
             raise DatasetError(
                 f"{table.file.path!r}: the column {name!r} is {found}; in {first.file.path!r} it is of type "
                 f"{_type_of(first, name)}. Files of one split must have the same columns."
@@ -277,6 +280,9 @@ def _label_values(table: Table, label: LabelColumn, settings: Settings) -> tuple
     Raises:
         DatasetError: A value is no label, or there are more classes than are accepted.
     """
+    if label.is_partition:
+        folder = table.partitions[label.name]
+        return ([folder], np.zeros(table.num_rows, np.int64)) if folder else ([], np.full(table.num_rows, -1))
     place_of: dict[Any, int] = {}
     places = [np.empty(0, np.int64)]
     names_bytes = 0
@@ -360,6 +366,8 @@ def _classes(label: LabelColumn, values: list[list[Any]], source: str) -> tuple[
         label_of = {number: number for number in range(len(class_names))}
     else:
         found = sorted({value for some in values for value in some})
+        if label.is_partition and all(_DIGITS.fullmatch(value) for value in found):
+            found.sort(key=int)
         class_names = tuple(str(value) for value in found)
         label_of = {value: number for number, value in enumerate(found)}
     if len(class_names) < 2:
@@ -408,7 +416,7 @@ def _named_keys(
 
 
 def _type_of(table: Table, column: str) -> pa.DataType:
-    return table.schema.field(column).type
+    return pa.string() if column in table.partitions else table.schema.field(column).type
 
 
 def _joined(columns: Iterable[tuple[list[Any], np.ndarray]]) -> tuple[list[Any], np.ndarray]:
@@ -450,7 +458,9 @@ def _medium(media: MediaColumn, samples: Sequence[Sample], data_of: Callable[[Sa
 
 def _digest(class_names: tuple[str, ...], media: MediaColumn, label: LabelColumn, tables: Sequence[Table]) -> str:
     hashes = in_parallel(lambda table: table.file.sha256(), tables)
-    content = [class_names, media.name, label.name, hashes]
+    content: list[Any] = [class_names, media.name, label.name, hashes]
+    if label.is_partition:
+        content.append([table.partitions[label.name] for table in tables])
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

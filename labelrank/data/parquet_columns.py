@@ -14,6 +14,7 @@ from labelrank.errors import DatasetError
 
 EXPECTED_TABLE = "Expected a column of images or videos (their bytes) and a column of labels (whole numbers or texts)"
 _MAX_LISTED_COLUMNS = 20
+_PARTITIONS_OF_LABELS = ("label", "labels", "class", "category", "target")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class LabelColumn:
     """Whether its type has whole numbers alone; other numbers are labels where all of them are whole."""
     class_names: tuple[str, ...] | None
     """The names of a ClassLabel; None for other columns."""
+    is_partition: bool = False
+    """Whether it is no column of the file but a folder, as `label=cat`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Columns:
 
     def likely_labels(self) -> list[str]:
         named = [c.name for c in self.labels.values() if c.class_names is not None]
+        folders = [c.name for c in self.labels.values() if c.is_partition]
+        named = named or [name for name in folders if name.casefold() in _PARTITIONS_OF_LABELS] or folders
         return named or [c.name for c in self.labels.values() if c.is_text or c.is_whole] or list(self.labels)
 
     def ordered_labels(self) -> tuple[str, ...]:

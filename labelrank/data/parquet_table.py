@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelrank.data.image import HEAD_BYTES, describe_head
-from labelrank.data.parquet_columns import Columns, read_columns
+from labelrank.data.parquet_columns import Columns, LabelColumn, read_columns
 from labelrank.data.parquet_pages import Pages, read_pages
-from labelrank.data.source import TableFile, listed
+from labelrank.data.source import TableFile, listed, partitions
 from labelrank.errors import DatasetError, LabelRankError
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.settings import Settings
@@ -78,6 +78,8 @@ class Table:
                 f"{file.path!r} has several columns of the same name: {listed(twice)}. Rename them, so that each "
                 "column has a name of its own."
             )
+        self.partitions = {n: v for n, v in partitions(file.path).items() if n not in self.schema.names}
+        """The columns that the folders of the path name, with their value in all rows."""
         self.num_rows = sum(rows)
         self.starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
         """First row of each row group, then the number of rows."""
@@ -123,6 +125,9 @@ class Table:
         """Return the role of each column; `features` applies to columns that the file itself does not describe."""
         with reading(self.file.path):
             columns = read_columns(self.schema, features)
+        for name in self.partitions:
+            if name != "split":
+                columns.labels[name] = LabelColumn(name, True, False, None, is_partition=True)
         for label in columns.labels.values():
             if label.class_names and len(label.class_names) > self._settings.max_classes:
                 raise DatasetError(

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
 
 from labelrank.data.dataset import Dataset, Problem
 from labelrank.errors import DatasetError
@@ -41,6 +42,8 @@ _MAX_DEPTH = 5
 _MAX_LISTED_NAMES = 20
 _SHARD = re.compile(r"(.+?)-\d{4,6}-of-\d{4,6}(?:-[0-9a-f]{8,})?")
 _BETWEEN_WORDS = re.compile(r"[-._ 0-9]+|(?<=[a-z])(?=[A-Z])")
+_PARTITION = re.compile(r"(\w[\w .-]*)=(.*)")
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _NUMBERS_AT_END = re.compile(r"(?:[-._ ]+\d+)+$")
 
 
@@ -291,7 +294,9 @@ def arrange(
       `cifar100-test.parquet`. Different names with the same word (`test.parquet`, `test_hidden.parquet`) are
       different splits.
 
-    The folders above, except `data`, name the configuration. If `converted` is true, only
+    - a folder `split=train`, which no column repeats.
+
+    The folders above, except `data` and partitions (`label=cat`), name the configuration. If `converted` is true, only
     `<config>/<split>/0000.parquet` counts, as the Hub converts datasets.
     """
     found: dict[str | None, dict[str | None, list[TableFile]]] = {}
@@ -343,6 +348,10 @@ def config_and_split(path: str, *, converted: bool = False) -> tuple[str | None,
 def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str | None]:
     """Return the configuration, the split, and the split word if the split's name is longer than this word."""
     *folders, name = path.split("/")
+    given = partitions(path)
+    folders = [folder for folder in folders if not _PARTITION.fullmatch(folder)]
+    if split := given.get("split"):
+        return "/".join(f for f in folders if f != "data") or None, split, None
     stem = posixpath.splitext(name)[0]
     if converted and len(folders) > 1:
         return "/".join(folders[:-1]), folders[-1].removeprefix("partial-"), None
@@ -350,7 +359,6 @@ def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str 
     base = shard[1] if shard else stem
     named = [word for word in re.split(r"[-._ 0-9]+", base) if word.casefold() in SPLIT_WORDS]
     split_folders = [n for n, f in enumerate(folders) if f.removeprefix("partial-").casefold() in SPLIT_WORDS]
-    split: str | None = None
     word = None
     if base.casefold() in SPLIT_WORDS or (shard and named):
         split = base
@@ -364,6 +372,12 @@ def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str 
     elif shard and folders:
         split = base
     return "/".join(f for f in folders if f != "data") or None, split, word
+
+
+def partitions(path: str) -> dict[str, str | None]:
+    """Return the columns that are folders of a path, as Hive writes them: `label=cat/part-0.parquet`."""
+    found = [match for folder in path.split("/")[:-1] if (match := _PARTITION.fullmatch(folder))]
+    return {match[1]: None if match[2] == _NO_VALUE else unquote(match[2]) for match in found}
 
 
 def find_tables(folder: Path) -> list[LocalTable]:

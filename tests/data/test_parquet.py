@@ -279,6 +279,45 @@ def test_configuration_and_split_are_read_off_the_paths(paths, expected):
         assert found == expected
 
 
+def hive(root, values, **options):
+    """Write a table of two rows into each folder."""
+    for n, value in enumerate(values):
+        write(root / value / "part-0.parquet", table({"image": [png(2 * n), png(2 * n + 1)], **options}))
+    return root
+
+
+def test_partitions_are_columns_and_no_configurations(tmp_path):
+    data = opened(hive(tmp_path, ["label=caf%C3%A9", "label=10", "label=__HIVE_DEFAULT_PARTITION__"]))
+    assert (data.class_names, data.config, data.columns) == (("10", "caf\u00e9"), None, ("image", "label"))
+    assert data.labels.tolist() == [0, 0, 1, 1]
+    assert len(data.problems) == 2
+    np.testing.assert_array_equal(data.load(data.samples[3]), pixels(1))
+    digest = data.digest
+    (tmp_path / "label=10").rename(tmp_path / "label=9")
+    assert opened(tmp_path).digest != digest
+
+
+def test_numbers_in_partitions_are_sorted_as_numbers(tmp_path):
+    data = opened(hive(tmp_path, [f"year=2020/label={n}" for n in (10, 9, 100)]))
+    assert data.class_names == ("9", "10", "100")
+    assert opened(hive(tmp_path / "b", ["x=1", "x=2"], x=["a", "b"])).class_names == ("a", "b")
+
+
+def test_partition_names_a_split_and_classes_are_those_of_all_splits(tmp_path):
+    hive(tmp_path, ["split=train/label=cat", "split=train/label=dog", "split=validation/label=eel"])
+    data = opened(tmp_path)
+    assert (data.split, data.splits, data.class_names) == ("train", ("train", "val"), ("cat", "dog", "eel"))
+    assert opened(tmp_path, split="val").labels.tolist() == [2, 2]
+
+
+def test_partition_that_a_file_lacks_is_missed(tmp_path):
+    hive(tmp_path, ["label=cat", "label=dog", "."])
+    with pytest.raises(
+        DatasetError, match=r"'part-0.parquet': the column 'label' is missing; in 'label=cat/part-0.par"
+    ):
+        opened(tmp_path)
+
+
 def test_conversion_of_the_hub_has_a_folder_for_each_split():
     paths = ["default/odd/0000.parquet", "default/partial-train/0000.parquet"]
     tables = arrange([LocalTable(p, Path(p)) for p in paths], source="x", converted=True)
