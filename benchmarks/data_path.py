@@ -315,7 +315,7 @@ def measure_waiting(encoders: Mapping[str, str], zips: Mapping[str, Path], quick
             for _ in range(runs):
                 alone = _seconds(lambda: encoder(inputs), len(files) // BATCH) / BATCH  # noqa: B023
                 start = time.perf_counter()
-                extracted = sides.encode_all(dataset_of(files), encoder, checkpoint.preprocessing)
+                extracted = sides.encode_all(dataset_of(files), encoder, checkpoint.preprocessing())
                 took = (time.perf_counter() - start) / len(files)
                 waits = extracted.waited_s / (extracted.waited_s + extracted.encoded_s)
                 results.append((1 / took, waits, alone / took))

@@ -87,7 +87,7 @@ def main() -> None:
         encoder = compile_encoder(checkpoint, batch_size=32, precision="float32")
         tables = {}
         for split, dataset in datasets.items():
-            found = sides.encode_all(dataset, encoder, checkpoint.preprocessing, sampling=sampling)
+            found = sides.encode_all(dataset, encoder, checkpoint.preprocessing(), sampling=sampling)
             tables[split] = Table(found.X, found.y)
         extraction_s = time.perf_counter() - began
         by_head = {}
@@ -107,7 +107,7 @@ def main() -> None:
                 f"| {name} | {key} head, frozen{chosen} (validation {val:.1%}) | {said(accuracies)} | {seconds:.1f} |"
             )
 
-        pictures = [TrainingSamples(d, checkpoint.preprocessing, sampling) for d in datasets.values()]
+        pictures = [TrainingSamples(d, checkpoint.preprocessing(), sampling) for d in datasets.values()]
         tuned_accuracies, tuned_s = [], []
         for seed in seeds:
             with tempfile.TemporaryDirectory() as folder:

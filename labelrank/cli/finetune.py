@@ -63,6 +63,7 @@ def finetune(
     from labelrank.features.joining import read_features
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
+    from labelrank.steps.finetune.best_model import unknown_to_transformers
     from labelrank.steps.finetune.inputs import gather_files
     from labelrank.steps.finetune.request import HEADS_ALONE, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
@@ -111,6 +112,8 @@ def finetune(
         )
         if limits:
             say(limits)
+        if files and (text := unknown_to_transformers(material, design)):
+            say(f"Note: {text}")
         _say_rest(plan, standing(material, design, settings, recompute=recompute).runs)
         outcome = compare(
             material,

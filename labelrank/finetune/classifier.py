@@ -10,13 +10,11 @@ import keras
 from keras import ops
 
 from labelrank.errors import CheckpointError
-from labelrank.finetune.meanings import meaning_of
+from labelrank.finetune.meanings import LOGIT_MEANINGS, meaning_of
 from labelrank.models.config import EncoderConfig
 from labelrank.models.vit import ViTEncoder, encoder_config_from_dict
 
 POOLINGS = ("mean", "cls")
-LOGIT_MEANINGS = ("softmax", "gaussian")
-"""Meanings whose outputs are one logit per position, as in usual classifiers."""
 _PACKAGE = "labelrank"
 
 

@@ -18,9 +18,9 @@ from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError
 from labelrank.files import replacing, replacing_folder
 from labelrank.finetune.export_card import CardFacts, model_card
-from labelrank.finetune.export_forms import FC_NORM, OWN_MODEL_TYPE, form_of, own_variables
+from labelrank.finetune.export_forms import AVERAGING_CAUTION, FC_NORM, OWN_MODEL_TYPE, form_of, own_variables
 from labelrank.label_map import LabelMap
-from labelrank.models.config import HEAD_NORM_EPSILON
+from labelrank.models.config import AVERAGING, HEAD_NORM_EPSILON
 
 if TYPE_CHECKING:
     from labelrank.finetune.classifier import Classifier
@@ -187,6 +187,20 @@ def write_head_model(
         facts=facts,
         keras_file=keras_file,
     )
+
+
+UNKNOWN_TO_TRANSFORMERS = (
+    "transformers cannot load the model in Hugging Face format, as no class of theirs computes it: its README.md says "
+    "how labelrank does. The file model.keras is for Keras."
+)
+
+
+def caution_of(folder: Path) -> str | None:
+    """Return what a user must know of a folder that `write_model` wrote before they use it elsewhere; None: nothing."""
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    if config.get("model_type") == OWN_MODEL_TYPE:
+        return UNKNOWN_TO_TRANSFORMERS
+    return f"transformers loads the model. {AVERAGING_CAUTION}" if config.get(AVERAGING) else None
 
 
 def write_keras(path: Path, model: Classifier) -> None:

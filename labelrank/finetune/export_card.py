@@ -73,11 +73,11 @@ def _loading(form: Form, model: Classifier) -> str:
     )
     if form.architecture:
         config = model.encoder_config
-        why = ""
+        why = f"{form.caution}\n\n" if form.caution else ""
         if not form.architecture.lower().startswith(config.model_type.replace("_", "")):
             head = "classifies by the CLS token" if model.pooling == "cls" else "averages the patch tokens"
             family = {"vit_mae": "a ViT-MAE", "vit": "a ViT", "videomae": "a VideoMAE"}[config.model_type]
-            why = (
+            why += (
                 f"transformers has no class that {head} of {family}; {form.architecture} computes the same with these "
                 "files.\n\n"
             )

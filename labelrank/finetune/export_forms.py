@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelrank.models.config import HEAD_NORM_EPSILON, EncoderConfig
+from labelrank.finetune.meanings import LOGIT_MEANINGS
+from labelrank.models.config import AVERAGING, HEAD_NORM_EPSILON, EncoderConfig
 
 if TYPE_CHECKING:
     from labelrank.finetune.classifier import Classifier
@@ -36,63 +38,99 @@ class Form:
     config: dict[str, Any]
     tensors: dict[str, np.ndarray]
     architecture: str | None
+    caution: str = ""
+    """What a user of the folder must know, one or two sentences."""
 
 
 def form_of(model: Classifier) -> Form:
-    """Return the form of the class of transformers that computes the same, or labelrank's own form.
+    """Return the form of the class of transformers that computes the same, or labelrank's own form."""
+    norms = [epsilon for epsilon in (model.fc_norm_epsilon, model.norm_epsilon) if epsilon]
+    found = _choice(model.encoder_config, model.n_classes, model.meaning, model.pooling, norms)
+    if found is None:
+        return _own_form(model)
+    architecture, form = found
+    values, tensors = form(model)
+    caution = AVERAGING_CAUTION if form is _averaging_form else ""
+    return Form({"architectures": [architecture], **values}, tensors, architecture, caution)
+
+
+def class_for(
+    config: EncoderConfig, *, n_classes: int, meaning: str, pooling: str, norms: Sequence[float]
+) -> str | None:
+    """Return the class of transformers that can hold such a model; None if there is none.
+
+    Args:
+        norms: Epsilon of each norm between pooling and head.
+    """
+    found = _choice(config, n_classes, meaning, pooling, norms)
+    return found and found[0]
+
+
+_FormOf = Callable[["Classifier"], tuple[dict[str, Any], dict[str, np.ndarray]]]
+
+
+def _choice(
+    config: EncoderConfig, n_classes: int, meaning: str, pooling: str, norms: Sequence[float]
+) -> tuple[str, _FormOf] | None:
+    """Return a class of transformers and what makes its form; None if no class computes the same.
 
     - VideoMAEForVideoClassification: tokens without a final norm, their mean, a norm of PyTorch's default epsilon,
-      dense.
+      dense; and, with one block more, tokens with a final norm, their mean, dense (`_averaging_form`).
     - ViTForImageClassification: tokens with a final norm, CLS, dense; also for a ViT-MAE encoder, which is a ViT.
     - BeitForImageClassification: tokens without a final norm, mean of the patches, a norm, dense. Its keys have no
       bias. That changes nothing: the bias adds one number to all scores of a query, and the softmax removes it.
     - Dinov2ForImageClassification: tokens with a final norm, CLS beside the mean of the patches, dense; the weights
       for CLS are zero.
     """
-    config = model.encoder_config
-    norms = [epsilon for epsilon in (model.fc_norm_epsilon, model.norm_epsilon) if epsilon]
+    # transformers computes the sinusoid table for the size itself; an interpolated table differs from it.
+    is_stretched = config.position_embedding == "sinusoid" and config.trained_image_size is not None
+    if meaning not in LOGIT_MEANINGS or is_stretched:
+        return None
 
     def has_norm(epsilon: float) -> bool:
         return len(norms) == 1 and math.isclose(norms[0], epsilon, rel_tol=1e-6)
 
     is_square = len({*config.image_size}) == 1 and len({*config.patch_size}) == 1
-    choices = {
-        "VideoMAEForVideoClassification": (
+    choices: tuple[tuple[str, bool, _FormOf], ...] = (
+        (
+            "VideoMAEForVideoClassification",
             config.model_type == "videomae" and not config.final_norm and has_norm(HEAD_NORM_EPSILON),
             _videomae_form,
         ),
-        "ViTForImageClassification": (
-            config.media == "image" and config.final_norm and model.pooling == "cls" and not norms,
+        (
+            "VideoMAEForVideoClassification",
+            config.model_type == "videomae"
+            and config.final_norm
+            and not norms
+            and n_classes + _DIMENSIONS_BESIDE <= config.transformer.hidden_dim,
+            _averaging_form,
+        ),
+        (
+            "ViTForImageClassification",
+            config.media == "image" and config.final_norm and pooling == "cls" and not norms,
             _vit_form,
         ),
-        "BeitForImageClassification": (
+        (
+            "BeitForImageClassification",
             config.media == "image"
             and is_square
             and not config.final_norm
-            and model.pooling == "mean"
+            and pooling == "mean"
             and has_norm(config.transformer.layer_norm_epsilon),
             _beit_form,
         ),
-        "Dinov2ForImageClassification": (
+        (
+            "Dinov2ForImageClassification",
             config.media == "image"
             and is_square
             and config.final_norm
-            and model.pooling == "mean"
+            and pooling == "mean"
             and not norms
             and config.transformer.mlp_dim % config.transformer.hidden_dim == 0,
             _dinov2_form,
         ),
-    }
-    from labelrank.finetune.classifier import LOGIT_MEANINGS
-
-    # transformers computes the sinusoid table for the size itself; an interpolated table differs from it.
-    is_stretched = config.position_embedding == "sinusoid" and config.trained_image_size is not None
-    if model.meaning in LOGIT_MEANINGS and not is_stretched:
-        for architecture, (fits, form) in choices.items():
-            if fits:
-                values, tensors = form(model)
-                return Form({"architectures": [architecture], **values}, tensors, architecture)
-    return _own_form(model)
+    )
+    return next(((architecture, form) for architecture, fits, form in choices if fits), None)
 
 
 def _encoder_tensors(model: Classifier) -> dict[str, np.ndarray]:
@@ -154,7 +192,74 @@ def _videomae_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndar
         "tubelet_size": config.tubelet_size,
         "use_mean_pooling": True,
     }
-    return values, {**_encoder_tensors(model), **_norm_tensors(model, "fc_norm"), **_dense_tensors(model)}
+    tensors = {**_encoder_tensors(model), **_dense_tensors(model)}
+    return values, tensors if config.final_norm else {**tensors, **_norm_tensors(model, "fc_norm")}
+
+
+# How far the outputs of the averaging block lie above the tokens they are added to, and its two constant dimensions
+# above these: what is added vanishes in float32, and what the last norm divides by does not depend on the input.
+_ABOVE_TOKENS, _ABOVE_OUTPUTS = 1e12, 1e5
+_DIMENSIONS_BESIDE = 3
+AVERAGING_CAUTION = (
+    "Its last block is no block of the encoder: it averages the tokens and applies the head, in numbers up to 1e17. "
+    "Use it in float32 (or bfloat16, less exactly; float16 cannot hold them), and do not train it further: fine-tune "
+    "the checkpoint that it was made from instead."
+)
+
+
+def _averaging_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return the mean of normed tokens and a head, as a model that classifies by its first token.
+
+    A block is added whose norm is the encoder's final norm. Its queries and keys are zero, so each token attends to all
+    alike and gets their mean. The matrix behind it takes the mean to the outputs of the head, in the first dimensions.
+    Its MLP is zero. Three things come in between, and vanish: the block adds to the token, which `_ABOVE_TOKENS` makes
+    negligible; the last norm subtracts a mean, which is the same in a dimension that holds nothing else, so the
+    classifier takes the difference; and that norm divides by a deviation, which two constant dimensions decide.
+    """
+    size, n = model.encoder_config.transformer, model.n_classes
+    dim = size.hidden_dim
+    values, tensors = _videomae_form(model)
+    values |= {"num_hidden_layers": size.num_layers + 1, "use_mean_pooling": False, AVERAGING: True}
+    norm, prefix = "videomae.layernorm", f"videomae.encoder.layer.{size.num_layers}"
+    gamma, beta = tensors[f"{norm}.weight"], tensors[f"{norm}.bias"]
+    dense = _dense_tensors(model)
+    kernel = dense["classifier.weight"]  # (classes, dim)
+    typical = float((np.linalg.norm(kernel * gamma, axis=1) + np.abs(kernel @ beta)).max()) or 1.0
+    matrix, shift = np.zeros((dim, dim), np.float32), np.zeros(dim, np.float32)
+    matrix[:n] = kernel * (_ABOVE_TOKENS / typical)
+    shift[-2:] = _ABOVE_TOKENS * _ABOVE_OUTPUTS * np.array([1, -1])
+    back = np.zeros((n, dim), np.float32)
+    back[np.arange(n), np.arange(n)] = typical * _ABOVE_OUTPUTS * math.sqrt(2 / dim)
+    back[:, n] = -back[0, 0]
+
+    def zeros(*shape: int) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+    block = {
+        "layernorm_before.weight": gamma,
+        "layernorm_before.bias": beta,
+        "attention.attention.query.weight": zeros(dim, dim),
+        "attention.attention.key.weight": zeros(dim, dim),
+        "attention.attention.value.weight": np.eye(dim, dtype=np.float32),
+        "attention.output.dense.weight": matrix,
+        "attention.output.dense.bias": shift,
+        "layernorm_after.weight": np.ones(dim, np.float32),
+        "layernorm_after.bias": zeros(dim),
+        "intermediate.dense.weight": zeros(size.mlp_dim, dim),
+        "intermediate.dense.bias": zeros(size.mlp_dim),
+        "output.dense.weight": zeros(dim, size.mlp_dim),
+        "output.dense.bias": zeros(dim),
+    }
+    if size.use_qkv_bias:
+        block |= {"attention.attention.q_bias": zeros(dim), "attention.attention.v_bias": zeros(dim)}
+    return values, {
+        **tensors,
+        **{f"{prefix}.{name}": value for name, value in block.items()},
+        f"{norm}.weight": np.ones(dim, np.float32),
+        f"{norm}.bias": zeros(dim),
+        "classifier.weight": back,
+        "classifier.bias": dense["classifier.bias"],
+    }
 
 
 def _vit_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

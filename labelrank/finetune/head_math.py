@@ -13,7 +13,8 @@ from labelrank.finetune.meanings import Meaning
 from labelrank.finetune.recipe import HeadRecipe
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
-_NORM_EPSILON = 1e-6
+NORM_EPSILON = 1e-6
+"""Epsilon of the norm of a `reference` head."""
 # Standard deviation of the initial rows, as in MAE's linear probe.
 _INITIAL_STD = 0.01
 # Purposes of random generators, so that no two draws of a seed are related.
@@ -66,7 +67,7 @@ class Preparation:
         for rows in rows_at_once(len(X)):
             if self.mean is None or self.factor is None:
                 centred = X[rows] - X[rows].mean(axis=1, keepdims=True)
-                deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + _NORM_EPSILON)
+                deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + NORM_EPSILON)
                 np.divide(centred, deviation, out=seen[rows])
             else:
                 np.multiply(X[rows] - self.mean, self.factor, out=seen[rows])
@@ -145,7 +146,7 @@ class Task:
         x = self.X[batch]
         if self.recipe.head == "batchnorm":
             x -= x.mean(axis=0)
-            x /= np.sqrt(np.square(x).mean(axis=0) + _NORM_EPSILON)
+            x /= np.sqrt(np.square(x).mean(axis=0) + NORM_EPSILON)
         result: np.ndarray = x
         return result
 
@@ -293,7 +294,7 @@ class Reference:
         norm = {
             "norm_gamma": self._gamma.value[arm].copy(),
             "norm_beta": self._beta.value[arm].copy(),
-            "norm_epsilon": np.array(_NORM_EPSILON, np.float32),
+            "norm_epsilon": np.array(NORM_EPSILON, np.float32),
         }
         return (rows @ self._hidden.value[arm]).T, rows @ self._hidden_bias.value[arm], norm
 

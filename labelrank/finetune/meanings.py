@@ -27,6 +27,8 @@ import numpy as np
 from labelrank.errors import SettingsError
 from labelrank.finetune.recipe import MEANINGS, UNITS
 
+LOGIT_MEANINGS = ("softmax", "gaussian")
+"""Meanings whose outputs are one logit per position, as in usual classifiers."""
 _LEAST_GAP = 1e-6
 """Smallest difference of two cumulative logits that rounding can tell apart; it avoids the log of 0."""
 

@@ -24,6 +24,8 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 POSITION_EMBEDDINGS = {"vit_mae": "sincos", "vit": "learned", "videomae": "sinusoid"}
 # For VideoMAE's norms outside its blocks and encoder: PyTorch's default, whatever layer_norm_eps says.
 HEAD_NORM_EPSILON = 1e-5
+AVERAGING = "labelrank_averaging_block"
+"""Entry in config.json of an exported model whose last block is a part of its head, so its tokens are no features."""
 # Far above any existing model, and far below what would fill the memory: position tables grow with the number of
 # patches, and some of them are not in the file.
 MAX_IMAGE_SIDE = 8192

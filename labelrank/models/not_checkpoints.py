@@ -12,6 +12,7 @@ from typing import Any
 
 from labelrank.errors import CheckpointError
 from labelrank.models.checkpoint_files import CONFIG, INDEX, WEIGHTS, Files, Folder
+from labelrank.models.config import AVERAGING
 
 _ADAPTER = "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -38,11 +39,17 @@ def check_kind(files: Files, names: Collection[str], read_json: Callable[[str], 
     Raises:
         CheckpointError: It is an adapter, the output folder of a Trainer, a Keras Hub preset or the like.
     """
+    config = read_json(CONFIG) if CONFIG in names else {}
+    if config.get(AVERAGING):
+        raise CheckpointError(
+            f"{files.source} is a classifier that labelrank wrote: its last block averages tokens for the head, "
+            "so it has no features to extract. Give the checkpoint that it was made from, which its README.md names."
+        )
     if {WEIGHTS, INDEX} & {*names}:
         return
     if found := sorted({_ADAPTER, *_ADAPTER_WEIGHTS} & {*names}):
         raise CheckpointError(_about_adapter(files, found[0], read_json(_ADAPTER) if _ADAPTER in names else {}))
-    if _KERAS in names or _is_keras_hub(read_json(CONFIG) if CONFIG in names else {}):
+    if _KERAS in names or _is_keras_hub(config):
         raise CheckpointError(
             f"{files.source} is a Keras Hub preset ({_KERAS}), whose weights are named and laid out in another way. "
             f"{_OTHER_WAY} Most presets were converted from one that has the same name on the Hub."
@@ -66,9 +73,9 @@ def _about_adapter(files: Files, found: str, config: Mapping[str, Any]) -> str:
     what = f"a {kind} adapter" if isinstance(kind, str) else "an adapter (LoRA or another of PEFT)"
     of = f" of {base}" if isinstance(base, str) and base else ""
     return (
-        f"{files.source} is {what}{of} ({found}), not a whole model: it holds only what differs. Join the "
-        "two: load the model, then PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder) "
-        "and its image processor's save_pretrained(folder); give that folder."
+        f"{files.source} is {what}{of} ({found}), not a whole model: it holds only what differs. Join the two: "
+        "load the model, then PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder), "
+        "and save its image processor there too; give that folder."
     )
 
 

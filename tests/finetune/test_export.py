@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 from labelrank.errors import CheckpointError
-from labelrank.finetune.export import read_model, write_head_model
+from labelrank.finetune.export import caution_of, read_model, write_head_model
 from labelrank.finetune.export_card import CardFacts
+from labelrank.finetune.export_forms import class_for
 from tests.finetune.small import CLIPS, IMAGES, PREPROCESSING, encoder
 
 NAMES = ["ant", "bee", "café, noir"]
@@ -92,7 +94,10 @@ CASES = {
         None,
         "VideoMAEForVideoClassification",
     ),
-    "clips, mean": (CLIPS, "softmax", "mean", head(), None, None),
+    "clips, mean": (CLIPS, "softmax", "mean", head(), None, "VideoMAEForVideoClassification"),
+    "clips, gaussian": (CLIPS, "gaussian", "mean", head("gaussian"), None, "VideoMAEForVideoClassification"),
+    "clips, normed twice": (CLIPS, "softmax", "mean", head(**NORM, norm_epsilon=1e-5), None, None),
+    "clips, no norm": (replace(CLIPS, final_norm=False), "softmax", "mean", head(), None, None),
     "clips, reference head": (NO_FINAL_NORM, "softmax", "mean", head(**NORM, norm_epsilon=1e-6), None, None),
     "clips, two norms": (NO_FINAL_NORM, "softmax", "fc_norm", head(**NORM, norm_epsilon=1e-6), FC_NORM, None),
     "cls, ordinal": (IMAGES, "ordinal", "cls", head("ordinal"), None, None),
@@ -165,6 +170,51 @@ def test_images_of_another_size_keep_their_positions(tmp_path):
     assert log_softmax(scores) == pytest.approx(expected(clips, "softmax", "fc_norm", head(), FC_NORM), abs=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1, 20])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_mean_of_normed_tokens_is_a_block_more_of_the_same_encoder(tmp_path, scale, bias):
+    """As VideoMAEForVideoClassification computes it without mean pooling: final norm, first token, dense."""
+    from labelrank.models.convert import load_tensors
+    from labelrank.models.vit import ViTEncoder
+
+    config = replace(CLIPS, transformer=replace(CLIPS.transformer, use_qkv_bias=bias))
+    given = head()
+    given["kernel"] *= scale
+    write(tmp_path, config, head=given)
+    files = json.loads((tmp_path / "config.json").read_text())
+    assert (files["num_hidden_layers"], files["use_mean_pooling"]) == (3, False)
+    longer = ViTEncoder(replace(config, transformer=replace(config.transformer, num_layers=3)), dtype="float32")
+    longer.build((None, *config.input_shape))
+    tensors = load_file(tmp_path / "model.safetensors")
+    dense = {name: tensors.pop(f"classifier.{name}") for name in ("weight", "bias")}
+    load_tensors(tensors, longer, source="the folder")
+    scores = np.asarray(longer(inputs(config)))[:, 0] @ dense["weight"].T + dense["bias"]
+    truth = expected(config, "softmax", "mean", given)
+    assert log_softmax(scores.astype(np.float64)) == pytest.approx(truth, abs=1e-4, rel=1e-5)
+
+
+def test_a_model_whose_last_block_is_a_head_is_told_and_not_taken_for_an_encoder(tmp_path):
+    from labelrank.models.checkpoint import open_checkpoint
+
+    write(tmp_path, CLIPS)
+    assert "float16 cannot hold them" in caution_of(tmp_path)
+    assert "float16 cannot hold them" in (tmp_path / "README.md").read_text()
+    with pytest.raises(
+        CheckpointError, match="is a classifier that labelrank wrote: .* Give the checkpoint that it was"
+    ):
+        open_checkpoint(str(tmp_path))
+
+
+def test_it_is_known_which_models_transformers_does_not_load(tmp_path):
+    write(tmp_path / "own", meaning="ordinal")
+    assert caution_of(tmp_path / "own").startswith("transformers cannot load the model in Hugging Face format")
+    write(tmp_path / "vit", pooling="cls")
+    assert caution_of(tmp_path / "vit") is None
+    facts = {"meaning": "softmax", "pooling": "mean", "norms": []}
+    assert class_for(CLIPS, n_classes=13, **facts) == "VideoMAEForVideoClassification"
+    assert class_for(CLIPS, n_classes=14, **facts) is None  # 16 dimensions, of which three hold constants
+
+
 def test_folder_is_one_of_our_checkpoints_too_where_the_family_is_known(tmp_path):
     from labelrank.models.checkpoint import open_checkpoint
     from labelrank.models.runtime import build_encoder
@@ -224,7 +274,7 @@ def test_card_says_what_it_is_how_to_load_it_and_whose_it_is(tmp_path):
     assert "no class that classifies by the CLS token of a ViT-MAE; ViTFor" in (tmp_path / "cls/README.md").read_text()
     write(tmp_path / "own", NO_FINAL_NORM, pooling="fc_norm", fc_norm=FC_NORM)
     assert "transformers has no class" not in (tmp_path / "own" / "README.md").read_text()
-    write(tmp_path / "b", CLIPS)
+    write(tmp_path / "b", CLIPS, meaning="ordinal")
     card = (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(card.split("---")[1])
     assert "library_name" not in front

@@ -12,9 +12,13 @@ import numpy as np
 from labelrank.errors import LabelRankError
 from labelrank.files import replacing
 from labelrank.finetune.design import Arm
+from labelrank.finetune.export_forms import class_for
+from labelrank.finetune.head_math import NORM_EPSILON
+from labelrank.finetune.meanings import LOGIT_MEANINGS
 from labelrank.finetune.runs import Run
 from labelrank.models.backend import select_backend
 from labelrank.models.checkpoint import Checkpoint
+from labelrank.models.config import HEAD_NORM_EPSILON
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
 from labelrank.steps.finetune.inputs import Material
@@ -78,7 +82,7 @@ class Exporter:
             self._write_head(best)
         except LabelRankError as error:
             return None, (Notice("no_model", f"No model was written: {error}"),)
-        return self._folder, ()
+        return self._folder, self._cautions()
 
     def _best_written(self, runs: Sequence[Run]) -> tuple[Path | None, tuple[Notice, ...]]:
         """Return the folder that `offer` has written if its model is the best of these runs, else None; and notices."""
@@ -95,8 +99,14 @@ class Exporter:
         elif note["val_accuracy"] < best:
             why = "the one that is kept is not the best of these runs"
         else:
-            return self._folder, ()
+            return self._folder, self._cautions()
         return None, (Notice("no_model", f"The best run's model is not here: {why}. Recompute to have it."),)
+
+    def _cautions(self) -> tuple[Notice, ...]:
+        from labelrank.finetune.export import caution_of
+
+        text = caution_of(self._folder / MODEL)
+        return (Notice("model_elsewhere", text),) if text else ()
 
     def _write_head(self, run: Run) -> None:
         select_backend(training=True)
@@ -158,6 +168,29 @@ class Exporter:
         note = {"arm": run.arm, "seed": run.seed, "val_accuracy": val_accuracy}
         with replacing(self._folder / _NOTE) as partial:
             partial.write_text(json.dumps(note), encoding="utf-8")
+
+
+def unknown_to_transformers(material: Material, design: Design) -> str | None:
+    """Return a sentence if it is known before any run that transformers cannot load the model; else None."""
+    from labelrank.finetune.export import UNKNOWN_TO_TRANSFORMERS
+
+    if material.encoder is None:
+        return None
+    if design.end_to_end:
+        # The norm is moved to where the family's class has it, so only the head can be one that there is not.
+        return None if design.meaning in LOGIT_MEANINGS else UNKNOWN_TO_TRANSFORMERS
+    pooling = material.train.provenance.get("pooling", "mean")
+    norms = [HEAD_NORM_EPSILON] if pooling == "fc_norm" else []
+    norms += [NORM_EPSILON] if design.head == "reference" else []
+    checkpoint, size = material.encoder.checkpoint, material.encoder.preprocessing.output_size
+    found = class_for(
+        checkpoint.config.resized(*size),
+        n_classes=len(material.class_names),
+        meaning=design.meaning,
+        pooling="mean" if pooling == "fc_norm" else pooling,
+        norms=norms,
+    )
+    return None if found else UNKNOWN_TO_TRANSFORMERS
 
 
 def fc_norm_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

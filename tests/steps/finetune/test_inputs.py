@@ -9,6 +9,7 @@ from PIL import Image
 from labelrank.errors import DatasetError, FinetuneError, RankingError, SettingsError
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
+from labelrank.steps.finetune.best_model import unknown_to_transformers
 from labelrank.steps.finetune.inputs import gather, gather_files
 from labelrank.steps.finetune.request import Design, Inputs
 from tests.steps.finetune.made import NAMES, made_features, made_map
@@ -171,6 +172,24 @@ def test_other_inputs_than_the_features_are_of_are_refused(settings):
     said["preprocessing"] = {**said["preprocessing"], "resample": 0}
     with pytest.raises(FinetuneError, match=r"made with another preprocessing .resample=0. than .* Extract again"):
         gathered(settings, Design(depth="1"), train=replace(features, provenance=said), label_map=None, test=None)
+
+
+@pytest.mark.parametrize(
+    ("design", "pooling", "known"),
+    [
+        (Design(), "mean", True),
+        (Design(), "cls", True),
+        (Design(meaning="ordinal"), "mean", False),
+        (Design(head="reference"), "cls", False),
+        (Design(depth="1", meaning="tree"), "mean", False),
+        (Design(depth="1"), "mean", True),
+    ],
+)
+def test_it_is_said_before_the_runs_where_transformers_will_not_load_the_model(settings, design, pooling, known):
+    features, _ = prepared_features(settings, pooling=pooling)
+    inputs = Inputs(features)
+    material = gather_files(inputs, design, settings, with_model=True)
+    assert (unknown_to_transformers(material, design) is None) == known
 
 
 # From names
