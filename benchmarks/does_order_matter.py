@@ -160,7 +160,7 @@ def main() -> None:
     labels = pq.read_table(options.cifar100[0], columns=["fine_label", "coarse_label"])
     superclass = np.zeros(100, dtype=np.int64)
     superclass[labels["fine_label"].to_numpy()] = labels["coarse_label"].to_numpy()
-    ranker = LabelRanker().fit(train.X, train.y)
+    ranker = LabelRanker(shrinkage=None).fit(train.X, train.y)
     ranked = ranker.order_
     spacing = ranker.centroids_[ranked]
     shown = guides(train.X, train.y, superclass)

@@ -29,7 +29,7 @@ from labelrank.ranking import LabelRanker
 N_FEATURES, N_CLASSES = 768, 100
 SIDES: dict[str, Callable[[np.ndarray, np.ndarray], object]] = {
     "scikit-learn LDA svd": lambda X, y: LinearDiscriminantAnalysis(n_components=1).fit(X, y),
-    "LabelRanker eigen": lambda X, y: LabelRanker(solver="eigen").fit(X, y),
+    "LabelRanker eigen": lambda X, y: LabelRanker(solver="eigen", shrinkage=None).fit(X, y),
 }
 
 

@@ -198,7 +198,7 @@ def simulated_stops(number: int, draws: int, question: int) -> list[Stop]:
     def rows(n: int) -> tuple[np.ndarray, np.ndarray]:
         return classes.draw(np.full(n_classes, n), rng)
 
-    stability = OrderStability(n_features)
+    stability = OrderStability(n_features, shrinkage=None)
     X, y = np.empty((0, n_features)), np.empty(0, dtype=np.int64)
     found: list[Stop] = []
     realised: tuple[int, float] = (0, 0.0)

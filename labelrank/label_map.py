@@ -24,6 +24,7 @@ import numpy as np
 from labelrank import __version__
 from labelrank.errors import LabelMapError
 from labelrank.files import is_replaceable, replacing
+from labelrank.ranking.methods import shrinkage_asked
 from labelrank.words import code_points
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class LabelMap:
     Args:
         classes: One RankedClass per position, in the order of the positions; labels are a permutation of 0..K-1.
         method: Name of the ranking method.
-        parameters: Other settings that the order depends on (solver used, shrinkage); JSON values.
+        parameters: Other settings that the order depends on: the solver used, the shrinkage asked for, and with "auto"
+            the `shrinkage_found`; JSON values.
         sign_rule: How the direction of the axis was chosen.
         tie_rule: How equal centroids were ordered.
         explained_variance_ratio: Share of the between-class variance on the axis, in [0, 1]; None if the method
@@ -182,7 +184,11 @@ class LabelMap:
             )
             for position, index in enumerate(int(i) for i in ranker.order_)
         )
-        parameters = {name: value for name, value in ranker.get_params().items() if name != "method"}
+        asked = ranker.get_params()
+        parameters = {name: value for name, value in asked.items() if name != "method"}
+        parameters["shrinkage"] = shrinkage_asked(asked["shrinkage"], asked["method"], asked["solver"])
+        if parameters["shrinkage"] == "auto":
+            parameters["shrinkage_found"] = float(ranker.shrinkage_)
         return cls(
             classes=classes,
             method=ranker.method,

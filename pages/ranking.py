@@ -50,11 +50,11 @@ def choose_method() -> None:
         )
         kind = st.selectbox(
             "Shrinkage (none, auto, or a fraction)",
-            rankings.SHRINKAGES,
-            index=rankings.SHRINKAGES.index(rankings.shrinkage_kind(chosen)),
+            list(rankings.SHRINKAGES),
+            index=list(rankings.SHRINKAGES).index(rankings.shrinkage_kind(chosen)),
+            format_func=lambda kind: rankings.SHRINKAGES[kind],
             key="shrinkage",
-            help="Pulls the within-class covariance towards its diagonal. Helps when there are few samples per "
-            "dimension; auto estimates how much. Needs the eigen solver.",
+            help=rankings.SHRINKAGE_HELP,
         )
         fraction = None
         if kind == "number":

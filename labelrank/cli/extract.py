@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelrank.cli.options import check_folder, dataset_options, extraction_options
+from labelrank.cli.options import check_folder, dataset_options, extraction_options, given
 from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_left_out
 from labelrank.data.dataset import NOUNS
 from labelrank.words import rough_duration
@@ -28,7 +28,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
 
     if options.get("until_stable") is None:
         for name, option in (("either_direction", "--either-direction"), ("ranking_shrinkage", "--shrinkage")):
-            if options.get(name):
+            if given(name):
                 raise click.UsageError(f"{option} goes with --until-stable.")
     settings = Settings.from_env()
     work = plan(Request(dataset=data, checkpoint=checkpoint, **options), settings)
@@ -44,7 +44,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
     if licence := work.checkpoint.licence:
         say(f"{work.checkpoint.id}: licence {licence}.")
     _say_time(work, settings, recompute=recompute)
-    reporter = ExtractionReporter(nouns)
+    reporter = ExtractionReporter(nouns, shrinks=work.request.ranking_shrinkage is not None)
     try:
         outcome = obtain(
             work,

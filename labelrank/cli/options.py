@@ -12,6 +12,7 @@ from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
 from labelrank.ranking import METHODS, SOLVERS
+from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE
 from labelrank.steps.extract.request import PREPROCESSINGS
 
 
@@ -26,7 +27,9 @@ def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _with(command, options)
 
 
-def _shrinkage(ctx: click.Context, param: click.Parameter, value: str) -> float | str | None:
+def _shrinkage(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
+    if value is None:
+        return DEFAULT_SHRINKAGE
     if value in ("none", "auto"):
         return None if value == "none" else value
     try:
@@ -81,7 +84,7 @@ def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--shrinkage",
             "ranking_shrinkage",
-            default="none",
+            default="auto",
             show_default=True,
             callback=_shrinkage,
             help="Shrinkage of the ranking for --until-stable: none, auto, or from 0 to 1.",
@@ -113,7 +116,9 @@ def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--method", type=click.Choice(METHODS), default="centroid", show_default=True),
         click.option("--solver", type=click.Choice(SOLVERS), default="auto", show_default=True),
         click.option(
-            "--shrinkage", default="none", show_default=True, callback=_shrinkage, help="none, auto, or from 0 to 1."
+            "--shrinkage",
+            callback=_shrinkage,
+            help=f"none, auto, or from 0 to 1; {AUTO_IS}.  [auto; none with --method reference or --solver svd]",
         ),
         click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True),
     )

@@ -60,18 +60,20 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
-_OPTIONS = {
-    End.DIRECTION: "That is --either-direction.",
-    End.UNSTABLE: "--shrinkage auto here and in rank may help, too.",
-}
-"""How an extraction ended -> the options that can help."""
-
-
 class ExtractionReporter:
-    """Says how an extraction runs: what it runs on once, what is reused, and each estimate of the stability."""
+    """Says how an extraction runs: what it runs on once, what is reused, and each estimate of the stability.
 
-    def __init__(self, nouns: str) -> None:
+    Args:
+        nouns: What the samples are called, such as images.
+        shrinks: Whether the estimates are about a ranking with shrinkage.
+    """
+
+    def __init__(self, nouns: str, *, shrinks: bool) -> None:
         self._nouns = nouns
+        # How an extraction ended -> the option that can help.
+        self._options = {End.DIRECTION: "That is --either-direction."}
+        if not shrinks:
+            self._options[End.UNSTABLE] = "--shrinkage auto here and in rank may help, too."
         self._begun = False
         self._estimates = self._unknown = 0
 
@@ -101,7 +103,7 @@ class ExtractionReporter:
             say(f"Warning: the cache does not keep them: {outcome.problem}")
         if told := how_it_stopped(outcome.features, self._nouns, all_used=all_used):
             end, text = told
-            parts = (text, outcome_finding(outcome.features), _OPTIONS.get(end, ""))
+            parts = (text, outcome_finding(outcome.features), self._options.get(end, ""))
             warning = "" if end in (End.EARLY, End.LAST) else "Warning: "
             say(warning + " ".join(part for part in parts if part))
 

@@ -25,7 +25,7 @@ def ranked(features: FeatureSet, **options: Any) -> LabelMap:
     from labelrank.steps.rank import RankRequest, rank
 
     request = RankRequest(**options)
-    if request.solver == "svd" and request.shrinkage is not None:
+    if request.solver == "svd" and request.shrinkage_asked is not None:
         raise click.UsageError("--shrinkage needs --solver eigen or auto.")
     found = rank(features, request)
     for notice in found.notices:

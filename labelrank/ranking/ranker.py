@@ -13,7 +13,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from labelrank.errors import RankingError
-from labelrank.ranking.methods import METHODS, SOLVERS
+from labelrank.ranking.methods import DEFAULT_SHRINKAGE, METHODS, SOLVERS, shrinkage_asked
 from labelrank.ranking.moments import ClassMoments, class_means, first_not_finite
 
 SIGN_RULE = (
@@ -38,6 +38,9 @@ RANK_TOLERANCE = 1e-8
 _ROUNDING = 1e-13
 # "auto" chooses eigen from this many degrees of freedom per feature: see LabelRanker.
 _EIGEN_ROWS_PER_FEATURE = 2
+# Without shrinkage, an axis from up to this many degrees of freedom per feature is little better than chance: with 768
+# features it agreed with that of other rows at a tau of .06 to .54 (docs/stability.md).
+_TELLING_ROWS_PER_FEATURE = 2
 _BLOCK_ROWS = 4_096
 
 
@@ -74,8 +77,10 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             least two rows (less one per class) per feature, else svd: with fewer rows the scatter is singular or
             nearly so. With 768 features, 50 classes and one thread, svd and eigen took 0.03 and 0.11 s for 192 rows,
             0.42 and 0.14 s for 1,586 (the limit), 0.69 and 0.16 s for 3,072.
-        shrinkage: None, "auto", or a number a in [0, 1]; needs the eigen solver. The within-class covariance S
-            becomes (1 - a) S + a diag(S), so features of different units are treated alike. "auto" takes the
+        shrinkage: "default", None, "auto", or a number a in [0, 1]; a number and "auto" need the eigen solver.
+            "default" is "auto", but None with method "reference", which stays as published, and with solver "svd".
+            The within-class covariance S becomes (1 - a) S + a diag(S), so features of different units are treated
+            alike. "auto", which scikit-learn also has as a name, is ours: it takes the
             Oracle Approximating Shrinkage of the scaled S with n - K degrees of freedom, from its traces only.
             scikit-learn's eigen solver differs: its "auto" is the average of each class's Ledoit-Wolf estimate; a
             number there shrinks towards a multiple of the identity; and it also shrinks the total covariance, so
@@ -99,7 +104,9 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     Chen, Wiesel, Eldar, Hero 2010, arXiv:0907.4698, Eq. 23 for "auto" shrinkage.
     """
 
-    def __init__(self, method: str = "centroid", solver: str = "auto", shrinkage: float | str | None = None) -> None:
+    def __init__(
+        self, method: str = "centroid", solver: str = "auto", shrinkage: float | str | None = DEFAULT_SHRINKAGE
+    ) -> None:
         self.method = method
         self.solver = solver
         self.shrinkage = shrinkage
@@ -127,7 +134,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if self.method == "reference":
             _check_equal_sizes(classes, count)
         if self._solver_for(len(X) - len(classes), X.shape[1]) == "eigen":
-            solution = _solve_eigen(ClassMoments(X.shape[1]).update(X, codes), self.shrinkage)
+            solution = _solve_eigen(ClassMoments(X.shape[1]).update(X, codes), self._shrinkage)
         else:
             solution = _solve_svd(X, codes, count)
         self._set_axis(classes, solution)
@@ -160,15 +167,21 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         """Number of outputs, for scikit-learn's `get_feature_names_out`."""
         return 1
 
+    @property
+    def _shrinkage(self) -> float | str | None:
+        return shrinkage_asked(self.shrinkage, self.method, self.solver)
+
     def _check_parameters(self) -> None:
         for name, valid in (("method", METHODS), ("solver", SOLVERS)):
             if getattr(self, name) not in valid:
                 raise RankingError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(valid)}.")
-        shrinkage = self.shrinkage
+        shrinkage = self._shrinkage
         if shrinkage is None or (isinstance(shrinkage, str) and shrinkage == "auto"):
             pass
         elif isinstance(shrinkage, bool) or not isinstance(shrinkage, numbers.Real) or not 0 <= shrinkage <= 1:
-            raise RankingError(f"shrinkage is {shrinkage!r}; expected None, 'auto', or a number from 0 to 1.")
+            raise RankingError(
+                f"shrinkage is {shrinkage!r}; expected 'default', None, 'auto', or a number from 0 to 1."
+            )
         if shrinkage is not None and self.solver == "svd":
             raise RankingError(
                 f"shrinkage={shrinkage!r} needs the within-class scatter, which solver='svd' does not form. "
@@ -179,7 +192,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if self.solver != "auto":
             return self.solver
         enough = degrees_of_freedom >= _EIGEN_ROWS_PER_FEATURE * n_features
-        return "eigen" if self.shrinkage is not None or enough else "svd"
+        return "eigen" if self._shrinkage is not None or enough else "svd"
 
     def _validated(self, X: Any, y: Any = None, *, fitted: bool = False) -> Any:
         """Return X, and y unless fitted, checked by scikit-learn; its ValueErrors become RankingErrors."""
@@ -224,12 +237,18 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
 
 def is_underdetermined(n_samples: int, n_features: int, n_classes: int, shrinkage: float | str | None) -> bool:
-    """Return whether some direction has no within-class variance because there are too few rows.
+    """Return whether an axis without shrinkage comes from too few rows to say much of other rows.
 
-    With fewer rows, less one per class, than features, some axis separates the given rows perfectly; how far apart the
-    classes look then says nothing about other rows. Shrinkage gives every direction some variance.
+    With fewer rows, less one per class, than features, some axis separates the given rows perfectly. Up to twice as
+    many, the within-class covariance is barely invertible, and the axis follows its noise. Shrinkage gives every
+    direction some variance.
     """
-    return n_samples - n_classes < n_features and shrinkage in (None, 0, 0.0)
+    return n_samples - n_classes <= _TELLING_ROWS_PER_FEATURE * n_features and shrinkage in (None, 0, 0.0)
+
+
+def telling_rows(n_features: int, n_classes: int) -> int:
+    """Return the fewest rows per class from which no shrinkage is needed; see `is_underdetermined`."""
+    return (_TELLING_ROWS_PER_FEATURE * n_features + n_classes) // n_classes + 1
 
 
 def oas_shrinkage(covariance: np.ndarray, degrees_of_freedom: int) -> float:

@@ -84,12 +84,12 @@ class OrderStability:
     combination and the widths of its intervals are ours.
     """
 
-    def __init__(self, n_features: int, *, shrinkage: float | str | None = None, seed: int = 0) -> None:
+    def __init__(self, n_features: int, *, shrinkage: float | str | None = "auto", seed: int = 0) -> None:
         """Start with no rows.
 
         Args:
             n_features: Features per row, d.
-            shrinkage: As in `LabelRanker`.
+            shrinkage: None, "auto" or a number, as in `LabelRanker`.
             seed: Picks which halves are fitted if not all of them are.
 
         Raises:

@@ -12,6 +12,7 @@ import numpy as np
 from labelrank.errors import RankingError
 from labelrank.label_map import LabelMap
 from labelrank.notices import Notice
+from labelrank.ranking.methods import DEFAULT_SHRINKAGE, shrinkage_asked
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
@@ -27,7 +28,12 @@ class RankRequest:
 
     method: str = "centroid"
     solver: str = "auto"
-    shrinkage: float | str | None = None
+    shrinkage: float | str | None = DEFAULT_SHRINKAGE
+
+    @property
+    def shrinkage_asked(self) -> float | str | None:
+        """None, "auto" or a number in [0, 1], also where `shrinkage` is the default."""
+        return shrinkage_asked(self.shrinkage, self.method, self.solver)
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> RankRequest:
@@ -96,7 +102,8 @@ def rank_as(label_map: LabelMap, features: FeatureSet, *, source: str) -> Ranked
     Raises:
         RankingError: These features give another order.
     """
-    ranked = rank(features, RankRequest(method=label_map.method, **label_map.parameters))
+    solver, shrinkage = (label_map.parameters.get(name) for name in ("solver", "shrinkage"))
+    ranked = rank(features, RankRequest(label_map.method, solver or RankRequest.solver, shrinkage))
     if ranked.label_map.names != label_map.names:
         raise RankingError(
             f"{source} gives another order than the label map; give the features that the map was made from."
@@ -112,7 +119,7 @@ def _fitted(features: FeatureSet, request: RankRequest) -> LabelRanker:
 
 
 def _notices(features: FeatureSet, request: RankRequest) -> list[Notice]:
-    from labelrank.ranking.ranker import is_underdetermined
+    from labelrank.ranking.ranker import is_underdetermined, telling_rows
 
     found = []
     if shard := features.provenance.get("shard"):
@@ -120,13 +127,14 @@ def _notices(features: FeatureSet, request: RankRequest) -> list[Notice]:
         found.append(Notice("shard", text))
     if (features.provenance.get("dataset") or {}).get("split") == "test":
         found.append(Notice("test_split", TEST_SPLIT))
-    rows, dim = features.X.shape
-    if is_underdetermined(rows, dim, len(features.class_names), request.shrinkage):
+    (rows, dim), n_classes = features.X.shape, len(features.class_names)
+    if is_underdetermined(rows, dim, n_classes, request.shrinkage_asked):
         found.append(
             Notice(
                 "too_few_rows",
-                f"{rows:,} rows are too few for {dim:,} dimensions: how far the classes lie apart is an artefact, and "
-                "their order may be chance. Take more samples, or rank with shrinkage auto.",
+                f"{rows:,} rows are too few for {dim:,} dimensions without shrinkage: how far the classes lie apart is "
+                "an artefact, and their order may be chance. Rank with shrinkage auto, or take at least "
+                f"{telling_rows(dim, n_classes):,} samples of each class.",
             )
         )
     return found

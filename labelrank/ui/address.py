@@ -17,6 +17,7 @@ from labelrank.models.backend import PRECISIONS, resolve_precision
 from labelrank.models.curated import EMBEDDED
 from labelrank.models.pooling import POOLINGS
 from labelrank.ranking import METHODS, SOLVERS
+from labelrank.ranking.methods import DEFAULT_SHRINKAGE
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.steps.finetune.request import Design
@@ -87,7 +88,7 @@ def _check_not_of_this_server(text: str) -> None:
 
 
 def _shrinkage(text: str) -> str | float:
-    if text == "auto":
+    if text in ("auto", DEFAULT_SHRINKAGE):
         return text
     if not 0 <= (number := float(text)) <= 1:
         raise ValueError
@@ -123,7 +124,7 @@ _EXTRACTION = {
 _RANKING = {
     "method": Row("method", _one_of(*METHODS), " or ".join(METHODS)),
     "solver": Row("solver", _one_of(*SOLVERS), " or ".join(SOLVERS)),
-    "shrinkage": Row("shrinkage", _shrinkage, "none, auto or a number from 0 to 1", none="none"),
+    "shrinkage": Row("shrinkage", _shrinkage, "default, none, auto or a number from 0 to 1", none="none"),
 }
 _DESIGN = {
     "orders": Row(
@@ -170,12 +171,16 @@ def choices_of_job(job: Job) -> Choices:
     """Return the choices that a job was started with."""
     usual = Choices()
     # The shrinkage that the stability uses is a choice of the ranking.
-    extraction = Request.from_params({**asdict(usual.extraction), **job.params, "ranking_shrinkage": None})
+    of_stability = {"ranking_shrinkage": usual.extraction.ranking_shrinkage}
+    extraction = Request.from_params({**asdict(usual.extraction), **job.params, **of_stability})
     chosen = replace(usual, extraction=extraction, design=replace(Design.from_params(job.params), seed=Design.seed))
     if job.kind == "finetune":
         ranking, test_split = RankRequest.from_params(job.params), job.params.get("test_split")
         return replace(chosen, ranking=ranking, test_split=test_split, finetune=job.id)
-    ranking = RankRequest(shrinkage=job.params.get("ranking_shrinkage"))
+    ranking = RankRequest()
+    # 0.1 says null where no stability was asked for, however the classes were ranked.
+    if job.params.get("until_stable") is not None and (asked := job.params.get("ranking_shrinkage")) != "auto":
+        ranking = RankRequest(shrinkage=asked)
     return replace(chosen, ranking=ranking, job=job.id, features=job.id if job.state == "succeeded" else None)
 
 

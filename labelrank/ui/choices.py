@@ -107,9 +107,8 @@ class Choices:
     @property
     def request(self) -> Request:
         """The extraction of these choices, without differences that have no effect."""
-        if self.extraction.until_stable is None:
-            return replace(self.extraction, either_direction=False)
-        return replace(self.extraction, ranking_shrinkage=self.ranking.shrinkage)
+        extraction = replace(self.extraction, ranking_shrinkage=self.ranking.shrinkage_asked)
+        return extraction if extraction.until_stable is not None else replace(extraction, either_direction=False)
 
     @property
     def compared(self) -> Design:

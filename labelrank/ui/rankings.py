@@ -11,7 +11,7 @@ import streamlit as st
 
 from labelrank.errors import LabelRankError
 from labelrank.features.store import FeatureSet
-from labelrank.ranking.methods import SOLVERS
+from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, SOLVERS
 from labelrank.steps.rank import Ranked, RankRequest, rank
 from labelrank.ui import choices, session
 from labelrank.ui.datasets import dataset
@@ -24,7 +24,17 @@ METHOD_TEXT = {
     "reference": "The published procedure: starts at the lowest class and sorts by the distance of paired rows. "
     "Needs the same number of samples in every class.",
 }
-SHRINKAGES = ("none", "auto", "number")
+SHRINKAGES = {
+    DEFAULT_SHRINKAGE: "default (auto; none with reference or svd)",
+    "none": "none",
+    "auto": "auto",
+    "number": "number",
+}
+"""What can be chosen, and its words."""
+SHRINKAGE_HELP = (
+    "Pulls the within-class covariance towards its diagonal, so that few samples per dimension give a steadier order. "
+    f"{AUTO_IS[0].upper()}{AUTO_IS[1:]}. Needs the eigen solver."
+)
 USUAL_FRACTION = 0.1
 
 
@@ -35,7 +45,8 @@ def solvers() -> tuple[str, ...]:
 
 def settings_text(asked: RankRequest) -> str:
     """Return how the axis is computed in a few words."""
-    shrinkage = "no shrinkage" if asked.shrinkage is None else f"{asked.shrinkage} shrinkage"
+    meant = asked.shrinkage_asked
+    shrinkage = "no shrinkage" if meant is None else f"{meant} shrinkage"
     return f"Solver {asked.solver}, {shrinkage}"
 
 

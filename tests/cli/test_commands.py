@@ -139,7 +139,8 @@ def test_pretrain_writes_a_checkpoint_that_extract_reads(run_here, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_rank_reproduces_the_golden_orders(features, tmp_path, method):
     golden = json.loads((GOLDEN / "ranking" / "golden.json").read_text())
-    result = in_process("rank", features, "--out", tmp_path / "map.json", "--method", method, "--format", "json")
+    asked = ("--method", method, "--format", "json", *(("--shrinkage", "none") if method == "centroid" else ()))
+    result = in_process("rank", features, "--out", tmp_path / "map.json", *asked)
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
     assert printed == json.loads((tmp_path / "map.json").read_text())
@@ -158,17 +159,37 @@ def test_shrinkage_is_recorded(features, tmp_path, shrinkage):
     assert str(recorded).lower() == shrinkage
 
 
-def test_few_rows_get_a_warning_and_shrinkage_silences_it(tmp_path):
-    X = np.random.default_rng(0).normal(size=(9, 20)).astype(np.float32)
-    y = np.repeat(np.arange(3, dtype=np.int32), 3)
-    write_features(FeatureSet(X, y, tuple(map(str, range(9))), ("a", "b", "c")), tmp_path / "f.parquet")
-    assert "9 rows are too few for 20 dimensions" in in_process("rank", tmp_path / "f.parquet").stderr
-    assert in_process("rank", tmp_path / "f.parquet", "--shrinkage", "auto").stderr == ""
+@pytest.mark.parametrize(
+    ("options", "shrinkage"),
+    [((), "auto"), (("--method", "reference"), None), (("--solver", "svd"), None), (("--solver", "eigen"), "auto")],
+)
+def test_a_label_map_says_what_shrank_where_nothing_was_asked_for(features, tmp_path, options, shrinkage):
+    result = in_process("rank", features, "--out", tmp_path / "map.json", *options)
+    assert result.exit_code == 0, result.output
+    recorded = read_label_map(tmp_path / "map.json").parameters
+    assert recorded["shrinkage"] == shrinkage
+    assert (0 < recorded.get("shrinkage_found", 0) <= 1) is (shrinkage == "auto")
+    rows = ("--format", "parquet", "--out", tmp_path / "rows.parquet", "--features", features)
+    exported = in_process("export", tmp_path / "map.json", *rows)
+    assert exported.exit_code == 0, exported.output
+
+
+@pytest.mark.parametrize("per_class", [3, 14])
+def test_few_rows_get_a_warning_without_shrinkage_and_none_by_default(tmp_path, per_class):
+    X = np.random.default_rng(0).normal(size=(3 * per_class, 20)).astype(np.float32)
+    y = np.repeat(np.arange(3, dtype=np.int32), per_class)
+    write_features(FeatureSet(X, y, tuple(map(str, range(len(y)))), ("a", "b", "c")), tmp_path / "f.parquet")
+    for asked in (("--shrinkage", "none"), ("--shrinkage", "0"), ("--method", "reference"), ("--solver", "svd")):
+        said = in_process("rank", tmp_path / "f.parquet", *asked).stderr
+        assert f"{3 * per_class} rows are too few for 20 dimensions without shrinkage" in said
+        assert "Rank with shrinkage auto, or take at least 15 samples of each class." in said
+    assert in_process("rank", tmp_path / "f.parquet").stderr == ""
 
 
 @pytest.mark.slow
 def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli, tmp_path):
     asked = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", tmp_path / "f.parquet"]
+    asked += ["--shrinkage", "none"]
     first = run_cli(*asked, "--until-stable", "0.4", "--either-direction")
     assert first.returncode == 0
     assert "Estimated time: at most " in first.stderr

@@ -17,7 +17,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from labelrank.errors import RankingError
 from labelrank.ranking import METHODS, ClassMoments, LabelRanker
-from labelrank.ranking.ranker import SIGN_RULE, TIE_RULE, is_underdetermined, oas_shrinkage
+from labelrank.ranking.ranker import SIGN_RULE, TIE_RULE, is_underdetermined, oas_shrinkage, telling_rows
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 BOTH = pytest.mark.parametrize("solver", ["svd", "eigen"])
@@ -47,7 +47,7 @@ def named(ranker, names):
         LabelRanker(),
         LabelRanker(solver="svd"),
         LabelRanker(solver="eigen"),
-        LabelRanker(shrinkage="auto"),
+        LabelRanker(shrinkage=None),
         LabelRanker(shrinkage=0.3),
     ]
 )
@@ -62,7 +62,7 @@ def test_is_a_scikit_learn_estimator(estimator, check):
 def test_golden_orders(name, solver):
     arrays, expected = golden(name)
     X, y, names = arrays["X"], arrays["y"], arrays["class_names"]
-    centroid = LabelRanker(method="centroid", solver=solver).fit(X, y)
+    centroid = LabelRanker(method="centroid", solver=solver, shrinkage=None).fit(X, y)
     reference = LabelRanker(method="reference", solver=solver).fit(X, y)
     assert named(centroid, names) == expected["centroid_order"]
     assert named(reference, names) == expected["reference_order"]
@@ -84,7 +84,7 @@ def test_reference_follows_the_notebook_when_the_axis_is_flipped(name, monkeypat
 @pytest.mark.parametrize("seed", range(3))
 def test_projection_is_scikit_learns(solver, seed):
     X, y = sample(seed)
-    ranker = LabelRanker(solver=solver).fit(X, y)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(X, y)
     lda = LinearDiscriminantAnalysis(n_components=1).fit(X, y)
     theirs = lda.transform(X)
     theirs *= np.sign(theirs[:, 0] @ ranker.transform(X)[:, 0])
@@ -95,7 +95,7 @@ def test_projection_is_scikit_learns(solver, seed):
 @pytest.mark.parametrize(("n", "d"), [(160, 6), (40, 30), (40, 300)])
 def test_solvers_agree(n, d):
     X, y = sample(3, n=n, d=d)
-    svd, eigen = (LabelRanker(solver=solver).fit(X, y) for solver in ("svd", "eigen"))
+    svd, eigen = (LabelRanker(solver=solver, shrinkage=None).fit(X, y) for solver in ("svd", "eigen"))
     np.testing.assert_array_equal(svd.order_, eigen.order_)
     np.testing.assert_allclose(svd.transform(X), eigen.transform(X), atol=1e-6)
     np.testing.assert_allclose(svd.explained_variance_ratio_, eigen.explained_variance_ratio_, rtol=1e-6)
@@ -104,7 +104,7 @@ def test_solvers_agree(n, d):
 @BOTH
 def test_digits_with_constant_pixels_rank_alike(solver):
     X, y = load_digits(return_X_y=True)
-    ranker = LabelRanker(solver=solver).fit(X, y)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(X, y)
     theirs = LinearDiscriminantAnalysis(n_components=1).fit_transform(X, y)[:, 0]
     centroids = np.array([theirs[y == k].mean() for k in range(10)])
     assert ranker.order_.tolist() in (np.argsort(centroids).tolist(), np.argsort(-centroids).tolist())
@@ -117,7 +117,7 @@ def test_digits_with_constant_pixels_rank_alike(solver):
 def test_fitted_values_fit_together(solver):
     X, y = sample()
     labels = np.array(["ant", "bee", "cat", "dog", "eel", "fox", "gnu"])[y]
-    ranker = LabelRanker(solver=solver).fit(X, labels)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(X, labels)
     projection = ranker.transform(X)
     assert projection.shape == (160, 1)
     assert projection.dtype == ranker.axis_.dtype == np.float64
@@ -136,8 +136,9 @@ def test_fitted_values_fit_together(solver):
 @pytest.mark.parametrize(
     ("n", "parameters", "solver"),
     [
-        (7 + 11, {}, "svd"),
-        (7 + 12, {}, "eigen"),
+        (7 + 11, {"shrinkage": None}, "svd"),
+        (7 + 12, {"shrinkage": None}, "eigen"),
+        (7 + 2, {}, "eigen"),
         (7 + 2, {"shrinkage": 0.5}, "eigen"),
         (160, {"solver": "svd"}, "svd"),
     ],
@@ -182,9 +183,29 @@ def test_oas_of_a_multiple_of_the_identity_is_one():
     assert oas_shrinkage(3 * np.eye(4), 10) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("parameters", "meant"),
+    [
+        ({}, "auto"),
+        ({"solver": "eigen"}, "auto"),
+        ({"method": "reference"}, None),
+        ({"method": "reference", "solver": "eigen"}, None),
+        ({"solver": "svd"}, None),
+    ],
+)
+def test_the_default_shrinks_except_where_published_or_impossible(parameters, meant):
+    X, y = sample(n=70)
+    y = np.arange(70) % 7
+    usual = LabelRanker(**parameters).fit(X, y)
+    said = LabelRanker(**parameters, shrinkage=meant).fit(X, y)
+    np.testing.assert_array_equal(usual.centroids_, said.centroids_)
+    assert usual.shrinkage_ == said.shrinkage_
+    assert (usual.shrinkage_ > 0) is (meant == "auto")
+
+
 def test_no_shrinkage_is_shrinkage_by_zero():
     X, y = sample()
-    none, zero = LabelRanker(solver="eigen").fit(X, y), LabelRanker(shrinkage=0).fit(X, y)
+    none, zero = LabelRanker(solver="eigen", shrinkage=None).fit(X, y), LabelRanker(shrinkage=0).fit(X, y)
     np.testing.assert_array_equal(none.axis_, zero.axis_)
 
 
@@ -217,7 +238,7 @@ def test_full_shrinkage_is_the_principal_axis_of_the_scaled_means():
     [
         ({"method": "random"}, "method is 'random'; choose one of centroid, reference"),
         ({"solver": "lsqr"}, "solver is 'lsqr'; choose one of auto, svd, eigen"),
-        ({"shrinkage": "oas"}, "shrinkage is 'oas'; expected None, 'auto', or a number from 0 to 1"),
+        ({"shrinkage": "oas"}, "shrinkage is 'oas'; expected 'default', None, 'auto', or a number from 0 to 1"),
         ({"shrinkage": 1.5}, "shrinkage is 1.5"),
         ({"shrinkage": float("nan")}, "shrinkage is nan"),
         ({"shrinkage": True}, "shrinkage is True"),
@@ -243,8 +264,8 @@ def test_shuffling_rows_and_renumbering_classes_changes_nothing_else(solver, n, 
     X, y = sample(seed, n=n, d=d)
     rng = np.random.default_rng(seed)
     rows, number = rng.permutation(n), rng.permutation(1000)[:7]
-    a = LabelRanker(solver=solver).fit(X, y)
-    b = LabelRanker(solver=solver).fit(X[rows], number[y][rows])
+    a = LabelRanker(solver=solver, shrinkage=None).fit(X, y)
+    b = LabelRanker(solver=solver, shrinkage=None).fit(X[rows], number[y][rows])
     assert sorted(a.order_) == list(range(7))
     np.testing.assert_array_equal(a.order_[a.position_of_], np.arange(7))
     np.testing.assert_array_equal(number[a.classes_[a.order_]], b.classes_[b.order_])
@@ -301,7 +322,7 @@ def test_reference_is_the_notebooks_arithmetic():
 @given(seed=st.integers(0, 10**6))
 def test_the_class_that_stands_out_most_comes_first(solver, seed):
     X, y = sample(seed, n=80, d=5)
-    ranker = LabelRanker(solver=solver).fit(X, y)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(X, y)
     distance = np.abs(ranker.centroids_ - ranker.centroids_.mean())
     assume(np.diff(np.sort(distance))[-1] > 1e-5)
     assert ranker.order_[0] == np.argmax(distance)
@@ -310,7 +331,7 @@ def test_the_class_that_stands_out_most_comes_first(solver, seed):
 @BOTH
 def test_mirrored_features_give_the_same_order(solver):
     X, y = sample()
-    a, b = (LabelRanker(solver=solver).fit(Z, y) for Z in (X, -X))
+    a, b = (LabelRanker(solver=solver, shrinkage=None).fit(Z, y) for Z in (X, -X))
     np.testing.assert_array_equal(a.order_, b.order_)
 
 
@@ -321,7 +342,7 @@ def test_two_classes_lie_along_the_largest_loading(solver, direction):
     y = np.arange(60) % 2
     X = rng.normal(size=(60, 4)) * [1, 1, 100, 1]
     X[:, 1] += 4 * direction * y  # 4 standard deviations, in the smallest unit
-    ranker = LabelRanker(solver=solver).fit(X, y)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(X, y)
     assert ranker.axis_[1] > 0
     assert ranker.order_.tolist() == [0, 1][::direction]
 
@@ -332,10 +353,10 @@ def test_an_axis_among_equals_is_chosen_by_rule(solver):
     corners = np.array([[2.0, 0, 0], [0, 2, 0], [0, 0, 2]])
     cross = np.vstack([np.eye(3), -np.eye(3)])
     X, y = np.repeat(corners, 6, axis=0) + np.tile(cross, (3, 1)), np.repeat(np.arange(3), 6)
-    first = LabelRanker(solver=solver).fit(X, y)
+    first = LabelRanker(solver=solver, shrinkage=None).fit(X, y)
     for seed in range(5):
         rows = np.random.default_rng(seed).permutation(18)
-        again = LabelRanker(solver=solver).fit(X[rows], y[rows])
+        again = LabelRanker(solver=solver, shrinkage=None).fit(X[rows], y[rows])
         np.testing.assert_allclose(again.axis_, first.axis_, atol=1e-9)
         np.testing.assert_array_equal(again.order_, first.order_)
 
@@ -352,7 +373,7 @@ def test_both_rules_are_one_line_of_words():
 @BOTH
 def test_fewer_rows_than_features(solver):
     X, y = sample(n=30, d=200)
-    ranker = LabelRanker(solver=solver).fit(X, y)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(X, y)
     assert np.mean((ranker.transform(X)[:, 0] - ranker.centroids_[y]) ** 2) == pytest.approx(1)
     assert sorted(ranker.order_) == list(range(7))
 
@@ -361,7 +382,7 @@ def test_fewer_rows_than_features(solver):
 def test_one_sample_in_a_class(solver):
     X, y = sample()
     alone = X[:1] + 30
-    ranker = LabelRanker(solver=solver).fit(np.vstack([X, alone]), np.append(y, 7))
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(np.vstack([X, alone]), np.append(y, 7))
     assert ranker.counts_[7] == 1
     np.testing.assert_allclose(ranker.transform(alone)[0, 0], ranker.centroids_[7])
     assert sorted(ranker.order_) == list(range(8))
@@ -370,7 +391,7 @@ def test_one_sample_in_a_class(solver):
 @BOTH
 def test_one_sample_in_every_class_is_an_error(solver):
     with pytest.raises(RankingError, match=r"Each of the 6 classes has one row only \(the first is 'a'\)"):
-        LabelRanker(solver=solver).fit(np.eye(6), np.array(list("abcdef")))
+        LabelRanker(solver=solver, shrinkage=None).fit(np.eye(6), np.array(list("abcdef")))
 
 
 @BOTH
@@ -378,25 +399,25 @@ def test_one_sample_in_every_class_is_an_error(solver):
 def test_a_constant_feature_is_left_out(solver, value):
     X, y = sample()
     with_constant = np.insert(X, 2, value, axis=1)
-    ranker = LabelRanker(solver=solver).fit(with_constant, y)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(with_constant, y)
     assert ranker.axis_[2] == 0
     np.testing.assert_allclose(
-        ranker.transform(with_constant), LabelRanker(solver=solver).fit_transform(X, y), atol=1e-9
+        ranker.transform(with_constant), LabelRanker(solver=solver, shrinkage=None).fit_transform(X, y), atol=1e-9
     )
 
 
 @BOTH
 def test_a_feature_constant_within_each_class_is_left_out(solver):
     X, y = sample()
-    ranker = LabelRanker(solver=solver).fit(np.column_stack([X, y * 0.1]), y)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(np.column_stack([X, y * 0.1]), y)
     assert ranker.axis_[6] == 0
 
 
 @BOTH
 def test_a_repeated_feature_changes_nothing(solver):
     X, y = sample()
-    doubled = LabelRanker(solver=solver).fit_transform(np.column_stack([X, X[:, 3]]), y)
-    np.testing.assert_allclose(doubled, LabelRanker(solver=solver).fit_transform(X, y), atol=1e-7)
+    doubled = LabelRanker(solver=solver, shrinkage=None).fit_transform(np.column_stack([X, X[:, 3]]), y)
+    np.testing.assert_allclose(doubled, LabelRanker(solver=solver, shrinkage=None).fit_transform(X, y), atol=1e-7)
 
 
 @BOTH
@@ -410,7 +431,7 @@ def test_equal_centroids_go_by_their_class_means_whatever_the_labels(solver):
     for seed in range(6):
         number = np.random.default_rng(seed).permutation(5)
         rows = np.random.default_rng(seed).permutation(50)
-        ranker = LabelRanker(solver=solver).fit(X[rows], number[y][rows])
+        ranker = LabelRanker(solver=solver, shrinkage=None).fit(X[rows], number[y][rows])
         np.testing.assert_allclose(np.ptp(ranker.centroids_[ranker.order_[1:4]]), 0, atol=1e-9)
         assert ranker.classes_[ranker.order_].tolist() == number[[0, 3, 2, 1, 4]].tolist()
 
@@ -421,7 +442,7 @@ def test_identical_classes_keep_the_order_of_their_labels(solver):
     twin = X[y == 2]
     Z = np.vstack([X, twin[::-1], twin])
     labels = np.concatenate([y, np.full(len(twin), 9), np.full(len(twin), 7)])
-    ranker = LabelRanker(solver=solver).fit(Z, labels)
+    ranker = LabelRanker(solver=solver, shrinkage=None).fit(Z, labels)
     position = {label: ranker.position_of_[k] for k, label in enumerate(ranker.classes_)}
     assert position[7] == position[2] + 1
     assert position[9] == position[2] + 2
@@ -431,7 +452,7 @@ def test_identical_classes_keep_the_order_of_their_labels(solver):
 def test_all_class_means_equal_is_an_error(solver):
     rows = np.random.default_rng(0).normal(size=(15, 5))
     with pytest.raises(RankingError, match="All class means are equal"):
-        LabelRanker(solver=solver).fit(np.tile(rows, (4, 1)) + 0.3, np.repeat(np.arange(4), 15))
+        LabelRanker(solver=solver, shrinkage=None).fit(np.tile(rows, (4, 1)) + 0.3, np.repeat(np.arange(4), 15))
 
 
 @BOTH
@@ -439,20 +460,20 @@ def test_means_that_differ_only_where_rows_do_not_is_an_error(solver):
     y = np.repeat(np.arange(3), 4)
     with warnings.catch_warnings(), pytest.raises(RankingError, match="in which rows of a class vary"):
         warnings.simplefilter("error")
-        LabelRanker(solver=solver).fit(np.column_stack([y, np.tile([-1.0, 1.0], 6)]), y)
+        LabelRanker(solver=solver, shrinkage=None).fit(np.column_stack([y, np.tile([-1.0, 1.0], 6)]), y)
 
 
 @BOTH
 def test_one_class_is_an_error(solver):
     with pytest.raises(RankingError, match="All 20 rows are of one class, 'cat'; ranking needs at least two"):
-        LabelRanker(solver=solver).fit(sample(n=20)[0], np.full(20, "cat"))
+        LabelRanker(solver=solver, shrinkage=None).fit(sample(n=20)[0], np.full(20, "cat"))
 
 
 @BOTH
 @pytest.mark.parametrize("rows", [np.full((6, 3), 0.1), np.eye(3)[[0, 0, 1, 1, 2, 2]] * 0.1], ids=["all", "per class"])
 def test_identical_rows_are_an_error(solver, rows):
     with pytest.raises(RankingError, match="Rows of one class are identical"):
-        LabelRanker(solver=solver).fit(rows, [0, 0, 1, 1, 2, 2])
+        LabelRanker(solver=solver, shrinkage=None).fit(rows, [0, 0, 1, 1, 2, 2])
 
 
 @pytest.mark.parametrize(("bad", "kind"), [(np.nan, "NaN"), (np.inf, r"infinity \(inf\)")])
@@ -472,14 +493,14 @@ def test_values_whose_squares_overflow_are_an_error():
     X[:, 3] *= 1e200
     for solver in ("svd", "eigen"):
         with pytest.raises(RankingError, match=r"squares overflow float64; feature 3 .* Rescale"):
-            LabelRanker(solver=solver).fit(X, y)
+            LabelRanker(solver=solver, shrinkage=None).fit(X, y)
 
 
 @BOTH
 def test_a_large_offset_changes_nothing(solver):
     X, y = sample()
     X = np.round(X * 2**20) / 2**20
-    a, b = (LabelRanker(solver=solver).fit(Z, y) for Z in (X, X + 2.0**20))
+    a, b = (LabelRanker(solver=solver, shrinkage=None).fit(Z, y) for Z in (X, X + 2.0**20))
     np.testing.assert_array_equal(a.order_, b.order_)
     np.testing.assert_allclose(a.centroids_, b.centroids_, rtol=1e-7)
 
@@ -488,7 +509,7 @@ def test_a_large_offset_changes_nothing(solver):
 def test_float32_features_rank_as_the_same_values_in_float64(solver):
     X, y = sample()
     X = (X + 1000).astype(np.float32)
-    a, b = (LabelRanker(solver=solver).fit(Z, y) for Z in (X, X.astype(np.float64)))
+    a, b = (LabelRanker(solver=solver, shrinkage=None).fit(Z, y) for Z in (X, X.astype(np.float64)))
     np.testing.assert_allclose(a.axis_, b.axis_, rtol=1e-9)
     np.testing.assert_allclose(a.transform(X), b.transform(X), atol=1e-9)
 
@@ -558,7 +579,14 @@ def test_another_number_of_features_is_refused():
 
 @pytest.mark.parametrize(
     ("n_samples", "shrinkage", "expected"),
-    [(105, None, True), (106, None, False), (20, "auto", False), (20, 0.2, False), (20, 0.0, True)],
+    [(105, None, True), (202, None, True), (203, None, False), (20, "auto", False), (20, 0.2, False), (20, 0.0, True)],
 )
 def test_too_few_rows_for_the_dimension_are_recognised(n_samples, shrinkage, expected):
     assert is_underdetermined(n_samples, 96, 10, shrinkage) is expected
+
+
+@pytest.mark.parametrize(("n_features", "n_classes"), [(96, 10), (768, 51), (768, 100), (1, 7), (5, 2)])
+def test_the_rows_that_are_advised_are_the_fewest_that_are_enough(n_features, n_classes):
+    rows = telling_rows(n_features, n_classes)
+    assert not is_underdetermined(rows * n_classes, n_features, n_classes, None)
+    assert is_underdetermined((rows - 1) * n_classes, n_features, n_classes, None)

@@ -52,7 +52,7 @@ def numbers(estimate):
 # --- honest
 
 
-@pytest.mark.parametrize("parameters", [{}, {"shrinkage": "auto"}, {"shrinkage": 0.3}])
+@pytest.mark.parametrize("parameters", [{"shrinkage": None}, {}, {"shrinkage": 0.3}])
 def test_the_estimate_is_what_other_samples_show(parameters):
     held, errors = 0, []
     for seed in range(24):
@@ -66,7 +66,7 @@ def test_the_estimate_is_what_other_samples_show(parameters):
     assert abs(np.mean(errors)) < 0.1
 
 
-@pytest.mark.parametrize("parameters", [{}, {"shrinkage": "auto"}])
+@pytest.mark.parametrize("parameters", [{"shrinkage": None}, {}])
 def test_the_aligned_estimate_is_what_other_samples_show_once_turned(parameters):
     held, errors = 0, []
     for seed in range(24):
@@ -80,9 +80,10 @@ def test_the_aligned_estimate_is_what_other_samples_show_once_turned(parameters)
     assert abs(np.mean(errors)) < 0.1
 
 
-def test_clear_classes_are_stable_and_pure_noise_is_not():
-    clear = estimated(*classes(separation=20.0)(16, 0))
-    noise = estimated(*classes(separation=0.0)(16, 0))
+@pytest.mark.parametrize("parameters", [{"shrinkage": None}, {}])
+def test_clear_classes_are_stable_and_pure_noise_is_not(parameters):
+    clear = estimated(*classes(separation=40.0)(16, 0), **parameters)
+    noise = estimated(*classes(separation=0.0)(16, 0), **parameters)
     assert clear.tau > 0.9
     assert noise.tau < 0.3
     assert noise.low < 0.05
@@ -146,7 +147,7 @@ def test_intervals_reach_lower_with_a_larger_error_and_with_a_less_certain_side(
 
 def test_intervals_widen_with_fewer_classes_and_with_fewer_rows_per_feature():
     def error(n_classes, n_features, per_class):
-        stability = OrderStability(n_features)
+        stability = OrderStability(n_features, shrinkage=None)
         stability.update(*classes(3, n_classes=n_classes, n_features=n_features)(per_class, 0))
         stability.estimate()
         return stability._finding.error
@@ -206,7 +207,7 @@ def test_features_that_depend_on_each_other_are_fitted_as_the_ranker_does(n_clas
     for picked in ([0, 3, 5, 6], list(range(8))):
         order = order_of(groups, picked, None)
         rows = np.isin(group, picked)
-        ranker = LabelRanker(solver="eigen").fit(X[rows], y[rows])
+        ranker = LabelRanker(solver="eigen", shrinkage=None).fit(X[rows], y[rows])
         scale = np.linalg.norm(ranker.centroids_) / np.linalg.norm(order.centroids)
         np.testing.assert_allclose(order.centroids * scale, ranker.centroids_, atol=1e-6)
 
@@ -214,7 +215,8 @@ def test_features_that_depend_on_each_other_are_fitted_as_the_ranker_does(n_clas
 def test_leaving_redundant_features_in_changes_nothing():
     X, y = classes(5)(24, 0)
     twice = np.hstack([X, X[:, :3] - X[:, 3:6]])
-    np.testing.assert_allclose(numbers(estimated(twice, y)), numbers(estimated(X, y)), atol=1e-6)
+    alone, beside = (numbers(estimated(rows, y, shrinkage=None)) for rows in (X, twice))
+    np.testing.assert_allclose(beside, alone, atol=1e-6)
 
 
 def test_constant_features_change_nothing():
@@ -283,7 +285,7 @@ def test_halves_leave_the_classes_as_alike_as_they_can():
 
 def test_rows_are_let_go_once_there_are_enough():
     X, y = classes(2, n_features=40)(12, 0)
-    stability = OrderStability(40)
+    stability = OrderStability(40, shrinkage=None)
     stability.update(X[:30], y[:30])
     assert stability._rows is not None
     stability.update(X[30:], y[30:])
@@ -333,7 +335,7 @@ def test_fewer_rows_than_features(shrinkage):
 def test_rows_about_as_many_as_features_give_no_estimate_and_foresee_nothing():
     # The axis is worst where rows less one per class are as many as features: at 11 per class, at 22 in both halves.
     draw = classes(4, n_classes=6, n_features=60)
-    stability, shrunk = OrderStability(60), OrderStability(60, shrinkage="auto")
+    stability, shrunk = OrderStability(60, shrinkage=None), OrderStability(60)
     X, y = draw(40, 0)
     found = []
     for first in range(0, len(X), 6):
@@ -346,7 +348,7 @@ def test_rows_about_as_many_as_features_give_no_estimate_and_foresee_nothing():
             assert np.isfinite(stability.projection([100])).all() == (first // 6 + 1 >= 36)
     #              4     8     12    16    20     24     28     32     36    40
     assert found == [True, True, False, False, False, False, False, False, True, True]
-    early = OrderStability(60)
+    early = OrderStability(60, shrinkage=None)
     early.update(X[:48], y[:48])
     assert early.estimate() is not None
     assert early.needed(0.999) is None

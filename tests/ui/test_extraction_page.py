@@ -319,7 +319,7 @@ def test_stopping_when_the_order_is_stable_is_a_setting_in_label_address_and_job
     button(app, "Extract features").click().run()
     (job,) = store.list()
     assert (job.params["until_stable"], job.params["ranking_shrinkage"]) == (0.85, "auto")
-    assert choices_of_job(job).ranking.shrinkage == "auto"
+    assert choices_of_job(job).ranking.shrinkage_asked == "auto"
 
 
 def test_either_direction_is_a_setting_in_label_address_and_job(app, store):

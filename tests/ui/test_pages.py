@@ -533,6 +533,8 @@ def test_too_few_rows_for_the_dimension_are_called_an_artefact(app, workspace, m
     write_features(FeatureSet(X, y, tuple(map(str, range(9))), ("a", "b", "c")), path)
     monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: path)
     run(app, "ranking", dataset="digits")
+    assert not app.warning
+    app.selectbox(key="shrinkage").select("none").run()
     assert "9 rows are too few for 20 dimensions" in app.warning[0].value
     app.selectbox(key="shrinkage").select("auto").run()
     assert not app.warning

@@ -58,8 +58,8 @@ class Request:
     """Stop at this expected Kendall tau to an independent sample of equal size; None: take all samples."""
     either_direction: bool = False
     """Whether an order and its reverse count as the same in `until_stable`."""
-    ranking_shrinkage: float | str | None = None
-    """Shrinkage of the ranking that `until_stable` is about, as `LabelRanker` takes it."""
+    ranking_shrinkage: float | str | None = "auto"
+    """Shrinkage of the ranking whose stability is estimated: None, auto or a number, as `LabelRanker` takes it."""
     shard: tuple[int, int] | None = None
     """(I, N): take the I-th of N shares of the samples, counted from 1."""
     allow_empty_classes: bool = False

@@ -153,7 +153,6 @@ def _of_split(request: Request, split: str) -> Request:
         split=split,
         until_stable=None,
         either_direction=False,
-        ranking_shrinkage=None,
         allow_empty_classes=True,
     )
 

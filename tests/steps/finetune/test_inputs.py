@@ -12,14 +12,15 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.best_model import unknown_to_transformers
 from labelrank.steps.finetune.inputs import gather, gather_files
 from labelrank.steps.finetune.request import Design, Inputs
+from labelrank.steps.rank import RankRequest
 from tests.steps.finetune.made import NAMES, made_features, made_map
 
 TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")
 
 
-def gathered(settings, design=None, **changes):
+def gathered(settings, design=None, ranking=None, **changes):
     inputs = Inputs(**{"train": TRAIN, "label_map": made_map(TRAIN), "test": TEST, **changes})
-    return gather_files(inputs, design or Design(), settings)
+    return gather_files(inputs, design or Design(), settings, ranking=ranking)
 
 
 def keys_of(material):
@@ -67,7 +68,9 @@ def test_an_order_that_has_seen_the_test_labels_is_told(settings):
 
 def test_a_chance_ranking_is_told(settings):
     few = made_features(3, dim=40)
-    material = gathered(settings, train=few, test=None, label_map=None)
+    usual = gathered(settings, train=few, test=None, label_map=None)
+    assert not any("may be chance" in notice.text for notice in usual.notices)
+    material = gathered(settings, train=few, test=None, label_map=None, ranking=RankRequest(shrinkage=None))
     assert any("may be chance" in notice.text for notice in material.notices)
 
 
