@@ -30,6 +30,15 @@ class ArchiveError(DatasetError):
     """A file is not a zip, or the zip is unsafe or has no class folders."""
 
 
+class UntoldNames(ArchiveError):
+    """A zip does not say in which encoding its names are, class names depend on it, and none was given."""
+
+    def __init__(self, message: str, readings: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
+        super().__init__(message)
+        self.readings = readings
+        """Encodings that can be meant, with the class names in each; the likeliest first."""
+
+
 class MediaError(DatasetError):
     """One image or video cannot be used; the rest of its dataset can."""
 

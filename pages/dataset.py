@@ -145,7 +145,8 @@ def choose_part(source: choices.Source) -> bool:
                 index=part.offered.index(part.shown) if part.shown in part.offered else None,
                 placeholder="Choose",
                 help=part.help,
-                width=220,
+                format_func=part.text,
+                width=part.width,
                 key=f"{part.option}_{source.dataset}_{options.revision}_"
                 f"{options.config if part.option != 'config' else ''}",
             )

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from labelrank.data.zip_names import ENCODINGS, encoding_of
+from labelrank.errors import DatasetError
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
@@ -23,8 +25,20 @@ def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--revision", help="Branch, tag or commit of a dataset on the Hub; main by default."),
         click.option("--media-column", help="Column of the images or videos, where a table has several."),
         click.option("--label-column", help="Column of the labels, where a table has several."),
+        click.option(
+            "--archive-encoding",
+            callback=_encoding,
+            help=f"Encoding of names in a zip that does not mark them: {', '.join(ENCODINGS)}.",
+        ),
     )
     return _with(command, options)
+
+
+def _encoding(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    try:
+        return value if value is None else encoding_of(value)
+    except DatasetError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _shrinkage(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:

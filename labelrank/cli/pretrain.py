@@ -48,6 +48,7 @@ def pretrain(
     revision: str | None,
     media_column: str | None,
     label_column: str | None,
+    archive_encoding: str | None,
     **options: Any,
 ) -> None:
     """Pre-train a small masked autoencoder on the images or videos of DATA and write it in Hugging Face format."""
@@ -56,7 +57,7 @@ def pretrain(
     from labelrank.steps.pretrain import PretrainRequest
     from labelrank.steps.pretrain import pretrain as run
 
-    source = SourceOptions(split, config, revision, media_column, label_column)
+    source = SourceOptions(split, config, revision, media_column, label_column, archive_encoding)
     request = PretrainRequest(data, source, {name: value for name, value in options.items() if value is not None})
     command = shlex.join(["labelrank", *sys.argv[1:]])
     result = run(request, out, Settings.from_env(), command=command, on_progress=ProgressLine())

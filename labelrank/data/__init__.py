@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from labelrank.data.archive import open_archive
+from labelrank.data.archive import describe_archive, open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
 from labelrank.data.folder import holds_class_folders, open_folder
 from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, Tables, arrange, find_tables, refuse_options
@@ -43,6 +43,7 @@ _HUB_PATH = re.compile(rf"(?:datasets/)?(?=[^/]+/[^/]+)({REPO_ID.pattern})/?")
 _FILE_ENDINGS = (".zip", ".parquet", ".tar", ".gz", ".tgz", ".rar", ".7z")
 _ONE_REVISION = "on this computer, in one revision alone"
 _SPLIT_ALONE = ("split",)
+_OF_A_ZIP = ("split", "archive_encoding")
 _ALL_BUT_REVISION = ("split", "config", "media_column", "label_column")
 _CHOICES = (
     "digits, a folder of class folders or Parquet files, a .zip or .parquet file, moving-digits, or the id of a "
@@ -83,8 +84,9 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
     if place.path.is_dir():
         refuse_options(place.id, options, "a folder of class folders, which has splits alone", offered=_SPLIT_ALONE)
         return open_folder(place.path, split=options.split, settings=settings)
-    refuse_options(place.id, options, "a zip of class folders, which has splits alone", offered=_SPLIT_ALONE)
-    return open_archive(place.path, split=options.split, settings=settings, id=place.id)
+    refuse_options(place.id, options, "a zip of class folders, which has splits alone", offered=_OF_A_ZIP)
+    encoding = options.archive_encoding
+    return open_archive(place.path, split=options.split, encoding=encoding, settings=settings, id=place.id)
 
 
 def describe_source(name: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> SourceInfo:
@@ -107,12 +109,12 @@ def describe_source(name: str, options: SourceOptions = SourceOptions(), *, sett
         from labelrank.data.parquet import describe_tables
 
         return describe_tables(place.tables, options, id=place.id, settings=settings)
-    dataset = open_dataset(name, options, settings=settings)
     if place is None:
-        return SourceInfo.of(dataset, "embedded")
+        return SourceInfo.of(open_dataset(name, options, settings=settings), "embedded")
     if place.path.is_dir():
-        return SourceInfo.of(dataset, "class folders")
-    return replace(SourceInfo.of(dataset, "zip"), size_bytes=place.path.stat().st_size)
+        return SourceInfo.of(open_dataset(name, options, settings=settings), "class folders")
+    info = describe_archive(lambda: open_dataset(name, options, settings=settings), place.path, place.id, settings)
+    return replace(info, size_bytes=place.path.stat().st_size)
 
 
 @dataclass(frozen=True)

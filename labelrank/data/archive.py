@@ -12,13 +12,16 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from labelrank.data.dataset import Dataset
+from labelrank.data.dataset import Dataset, Problem
 from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.layout import Fingerprint, Layout, check_path, read_layout, readers
-from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError
+from labelrank.data.source import SourceInfo
+from labelrank.data.zip_names import ENCODINGS, UTF8_NAME, Names, encoding_of, likeliest_first
+from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError, UntoldNames
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
@@ -37,13 +40,14 @@ _MAX_COMMENT_BYTES = 0xFFFF
 _MAX_BYTES_PER_ENTRY = 512
 """Of the directory, on average over the most entries that are accepted: zipfile holds all of it in memory."""
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
-_UTF8_NAME = 0x800
 _MAX_POINTER_BYTES = 200
 """A pointer of Git LFS has about 130 bytes: its version, a SHA-256 and a size."""
 _BOMB_FROM_BYTES = 100 * 2**20
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _COMPRESSIONS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _COMPRESSION_NAMES = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+
+_LISTED_NAMES = 3
 
 _REPACK = "Pack the folder again with a current zip tool"
 
@@ -57,8 +61,11 @@ class _Archive:
     A zip that was given as a path stays open as long as this object lives; ZipFile then closes it.
     """
 
-    def __init__(self, source: Path | BinaryIO, name: str, settings: Settings) -> None:
+    def __init__(self, source: Path | BinaryIO, name: str, settings: Settings, encoding: str | None = None) -> None:
         self.name = name
+        self.encoding: str | None = None
+        """The encoding that was given for names, if there are names that need one."""
+        self.problems: list[Problem] = []
         self._is_local = isinstance(source, Path)
         self._lock = threading.Lock()
         try:
@@ -72,8 +79,10 @@ class _Archive:
             raise ArchiveError(f"{name!r} cannot be read ({error.strerror or error}). Check the path.") from error
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, struct.error) as error:
             raise ArchiveError(f"{name!r} is a damaged zip ({error}). Fetch or pack it again.") from error
+        self._size_bytes, self._settings = size_bytes, settings
         try:
-            self.files, self.folders = _check_entries(self._zip.infolist(), name, size_bytes, settings)
+            self._names = Names.of(self._zip.infolist())
+            self.files, self.folders = self._entries(self._choose_encoding(encoding))
         except BaseException:
             self.close()
             raise
@@ -83,7 +92,56 @@ class _Archive:
         self._zip.close()
 
     def layout(self) -> Layout:
-        return read_layout(self.files, self.folders, source=self.name, no_class_folders=ArchiveError)
+        return self._layout(self.files, self.folders)
+
+    def readings(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Return the encodings that names may be in, with the class names in each; none if the zip tells them."""
+        if not self._names.untold:
+            return ()
+        found: list[tuple[str, tuple[str, ...]]] = []
+        refused: DatasetError | None = None
+        for encoding in ENCODINGS:
+            try:
+                found.append((encoding, self._layout(*self._entries(encoding)).class_names))
+            except DatasetError as error:
+                refused = refused or error
+        if refused and not found:
+            raise refused
+        return likeliest_first(found)
+
+    def _layout(self, files: Iterable[str], folders: Iterable[str]) -> Layout:
+        return read_layout(files, folders, source=self.name, no_class_folders=ArchiveError)
+
+    def _entries(self, encoding: str) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
+        names = self._names.decoded(encoding, self.name)
+        return _check_entries(
+            list(zip(names, self._zip.infolist(), strict=True)), self.name, self._size_bytes, self._settings
+        )
+
+    def _choose_encoding(self, asked: str | None) -> str:
+        """Return the encoding of the names that the zip does not mark.
+
+        Raises:
+            UntoldNames: They are not UTF-8, none was asked for, and class names depend on it.
+        """
+        if asked is not None:
+            encoding = encoding_of(asked)
+            self.encoding = encoding if self._names.untold else None
+            return encoding
+        if self._names.all_utf8:
+            return "utf_8"
+        readings = self.readings()
+        if len({class_names for _, class_names in readings}) > 1:
+            raise UntoldNames(_untold_text(self.name, readings), readings)
+        first = self._names.untold[0]
+        self.problems.append(
+            Problem(
+                first.decode("cp437"),
+                f"Of file names, {len(self._names.untold):,} are neither marked nor valid as UTF-8; they are read as "
+                f"{ENCODINGS['cp437']}. No class name depends on it. Give the archive encoding to read them otherwise.",
+            )
+        )
+        return "cp437"
 
     def read(self, path: str, key: str) -> bytes:
         try:
@@ -129,6 +187,7 @@ def open_archive(
     *,
     split: str | None,
     settings: Settings,
+    encoding: str | None = None,
     id: str | None = None,
     on_fetch: OnFetch | None = None,
     more_classes: Iterable[str] = (),
@@ -142,6 +201,7 @@ def open_archive(
         source: The path of the zip, or an open seekable file, which the caller closes.
         split: Split to read; by default train where there are splits.
         settings: Gives `max_archive_entries`, `max_archive_bytes`, `max_compression_ratio`, and the limits of media.
+        encoding: Of names that are not marked as UTF-8; see `zip_names.ENCODINGS`.
         id: Name of the dataset in messages and provenance; by default the name of the file.
         on_fetch: For a `source` on the Hub: downloads the byte ranges of the samples given to `Dataset.fetch`.
         more_classes: Class names of the zips of other splits, so that labels are the same in all of them.
@@ -149,10 +209,11 @@ def open_archive(
     Raises:
         ArchiveError: The file is not a zip, is damaged, holds no class folders, exceeds a limit, or has an unsafe
             entry: outside its folder, a link, encrypted, or listed twice.
+        UntoldNames: Class names depend on the encoding, which is not given.
         DatasetError: Fewer than two classes, or the split does not exist.
     """
     name = id if id is not None else Path(source if isinstance(source, Path) else str(source.name)).name
-    archive = _Archive(source, name, settings)
+    archive = _Archive(source, name, settings, encoding)
     try:
         layout = archive.layout().with_classes(more_classes)
         load, load_clips = readers(layout.media, archive.read, settings)
@@ -161,7 +222,7 @@ def open_archive(
             assert on_fetch is not None
             on_fetch(archive.ranges(paths), on_progress, should_stop)
 
-        return layout.to_dataset(
+        dataset = layout.to_dataset(
             id=name,
             split=split,
             fingerprint=archive.fingerprint,
@@ -169,7 +230,9 @@ def open_archive(
             load_clips=load_clips,
             fetch=fetch if on_fetch else None,
             settings=settings,
+            problems=archive.problems,
         )
+        return replace(dataset, archive_encoding=archive.encoding)
     except DatasetError:
         archive.close()
         raise
@@ -179,19 +242,60 @@ def check_archive(path: Path, *, name: str, settings: Settings) -> None:
     """Check that a zip is safe and holds class folders, with or without splits.
 
     Raises:
-        ArchiveError: As for `open_archive`.
+        ArchiveError: As for `open_archive`, but for names in an encoding that has to be chosen.
         DatasetError: Fewer than two classes.
     """
-    archive_classes(path, name=name, settings=settings)
+    with contextlib.suppress(UntoldNames):
+        archive_classes(path, name=name, settings=settings)
 
 
-def archive_classes(source: Path | BinaryIO, *, name: str, settings: Settings) -> tuple[str, ...]:
-    """Return the class names of all splits of a zip; raises as `check_archive` does."""
-    archive = _Archive(source, name, settings)
+def archive_classes(
+    source: Path | BinaryIO, *, name: str, settings: Settings, encoding: str | None = None
+) -> tuple[str, ...]:
+    """Return the class names of all splits of a zip; raises as `open_archive` does."""
+    archive = _Archive(source, name, settings, encoding)
     try:
         return archive.layout().class_names
     finally:
         archive.close()
+
+
+def describe_archive(
+    opened: Callable[[], Dataset], source: Path | BinaryIO, name: str, settings: Settings
+) -> SourceInfo:
+    """Return the choices that a zip offers: splits, and the encoding of its names where it does not tell it.
+
+    Args:
+        opened: Opens the zip with the choices made so far.
+
+    Raises:
+        ArchiveError, DatasetError: As for `open_archive`.
+    """
+    try:
+        dataset = opened()
+    except UntoldNames as error:
+        return SourceInfo(name, "zip", None, archive_readings=error.readings)
+    info = SourceInfo.of(dataset, "zip")
+    if dataset.archive_encoding is None:
+        return info
+    archive = _Archive(source, name, settings, dataset.archive_encoding)
+    try:
+        return replace(info, archive_readings=archive.readings())
+    finally:
+        archive.close()
+
+
+def _untold_text(name: str, readings: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
+    def shown(class_names: tuple[str, ...]) -> str:
+        odd = [text for text in class_names if not text.isascii()]
+        more = f" and {len(odd) - _LISTED_NAMES:,} more" if len(odd) > _LISTED_NAMES else ""
+        return ", ".join(map(repr, odd[:_LISTED_NAMES])) + more
+
+    listed = "; ".join(f"{encoding}: {shown(class_names)}" for encoding, class_names in readings)
+    return (
+        f"{name!r} does not say in which encoding its names are, and they are not UTF-8. Its class names would be, in "
+        f"{listed}. Choose the right one (--archive-encoding), or pack the folder again with a tool that writes UTF-8."
+    )
 
 
 def _check_directory(file: BinaryIO, name: str, settings: Settings) -> None:
@@ -261,7 +365,7 @@ def _count_entries(file: BinaryIO, start: int, end: int, name: str, settings: Se
         flags, name_bytes, more_bytes = fields[3], fields[10], fields[11] + fields[12]
         raw_name = file.read(name_bytes)
         check_path(raw_name.decode("latin-1").replace("\\", "/"), name, ArchiveError)
-        if flags & _UTF8_NAME:
+        if flags & UTF8_NAME:
             try:
                 raw_name.decode()
             except UnicodeDecodeError:
@@ -275,14 +379,18 @@ def _count_entries(file: BinaryIO, start: int, end: int, name: str, settings: Se
 
 
 def _check_entries(
-    entries: list[zipfile.ZipInfo], name: str, size: int, settings: Settings
+    entries: list[tuple[str, zipfile.ZipInfo]], name: str, size: int, settings: Settings
 ) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
-    """Return the files by normalised path, and the folders, of a zip of `size` bytes."""
+    """Return the files by normalised path, and the folders, of a zip of `size` bytes.
+
+    Args:
+        entries: The name of each entry, read and with slashes, and the entry.
+    """
     files: dict[str, zipfile.ZipInfo] = {}
     folders: list[str] = []
-    for info in entries:
-        path = _entry_path(info, name)
-        if info.is_dir():
+    for raw, info in entries:
+        path = _entry_path(raw, info, name)
+        if raw.endswith("/"):
             folders.append(path)
             continue
         if info.flag_bits & _ENCRYPTED:
@@ -300,13 +408,12 @@ def _check_entries(
     return files, [f for f in folders if f]
 
 
-def _entry_path(info: zipfile.ZipInfo, name: str) -> str:
-    """Return the entry's relative posix path without empty and `.` parts.
+def _entry_path(raw: str, info: zipfile.ZipInfo, name: str) -> str:
+    """Return the relative posix path of an entry, from its name, without empty and `.` parts.
 
     Raises:
         ArchiveError: The path leaves or may leave the folder of the zip, or the entry is not a plain file.
     """
-    raw = info.orig_filename  # as stored: zipfile cuts names at a NUL byte
     mode = info.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         what = "a link" if stat.S_ISLNK(mode) else "a special file"
@@ -326,19 +433,11 @@ def _entry_path(info: zipfile.ZipInfo, name: str) -> str:
             f"{_REPACK}, from inside the folder."
         )
     if not raw or "\\" in raw or "\0" in raw:
-        what = "no name" if not raw else "backslashes in its name" if "\\" in raw else "a NUL character in its name"
+        what = "no name" if not raw else "a NUL character in its name"
+        if "\\" in raw:
+            what = "backslashes in its name, while others have slashes"
         raise ArchiveError(f"{name!r} has an entry with {what}: {raw!r}; expected a path such as cat/1.png. {_REPACK}.")
-    if not info.flag_bits & _UTF8_NAME:
-        raw = _as_utf8(raw)
     return "/".join(part for part in raw.split("/") if part not in ("", "."))
-
-
-def _as_utf8(name: str) -> str:
-    """Decode a name that was read as cp437 again as UTF-8 if possible: Finder does not mark such names."""
-    try:
-        return name.encode("cp437").decode()
-    except UnicodeError:
-        return name
 
 
 def _check_bomb(files: dict[str, zipfile.ZipInfo], name: str, size: int, settings: Settings) -> None:

@@ -116,6 +116,8 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     columns: tuple[str, str] | None = None
     """Media and label column of a table; None where folders name the classes."""
+    archive_encoding: str | None = None
+    """The encoding that was given for the names in a zip; None where the zip needs none."""
 
     @property
     def media(self) -> str:

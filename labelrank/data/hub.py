@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labelrank import hub
-from labelrank.data.archive import archive_classes, open_archive
+from labelrank.data.archive import archive_classes, describe_archive, open_archive
 from labelrank.data.card import card_configs, card_features, card_infos, card_rows
 from labelrank.data.dataset import Dataset, Problem
 from labelrank.data.hub_source import HubSource
@@ -183,7 +183,7 @@ def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, 
         return open_tables(found.tables, replace(options, revision=repo.revision), id=repo.id, settings=settings)
     if found.zips is not None:
         no_columns = "a zip of class folders, which has no columns"
-        refuse_options(repo.id, options, no_columns, offered=("split", "config", "revision"))
+        refuse_options(repo.id, options, no_columns, offered=("split", "config", "revision", "archive_encoding"))
         dataset = _open_zip(found.zips, repo, options, settings)
     else:
         splits_alone = "a tree of class folders, which has splits alone"
@@ -212,24 +212,30 @@ def describe_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(),
     elif found.zips is not None and options.config is None and not found.zips.usual_config()[1]:
         info = SourceInfo(id=repo.id, kind="zip", media=None, configs=found.zips.configs)
     elif found.zips is not None:
-        dataset = _open_zip(found.zips, repo, options, settings)
-        size_bytes = sum(s.size_bytes for s in _zips_of(found.zips, dataset))
-        info = replace(SourceInfo.of(dataset, "zip"), configs=found.zips.configs, size_bytes=size_bytes)
+        info = _describe_zip(found.zips, repo, options, settings)
     else:
         dataset = _open_loose(repo, options.split, settings)
         info = SourceInfo.of(dataset, "class folders")
     return replace(info, licence=repo.licence, revision=repo.revision, note=found.note)
 
 
-def _zips_of(zips: Tables, dataset: Dataset) -> Sequence[Any]:
-    by_split = zips.files[dataset.config]
-    return by_split.get(dataset.split) or by_split[None]
+def _describe_zip(zips: Tables, repo: Repo, options: SourceOptions, settings: Settings) -> SourceInfo:
+    config, of_zip = _choose_zip(zips, options)
+    sources = zips.files[config][of_zip]
+    info = describe_archive(lambda: _open_zip(zips, repo, options, settings), sources[0].open(), repo.id, settings)
+    size_bytes = sum(source.size_bytes for source in sources)
+    return replace(info, configs=zips.configs, config=config, size_bytes=size_bytes)
+
+
+def _choose_zip(zips: Tables, options: SourceOptions) -> tuple[str | None, str | None]:
+    """Return the configuration, and the split if the zips are splits."""
+    config = zips.choose_config(options.config)
+    return config, zips.choose_split(config, options.split) if zips.splits(config) else None
 
 
 def _open_zip(zips: Tables, repo: Repo, options: SourceOptions, settings: Settings) -> Dataset:
-    config = zips.choose_config(options.config)
+    config, of_zip = _choose_zip(zips, options)
     splits = zips.splits(config)
-    of_zip = zips.choose_split(config, options.split) if splits else None
     sources = zips.files[config][of_zip]
     if len(sources) > 1:
         raise DatasetError(
@@ -239,13 +245,15 @@ def _open_zip(zips: Tables, repo: Repo, options: SourceOptions, settings: Settin
     source = sources[0]
     # A label must mean the same class in every split, so the class names come from the zips of all splits.
     others = [s for of_split in zips.files[config].values() for s in of_split if s is not source]
-    more_classes = {name for other in others for name in _classes_of(other, settings)}
+    encoding = options.archive_encoding
+    more_classes = {name for other in others for name in _classes_of(other, encoding, settings)}
 
     def open_split(inner: str | None) -> Dataset:
         return open_archive(
             source.open(),
             split=inner,
             settings=settings,
+            encoding=encoding,
             id=repo.id,
             on_fetch=source.fetch,
             more_classes=more_classes,
@@ -260,9 +268,9 @@ def _open_zip(zips: Tables, repo: Repo, options: SourceOptions, settings: Settin
     return replace(dataset, config=config, revision=repo.revision, split=of_zip, splits=splits)
 
 
-def _classes_of(source: TableFile, settings: Settings) -> tuple[str, ...]:
+def _classes_of(source: TableFile, encoding: str | None, settings: Settings) -> tuple[str, ...]:
     try:
-        return archive_classes(source.open(), name=source.path, settings=settings)
+        return archive_classes(source.open(), name=source.path, settings=settings, encoding=encoding)
     except DatasetError:
         return ()  # reported when the user opens this zip
 

@@ -68,6 +68,8 @@ class SourceOptions:
     """The column of images or videos, for a table that has several."""
     label_column: str | None = None
     """The column of labels, for a table where several columns could be the labels."""
+    archive_encoding: str | None = None
+    """The encoding of names in a zip that does not mark them, as in `zip_names.ENCODINGS`."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,9 @@ class SourceInfo:
     label_columns: tuple[str, ...] = ()
     """The most likely first."""
     label_column: str | None = None
+    archive_readings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Encodings that the names in a zip may be in, with the class names in each; the likeliest first."""
+    archive_encoding: str | None = None
     num_rows: int | None = None
     """Samples of the chosen split."""
     size_bytes: int | None = None
@@ -114,6 +119,7 @@ class SourceInfo:
             splits=dataset.splits,
             split=dataset.split,
             num_rows=len(dataset.samples),
+            archive_encoding=dataset.archive_encoding,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data import SourceOptions
+from labelrank.data.zip_names import ENCODINGS
 from labelrank.errors import JobError
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS, recipes
 from labelrank.jobs.store import Job
@@ -108,6 +109,7 @@ _EXTRACTION = {
     "split": Row("split", str, "the name of a split"),
     "media_column": Row("media_column", str, "the name of a column"),
     "label_column": Row("label_column", str, "the name of a column"),
+    "archive_encoding": Row("archive_encoding", _one_of(*ENCODINGS), f"one of {', '.join(ENCODINGS)}"),
     "revision": Row("revision", str, "a branch, tag or commit"),
     "checkpoint": Row("checkpoint", str, f"{', '.join(EMBEDDED)}, or owner/name of the Hugging Face Hub"),
     "checkpoint_revision": Row("checkpoint_revision", str, "a branch, tag or commit"),

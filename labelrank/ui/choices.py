@@ -40,7 +40,7 @@ class Source:
 
     def taking(self, **options: str | None) -> Source:
         """Return the same dataset with other options; another configuration has splits and columns of its own."""
-        own = ("split", "media_column", "label_column") if "config" in options else ()
+        own = ("split", "media_column", "label_column", "archive_encoding") if "config" in options else ()
         return replace(self, options=replace(self.options, **{**dict.fromkeys(own), **options}))
 
 

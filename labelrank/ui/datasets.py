@@ -13,6 +13,7 @@ from labelrank import hub
 from labelrank.data import SourceInfo, describe_source, open_dataset
 from labelrank.data.dataset import NOUNS, Dataset
 from labelrank.data.uploads import save_upload
+from labelrank.data.zip_names import ENCODINGS
 from labelrank.errors import DatasetError, HubError, NoTrainSplit
 from labelrank.steps.rank import TEST_SPLIT
 from labelrank.ui import choices, session
@@ -148,6 +149,17 @@ class Part:
     offered: tuple[str, ...]
     taken: str | None
     """What is read if nothing else is chosen; None: the user has to choose."""
+    texts: tuple[str, ...] = ()
+    """How each offered value is shown, if not as it is."""
+
+    @property
+    def width(self) -> int:
+        """Width of the widget in pixels."""
+        return 460 if self.texts else 220
+
+    def text(self, value: str) -> str:
+        """Return how an offered value is shown."""
+        return self.texts[self.offered.index(value)] if self.texts else value
 
     @property
     def shown(self) -> str | None:
@@ -170,6 +182,14 @@ def parts_to_choose(info: SourceInfo) -> list[Part]:
         ),
         Part("media_column", "Images or videos", "The column that holds them.", info.media_columns, info.media_column),
         Part("label_column", "Label", "The column that holds the classes.", info.label_columns, info.label_column),
+        Part(
+            "archive_encoding",
+            "Names in the zip",
+            "The zip does not say how its names are written. Choose the line in which the classes read right.",
+            tuple(encoding for encoding, _ in info.archive_readings),
+            info.archive_encoding,
+            tuple(f"{ENCODINGS[encoding]}: {', '.join(names[:8])}" for encoding, names in info.archive_readings),
+        ),
     ]
     return [part for part in parts if len(part.offered) >= (1 if part.option == "split" else 2)]
 

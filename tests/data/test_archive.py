@@ -11,6 +11,7 @@ import threading
 import time
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from labelrank.data import SourceOptions, open_dataset
+from labelrank.data import SourceOptions, describe_source, open_dataset
 from labelrank.data.archive import open_archive
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.folder import open_folder
 from labelrank.data.uploads import save_upload, upload_name
-from labelrank.errors import ArchiveError, DatasetError, HubError, MediaError
+from labelrank.errors import ArchiveError, DatasetError, HubError, MediaError, UntoldNames
 from labelrank.settings import Settings
 from tests.helpers.datasets import (
     CATS_AND_DOGS,
@@ -32,6 +33,7 @@ from tests.helpers.datasets import (
     SETTINGS,
     numbered_frames,
     png,
+    unmarked,
     video,
     write_tree,
     write_zip,
@@ -165,7 +167,10 @@ HOSTILE = {
     "drive": (with_entry("C:\\x.png"), r"absolute path: 'C:\\\\x\.png'"),
     "drive, slash": (with_entry("c:/x.png"), r"absolute path: 'c:/x\.png'"),
     "server": (with_entry("\\\\server\\share\\x.png"), r"absolute path: "),
-    "backslashes": (with_entry("cat\\3.png"), r"backslashes in its name: 'cat\\\\3\.png'.*Pack the folder again"),
+    "backslashes": (
+        with_entry("cat\\3.png"),
+        r"backslashes in its name, while .* slashes: 'cat\\\\3\.png'.*Pack the folder again",
+    ),
     "link": (with_entry("cat/3.png", b"/etc/passwd", mode=stat.S_IFLNK | 0o777), r"'cat/3\.png' that is a link"),
     "pipe": (with_entry("cat/3.png", mode=stat.S_IFIFO | 0o644), r"'cat/3\.png' that is a special file"),
     "duplicate": (duplicate, r"the entry 'cat/1\.png' twice\. Pack the folder again"),
@@ -283,12 +288,130 @@ def test_hostile_class_names_come_through(tmp_path):
     assert dataset.class_names == tuple(sorted(HOSTILE_NAMES))
 
 
-def test_names_without_the_utf8_mark_are_read_as_utf8_or_cp437(tmp_path):
-    path = tmp_path / "pets.zip"
-    write_zip(path, {"aaa/1.png": png(1), "bb/1.png": png(2)})
-    data = path.read_bytes().replace(b"aaa/", "é".encode() + b"a/").replace(b"bb/", b"\x82\x81/")
-    path.write_bytes(data)
-    assert open_archive(path, split=None, settings=SETTINGS).class_names == ("éa", "éü")
+def unicode_path(raw, name, crc=None):
+    """Return Info-ZIP's field of a name in UTF-8 (APPNOTE 4.6.9)."""
+    content = struct.pack("<BL", 1, zlib.crc32(raw) if crc is None else crc) + name.encode()
+    return struct.pack("<HH", 0x7075, len(content)) + content
+
+
+def of_classes(*names):
+    return {f"{name}/{n}.png": png(n) for name in names for n in range(2)}
+
+
+WRITTEN = [
+    ("gbk", "gbk", ("狗", "猫", "鸟")),
+    ("GB2312", "gbk", ("大熊猫", "老虎")),
+    ("shift_jis", "shift_jis", ("猫ソ", "表")),  # the last byte of either is a backslash
+    ("big5", "big5", ("功夫", "許蓋")),
+    ("euc_kr", "euc_kr", ("강아지", "고양이")),
+    ("cp1252", "cp1252", ("Bär", "Frösche", "Käfer")),
+    ("cp850", "cp850", ("Bär", "dog")),
+    ("cp437", "cp437", ("Bär", "dog")),
+    ("cp866", "cp866", ("кошка", "собака")),
+]
+
+
+@pytest.mark.parametrize(("codec", "encoding", "names"), WRITTEN)
+def test_names_in_another_encoding_have_to_be_chosen(codec, encoding, names, tmp_path, settings):
+    path = unmarked(tmp_path / "pets.zip", of_classes(*names), codec)
+    with pytest.raises(
+        UntoldNames, match=r"'pets\.zip' does not say in which encoding.*\(--archive-encoding\)"
+    ) as error:
+        open_dataset(str(path), settings=settings)
+    assert dict(error.value.readings)[encoding] == tuple(sorted(names))
+    offered = describe_source(str(path), settings=settings)
+    assert offered.archive_readings == error.value.readings
+    assert offered.archive_encoding is None
+    chosen = SourceOptions(archive_encoding=encoding)
+    data = open_dataset(str(path), chosen, settings=settings)
+    assert data.class_names == tuple(sorted(names))
+    assert data.archive_encoding == encoding
+    assert [data.load(s).shape for s in data.samples] == [(3, 4, 3)] * 2 * len(names)
+    described = describe_source(str(path), chosen, settings=settings)
+    assert (described.archive_encoding, described.archive_readings) == (encoding, error.value.readings)
+    same = open_archive(write_zip(tmp_path / "utf8.zip", of_classes(*names)), split=None, settings=SETTINGS)
+    assert (data.digest, same.archive_encoding) == (same.digest, None)
+
+
+@pytest.mark.parametrize(("codec", "encoding", "names"), [w for w in WRITTEN if w[1] in ("gbk", "cp1252", "cp866")])
+def test_an_encoding_in_which_names_read_like_words_comes_first(codec, encoding, names, tmp_path):
+    path = unmarked(tmp_path / "pets.zip", of_classes(*names), codec)
+    with pytest.raises(UntoldNames) as error:
+        open_archive(path, split=None, settings=SETTINGS)
+    assert error.value.readings[0][0] == encoding
+
+
+def test_an_upload_with_names_in_another_encoding_is_kept_to_be_chosen(tmp_path, settings):
+    path = unmarked(tmp_path / "pets.zip", of_classes("猫", "狗"), "gbk")
+    with path.open("rb") as stream:
+        name = save_upload(stream, settings=settings)
+    assert "gbk" in dict(describe_source(name, settings=settings).archive_readings)
+    assert open_dataset(name, SourceOptions(archive_encoding="gbk"), settings=settings).class_names == ("狗", "猫")
+
+
+def test_the_unicode_path_field_is_read_where_it_belongs_to_the_name(tmp_path):
+    path = unmarked(tmp_path / "pets.zip", of_classes("Bär", "dog"), "cp850", unicode_path)
+    data = open_archive(path, split=None, settings=SETTINGS)
+    assert (data.class_names, data.archive_encoding) == (("Bär", "dog"), None)
+    assert data.load(data.samples[0]).shape == (3, 4, 3)
+    # The field of a name that was changed since does not count.
+    stale = unmarked(tmp_path / "stale.zip", of_classes("Bär", "dog"), "cp850", lambda *a: unicode_path(*a, crc=1))
+    with pytest.raises(UntoldNames):
+        open_archive(stale, split=None, settings=SETTINGS)
+    leaving = unmarked(
+        tmp_path / "leaving.zip", of_classes("Bär", "dog"), "cp850", lambda raw, name: unicode_path(raw, "../" + name)
+    )
+    with pytest.raises(ArchiveError, match="leaves its folder"):
+        open_archive(leaving, split=None, settings=SETTINGS)
+
+
+def test_names_that_are_utf8_need_no_mark(tmp_path):
+    path = unmarked(tmp_path / "pets.zip", of_classes("Bär", "猫"), "utf-8")
+    data = open_archive(path, split=None, settings=SETTINGS)
+    assert (data.class_names, data.archive_encoding) == (("Bär", "猫"), None)
+
+
+def test_file_names_in_another_encoding_alone_are_told_and_read(tmp_path):
+    path = unmarked(tmp_path / "pets.zip", {"cat/ä.png": png(), "dog/1.png": png()}, "cp1252")
+    data = open_archive(path, split=None, settings=SETTINGS)
+    assert data.class_names == ("cat", "dog")
+    (problem,) = data.problems
+    assert problem.reason.startswith("Of file names, 1 are neither marked nor valid as UTF-8; they are read as United")
+    assert open_archive(path, split=None, settings=SETTINGS, encoding="cp1252").samples[0].key == "cat/ä.png"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("koi8", "The archive encoding is 'koi8'; expected one of gbk, big5"),
+        ("utf-16", "The archive encoding is 'utf-16'; expected one of gbk"),
+        ("euc_kr", r"'pets\.zip' has a name b'.*', which cannot be Korean \(EUC-KR\)\. Choose another"),
+    ],
+)
+def test_an_encoding_that_cannot_be_is_refused(encoding, message, tmp_path):
+    path = unmarked(tmp_path / "pets.zip", of_classes("ä", "dog"), "cp1252")
+    with pytest.raises(DatasetError, match=message):
+        open_archive(path, split=None, settings=SETTINGS, encoding=encoding)
+
+
+@pytest.mark.parametrize("codec", ["utf-8", "shift_jis"])
+def test_backslashes_separate_folders_where_no_name_has_a_slash(codec, tmp_path):
+    names = of_classes("pets\\cat", "pets\\表" if codec == "shift_jis" else "pets\\dog")
+    files = {name.replace("/", "\\"): content for name, content in names.items()} | {"pets\\fox\\": b"", "a.txt": b""}
+    path = unmarked(tmp_path / "pets.zip", files, codec)
+    data = open_archive(path, split=None, settings=SETTINGS, encoding=codec)
+    assert data.class_names == ("cat", "表" if codec == "shift_jis" else "dog")
+    assert [s.key for s in data.samples][:2] == ["cat/0.png", "cat/1.png"]
+    assert [p.subject for p in data.problems] == ["fox", "a.txt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["..\\1.png", "cat\\..\\..\\1.png", "\\\\host\\share\\1.png", "\\1.png", "C:\\1.png", "c:1.png"]
+)
+def test_nothing_unsafe_comes_in_by_a_backslash(name, tmp_path):
+    files = {"cat\\1.png": png(), "dog\\1.png": png(), name: png()}
+    with pytest.raises(ArchiveError, match=r"leaves its folder|absolute path"):
+        open_archive(unmarked(tmp_path / "pets.zip", files, "utf-8"), split=None, settings=SETTINGS)
 
 
 def test_empty_class_and_loose_files_are_listed_as_for_a_folder(tmp_path):

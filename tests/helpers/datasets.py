@@ -61,6 +61,23 @@ def write_zip(path, files, compression=zipfile.ZIP_DEFLATED):
     return path
 
 
+class Unmarked(zipfile.ZipInfo):
+    def _encodeFilenameFlags(self):
+        return self.raw, 0
+
+
+def unmarked(path, files, codec, extra=None):
+    """Write a zip as old tools do: names in `codec`, without the mark of UTF-8; `extra` makes a name's extra field."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            info = Unmarked("placeholder")
+            info.raw = name.encode(codec)
+            info.filename = info.orig_filename = info.raw.decode("cp437")
+            info.extra = extra(info.raw, name) if extra else b""
+            archive.writestr(info, content)
+    return path
+
+
 CATS_AND_DOGS = {"cat/1.png": png(1), "cat/2.png": png(2), "dog/1.png": png(3)}
 HOSTILE_NAMES = [
     "it's",

@@ -59,6 +59,7 @@ def no_job(job_id: str):
             preprocessing="reference",
         ),
         choices_of(dataset="moving-digits", stride=2, clips=4),
+        choices_of(dataset="me/pets", archive_encoding="shift_jis"),
     ],
 )
 def test_choices_survive_the_address(choices):

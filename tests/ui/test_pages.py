@@ -21,6 +21,7 @@ from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape, message_text
+from tests.helpers.datasets import png, unmarked
 from tests.ui.conftest import (
     PARAMS,
     ROOT,
@@ -95,6 +96,21 @@ def test_an_upload_with_a_test_split_alone_is_shown_with_its_warning(app, worksp
     assert "This is the test split" in app.warning[0].value
     button(app, "Use this upload").click().run()
     assert address(app)["split"] == "test"
+
+
+def test_the_encoding_of_names_is_chosen_by_how_the_classes_read(app, workspace):
+    path = unmarked(workspace / "pets.zip", {f"{name}/1.png": png() for name in ("猫", "狗")}, "gbk")
+    with path.open("rb") as stream:
+        run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
+    assert not app.exception
+    box = next(box for box in app.selectbox if box.label == "Names in the zip")
+    assert box.value is None
+    assert "Chinese, simplified (GBK): 狗, 猫" in box.options
+    assert "Use this upload" not in labels(app)
+    box.select("gbk").run()
+    assert "2 images in 2 classes" in texts(app)
+    assert address(app)["archive_encoding"] == "gbk"
+    assert next(box for box in app.selectbox if box.label == "Names in the zip").value == "gbk"
 
 
 @pytest.fixture

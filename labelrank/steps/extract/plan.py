@@ -113,6 +113,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
             "columns": list(dataset.columns) if dataset.columns else None,
             "digest": dataset.digest,
             "selection": dataset.selection,
+            **({"archive_encoding": dataset.archive_encoding} if dataset.archive_encoding else {}),
         },
         "checkpoint": {
             "id": checkpoint.id,

@@ -37,6 +37,8 @@ class Request:
     """Branch, tag or commit of a dataset on the Hub."""
     media_column: str | None = None
     label_column: str | None = None
+    archive_encoding: str | None = None
+    """Encoding of the names in a zip that does not mark them."""
     checkpoint_revision: str | None = None
     max_per_class: int | None = None
     seed: int = 0
@@ -132,6 +134,7 @@ class Request:
             revision=None if dataset else data.get("revision"),
             media_column=columns[0],
             label_column=columns[1],
+            archive_encoding=data.get("archive_encoding"),
             checkpoint_revision=None if checkpoint else model.get("revision"),
             pooling=provenance.get("pooling", cls.pooling),
             precision=provenance.get("precision", cls.precision),

@@ -18,6 +18,7 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import run_job
 from tests.conftest import GOLDEN
 from tests.features.test_encode import MeanColour, dataset_of
+from tests.helpers.datasets import png, unmarked
 from tests.helpers.tables import class_label, content, images, table
 
 pytest_plugins = ["tests.helpers.hub_server"]
@@ -177,6 +178,7 @@ def test_bad_request_is_named(change, message):
 
 VIDEOMAE = str(GOLDEN / "videomae_finetuned")
 IMAGES = {"dataset": "zoo/pets", "checkpoint": "zoo/vit", "config": "small", "media_column": "a", "label_column": "c"}
+NAMES = {"dataset": "zoo/names", "checkpoint": "zoo/vit", "archive_encoding": "gbk"}
 CLIPS = {"dataset": "moving-digits", "checkpoint": "zoo/videomae", "max_per_class": 2}
 # For each field that decides the features of a sample, a request and another value of the field.
 OTHER_VALUES = {
@@ -187,6 +189,7 @@ OTHER_VALUES = {
     "revision": (IMAGES, "v2"),
     "media_column": (IMAGES, "b"),
     "label_column": (IMAGES, "d"),
+    "archive_encoding": (NAMES, "big5"),
     "checkpoint_revision": (IMAGES, "v2"),
     "pooling": (IMAGES, "cls"),
     "precision": (IMAGES, "bfloat16"),
@@ -218,6 +221,8 @@ def zoo(hub, tmp_path):
     hub.add("dataset", "zoo/pets", files(12))
     hub.add("dataset", "zoo/pets", files(14), revision="v2")
     hub.add("dataset", "zoo/more-pets", files(16))
+    names = unmarked(tmp_path / "names.zip", {f"{name}/1.png": png() for name in "猫狗"}, "gbk")
+    hub.add("dataset", "zoo/names", {"names.zip": names})
     hub.add_folder("model", "zoo/videomae", Path(VIDEOMAE))
     vit = hub.add_folder("model", "zoo/vit", GOLDEN / "vit_mae")
     config = (vit / "preprocessor_config.json").read_text()
