@@ -12,7 +12,16 @@ from urllib.parse import urlsplit
 from labelrank.data.archive import describe_archive, open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
 from labelrank.data.folder import holds_class_folders, open_folder
-from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, Tables, arrange, find_tables, refuse_options
+from labelrank.data.source import (
+    SAVED_MARKS,
+    LocalTable,
+    SourceInfo,
+    SourceOptions,
+    Tables,
+    arrange,
+    find_tables,
+    refuse_options,
+)
 from labelrank.data.uploads import PARQUET_MAGIC, upload_name, upload_path
 from labelrank.errors import DatasetError, UnknownRepo
 from labelrank.files import local_path
@@ -151,7 +160,7 @@ def _find(name: str, settings: Settings) -> _Place | None:
         raise DatasetError(f"{error}; expected {_CHOICES}. Check the path.") from None
     if path.is_dir():
         id = path.resolve().name or str(path)
-        tables = arrange(found, source=id) if (found := find_tables(path)) else None
+        tables = _saved(path, id, settings) or (arrange(found, source=id) if (found := find_tables(path)) else None)
         if tables is not None:
             from labelrank.data.parquet import without_media
 
@@ -161,7 +170,7 @@ def _find(name: str, settings: Settings) -> _Place | None:
         return _Place(id, path, tables)
     if path.is_file():
         with path.open("rb") as file:
-            is_table = path.suffix == ".parquet" or file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+            is_table = path.suffix in (".parquet", ".arrow") or file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
         return _Place(path.name, path, arrange([LocalTable(path.name, path)], source=path.name) if is_table else None)
     if _is_hub_address(name):
         from labelrank import hub
@@ -176,6 +185,15 @@ def _find(name: str, settings: Settings) -> _Place | None:
         meant = f" Did you mean the dataset {words[1]} on the Hub?" if words else ""
         raise DatasetError(f"No file or folder {name!r} exists; expected {_CHOICES}. Check the path.{meant}")
     raise DatasetError(f"No dataset {name!r} is known; expected {_CHOICES}. Check the name.")
+
+
+def _saved(folder: Path, id: str, settings: Settings) -> Tables | None:
+    """Return the tables of a folder that `save_to_disk` of the library datasets wrote."""
+    if not any((folder / name).is_file() for name in SAVED_MARKS):
+        return None
+    from labelrank.data.arrow_table import find_saved
+
+    return find_saved(folder, id, settings)
 
 
 def _is_hub_address(name: str) -> bool:

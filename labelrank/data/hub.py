@@ -303,6 +303,11 @@ def _nothing_to_read(repo: Repo) -> DatasetError:
     archives = [n for n in names if n.lower().endswith(_ARCHIVES)]
     start = f"{repo.id!r} holds no Parquet files, no zips and no class folders"
     url = hub.repo_url("dataset", repo.id)
+    if saved := [n for n in names if n.endswith(".arrow")]:
+        return DatasetError(
+            f"{start}, but {listed(saved[:3])}, which `save_to_disk` wrote for a disk. Download the repository from "
+            f"{url} and give the path of the folder, or load it with `load_from_disk` and publish it with `push_to_hub`."
+        )
     if archives:
         return DatasetError(
             f"{start}, but {listed(archives[:3])}, which cannot be read in parts. Download it from {url}, unpack it "

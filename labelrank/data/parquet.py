@@ -11,20 +11,21 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from labelrank.data.arrow_table import ENDING, ArrowTable
 from labelrank.data.dataset import Dataset, Problem, Sample, check_distinct
 from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
 from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.parquet_columns import LabelColumn, MediaColumn
-from labelrank.data.parquet_media import MediaReader, check_cost, in_parallel
-from labelrank.data.parquet_table import Table, distinct, reading
-from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, Tables, arrange, listed
+from labelrank.data.parquet_media import AnyTable, MediaReader, check_cost, in_parallel
+from labelrank.data.parquet_table import Table, reading
+from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, TableFile, Tables, arrange, listed
 from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
@@ -58,14 +59,14 @@ def describe_tables(
         DatasetError: A choice in `options` does not exist, or the file that was read is not a usable table.
     """
     if options.config is None and not tables.usual_config()[1]:
-        return SourceInfo(id=id, kind="Parquet", media=None, configs=tables.configs)
+        return SourceInfo(id=id, kind=_kind(tables), media=None, configs=tables.configs)
     config, split = tables.choose_config(options.config), options.split
     if split is not None or tables.usual_split(config)[1]:
         split = tables.choose_split(config, split)
         files = tables.files[config][split]
     else:
         files = next(iter(tables.files[config].values()))
-    first = Table(files[0], settings)
+    first = _open(files[0], settings)
     columns = first.columns(tables.features.get(config, {}))
     media = _chosen(options.media_column, columns.likely_media())
     labels = [name for name in columns.likely_labels() if name != media]
@@ -76,7 +77,7 @@ def describe_tables(
         _check_holds_media([first], columns.media[media])
     return SourceInfo(
         id=id,
-        kind="Parquet",
+        kind=_kind(tables),
         media=columns.media[media].media if media is not None else None,
         configs=tables.configs,
         config=config,
@@ -98,7 +99,7 @@ def without_media(tables: Tables, settings: Settings) -> bool:
     """
     try:
         return not any(
-            Table(files[0], settings).columns(tables.features.get(config, {})).media
+            _open(files[0], settings).columns(tables.features.get(config, {})).media
             for config, by_split in tables.files.items()
             for files in by_split.values()
         )
@@ -143,7 +144,7 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
     config = tables.choose_config(options.config)
     split = tables.choose_split(config, options.split)
     by_split, source, features = tables.files[config], tables.source, tables.features.get(config, {})
-    opened = in_parallel(lambda file: Table(file, settings), by_split[split])
+    opened = in_parallel(lambda file: _open(file, settings), by_split[split])
     opened = [table for table in opened if table.num_rows] or opened[:1]
     if (rows := sum(t.num_rows for t in opened)) > settings.max_rows:
         raise DatasetError(
@@ -158,10 +159,10 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
         if paths is not None and (same.path_leaf is None or table.holds_nothing(same.path_leaf)):
             paths = None
     _check_holds_media(opened, media)
-    others: list[Table] = []
+    others: list[AnyTable] = []
     if label.class_names is None:
         files = [file for name, group in by_split.items() if name != split for file in group]
-        alike = in_parallel(lambda file: Table(file, settings), files)
+        alike = in_parallel(lambda file: _open(file, settings), files)
         others = [t for t in alike if t.num_rows and label.name in t.columns(features).labels]
         for table in others:
             if table.columns(features).labels[label.name].is_text != label.is_text:
@@ -171,12 +172,12 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
                     "splits must be texts, or all whole numbers; write one of the files again."
                 )
 
-    def ranges(table: Table) -> list[tuple[int, int]]:
+    def ranges(table: AnyTable) -> list[tuple[int, int]]:
         leaves = [] if label.is_partition else [label.name]
         leaves += [paths] if paths is not None and table not in others else []
         return [r for leaf in leaves for r in table.ranges(leaf)]
 
-    def read(table: Table) -> tuple[list[Any], np.ndarray]:
+    def read(table: AnyTable) -> tuple[list[Any], np.ndarray]:
         table.file.fetch(ranges(table), None, None)
         return _label_values(table, label, settings)
 
@@ -234,11 +235,27 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
     )
 
 
+def _open(file: TableFile, settings: Settings) -> AnyTable:
+    """Return an open table of either format.
+
+    Raises:
+        DatasetError: The file is damaged or exceeds a limit.
+    """
+    if isinstance(file, LocalTable) and file.path.endswith(ENDING):
+        return ArrowTable(file, settings)
+    return Table(file, settings)
+
+
+def _kind(tables: Tables) -> str:
+    files = next(iter(next(iter(tables.files.values())).values()))
+    return "Arrow" if files[0].path.endswith(ENDING) else "Parquet"
+
+
 def _chosen(asked: str | None, likely: list[str]) -> str | None:
     return asked if asked is not None else likely[0] if len(likely) == 1 else None
 
 
-def _check_holds_media(tables: Sequence[Table], media: MediaColumn) -> None:
+def _check_holds_media(tables: Sequence[AnyTable], media: MediaColumn) -> None:
     """Check that a column of media holds any; many tables only name the files."""
     if any(table.num_rows for table in tables) and all(table.holds_nothing(media.leaf) for table in tables):
         only = ", only the paths of files," if media.path_leaf else ""
@@ -249,7 +266,7 @@ def _check_holds_media(tables: Sequence[Table], media: MediaColumn) -> None:
 
 
 def _check_same_columns(
-    table: Table, first: Table, media: MediaColumn, label: LabelColumn, features: Mapping[str, Any]
+    table: AnyTable, first: AnyTable, media: MediaColumn, label: LabelColumn, features: Mapping[str, Any]
 ) -> MediaColumn:
     """Return the media column of a table, after checking its columns against the first table of the split."""
     columns = table.columns(features)
@@ -274,7 +291,7 @@ def _check_same_columns(
     return columns.media[media.name]
 
 
-def _label_values(table: Table, label: LabelColumn, settings: Settings) -> tuple[list[Any], np.ndarray]:
+def _label_values(table: AnyTable, label: LabelColumn, settings: Settings) -> tuple[list[Any], np.ndarray]:
     """Return the distinct labels of a table, and for each row the index of its label among them, -1 for no label.
 
     Raises:
@@ -287,7 +304,7 @@ def _label_values(table: Table, label: LabelColumn, settings: Settings) -> tuple
     places = [np.empty(0, np.int64)]
     names_bytes = 0
     with reading(table.file.path):
-        for batch in table.batches(label.name, range(table.metadata.num_row_groups), _LABEL_ROWS):
+        for batch in table.batches(label.name, table.groups, _LABEL_ROWS):
             if pa.types.is_boolean(batch.type):
                 batch = batch.cast(pa.string())
             elif pa.types.is_float16(batch.type):
@@ -317,7 +334,7 @@ def _label_values(table: Table, label: LabelColumn, settings: Settings) -> tuple
     return list(place_of), np.concatenate(places)
 
 
-def _whole(value: Any, table: Table, label: LabelColumn) -> int | None:
+def _whole(value: Any, table: AnyTable, label: LabelColumn) -> int | None:
     """Return a number of the label column as a label; None where it is missing.
 
     Raises:
@@ -389,7 +406,7 @@ def _classes(label: LabelColumn, values: list[list[Any]], source: str) -> tuple[
 
 
 def _named_keys(
-    tables: Sequence[Table], path_leaf: str, split: str | None, class_names: Sequence[str], labels: np.ndarray
+    tables: Sequence[AnyTable], path_leaf: str, split: str | None, class_names: Sequence[str], labels: np.ndarray
 ) -> list[str] | None:
     """Return a key for each row from its file name; None if a row has no file name or two keys would be the same.
 
@@ -398,24 +415,31 @@ def _named_keys(
     folders = [f"{split}/{name}/" if split else f"{name}/" for name in class_names]
     label_of = labels.tolist()
     keys: dict[str, None] = {}
-    for table in tables:
-        for batch in table.batches(path_leaf, range(table.metadata.num_row_groups), _PATH_ROWS):
-            shared = distinct(batch).to_pylist()
-            found = batch.indices.to_pylist() if pa.types.is_dictionary(batch.type) else range(len(shared))
-            for place in found:
-                path = shared[place] if place is not None else None
-                row = len(keys)
-                label = label_of[row]
-                name = posixpath.basename(path or "")
-                # A row without a label is no sample; its key is only shown.
-                key = f"{folders[label]}{name}" if label >= 0 else _ROW_KEY.format(row)
-                if not name or len(key) > _MAX_KEY_CHARS or key in keys:
-                    return None
-                keys[key] = None
+    for path in _paths(tables, path_leaf):
+        row = len(keys)
+        label = label_of[row]
+        name = posixpath.basename(path or "")
+        # A row without a label is no sample; its key is only shown.
+        key = f"{folders[label]}{name}" if label >= 0 else _ROW_KEY.format(row)
+        if not name or len(key) > _MAX_KEY_CHARS or key in keys:
+            return None
+        keys[key] = None
     return list(keys)
 
 
-def _type_of(table: Table, column: str) -> pa.DataType:
+def _paths(tables: Sequence[AnyTable], leaf: str) -> Iterator[str | None]:
+    """Yield the text in each row of a column."""
+    for table in tables:
+        with reading(table.file.path):
+            for batch in table.batches(leaf, table.groups, _PATH_ROWS):
+                if not pa.types.is_dictionary(batch.type):
+                    yield from batch.to_pylist()
+                    continue
+                shared = batch.dictionary.to_pylist()
+                yield from (None if place is None else shared[place] for place in batch.indices.to_pylist())
+
+
+def _type_of(table: AnyTable, column: str) -> pa.DataType:
     return pa.string() if column in table.partitions else table.schema.field(column).type
 
 
@@ -456,7 +480,7 @@ def _medium(media: MediaColumn, samples: Sequence[Sample], data_of: Callable[[Sa
     return "image"
 
 
-def _digest(class_names: tuple[str, ...], media: MediaColumn, label: LabelColumn, tables: Sequence[Table]) -> str:
+def _digest(class_names: tuple[str, ...], media: MediaColumn, label: LabelColumn, tables: Sequence[AnyTable]) -> str:
     hashes = in_parallel(lambda table: table.file.sha256(), tables)
     content: list[Any] = [class_names, media.name, label.name, hashes]
     if label.is_partition:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from labelrank.data.arrow_table import ArrowTable
 from labelrank.data.dataset import ClipSampling, Sample
 from labelrank.data.image import HEAD_BYTES, decode_image
 from labelrank.data.parquet_columns import MediaColumn
@@ -31,6 +32,7 @@ _KEPT_GROUPS = 4
 _BATCH_BYTES = 4 * 2**20
 _MAX_BATCH_ROWS = 256
 _STAGE = Stage(Kind.DOWNLOAD, "Downloading the samples", "bytes")
+AnyTable = Table | ArrowTable
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -85,7 +87,7 @@ class MediaReader:
 
     def __init__(
         self,
-        tables: Sequence[Table],
+        tables: Sequence[AnyTable],
         column: MediaColumn,
         row_of: Mapping[str, int],
         keys_are_names: bool,
@@ -129,17 +131,7 @@ class MediaReader:
         table = self._tables[number]
         with self._lock:
             try:
-                opened = self._groups.get((number, group))
-                if opened is None:
-                    opened = _Group(table, group, self._column.leaf)
-                    self._groups[number, group] = opened
-                    while len(self._groups) > 1 and (
-                        len(self._groups) > _KEPT_GROUPS
-                        or sum(g.size_bytes for g in self._groups.values()) > _KEPT_GROUPS * _KEPT_GROUP_BYTES
-                    ):
-                        self._groups.popitem(last=False)
-                self._groups.move_to_end((number, group))
-                data = opened.value(within)
+                data = self._value(number, group, within)
             except BaseException as error:
                 # A failed iterator acts as if it had ended, so the next row needs a new one.
                 self._groups.pop((number, group), None)
@@ -159,6 +151,22 @@ class MediaReader:
         if is_lfs_pointer(data[:HEAD_BYTES]):
             raise MediaError(f"{self._name(sample)} {LFS_POINTER_TEXT}")
         return data
+
+    def _value(self, number: int, group: int, within: int) -> bytes | None:
+        table = self._tables[number]
+        if isinstance(table, ArrowTable):
+            mapped: bytes | None = table.value(group, self._column.leaf, within)
+            return mapped
+        opened = self._groups.get((number, group))
+        if opened is None:
+            opened = self._groups[number, group] = _Group(table, group, self._column.leaf)
+            while len(self._groups) > 1 and (
+                len(self._groups) > _KEPT_GROUPS
+                or sum(g.size_bytes for g in self._groups.values()) > _KEPT_GROUPS * _KEPT_GROUP_BYTES
+            ):
+                self._groups.popitem(last=False)
+        self._groups.move_to_end((number, group))
+        return opened.value(within)
 
     def fetch(self, samples: Sequence[Sample], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:
         """Download the row groups of these samples, a few files at once; see `Dataset.fetch`."""

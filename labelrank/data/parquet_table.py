@@ -32,7 +32,7 @@ READ_ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowErro
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
+def reading(name: str, what: str = "Parquet") -> Iterator[None]:
     """Turn pyarrow's errors for a file into a DatasetError; our own errors are not changed."""
     try:
         yield
@@ -40,7 +40,7 @@ def reading(name: str) -> Iterator[None]:
         raise
     except READ_ERRORS as error:
         raise DatasetError(
-            f"{name!r} cannot be read as Parquet ({first_line(error)}). Fetch or write the file again."
+            f"{name!r} cannot be read as {what} ({first_line(error)}). Fetch or write the file again."
         ) from error
 
 
@@ -56,7 +56,7 @@ class Table:
         _check_ends(self._source, file.path, self.size_bytes, settings)
         with reading(file.path):
             self.metadata = pq.read_metadata(self._source)
-        _check_columns(self.metadata, file.path, settings)
+        _check_width(self.metadata.num_columns, file.path, settings)
         with reading(file.path):
             self.schema = self.metadata.schema.to_arrow_schema()
             groups = [self.metadata.row_group(i) for i in range(self.metadata.num_row_groups)]
@@ -72,12 +72,7 @@ class Table:
                 f"{file.path!r} has {sum(rows):,} rows; at most {settings.max_rows:,} are accepted "
                 "(LABELRANK_MAX_ROWS). Split the table, or raise the limit."
             )
-        twice = [name for name, count in Counter(self.schema.names).items() if count > 1]
-        if twice:
-            raise DatasetError(
-                f"{file.path!r} has several columns of the same name: {listed(twice)}. Rename them, so that each "
-                "column has a name of its own."
-            )
+        check_names(self.schema.names, file.path, settings)
         self.partitions = {n: v for n, v in partitions(file.path).items() if n not in self.schema.names}
         """The columns that the folders of the path name, with their value in all rows."""
         self.num_rows = sum(rows)
@@ -106,6 +101,10 @@ class Table:
                 "Check where the file comes from."
             )
 
+    @property
+    def groups(self) -> range:
+        return range(self.metadata.num_row_groups)
+
     def _column(self, group: int, leaf: str) -> Any:
         with reading(self.file.path):
             described = self.metadata.row_group(group)
@@ -118,31 +117,18 @@ class Table:
 
     def ranges(self, leaf: str, groups: Iterable[int] | None = None) -> list[tuple[int, int]]:
         """Return the byte range (start, end) of a column in each row group."""
-        wanted = range(self.metadata.num_row_groups) if groups is None else groups
-        return [extent(self.chunk(group, leaf)) for group in wanted]
+        return [extent(self.chunk(group, leaf)) for group in (self.groups if groups is None else groups)]
 
     def columns(self, features: Mapping[str, Any]) -> Columns:
         """Return the role of each column; `features` applies to columns that the file itself does not describe."""
-        with reading(self.file.path):
-            columns = read_columns(self.schema, features)
-        for name in self.partitions:
-            if name != "split":
-                columns.labels[name] = LabelColumn(name, True, False, None, is_partition=True)
-        for label in columns.labels.values():
-            if label.class_names and len(label.class_names) > self._settings.max_classes:
-                raise DatasetError(
-                    f"{self.file.path!r} names {len(label.class_names):,} classes of column {label.name!r}; at most "
-                    f"{self._settings.max_classes:,} are accepted (LABELRANK_MAX_CLASSES). Merge some, or raise the "
-                    "limit."
-                )
-        return columns
+        return read_roles(self.schema, self.partitions, features, self.file.path, self._settings)
 
     def holds_nothing(self, leaf: str) -> bool:
         """Return whether a column of texts or bytes is empty in every row.
 
         The footer usually tells. Where it does not, a column is read if it is too small to hold much.
         """
-        groups = range(self.metadata.num_row_groups)
+        groups = self.groups
         with reading(self.file.path):
             counted = [c.statistics for c in (self._column(i, leaf) for i in groups)]
             nulls = [s.null_count if s is not None and s.has_null_count else None for s in counted]
@@ -213,11 +199,22 @@ class Table:
                 yield column.flatten()[0] if pa.types.is_struct(column.type) else column
 
 
-def _check_columns(metadata: pq.FileMetaData, name: str, settings: Settings) -> None:
-    if metadata.num_columns > settings.max_columns:
+def _check_width(columns: int, name: str, settings: Settings) -> None:
+    if columns > settings.max_columns:
         raise DatasetError(
-            f"{name!r} has {metadata.num_columns:,} columns; at most {settings.max_columns:,} are accepted "
+            f"{name!r} has {columns:,} columns; at most {settings.max_columns:,} are accepted "
             "(LABELRANK_MAX_COLUMNS). Keep the columns of the media and the labels, or raise the limit."
+        )
+
+
+def check_names(names: Sequence[str], name: str, settings: Settings) -> None:
+    """Raise DatasetError where a table has too many columns, or several of one name."""
+    _check_width(len(names), name, settings)
+    twice = [column for column, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DatasetError(
+            f"{name!r} has several columns of the same name: {listed(twice)}. Rename them, so that each column has a "
+            "name of its own."
         )
 
 
@@ -252,6 +249,32 @@ def _check_ends(source: Any, name: str, size_bytes: int, settings: Settings) -> 
             f"{name!r} is damaged: it declares a footer of {footer_bytes:,} bytes in a file of {size_bytes:,}. "
             "Fetch or write the file again."
         )
+
+
+def read_roles(
+    schema: pa.Schema,
+    partitions: Iterable[str],
+    features: Mapping[str, Any],
+    name: str,
+    settings: Settings,
+) -> Columns:
+    """Return the role of each column of a table and of each folder that stands for one.
+
+    Raises:
+        DatasetError: A column has more classes than are accepted.
+    """
+    with reading(name):
+        columns = read_columns(schema, features)
+    for partition in partitions:
+        if partition != "split":
+            columns.labels[partition] = LabelColumn(partition, True, False, None, is_partition=True)
+    for label in columns.labels.values():
+        if label.class_names and len(label.class_names) > settings.max_classes:
+            raise DatasetError(
+                f"{name!r} names {len(label.class_names):,} classes of column {label.name!r}; at most "
+                f"{settings.max_classes:,} are accepted (LABELRANK_MAX_CLASSES). Merge some, or raise the limit."
+            )
+    return columns
 
 
 def distinct(column: pa.Array) -> pa.Array:

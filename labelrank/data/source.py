@@ -36,6 +36,8 @@ SPLIT_WORDS = {
     "evaluation": "test",
 }
 """What a split may be called in the name of a file or folder, and what we call it."""
+SAVED_MARKS = ("dataset_dict.json", "state.json")
+"""Files by which a folder of `save_to_disk` is known: of several splits, and of one."""
 _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 
 _MAX_DEPTH = 5
@@ -82,7 +84,7 @@ class SourceInfo:
 
     id: str
     kind: str
-    """The type of source to show: "embedded", "class folders", "zip" or "Parquet"."""
+    """The type of source to show: "embedded", "class folders", "zip", "Parquet" or "Arrow"."""
     media: str | None
     """image or clip; None if only reading the samples would tell."""
     configs: tuple[str, ...] = ()

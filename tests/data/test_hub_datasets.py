@@ -496,6 +496,10 @@ def test_same_loose_files_select_the_same_samples_as_a_folder(hub, settings, tmp
             {"a.tar.gz": "x", "b.txt": ""},
             r"but 'a.tar.gz', which cannot be read in parts. Download it from http.*/me/pets",
         ),
+        (
+            {"dataset_dict.json": "{}", "train/data-00000-of-00001.arrow": "x"},
+            r"but 'train/data-00000-of-00001.arrow', which `save_to_disk` wrote.* give the path of the folder",
+        ),
         ({"notes.txt": ""}, r"holds no Parquet files, no zips and no class folders; its files: 'notes.txt'"),
     ],
 )

@@ -14,7 +14,7 @@ from labelrank.data.source import SPLIT_WORDS
 from labelrank.data.uploads import save_upload
 from labelrank.errors import DatasetError, HubError, MediaError
 from tests.helpers.datasets import png, write_tree, write_zip
-from tests.helpers.tables import class_label, table, write
+from tests.helpers.tables import class_label, save_to_disk, table, write
 
 pytest_plugins = ["tests.helpers.hub_server"]
 
@@ -32,6 +32,7 @@ SOURCES = [
     "uploaded zip",
     "uploaded table",
     "hive folder",
+    "saved folder",
     "hub table",
     "hub hive",
     "converted hub table",
@@ -73,6 +74,8 @@ def name(source, tmp_path, settings, hub):
         return str(write_tree(root, files))
     if source in ("zip", "uploaded zip", "hub zip"):
         path = write_zip(root / "pets.zip", files, zipfile.ZIP_STORED)
+    elif source == "saved folder":
+        return str(save_to_disk(root, {"train": as_table()}, rows=7))
     elif source.endswith(("hive", "hive folder")):
         for label in CLASSES:
             kept = {path: data for path, data in files.items() if path.split("/")[1] == label}
