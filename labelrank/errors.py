@@ -94,5 +94,9 @@ class ProcessError(LabelRankError, RuntimeError):
         """Exit status of the process, or the negative number of the signal that killed it; None if it sent an error."""
 
 
+class TooCostly(LabelRankError, RuntimeError):
+    """Looking at something for a page needs more memory or time than this server gives to that."""
+
+
 class Cancelled(LabelRankError):
     """The work was stopped because its caller asked for it."""

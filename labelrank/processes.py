@@ -1,7 +1,8 @@
 """Child processes: how they start, are watched and end, and how their progress and errors reach their parent.
 
-There are two kinds. `Call` runs a function in a new process and receives its messages. `start_command` runs a command
-in a new session, so that all processes that the command starts can be ended together.
+There are three kinds. `Call` runs a function in a new process and receives its messages. `start_command` runs a command
+in a new session, so that all processes that the command starts can be ended together. `Answering` is a command that
+answers one request after the other in bytes, and is not trusted: nothing of it is unpickled.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -18,8 +21,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import IO, Any
 
+import labelrank
 from labelrank import errors
 from labelrank.errors import LabelRankError, ProcessError
 
@@ -27,6 +32,7 @@ GRACE_S = 5.0
 """Time a child has between being asked to stop and being killed."""
 
 _POLL_S = 0.02
+_WAIT_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,97 @@ def start_command(command: Sequence[str], *, env: Mapping[str, str], log: IO[byt
     return Child(process, leads_group=True)
 
 
+def environment() -> dict[str, str]:
+    """Return this process's environment with this labelrank on the Python path, for a child that imports it."""
+    # labelrank may run from a checkout without being installed. Its path goes last, so that it hides nothing.
+    checkout = str(Path(labelrank.__file__).parent.parent)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), checkout]))}
+
+
+class Answering:
+    """A command that answers requests one by one; in its process `answer_requests` does that.
+
+    Args:
+        command: Two arguments are added: the id of this process, and the file descriptor of the pipe between them.
+        env: Environment of the process.
+    """
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str]) -> None:
+        self._pipe, theirs = multiprocessing.Pipe()
+        with theirs:
+            process = subprocess.Popen(
+                [*command, str(os.getpid()), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # what a library prints belongs to the log
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env=env,
+            )
+        self.child = Child(process, leads_group=True)
+
+    def ask(
+        self, request: bytes, *, most_bytes: int, timeout_s: float | None, meanwhile: Callable[[], None]
+    ) -> bytes | None:
+        """Return the answer to a request; None if there is none within `timeout_s`.
+
+        After anything but an answer, the process is in an unknown state: `close` it.
+
+        Args:
+            most_bytes: The longest answer that is accepted.
+            meanwhile: Called while this waits; it may raise an error to give up.
+
+        Raises:
+            ProcessError: The process ended early, or its answer is too long.
+        """
+        deadline = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
+        try:
+            self._pipe.send_bytes(request)
+            while not self._pipe.poll(_WAIT_S):
+                meanwhile()
+                if time.monotonic() > deadline:
+                    return None
+            return self._pipe.recv_bytes(most_bytes)
+        except (EOFError, OSError):
+            self.child.wait(GRACE_S)
+            status = self.child.kill()
+            raise ProcessError(f"exit status {status}", exit_status=status) from None
+
+    def close(self) -> None:
+        """End the process now."""
+        self._pipe.close()
+        self.child.kill()
+
+
+def answer_requests(arguments: Sequence[str], answer: Callable[[bytes], bytes]) -> None:
+    """Answer the requests of the parent until it ends or closes the pipe; see `Answering`.
+
+    Args:
+        arguments: The two that were added to the command.
+    """
+    parent, pipe = int(arguments[0]), Connection(int(arguments[1]))
+    watch_parent(parent, lambda: None, grace_s=0.0)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            pipe.send_bytes(answer(pipe.recv_bytes()))
+
+
+def limit_memory(size_bytes: int) -> None:
+    """Let allocations of this process fail with MemoryError once it holds more than `size_bytes`; on Linux only.
+
+    Counted are writable pages of its own: address space that a library only reserves is not.
+    """
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
+
+
+def limit_time(seconds: float) -> None:
+    """Let the signal SIGPROF end this process when it has used this much more processor time; 0 lifts the limit.
+
+    The signal ends it wherever it is. An exception would wait for native code to return.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 class Call:
     """A function that runs in a new process.
 
@@ -163,6 +260,7 @@ class Call:
             try:
                 message = self._messages.recv()
             except (EOFError, OSError):
+                self.child.wait(GRACE_S)  # it closes the pipe a moment before it ends
                 status = self.child.kill()
                 raise ProcessError(f"exit status {status}", exit_status=status) from None
             if isinstance(message, Failure):

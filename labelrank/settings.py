@@ -61,6 +61,10 @@ class Settings:
     """Classes of one table."""
     max_pixels: int = 100_000_000
     """Width times height of one image."""
+    max_preview_bytes: int = 2 * 2**30
+    """Memory of a process that looks into files for a page (on Linux)."""
+    max_preview_seconds: int = 30
+    """Processor time of one such look at an upload or a dataset of the Hub."""
     max_cache_bytes: int = 20 * 2**30
     """Bytes of features, unfinished extractions, compiled encoders and fine-tuned runs in the workspace; the least
     recently used are removed first. Results of comparisons stay until their job is deleted."""

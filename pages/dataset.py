@@ -207,19 +207,22 @@ def show_gallery(source: choices.Source) -> list[tuple[str, str]]:
     except LabelRankError as error:
         messages.error_box(error, retry="gallery")
         return []
-    moving = any(row.moving for row in gallery.rows) and st.toggle(
+    moving = any(row.strip.moving for row in gallery.rows) and st.toggle(
         "Play", value=True, key="play", help="Off shows one frame of each video."
     )
     for row in gallery.rows:
         left, right = st.columns([1, 6], vertical_alignment="center", gap="small")
         count = words.plural(row.count, *nouns)
         left.markdown(f"{messages.name_text(row.name, 30)}  \n:small[{count}]")
-        if row.strip is None:
+        if row.strip.still is None:
             right.caption(f"No {nouns[0]} of this class can be read.")
-        elif moving and row.moving:
-            right.image(thumbnails.data_uri(row.moving, "webp"), alt=f"{row.shown} videos of class {row.name}, playing")
+        elif moving and row.strip.moving:
+            right.image(
+                thumbnails.data_uri(row.strip.moving, "webp"),
+                alt=f"{row.strip.shown} videos of class {row.name}, playing",
+            )
         else:
-            right.image(row.strip, alt=f"{words.plural(row.shown, *nouns)} of class {row.name}")
+            right.image(row.strip.still, alt=f"{words.plural(row.strip.shown, *nouns)} of class {row.name}")
     return [(problem.subject, problem.reason) for problem in gallery.problems]
 
 

@@ -11,6 +11,7 @@ HEAVY = {"keras", "tensorflow", "openvino", "torch", "jax"}
 FLOORS = (
     ("app", "pages", "labelrank.__main__"),
     ("labelrank.cli", "labelrank.ui"),
+    ("labelrank.preview",),
     ("labelrank.views",),
     ("labelrank.steps.finetune", "labelrank.steps.pretrain"),
     ("labelrank.steps.rank",),

@@ -87,6 +87,31 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class DatasetInfo:
+    """What a page shows of an open dataset; see `Dataset`."""
+
+    id: str
+    class_names: tuple[str, ...]
+    counts: tuple[int, ...]
+    """Samples of each class."""
+    media: str
+    digest: str
+    stride: int
+    split: str | None
+    splits: tuple[str, ...]
+    config: str | None
+    revision: str | None
+    problems: tuple[Problem, ...]
+    remote: bool
+    """Whether its media are downloaded when they are read."""
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Samples per label, int64 (n_classes,)."""
+        return np.array(self.counts, dtype=np.int64)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Samples of one split, with the functions that read them.
 
@@ -133,6 +158,24 @@ class Dataset:
     def class_counts(self) -> np.ndarray:
         """Samples per label, int64 (n_classes,)."""
         return np.bincount(self.labels, minlength=len(self.class_names))
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What a page shows of it."""
+        return DatasetInfo(
+            id=self.id,
+            class_names=self.class_names,
+            counts=tuple(self.class_counts.tolist()),
+            media=self.media,
+            digest=self.digest,
+            stride=self.stride,
+            split=self.split,
+            splits=self.splits,
+            config=self.config,
+            revision=self.revision,
+            problems=self.problems,
+            remote=self.fetch is not None,
+        )
 
     def select(self, max_per_class: int | None, seed: int = 0) -> Dataset:
         """Return at most `max_per_class` samples of each class; the same seed always gives the same ones.

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -20,15 +21,40 @@ _BLOCK_BYTES = 1 << 20
 PARQUET_MAGIC = b"PAR1"
 
 
-def save_upload(stream: IO[bytes], *, settings: Settings) -> str:
+def check_upload(path: Path, shown: str, settings: Settings) -> None:
+    """Check a zip or Parquet file before it is kept under a name for people.
+
+    Raises:
+        ArchiveError: It is not a safe zip of class folders.
+        DatasetError: It has fewer than two classes, or is a table without images or labels.
+    """
+    if is_table(path):
+        from labelrank.data.parquet import check_table
+
+        check_table(path, name=shown, settings=settings)
+    else:
+        check_archive(path, name=shown, settings=settings)
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file begins like a Parquet file."""
+    with path.open("rb") as file:
+        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+
+
+def save_upload(
+    stream: IO[bytes], *, settings: Settings, check: Callable[[Path, str, Settings], None] = check_upload
+) -> str:
     """Keep an uploaded zip or Parquet file in the workspace and return its name for `open_dataset`, `upload:<sha256>`.
 
     The stream is read from its start. The file is checked before it gets its final name; a refused file is removed.
     A file that is uploaded twice is kept once.
 
+    Args:
+        check: Called as `check_upload`, which the app calls in another process.
+
     Raises:
-        ArchiveError: The upload is not a safe zip of class folders.
-        DatasetError: The upload has fewer than two classes, or is a table without images or labels.
+        ArchiveError, DatasetError: As for `check_upload`.
     """
     shown = Path(str(getattr(stream, "name", "") or "upload.zip")).name
     folder = settings.workspace / "uploads"
@@ -40,15 +66,8 @@ def save_upload(stream: IO[bytes], *, settings: Settings) -> str:
         try:
             digest = _copy(stream, file, shown, settings)
             file.close()
-            with temporary.open("rb") as kept:
-                is_table = kept.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
-            if is_table:
-                from labelrank.data.parquet import check_table
-
-                check_table(temporary, name=shown, settings=settings)
-            else:
-                check_archive(temporary, name=shown, settings=settings)
-            path = settings.workspace / "uploads" / f"{digest}{'.parquet' if is_table else '.zip'}"
+            check(temporary, shown, settings)
+            path = settings.workspace / "uploads" / f"{digest}{'.parquet' if is_table(temporary) else '.zip'}"
             with replacing(path.with_suffix(".name")) as label:
                 label.write_text(shown, encoding="utf-8", errors="replace")
             temporary.replace(path)

@@ -15,11 +15,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-import labelrank
 from labelrank.errors import JobError
 from labelrank.jobs.store import RUNNING, Job, JobStore
 from labelrank.jobs.worker import ATTEMPT, INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, unexpected
-from labelrank.processes import Child, signal_group, start_command
+from labelrank.processes import Child, environment, signal_group, start_command
 from labelrank.settings import Settings
 
 Command = Callable[[str], list[str]]
@@ -168,15 +167,12 @@ def _does_job(pid: int, job_id: str) -> bool:
 
 
 def _child_env(settings: Settings, job: Job) -> dict[str, str]:
-    """Return this process's environment, with these settings, and with this labelrank on the Python path."""
-    env = dict(os.environ)
+    """Return this process's environment, with these settings."""
+    env = environment()
     for field in fields(settings):
         name = "HOME" if field.name == "workspace" else field.name.upper()
         value = getattr(settings, field.name)
         env[f"LABELRANK_{name}"] = str(int(value) if isinstance(value, bool) else value)
-    # labelrank may run from a checkout without being installed. Its path goes last, so that it hides nothing.
-    checkout = str(Path(labelrank.__file__).parent.parent)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), checkout]))
     # The log is read while it grows; and a crash in native code should leave a traceback in it.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid()), ATTEMPT: str(job.attempt)}
     return env

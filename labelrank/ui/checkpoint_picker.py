@@ -6,7 +6,7 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.data import EMBEDDED as EXAMPLES
-from labelrank.data.dataset import NOUNS, Dataset
+from labelrank.data.dataset import NOUNS, DatasetInfo
 from labelrank.errors import HubError, LabelRankError
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
@@ -25,7 +25,7 @@ TASKS = {
 NONCOMMERCIAL = "Its licence forbids commercial use."
 
 
-def choose_checkpoint(data: Dataset) -> CheckpointInfo | None:
+def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
     """Show the chosen checkpoint and the others; return the chosen one when it can be used."""
     asked = session.preselect_checkpoint(data.media).extraction
     default = choices.default_checkpoint(data.media)
@@ -107,7 +107,7 @@ def _take(name: str, revision: str | None) -> None:
     st.rerun()
 
 
-def _other_checkpoints(data: Dataset, *, expanded: bool) -> None:
+def _other_checkpoints(data: DatasetInfo, *, expanded: bool) -> None:
     chosen = session.choices()
     fitting = [one for one in CURATED if one.media == data.media]
     others = [one for one in CURATED if one.media != data.media]
@@ -142,7 +142,7 @@ def _cards(shown: list[Curated], *, refused: str | None = None) -> None:
                 _curated_card(one, refused=refused)
 
 
-def _any_id(data: Dataset) -> None:
+def _any_id(data: DatasetInfo) -> None:
     if found := hub_pickers.hub_search("model", TASKS[data.media], "vit-mae, videomae"):
         st.session_state["looked_at"] = (found, None)
     try:
@@ -186,7 +186,7 @@ def _from_folder() -> None:
             _take(path, None)
 
 
-def _misfits(info: CheckpointInfo, data: Dataset) -> str | None:
+def _misfits(info: CheckpointInfo, data: DatasetInfo) -> str | None:
     """Return why a checkpoint cannot encode a dataset; None when it can."""
     if info.media == data.media:
         return None

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, TypeVar, overload
 
 import pandas as pd
 
 from labelrank import hub
-from labelrank.data import SourceInfo, describe_source, open_dataset
-from labelrank.data.dataset import NOUNS, Dataset
+from labelrank.data import SourceInfo
+from labelrank.data.dataset import NOUNS, DatasetInfo
 from labelrank.data.uploads import save_upload
 from labelrank.data.zip_names import ENCODINGS
 from labelrank.errors import DatasetError, HubError, NoTrainSplit
+from labelrank.models.curated import EMBEDDED
+from labelrank.preview import asking, looks
+from labelrank.settings import Settings
+from labelrank.steps.extract.request import Request
 from labelrank.steps.rank import TEST_SPLIT
 from labelrank.ui import choices, session
 from labelrank.ui.lookups import lookups
+
+T = TypeVar("T")
 
 SEARCH_LIMIT = 20
 KEPT_SECONDS = {"example": 3600.0, "upload": 3600.0, "hub": 900.0, "folder": 60.0}
@@ -46,21 +52,54 @@ def _allowed(source: choices.Source) -> choices.Source:
     return source
 
 
-def _opener(source: choices.Source, *, describe: bool) -> Callable[..., Any]:
-    if source.kind != "hub":
-        return describe_source if describe else open_dataset
-    # Not by way of open_dataset, whose messages also think of a path.
-    from labelrank.data.hub import describe_hub_dataset, open_hub_dataset
+def look(source: choices.Source, what: Callable[..., T], *arguments: Hashable, waiting: str) -> T:
+    """Return what one of `labelrank.preview.looks` finds in a dataset; it is kept, and looks elsewhere than here.
 
-    return describe_hub_dataset if describe else open_hub_dataset
+    Only what comes with labelrank is opened in the web process.
+
+    Args:
+        arguments: Those between the place and the settings.
+        waiting: Said on the page meanwhile.
+
+    Raises:
+        DatasetError, HubError: As for `dataset`.
+        TooCostly: It takes too much memory or time.
+    """
+    return lookups().get(
+        (what.__name__, _allowed(source), *arguments, session.settings()),
+        lambda: seen(source, what, *arguments),
+        seconds=KEPT_SECONDS[source.kind],
+        waiting=waiting,
+    )
+
+
+def seen(source: choices.Source, what: Callable[..., T], *arguments: object) -> T:
+    """Return what `look` does, anew."""
+    place = looks.Place(source.dataset, source.options, source.kind == "hub")
+    limits = session.settings()
+    checkpoints = [one.checkpoint for one in arguments if isinstance(one, Request)]
+    if source.kind == "example" and all(name in EMBEDDED for name in checkpoints):
+        return what(place, *arguments, limits)
+    remote = place.on_hub or any(choices.is_hub_id(name) for name in checkpoints)
+    return asking.ask(
+        what,
+        place,
+        *arguments,
+        settings=limits,
+        subject=session.dataset_title(source.dataset),
+        lane=asking.HUB if remote else asking.HERE,
+        # Whoever may open folders owns this machine, and a large one takes its time.
+        timed=source.kind != "folder",
+        meanwhile=session.give_up_if_left,
+    )
 
 
 @overload
-def dataset(source: choices.Source) -> Dataset: ...
+def dataset(source: choices.Source) -> DatasetInfo: ...
 @overload
-def dataset(source: choices.Source, *, wait: bool) -> Dataset | None: ...
-def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
-    """Return the opened dataset, which is cached: it reads only names until an image is asked for.
+def dataset(source: choices.Source, *, wait: bool) -> DatasetInfo | None: ...
+def dataset(source: choices.Source, *, wait: bool = True) -> DatasetInfo | None:
+    """Return what is in a dataset, which is kept: only its names are read.
 
     Args:
         wait: Whether to open it if that needs the network; if not, None is returned.
@@ -69,19 +108,12 @@ def dataset(source: choices.Source, *, wait: bool = True) -> Dataset | None:
         DatasetError: It cannot be used, or is a folder of a shared server.
         HubError: The Hub refuses it or cannot be reached.
     """
-    key = ("dataset", _allowed(source), limits := session.settings())
     if not wait and source.kind == "hub":
-        return lookups().peek(key)
-    result: Dataset | None = lookups().get(
-        key,
-        lambda: _opener(source, describe=False)(source.dataset, source.options, settings=limits),
-        seconds=KEPT_SECONDS[source.kind],
-        waiting="Opening the dataset",
-    )
-    return result
+        return lookups().peek((looks.dataset.__name__, _allowed(source), session.settings()))
+    return look(source, looks.dataset, waiting="Opening the dataset")
 
 
-def nouns(data: Dataset) -> tuple[str, str]:
+def nouns(data: DatasetInfo) -> tuple[str, str]:
     """Return the words for one sample of a dataset and for several."""
     return NOUNS[data.media]
 
@@ -118,24 +150,11 @@ def described(source: choices.Source) -> SourceInfo:
     Raises:
         DatasetError, HubError: As for `dataset`.
     """
-    limits = session.settings()
-
-    def look(part: choices.Source) -> SourceInfo:
-        result: SourceInfo = _opener(part, describe=True)(part.dataset, part.options, settings=limits)
-        return result
-
-    def look_beyond_train() -> SourceInfo:
-        try:
-            return look(source)
-        except NoTrainSplit as error:
-            return look(source.taking(split=error.splits[0]))
-
-    return lookups().get(
-        ("source", _allowed(source), limits),
-        look_beyond_train,
-        seconds=KEPT_SECONDS[source.kind],
-        waiting="Looking at the dataset",
-    )
+    waiting = "Looking at the dataset"
+    try:
+        return look(source, looks.describe, waiting=waiting)
+    except NoTrainSplit as error:
+        return look(source.taking(split=error.splits[0]), looks.describe, waiting=waiting)
 
 
 @dataclass(frozen=True)
@@ -201,7 +220,7 @@ def naming_its_split(source: choices.Source, info: SourceInfo) -> choices.Source
     return source
 
 
-def warning_of(data: Dataset) -> str | None:
+def warning_of(data: DatasetInfo) -> str | None:
     """Return a warning about ranking a dataset; None if there is nothing to warn of."""
     return TEST_SPLIT if data.split == "test" else None
 
@@ -211,8 +230,13 @@ def keep_upload(file: IO[bytes]) -> choices.Source:
 
     Raises:
         DatasetError: It is no zip of class folders and no table of images or videos, or exceeds a limit.
+        TooCostly: To check it takes too much memory or time.
     """
-    return choices.Source(save_upload(file, settings=session.settings()))
+
+    def check(path: Path, shown: str, settings: Settings) -> None:
+        asking.ask(looks.check_upload, path, shown, settings=settings, subject=shown, meanwhile=session.give_up_if_left)
+
+    return choices.Source(save_upload(file, settings=session.settings(), check=check))
 
 
 def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from labelrank import words
-from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
+from labelrank.data.dataset import NOUNS, ClipSampling, DatasetInfo
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.ui import choices, job_panel, server, session
@@ -17,7 +17,7 @@ PREPROCESSING_LABEL = {"checkpoint": "preprocessed as the checkpoint says", "ref
 FRAMES_PER_SECOND = 30
 
 
-def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
+def choose_settings(info: CheckpointInfo, data: DatasetInfo) -> None:
     """Show how features are made, folded under a summary, and apply changes."""
     chosen = session.choices()
     asked = choices.fitting(chosen.extraction, data.media, info.poolings, server.precisions())
@@ -105,7 +105,7 @@ def choose_settings(info: CheckpointInfo, data: Dataset) -> None:
         st.rerun()
 
 
-def _choose_clips(asked: Request, info: CheckpointInfo, data: Dataset) -> dict[str, object]:
+def _choose_clips(asked: Request, info: CheckpointInfo, data: DatasetInfo) -> dict[str, object]:
     """Show which frames of a video are encoded; return stride and clips."""
     stride = st.select_slider(
         "Stride (frames from one to the next)",
@@ -133,7 +133,7 @@ def _tau_text(tau: float | None) -> str:
     return "Off" if tau is None else f"{tau:.2f}" if round(tau, 2) == tau else f"{tau:g}"
 
 
-def _label(asked: Request, data: Dataset) -> str:
+def _label(asked: Request, data: DatasetInfo) -> str:
     per_class = "all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"
     if asked.until_stable is not None:
         most = f"of {per_class}" if asked.max_per_class is None else f"at most {per_class}"

@@ -15,13 +15,13 @@ from labelrank.errors import FeaturesError, JobError, LabelRankError
 from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.store import Job
-from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
-from labelrank.models.curated import CURATED
+from labelrank.models.checkpoint import CheckpointInfo
+from labelrank.models.curated import CURATED, EMBEDDED
+from labelrank.preview import asking, looks
 from labelrank.steps.extract.estimate import Prospect
-from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.report import ExtractionResult
 from labelrank.ui import address, choices, session
-from labelrank.ui.datasets import KEPT_SECONDS, dataset
+from labelrank.ui.datasets import KEPT_SECONDS, dataset, seen
 from labelrank.ui.lookups import lookups
 
 
@@ -40,9 +40,25 @@ def checkpoint(name: str, revision: str | None = None) -> CheckpointInfo:
     """
     limits = session.settings()
     remote = choices.is_hub_id(name)
+
+    def look() -> CheckpointInfo:
+        if name in EMBEDDED:
+            return looks.checkpoint(name, revision, limits)
+        lane = asking.HUB if remote else asking.HERE
+        told = session.checkpoint_title(name)
+        return asking.ask(
+            looks.checkpoint,
+            name,
+            revision,
+            settings=limits,
+            subject=told,
+            lane=lane,
+            meanwhile=session.give_up_if_left,
+        )
+
     return lookups().get(
         _checkpoint_key(name, revision),
-        lambda: describe_checkpoint(name, revision, settings=limits),
+        look,
         seconds=KEPT_SECONDS["hub" if remote else "folder"],
         waiting="Looking at the checkpoint",
     )
@@ -136,18 +152,14 @@ def prospect(chosen: choices.Choices, *, wait: bool = True) -> Prospect | None:
     """
     if chosen.source is None:
         return None
-    source, request, limits = chosen.source, chosen.request, session.settings()
-
-    def look() -> Prospect:
-        return Prospect.of(plan(request, limits, dataset=dataset(source)), limits)
-
-    key = ("plan", request, limits)
+    source, request = chosen.source, chosen.request
+    key = ("prospect", request, session.settings())
     remote = source.kind == "hub" or choices.is_hub_id(request.checkpoint)
     if remote and not wait:
         return lookups().peek(key)
     return lookups().get(
         key,
-        look,
+        lambda: seen(source, looks.prospect, dataset(source).digest, request),
         seconds=KEPT_SECONDS["hub" if remote else "folder"],
         waiting="Looking for features of these choices",
     )

@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from labelrank.data.dataset import Dataset
-from labelrank.errors import Cancelled, FinetuneError, LabelRankError, MediaError
+from labelrank.errors import FinetuneError, LabelRankError
 from labelrank.finetune.metrics import worst_confusions
 from labelrank.jobs.store import Job
-from labelrank.settings import Settings
+from labelrank.preview import looks
+from labelrank.preview.images import Strip
 from labelrank.steps.finetune.progress import RANDOM, ComparisonResult, CurvePoint
 from labelrank.steps.finetune.report import Control, Report
 from labelrank.steps.finetune.request import evaluation_splits
@@ -37,9 +35,8 @@ from labelrank.steps.finetune.results import (
     read_predictions,
     read_report,
 )
-from labelrank.ui import address, choices, datasets, galleries, session
+from labelrank.ui import address, datasets, session
 from labelrank.ui.messages import message_text
-from labelrank.views import thumbnails
 from labelrank.views.comparison_words import headline_text
 
 CONFUSIONS = 8
@@ -211,15 +208,9 @@ def worst(results: Results, arm: str, job: Job) -> list[Mistake]:
     ]
 
 
-class _Strip(NamedTuple):
-    still: bytes | None = None
-    moving: bytes | None = None
-    shown: int = 0
-
-
-def _strips_of(report: Report, job: Job, keys: tuple[tuple[str, ...], ...]) -> list[_Strip]:
+def _strips_of(report: Report, job: Job, keys: tuple[tuple[str, ...], ...]) -> tuple[Strip, ...]:
     source = address.choices_of_job(job).source
-    none = [_Strip()] * len(keys)
+    none = (Strip(0, None, None),) * len(keys)
     if source is None:
         return none
     try:
@@ -228,39 +219,9 @@ def _strips_of(report: Report, job: Job, keys: tuple[tuple[str, ...], ...]) -> l
             test, _ = evaluation_splits(data, job.params.get("test_split"))
             source = source.taking(split=test)
             data = datasets.dataset(source)
-        return _strips(source, data.digest, keys, session.settings(), data)
+        return datasets.look(source, looks.strips, data.digest, keys, MISTAKEN, waiting="Reading images")
     except LabelRankError:
         return none
-
-
-@st.cache_data(max_entries=16, show_spinner="Reading images")
-def _strips(
-    source: choices.Source, digest: str, keys: tuple[tuple[str, ...], ...], limits: Settings, _data: Dataset
-) -> list[_Strip]:
-    """Return a strip for each row of keys."""
-    samples = {sample.key: sample for sample in _data.samples}
-    if _data.fetch:
-        end = time.monotonic() + galleries.REMOTE_IMAGE_SECONDS
-        wanted = [samples[key] for row in keys for key in row if key in samples]
-        with contextlib.suppress(Cancelled):
-            _data.fetch(wanted, None, lambda: time.monotonic() > end)
-    strips: list[_Strip] = []
-    end = time.monotonic() + galleries.IMAGE_SECONDS
-    for row in keys:
-        clips = []
-        for key in row:
-            if key in samples and time.monotonic() < end:
-                with contextlib.suppress(MediaError):
-                    clips.append(galleries.preview(_data, samples[key]))
-        stills = [clip[len(clip) // 2] for clip in clips]
-        strips.append(
-            _Strip(
-                thumbnails.image_strip(stills, columns=MISTAKEN) if clips else None,
-                thumbnails.clip_strip(clips, columns=MISTAKEN) if clips and _data.media == "clip" else None,
-                len(clips),
-            )
-        )
-    return strips
 
 
 def sentence(text: str) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 import streamlit as st
 
 import labelrank
-from labelrank.data.dataset import NOUNS, Dataset
+from labelrank.data.dataset import NOUNS, DatasetInfo
 from labelrank.errors import LabelRankError
 from labelrank.exports import FORMATS, SampleColumns, export
 from labelrank.jobs.store import Job
@@ -113,9 +113,9 @@ def frame() -> Iterator[None]:
         framed.reset(token)
 
 
-def samples_text(data: Dataset) -> str:
+def samples_text(data: DatasetInfo) -> str:
     """Return how many samples a dataset has, in the word for its medium."""
-    return plural(len(data.samples), *NOUNS[data.media])
+    return plural(sum(data.counts), *NOUNS[data.media])
 
 
 def header(title: str, lead: str) -> None:

@@ -10,17 +10,18 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from labelrank.errors import HubError
+from labelrank.errors import HubError, TooCostly
 
 T = TypeVar("T")
 
+FAILURES = (HubError, TooCostly)
 FAILED_SECONDS = 60.0
-"""How long a failure of the Hub is kept, so that not every run of a page waits for it again."""
-MAX_LOOKUPS = 64
+"""How long a failure is kept, so that not every run of a page waits for it again."""
+MAX_LOOKUPS = 128
 
 
 class LookUps:
-    """Answers that may come over the network, each kept for a while, and the Hub's failures too.
+    """Answers that may come over the network, or take long, each kept for a while; some failures too.
 
     Args:
         clock: Returns seconds.
@@ -39,20 +40,20 @@ class LookUps:
             waiting: Said on the page while it is made.
 
         Raises:
-            HubError: As `make` raised it now, or within the last `FAILED_SECONDS`.
+            HubError, TooCostly: As `make` raised it now, or within the last `FAILED_SECONDS`.
         """
         found, answer = self._find(key)
         if not found:
             with st.spinner(waiting):
                 try:
                     answer = make()
-                except HubError as error:
+                except FAILURES as error:
                     answer, seconds = error, FAILED_SECONDS
             with self._lock:
                 self._kept[key] = (self._clock() + seconds, answer)
                 while len(self._kept) > MAX_LOOKUPS:
                     self._kept.popitem(last=False)
-        if isinstance(answer, HubError):
+        if isinstance(answer, FAILURES):
             raise answer.with_traceback(None)
         result: T = answer
         return result
@@ -60,7 +61,7 @@ class LookUps:
     def peek(self, key: Hashable) -> Any | None:
         """Return the answer kept under `key`; None when there is none, or it is a failure."""
         answer = self._find(key)[1]
-        return None if isinstance(answer, HubError) else answer
+        return None if isinstance(answer, FAILURES) else answer
 
     def forget(self, key: Hashable) -> None:
         """Let the next look-up make this answer again."""
@@ -70,7 +71,7 @@ class LookUps:
     def forget_failures(self) -> None:
         """Let the next look-up ask again for what failed."""
         with self._lock:
-            for key in [key for key, (_, answer) in self._kept.items() if isinstance(answer, HubError)]:
+            for key in [key for key, (_, answer) in self._kept.items() if isinstance(answer, FAILURES)]:
                 del self._kept[key]
 
     def _find(self, key: Hashable) -> tuple[bool, Any]:

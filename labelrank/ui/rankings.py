@@ -11,12 +11,12 @@ import streamlit as st
 
 from labelrank.errors import LabelRankError
 from labelrank.features.store import FeatureSet
+from labelrank.preview import looks
 from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, SOLVERS
 from labelrank.steps.rank import Ranked, RankRequest, rank
-from labelrank.ui import choices, session
-from labelrank.ui.datasets import dataset
+from labelrank.ui import choices
+from labelrank.ui.datasets import dataset, look
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
-from labelrank.ui.galleries import sample_thumbnails
 from labelrank.views import marks, ranking_charts
 
 METHOD_TEXT = {
@@ -136,7 +136,7 @@ def images_of(found: FeatureSet, source: choices.Source | None, keys: tuple[str,
         data = dataset(source)
         if data.digest != origin.get("digest", data.digest):
             return {}
-        return sample_thumbnails(source, data.digest, keys, session.settings(), data)
+        return look(source, looks.small_images, data.digest, keys, waiting="Reading images")
     except LabelRankError:
         return {}
 

@@ -210,6 +210,12 @@ def job_seconds(job: Job) -> float | None:
     return (job.finished_at or time.time()) - job.started_at
 
 
+def give_up_if_left() -> None:
+    """Let the visitor who has left, or wants something else by now, end what this run of the page waits for."""
+    # Streamlit ends or repeats a run where the script asks it for something, as this does.
+    _ = "choices" in st.session_state
+
+
 def work_off_jobs() -> None:
     """Make sure that a process of this server runs its jobs."""
     queue.ensure_consumer(settings())

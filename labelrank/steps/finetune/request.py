@@ -14,7 +14,7 @@ from labelrank.label_map import LabelMap
 from labelrank.steps.rank import RankRequest
 
 if TYPE_CHECKING:
-    from labelrank.data.dataset import Dataset
+    from labelrank.data.dataset import Dataset, DatasetInfo
 
 HEADS_ALONE = "heads"
 ALL_BLOCKS = "all"
@@ -251,7 +251,7 @@ class Inputs:
     """None: rows of `train` are held out."""
 
 
-def evaluation_splits(dataset: Dataset, chosen: str | None) -> tuple[str | None, str | None]:
+def evaluation_splits(dataset: Dataset | DatasetInfo, chosen: str | None) -> tuple[str | None, str | None]:
     """Return the splits for test and validation; None if rows are held out instead.
 
     Args:
