@@ -39,6 +39,10 @@ class ExportFormat:
     write: Callable[[LabelMap, SampleColumns | None], bytes]
     name_problem: Callable[[str], str | None] = lambda name: None
     """Returns what the format cannot hold in a class name, or None."""
+    caution: str = ""
+    """When the file may be used and when it would give wrong names; empty where it cannot."""
+    ending: str = ""
+    """The ending that a file's name must have for the other tool to read it; empty where any will do."""
 
 
 def export(label_map: LabelMap, format: str, *, samples: SampleColumns | None = None) -> bytes:
@@ -69,9 +73,17 @@ def write_export(label_map: LabelMap, format: str, path: Path | str, *, samples:
     """Write the label map in `format` to `path`, under a temporary name first.
 
     Raises:
-        LabelMapError: As `export`, or the folder does not exist or cannot be written.
+        LabelMapError: As `export`, or the other tool does not read files with such an ending, or the folder does not
+            exist or cannot be written.
     """
-    write_file(path, export(label_map, format, samples=samples))
+    content = export(label_map, format, samples=samples)
+    ending = FORMATS[format].ending
+    if not Path(path).name.lower().endswith(ending):
+        raise LabelMapError(
+            f"{path} does not end in {ending}, and a {FORMATS[format].title} is not read without. Choose a name such "
+            f"as {Path(path).with_suffix(ending)}."
+        )
+    write_file(path, content)
 
 
 def _text_json(value: Any) -> bytes:
@@ -88,7 +100,9 @@ def _position_by_name(label_map: LabelMap) -> dict[str, int]:
 
 def _hugging_face(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
     id2label = {str(position): name for position, name in enumerate(label_map.names)}
-    return _text_json({"id2label": id2label, "label2id": _position_by_name(label_map)})
+    # transformers keeps keys that it does not know, and makes nothing of them.
+    caution = {"_labelrank": FORMATS["hf"].caution}
+    return _text_json({**caution, "id2label": id2label, "label2id": _position_by_name(label_map)})
 
 
 def _dataset_card(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
@@ -108,7 +122,8 @@ def _dataset_card(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
     feature = {"name": "label", "dtype": {"class_label": {"names": names}}}
     card = {"dataset_info": {"features": [feature]}}
     # No width limit: a name stays on one line, where people look for it.
-    return yaml.dump(card, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=math.inf).encode()
+    text = yaml.dump(card, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=math.inf)
+    return f"# {FORMATS['card'].caution}\n{text}".encode()
 
 
 def _labels_txt(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
@@ -119,18 +134,24 @@ def _class_ind(label_map: LabelMap, samples: SampleColumns | None) -> bytes:
     return _lines([f"{position + 1} {name}" for position, name in enumerate(label_map.names)])
 
 
-# OWASP's list of what starts a formula: = + - @, tab, line breaks, and the full-width signs.
-_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
+# OWASP's list of what starts a formula, without the control characters: = + - @ and the full-width signs.
+_FORMULA = re.compile("'*[=+\\-@＝＋－＠]")
+# Control characters, line and paragraph separators, and what turns the direction of the text around it.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_BEFORE_ESCAPE = re.compile(rf"\\+(?=x[0-9a-f]{{2}}|u[0-9a-f]{{4}}|{_CONTROL.pattern})")
 
 
 def neutral_cell(text: str) -> str:
-    """Return `text` so that a spreadsheet shows it instead of running it as a formula.
+    """Return `text` so that a spreadsheet or terminal shows it, and runs nothing in it.
 
-    A text that starts with any number of apostrophes and then a formula sign gets one more apostrophe. So different
-    texts stay different. To undo it, remove one apostrophe from a text that starts with apostrophes and a formula sign.
+    Control characters become \\xHH or \\uHHHH; before these and before what looks like them, backslashes are doubled. A
+    text that then starts with any number of apostrophes and a formula sign gets one more apostrophe. So different texts
+    stay different, and both can be undone.
 
     Source: OWASP, CSV Injection.
     """
+    text = _BEFORE_ESCAPE.sub(lambda run: 2 * run[0], text)
+    text = _CONTROL.sub(lambda char: f"\\x{ord(char[0]):02x}" if char[0] < "\xff" else f"\\u{ord(char[0]):04x}", text)
     return f"'{text}" if _FORMULA.match(text) else text
 
 
@@ -208,6 +229,8 @@ FORMATS: dict[str, ExportFormat] = {
         "application/json",
         "The id2label and label2id of a model's config.json, to paste into it.",
         _hugging_face,
+        caution="Paste it only where no weights lie yet, or beside a head that was trained in this order: with weights "
+        "of another order every prediction would get a wrong name.",
     ),
     "card": ExportFormat(
         "Dataset card",
@@ -215,6 +238,9 @@ FORMATS: dict[str, ExportFormat] = {
         "application/yaml",
         "The class_label names for the YAML at the top of a Hugging Face dataset's README.md.",
         _dataset_card,
+        caution="This is a fragment of a card. Use it only for a new column whose integers are these positions; never "
+        "rename the class_label names of a dataset in place: its rows keep their integers, so that they would get "
+        "wrong names.",
     ),
     "labels-txt": ExportFormat(
         "labels.txt",
@@ -250,9 +276,10 @@ FORMATS: dict[str, ExportFormat] = {
         "timm class map",
         "class_map.txt",
         "text/plain",
-        "The file for timm's --class-map: one class name per line in the order of the positions.",
+        "The file for timm's --class-map, one class name per line in the order of the positions; it must end in .txt.",
         _labels_txt,
         _line_problem(_FILE_BREAKS),
+        ending=".txt",
     ),
     "keras": ExportFormat(
         "Keras class_names",

@@ -62,6 +62,13 @@ HOSTILE = [
     "a: b",
     "{x}",
     "\\n",
+    "\\x1b",
+    "\\\\x1b",
+    "\x1b[31mred",
+    "\\\x1b",
+    "\\\\\x1b",
+    "right \u202e left",
+    "\\u202e",
     "a" * 300 + " " + "b" * 300,
 ]
 CARRY_ANYTHING = ["hf", "card", "csv", "torchvision", "keras", "parquet"]
@@ -99,7 +106,14 @@ def read_csv(data: bytes) -> list[str]:
     header, *rows = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
     assert header == ["new_id", "old_id", "name", "centroid"]
     assert [int(row[0]) for row in rows] == list(range(len(rows)))
-    return [name[1:] if re.match("'+[=+\\-@\t\r\n＝＋－＠]", name) else name for _, _, name, _ in rows]
+    names = [name[1:] if re.match("'+[=+\\-@＝＋－＠]", name) else name for _, _, name, _ in rows]
+    return [re.sub(r"(\\+)(x[0-9a-f]{2}|u[0-9a-f]{4})", unescaped, name) for name in names]
+
+
+def unescaped(match: re.Match[str]) -> str:
+    slashes, code = match.groups()
+    kept = "\\" * (len(slashes) // 2)
+    return kept + (chr(int(code[1:], 16)) if len(slashes) % 2 else code)
 
 
 def read_torchvision(data: bytes) -> list[str]:
@@ -141,6 +155,8 @@ READERS = {
 # Label 0 ant -> position 1, label 1 bee -> position 2, label 2 cat -> position 0.
 LITERAL = {
     "hf": """{
+  "_labelrank": "Paste it only where no weights lie yet, or beside a head that was trained in this order: with weights \
+of another order every prediction would get a wrong name.",
   "id2label": {
     "0": "cat",
     "1": "ant",
@@ -153,7 +169,9 @@ LITERAL = {
   }
 }
 """,
-    "card": """dataset_info:
+    "card": """# This is a fragment of a card. Use it only for a new column whose integers are these positions; never \
+rename the class_label names of a dataset in place: its rows keep their integers, so that they would get wrong names.
+dataset_info:
   features:
   - name: label
     dtype:
@@ -228,6 +246,7 @@ names_of_any_kind = st.lists(
         st.sampled_from(HOSTILE),
         st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
         st.text("'=+-@\t\r\n \"a,", min_size=1),
+        st.text("\\x1bu202e\x1b\u202e'=", min_size=1),
     ),
     min_size=1,
     max_size=6,
@@ -298,10 +317,27 @@ def test_no_csv_cell_starts_a_formula():
     cells = [row["name"] for row in rows]
 
     assert not [cell for cell in cells if re.match("[=+\\-@\t\r\n＝＋－＠]", cell)]
+    assert not [cell for cell in cells if re.search("[\x00-\x1f\x7f-\x9f\u2028\u202e]", cell)]
     assert cells[HOSTILE.index("=1+1")] == "'=1+1"
     assert cells[HOSTILE.index("'=1+1")] == "''=1+1"
     assert cells[HOSTILE.index("'quoted")] == "'quoted"
     assert len(set(cells)) == len(HOSTILE)
+
+
+@pytest.mark.parametrize("name", ["map.json", "map", "class_map.csv", "txt"])
+def test_a_class_map_that_timm_would_not_read_is_not_written(tmp_path, name):
+    with pytest.raises(LabelMapError, match=r"does not end in \.txt, .*timm class map.* such as .*\.txt\."):
+        write_export(three_cycle(), "timm", tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_map_in_capitals_is_written_as_timm_reads_it(tmp_path):
+    write_export(three_cycle(), "timm", tmp_path / "MAP.TXT")
+    assert read_timm((tmp_path / "MAP.TXT").read_bytes()) == ["cat", "ant", "bee"]
+
+
+def test_downloads_have_an_ending_that_their_readers_take():
+    assert all(form.filename.endswith(form.ending) for form in FORMATS.values())
 
 
 def test_an_unknown_format_lists_the_known_ones():

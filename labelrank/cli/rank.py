@@ -82,6 +82,8 @@ def export(label_map: Path, format_: str, out: Path, features: Path | None) -> N
     samples = rank_as(ranked, read_features(features), source=str(features)).samples if features else None
     write_export(ranked, format_, out, samples=samples)
     say(f"Wrote {out}.")
+    if caution := FORMATS[format_].caution:
+        say(caution)
 
 
 @click.command()

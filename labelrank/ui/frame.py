@@ -263,11 +263,12 @@ def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
             help="The label map itself, or the same order in the format of another tool.",
         )
         place = st.container(width="content")
+    caution = ""
     if chosen == "json":
         file_name, mime, text = "label_map.json", "application/json", "Everything: order, centroids, provenance, hash."
     else:
         form = FORMATS[chosen]
-        file_name, mime, text = form.filename, form.mime, form.describe
+        file_name, mime, text, caution = form.filename, form.mime, form.describe, form.caution
     try:
         data = label_map.to_bytes() if chosen == "json" else export(label_map, chosen, samples=samples)
     except LabelRankError as error:
@@ -284,6 +285,8 @@ def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
         key=f"download_{chosen}",
     )
     st.caption(escape(text))
+    if caution:
+        st.warning(escape(caution), icon=":material/warning:")
     with st.expander(f"Preview of {file_name}"):
         if file_name.endswith(".parquet"):
             st.dataframe(pd.read_parquet(io.BytesIO(data)).head(20), hide_index=True)

@@ -263,9 +263,10 @@ def test_a_shard_that_is_ranked_alone_gets_a_warning_and_is_not_overwritten_by_m
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_format_is_exported(features, tmp_path, format_):
     in_process("rank", features, "--out", tmp_path / "map.json")
-    out = tmp_path / "exported"
+    out = tmp_path / f"exported{FORMATS[format_].ending}"
     result = in_process("export", tmp_path / "map.json", "--format", format_, "--out", out)
     assert result.exit_code == 0, result.output
+    assert FORMATS[format_].caution in result.stderr
     assert result.stdout == ""
     content = out.read_bytes()
     if format_ != "parquet":

@@ -296,6 +296,8 @@ def test_every_format_can_be_downloaded_and_previewed(app, pixel_features, finis
     assert not app.error
     assert [b.proto.label for b in app.get("download_button")] == ["Download"]
     assert any(e.label.startswith("Preview of ") for e in app.expander)
+    cautions = [one.value for one in app.warning if "wrong name" in one.value]
+    assert len(cautions) == (form in ("hf", "card"))
 
 
 def test_a_format_that_cannot_carry_a_name_says_so_instead_of_a_download(app, pixel_features, finished_job):
