@@ -11,6 +11,7 @@ import click
 
 from labelrank.cli.options import check_folder, dataset_options, extraction_options, given
 from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_left_out
+from labelrank.cli.tables import printable
 from labelrank.data.dataset import NOUNS
 from labelrank.words import rough_duration
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options: Any) -> FeatureSet:
+    from labelrank.features.store import LOCAL
     from labelrank.settings import Settings
     from labelrank.steps.extract.plan import plan
     from labelrank.steps.extract.request import Request
@@ -59,7 +61,10 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
         sys.exit(1)
     reporter.sum_up(outcome, all_used=work.request.max_per_class is None)
     say_left_out(outcome.features.failures)
-    return outcome.features
+    # What the cache keeps may have been made elsewhere; a server of several people gives no paths away.
+    places = {} if settings.shared else work.places
+    provenance = outcome.features.public_provenance | ({LOCAL: places} if places else {})
+    return replace(outcome.features, provenance=provenance)
 
 
 def _say_time(work: Plan, settings: Settings, *, recompute: bool) -> None:
@@ -104,10 +109,21 @@ def merge(shards: tuple[Path, ...], out: Path) -> None:
 
 
 def _write(features: FeatureSet, out: Path) -> None:
-    from labelrank.features.store import write_features
+    from labelrank.errors import FeaturesError
+    from labelrank.features.store import classes_without_rows, write_features
 
     write_features(features, out)
     rows, dim = features.X.shape
     say(f"Wrote {out}: {rows:,} rows of {dim:,} features.")
-    if not rows:
-        say("Warning: this shard is empty; there are more shards than samples.")
+    if "shard" in features.provenance:
+        if not rows:
+            say("Warning: this shard is empty; there are more shards than samples.")
+        return
+    if missing := [problem.subject for problem in classes_without_rows(features.class_names, features.y)]:
+        named = printable(", ".join(map(repr, missing[:5]))) + (
+            f" and {len(missing) - 5:,} more" if missing[5:] else ""
+        )
+        raise FeaturesError(
+            f"{out} has no row of class {named}: none of its samples could be used, so it cannot be ranked. Repair or "
+            "remove what was left out, and extract again."
+        )

@@ -14,9 +14,11 @@ import click
 from labelrank.cli.options import check_folder, given, ranking_options, training_options
 from labelrank.cli.progress import ProgressLine, say
 from labelrank.cli.tables import printable, show_table
+from labelrank.errors import FinetuneError
 from labelrank.words import plural, rough_duration
 
 if TYPE_CHECKING:
+    from labelrank.notices import Notice
     from labelrank.steps.finetune.estimate import Described
     from labelrank.steps.finetune.report import ArmScores, Report
     from labelrank.steps.finetune.run import Standing
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--files", type=click.Path(path_type=Path, file_okay=False), help="Folder for all results, and the model."
 )
+@click.option("--model/--no-model", default=True, help="Whether --files has the model of the best run.  [model]")
 @click.option("--recompute", is_flag=True, help="Train all runs again, even finished ones.")
 @click.option("--all-orders", is_flag=True, help="List each random order in the table, instead of all in one row.")
 @training_options
@@ -50,6 +53,7 @@ def finetune(
     checkpoint: str | None,
     out: Path | None,
     files: Path | None,
+    model: bool,
     recompute: bool,
     all_orders: bool,
     style: str,
@@ -74,6 +78,7 @@ def finetune(
     ranking = RankRequest(**{name: options.pop(name) for name in ("method", "solver", "shrinkage")})
     if label_map and given("method", "solver", "shrinkage"):
         raise click.UsageError("--method, --solver and --shrinkage find an order; with --label-map there is one.")
+    with_model = model and files is not None
     end_to_end = options["depth"] not in (None, HEADS_ALONE)
     _check_applicable(options["meaning"], end_to_end=end_to_end, has_files=files is not None)
     if out:
@@ -98,7 +103,7 @@ def finetune(
         ranking=ranking,
         data=data,
         checkpoint=checkpoint,
-        with_model=files is not None,
+        with_model=with_model,
     )
     plan = describe_material(material, design)
     try:
@@ -112,22 +117,23 @@ def finetune(
         )
         if limits:
             say(limits)
-        if files and (text := unknown_to_transformers(material, design)):
-            say(f"Note: {text}")
+        if with_model and (text := _no_model(material.notices) or unknown_to_transformers(material, design)):
+            say(f"Note: {printable(text)}")
         _say_rest(plan, standing(material, design, settings, recompute=recompute).runs)
         outcome = compare(
             material,
             design,
             settings,
             recompute=recompute,
-            with_model=files is not None,
+            with_model=with_model,
             on_progress=ProgressLine(),
         )
     except KeyboardInterrupt:
         say(f"\n{_stopped(standing(material, design, settings), plan.runs, design.seeds)}")
         sys.exit(1)
     for notice in outcome.report.notices:
-        say(f"Note: {printable(notice.text)}")
+        if notice.text != _no_model(outcome.report.notices):
+            say(f"Note: {printable(notice.text)}")
     if out:
         write_report(out, outcome.report)
         say(f"Wrote {out}.")
@@ -135,6 +141,15 @@ def finetune(
         copy_results(outcome.folder, files)
         say(f"Wrote {files}.")
     _show_report(outcome.report, style, all_orders=all_orders)
+    if with_model and (text := _no_model(outcome.report.notices)):
+        raise FinetuneError(f"{text} Or leave it out with --no-model; all other results are here.")
+
+
+def _no_model(notices: Sequence[Notice]) -> str | None:
+    """Return why there is no model; None if nothing says so."""
+    from labelrank.steps.finetune.inputs import NO_MODEL
+
+    return next((notice.text for notice in notices if notice.kind == NO_MODEL), None)
 
 
 def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool) -> None:
@@ -146,6 +161,7 @@ def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool)
         ("recipe", end_to_end, "--depth"),
         ("data", end_to_end, "--depth"),
         ("checkpoint", end_to_end or has_files, "--depth or --files"),
+        ("model", has_files, "--files"),
         ("test_share", not given("test"), "rows held out to test, so not with --test"),
         ("val_share", not given("val"), "rows held out to validate, so not with --val"),
     ):

@@ -25,7 +25,10 @@ FORMAT_VERSION = 1
 _KINDS_OF_0_1 = {"Its features are not finite numbers; try --precision float32.": "not_finite"}
 _METADATA_KEY = b"labelrank"
 # These may differ when the same work runs again, so they are not part of the cache key.
-VOLATILE = ("versions", "created_at", "device", "shard", "stability")
+VOLATILE = ("versions", "created_at", "device", "shard", "stability", "local")
+LOCAL = "local"
+"""Entry of a provenance with the paths of dataset and checkpoint on the computer that made the features. What is shown
+or given to others must not have it; see `FeatureSet.public_provenance`."""
 _MAX_DEPTH = 50
 
 
@@ -35,7 +38,8 @@ class FeatureSet:
 
     `provenance` holds dataset {id, config, split, revision, digest, selection}, checkpoint {id, revision, digest,
     model_type}, preprocessing, pooling, precision, runtime, versions and created_at, as far as they are known. A shard
-    also has shard {index, count}, counted from 1.
+    also has shard {index, count}, counted from 1. A file of the command line also has local {dataset, checkpoint}, the
+    paths of those that are files or folders.
     """
 
     X: np.ndarray
@@ -54,6 +58,11 @@ class FeatureSet:
     def digest(self) -> str:
         """Hex digest of what determines the features: class names, and provenance without time, versions and shard."""
         return provenance_digest(self.class_names, self.provenance)
+
+    @property
+    def public_provenance(self) -> dict[str, Any]:
+        """The provenance without paths of a computer."""
+        return {name: value for name, value in self.provenance.items() if name != LOCAL}
 
 
 def provenance_digest(class_names: tuple[str, ...], provenance: Mapping[str, Any]) -> str:

@@ -91,6 +91,12 @@ class Checkpoint:
     _tensors: Mapping[str, _Tensor]
 
     @property
+    def folder(self) -> Path | None:
+        """The folder of the files, absolute; None for an embedded checkpoint and for one of the Hub."""
+        files = self._files
+        return files.folder.resolve() if isinstance(files, Folder) and self.id not in EMBEDDED else None
+
+    @property
     def source(self) -> str:
         """The name of the weights in messages."""
         return f"{self._files.source}/{self._weights[0]}"

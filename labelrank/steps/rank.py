@@ -82,7 +82,7 @@ def rank(features: FeatureSet, request: RankRequest | None = None) -> Ranked:
     """
     request = request or RankRequest()
     ranker = _fitted(features, request)
-    label_map = LabelMap.from_ranking(ranker, features.class_names, features.provenance)
+    label_map = LabelMap.from_ranking(ranker, features.class_names, features.public_provenance)
     return Ranked(
         label_map=label_map,
         notices=tuple(_notices(features, request)),

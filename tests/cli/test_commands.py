@@ -124,6 +124,31 @@ def test_bad_pictures_are_reported_and_the_good_ones_kept(run_here, tmp_path):
     assert {"cat/broken.png", "dog/notes.txt"} <= {f.subject for f in features.failures}
 
 
+def test_a_class_of_which_nothing_can_be_used_is_an_error_after_the_rest_is_written(run_here, tmp_path):
+    archive = class_zip(tmp_path / "pets.zip")
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("owl/broken.png", picture("red")[:45])
+    done = run_here("extract", archive, "--checkpoint", "mae-tiny-digits", "--out", "f.parquet")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: f.parquet has no row of class 'owl': none of its samples")
+    assert len(read_features(tmp_path / "f.parquet").keys) == 6
+
+
+def test_features_know_where_their_folders_were_and_a_label_map_does_not(run_here, tmp_path, monkeypatch):
+    archive = class_zip(tmp_path / "pets.zip")
+    shutil.copytree(GOLDEN / "vit_mae", tmp_path / "mine")
+    done = run_here("extract", "pets.zip", "--checkpoint", "mine", "--out", "f.parquet")
+    assert done.exit_code == 0, done.stderr
+    places = {"dataset": str(archive), "checkpoint": str(tmp_path / "mine")}
+    assert read_features(tmp_path / "f.parquet").provenance["local"] == places
+    run_here("rank", "f.parquet", "--out", "map.json")
+    assert str(tmp_path) not in (tmp_path / "map.json").read_text()
+    # On a server of several people a file is for whoever asked for it.
+    monkeypatch.setenv("LABELRANK_SHARED", "1")
+    run_here("extract", "pets.zip", "--checkpoint", "mine", "--out", "f.parquet")
+    assert "local" not in read_features(tmp_path / "f.parquet").provenance
+
+
 @pytest.mark.slow
 def test_pretrain_writes_a_checkpoint_that_extract_reads(run_here, tmp_path):
     tiny = "--epochs 1 --warmup-epochs 0 --hidden-dim 8 --num-layers 1 --num-heads 2 --decoder-dim 8 --decoder-heads 2"

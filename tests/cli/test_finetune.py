@@ -202,13 +202,23 @@ def test_an_encoder_trains_with_two_orders_by_default_and_tensorflow_says_nothin
 
 
 def test_the_report_and_all_files_are_written_where_they_are_asked_for(finetune, tmp_path):
-    done = finetune("--test", "test.parquet", *QUICK, "--out", "report.json", "--files", "results")
+    done = finetune("--test", "test.parquet", *QUICK, "--out", "report.json", "--files", "results", "--no-model")
     assert done.exit_code == 0, done.output
+    assert "model" not in done.stderr
     assert read_report(tmp_path / "report.json") == read_report(tmp_path / "results")
     assert {"runs.csv", "curves.csv", "predictions.parquet", "label_map.json"} <= {
         path.name for path in (tmp_path / "results").iterdir()
     }
-    assert "No model can be written: The features do not say which checkpoint they are of." in done.stderr
+
+
+def test_a_model_that_was_asked_for_and_cannot_be_made_is_an_error_with_the_reason_last(finetune, tmp_path):
+    done = finetune("--test", "test.parquet", *QUICK, "--files", "results")
+    assert done.exit_code == 1
+    reason = "No model can be written: The features do not say which checkpoint they are of. Give --checkpoint."
+    lines = done.stderr.splitlines()
+    assert f"Note: {reason}" in lines  # before anything trains
+    assert lines[-1] == f"Error: {reason} Or leave it out with --no-model; all other results are here."
+    assert read_report(tmp_path / "results").arms  # the rest is here
 
 
 def test_without_a_label_map_or_test_rows_the_order_does_not_see_the_rows_held_out(finetune):
@@ -281,6 +291,7 @@ def test_wrong_usage_exits_2(finetune, options):
         (("--recipe", "mae"), "--recipe goes with --depth."),
         (("--data", "digits"), "--data goes with --depth."),
         (("--checkpoint", "mae-tiny-digits"), "--checkpoint goes with --depth or --files."),
+        (("--no-model",), "--model goes with --files."),
         (("--test", "test.parquet", "--test-share", "0.1"), "--test-share goes with rows held out to test"),
         (("--val", "test.parquet", "--val-share", "0.1"), "--val-share goes with rows held out to validate"),
     ],

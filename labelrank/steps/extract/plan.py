@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from labelrank.data import open_dataset
+from labelrank.data import EMBEDDED, open_dataset
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.parts import Part, cut
 from labelrank.features.store import provenance_digest
+from labelrank.files import local_path
 from labelrank.models.backend import devices, preferred_backend, resolve_precision
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
 from labelrank.models.cost import encoder_flops
@@ -50,6 +52,16 @@ class Plan:
     def cached_path(self, settings: Settings) -> Path:
         """Return where the features of exactly this plan are stored."""
         return settings.workspace / "features" / f"{self.digest}.parquet"
+
+    @property
+    def places(self) -> dict[str, str]:
+        """The absolute paths of dataset and checkpoint where they are files or folders; see `features.store.LOCAL`."""
+        found = {"checkpoint": self.checkpoint.folder}
+        if self.dataset.revision is None and self.dataset.id not in EMBEDDED:
+            with suppress(ValueError):
+                path = local_path(self.request.dataset)
+                found["dataset"] = path.resolve() if path.exists() else None
+        return {name: str(path) for name, path in found.items() if path is not None}
 
     @property
     def part_provenance(self) -> dict[str, Any]:

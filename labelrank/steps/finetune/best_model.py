@@ -21,7 +21,7 @@ from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.config import HEAD_NORM_EPSILON
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
-from labelrank.steps.finetune.inputs import Material
+from labelrank.steps.finetune.inputs import NO_MODEL, Material
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
 
@@ -75,20 +75,20 @@ class Exporter:
             return None, ()
         whole = [run for run in runs if run.arm == self.arm and run.problem is None and run.head]
         if not whole:
-            return None, ()
+            return None, self._none_finished()
         say("Writing the model")
         best = max(whole, key=_last_accuracy)
         try:
             self._write_head(best)
         except LabelRankError as error:
-            return None, (Notice("no_model", f"No model was written: {error}"),)
+            return None, (Notice(NO_MODEL, f"No model was written: {error}"),)
         return self._folder, self._cautions()
 
     def _best_written(self, runs: Sequence[Run]) -> tuple[Path | None, tuple[Notice, ...]]:
         """Return the folder that `offer` has written if its model is the best of these runs, else None; and notices."""
         whole = [run for run in runs if run.arm == self.arm and run.problem is None]
         if not whole:
-            return None, ()
+            return None, self._none_finished()
         note = _read_note(self._folder / _NOTE)
         patience = self._design.tune_recipe().patience
         best = max(_counted_accuracy(run, patience) for run in whole)
@@ -100,7 +100,11 @@ class Exporter:
             why = "the one that is kept is not the best of these runs"
         else:
             return self._folder, self._cautions()
-        return None, (Notice("no_model", f"The best run's model is not here: {why}. Recompute to have it."),)
+        return None, (Notice(NO_MODEL, f"The best run's model is not here: {why}. Recompute to have it."),)
+
+    def _none_finished(self) -> tuple[Notice, ...]:
+        text = f"No model was written: no run of the order {self.arm} came to a finite loss. Lower the learning rate."
+        return (Notice(NO_MODEL, text),)
 
     def _cautions(self) -> tuple[Notice, ...]:
         from labelrank.finetune.export import caution_of

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, FinetuneError, HubError
 from labelrank.features.joining import read_features
-from labelrank.features.store import FeatureSet, provenance_digest
+from labelrank.features.store import LOCAL, FeatureSet, provenance_digest
 from labelrank.finetune.design import split_rows
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
@@ -30,6 +31,8 @@ from labelrank.steps.rank import RankRequest, rank
 
 FILE, SPLIT, TRAIN = "file", "split", "train"
 """Where validation and test rows come from: a file of their own, a split of their own, the training rows."""
+NO_MODEL = "no_model"
+"""Kind of the notice that says why there is no model of the best run."""
 _NAMED_IN_MESSAGE = 5
 _NOT_OF_INPUTS = ("precision", "runtime")
 """Entries of a provenance on how features were computed; the others are on what went into the encoder."""
@@ -287,15 +290,21 @@ def _made_from(label_map: LabelMap, features: FeatureSet) -> bool:
 
 def _with_encoder(material: Material, settings: Settings, checkpoint: str | None) -> Material:
     """Look up the encoder of the features, for the model of the best run; add a notice if it is not found."""
+    place = None
     try:
+        place = None if checkpoint else _place(material.train, "checkpoint", "--checkpoint")
+        name = checkpoint or place
         found = open_checkpoint(
-            checkpoint or _said(material.train, "checkpoint", "id", "--checkpoint"),
-            revision=None if checkpoint else _said(material.train, "checkpoint", "revision"),
+            name or _said(material.train, "checkpoint", "id", "--checkpoint"),
+            revision=None if name else _said(material.train, "checkpoint", "revision"),
             settings=settings,
         )
         _check_digest(material.train, "checkpoint", found.digest, "--checkpoint")
     except (FinetuneError, CheckpointError, HubError) as error:
-        notice = Notice("no_model", f"No model can be written: {error}")
+        # The report, which is for others too, must not show paths that the user did not give.
+        text = str(error).replace(place, Path(place).name) if place else str(error)
+        way = "" if "--checkpoint" in text else " Give the checkpoint of the features with --checkpoint."
+        notice = Notice(NO_MODEL, f"No model can be written: {text}{way}")
         return replace(material, notices=(*material.notices, notice))
     prepared = _prepared(material.train) or found.preprocessing()
     return replace(material, encoder=EncoderUsed(found, prepared, None, _said(material.train, "dataset", "id")))
@@ -318,6 +327,8 @@ def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpo
         FinetuneError: The provenance has no names, or the data or checkpoint has changed since.
         DatasetError, CheckpointError, HubError: Data or checkpoint cannot be opened.
     """
+    data = data or _place(features, "dataset", "--data")
+    checkpoint = checkpoint or _place(features, "checkpoint", "--checkpoint")
     for name, given, option in (("dataset", data, "--data"), ("checkpoint", checkpoint, "--checkpoint")):
         if not given:
             _said(features, name, "id", option)
@@ -353,6 +364,23 @@ def _said(features: FeatureSet, part: str, name: str, option: str | None = None)
     if value is None and option is not None:
         raise FinetuneError(f"The features do not say which {part} they are of. Give {option}.")
     return value
+
+
+def _place(features: FeatureSet, part: str, option: str) -> str | None:
+    """Return where the dataset or checkpoint of the features was on the computer that made them; None if not known.
+
+    Raises:
+        FinetuneError: Nothing is there now; the message names `option` as the way to say where it is.
+    """
+    places = features.provenance.get(LOCAL)
+    place = places.get(part) if isinstance(places, Mapping) else None
+    if not isinstance(place, str):
+        return None
+    if not Path(place).exists():
+        raise FinetuneError(
+            f"The {part} {Path(place).name} is not where it was when the features were made. Give it with {option}."
+        )
+    return place
 
 
 def _check_digest(features: FeatureSet, name: str, now: str, option: str) -> None:

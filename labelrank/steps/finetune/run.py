@@ -318,7 +318,7 @@ class _Work:
                 **sizes_of(material),
                 val_from=material.val_from,
                 test_from=material.test_from,
-                provenance=material.train.provenance,
+                provenance=material.train.public_provenance,
             ),
             recipe=training.recipe,
             device=training.device,

@@ -1,5 +1,7 @@
 """What a comparison works on: features that fit each other, test rows that nothing else has seen."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +12,10 @@ from labelrank.errors import DatasetError, FinetuneError, RankingError, Settings
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.best_model import unknown_to_transformers
-from labelrank.steps.finetune.inputs import gather, gather_files
+from labelrank.steps.finetune.inputs import NO_MODEL, gather, gather_files
 from labelrank.steps.finetune.request import Design, Inputs
-from labelrank.steps.rank import RankRequest
+from labelrank.steps.rank import RankRequest, rank
+from tests.conftest import GOLDEN
 from tests.steps.finetune.made import NAMES, made_features, made_map
 
 TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")
@@ -141,6 +144,73 @@ def test_another_checkpoint_than_that_of_the_features_is_not_taken_for_it(settin
     inputs = Inputs(train, made_map(TRAIN), TEST)
     material = gather_files(inputs, Design(), settings, with_model=True)
     assert "is not what it was when the features were made" in material.notices[-1].text
+
+
+@pytest.fixture
+def elsewhere(settings, tmp_path):
+    """Features of a checkpoint in a folder and of a folder of images, as the command line writes them."""
+    from labelrank.features.store import LOCAL
+
+    shutil.copytree(GOLDEN / "vit_mae", tmp_path / "models" / "mine")
+    for name, colour in (("ant", 0), ("bee", 200)):
+        for i in range(10):
+            path = tmp_path / "pictures" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (colour, i, 0)).save(path)
+    found = plan(Request(str(tmp_path / "pictures"), str(tmp_path / "models" / "mine")), settings)
+    assert found.places == {
+        "checkpoint": str(tmp_path / "models" / "mine"),
+        "dataset": str(tmp_path / "pictures"),
+    }
+    labels = found.dataset.labels
+    X = np.random.default_rng(0).normal(size=(len(labels), 4)).astype(np.float32)
+    X[:, 0] += labels
+    rows = {"X": X, "y": labels, "keys": tuple(s.key for s in found.dataset.samples)}
+    provenance = {**found.provenance, LOCAL: found.places}
+    return replace(TRAIN, **rows, class_names=found.dataset.class_names, provenance=provenance)
+
+
+def test_a_checkpoint_in_a_folder_is_found_from_anywhere(settings, elsewhere, monkeypatch, tmp_path):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    material = gather_files(Inputs(elsewhere), Design(), settings, with_model=True)
+    assert material.encoder.checkpoint.folder == tmp_path / "models" / "mine"
+    assert not any(notice.kind == NO_MODEL for notice in material.notices)
+    trained = gather_files(Inputs(elsewhere), Design(depth="1"), settings)
+    assert len(trained.datasets["train"].samples) == len(trained.train.y)
+
+
+def test_paths_stay_out_of_what_others_see_and_out_of_the_digest(elsewhere, tmp_path):
+    provenance = elsewhere.public_provenance
+    assert str(tmp_path) not in json.dumps(provenance)
+    assert elsewhere.digest == replace(elsewhere, provenance=provenance).digest
+    assert str(tmp_path) not in json.dumps(rank(elsewhere).label_map.to_json())
+
+
+def test_a_checkpoint_that_has_moved_or_changed_is_told_with_the_way_out(settings, elsewhere, tmp_path):
+    def why(features):
+        material = gather_files(Inputs(features), Design(), settings, with_model=True)
+        (notice,) = (notice for notice in material.notices if notice.kind == NO_MODEL)
+        assert "--checkpoint" in notice.text
+        assert str(tmp_path) not in notice.text
+        return notice.text
+
+    other = {**elsewhere.provenance, "checkpoint": {**elsewhere.provenance["checkpoint"], "digest": "0" * 64}}
+    assert "The checkpoint mine is not what it was when" in why(replace(elsewhere, provenance=other))
+    (tmp_path / "models" / "mine" / "model.safetensors").unlink()
+    assert "mine has no model.safetensors" in why(elsewhere)
+    shutil.copytree(GOLDEN / "vit_mae", tmp_path / "moved" / "mine")
+    shutil.rmtree(tmp_path / "models")
+    assert "The checkpoint mine is not where it was when the features were made" in why(elsewhere)
+    given = str(tmp_path / "moved" / "mine")
+    material = gather_files(Inputs(elsewhere), Design(), settings, checkpoint=given, with_model=True)
+    assert material.encoder.checkpoint.folder == tmp_path / "moved" / "mine"
+    (tmp_path / "pictures").rename(tmp_path / "photos")
+    with pytest.raises(FinetuneError, match="The dataset pictures is not where it was .* with --data"):
+        gather_files(Inputs(elsewhere), Design(depth="1"), settings, checkpoint=given)
+    assert gather_files(
+        Inputs(elsewhere), Design(depth="1"), settings, checkpoint=given, data=str(tmp_path / "photos")
+    ).datasets
 
 
 def test_an_end_to_end_fine_tune_needs_to_know_the_data_and_checkpoint(settings):
