@@ -2,6 +2,7 @@
 
     python benchmarks/verdict.py            2,000 experiments a row, half of that for power and intervals
     python benchmarks/verdict.py --quick    100
+    python benchmarks/verdict.py --parts false    only that part
 
 Three kinds of experiments go through `analyse` and `verdict` as the product calls them:
 
@@ -36,6 +37,7 @@ from labelrank.finetune.design import Arm, arms
 from labelrank.finetune.statistics import analyse
 from labelrank.finetune.verdict import FINDINGS, verdict
 
+PARTS = ("false", "heads", "true", "intervals")
 PERMUTATIONS = 999
 N_CLASSES = 30
 # Standard deviation of chance, of one run: about that of a linear head on 10,000 test rows.
@@ -58,6 +60,7 @@ class Case:
     """Of the ranked order, in the same."""
     chance: str = "normal"
     """normal; heavy: Student's t, 3 degrees of freedom; failing: 1 run in 50 loses 30 points; coarse: 40 test rows;
+    uneven: orders scatter differently, log-normally with 0.8; ranked: the ranked order scatters 3 times as much;
     alike: a sum over the classes of what class and position draw, so that orders with classes in common are alike."""
     classes: int = N_CLASSES
 
@@ -85,6 +88,8 @@ NULLS = (
     Case("5 seeds, heavy tails", DESIGN, 5, chance="heavy"),
     Case("5 seeds, 1 run in 50 fails to learn", DESIGN, 5, chance="failing"),
     Case("5 seeds, 40 test rows (many ties)", DESIGN, 5, chance="coarse"),
+    Case("5 seeds, orders scatter differently", DESIGN, 5, chance="uneven"),
+    Case("5 seeds, the ranked order scatters 3 times as much", DESIGN, 5, chance="ranked"),
     Case("orders differ by 0.5 of chance", DESIGN, 5, "orders", order_sd=0.5),
     Case("orders differ as much as chance", DESIGN, 5, "orders", order_sd=1.0),
     Case("orders differ by 3 times chance", DESIGN, 5, "orders", order_sd=3.0),
@@ -131,6 +136,10 @@ def drawn(case: Case, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Arm, 
         chance = CHANCE / math.sqrt(n_classes - 1) * np.array(sums)
     else:
         chance = CHANCE * rng.standard_normal(shape)
+    if case.chance == "uneven":
+        chance *= np.exp(0.8 * rng.standard_normal((len(design), 1)))
+    if case.chance == "ranked":
+        chance[at] *= 3
     accuracies = 0.4 + order[:, None] + seed + chance
     if case.chance == "failing":
         accuracies -= 0.3 * (rng.random(shape) < 0.02)
@@ -250,6 +259,7 @@ def stated(case: Case, of: str, experiments: int) -> float:
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--quick", action="store_true", help="100 experiments")
+    parser.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS))
     parser.add_argument("--experiments", type=int, default=2_000, help="of each row of false findings")
     parser.add_argument("--processes", type=int, default=1, help="set OMP_NUM_THREADS=1 beside it")
     options = parser.parse_args()
@@ -270,63 +280,69 @@ def main() -> None:
             work = partial(trained, n_classes=n_classes, meaning=meaning, stream=stream)
             return list(pool.map(work, range(n), chunksize=10))
 
-        print("\n## False findings")
-        findings_table("no order matters", [(c.name, c.truth, simulated(c, 1)) for c in NULLS if c.truth == "nothing"])
-        findings_table(
-            "orders differ, ranked is one of them",
-            [(c.name, c.truth, simulated(c, 1)) for c in NULLS if c.truth == "orders"],
-        )
-        note("false findings")
-        findings_table(
-            "trained heads",
-            [
-                ("softmax, 3 classes, 5 orders", "nothing", heads(3, "softmax", 2)),
-                ("softmax, 8 classes, 20 orders", "nothing", heads(8, "softmax", 2)),
-                ("softmax, 20 classes, 20 orders", "nothing", heads(20, "softmax", 2)),
-                ("soft targets, 8 classes on a line", "ranked", heads(8, "gaussian", 2)),
-            ],
-        )
-        note("trained heads")
-
-        print("\n## True findings")
-        rows, known = [], {}
-        for case, of_stated in POWER:
-            least = known[case] = known.get(case) or stated(case, "detectable", max(n // 10, 50))
-            planted = Case(case.name, case.orders, case.seeds, case.truth, case.order_sd, of_stated * least)
-            rows.append((f"{case.name} ({least:.2f})", of_stated, simulated(planted, 3, n // 2)))
-        power_table(
-            "the ranked order is better (detectable lead as stated, in standard deviations of chance)",
-            "true lead / stated",
-            rows,
-            ["ranked_better"],
-        )
-        rows = []
-        for case, of_stated in ORDER_POWER:
-            least = known[case] = known.get(case) or stated(case, "detectable_order_sd", max(n // 10, 50))
-            planted = Case(case.name, case.orders, case.seeds, case.truth, of_stated * least)
-            rows.append((f"{case.name} ({least:.2f})", of_stated, simulated(planted, 3, n // 2)))
-        power_table(
-            "orders differ (detectable standard deviation as stated, in those of chance)",
-            "true / stated",
-            rows,
-            ["order_matters", "ranked_better"],
-        )
-        note("true findings")
-
-        print("\n## Intervals")
-        cases = [
-            Case("5 seeds, orders alike", DESIGN, 5),
-            Case("2 seeds, orders alike", DESIGN, 2),
-            Case("5 seeds, orders alike, 4 classes", "ranked,random:19", 5, chance="alike", classes=4),
-            Case("5 seeds, orders alike, 8 classes", "ranked,random:19", 5, chance="alike", classes=8),
-            Case("5 seeds, orders differ by 0.5 of chance", DESIGN, 5, "ranked", 0.5, 1.0),
-            Case("5 seeds, orders differ as much as chance", DESIGN, 5, "ranked", 1.0, 1.0),
-            Case("5 seeds, orders differ by 3 times chance", DESIGN, 5, "ranked", 3.0, 1.0),
-            Case("10 seeds, 39 random orders, differ as much as chance", "ranked,random:39", 10, "ranked", 1.0, 1.0),
-            Case("5 seeds, 5 random orders, differ as much as chance", "ranked,random:5", 5, "ranked", 1.0, 1.0),
-        ]
-        coverage_table([(case, simulated(case, 4, n // 2)) for case in cases])
-        note("intervals")
+        if "false" in options.parts:
+            print("\n## False findings")
+            findings_table(
+                "no order matters", [(c.name, c.truth, simulated(c, 1)) for c in NULLS if c.truth == "nothing"]
+            )
+            findings_table(
+                "orders differ, ranked is one of them",
+                [(c.name, c.truth, simulated(c, 1)) for c in NULLS if c.truth == "orders"],
+            )
+            note("false findings")
+        if "heads" in options.parts:
+            findings_table(
+                "trained heads",
+                [
+                    ("softmax, 3 classes, 5 orders", "nothing", heads(3, "softmax", 2)),
+                    ("softmax, 8 classes, 20 orders", "nothing", heads(8, "softmax", 2)),
+                    ("softmax, 20 classes, 20 orders", "nothing", heads(20, "softmax", 2)),
+                    ("soft targets, 8 classes on a line", "ranked", heads(8, "gaussian", 2)),
+                ],
+            )
+            note("trained heads")
+        if "true" in options.parts:
+            print("\n## True findings")
+            rows, known = [], {}
+            for case, of_stated in POWER:
+                least = known[case] = known.get(case) or stated(case, "detectable", max(n // 10, 50))
+                planted = Case(case.name, case.orders, case.seeds, case.truth, case.order_sd, of_stated * least)
+                rows.append((f"{case.name} ({least:.2f})", of_stated, simulated(planted, 3, n // 2)))
+            power_table(
+                "the ranked order is better (detectable lead as stated, in standard deviations of chance)",
+                "true lead / stated",
+                rows,
+                ["ranked_better"],
+            )
+            rows = []
+            for case, of_stated in ORDER_POWER:
+                least = known[case] = known.get(case) or stated(case, "detectable_order_sd", max(n // 10, 50))
+                planted = Case(case.name, case.orders, case.seeds, case.truth, of_stated * least)
+                rows.append((f"{case.name} ({least:.2f})", of_stated, simulated(planted, 3, n // 2)))
+            power_table(
+                "orders differ (detectable standard deviation as stated, in those of chance)",
+                "true / stated",
+                rows,
+                ["order_matters", "ranked_better"],
+            )
+            note("true findings")
+        if "intervals" in options.parts:
+            print("\n## Intervals")
+            cases = [
+                Case("5 seeds, orders alike", DESIGN, 5),
+                Case("2 seeds, orders alike", DESIGN, 2),
+                Case("5 seeds, orders alike, 4 classes", "ranked,random:19", 5, chance="alike", classes=4),
+                Case("5 seeds, orders alike, 8 classes", "ranked,random:19", 5, chance="alike", classes=8),
+                Case("5 seeds, orders differ by 0.5 of chance", DESIGN, 5, "ranked", 0.5, 1.0),
+                Case("5 seeds, orders differ as much as chance", DESIGN, 5, "ranked", 1.0, 1.0),
+                Case("5 seeds, orders differ by 3 times chance", DESIGN, 5, "ranked", 3.0, 1.0),
+                Case(
+                    "10 seeds, 39 random orders, differ as much as chance", "ranked,random:39", 10, "ranked", 1.0, 1.0
+                ),
+                Case("5 seeds, 5 random orders, differ as much as chance", "ranked,random:5", 5, "ranked", 1.0, 1.0),
+            ]
+            coverage_table([(case, simulated(case, 4, n // 2)) for case in cases])
+            note("intervals")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from labelrank.json_values import fields_in, plain
@@ -86,6 +86,15 @@ class RankedAmong:
     """1 / of."""
     p_above: float | None
     """p-value for the ranked order being above the mean of the random ones; of the test of `Variance.p_order`."""
+    scatters_more: bool = False
+    """Whether its runs scatter more than those of the other orders; p_above and the interval then go by their own."""
+
+    @property
+    def if_anything(self) -> str | None:
+        """worse or better (of values of which more is better) if the interval of the difference excludes 0."""
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return None
+        return "better" if self.low > 0 else "worse"
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,8 @@ class Analysis:
     """higher or lower."""
     notes: tuple[str, ...]
     """What was left out, in sentences."""
+    scatter: Mapping[str, float | None] = field(default_factory=dict)
+    """Standard deviation of the residuals of each order that was tested; empty in reports of 0.1."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values."""

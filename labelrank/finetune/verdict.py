@@ -117,6 +117,7 @@ def _order_matters(analysis: Analysis, p: float) -> str:
         return text
     if ranked.p_least <= analysis.alpha + SAME:
         shown = "But the ranked order is not shown to be better than a random one"
+        shown += "; if anything it is worse" if ranked.if_anything == "worse" else ""
     else:
         shown = f"Whether the ranked order is better than a random one, {_random(ranked)} cannot tell"
     return f"{text} {shown}: it came {_place(ranked)}, {_difference(ranked, analysis.level)} from their mean."
@@ -127,6 +128,16 @@ def _no_effect(analysis: Analysis) -> str:
     if ranked is None:
         return f"No detectable effect of the order of the classes on accuracy.{_would_see_orders(power)}"
     lead = _lead(ranked, analysis.level, _OF_RANKED)
+    if ranked.if_anything == "worse":
+        return (
+            f"The ranked order is not better than random ones; if anything it is worse: {lead}.{_would_see_lead(power)}"
+        )
+    if ranked.if_anything == "better":
+        return (
+            f"The ranked order may be better than random ones, but this is not shown: {lead}. The interval is about "
+            f"this difference alone; two tests share the {_share(analysis.alpha)} of false findings, and give p = "
+            f"{_p(analysis.p_any or 1.0)}.{_would_see_lead(power)}"
+        )
     return f"No detectable effect of the order of the classes: {lead}.{_would_see_lead(power)}"
 
 
@@ -184,6 +195,7 @@ def _details(analysis: Analysis, finding: str, meaning: str, n_test: int | None)
             said.append(Notice("", text))
     if variance is not None:
         said += _split(variance)
+    said.append(Notice("", _scatter(analysis)))
     if finding == "no_effect" and ranked is not None:
         said.append(Notice("", _would_see_orders(analysis.power).strip()))
     said.append(Notice(THEORY, theory(meaning, finding)))
@@ -210,6 +222,22 @@ def _split(variance: Variance) -> list[Notice]:
         f"{_spread(variance.seed)} between seeds, {_spread(variance.residual)} of chance."
     )
     return [Notice("", shares), Notice("", deviations)]
+
+
+def _scatter(analysis: Analysis) -> str:
+    """Return how much the runs of each order scatter; empty if it is not known or nothing scatters."""
+    known = {name: sd for name, sd in analysis.scatter.items() if sd is not None}
+    if len(known) < 2 or max(known.values()) <= SAME:
+        return ""
+    text = (
+        f"Beside what its seed gives, a run of one order scatters by {_points(min(known.values()))} to "
+        f"{_points(max(known.values()))} (standard deviation)"
+    )
+    own = known.get("ranked")
+    text += f", one of the ranked order by {_points(own)}." if own is not None else "."
+    if analysis.ranked is not None and analysis.ranked.scatters_more:
+        text += " That is more than usual, so the ranked order is judged by its own scatter."
+    return text
 
 
 def theory(meaning: str, finding: str) -> str:

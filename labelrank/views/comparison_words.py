@@ -30,6 +30,8 @@ HEADLINES = {
     "too_few": "Too little to tell",
     "unsound": "The control failed",
 }
+IF_ANYTHING = {"worse": "Not better, if anything worse", "better": "Not shown to be better"}
+"""Headlines of no_effect where the interval of the difference excludes 0."""
 _SAME = 1e-9
 
 
@@ -140,6 +142,8 @@ def headline_text(finding: str, ranked: RankedAmong | None) -> str:
     text = HEADLINES[finding]
     if ranked is None or finding == UNSOUND:
         return text
+    if finding == "no_effect" and ranked.if_anything:
+        text = IF_ANYTHING[ranked.if_anything]
     whose = "ranked " if finding == "order_matters" else ""
     return f"{text}, {whose}{MEASURES['accuracy'].difference(ranked.difference)}"
 

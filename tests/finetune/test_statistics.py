@@ -244,6 +244,47 @@ def test_false_findings_are_as_rare_as_promised():
     assert 1 <= false <= 300 * 0.05 + 3 * math.sqrt(300 * 0.05 * 0.95)
 
 
+@pytest.mark.parametrize(("kind", "usual"), [("uneven", 0.12), ("ranked", 0.2)])
+def test_false_findings_stay_rare_where_orders_scatter_differently(kind, usual):
+    # `usual`: the share of false findings of tests that take it that all scatter alike.
+    false = 0
+    for number in range(120):
+        rng = np.random.default_rng([11, number])
+        scale = np.exp(0.8 * rng.standard_normal((len(DESIGN), 1))) if kind == "uneven" else np.ones((len(DESIGN), 1))
+        if kind == "ranked":
+            scale[0] = 3
+        table = 0.4 + 0.002 * (scale * rng.standard_normal((len(DESIGN), 5)) + rng.standard_normal(5))
+        false += verdict(analyse(table, DESIGN, permutations=199, rng=number)).finding != "no_effect"
+    assert false <= 120 * 0.05 + 1.7 * math.sqrt(120 * 0.05 * 0.95) < 120 * usual
+
+
+def test_the_scatter_of_each_order_is_told():
+    table = experiment()
+    table[0] = table[0].mean() + 0.01 * np.array([1.0, -2, 1, 1, -1])
+    analysis = analyse(table, DESIGN)
+    residual = table[:-1] - table[:-1].mean(axis=1, keepdims=True) - table[:-1].mean(axis=0) + table[:-1].mean()
+    n_arms = len(table) - 1  # the control is not tested
+    own = math.sqrt((residual[0] ** 2).sum() / (4 * (n_arms - 1) / n_arms))
+    assert analysis.scatter["ranked"] == pytest.approx(own)
+    assert "control" not in analysis.scatter
+    assert analysis.ranked.scatters_more
+    said = details(verdict(analysis))
+    assert any(f"one of the ranked order by {100 * own:.2f} points. That is more than usual" in one for one in said)
+    assert not analyse(experiment(), DESIGN).ranked.scatters_more
+
+
+def test_no_effect_is_never_said_beside_an_interval_that_excludes_0():
+    seen = set()
+    for number in range(40):
+        analysis = analyse(experiment(number, lead=-0.0015 + 0.003 * (number % 2)), DESIGN, permutations=199)
+        said, direction = verdict(analysis), analysis.ranked.if_anything
+        if said.finding == "no_effect":
+            seen.add(direction)
+            assert said.text.startswith("No detectable effect") is (direction is None)
+        assert ("if anything it is worse" in said.text) is (direction == "worse")
+    assert {None, "worse", "better"} <= seen
+
+
 def test_where_orders_differ_a_ranked_one_like_any_is_seldom_called_better():
     rng = np.random.default_rng(3)
     findings = [
