@@ -43,6 +43,8 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
             f"Warning: the Hub could not be asked; {work.checkpoint.id} is used as it was known before, at commit "
             f"{work.checkpoint.revision}."
         )
+    for notice in work.checkpoint.notices:
+        say(f"Warning: {notice}")
     if licence := work.checkpoint.licence:
         say(f"{work.checkpoint.id}: licence {licence}.")
     _say_time(work, settings, recompute=recompute)

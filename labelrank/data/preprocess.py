@@ -33,6 +33,8 @@ _DEFAULT_FAMILY = "ViTImageProcessor"
 _TYPE_KEYS = ("image_processor_type", "video_processor_type", "feature_extractor_type")
 # `to_config` writes this key when the preprocessing is not that of a checkpoint.
 _KIND = "labelrank_preprocessing"
+# The same for `rounded_crop`.
+_ROUNDED = "labelrank_rounded_crop"
 # Not all of Image.Resampling: newer versions of Pillow have filters that no checkpoint was trained with.
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _MAX_EDGE = 8192
@@ -66,6 +68,9 @@ class Preprocessing:
     """Where the preprocessing comes from: checkpoint or reference."""
     required_size: tuple[int, int] | None = None
     """Height and width that an image must have after resizing, where no step gives it this shape; else None."""
+    rounded_crop: bool = False
+    """Whether a crop begins at the nearest whole pixel, at half of one the even, as torchvision does and so timm; else
+    where the fraction is cut off, as transformers does."""
 
     @classmethod
     def reference(cls, image_size: tuple[int, int]) -> Preprocessing:
@@ -137,7 +142,8 @@ class Preprocessing:
                 raise _bad("do_resize", False, "true, as neither a size nor a crop says how large images are")
         kind = "reference" if config.get(_KIND) == "reference" else "checkpoint"
         resample = _read_resample(values["resample"])
-        return cls(size, shortest_edge, resample, crop_size, factor, mean, std, family, kind, required)
+        rounded = config.get(_ROUNDED) is True
+        return cls(size, shortest_edge, resample, crop_size, factor, mean, std, family, kind, required, rounded)
 
     def to_config(self) -> dict[str, Any]:
         """Return the content of a `preprocessor_config.json` that gives this preprocessing again."""
@@ -163,6 +169,8 @@ class Preprocessing:
             config |= {"image_mean": list(self.image_mean), "image_std": list(self.image_std)}
         if self.kind != "checkpoint":
             config[_KIND] = self.kind
+        if self.rounded_crop:
+            config[_ROUNDED] = True
         return config
 
     def resized(self, height: int, width: int) -> Preprocessing:
@@ -230,7 +238,7 @@ class Preprocessing:
         elif self.shortest_edge:
             image = _resize(image, *_keep_aspect(image, self.shortest_edge), self.resample)
         if self.crop_size:
-            return _center_crop(image, *self.crop_size)
+            return _center_crop(image, *self.crop_size, rounded=self.rounded_crop)
         if self.required_size and image.shape[:2] != self.required_size:
             raise MediaError(self._misfit(image))
         return image
@@ -353,9 +361,9 @@ def _resize(image: np.ndarray, height: int, width: int, resample: int) -> np.nda
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling(resample)))
 
 
-def _center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    rows, rows_to = _crop_slices(image.shape[0], height)
-    columns, columns_to = _crop_slices(image.shape[1], width)
+def _center_crop(image: np.ndarray, height: int, width: int, *, rounded: bool) -> np.ndarray:
+    rows, rows_to = _crop_slices(image.shape[0], height, rounded=rounded)
+    columns, columns_to = _crop_slices(image.shape[1], width, rounded=rounded)
     part = image[rows, columns]
     if part.shape[:2] == (height, width):
         return np.ascontiguousarray(part)
@@ -364,14 +372,14 @@ def _center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return result
 
 
-def _crop_slices(length: int, wanted: int) -> tuple[slice, slice]:
+def _crop_slices(length: int, wanted: int, *, rounded: bool) -> tuple[slice, slice]:
     """Return the slice to read and the slice to write along one edge.
 
     If the remainder is odd, the extra pixel goes to the end for a crop and to the start for padding, as in
     transformers.
     """
     if length >= wanted:
-        start = (length - wanted) // 2
+        start = round((length - wanted) / 2) if rounded else (length - wanted) // 2
         return slice(start, start + wanted), slice(None)
     start = math.ceil((wanted - length) / 2)
     return slice(None), slice(start, start + length)

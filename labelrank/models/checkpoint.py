@@ -23,6 +23,7 @@ from labelrank import hub
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, HubError
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer, local_path
+from labelrank.models import timm
 from labelrank.models.checkpoint_files import CONFIG, INDEX, WEIGHTS, Files, Folder, HubFolder
 from labelrank.models.config import EncoderConfig, read_config
 from labelrank.models.curated import CURATED, EMBEDDED
@@ -70,6 +71,8 @@ class _Tensor:
     dtype: str
     shape: tuple[int, ...]
     file: str
+    name: str
+    """Its name in the file."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Checkpoint:
     _weights: tuple[str, ...]
     """The weights file, or the index and then the weights files."""
     _tensors: Mapping[str, _Tensor]
+    notices: tuple[str, ...] = ()
+    """What a user should know of how the files were read."""
 
     @property
     def folder(self) -> Path | None:
@@ -122,11 +127,10 @@ class Checkpoint:
             return self._stated.resized(*size)
         if self._stated.output_size != size:
             made = self._stated.output_size
-            ways = [str(edges[0]) for edges in (made, size) if len({*edges}) == 1]
+            ways = " or ".join(str(edges[0]) for edges in (made, size) if len({*edges}) == 1)
             raise CheckpointError(
-                f"{self._files.source}: {self._prepared_by} makes images of {_by(made)} px, {CONFIG} asks for "
-                f"{_by(size)} px. Choose with --image-size{' or'.join(f' {way}' for way in ways)}, or make size and "
-                "image_size agree."
+                f"{self._files.source}: {self._prepared_by or CONFIG} makes images of {_by(made)} px, {CONFIG} asks "
+                f"for {_by(size)} px. Choose with --image-size {ways}, or make size and image_size agree."
             )
         return self._stated
 
@@ -187,16 +191,16 @@ class Checkpoint:
             HubError: The weights cannot be downloaded.
         """
         paths = self._files.fetch(self._weights, None, None)
-        return _Tensors({name: paths[tensor.file] for name, tensor in self._tensors.items()})
+        return _Tensors({name: (paths[tensor.file], tensor.name) for name, tensor in self._tensors.items()})
 
 
 class _Tensors(Mapping[str, np.ndarray]):
-    def __init__(self, paths: Mapping[str, Path]) -> None:
+    def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self._paths = paths
+        self._places = places
         self._opened: dict[Path, Any] = {}
-        for path in dict.fromkeys(paths.values()):
+        for path in dict.fromkeys(path for path, _ in places.values()):
             try:
                 self._opened[path] = safe_open(path, framework="numpy")
             except (SafetensorError, OSError) as error:
@@ -205,9 +209,9 @@ class _Tensors(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         from safetensors import SafetensorError
 
-        path = self._paths[name]
+        path, stored = self._places[name]
         try:
-            result: np.ndarray = self._opened[path].get_tensor(name)
+            result: np.ndarray = self._opened[path].get_tensor(stored)
             return result
         except (SafetensorError, TypeError, ValueError) as error:
             raise CheckpointError(
@@ -215,10 +219,10 @@ class _Tensors(Mapping[str, np.ndarray]):
             ) from error
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._places)
 
 
 def open_checkpoint(name: str, *, revision: str | None = None, settings: Settings | None = None) -> Checkpoint:
@@ -299,11 +303,26 @@ def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
     names = set(files.names())
     check_kind(files, names, lambda name: _read_json(files, name, names))
     content = _read_json(files, CONFIG, names)
-    read_config(content)  # an unknown family is refused before anything else is looked at
+    # An unknown family is refused before anything else is looked at.
+    from_timm = timm.is_timm(content)
+    if from_timm:
+        timm.check_architecture(content)
+    else:
+        read_config(content)
     weights = _find_weights(files, names)
     tensors = _read_headers(files, weights, names)
-    config = read_config(content, tensors)
-    checkpoint = Checkpoint(id_, revision, config, *_read_preprocessing(files, names, config), files, weights, tensors)
+    if timm.has_its_names(tensors):
+        tensors = timm.renamed(tensors)
+    notices: tuple[str, ...] = ()
+    if from_timm:
+        found = timm.read(content, {name: tensor.shape for name, tensor in tensors.items()})
+        config, notices = found.encoder(read_config(found.config)), found.notices
+    else:
+        config = read_config(content, tensors)
+    stated, prepared_by = _read_preprocessing(files, names, config)
+    if from_timm and prepared_by is None:
+        stated = _of_timm(content, files)
+    checkpoint = Checkpoint(id_, revision, config, stated, prepared_by, files, weights, tensors, notices)
     # Checked before a model is built: a config with a billion layers would fill the memory.
     described, stored = _least_parameters(config), checkpoint.num_parameters
     if described > stored:
@@ -343,6 +362,13 @@ def _read_preprocessing(
     return CheckpointError(
         f"{_lacks(files, PREPROCESSOR)} Or choose --preprocessing reference, which needs no such file."
     ), None
+
+
+def _of_timm(content: Mapping[str, Any], files: Files) -> Preprocessing | CheckpointError:
+    try:
+        return Preprocessing.from_config(timm.preprocessor_config(content), where=f"{files.source}/{CONFIG}")
+    except CheckpointError as error:
+        return error
 
 
 def _least_parameters(config: EncoderConfig) -> int:
@@ -497,7 +523,7 @@ def _read_header(files: Files, name: str) -> dict[str, _Tensor]:
                 raise CheckpointError(_not_floats(tensor, where, dtype))
             if min(shape, default=0) < 0 or 8 * (stop - start) != math.prod(shape) * _BITS[dtype]:
                 raise ValueError(f"tensor {tensor} of shape {shape} in bytes {start:,} to {stop:,}")
-            tensors[tensor] = _Tensor(dtype, shape, name)
+            tensors[tensor] = _Tensor(dtype, shape, name, tensor)
         if not tensors or 8 + length + end != size:
             raise ValueError(f"the file has {size:,} bytes, its header speaks of {8 + length + end:,}")
     except (CheckpointError, HubError):
@@ -562,6 +588,8 @@ class CheckpointInfo:
     """Files of the repository that the Hub's security scan flags; none of them is used."""
     good_for: str | None
     pretrained_on: str | None
+    notices: tuple[str, ...]
+    """What a user should know of how its files were read."""
     unprepared: str | None
     """Why images cannot be prepared as its files say, only as the reference does; None: they can."""
 
@@ -599,6 +627,7 @@ def describe_checkpoint(name: str, revision: str | None = None, *, settings: Set
         unsafe=files.unsafe,
         good_for=curated.good_for if curated else None,
         pretrained_on=curated.pretrained_on if curated else stated,
+        notices=checkpoint.notices,
         unprepared=_unprepared(checkpoint),
     )
 

@@ -43,6 +43,8 @@ def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
             if info.good_for:
                 st.markdown(escape(info.good_for))
             _facts(info)
+            for notice in info.notices:
+                st.warning(escape(notice), icon=":material/warning:")
             if info.unprepared:
                 st.warning(
                     escape(f"{info.unprepared} The preprocessing of the published notebook works (see the settings)."),
