@@ -55,8 +55,8 @@ _SPLIT_ALONE = ("split",)
 _OF_A_ZIP = ("split", "archive_encoding")
 _ALL_BUT_REVISION = ("split", "config", "media_column", "label_column")
 _CHOICES = (
-    "digits, a folder of class folders or Parquet files, a .zip or .parquet file, moving-digits, or the id of a "
-    "dataset on the Hugging Face Hub (owner/name)"
+    "digits, a folder of class folders, tables or tars, a .zip, .parquet, .arrow or .tar file, moving-digits, or the id "
+    "of a dataset on the Hugging Face Hub (owner/name)"
 )
 
 
@@ -87,6 +87,11 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
             return open_hub_dataset(name, options, settings=settings)
     if place.tables is not None:
         refuse_options(place.id, options, _ONE_REVISION, offered=_ALL_BUT_REVISION)
+        if place.are_tars:
+            from labelrank.data.tars import open_tars
+
+            names = _class_names_beside(place.path)
+            return open_tars(place.tables, options, id=place.id, names=names, settings=settings)
         from labelrank.data.parquet import open_tables
 
         return open_tables(place.tables, options, id=place.id, settings=settings)
@@ -115,6 +120,10 @@ def describe_source(name: str, options: SourceOptions = SourceOptions(), *, sett
             return describe_hub_dataset(name, options, settings=settings)
     if place is not None and place.tables is not None:
         refuse_options(place.id, options, _ONE_REVISION, offered=_ALL_BUT_REVISION)
+        if place.are_tars:
+            from labelrank.data.tars import describe_tars
+
+            return describe_tars(place.tables, options, id=place.id, settings=settings)
         from labelrank.data.parquet import describe_tables
 
         return describe_tables(place.tables, options, id=place.id, settings=settings)
@@ -133,7 +142,8 @@ class _Place:
     id: str
     path: Path
     tables: Tables | None = None
-    """The Parquet files, if there are any."""
+    """The Parquet files or tars, if there are any."""
+    are_tars: bool = False
 
 
 def _find(name: str, settings: Settings) -> _Place | None:
@@ -167,7 +177,11 @@ def _find(name: str, settings: Settings) -> _Place | None:
             # Parquet without media beside class folders is listed as a problem; the class folders are opened.
             if without_media(tables, settings) and holds_class_folders(path):
                 tables = None
+        if tables is None and not holds_class_folders(path) and (tars := find_tables(path, ".tar")):
+            return _Place(id, path, arrange(tars, source=id), are_tars=True)
         return _Place(id, path, tables)
+    if path.is_file() and path.suffix == ".tar":
+        return _Place(path.name, path, arrange([LocalTable(path.name, path)], source=path.name), are_tars=True)
     if path.is_file():
         with path.open("rb") as file:
             is_table = path.suffix in (".parquet", ".arrow") or file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
@@ -194,6 +208,17 @@ def _saved(folder: Path, id: str, settings: Settings) -> Tables | None:
     from labelrank.data.arrow_table import find_saved
 
     return find_saved(folder, id, settings)
+
+
+def _class_names_beside(path: Path) -> list[str] | None:
+    """Return the class names that a file in the folder of some tars tells."""
+    from labelrank.data.tars import NAMES_FILES, read_names
+
+    folder = path if path.is_dir() else path.parent
+    for name in NAMES_FILES:
+        if (folder / name).is_file():
+            return read_names((folder / name).read_bytes(), name)
+    return None
 
 
 def _is_hub_address(name: str) -> bool:

@@ -306,7 +306,7 @@ def _nothing_to_read(repo: Repo) -> DatasetError:
     if saved := [n for n in names if n.endswith(".arrow")]:
         return DatasetError(
             f"{start}, but {listed(saved[:3])}, which `save_to_disk` wrote for a disk. Download the repository from "
-            f"{url} and give the path of the folder, or load it with `load_from_disk` and publish it with `push_to_hub`."
+            f"{url} and give the path of the folder, or load it with `load_from_disk` and use `push_to_hub`."
         )
     if archives:
         return DatasetError(

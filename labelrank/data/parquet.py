@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 
 from labelrank.data.arrow_table import ENDING, ArrowTable
-from labelrank.data.dataset import Dataset, Problem, Sample, check_distinct
+from labelrank.data.dataset import Dataset, Problem, Sample
 from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
 from labelrank.data.image import HEAD_BYTES, describe_head
+from labelrank.data.labels import check_class_names, check_repeats
 from labelrank.data.parquet_columns import LabelColumn, MediaColumn
 from labelrank.data.parquet_media import AnyTable, MediaReader, check_cost, in_parallel
 from labelrank.data.parquet_table import Table, reading
@@ -32,9 +33,6 @@ from labelrank.settings import Settings
 
 _MAX_LISTED_PROBLEMS = 1000
 _MAX_LOOKED_AT = 20
-# A column whose values are nearly all different names or describes samples. Of a few rows this cannot be told.
-_MOST_SHARE_ALONE = 0.8
-_FEW_ROWS = 5
 _EMBED = (
     "Put the files themselves into the table: with the library datasets, "
     "`dataset.cast_column(column, Image())` where the files are, then `dataset.push_to_hub` or "
@@ -186,7 +184,7 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
     columns = in_parallel(read, [*opened, *others])
     if label.class_names is None:
         alternatives = [n for n in opened[0].columns(features).ordered_labels() if n != label.name]
-        _check_repeats(label, columns, alternatives, source)
+        check_repeats(_count_rows(columns), label.name, alternatives, source)
     class_names, label_of = _classes(label, [values for values, _ in columns], source)
     values, places = _joined(columns[: len(opened)])
     labels = np.array([*(label_of.get(value, -1) for value in values), -1])[places]  # place -1 is the last
@@ -352,28 +350,13 @@ def _whole(value: Any, table: AnyTable, label: LabelColumn) -> int | None:
     )
 
 
-def _check_repeats(
-    label: LabelColumn, columns: list[tuple[list[Any], np.ndarray]], others: list[str], source: str
-) -> None:
-    """Check that rows share their labels; otherwise the column names or describes samples.
-
-    It is refused where more than 80 % of the labelled rows, and at least 5, have a value that no other row has. A table
-    with two rows of each class is never refused.
-    """
+def _count_rows(columns: Iterable[tuple[list[Any], np.ndarray]]) -> Counter[Any]:
+    """Return the number of rows with each value; takes what `_label_values` returns for each table."""
     count: Counter[Any] = Counter()
     for values, places in columns:
         of_values = np.bincount(places[places >= 0], minlength=len(values))
         count.update(dict(zip(values, of_values.tolist(), strict=True)))
-    rows = sum(count.values())
-    alone = [value for value, n in count.items() if n == 1]
-    if len(alone) < _FEW_ROWS or len(alone) <= _MOST_SHARE_ALONE * rows:
-        return
-    choose = f"Choose another: {listed(others)} (--label-column)." if others else "Add a column of labels."
-    raise DatasetError(
-        f"{source!r}: the column {label.name!r} has {len(count):,} different values in {rows:,} rows, "
-        f"{len(alone):,} of them in one row alone, such as {str(alone[0])[:60]!r}. So it names or describes samples "
-        f"and not classes, of which each needs several rows. {choose}"
-    )
+    return count
 
 
 def _classes(label: LabelColumn, values: list[list[Any]], source: str) -> tuple[tuple[str, ...], dict[Any, int]]:
@@ -387,21 +370,7 @@ def _classes(label: LabelColumn, values: list[list[Any]], source: str) -> tuple[
             found.sort(key=int)
         class_names = tuple(str(value) for value in found)
         label_of = {value: number for number, value in enumerate(found)}
-    if len(class_names) < 2:
-        only = f"only one class, {class_names[0]!r}," if class_names else "no class"
-        raise DatasetError(
-            f"{source!r} has {only} in column {label.name!r}; a ranking needs at least two. Choose another label "
-            "column, or add rows of other classes."
-        )
-    twice = [name for name, count in Counter(class_names).items() if count > 1]
-    if twice:
-        raise DatasetError(
-            f"{source!r} gives the same name to several classes of column {label.name!r}: {listed(twice)}. Rename "
-            "them, so that each class has a name of its own."
-        )
-    if "" in class_names:
-        raise DatasetError(f"{source!r} has a class without a name in column {label.name!r}. Name it.")
-    check_distinct(class_names, source)
+    check_class_names(class_names, label.name, source)
     return class_names, label_of
 
 

@@ -84,7 +84,7 @@ class SourceInfo:
 
     id: str
     kind: str
-    """The type of source to show: "embedded", "class folders", "zip", "Parquet" or "Arrow"."""
+    """The type of source to show: "embedded", "class folders", "zip", "Parquet", "Arrow", "WebDataset" or "tar"."""
     media: str | None
     """image or clip; None if only reading the samples would tell."""
     configs: tuple[str, ...] = ()
@@ -388,14 +388,14 @@ def partitions(path: str) -> dict[str, str | None]:
     return {match[1]: None if match[2] == _NO_VALUE else unquote(match[2]) for match in found}
 
 
-def find_tables(folder: Path) -> list[LocalTable]:
-    """Return the Parquet files of a folder, at most five folders deep, without hidden files and metadata."""
+def find_tables(folder: Path, ending: str = ".parquet") -> list[LocalTable]:
+    """Return the Parquet files (or tars) of a folder, at most five folders deep, without hidden files and metadata."""
     found = []
     for root, folders, names in os.walk(folder):
         here = Path(root).relative_to(folder)
         folders[:] = [] if len(here.parts) >= _MAX_DEPTH else sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
-            if name.endswith(".parquet") and not name.startswith((".", "metadata.")):
+            if name.endswith(ending) and not name.startswith((".", "metadata.")):
                 found.append(LocalTable((here / name).as_posix(), Path(root, name)))
     return found
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tarfile
 import zipfile
 import zlib
 from fractions import Fraction
@@ -75,6 +76,17 @@ def unmarked(path, files, codec, extra=None):
             info.filename = info.orig_filename = info.raw.decode("cp437")
             info.extra = extra(info.raw, name) if extra else b""
             archive.writestr(info, content)
+    return path
+
+
+def write_tar(path, files, form=tarfile.GNU_FORMAT):
+    """Write {name or TarInfo: bytes} to a tar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, content in files.items() if isinstance(files, dict) else files:
+            member = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
     return path
 
 
