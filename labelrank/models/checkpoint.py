@@ -360,7 +360,8 @@ def _read_preprocessing(
         except CheckpointError as error:
             return error, name
     return CheckpointError(
-        f"{_lacks(files, PREPROCESSOR)} Or choose --preprocessing reference, which needs no such file."
+        f"{_lacks(files, PREPROCESSOR)} Or choose preprocessing reference (--preprocessing reference), which "
+        "needs no such file."
     ), None
 
 
@@ -590,8 +591,6 @@ class CheckpointInfo:
     pretrained_on: str | None
     notices: tuple[str, ...]
     """What a user should know of how its files were read."""
-    unprepared: str | None
-    """Why images cannot be prepared as its files say, only as the reference does; None: they can."""
 
 
 def describe_checkpoint(name: str, revision: str | None = None, *, settings: Settings | None = None) -> CheckpointInfo:
@@ -628,13 +627,4 @@ def describe_checkpoint(name: str, revision: str | None = None, *, settings: Set
         good_for=curated.good_for if curated else None,
         pretrained_on=curated.pretrained_on if curated else stated,
         notices=checkpoint.notices,
-        unprepared=_unprepared(checkpoint),
     )
-
-
-def _unprepared(checkpoint: Checkpoint) -> str | None:
-    try:
-        checkpoint.preprocessing()
-    except CheckpointError as error:
-        return str(error)
-    return None

@@ -45,11 +45,6 @@ def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
             _facts(info)
             for notice in info.notices:
                 st.warning(escape(notice), icon=":material/warning:")
-            if info.unprepared:
-                st.warning(
-                    escape(f"{info.unprepared} The preprocessing of the published notebook works (see the settings)."),
-                    icon=":material/warning:",
-                )
     if misfit:
         st.warning(escape(f"{misfit} Choose a checkpoint that fits, or another dataset."), icon=":material/warning:")
     if misfit and st.button(f"Use {default}", type="primary"):

@@ -1,5 +1,7 @@
 """What the pages say of an extraction before it starts, while it waits and runs, and after it."""
 
+import shutil
+
 import pytest
 
 from labelrank import words
@@ -11,6 +13,7 @@ from labelrank.steps.rank import RankRequest
 from labelrank.ui import server, session
 from labelrank.ui.address import choices_of_job
 from labelrank.words import rough_duration
+from tests.conftest import GOLDEN
 from tests.ui.conftest import PARAMS, address, button, choices_of, labels, run, settings_label, texts
 
 ENCODE = Stage(Kind.ENCODE, "Extracting features", "images")
@@ -472,3 +475,20 @@ def test_an_estimated_duration_is_no_finer_than_it_can_be_known(seconds, text):
 )
 def test_shares_are_percentages_with_sensible_digits(share, text):
     assert words.share_text(share) == text
+
+
+def test_a_checkpoint_without_a_preprocessor_file_can_be_used_with_that_of_the_reference(app, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(GOLDEN / "vit_mae", folder)
+    (folder / "preprocessor_config.json").unlink()
+    run(app, "features", dataset="digits", split="train")
+    app.session_state["checkpoint_tabs"] = "Folder on this machine"
+    app.run()
+    next(field for field in app.text_input if field.label == "Folder on this machine").input(str(folder))
+    button(app, "Use this folder").click().run()
+    assert "which needs no such file" in texts(app)
+    assert "Extract features" not in labels(app)
+    app.segmented_control(key="preprocessing").select("reference").run()
+    assert not app.exception
+    assert "which needs no such file" not in texts(app)
+    assert "Extract features" in labels(app)
