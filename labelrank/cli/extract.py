@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelrank.cli.options import check_folder, dataset_options, extraction_options, given
-from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_left_out
+from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_doubtful, say_left_out
 from labelrank.cli.tables import printable
 from labelrank.data.dataset import NOUNS
 from labelrank.words import rough_duration
@@ -63,6 +63,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
         sys.exit(1)
     reporter.sum_up(outcome, all_used=work.request.max_per_class is None)
     say_left_out(outcome.features.failures)
+    say_doubtful(outcome.features)
     # What the cache keeps may have been made elsewhere; a server of several people gives no paths away.
     places = {} if settings.shared else work.places
     provenance = outcome.features.public_provenance | ({LOCAL: places} if places else {})

@@ -14,6 +14,7 @@ from labelrank.progress import Kind, Stage
 from labelrank.views.extraction import (
     End,
     circumstances,
+    doubts,
     how_it_stopped,
     no_estimate_text,
     outcome_finding,
@@ -23,6 +24,7 @@ from labelrank.words import duration
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
+    from labelrank.features.store import FeatureSet
     from labelrank.steps.extract.report import ExtractionReport
     from labelrank.steps.extract.run import ExtractionOutcome
 
@@ -106,6 +108,16 @@ class ExtractionReporter:
             parts = (text, outcome_finding(outcome.features), self._options.get(end, ""))
             warning = "" if end in (End.EARLY, End.LAST) else "Warning: "
             say(warning + " ".join(part for part in parts if part))
+
+
+def say_doubtful(features: FeatureSet) -> None:
+    """Say what is doubtful about samples that have features, with some of them."""
+    for text, samples in doubts(features):
+        say(f"Warning: {text}")
+        for sample in samples[:5]:
+            say(f"  {printable(sample.subject)}: {printable(sample.reason)}")
+        if len(samples) > 5:
+            say(f"  {len(samples) - 5:,} more, all listed in the metadata of the features file.")
 
 
 def say_left_out(problems: tuple[Problem, ...]) -> None:

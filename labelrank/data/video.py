@@ -14,9 +14,11 @@ import numpy as np
 
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.image import HEAD_BYTES, describe_head
-from labelrank.data.reading import one_sample, take_memory
+from labelrank.data.reading import note, one_sample, take_memory
+from labelrank.data.video_end import asf_duration_s, is_cut
 from labelrank.errors import LabelRankError, MediaError
 from labelrank.settings import Settings
+from labelrank.words import plural
 
 if TYPE_CHECKING:
     # PyAV is imported in the functions that use it: the import takes 0.2 s, and a page of images does not need it.
@@ -34,6 +36,16 @@ EXTENSIONS = frozenset(
 """File name endings, in lower case, that are read as videos."""
 
 READABLE = "AVI, MP4, MOV, Matroska, WebM, MPEG, FLV, WMV or Ogg"
+
+
+_WITHOUT_LENGTH = {"mpegts", "mpeg", "mpegvideo"}
+"""Containers that do not say how long a video is."""
+_WITHOUT_MARK = {*_WITHOUT_LENGTH, "asf"}
+"""Containers in which FFmpeg does not mark that the last frame is cut."""
+_WITH_DURATION = {"matroska", "flv", "asf"}
+"""Containers that say in their header how long a video plays, and not how many frames it has."""
+_MAX_REORDERED, _LEAST_STEPS = 16, 3
+"""Frames that may be shown before one that lies before them; steps between frames that show how regular these are."""
 
 
 class _Kind(NamedTuple):
@@ -67,6 +79,10 @@ _HELD_BYTES = 64 * 2**20
 """Packets are kept in memory up to this total; those of larger videos are read again for decoding."""
 _REORDERING = 64
 """More than the packets that may follow a frame's packet while their frames are shown before it; codecs allow 16."""
+MIN_SHARE = 0.5
+"""A video with fewer of its frames is left out: most frames of a clip would be copies of the last one."""
+CUT_SHORT = "cut_short"
+"""The kind of notice about a video of which frames are missing or damaged."""
 _ADVICE = "Save or fetch it again, or leave it out."
 
 
@@ -97,13 +113,17 @@ def read_clips(source: Path | bytes | BinaryIO, sampling: ClipSampling, *, name:
         name: The video's key, for messages.
         settings: Gives `max_video_bytes`, `max_video_frames`, `max_clip_bytes` and, for one frame, `max_pixels`.
 
+    If the end of a file is missing, or sampled frames are damaged, this is noted (`reading.note`).
+
     Raises:
-        MediaError: The file is not a video in a supported format, a sampled frame cannot be decoded, or a limit is
-            exceeded.
+        MediaError: The file is not a video in a supported format, a sampled frame cannot be decoded, less than
+            `MIN_SHARE` of its frames is there, or a limit is exceeded.
     """
     with one_sample(), _open(source, name, settings) as video:
-        clips = video.read_indexed(sampling)
-        return clips if clips is not None else video.read_in_order(sampling)
+        video.check_end()
+        frames = video.read_indexed(sampling) or video.read_in_order(sampling)
+        frames.check_damage()
+        return frames.take()
 
 
 def too_large(name: str, size_bytes: int, settings: Settings) -> MediaError:
@@ -122,6 +142,8 @@ class _Packet(NamedTuple):
     is_discard: bool
     """Whether the packet's frame is decoded only because others need it, and never shown."""
     size: int
+    dts: int | None
+    is_corrupt: bool
 
 
 class _Frames:
@@ -132,7 +154,9 @@ class _Frames:
 
         self.place_of = {int(number): place for place, number in enumerate(np.unique(wanted))}
         self._num_wanted = wanted.size
+        self.wanted = wanted
         self.missing = set(self.place_of)
+        self._damaged: set[int] = set()
         self._pixels: np.ndarray | None = None
         self._reformatter = VideoReformatter()  # shared by all frames: setting one up takes time
         self._name = name
@@ -162,10 +186,20 @@ class _Frames:
             )
         self._pixels[self.place_of[number]] = upright
         self.missing.discard(number)
+        if frame.is_corrupt:
+            self._damaged.add(number)
 
-    def take(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the pixels of each number, uint8 (*numbers.shape, H, W, 3)."""
+    def check_damage(self) -> None:
+        """Note how many frames are damaged; raise MediaError if too few are sound."""
+        used = set(self.wanted.ravel().tolist())
+        if damaged := len(used & self._damaged):
+            text = f"{damaged:,} of the {plural(len(used), 'frame')} taken {'is' if damaged == 1 else 'are'} damaged"
+            _note_or_refuse(self._name, 1 - damaged / len(used), text)
+
+    def take(self) -> np.ndarray:
+        """Return the pixels of the wanted frames, uint8 (clips, frames, H, W, 3)."""
         assert self._pixels is not None
+        numbers = self.wanted
         places = np.array([self.place_of[n] for n in numbers.ravel().tolist()])
         if np.array_equal(places, np.arange(len(self._pixels))):  # no frame twice: nothing to copy
             return self._pixels.reshape(*numbers.shape, *self._pixels.shape[1:])
@@ -177,6 +211,8 @@ class _Video:
     """A video file. Demuxers are opened one after another, because they share the position in the file."""
 
     def __init__(self, file: BinaryIO, kind: _Kind, name: str, settings: Settings) -> None:
+        self._is_cut = is_cut(file, kind.format)  # then the last packet is passed over where it is not whole
+        self._size_bytes = file.seek(0, io.SEEK_END)
         self._file = file
         self._kind = kind
         self._name = name
@@ -200,7 +236,7 @@ class _Video:
         self._held = []
         held_bytes = shown = 0
         for packet in packets:
-            index.append(_Packet(packet.pts, packet.is_keyframe, packet.is_discard, packet.size))
+            index.append(_entry(packet))
             held_bytes += packet.size
             if self._held is not None:
                 self._held.append(packet)
@@ -234,7 +270,78 @@ class _Video:
                 f"one is needed. {_ADVICE}"
             ) from error
 
-    def read_indexed(self, sampling: ClipSampling) -> np.ndarray | None:
+    def check_end(self) -> None:
+        """Note how many frames are missing at the end of the file; raise MediaError if too few are there.
+
+        Only the containers of `video_end` say it. In a short file of the others the end itself is looked at.
+        """
+        if not self._is_cut and (self._kind.format not in _WITHOUT_LENGTH or not self._is_short):
+            return
+        index = self.index()
+        if not self._is_cut and not _has_hole_at_end(index):
+            if not self._ends_damaged(index):
+                return
+            self._is_cut = True
+            index = self.index()
+        if not index:
+            raise self.without_frames()
+        found, share = len(index), self._share(index)
+        if share is None:
+            note(
+                CUT_SHORT, f"{plural(found, 'frame')} found; the file ends too early, and does not say how many it had"
+            )
+        elif (promised := round(found / share)) > found:
+            _note_or_refuse(self._name, share, f"{found:,} of about {plural(promised, 'frame')} found")
+
+    def _share(self, index: list[_Packet]) -> float | None:
+        """Return how much of its length a video has by its packets, above 0 and up to 1; None if unknown.
+
+        Times are compared, not counts, where frames may last for different times.
+        """
+        assert self._container is not None
+        stream, start = self.stream, self.stream.start_time or 0
+        if self._kind.format == "mov":
+            # The number in a file of fragments is that of the first.
+            return len(index) / stream.frames if stream.frames >= len(index) else None
+        if self._kind.format == "avi":
+            # Some positions may be empty: the frame before is shown again.
+            last = index[-1].dts
+            return min(1.0, (last + 1) / stream.frames) if last is not None and stream.frames else None
+        times = [p.pts for p in index if p.pts is not None]
+        if self._kind.format == "asf":
+            duration_s = asf_duration_s(self._file)
+        else:
+            duration_s = self._container.duration and self._container.duration / 1e6
+        rate = stream.average_rate or stream.guessed_rate
+        if self._kind.format not in _WITH_DURATION or not (times and duration_s and rate and stream.time_base):
+            return None
+        covered_s = float((max(times) - min(times)) * stream.time_base + 1 / rate)
+        # A stream that begins late ends no later for that.
+        return min(1.0, covered_s / max(covered_s, duration_s - float(start * stream.time_base)))
+
+    def _ends_damaged(self, index: list[_Packet]) -> bool:
+        """Return whether the last frame of a held video is damaged: all from the key frame before is decoded."""
+        import av
+
+        if not index or self._held is None:
+            return False
+        if any(p.is_corrupt for p in index[-_MAX_REORDERED:]):
+            return True
+        start = max((place for place, p in enumerate(index[:-1]) if p.is_key), default=0)
+        is_after_key = False
+        self._decoder.flush_buffers()
+        try:
+            for packet in itertools.chain(self._held[start:], [None]):
+                for frame in self._decoder.decode(packet):
+                    # Frames that are shown before the key frame may need others.
+                    if frame.is_corrupt and is_after_key:
+                        return True
+                    is_after_key = is_after_key or frame.key_frame
+        except av.FFmpegError:
+            return True
+        return False
+
+    def read_indexed(self, sampling: ClipSampling) -> _Frames | None:
         """Return the sampled frames, decoding as little as the index allows; None if the index is not reliable."""
         import av
 
@@ -254,9 +361,9 @@ class _Video:
                     return None
         except av.FFmpegError:
             return None  # a full decode may still succeed, or it reports the frame that fails
-        return None if frames.missing else frames.take(numbers)
+        return None if frames.missing else frames
 
-    def read_in_order(self, sampling: ClipSampling) -> np.ndarray:
+    def read_in_order(self, sampling: ClipSampling) -> _Frames:
         """Return the sampled frames, decoding from the first frame to the last sampled one, or to the end if needed."""
         stop = sampling.stop
         # A guess of the number of frames lets one pass do. If it was wrong, a second pass follows.
@@ -273,10 +380,17 @@ class _Video:
         wanted = sampling.indices(len(times))
         if order is not None:
             wanted = order[wanted]
-        if not frames.place_of.keys() - frames.missing >= set(wanted.ravel().tolist()):
+        if frames.place_of.keys() - frames.missing >= set(wanted.ravel().tolist()):
+            frames.wanted = wanted
+        else:
             frames = _Frames(wanted, self._name, self._settings)
             self._decode_in_order(frames, int(wanted.max()) + 1)
-        return frames.take(wanted)
+        return frames
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether the whole file may be read to look at its end."""
+        return self._size_bytes <= _HELD_BYTES
 
     @property
     def _decoder(self) -> VideoCodecContext:
@@ -323,7 +437,8 @@ class _Video:
         self._restart()
         self._is_fresh = False
         assert self._container is not None
-        return (packet for packet in self._container.demux(self.stream) if packet.size)
+        packets = (packet for packet in self._container.demux(self.stream) if packet.size)
+        return _without_last(packets, self._kind.format in _WITHOUT_MARK) if self._is_cut else packets
 
     def _check_count(self, count: int) -> None:
         if count > self._settings.max_video_frames:
@@ -388,6 +503,40 @@ class _Video:
                 frames.add(len(times), frame)
             times.append(frame.pts)
         return times
+
+
+def _entry(packet: Packet[Any]) -> _Packet:
+    return _Packet(packet.pts, packet.is_keyframe, packet.is_discard, packet.size, packet.dts, packet.is_corrupt)
+
+
+def _without_last(packets: Iterator[Packet[Any]], always: bool) -> Iterator[Packet[Any]]:
+    """Yield packets but for the last one where that is cut; FFmpeg marks it, but not in every container."""
+    for packet, after in itertools.pairwise(itertools.chain(packets, [None])):
+        assert packet is not None
+        if after is not None or not (always or packet.is_corrupt):
+            yield packet
+
+
+def _has_hole_at_end(index: list[_Packet]) -> bool:
+    """Return whether frames that were to be shown among the last ones are missing, and none before.
+
+    A file that ends with a frame that is shown after others that come behind it has such a hole.
+    """
+    times = sorted(p.pts for p in index if p.pts is not None)
+    steps = [after - before for before, after in itertools.pairwise(times)]
+    num_end = min(_MAX_REORDERED, len(steps) // 2)
+    if num_end < _LEAST_STEPS or len(times) < len(index) or times == [p.pts for p in index]:
+        return False
+    regular, end = steps[:-num_end], steps[-num_end:]
+    return max(regular) < 1.5 * min(regular) and max(end) > 1.5 * min(regular)
+
+
+def _note_or_refuse(name: str, share: float, text: str) -> None:
+    """Note how many frames of a video are there; raise MediaError if these are too few."""
+    if share >= MIN_SHARE:
+        note(CUT_SHORT, text)
+        return
+    raise MediaError(f"{name!r} is cut short or damaged: {text}; at least {MIN_SHARE:.0%} are needed. {_ADVICE}")
 
 
 @contextlib.contextmanager

@@ -59,6 +59,8 @@ class Encoded:
     """int32 (n_samples,)."""
     keys: tuple[str, ...]
     failures: tuple[Problem, ...]
+    notices: tuple[Problem, ...] = ()
+    """What is to be said of samples that could be read."""
     waited_s: float = 0.0
     """Time in which the encoder waited for its next batch to be read."""
     encoded_s: float = 0.0
@@ -148,6 +150,7 @@ class _Part:
     features: list[np.ndarray] = field(default_factory=list)
     read: list[Sample] = field(default_factory=list)
     failures: list[Problem] = field(default_factory=list)
+    notices: list[Problem] = field(default_factory=list)
     waited_s: float = 0.0
     encoded_s: float = 0.0
 
@@ -160,7 +163,9 @@ class _Part:
             finite = np.isfinite(pooled).all(axis=1)
             for place, ok in zip(places, finite, strict=True):
                 if ok:
-                    self.read.append(batch.samples[place])
+                    sample = batch.samples[place]
+                    self.read.append(sample)
+                    self.notices += [Problem(sample.key, n.text, n.kind) for n in batch.notices.get(place, ())]
                 else:
                     problems[place] = Problem(batch.samples[place].key, _NOT_FINITE_REASON, NOT_FINITE)
             self.features.append(pooled[finite])
@@ -172,6 +177,7 @@ class _Part:
             y=np.array([s.label for s in self.read], dtype=np.int32),
             keys=tuple(s.key for s in self.read),
             failures=tuple(self.failures),
+            notices=tuple(self.notices),
             waited_s=self.waited_s,
             encoded_s=self.encoded_s,
         )

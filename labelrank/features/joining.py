@@ -98,6 +98,7 @@ def _join(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
         class_names=first.class_names,
         provenance=provenance,
         failures=tuple(dict.fromkeys(f for part in parts for f in part.failures)),
+        notices=tuple(dict.fromkeys(n for part in parts for n in part.notices)),
     )
     rows = [part.rows for part in parts if part.rows is not None]
     if len(rows) < len(parts):

@@ -14,6 +14,7 @@ import numpy as np
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.data.reading import one_sample
 from labelrank.errors import MediaError
+from labelrank.notices import Notice
 
 _MAX_BYTES_AHEAD = 256 * 2**20
 """Limit for encoder inputs that are read ahead; one batch is always read ahead, whatever its size."""
@@ -34,6 +35,8 @@ class Batch:
         self.ends_part = ends_part
         self.failed: dict[int, str] = {}
         """Index in `samples` -> reason."""
+        self.notices: dict[int, list[Notice]] = {}
+        """Index in `samples` -> what is to be said of a sample that was read."""
         self.error: BaseException | None = None
         self.buffer: np.ndarray | None = None
         """float32 (samples of a full batch, clips, ...); None until the shape of an input is known."""
@@ -131,8 +134,10 @@ class Reader:
                 continue
             batch, place = task
             try:
-                with one_sample():
+                with one_sample() as notices:
                     self._read(batch, place)
+                if notices:
+                    batch.notices[place] = notices
             except MediaError as error:
                 batch.failed[place] = str(error)
             except BaseException as error:  # noqa: BLE001 - Batch.wait raises it

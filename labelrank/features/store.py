@@ -53,6 +53,8 @@ class FeatureSet:
     """Samples that could not be read, with the reason."""
     rows: np.ndarray | None = None
     """Index of each sample in the dataset's order, int64 (n_samples,); None if the samples are in that order."""
+    notices: tuple[Problem, ...] = ()
+    """Samples that have features but are doubtful, such as videos that are cut short, with what is doubtful."""
 
     @property
     def digest(self) -> str:
@@ -87,9 +89,8 @@ def write_features(features: FeatureSet, path: Path) -> None:
         "version": FORMAT_VERSION,
         "class_names": list(features.class_names),
         **features.provenance,
-        "failures": [
-            {"key": p.subject, "reason": p.reason, **({"kind": p.kind} if p.kind else {})} for p in features.failures
-        ],
+        "failures": _listed(features.failures),
+        **({"notices": _listed(features.notices)} if features.notices else {}),
     }
     columns = {
         "key": pa.array(features.keys, pa.string()),
@@ -111,6 +112,21 @@ def write_features(features: FeatureSet, path: Path) -> None:
         reason = os.strerror(error.errno) if error.errno else error
         advice = "free some space there, or choose another folder" if is_full else "choose a writable folder"
         raise FeaturesError(f"{path} cannot be written ({reason}); {advice}.") from error
+
+
+def _listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [{"key": p.subject, "reason": p.reason, **({"kind": p.kind} if p.kind else {})} for p in problems]
+
+
+def _problems(listed: object) -> tuple[Problem, ...]:
+    """Return the problems of `_listed`, as far as they are there."""
+    found = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return tuple(
+        Problem(
+            str(f.get("key")), str(f.get("reason")), str(f.get("kind", _KINDS_OF_0_1.get(str(f.get("reason")), "")))
+        )
+        for f in found
+    )
 
 
 def classes_without_rows(class_names: Sequence[str], y: np.ndarray) -> list[Problem]:
@@ -147,7 +163,7 @@ def read_part(path: Path) -> FeatureSet:
         if name in table.column_names and table[name].null_count:
             raise FeaturesError(f"{path} has {table[name].null_count} empty values in column {name}; extract again.")
     class_names = metadata.pop("class_names")
-    failures = metadata.pop("failures", None)
+    failures, notices = (_problems(metadata.pop(name, None)) for name in ("failures", "notices"))
     y = _labels(table, class_names, path)
     keys = tuple(map(str, table["key"].to_pylist()))
     X = _matrix(table, path)
@@ -163,13 +179,8 @@ def read_part(path: Path) -> FeatureSet:
         keys=keys,
         class_names=tuple(class_names),
         provenance=metadata,
-        failures=tuple(
-            Problem(
-                str(f.get("key")), str(f.get("reason")), str(f.get("kind", _KINDS_OF_0_1.get(str(f.get("reason")), "")))
-            )
-            for f in (failures if isinstance(failures, list) else ())
-            if isinstance(f, dict)
-        ),
+        failures=failures,
+        notices=notices,
         rows=_rows(table, path),
     )
 

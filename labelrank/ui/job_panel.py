@@ -224,10 +224,13 @@ def _how_it_stopped(found: FeatureSet, nouns: str, *, all_used: bool) -> None:
 
 
 def features_footer(path: Path, found: FeatureSet) -> None:
-    """Show where a features file is, a download, and the samples that have no features."""
+    """Show where a features file is, a download, and the samples that have no features or doubtful ones."""
     if text := extraction.failures_text(found):
         st.warning(text)
         messages.problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
+    for text, samples in extraction.doubts(found):
+        st.warning(text)
+        messages.problems_table([(sample.subject, sample.reason) for sample in samples], "Doubtful sample")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Download Parquet",

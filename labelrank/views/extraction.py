@@ -10,6 +10,7 @@ from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, S
 from labelrank.words import RUNTIMES, about, plural, share_text
 
 if TYPE_CHECKING:
+    from labelrank.data.dataset import Problem
     from labelrank.features.store import FeatureSet
     from labelrank.steps.extract.estimate import Prospect, TimeEstimate
 
@@ -19,6 +20,20 @@ _WAITED_SHARE = 0.05
 """Share of its time that an encoder may wait for data before that is told."""
 _TURNING_TAU = 0.25
 """An interval of tau that reaches this far to both sides of 0 stands for an order that may come out reversed."""
+
+
+_DOUBTS = {
+    "cut_short": (
+        "videos is cut short or damaged. Its features come from the frames that are there.",
+        "videos are cut short or damaged. Their features come from the frames that are there.",
+    ),
+    "dark": (
+        "images is nearly black, because its values fill a small part of their range.",
+        "images are nearly black, because their values fill a small part of their range.",
+    ),
+}
+"""Kind of a notice about a sample -> what is said of one sample, and of several."""
+_OTHER_DOUBTS = ("samples is doubtful.", "samples are doubtful.")
 
 
 # Before it starts
@@ -238,6 +253,17 @@ def device_text(result: ExtractionResult) -> str:
     """Return what an extraction ran on, as a sentence."""
     runtime = RUNTIMES.get(result.runtime, result.runtime)
     return f"{result.report.device_name}, {runtime}." if result.report else f"Runtime: {runtime}."
+
+
+def doubts(features: FeatureSet) -> list[tuple[str, list[Problem]]]:
+    """Return what is doubtful about samples that have features: a sentence for each kind, and the samples."""
+    by_kind: dict[str, list[Problem]] = {}
+    for notice in features.notices:
+        by_kind.setdefault(notice.kind, []).append(notice)
+    return [
+        (f"{len(found):,} of {len(features.y):,} {_DOUBTS.get(kind, _OTHER_DOUBTS)[len(found) > 1]}", found)
+        for kind, found in by_kind.items()
+    ]
 
 
 def failures_text(features: FeatureSet) -> str:

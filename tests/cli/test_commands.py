@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from labelrank.features.store import FeatureSet, write_features
 from labelrank.label_map import read_label_map
 from labelrank.ranking import METHODS
 from tests.conftest import GOLDEN
+from tests.helpers.datasets import numbered_frames, video, write_tree
 
 
 @pytest.fixture
@@ -147,6 +149,28 @@ def test_features_know_where_their_folders_were_and_a_label_map_does_not(run_her
     monkeypatch.setenv("LABELRANK_SHARED", "1")
     run_here("extract", "pets.zip", "--checkpoint", "mine", "--out", "f.parquet")
     assert "local" not in read_features(tmp_path / "f.parquet").provenance
+
+
+def test_videos_cut_short_are_told_and_kept_in_the_file(run_here, tmp_path):
+    frames = numbered_frames(20, size=(32, 32))
+    whole = {name: video(frames, "avi", "mpeg4", options={"g": "1"}) for name in ("run/1.avi", "sit/1.avi")}
+    data = video(frames, "flv", "flv", options={"g": "1"})
+    write_tree(tmp_path / "v", {**whole, "run/2.flv": data[: len(data) * 3 // 4], "sit/2.flv": data[: len(data) // 4]})
+    outs = [tmp_path / name for name in ("f.parquet", "0.parquet", "1.parquet", "merged.parquet")]
+    extract = ("extract", tmp_path / "v", "--checkpoint", "videomae-tiny-moving-digits", "--out")
+    done = run_here(*extract, outs[0])
+    assert done.exit_code == 0, done.stderr
+    assert "Left out: sit/2.flv: 'sit/2.flv' is cut short or damaged: " in done.stderr
+    assert "Warning: 1 of 3 videos is cut short or damaged. Its features come from the frames that" in done.stderr
+    assert re.search(r"^  run/2\.flv: \d+ of about 20 frames found$", done.stderr, re.M)
+    again = run_here(*extract, outs[0])  # from the cache
+    assert "Warning: 1 of 3 videos is cut short" in again.stderr
+    for number in (1, 2):
+        assert run_here(*extract, outs[number], "--shard", f"{number}/2").exit_code == 0
+    assert run_here("merge", outs[1], outs[2], "--out", outs[3]).exit_code == 0
+    for out in (outs[0], outs[3]):
+        (notice,) = read_features(out).notices
+        assert (notice.subject, notice.kind) == ("run/2.flv", "cut_short")
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 import gc
 import io
+import re
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from av.stream import Disposition
 
 from labelrank.data import video as video_module
 from labelrank.data.dataset import ClipSampling
+from labelrank.data.reading import one_sample
 from labelrank.data.video import EXTENSIONS, read_clips, read_first_frame
 from labelrank.errors import MediaError
 from labelrank.settings import Settings
@@ -135,7 +138,8 @@ def test_frames_are_those_that_were_encoded_and_of_a_full_decode(case, frames):
         # 16 frames of stride 4 need no more than the first 61, of these the B-frames only where they are wanted.
         ("H.264 in MP4", ClipSampling(), 45),
         ("MPEG-4 in AVI", ClipSampling(), 62),
-        ("MPEG-1", ClipSampling(), 62),
+        # Of a container that does not say how long it is, the last frames from a key frame on show whether it is whole.
+        ("MPEG-1", ClipSampling(), 62 + 13),
         # The first frame of the last clip is 12 frames or fewer after a key frame.
         ("MPEG-4 in AVI", ClipSampling(frames=2, stride=1, clips=2), 16),
         ("H.264 in MP4", ClipSampling(frames=2, stride=1, clips=2), 16),
@@ -536,3 +540,144 @@ def test_the_actions_of_jhmdb_equal_their_full_decode():
         assert len(names) == 216
         for name in names[::9]:
             assert_equals_full_decode(archive.read(name), name, [ClipSampling(), ClipSampling(8, 2, 3)])
+
+
+def read_with_notices(data, sampling=SAMPLINGS[0]):
+    with one_sample() as notices:
+        clips = read_clips(data, sampling, name="a", settings=SETTINGS)
+    assert {notice.kind for notice in notices} <= {"cut_short"}
+    return clips, [notice.text for notice in notices]
+
+
+def with_directory_first(data):
+    """Return an MP4 with its directory before its frames, as it is sent over a network."""
+    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+        with av.open(io.BytesIO(data)) as source, av.open(file.name, "w", options={"movflags": "faststart"}) as output:
+            stream = source.streams.video[0]
+            copy = output.add_stream_from_template(stream)
+            for packet in source.demux(stream):
+                if packet.size:
+                    packet.stream = copy
+                    output.mux(packet)
+        return Path(file.name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def cuttable():
+    """Videos of 60 frames of about equal size, in containers that can be read without their end."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), dtype=np.uint8)
+    every = {"g": "1", "bf": "0", "x264-params": "scenecut=0"}
+    made = {
+        "AVI": video(noise, "avi", "mpeg4", options={"g": "1"}),
+        "Matroska": video(noise, "matroska", options=every),
+        "WebM": video(noise, "webm", "libvpx", options={"g": "1"}),
+        "FLV": video(noise, "flv", "flv", options={"g": "1"}),
+        "Windows Media": video(noise, "asf", "wmv2", options={"g": "1"}),
+        "MPEG-TS": video(noise, "mpegts", "mpeg2video", options={"g": "1"}),
+        "MPEG-PS": video(noise, "mpeg", "mpeg1video", options={"g": "1"}),
+        "MPEG-2": video(noise, "mpeg2video", "mpeg2video", options={"g": "1"}),
+    }
+    return {**made, "MP4": with_directory_first(video(noise, options=every))}
+
+
+def cut(data, share):
+    """Return the first bytes of a video, and the number of whole frames in them."""
+    size = int(len(data) * share)
+    with av.open(io.BytesIO(data)) as container:
+        ends = [p.pos and p.pos + p.size for p in container.demux(video=0) if p.size]
+    # Several frames may share a position.
+    return data[:size], max(number for number, end in enumerate(ends, start=1) if end and end <= size)
+
+
+@pytest.mark.parametrize("container", ["AVI", "Matroska", "WebM", "FLV", "Windows Media", "MP4"])
+def test_a_video_cut_short_says_how_much_is_there_and_is_left_out_below_half(container, cuttable):
+    data = cuttable[container]
+    assert read_with_notices(data)[1] == []
+    for share in (0.9, 0.75, 0.3):
+        part, whole = cut(data, share)
+        if share == 0.3:
+            message = r"'a' is cut short or damaged: (\d+) of about (\d+) frames found; at least 50% are needed"
+            with pytest.raises(MediaError, match=message) as error:
+                read_with_notices(part)
+            text = str(error.value)
+        else:
+            clips, (text,) = read_with_notices(part)
+            assert clips.shape == (1, 16, 64, 96, 3)
+        found, promised = map(int, re.search(r"(\d+) of about (\d+) frames found", text).groups())
+        assert abs(promised - 60) <= 4
+        assert whole - 3 <= found <= whole
+
+
+@pytest.mark.parametrize("container", ["MPEG-TS", "MPEG-PS", "MPEG-2"])
+@pytest.mark.parametrize("share", [0.9, 0.62, 0.3])
+def test_a_cut_container_that_promises_nothing_says_that_its_end_is_missing(container, share, cuttable):
+    data = cuttable[container]
+    assert read_with_notices(data)[1] == []
+    part, whole = cut(data, share)
+    if container == "MPEG-TS":  # whole packets: nothing in their number shows that some are missing
+        part = part[: len(part) // 188 * 188]
+    clips, (text,) = read_with_notices(part)
+    found = int(re.fullmatch(r"(\d+) frames found; the file ends too early, and does not say how many .*", text)[1])
+    assert abs(found - whole) <= 3
+    assert clips.shape == (1, 16, 64, 96, 3)
+
+
+def test_a_frame_that_is_missing_before_the_last_shows_that_a_stream_was_cut(frames):
+    def without_the_last_frames(packets):
+        later = [i for i, p in enumerate(packets) if packets[i - 1].pts > p.pts]
+        return packets[: later[-3]]
+
+    data = remuxed(video(frames[:40], "mpegts", options={"g": "40", "bf": "2", "b_strategy": "0"}), "mpegts", list)
+    assert read_with_notices(data)[1] == []
+    cut = remuxed(data, "mpegts", without_the_last_frames)
+    assert read_with_notices(cut)[1][0].endswith("the file ends too early, and does not say how many it had")
+
+
+@pytest.mark.parametrize("case", CODECS)
+def test_sound_videos_give_no_notice(case, frames):
+    container, codec, options = CODECS[case]
+    uneven = np.cumsum(np.random.default_rng(0).integers(1, 4, 30)).tolist()
+    with_clock = container not in ("mpeg2video",)
+    for times in (None, uneven) if with_clock else (None,):
+        data = video(frames[:30], container, codec, options=options, times=times)
+        for sampling in (ClipSampling(), ClipSampling(frames=4, stride=2, clips=3)):
+            assert read_with_notices(data, sampling)[1] == []
+
+
+def test_a_header_that_promises_too_much_is_not_believed_alone(frames):
+    data = bytearray(video(frames[:30], "avi", "mpeg4"))
+    length = data.index(b"strh") + 8 + 32
+    assert struct.unpack_from("<L", data, length) == (30,)
+    for promised in (31, 38, 60):  # as the clips of HMDB and JHMDB do
+        struct.pack_into("<L", data, length, promised)
+        assert read_with_notices(bytes(data))[1] == []
+    cover = video(frames[:30], "mp4", sound=True) + bytes(100)
+    assert read_with_notices(cover)[1] == []
+
+
+def test_damaged_frames_count_as_missing(frames):
+    noise = np.random.default_rng(0).integers(0, 256, (16, 64, 96, 3), dtype=np.uint8)
+    data = video(noise, "avi", options={"g": "1", "bf": "0"})
+    with av.open(io.BytesIO(data)) as container:
+        packets = [(p.pos + 8, p.size) for p in container.demux(video=0) if p.size]
+
+    def damaged(count):
+        changed = bytearray(data)
+        for position, size in packets[3 : 3 + count]:
+            changed[position + size // 2 : position + size // 2 + 40] = b"\x55" * 40
+        return bytes(changed)
+
+    sampling = ClipSampling(frames=16, stride=1)
+    assert read_with_notices(damaged(1), sampling)[1] == ["1 of the 16 frames taken is damaged"]
+    assert read_with_notices(damaged(8), sampling)[1] == ["8 of the 16 frames taken are damaged"]
+    with pytest.raises(MediaError, match="9 of the 16 frames taken are damaged; at least 50% are needed"):
+        read_clips(damaged(9), sampling, name="a", settings=SETTINGS)
+
+
+@needs_shared
+def test_real_sound_videos_give_no_notice():
+    for name, step in (("video-samples.zip", 1), ("jhmdb12-mini.zip", 4)):
+        with zipfile.ZipFile(SHARED / name) as archive:
+            for entry in entries(name)[::step]:
+                if "corrupted" not in entry:
+                    assert read_with_notices(archive.read(entry))[1] == [], entry

@@ -58,13 +58,22 @@ def rewrite(path, *, columns=None, metadata=None, drop=None):
 def test_round_trip_is_exact(tmp_path_factory, X):
     path = tmp_path_factory.mktemp("features") / "f.parquet"
     written = features_of(X, class_names=('=cmd|"', "<script>,\n\U0001f600"), failures=(Problem("x", "broken"),))
+    written = replace(written, notices=(Problem("class/0.png", "dim", "dark"),))
     write_features(written, path)
     read = read_features(path)
     np.testing.assert_array_equal(read.X, written.X)
     np.testing.assert_array_equal(read.y, written.y)
     assert (read.keys, read.class_names, read.failures) == (written.keys, written.class_names, written.failures)
+    assert read.notices == written.notices
     assert read.provenance == written.provenance
     assert read.digest == written.digest
+
+
+def test_a_file_without_doubtful_samples_is_that_of_earlier_versions(tmp_path):
+    path = tmp_path / "f.parquet"
+    write_features(features_of(np.eye(3)), path)
+    assert "notices" not in json.loads(pq.read_schema(path).metadata[b"labelrank"])
+    assert read_features(path).notices == ()
 
 
 def test_schema_is_the_contract(tmp_path):

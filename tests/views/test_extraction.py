@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from labelrank.data.dataset import Problem
 from labelrank.features.store import FeatureSet
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome
 from labelrank.views import extraction
@@ -87,6 +88,16 @@ def test_reasons_that_are_rare_are_counted_together():
 def test_the_share_that_was_left_out_is_of_what_is_done():
     assert extraction.left_out_text(16, 320, ("image", "images")) == "16 images left out so far (5.0 %)"
     assert extraction.left_out_text(1, 0, ("image", "images")) == "1 image left out so far"
+
+
+def test_doubtful_samples_are_told_by_kind():
+    features = FeatureSet(np.zeros((4, 2), np.float32), np.arange(4, dtype=np.int32), tuple("abcd"), tuple("wxyz"))
+    assert extraction.doubts(features) == []
+    notices = (Problem("a", "9 of 10", "cut_short"), Problem("b", "later", "new"), Problem("c", "8 of 9", "cut_short"))
+    (cut, samples), (other, _) = extraction.doubts(replace(features, notices=notices))
+    assert cut == "2 of 4 videos are cut short or damaged. Their features come from the frames that are there."
+    assert samples == [notices[0], notices[2]]
+    assert other == "1 of 4 samples is doubtful."
 
 
 def test_a_result_says_where_it_stopped():

@@ -239,7 +239,10 @@ def _assembled(plan: Plan, parts: list[FeatureSet]) -> FeatureSet:
         DatasetError: There were samples, but none could be used.
     """
     place = {sample.key: row for row, sample in enumerate(plan.dataset.samples)}
-    failures = sorted((failure for part in parts for failure in part.failures), key=lambda f: place[f.subject])
+    failures, notices = (
+        sorted((p for problems in lists for p in problems), key=lambda p: place[p.subject])
+        for lists in ([part.failures for part in parts], [part.notices for part in parts])
+    )
     parts[:] = [part for part in parts if part.keys]
     if not parts and plan.parts:
         samples, nouns = sum(len(part.samples) for part in plan.parts), NOUNS[plan.dataset.media][1]
@@ -269,6 +272,7 @@ def _assembled(plan: Plan, parts: list[FeatureSet]) -> FeatureSet:
         class_names=plan.dataset.class_names,
         provenance=provenance,
         failures=(*plan.dataset.problems, *failures, *missing),
+        notices=tuple(notices),
         rows=rows[order] if plan.request.shard else None,
     )
 

@@ -105,6 +105,7 @@ def _with_provenance(plan: Plan, encoded: Encoded, encoder: CompiledEncoder) -> 
             "created_at": now(),
         },
         failures=encoded.failures,
+        notices=encoded.notices,
     )
 
 
