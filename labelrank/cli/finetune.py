@@ -6,13 +6,14 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelrank.cli.options import check_folder, given, ranking_options, training_options
-from labelrank.cli.progress import ProgressLine, say
+from labelrank.cli.options import check_folder, given, given_features_options, ranking_options, training_options
+from labelrank.cli.progress import ProgressLine, say, say_given
 from labelrank.cli.tables import printable, show_table
 from labelrank.errors import FinetuneError
 from labelrank.words import plural, rough_duration
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--model/--no-model", default=True, help="Whether --files has the model of the best run.  [model]")
 @click.option("--recompute", is_flag=True, help="Train all runs again, even finished ones.")
 @click.option("--all-orders", is_flag=True, help="List each random order in the table, instead of all in one row.")
+@given_features_options
 @training_options
 @ranking_options
 def finetune(
@@ -56,6 +58,8 @@ def finetune(
     model: bool,
     recompute: bool,
     all_orders: bool,
+    features_column: str | None,
+    label_column: str | None,
     style: str,
     **options: Any,
 ) -> None:
@@ -89,12 +93,14 @@ def finetune(
     start = Design.starting(chosen.get("depth", HEADS_ALONE))
     preset = {name: getattr(start, name) for name in ("orders", "seeds") if end_to_end and name not in chosen}
     design = dataclasses.replace(start, **chosen)
+    read = partial(read_features, features_column=features_column, label_column=label_column)
     inputs = Inputs(
-        train=read_features(features),
+        train=read(features),
         label_map=read_label_map(label_map) if label_map else None,
-        test=read_features(test) if test else None,
-        val=read_features(val) if val else None,
+        test=read(test) if test else None,
+        val=read(val) if val else None,
     )
+    say_given(inputs.train)
     settings = Settings.from_env()
     material = gather_files(
         inputs,

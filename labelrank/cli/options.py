@@ -139,6 +139,15 @@ def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _with(command, options)
 
 
+def given_features_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name the columns of features that `labelrank extract` did not write."""
+    options = (
+        click.option("--features-column", help="Column or array of the features, in a table or npz of your own."),
+        click.option("--label-column", help="Column or array of the labels, in a table or npz of your own."),
+    )
+    return _with(command, options)
+
+
 def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the fields of `labelrank.steps.finetune.request.Design` as options; None leaves a field as it is."""
     share = click.FloatRange(0, 0.5, min_open=True)

@@ -62,6 +62,17 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def say_given(features: FeatureSet) -> None:
+    """Say what was taken for features and labels, where `labelrank extract` did not write them."""
+    if features.provenance.get("encoder") == "unknown":
+        rows, dim = features.X.shape
+        vectors, labels = features.provenance["dataset"]["columns"]
+        say(
+            f"Features of an unknown encoder: {rows:,} rows of {dim:,} numbers in {printable(repr(vectors))}, "
+            f"{len(features.class_names):,} classes in {printable(repr(labels))}."
+        )
+
+
 class ExtractionReporter:
     """Says how an extraction runs: what it runs on once, what is reused, and each estimate of the stability.
 

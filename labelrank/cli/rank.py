@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelrank.cli.extract import extracted
-from labelrank.cli.options import ranking_options
-from labelrank.cli.progress import say
+from labelrank.cli.options import given_features_options, ranking_options
+from labelrank.cli.progress import say, say_given
 from labelrank.cli.tables import printable, show_table
 from labelrank.exports import FORMATS
 
@@ -48,12 +48,21 @@ def show(label_map: LabelMap, style: str) -> None:
 @click.command()
 @click.argument("features", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Label map to write (JSON).")
+@given_features_options
 @ranking_options
-def rank(features: Path, out: Path | None, style: str, **options: Any) -> None:
-    """Rank the classes of a features file and print the order; --out keeps it as a label map."""
+def rank(
+    features: Path, out: Path | None, features_column: str | None, label_column: str | None, style: str, **options: Any
+) -> None:
+    """Rank the classes of a features file and print the order; --out keeps it as a label map.
+
+    FEATURES is what `labelrank extract` wrote, or features that you have: a Parquet table with a column of vectors and
+    one of labels, or an npz with X, y and perhaps class_names.
+    """
     from labelrank.features.joining import read_features
 
-    label_map = ranked(read_features(features), **options)
+    found = read_features(features, features_column=features_column, label_column=label_column)
+    say_given(found)
+    label_map = ranked(found, **options)
     if out:
         label_map.save(out)
         say(f"Wrote {out}, content hash {label_map.content_hash}.")
@@ -69,7 +78,15 @@ def rank(features: Path, out: Path | None, style: str, **options: Any) -> None:
     type=click.Path(path_type=Path),
     help="For parquet: the features file the map was made from, to write one row per sample instead of per class.",
 )
-def export(label_map: Path, format_: str, out: Path, features: Path | None) -> None:
+@given_features_options
+def export(
+    label_map: Path,
+    format_: str,
+    out: Path,
+    features: Path | None,
+    features_column: str | None,
+    label_column: str | None,
+) -> None:
     """Write a label map in the format another tool reads."""
     from labelrank.exports import write_export
     from labelrank.features.joining import read_features
@@ -78,8 +95,12 @@ def export(label_map: Path, format_: str, out: Path, features: Path | None) -> N
 
     if features and format_ != "parquet":
         raise click.UsageError("--features goes with --format parquet.")
-    ranked = read_label_map(label_map)
-    samples = rank_as(ranked, read_features(features), source=str(features)).samples if features else None
+    if not features and (features_column or label_column):
+        raise click.UsageError("--features-column and --label-column go with --features.")
+    ranked, samples = read_label_map(label_map), None
+    if features:
+        found = read_features(features, features_column=features_column, label_column=label_column)
+        samples = rank_as(ranked, found, source=str(features)).samples
     write_export(ranked, format_, out, samples=samples)
     say(f"Wrote {out}.")
     if caution := FORMATS[format_].caution:

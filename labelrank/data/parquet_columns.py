@@ -140,6 +140,12 @@ def _own_features(schema: pa.Schema) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
+def declared_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Return the class names that the library datasets keeps in the schema for a column; None if there are none."""
+    feature = _own_features(schema).get(column)
+    return _class_names(feature) if isinstance(feature, Mapping) else None
+
+
 def _class_names(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
     names = feature.get("names")
     if feature.get("_type") != "ClassLabel" or not isinstance(names, list) or not names:

@@ -12,21 +12,28 @@ from typing import Any
 import numpy as np
 
 from labelrank.errors import FeaturesError
+from labelrank.features.given import is_given, read_given
 from labelrank.features.store import VOLATILE, FeatureSet, classes_without_rows, read_part
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 
 
-def read_features(path: Path) -> FeatureSet:
-    """Read a features file, or a folder of `part-00000-of-00008.parquet` files.
+def read_features(path: Path, *, features_column: str | None = None, label_column: str | None = None) -> FeatureSet:
+    """Read a features file, a folder of `part-00000-of-00008.parquet` files, or features that people already have.
 
     Parts are joined by their row numbers, or in the order of the part numbers if a part has no row numbers.
+
+    Args:
+        features_column, label_column: For features that `labelrank extract` did not write; see `given.read_given`.
 
     Raises:
         FeaturesError: The path is not a features file, is of another version, is incomplete, or holds values that
             cannot be ranked; the message names the first bad row.
     """
-    features = _read(path)
+    if path.is_file() and (features_column or label_column or is_given(path)):
+        features = read_given(path, features_column=features_column, label_column=label_column)
+    else:
+        features = _read(path)
     if not features.keys:
         raise FeaturesError(f"{path} has no rows; extract at least one sample per class.")
     return features

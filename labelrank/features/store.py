@@ -95,6 +95,10 @@ def write_features(features: FeatureSet, path: Path) -> None:
     columns = {
         "key": pa.array(features.keys, pa.string()),
         "label": pa.array(features.y, pa.int32()),
+        # For other viewers; the names that count are those of the metadata.
+        "class_name": pa.DictionaryArray.from_arrays(
+            pa.array(features.y, pa.int32()), pa.array(features.class_names, pa.string())
+        ),
         # If no sample could be read, the length of a vector may be unknown, and Parquet refuses length 0.
         "features": pa.FixedSizeListArray.from_arrays(values, d) if d else pa.array([], pa.list_(pa.float32())),
     }
@@ -166,13 +170,8 @@ def read_part(path: Path) -> FeatureSet:
     failures, notices = (_problems(metadata.pop(name, None)) for name in ("failures", "notices"))
     y = _labels(table, class_names, path)
     keys = tuple(map(str, table["key"].to_pylist()))
-    X = _matrix(table, path)
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if len(bad):
-        raise FeaturesError(
-            f"{path}: row {bad[0]:,} ({keys[bad[0]]}) holds NaN or infinity, as do {len(bad) - 1:,} others; "
-            "expected finite numbers. Remove these rows or extract again with --precision float32."
-        )
+    X = vectors_of(table["features"], path, "features")
+    check_finite(X, keys, path, "Remove these rows or extract again with --precision float32.")
     return FeatureSet(
         X=X,
         y=y,
@@ -183,6 +182,16 @@ def read_part(path: Path) -> FeatureSet:
         notices=notices,
         rows=_rows(table, path),
     )
+
+
+def check_finite(X: np.ndarray, keys: Sequence[str], path: Path, advice: str) -> None:
+    """Raise FeaturesError if a row of X (n, d) is not finite; the message names the first, and says what to do."""
+    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
+    if len(bad):
+        raise FeaturesError(
+            f"{path}: row {bad[0]:,} ({keys[bad[0]]}) holds NaN or infinity, as do {len(bad) - 1:,} others; "
+            f"expected finite numbers. {advice}"
+        )
 
 
 def _first_line(error: Exception) -> str:
@@ -256,27 +265,32 @@ def _rows(table: pa.Table, path: Path) -> np.ndarray | None:
     return result
 
 
-def _matrix(table: pa.Table, path: Path) -> np.ndarray:
-    """Return the features column as float32 (n, d); lists of any float type are accepted if all have one length."""
+def vectors_of(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
+    """Return a column of lists as float32 (n, d); lists of any sort of number are accepted if all have one length."""
     import pyarrow as pa
 
-    column = table["features"].combine_chunks()
+    column = column.combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks)
     kind = column.type
     is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not is_list or not pa.types.is_floating(kind.value_type):
-        raise FeaturesError(f"{path}: column features is of type {kind}; expected fixed_size_list<float32>.")
+    if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        raise FeaturesError(f"{path}: column {name} is of type {kind}; expected fixed_size_list<float32>.")
     if not len(column):
         return np.empty((0, kind.list_size if pa.types.is_fixed_size_list(kind) else 0), np.float32)
-    lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False))
-    if len(lengths) > 1 or lengths[0] == 0:
+    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    if (lengths != lengths[0]).any() or lengths[0] == 0:
+        other = int(np.argmax(lengths != lengths[0]))
         raise FeaturesError(
-            f"{path}: its feature vectors have {lengths[0]} to {lengths[-1]} numbers; expected the same count in "
-            "every row, at least 1."
+            f"{path}: its feature vectors in column {name} have {lengths.min()} to {lengths.max()} numbers (row 0 has "
+            f"{lengths[0]}, row {other:,} has {lengths[other]}); expected the same count in every row, at least 1."
         )
     # Unlike .values, flatten() respects offsets and slices.
-    values = column.flatten().to_numpy(zero_copy_only=False)
+    values = column.flatten()
+    if values.null_count:
+        row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]) // int(lengths[0])
+        raise FeaturesError(f"{path}: row {row:,} lacks a number in column {name}; expected a number in every place.")
+    values = values.to_numpy(zero_copy_only=False)
     # A float64 beyond float32's range becomes infinite here; the caller then names its row in an error.
     with np.errstate(over="ignore"):
-        return np.asarray(values, dtype=np.float32).reshape(table.num_rows, -1)
+        return np.asarray(values, dtype=np.float32).reshape(len(lengths), -1)

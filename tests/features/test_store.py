@@ -203,6 +203,8 @@ def test_other_files_are_not_mistaken_for_features(tmp_path):
         read_features(tmp_path / "text.parquet")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "plain.parquet")
     with pytest.raises(FeaturesError, match="no 'labelrank' metadata"):
+        read_part(tmp_path / "plain.parquet")
+    with pytest.raises(FeaturesError, match=r"no column of features .*; it has 'a' \(int64\)"):
         read_features(tmp_path / "plain.parquet")
     with pytest.raises(FeaturesError, match="does not exist"):
         read_features(tmp_path / "none.parquet")
@@ -265,7 +267,24 @@ def test_rows_are_kept_and_their_column_is_left_out_where_there_are_none(tmp_pat
     assert pq.read_schema(path).field("row").type == pa.int64()
     assert read_part(path).rows.tolist() == [7, 3, 5]
     write_features(features_of(np.eye(3)), path)
-    assert pq.read_schema(path).names == ["key", "label", "features"]
+    assert pq.read_schema(path).names == ["key", "label", "class_name", "features"]
+
+
+def test_other_viewers_see_the_names_of_the_classes(tmp_path):
+    features = features_of(np.eye(4))
+    write_features(features, tmp_path / "f.parquet")
+    shown = pq.read_table(tmp_path / "f.parquet")["class_name"].to_pylist()
+    assert shown == [features.class_names[label] for label in features.y]
+
+
+def test_a_file_of_0_1_without_class_names_in_its_rows_is_read(tmp_path):
+    path = tmp_path / "f.parquet"
+    write_features(features_of(np.eye(4)), path)
+    before = read_features(path)
+    pq.write_table(pq.read_table(path).drop_columns(["class_name"]), path)
+    again = read_features(path)
+    assert (again.class_names, again.keys) == (before.class_names, before.keys)
+    np.testing.assert_array_equal(again.y, before.y)
     assert read_part(path).rows is None
 
 
