@@ -26,6 +26,14 @@ class NoTrainSplit(DatasetError):
         """The splits of the dataset; at least one."""
 
 
+class UnclearColumn(DatasetError):
+    """Several columns of a list may be the labels, and none is chosen."""
+
+    def __init__(self, message: str, label_columns: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.label_columns = label_columns
+
+
 class ArchiveError(DatasetError):
     """A file is not a zip, or the zip is unsafe or has no class folders."""
 

@@ -90,8 +90,8 @@ def _say_time(work: Plan, settings: Settings, *, recompute: bool) -> None:
 def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
     """Encode every sample of DATA.
 
-    DATA is 'digits', 'moving-digits', a folder of class folders, a zip of one, a Parquet file or a folder of them, or
-    the id of a dataset on the Hugging Face Hub (owner/name).
+    DATA is 'digits', 'moving-digits', a folder of class folders or with a list of files and labels, a zip of one, such
+    a list, a Parquet file or a folder of them, or the id of a dataset on the Hugging Face Hub (owner/name).
     """
     check_folder(out)
     _write(extracted(data, checkpoint, **options), out)

@@ -23,8 +23,8 @@ def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--config", help="Configuration of a dataset on the Hub, or of a folder of Parquet files."),
         click.option("--split", help="Split to read; train where the data has splits."),
         click.option("--revision", help="Branch, tag or commit of a dataset on the Hub; main by default."),
-        click.option("--media-column", help="Column of the images or videos, where a table has several."),
-        click.option("--label-column", help="Column of the labels, where a table has several."),
+        click.option("--media-column", help="Column of the images or videos, where a table or list has several."),
+        click.option("--label-column", help="Column of the labels, where a table or list has several."),
         click.option(
             "--archive-encoding",
             callback=_encoding,

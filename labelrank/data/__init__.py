@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from labelrank.data.archive import THERE_IS as OF_ZIP
 from labelrank.data.archive import describe_archive, open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
-from labelrank.data.folder import holds_class_folders, open_folder
+from labelrank.data.folder import THERE_IS as OF_FOLDER
+from labelrank.data.folder import holds_class_folders, open_folder, open_list
+from labelrank.data.list_files import is_list
 from labelrank.data.source import (
     SAVED_MARKS,
     LocalTable,
@@ -23,7 +26,7 @@ from labelrank.data.source import (
     refuse_options,
 )
 from labelrank.data.uploads import PARQUET_MAGIC, upload_name, upload_path
-from labelrank.errors import DatasetError, UnknownRepo
+from labelrank.errors import DatasetError, UnclearColumn, UnknownRepo
 from labelrank.files import local_path
 from labelrank.hub.names import REPO_ID
 from labelrank.settings import Settings
@@ -52,11 +55,11 @@ _HUB_PATH = re.compile(rf"(?:datasets/)?(?=[^/]+/[^/]+)({REPO_ID.pattern})/?")
 _FILE_ENDINGS = (".zip", ".parquet", ".tar", ".gz", ".tgz", ".rar", ".7z")
 _ONE_REVISION = "on this computer, in one revision alone"
 _SPLIT_ALONE = ("split",)
-_OF_A_ZIP = ("split", "archive_encoding")
+_OF_A_LIST = ("split", "media_column", "label_column")
 _ALL_BUT_REVISION = ("split", "config", "media_column", "label_column")
 _CHOICES = (
-    "digits, a folder of class folders, tables or tars, a .zip, .parquet, .arrow or .tar file, moving-digits, or the id "
-    "of a dataset on the Hugging Face Hub (owner/name)"
+    "digits, a folder of class folders, tables or tars, a .zip, .parquet, .arrow or .tar file, a list of files, "
+    "moving-digits, or the id of a dataset on the Hugging Face Hub (owner/name)"
 )
 
 
@@ -64,7 +67,7 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
     """Return the dataset of a name that a user gives.
 
     Args:
-        name: `digits`, `moving-digits`, a folder, a zip, a Parquet file, `upload:<sha256>` as `save_upload` returns it,
+        name: `digits`, `moving-digits`, a folder, a zip, a list, a table, `upload:<sha256>` as `save_upload` returns it
             or a dataset's id on the Hub (owner/name). For a folder called digits, give `./digits`. If a folder has the
             same name as a dataset on the Hub, the folder is opened.
         options: What to read of it.
@@ -96,11 +99,16 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
 
         return open_tables(place.tables, options, id=place.id, settings=settings)
     if place.path.is_dir():
-        refuse_options(place.id, options, "a folder of class folders, which has splits alone", offered=_SPLIT_ALONE)
-        return open_folder(place.path, split=options.split, settings=settings)
-    refuse_options(place.id, options, "a zip of class folders, which has splits alone", offered=_OF_A_ZIP)
+        refuse_options(place.id, options, OF_FOLDER, offered=_OF_A_LIST)
+        return open_folder(place.path, split=options.split, settings=settings, options=options)
+    if is_list(place.path.name):
+        refuse_options(place.id, options, "a list of files, which has splits and columns", offered=_OF_A_LIST)
+        return open_list(place.path, options=options, settings=settings)
+    refuse_options(place.id, options, OF_ZIP, offered=(*_OF_A_LIST, "archive_encoding"))
     encoding = options.archive_encoding
-    return open_archive(place.path, split=options.split, encoding=encoding, settings=settings, id=place.id)
+    return open_archive(
+        place.path, split=options.split, encoding=encoding, options=options, settings=settings, id=place.id
+    )
 
 
 def describe_source(name: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> SourceInfo:
@@ -129,8 +137,12 @@ def describe_source(name: str, options: SourceOptions = SourceOptions(), *, sett
         return describe_tables(place.tables, options, id=place.id, settings=settings)
     if place is None:
         return SourceInfo.of(open_dataset(name, options, settings=settings), "embedded")
-    if place.path.is_dir():
-        return SourceInfo.of(open_dataset(name, options, settings=settings), "class folders")
+    if place.path.is_dir() or is_list(place.path.name):
+        try:
+            dataset = open_dataset(name, options, settings=settings)
+        except UnclearColumn as error:
+            return SourceInfo(place.id, "list of files", None, label_columns=error.label_columns)
+        return SourceInfo.of(dataset, "list of files" if dataset.columns else "class folders")
     info = describe_archive(lambda: open_dataset(name, options, settings=settings), place.path, place.id, settings)
     return replace(info, size_bytes=place.path.stat().st_size)
 
@@ -184,7 +196,8 @@ def _find(name: str, settings: Settings) -> _Place | None:
         return _Place(path.name, path, arrange([LocalTable(path.name, path)], source=path.name), are_tars=True)
     if path.is_file():
         with path.open("rb") as file:
-            is_table = path.suffix in (".parquet", ".arrow") or file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+            is_parquet = path.suffix in (".parquet", ".arrow") or file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+        is_table = is_parquet and not is_list(path.name)
         return _Place(path.name, path, arrange([LocalTable(path.name, path)], source=path.name) if is_table else None)
     if _is_hub_address(name):
         from labelrank import hub

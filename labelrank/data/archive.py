@@ -18,10 +18,11 @@ from typing import BinaryIO
 
 from labelrank.data.dataset import Dataset, Problem
 from labelrank.data.image import HEAD_BYTES, describe_head
-from labelrank.data.layout import Fingerprint, Layout, check_path, read_layout, readers
-from labelrank.data.source import SourceInfo
+from labelrank.data.layout import Fingerprint, Layout, check_path, readers
+from labelrank.data.listed import find_layout
+from labelrank.data.source import SourceInfo, SourceOptions
 from labelrank.data.zip_names import ENCODINGS, UTF8_NAME, Names, encoding_of, likeliest_first
-from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError, UntoldNames
+from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError, UnclearColumn, UntoldNames
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
@@ -49,6 +50,7 @@ _COMPRESSION_NAMES = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 
 
 _LISTED_NAMES = 3
 
+THERE_IS = "a zip of class folders, which has splits alone"
 _REPACK = "Pack the folder again with a current zip tool"
 
 OnFetch = Callable[[list[tuple[int, int]], Progress | None, ShouldStop | None], None]
@@ -91,8 +93,8 @@ class _Archive:
     def close(self) -> None:
         self._zip.close()
 
-    def layout(self) -> Layout:
-        return self._layout(self.files, self.folders)
+    def layout(self, options: SourceOptions = SourceOptions()) -> Layout:
+        return self._layout(self.files, self.folders, options)
 
     def readings(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Return the encodings that names may be in, with the class names in each; none if the zip tells them."""
@@ -109,8 +111,15 @@ class _Archive:
             raise refused
         return likeliest_first(found)
 
-    def _layout(self, files: Iterable[str], folders: Iterable[str]) -> Layout:
-        return read_layout(files, folders, source=self.name, no_class_folders=ArchiveError)
+    def _layout(
+        self, files: dict[str, zipfile.ZipInfo], folders: Iterable[str], options: SourceOptions = SourceOptions()
+    ) -> Layout:
+        def read(path: str, most: int) -> bytes:
+            return self._unpacked(files[path], path, most + 1)
+
+        return find_layout(
+            list(files), folders, read, source=self.name, options=options, there_is=THERE_IS, error=ArchiveError
+        )
 
     def _entries(self, encoding: str) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
         names = self._names.decoded(encoding, self.name)
@@ -144,11 +153,14 @@ class _Archive:
         return "cp437"
 
     def read(self, path: str, key: str) -> bytes:
+        return self._unpacked(self.files[path], key, self.files[path].file_size)
+
+    def _unpacked(self, info: zipfile.ZipInfo, key: str, most: int) -> bytes:
         try:
             # All threads share one file handle: ZipFile protects its position, but not its count of open entries.
-            with self._lock, self._zip.open(self.files[path]) as entry:
+            with self._lock, self._zip.open(info) as entry:
                 # Read at most the declared size: without a size, zipfile unpacks everything before it cuts.
-                return entry.read(self.files[path].file_size)
+                return entry.read(min(most, info.file_size))
         except LabelRankError:
             raise
         # ValueError: the name in a local header is not encoded as its flags say.
@@ -188,6 +200,7 @@ def open_archive(
     split: str | None,
     settings: Settings,
     encoding: str | None = None,
+    options: SourceOptions = SourceOptions(),
     id: str | None = None,
     on_fetch: OnFetch | None = None,
     more_classes: Iterable[str] = (),
@@ -202,6 +215,7 @@ def open_archive(
         split: Split to read; by default train where there are splits.
         settings: Gives `max_archive_entries`, `max_archive_bytes`, `max_compression_ratio`, and the limits of media.
         encoding: Of names that are not marked as UTF-8; see `zip_names.ENCODINGS`.
+        options: Its columns are those of a list in the zip; see `listed.find_layout`.
         id: Name of the dataset in messages and provenance; by default the name of the file.
         on_fetch: For a `source` on the Hub: downloads the byte ranges of the samples given to `Dataset.fetch`.
         more_classes: Class names of the zips of other splits, so that labels are the same in all of them.
@@ -215,7 +229,7 @@ def open_archive(
     name = id if id is not None else Path(source if isinstance(source, Path) else str(source.name)).name
     archive = _Archive(source, name, settings, encoding)
     try:
-        layout = archive.layout().with_classes(more_classes)
+        layout = archive.layout(options).with_classes(more_classes)
         load, load_clips = readers(layout.media, archive.read, settings)
 
         def fetch(paths: list[str], on_progress: Progress | None, should_stop: ShouldStop | None) -> None:
@@ -242,10 +256,11 @@ def check_archive(path: Path, *, name: str, settings: Settings) -> None:
     """Check that a zip is safe and holds class folders, with or without splits.
 
     Raises:
-        ArchiveError: As for `open_archive`, but for names in an encoding that has to be chosen.
+        ArchiveError: As for `open_archive`, but for names in an encoding, or labels in a column, that have to be
+            chosen.
         DatasetError: Fewer than two classes.
     """
-    with contextlib.suppress(UntoldNames):
+    with contextlib.suppress(UntoldNames, UnclearColumn):
         archive_classes(path, name=name, settings=settings)
 
 
@@ -275,6 +290,8 @@ def describe_archive(
         dataset = opened()
     except UntoldNames as error:
         return SourceInfo(name, "zip", None, archive_readings=error.readings)
+    except UnclearColumn as error:
+        return SourceInfo(name, "zip", None, label_columns=error.label_columns)
     info = SourceInfo.of(dataset, "zip")
     if dataset.archive_encoding is None:
         return info

@@ -140,7 +140,9 @@ class Dataset:
     selection: str = "all"
     problems: tuple[Problem, ...] = ()
     columns: tuple[str, str] | None = None
-    """Media and label column of a table; None where folders name the classes."""
+    """Media and label column of a table or list; None where folders name the classes."""
+    label_columns: tuple[str, ...] = ()
+    """The columns of a list that may be the labels."""
     archive_encoding: str | None = None
     """The encoding that was given for the names in a zip; None where the zip needs none."""
 

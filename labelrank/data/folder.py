@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -10,12 +12,18 @@ from labelrank.data.dataset import Dataset, Problem
 from labelrank.data.image import HEAD_BYTES
 from labelrank.data.layout import (
     Fingerprint,
+    Layout,
     is_ignored,
     may_be_hidden_class,
+    media_of,
+    read_file,
     read_layout,
     readers,
     unreadable,
 )
+from labelrank.data.list_files import MAX_BYTES, ListFile, read_list
+from labelrank.data.listed import Read, find_layout, read_lists
+from labelrank.data.source import SourceOptions, split_in
 from labelrank.errors import DatasetError, MediaError
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.settings import Settings
@@ -24,24 +32,92 @@ _BLOCK_BYTES = 1 << 20
 _MAX_LINKS = 8
 """On the way to a file: folders that link to each other are not read without end."""
 
+_WORDS = re.compile(r"([-._ 0-9]+)")
 _Trail = tuple[Path, ...]
 
 
-def open_folder(path: Path, *, split: str | None, settings: Settings) -> Dataset:
-    """Return the images or videos of a folder laid out as `<class>/*` or `{train,val,test}/<class>/*`.
+THERE_IS = "a folder of class folders, which has splits alone"
+
+
+def open_folder(
+    path: Path, *, split: str | None, settings: Settings, options: SourceOptions = SourceOptions()
+) -> Dataset:
+    """Return the images or videos of a folder laid out as `<class>/*` or `{train,val,test}/<class>/*`, or listed in it.
 
     Every file of the split is read once for its CRC-32, because the digest depends on the content. Links are followed
     where they stay inside the folder or, in a snapshot of the Hub's cache, lead to that cache's own files. Other links
     are listed as problems.
 
+    Args:
+        options: Its columns are those of a list; see `listed.find_layout`.
+
     Raises:
+        UnclearColumn: Several columns of a list may be the labels.
         DatasetError: The folder has no class folders, fewer than two classes, or no such split.
     """
     root = path.resolve()
     name = _as_text(root.name or str(root))
     files, folders, problems = _list_files(root)
-    layout = read_layout(files, folders, source=name, left_out=problems)
+    read = _list_reader(root)
+    layout = find_layout(files, folders, read, source=name, options=options, there_is=THERE_IS, left_out=problems)
+    return _dataset(layout, root, name, split, problems, settings)
 
+
+def open_list(path: Path, *, options: SourceOptions, settings: Settings) -> Dataset:
+    """Return the images or videos that a list names; their paths begin in the list's folder, or are full.
+
+    Lists of the same name for other splits (val.csv beside train.csv) give the other splits.
+
+    Raises:
+        UnclearColumn: Several columns of the list may be the labels.
+        DatasetError: The list names no files that are here, has no labels, or cannot be read.
+    """
+    path = path.resolve()
+    root = path.parent
+    if not _is_utf8(path.name):
+        raise DatasetError(f"{_as_text(path.name)!r} is not a name in UTF-8. Rename it.")
+    wanted = split_in(path.stem)
+    lists = [path.name]
+    if wanted:
+        family = _without_split(path.stem)
+        alike = (p for p in root.glob(f"*{glob.escape(path.suffix)}") if p.is_file() and split_in(p.stem))
+        lists += sorted(p.name for p in alike if split_in(p.stem) != wanted and _without_split(p.stem) == family)
+    read = _list_reader(root)
+    files = sorted({name for one in lists for name in _files_of(root, read_list(one, read(one, MAX_BYTES), {}))})
+    problems: list[Problem] = []
+    if not files:  # names without their endings, or folders of another computer
+        files, _, problems = _list_files(root)
+    layout = read_lists(lists, files, read, source=path.name, options=options)
+    if layout is None:
+        raise DatasetError(
+            f"{path.name!r} names no images or videos that are here, or no labels. Expected a csv or JSON with a "
+            "column of file names and one of labels, or lines such as `cat/1.mp4 3`, whose paths begin in the folder "
+            "of the list. Put it there, or choose the columns (--media-column, --label-column)."
+        )
+    split = options.split or (wanted if wanted in layout.splits else None)
+    return _dataset(layout, root, path.name, split, problems, settings)
+
+
+def _list_reader(root: Path) -> Read:
+    return lambda path, most: read_file(root / path, path, most)
+
+
+def _without_split(stem: str) -> str:
+    return "".join(word for word in _WORDS.split(stem) if not split_in(word)).casefold()
+
+
+def _files_of(root: Path, rows: ListFile) -> list[str]:
+    """Return the files that are named by the column which names the most."""
+    named = [
+        [os.path.normpath(value) for value in values if media_of(value) and (root / value).is_file()]
+        for values in rows.columns.values()
+    ]
+    return max(named, key=len, default=[])
+
+
+def _dataset(
+    layout: Layout, root: Path, name: str, split: str | None, problems: list[Problem], settings: Settings
+) -> Dataset:
     max_bytes = settings.max_media_bytes if layout.media == "image" else settings.max_video_bytes
     load, load_clips = readers(layout.media, lambda relative, key: root / relative, settings)
     return layout.to_dataset(

@@ -10,13 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from labelrank.data import image, video
 from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Sample, check_distinct
-from labelrank.data.source import SPLIT_WORDS, split_in
+from labelrank.data.source import SPLIT_WORDS, ListColumns, split_in
 from labelrank.data.structure import EXPECTED_LAYOUT, Located, Structure, find_structure
 from labelrank.errors import DatasetError, MediaError, NoTrainSplit
 from labelrank.progress import Progress, ShouldStop
@@ -64,6 +64,8 @@ class Layout:
     """The samples of each split; all under None without split folders."""
     problems: dict[str | None, list[Problem]]
     """The problems of each split; those of the whole source under None."""
+    columns: ListColumns | None = None
+    """The columns of the list that names the classes; None where folders do."""
 
     def choose_split(self, split: str | None) -> str | None:
         """Return the name of the split to read: `split`, or train by default; None for a source without splits.
@@ -94,8 +96,10 @@ class Layout:
         Raises:
             DatasetError: Two class names differ only in the case of their letters.
         """
-        class_names = sorted({*self.class_names, *names})
-        _check_class_names(class_names, [], self.media, self.source)
+        if not (added := set(names) - set(self.class_names)):
+            return self
+        class_names = sorted({*self.class_names, *added})
+        check_class_names(class_names, [], self.media, self.source)
         return replace(self, class_names=tuple(class_names))
 
     def to_dataset(
@@ -128,6 +132,11 @@ class Layout:
         chosen = self.choose_split(split)
         label_of = {name: label for label, name in enumerate(self.class_names)}
         noun = NOUNS[self.media][0]
+        if len(self.class_names) > settings.max_classes:
+            raise DatasetError(
+                f"{self.source!r} has {len(self.class_names):,} classes; at most {settings.max_classes:,} are accepted "
+                "(LABELRANK_MAX_CLASSES). Merge some, or raise the limit."
+            )
         paths: dict[str, str] = {}
         samples: list[Sample] = []
         fingerprints: dict[str, Fingerprint] = {}
@@ -174,10 +183,12 @@ class Layout:
             load=lambda sample: load(paths[sample.key], sample.key),
             load_clips=load_clips_of if load_clips else None,
             fetch=fetch_of if fetch else None,
-            digest=_digest(self.class_names, fingerprints),
+            digest=_digest(self.class_names, fingerprints, samples if self.columns else ()),
             split=chosen,
             splits=self.splits,
             problems=_at_most(problems, self.source),
+            columns=(self.columns.media, self.columns.label) if self.columns else None,
+            label_columns=self.columns.labels if self.columns else (),
         )
 
 
@@ -241,10 +252,11 @@ def read_layout(
         located = structure.locate(path)
         top, _, below = located.key.partition("/")
         if path not in is_sample:
-            if _media_of(path):
+            if media_of(path):
                 of_other_media[located.split].append(located.key)
                 continue
-            reason = f"Not a {noun}: the name does not end in {_LISTED_EXTENSIONS[media]}. Convert or remove it."
+            a_noun = f"{'an' if media == 'image' else 'a'} {noun}"
+            reason = f"Not {a_noun}: the name does not end in {_LISTED_EXTENSIONS[media]}. Convert or remove it."
             problems[located.split].append(Problem(located.key, reason))
         elif located.class_name is not None:
             by_split[located.split].append(located)
@@ -261,7 +273,7 @@ def read_layout(
     listed = itertools.chain(visible, (f"{folder}/*" for folder in folders if not is_ignored(folder)))
     class_folders = {name for f in listed if (name := structure.locate(f).class_name) is not None}
     empty = sorted(class_folders - set(class_names))
-    _check_class_names(class_names, empty, media, source)
+    check_class_names(class_names, empty, media, source)
 
     first = [
         Problem(name, f"The class folder holds no {nouns} and is left out. Add {nouns} to it, or remove it.")
@@ -353,7 +365,8 @@ def may_be_hidden_class(folder_name: str) -> bool:
     return folder_name.startswith(".") and folder_name not in _CLUTTER_FOLDERS
 
 
-def _media_of(path: str) -> str | None:
+def media_of(path: str) -> str | None:
+    """Return what a file's ending says that it is: image, clip or None."""
     ending = posixpath.splitext(path)[1].lower()
     return next((media for media, endings in _EXTENSIONS.items() if ending in endings), None)
 
@@ -362,7 +375,7 @@ def _choose_media(files: list[str]) -> tuple[str, list[str]]:
     """Return the medium of most files, image or clip, and the files of that medium."""
     of_media: dict[str, list[str]] = {media: [] for media in _EXTENSIONS}
     for path in files:
-        if media := _media_of(path):
+        if media := media_of(path):
             of_media[media].append(path)
     return max(of_media.items(), key=lambda item: len(item[1]))
 
@@ -385,7 +398,7 @@ def _hidden_classes(files: list[str], structure: Structure) -> list[Problem]:
         folder = parts[-2] if len(parts) > 1 else ""
         others = "/".join([*parts[:-2], parts[-1]])
         is_class = may_be_hidden_class(folder) and structure.locate(path).class_name == folder
-        if is_class and _media_of(path) and not is_ignored(others):
+        if is_class and media_of(path) and not is_ignored(others):
             hidden["/".join(parts[:-1])] += 1
     return [
         Problem(
@@ -431,7 +444,12 @@ def _splits_read_as_classes(places: list[Located], class_names: list[str]) -> li
     ]
 
 
-def _check_class_names(class_names: list[str], empty: list[str], media: str, source: str) -> None:
+def check_class_names(class_names: Sequence[str], empty: Sequence[str], media: str, source: str) -> None:
+    """Raise DatasetError for fewer than two classes, or two that differ only in the case or form of letters.
+
+    Args:
+        empty: Names of class folders without samples.
+    """
     if len(class_names) < 2:
         name = class_names[0]
         nouns = NOUNS[media][1]
@@ -466,6 +484,9 @@ def _at_most(problems: list[Problem], source: str) -> tuple[Problem, ...]:
     return (*problems[:_MAX_LISTED_PROBLEMS], rest)
 
 
-def _digest(class_names: tuple[str, ...], fingerprints: dict[str, Fingerprint]) -> str:
-    content = [class_names, sorted([key, *found] for key, found in fingerprints.items())]
+def _digest(class_names: tuple[str, ...], fingerprints: dict[str, Fingerprint], listed: Iterable[Sample]) -> str:
+    """Return the digest of all samples; the labels of `listed` samples are not in their keys."""
+    content: list[Any] = [class_names, sorted([key, *found] for key, found in fingerprints.items())]
+    if labels := sorted((sample.key, sample.label) for sample in listed):
+        content.append(labels)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

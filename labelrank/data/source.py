@@ -67,9 +67,9 @@ class SourceOptions:
     revision: str | None = None
     """The branch, tag or commit of a dataset on the Hub; main by default."""
     media_column: str | None = None
-    """The column of images or videos, for a table that has several."""
+    """The column of images or videos, for a table that has several; of a list, the column of their names."""
     label_column: str | None = None
-    """The column of labels, for a table where several columns could be the labels."""
+    """The column of labels, for a table or list where several columns could be the labels."""
     archive_encoding: str | None = None
     """The encoding of names in a zip that does not mark them, as in `zip_names.ENCODINGS`."""
 
@@ -84,7 +84,7 @@ class SourceInfo:
 
     id: str
     kind: str
-    """The type of source to show: "embedded", "class folders", "zip", "Parquet", "Arrow", "WebDataset" or "tar"."""
+    """The type of source to show: embedded, class folders, list of files, zip, Parquet, Arrow, WebDataset or tar."""
     media: str | None
     """image or clip; None if only reading the samples would tell."""
     configs: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ class SourceInfo:
 
     @classmethod
     def of(cls, dataset: Dataset, kind: str) -> SourceInfo:
-        """Return the choices of an open dataset of class folders."""
+        """Return the choices of an open dataset whose classes are named by folders or by a list."""
         return cls(
             id=dataset.id,
             kind=kind,
@@ -121,8 +121,23 @@ class SourceInfo:
             splits=dataset.splits,
             split=dataset.split,
             num_rows=len(dataset.samples),
+            media_columns=dataset.columns[:1] if dataset.columns else (),
+            media_column=dataset.columns[0] if dataset.columns else None,
+            label_columns=dataset.label_columns,
+            label_column=dataset.columns[1] if dataset.columns else None,
             archive_encoding=dataset.archive_encoding,
         )
+
+
+@dataclass(frozen=True)
+class ListColumns:
+    """The columns of a list of files that are read."""
+
+    media: str
+    """Holds the names of the files."""
+    label: str
+    labels: tuple[str, ...]
+    """All that may be the label column, `label` too."""
 
 
 def refuse_options(subject: str, options: SourceOptions, there_is: str, *, offered: Collection[str]) -> None:

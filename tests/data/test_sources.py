@@ -27,6 +27,9 @@ SOURCES = [
     "moving-digits",
     "folder",
     "zip",
+    "listed folder",
+    "listed zip",
+    "list",
     "table",
     "table of texts",
     "uploaded zip",
@@ -73,9 +76,13 @@ def name(source, tmp_path, settings, hub):
     files = {**PICTURES, BROKEN: b"not an image"}
     if source in EMBEDDED:
         return source
-    if source == "folder":
-        return str(write_tree(root, files))
-    if source in ("zip", "uploaded zip", "hub zip"):
+    if "list" in source:
+        rows = [f"{path},{path.split('/')[1]},{n % 5}" for n, path in enumerate(files)]
+        files["metadata.csv"] = "\n".join(["file_name,label,size", *rows]).encode()
+    if source in ("folder", "listed folder", "list"):
+        write_tree(root, files)
+        return str(root / "metadata.csv" if source == "list" else root)
+    if source in ("zip", "listed zip", "uploaded zip", "hub zip"):
         path = write_zip(root / "pets.zip", files, zipfile.ZIP_STORED)
     elif source == "folder of shards":
         shards = [{}, {}]
