@@ -55,6 +55,8 @@ class Settings:
     """Rows of one split of a table."""
     max_columns: int = 5_000
     """Columns of one table."""
+    max_row_groups: int = 20_000
+    """Row groups of one Parquet file."""
     max_footer_bytes: int = 32 * 2**20
     """Bytes in which a table describes itself: the footer of a Parquet file, the schema of an Arrow file."""
     max_classes: int = 50_000

@@ -23,7 +23,7 @@ from labelrank.data.dataset import Dataset, Problem, Sample
 from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
 from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.labels import check_class_names, check_repeats
-from labelrank.data.parquet_columns import LabelColumn, MediaColumn
+from labelrank.data.parquet_columns import EMBED, LabelColumn, MediaColumn
 from labelrank.data.parquet_media import AnyTable, MediaReader, check_cost, in_parallel
 from labelrank.data.parquet_table import Table, reading
 from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, TableFile, Tables, arrange, listed
@@ -33,11 +33,6 @@ from labelrank.settings import Settings
 
 _MAX_LISTED_PROBLEMS = 1000
 _MAX_LOOKED_AT = 20
-_EMBED = (
-    "Put the files themselves into the table: with the library datasets, "
-    "`dataset.cast_column(column, Image())` where the files are, then `dataset.push_to_hub` or "
-    "`dataset.save_to_disk`, which embed them. Or give a folder of class folders."
-)
 _LABEL_ROWS = 1 << 16
 _PATH_ROWS = 1 << 12
 _MAX_NAMES_BYTES = 16 * 2**20
@@ -259,7 +254,7 @@ def _check_holds_media(tables: Sequence[AnyTable], media: MediaColumn) -> None:
         only = ", only the paths of files," if media.path_leaf else ""
         raise DatasetError(
             f"{tables[0].file.path!r} holds no images or videos{only} in column {media.name!r}: its bytes are empty in "
-            f"every row. {_EMBED}"
+            f"every row. {EMBED}"
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,13 @@ from labelrank.data.source import listed
 from labelrank.errors import DatasetError
 
 EXPECTED_TABLE = "Expected a column of images or videos (their bytes) and a column of labels (whole numbers or texts)"
+EMBED = (
+    "Put the files themselves into the table: with the library datasets, "
+    "`dataset.cast_column(column, Image())` where the files are, then `dataset.push_to_hub` or "
+    "`dataset.save_to_disk`, which embed them. Or give a folder of class folders."
+)
 _MAX_LISTED_COLUMNS = 20
+_PATHS = re.compile(r"image|img|picture|photo|video|clip|file|path|url", re.IGNORECASE)
 _PARTITIONS_OF_LABELS = ("label", "labels", "class", "category", "target")
 
 
@@ -101,10 +108,19 @@ class Columns:
             **dict.fromkeys(self.media, "images or videos"),
             **{c.name: "labels" if c.is_text or c.is_whole else "numbers" for c in self.labels.values()},
         } | self.others
+        hint = _paths_hint(self.labels.values()) if what == "media" else ""
         there_are = ", ".join(f"{name!r} ({why})" for name, why in list(known.items())[:_MAX_LISTED_COLUMNS]) or "none"
         raise DatasetError(
-            f"{source!r} has no column that can be the {what} column; it has {there_are}. {EXPECTED_TABLE}."
+            f"{source!r} has no column that can be the {what} column; it has {there_are}. {EXPECTED_TABLE}.{hint}"
         )
+
+
+def _paths_hint(labels: Iterable[LabelColumn]) -> str:
+    """Return what to do about a column that, by its name, holds only paths or addresses of images; else nothing."""
+    for label in labels:
+        if label.is_text and _PATHS.search(label.name):
+            return f" The column {label.name!r} seems to hold paths or addresses of files. {EMBED}"
+    return ""
 
 
 def read_columns(schema: pa.Schema, features: Mapping[str, Any]) -> Columns:
@@ -122,6 +138,8 @@ def read_columns(schema: pa.Schema, features: Mapping[str, Any]) -> Columns:
         value = value_type(kind)
         if column.name.startswith("__index_level_"):
             columns.others[column.name] = "row numbers"
+        elif column.name in ("__key__", "__url__"):
+            columns.others[column.name] = "names of samples, as a WebDataset has them"
         elif (number := _is_number(value)) or pa.types.is_boolean(value) or _is_text(value):
             names = _class_names(feature) if pa.types.is_integer(value) else None
             columns.labels[column.name] = LabelColumn(column.name, not number, pa.types.is_integer(value), names)

@@ -57,6 +57,11 @@ class Table:
         with reading(file.path):
             self.metadata = pq.read_metadata(self._source)
         _check_width(self.metadata.num_columns, file.path, settings)
+        if (found := self.metadata.num_row_groups) > settings.max_row_groups:
+            raise DatasetError(
+                f"{file.path!r} has {found:,} row groups; at most {settings.max_row_groups:,} are accepted "
+                "(LABELRANK_MAX_ROW_GROUPS). Write it with larger row groups, or raise the limit."
+            )
         with reading(file.path):
             self.schema = self.metadata.schema.to_arrow_schema()
             groups = [self.metadata.row_group(i) for i in range(self.metadata.num_row_groups)]
@@ -148,9 +153,11 @@ class Table:
             DatasetError: They would unpack to more than is accepted.
             ValueError: A page is damaged.
         """
+        return self._pages([self.chunk(group, leaf) for group in groups], leaf)
+
+    def _pages(self, chunks: Iterable[Any], leaf: str) -> Pages:
         found, packed = Pages(), 0
-        for group in groups:
-            chunk = self.chunk(group, leaf)
+        for chunk in chunks:
             found += read_pages(self._source, *extent(chunk))
             packed += chunk.total_compressed_size
         self._check_unpacked(leaf, packed, found.unpacked_bytes)
@@ -173,14 +180,15 @@ class Table:
             DatasetError: The column would unpack to more than is accepted.
             READ_ERRORS: The file is damaged; `reading` tells it.
         """
-        pages = self.pages(groups, leaf)
-        is_bytes = all(self._column(group, leaf).physical_type == "BYTE_ARRAY" for group in groups)
+        chunks = [self.chunk(group, leaf) for group in groups]
+        pages = self._pages(chunks, leaf)
+        is_bytes = all(chunk.physical_type == "BYTE_ARRAY" for chunk in chunks)
         if shared is None:
             shared = is_bytes and pages.by_dictionary and not pages.by_value
         repeats = is_bytes and (pages.by_dictionary or pages.by_prefix) and not shared
         if repeats:
             rows = min(rows, max(1, _MAX_BATCH_BYTES // max(1, pages.largest_bytes)))
-        packed = sum(self.chunk(group, leaf).total_compressed_size for group in groups)
+        packed = sum(chunk.total_compressed_size for chunk in chunks)
         unpacked = 0
         file = pq.ParquetFile(
             self._source,

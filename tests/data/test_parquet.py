@@ -459,6 +459,14 @@ def test_two_columns_of_pictures_have_to_be_chosen_from(tmp_path):
     [
         ({"label": [1, 2]}, r"can be the media column; it has 'label' \(labels\). Expected a column of images"),
         ({"image": images(2)}, "no column that can be the label column; it has 'image' "),
+        (
+            {"image": images(2), "__key__": ["a", "b"]},
+            r"the label column; it has 'image' .*, '__key__' \(names of samples, as a WebDataset has them\)",
+        ),
+        (
+            {"image_path": ["1.png", "2.png"], "label": [1, 2]},
+            r"the media column; .*\. The column 'image_path' seems to hold paths.* Put the files themselves into",
+        ),
         ({"image": images(2), "x": [[1], [2]]}, r"'x' \(lists, several values to a row\)"),
         ({"image": [[png()], [png()]], "label": [1, 2]}, r"media column; it has 'label' \(labels\), 'image' \(lists"),
         ({"image": [{"url": "a"}, {"url": "b"}], "label": [1, 2]}, "media column; .* 'image' .type struct"),
@@ -871,6 +879,7 @@ def test_tables_beyond_a_limit_are_refused_when_they_are_looked_at(tmp_path):
         ({"max_footer_bytes": 99}, r"has a footer of [\d,]+ bytes; at most 99 .*MAX_FOOTER_BYTES"),
         ({"max_classes": 2}, r"names 3 classes of column 'label'; at most 2 .*MAX_CLASSES"),
         ({"max_rows": 5}, "has 6 rows; at most 5"),
+        ({"max_row_groups": 2}, r"has 3 row groups; at most 2 are accepted \(LABELRANK_MAX_ROW_GROUPS\)"),
     ):
         for look in (open_dataset, describe_source):
             with pytest.raises(DatasetError, match=message):
