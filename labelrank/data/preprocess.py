@@ -323,7 +323,9 @@ def _read_crop_size(value: object) -> tuple[int, int]:
 
 
 def _read_resample(value: object) -> int:
-    """Return Pillow's number of a filter, given as that number or by name, such as "Resampling.BICUBIC"."""
+    """Return Pillow's number of a filter, given as that number, by name ("bicubic"), or not at all."""
+    if value is None:
+        return 2  # as transformers does
     if isinstance(value, str):
         name = value.rpartition(".")[2].lower()
         value = next((number for number, known in _RESAMPLE.items() if known == name), value)

@@ -410,6 +410,10 @@ def _is_part(name: Any) -> bool:
 
 def _no_weights(files: Files, names: Collection[str]) -> CheckpointError:
     others = sorted(n for n in names if n.endswith(_OTHER_WEIGHTS) and not TRAINER_STATE.fullmatch(n))
+    if not others and (named := sorted(n for n in names if n.endswith(".safetensors"))):
+        return CheckpointError(
+            f"{files.source} has no {WEIGHTS}, but {', '.join(named[:3])}. If that is the whole model, rename it so."
+        )
     if not others:
         return CheckpointError(
             f"{files.source} has no {WEIGHTS}; expected the weights in the safetensors format under that name."

@@ -269,6 +269,7 @@ def test_values_of_steps_that_are_off_are_not_read():
 def test_a_filter_can_be_given_by_name(text):
     assert Preprocessing.from_config({"resample": text}) == Preprocessing.from_config({"resample": 3})
     assert Preprocessing.from_config({"resample": "nearest"}).resample == 0
+    assert Preprocessing.from_config({"resample": None}).resample == 2
 
 
 @pytest.mark.parametrize(

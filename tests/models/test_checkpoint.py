@@ -373,6 +373,10 @@ CONFIG = json.dumps({"model_type": "vit"})
         ({"config.json": KERAS_CONFIG, "task.json": "{}"}, "is a Keras Hub preset"),
         ({"model_index.json": "{}", "vae/config.json": "{}", "vae/model.safetensors": ""}, "is a diffusers pipeline"),
         ({"config.json": CONFIG, "model.onnx": ""}, "has model.onnx but no model.safetensors"),
+        (
+            {"config.json": CONFIG, "vit.safetensors": ""},
+            "no model.safetensors, but vit.safetensors. If .* rename it so",
+        ),
     ],
 )
 def test_what_is_no_checkpoint_is_told_for_what_it_is(tmp_path, files, message):
