@@ -61,7 +61,8 @@ class NoEncoder:
     """Gives tokens without looking at the images: what is left is the way of the data."""
 
     batch_size = BATCH
-    has_cls = True
+    num_prefix = 1
+    fc_norm_pools = "mean"
     fc_norm = None
 
     def __init__(self, work: Work) -> None:

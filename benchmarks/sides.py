@@ -322,8 +322,8 @@ def write_checkpoint(folder: Path, config: Mapping[str, Any], preprocessor: Mapp
     """Write an encoder with random weights in the Hugging Face format; return its GFLOP for one input."""
     from safetensors.numpy import save_file
 
-    from labelrank.models.config import read_config
     from labelrank.models.cost import encoder_flops
+    from labelrank.models.families import read_config
     from labelrank.models.names import encoder_tensors
 
     random = np.random.default_rng(0)

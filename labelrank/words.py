@@ -57,6 +57,11 @@ def count_text(count: int) -> str:
     return f"{count / 1e6:,.0f} million" if count >= 10_000_000 else f"{count:,}"
 
 
+def with_article(name: str) -> str:
+    """Return a name with a or an."""
+    return f"{'an' if name[:1] in 'AEIOaeio' else 'a'} {name}"
+
+
 def ordinal(number: int) -> str:
     """Return a number as a place: 2nd, 4th."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")

@@ -47,6 +47,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
         say(f"Warning: {notice}")
     if licence := work.checkpoint.licence:
         say(f"{work.checkpoint.id}: licence {licence}.")
+    say(f"{work.checkpoint.id}: masked pre-training: {work.checkpoint.masked_pretraining or 'not stated'}.")
     _say_time(work, settings, recompute=recompute)
     reporter = ExtractionReporter(nouns, shrinks=work.request.ranking_shrinkage is not None)
     try:

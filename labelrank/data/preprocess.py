@@ -24,9 +24,34 @@ _COMMON = {
     "image_mean": 0.5,
     "image_std": 0.5,
 }
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+_NO_CROP = {"do_center_crop": False, "crop_size": 224}
+_BICUBIC = {**_COMMON, "square": True, "size": 224, "resample": 3, **_NO_CROP}
+_CLIP = {
+    **_BICUBIC,
+    "square": False,
+    "do_center_crop": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
 _FAMILIES: dict[str, dict[str, Any]] = {
     "ViTImageProcessor": {**_COMMON, "square": True, "size": 224, "do_center_crop": False, "crop_size": None},
     "VideoMAEImageProcessor": {**_COMMON, "square": False, "size": 224, "do_center_crop": True, "crop_size": 224},
+    "BitImageProcessor": _CLIP,
+    "CLIPImageProcessor": _CLIP,
+    "DeiTImageProcessor": {**_BICUBIC, "size": 256, "do_center_crop": True},
+    "SiglipImageProcessor": {**_BICUBIC, "square": False, "size": {"height": 224, "width": 224}},
+    "BeitImageProcessor": _BICUBIC,
+    # These two resize with PyTorch there, which rounds later than Pillow does.
+    "DINOv3ViTImageProcessor": {**_COMMON, **_IMAGENET, "square": True, "size": 224, **_NO_CROP},
+    "VJEPA2ImageProcessor": {
+        **_COMMON,
+        **_IMAGENET,
+        "square": False,
+        "size": 292,
+        "do_center_crop": True,
+        "crop_size": 256,
+    },
 }
 _DEFAULT_FAMILY = "ViTImageProcessor"
 # Keys that name the processor, newest first; only the first that a file has is read.
@@ -87,14 +112,14 @@ class Preprocessing:
         cls,
         config: Mapping[str, Any],
         *,
-        model_type: str | None = None,
+        default_type: str | None = None,
         image_size: tuple[int, int] | None = None,
         where: str = "preprocessor_config.json",
     ) -> Preprocessing:
         """Return the preprocessing that a `preprocessor_config.json` describes.
 
         Keys that do not change pixels and `do_convert_rgb` (images are RGB already) are ignored. An old file without
-        a type is read as VideoMAE's if `model_type` is videomae, else as ViT's.
+        a type is read as that of its family, `default_type`, or as ViT's.
 
         Args:
             image_size: Height and width of the encoder's input, which images must have if the file neither resizes nor
@@ -105,17 +130,17 @@ class Preprocessing:
             CheckpointError: A key has an invalid value, or the type is not known.
         """
         try:
-            return cls._read(config, model_type, image_size)
+            return cls._read(config, default_type, image_size)
         except _WrongValue as error:
             raise CheckpointError(f"{where}: {error} Correct the file, or choose another checkpoint.") from None
 
     @classmethod
     def _read(
-        cls, config: Mapping[str, Any], model_type: str | None, image_size: tuple[int, int] | None
+        cls, config: Mapping[str, Any], default_type: str | None, image_size: tuple[int, int] | None
     ) -> Preprocessing:
         if not isinstance(config, Mapping):
             raise _bad("the content", config, "a JSON object")
-        family = _family_of(config, model_type)
+        family = _family_of(config, default_type)
         values = {key: config.get(key, default) for key, default in _FAMILIES[family].items()}
         if config.get("do_pad"):
             raise _bad("do_pad", config["do_pad"], "false (padding is not supported)")
@@ -253,10 +278,10 @@ class Preprocessing:
         )
 
 
-def _family_of(config: Mapping[str, Any], model_type: str | None) -> str:
+def _family_of(config: Mapping[str, Any], default_type: str | None) -> str:
     key = next((key for key in _TYPE_KEYS if config.get(key) is not None), None)
     if key is None:
-        return "VideoMAEImageProcessor" if model_type == "videomae" else _DEFAULT_FAMILY
+        return default_type or _DEFAULT_FAMILY
     # Names of one family over the years: ViTFeatureExtractor, ViTImageProcessor, ...Fast, ...Pil, ...VideoProcessor.
     stem = str(config[key]).removesuffix("Fast").removesuffix("Pil")
     stem = stem.replace("FeatureExtractor", "ImageProcessor").replace("VideoProcessor", "ImageProcessor")

@@ -34,15 +34,19 @@ class Encoder(Protocol):
     def batch_size(self) -> int: ...
 
     @property
-    def has_cls(self) -> bool:
-        """Whether the first token is CLS."""
+    def num_prefix(self) -> int:
+        """Tokens before those of the patches; the first is CLS."""
 
     @property
     def fc_norm(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """The norm of a fine-tuned head, over pooled features (B, D); None for a checkpoint without one."""
+        """The norm of the checkpoint's head, over pooled features (B, D); None for a checkpoint without one."""
+
+    @property
+    def fc_norm_pools(self) -> str:
+        """What that norm is for: the mean of the patch tokens, or cls."""
 
     def __call__(self, images: np.ndarray, visible: np.ndarray | None = None, /) -> np.ndarray:
-        """With `visible` int (B, V), encode only those patches: tokens (B, V, D), after CLS if the model has it."""
+        """With `visible` int (B, V), encode only those patches: tokens (B, V, D), after those before the patches."""
 
 
 Select = Callable[[np.ndarray], np.ndarray]
@@ -192,6 +196,14 @@ def _encode(batch: np.ndarray, encoder: Encoder, pooling: str, select: Select | 
     for start in range(0, len(inputs), size):
         images = inputs[start : start + size]
         tokens = encoder(images) if select is None else encoder(images, select(images))
-        pooled.append(pool_tokens(tokens, pooling, has_cls=encoder.has_cls, fc_norm=encoder.fc_norm))
+        pooled.append(
+            pool_tokens(
+                tokens,
+                pooling,
+                num_prefix=encoder.num_prefix,
+                fc_norm=encoder.fc_norm,
+                fc_norm_pools=encoder.fc_norm_pools,
+            )
+        )
     result: np.ndarray = np.concatenate(pooled).reshape(samples, clips, -1).mean(axis=1)
     return result

@@ -68,7 +68,7 @@ class Classifier(keras.Model):  # type: ignore[misc]
         self.built = True
 
     def call(self, images: Any) -> Any:
-        pooled = pool(self.encoder(images), self.pooling, self.encoder.num_cls)
+        pooled = pool(self.encoder(images), self.pooling, self.encoder_config.num_prefix)
         for layer in (self.fc_norm, self.norm):
             if layer is not None:
                 pooled = layer(pooled)
@@ -125,10 +125,10 @@ class Head(keras.layers.Layer):  # type: ignore[misc]
         return {**super().get_config(), "n_classes": self.n_classes, "meaning": self.meaning}
 
 
-def pool(tokens: Any, pooling: str, num_cls: int) -> Any:
+def pool(tokens: Any, pooling: str, num_prefix: int) -> Any:
     """Pool tokens (B, N, D) to float32 (B, D): the mean of the patch tokens, or the CLS token."""
     tokens = ops.cast(tokens, "float32")
-    return tokens[:, 0] if pooling == "cls" else ops.mean(tokens[:, num_cls:], axis=1)
+    return tokens[:, 0] if pooling == "cls" else ops.mean(tokens[:, num_prefix:], axis=1)
 
 
 def copy_encoder(source: ViTEncoder, target: ViTEncoder) -> None:
@@ -137,9 +137,8 @@ def copy_encoder(source: ViTEncoder, target: ViTEncoder) -> None:
     shares_norm = source.norm is not None and target.norm is not None
 
     def layers(encoder: ViTEncoder) -> list[Any]:
-        own = [v for v in (encoder.cls_token, encoder.position_embedding) if isinstance(v, keras.Variable)]
         norm = encoder.norm.variables if encoder.norm is not None and shares_norm else []
-        return [*own, *encoder.patch_embedding.variables, *(v for b in encoder.blocks for v in b.variables), *norm]
+        return [*encoder.embedding_variables, *(v for b in encoder.blocks for v in b.variables), *norm]
 
     for old, new in zip(layers(source), layers(target), strict=True):
         new.assign(ops.convert_to_numpy(old))

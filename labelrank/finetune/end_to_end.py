@@ -108,7 +108,7 @@ def fine_tune(
         build_encoder: Called with `dtype`, a Keras dtype policy; returns the encoder, built, with its weights.
         folder: For snapshots of this run only; created if missing. Remove it once the result is stored.
         pooling: mean, cls, or fc_norm, which is the mean, with the norm of the checkpoint's head to start from.
-        fc_norm: The tensors of that norm, by name (`labelrank.finetune.export_forms.FC_NORM`); None without one.
+        fc_norm: The tensors of that norm, by name (`labelrank.models.names.HEAD_NORM`); None without one.
         steps: Minimum steps per update. Give the `Tuned.steps` of an earlier run of the same kind, which fitted into
             memory.
         on_progress: Called as (updates done, updates in all, stage).

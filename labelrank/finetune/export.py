@@ -18,9 +18,11 @@ from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError
 from labelrank.files import replacing, replacing_folder
 from labelrank.finetune.export_card import CardFacts, model_card
-from labelrank.finetune.export_forms import AVERAGING_CAUTION, FC_NORM, OWN_MODEL_TYPE, form_of, own_variables
+from labelrank.finetune.export_forms import AVERAGING_CAUTION, OWN_MODEL_TYPE, form_of, own_variables
 from labelrank.label_map import LabelMap
-from labelrank.models.config import AVERAGING, HEAD_NORM_EPSILON
+from labelrank.models.config import AVERAGING
+from labelrank.models.families import MASKED_PRETRAINING
+from labelrank.models.names import HEAD_NORM
 
 if TYPE_CHECKING:
     from labelrank.finetune.classifier import Classifier
@@ -50,7 +52,7 @@ def classifier_from_head(
         head: `kernel` (D, M) and `bias` (M,), or for ordinal `thresholds` (K - 1,). With `norm_gamma`, `norm_beta`
             (D,) and `norm_epsilon`, a norm comes before them.
         pooling: The pooling of the features: mean, cls or fc_norm.
-        fc_norm: Scale and shift of the checkpoint's norm, by tensor name (`FC_NORM`); needed for pooling fc_norm.
+        fc_norm: Scale and shift of the checkpoint's norm, by tensor name (`HEAD_NORM`); needed for pooling fc_norm.
 
     Raises:
         CheckpointError: The encoder does not have this pooling, or the head is for other features or classes.
@@ -65,8 +67,8 @@ def classifier_from_head(
         encoder.config,
         n_classes,
         meaning=meaning,
-        pooling="mean" if pooling == "fc_norm" else pooling,
-        fc_norm_epsilon=HEAD_NORM_EPSILON if pooling == "fc_norm" else None,
+        pooling=encoder.config.fc_norm_pools if pooling == "fc_norm" else pooling,
+        fc_norm_epsilon=encoder.config.head_norm_epsilon if pooling == "fc_norm" else None,
         norm_epsilon=float(head["norm_epsilon"]) if "norm_gamma" in head else None,
         dtype="float32",
         name="classifier",
@@ -75,8 +77,8 @@ def classifier_from_head(
     copy_encoder(encoder, model.encoder)
     if pooling == "fc_norm":
         assert fc_norm is not None
-        _assign(model.fc_norm.gamma, fc_norm[FC_NORM[0]])
-        _assign(model.fc_norm.beta, fc_norm[FC_NORM[1]])
+        _assign(model.fc_norm.gamma, fc_norm[HEAD_NORM[0]])
+        _assign(model.fc_norm.beta, fc_norm[HEAD_NORM[1]])
     if model.norm is not None:
         _assign(model.norm.gamma, head["norm_gamma"])
         _assign(model.norm.beta, head["norm_beta"])
@@ -136,6 +138,9 @@ def write_model(
         "id2label": {str(position): name for position, name in enumerate(names)},
         "label2id": {name: position for position, name in enumerate(names)},
     }
+    if facts and facts.masked_pretraining:
+        # The family of the written file may be another, and then says nothing of the pre-training.
+        config[MASKED_PRETRAINING] = facts.masked_pretraining
     card = model_card(model, form, names, facts or CardFacts(), label_map)
     try:
         with replacing_folder(folder) as partial:

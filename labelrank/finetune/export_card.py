@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from labelrank.finetune.export_forms import Form
 from labelrank.label_map import LabelMap
+from labelrank.models.families import FAMILIES
+from labelrank.words import with_article
 
 if TYPE_CHECKING:
     from labelrank.finetune.classifier import Classifier
@@ -23,6 +25,8 @@ class CardFacts:
     """The checkpoint that was fine-tuned, as a user names it."""
     licence: str | None = None
     """Licence of the base model, which also binds the new model. None: unknown, and the card says so."""
+    masked_pretraining: str | None = None
+    """Whether the base model was pre-trained on masked images or clips, as `Checkpoint.masked_pretraining` says."""
     lines: tuple[str, ...] = ()
     """Further facts, one sentence or figure each: how it was trained, how well it does."""
 
@@ -55,6 +59,9 @@ def model_card(
         ", and `label_map.json`, which says how the order was found." if label_map else "."
     )
     sections = [f"# {facts.title}", what, positions]
+    if facts.masked_pretraining:
+        pretraining = FAMILIES[config.model_type].pretraining
+        sections.append(f"Masked pre-training of the encoder: {facts.masked_pretraining} ({pretraining}).")
     if facts.lines:
         sections.append("\n".join(f"- {line}" for line in facts.lines))
     sections.append(f"## Loading\n\n{_loading(form, model)}")
@@ -74,12 +81,12 @@ def _loading(form: Form, model: Classifier) -> str:
     if form.architecture:
         config = model.encoder_config
         why = f"{form.caution}\n\n" if form.caution else ""
-        if not form.architecture.lower().startswith(config.model_type.replace("_", "")):
+        family = FAMILIES[config.model_type]
+        if family.classifies is None or form.architecture != family.classifies.name:
             head = "classifies by the CLS token" if model.pooling == "cls" else "averages the patch tokens"
-            family = {"vit_mae": "a ViT-MAE", "vit": "a ViT", "videomae": "a VideoMAE"}[config.model_type]
             why += (
-                f"transformers has no class that {head} of {family}; {form.architecture} computes the same with these "
-                "files.\n\n"
+                f"transformers has no class that {head} of {with_article(family.title)}; {form.architecture} computes "
+                "the same with these files.\n\n"
             )
         processor = "VideoMAEImageProcessor" if config.media == "clip" else "AutoImageProcessor"
         return (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from labelrank.finetune.meanings import LOGIT_MEANINGS
-from labelrank.models.config import AVERAGING, HEAD_NORM_EPSILON, EncoderConfig
+from labelrank.models.config import AVERAGING, EncoderConfig
+from labelrank.models.families import FAMILIES, ClassOf
 
 if TYPE_CHECKING:
     from labelrank.finetune.classifier import Classifier
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 OWN_MODEL_TYPE = "labelrank_classifier"
 """Model type of folders that no class of transformers can read."""
-FC_NORM = ("fc_norm.weight", "fc_norm.bias")
-"""Names, in a checkpoint's file, of scale and shift of the norm in its head."""
 
 
 def own_variables(model: Classifier) -> dict[str, Any]:
@@ -48,10 +47,9 @@ def form_of(model: Classifier) -> Form:
     found = _choice(model.encoder_config, model.n_classes, model.meaning, model.pooling, norms)
     if found is None:
         return _own_form(model)
-    architecture, form = found
-    values, tensors = form(model)
-    caution = AVERAGING_CAUTION if form is _averaging_form else ""
-    return Form({"architectures": [architecture], **values}, tensors, architecture, caution)
+    if found == _AVERAGING:
+        return _averaging_form(model)
+    return _form_as(model, found)
 
 
 def class_for(
@@ -63,22 +61,23 @@ def class_for(
         norms: Epsilon of each norm between pooling and head.
     """
     found = _choice(config, n_classes, meaning, pooling, norms)
-    return found and found[0]
+    return None if found is None else _class_of("videomae" if found == _AVERAGING else found).name
 
 
-_FormOf = Callable[["Classifier"], tuple[dict[str, Any], dict[str, np.ndarray]]]
+_AVERAGING = "videomae, averaging"
+"""Not a model type, but VideoMAE's with one block more."""
 
 
-def _choice(
-    config: EncoderConfig, n_classes: int, meaning: str, pooling: str, norms: Sequence[float]
-) -> tuple[str, _FormOf] | None:
-    """Return a class of transformers and what makes its form; None if no class computes the same.
+def _choice(config: EncoderConfig, n_classes: int, meaning: str, pooling: str, norms: Sequence[float]) -> str | None:
+    """Return the model type whose class of transformers computes the same, or `_AVERAGING`; None if there is none.
 
-    - VideoMAEForVideoClassification: tokens without a final norm, their mean, a norm of PyTorch's default epsilon,
-      dense; and, with one block more, tokens with a final norm, their mean, dense (`_averaging_form`).
-    - ViTForImageClassification: tokens with a final norm, CLS, dense; also for a ViT-MAE encoder, which is a ViT.
+    Each family has its class (`labelrank.models.families`), and VideoMAE a second way to use it (`_averaging_form`).
+    An encoder that is a plain ViT, such as ViT-MAE's, can also be written for these:
+
+    - ViTForImageClassification: tokens with a final norm, CLS, dense.
     - BeitForImageClassification: tokens without a final norm, mean of the patches, a norm, dense. Its keys have no
       bias. That changes nothing: the bias adds one number to all scores of a query, and the softmax removes it.
+      DINOv2's LayerScale fits too.
     - Dinov2ForImageClassification: tokens with a final norm, CLS beside the mean of the patches, dense; the weights
       for CLS are zero.
     """
@@ -86,114 +85,114 @@ def _choice(
     is_stretched = config.position_embedding == "sinusoid" and config.trained_image_size is not None
     if meaning not in LOGIT_MEANINGS or is_stretched:
         return None
+    choices = [config.model_type]
+    if is_plain(config):
+        choices.append("vit")
+    if is_plain(replace(config, transformer=replace(config.transformer, layer_scale=False))):
+        choices.append("beit")
+    if is_plain(config) and config.transformer.mlp_dim % config.transformer.hidden_dim == 0:
+        choices.append("dinov2")
+    for choice in choices:
+        if _holds(choice, config, pooling, norms):
+            return choice
+    fits = n_classes + _DIMENSIONS_BESIDE <= config.transformer.hidden_dim
+    return _AVERAGING if config.model_type == "videomae" and config.final_norm and not norms and fits else None
 
-    def has_norm(epsilon: float) -> bool:
-        return len(norms) == 1 and math.isclose(norms[0], epsilon, rel_tol=1e-6)
 
-    is_square = len({*config.image_size}) == 1 and len({*config.patch_size}) == 1
-    choices: tuple[tuple[str, bool, _FormOf], ...] = (
-        (
-            "VideoMAEForVideoClassification",
-            config.model_type == "videomae" and not config.final_norm and has_norm(HEAD_NORM_EPSILON),
-            _videomae_form,
-        ),
-        (
-            "VideoMAEForVideoClassification",
-            config.model_type == "videomae"
-            and config.final_norm
-            and not norms
-            and n_classes + _DIMENSIONS_BESIDE <= config.transformer.hidden_dim,
-            _averaging_form,
-        ),
-        (
-            "ViTForImageClassification",
-            config.media == "image" and config.final_norm and pooling == "cls" and not norms,
-            _vit_form,
-        ),
-        (
-            "BeitForImageClassification",
-            config.media == "image"
-            and is_square
-            and not config.final_norm
-            and pooling == "mean"
-            and has_norm(config.transformer.layer_norm_epsilon),
-            _beit_form,
-        ),
-        (
-            "Dinov2ForImageClassification",
-            config.media == "image"
-            and is_square
-            and config.final_norm
-            and pooling == "mean"
-            and not norms
-            and config.transformer.mlp_dim % config.transformer.hidden_dim == 0,
-            _dinov2_form,
-        ),
+def is_plain(config: EncoderConfig) -> bool:
+    """Return whether an encoder is a ViT of images with CLS and a position table, and nothing else."""
+    size = config.transformer
+    plain = EncoderConfig(
+        model_type=config.model_type,
+        transformer=replace(size, layer_scale=False, gated_mlp=False, use_key_bias=True),
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        num_channels=config.num_channels,
+        final_norm=config.final_norm,
+        fc_norm=config.fc_norm,
+        trained_image_size=config.trained_image_size,
+        interpolation=config.interpolation,
     )
-    return next(((architecture, form) for architecture, fits, form in choices if fits), None)
+    training = {"decoder": None, "mask_ratio": plain.mask_ratio, "norm_pix_loss": False}
+    return replace(config, **training) == plain  # type: ignore[arg-type]
 
 
-def _encoder_tensors(model: Classifier) -> dict[str, np.ndarray]:
+def _holds(model_type: str, config: EncoderConfig, pooling: str, norms: Sequence[float]) -> bool:
+    """Return whether a family's class computes a classifier with this encoder."""
+    its_class = FAMILIES[model_type].classifies
+    if its_class is None or pooling not in its_class.poolings or config.final_norm is not its_class.final_norm:
+        return False
+    if its_class.only_square and not len({*config.image_size}) == len({*config.patch_size}) == 1:
+        return False
+    epsilon = replace(config, model_type=model_type).head_norm_epsilon
+    if its_class.norm is None:
+        return not norms
+    return len(norms) == 1 and math.isclose(norms[0], epsilon, rel_tol=1e-6)
+
+
+def _class_of(model_type: str) -> ClassOf:
+    its_class = FAMILIES[model_type].classifies
+    assert its_class is not None
+    return its_class
+
+
+def _form_as(model: Classifier, model_type: str) -> Form:
+    """Return the form of a family's class, which holds the classifier."""
     from labelrank.models.convert import save_tensors
 
-    return save_tensors(model.encoder)
+    family, config = FAMILIES[model_type], replace(model.encoder_config, model_type=model_type)
+    assert family.write is not None
+    its_class = _class_of(model_type)
+    values = family.write(config)
+    has_key_bias = model_type != "beit" and config.transformer.use_key_bias
+    spelling = replace(config, transformer=replace(config.transformer, use_key_bias=has_key_bias))
+    tensors = save_tensors(model.encoder, spelling=spelling)
+    if model_type == "dinov2" and not config.transformer.layer_scale:
+        tensors |= _unit_scales(config)
+    if model_type == "beit" and not config.transformer.use_qkv_bias:
+        tensors |= _zero_biases(config)
+    dim = config.transformer.hidden_dim
+    if its_class.unused:
+        tensors[its_class.unused] = np.zeros((1, dim), np.float32)
+    if its_class.norm and (model.fc_norm or model.norm):
+        norm: Any = model.fc_norm or model.norm
+        tensors |= {f"{its_class.norm}.weight": _numpy(norm.gamma), f"{its_class.norm}.bias": _numpy(norm.beta)}
+    elif config.fc_norm_pools == "cls":
+        # CLIP's class loads the norm of CLS but does not use it.
+        name = family.names.head_norm[0]
+        tensors |= {f"{name}.weight": np.ones(dim, np.float32), f"{name}.bias": np.zeros(dim, np.float32)}
+    weight = np.ascontiguousarray(_numpy(model.head.kernel).T)
+    if its_class.takes_both:
+        unused = np.zeros_like(weight)
+        weight = np.concatenate([weight, unused] if model.pooling == "cls" else [unused, weight], axis=1)
+    tensors |= {"classifier.weight": weight, "classifier.bias": _numpy(model.head.shift)}
+    return Form({"architectures": [its_class.name], **values}, tensors, its_class.name)
+
+
+def _unit_scales(config: EncoderConfig) -> dict[str, np.ndarray]:
+    """Return the LayerScale of a DINOv2 that has none."""
+    size = config.transformer
+    return {
+        f"dinov2.encoder.layer.{i}.layer_scale{number}.lambda1": np.ones(size.hidden_dim, np.float32)
+        for i in range(size.num_layers)
+        for number in (1, 2)
+    }
+
+
+def _zero_biases(config: EncoderConfig) -> dict[str, np.ndarray]:
+    """Return the biases of a BEiT's queries and values that has none."""
+    size = config.transformer
+    return {
+        f"beit.encoder.layer.{i}.attention.attention.{part}.bias": np.zeros(size.hidden_dim, np.float32)
+        for i in range(size.num_layers)
+        for part in ("query", "value")
+    }
 
 
 def _numpy(variable: Any) -> np.ndarray:
     from keras import ops
 
     return np.ascontiguousarray(ops.convert_to_numpy(variable), np.float32)
-
-
-def _dense_tensors(model: Classifier, name: str = "classifier") -> dict[str, np.ndarray]:
-    return {
-        f"{name}.weight": np.ascontiguousarray(_numpy(model.head.kernel).T),
-        f"{name}.bias": _numpy(model.head.shift),
-    }
-
-
-def _norm_tensors(model: Classifier, name: str) -> dict[str, np.ndarray]:
-    """Return the only norm between pooling and head."""
-    norm: Any = model.fc_norm or model.norm
-    return {f"{name}.weight": _numpy(norm.gamma), f"{name}.bias": _numpy(norm.beta)}
-
-
-def _plain(pair: tuple[int, int]) -> int | list[int]:
-    return pair[0] if pair[0] == pair[1] else list(pair)
-
-
-def _sizes(config: EncoderConfig) -> dict[str, Any]:
-    """Return the entries that the configs of all families have."""
-    size = config.transformer
-    return {
-        "hidden_size": size.hidden_dim,
-        "num_hidden_layers": size.num_layers,
-        "num_attention_heads": size.num_heads,
-        "hidden_act": size.activation,
-        "layer_norm_eps": size.layer_norm_epsilon,
-        "image_size": _plain(config.image_size),
-        "patch_size": _plain(config.patch_size),
-        "num_channels": config.num_channels,
-        "initializer_range": 0.02,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "dtype": "float32",
-    }
-
-
-def _videomae_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    config = model.encoder_config
-    values = {
-        "model_type": "videomae",
-        **_sizes(config),
-        "intermediate_size": config.transformer.mlp_dim,
-        "qv_bias": config.transformer.use_qkv_bias,
-        "num_frames": config.num_frames,
-        "tubelet_size": config.tubelet_size,
-        "use_mean_pooling": True,
-    }
-    tensors = {**_encoder_tensors(model), **_dense_tensors(model)}
-    return values, tensors if config.final_norm else {**tensors, **_norm_tensors(model, "fc_norm")}
 
 
 # How far the outputs of the averaging block lie above the tokens they are added to, and its two constant dimensions
@@ -207,7 +206,7 @@ AVERAGING_CAUTION = (
 )
 
 
-def _averaging_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _averaging_form(model: Classifier) -> Form:
     """Return the mean of normed tokens and a head, as a model that classifies by its first token.
 
     A block is added whose norm is the encoder's final norm. Its queries and keys are zero, so each token attends to all
@@ -218,12 +217,12 @@ def _averaging_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.nda
     """
     size, n = model.encoder_config.transformer, model.n_classes
     dim = size.hidden_dim
-    values, tensors = _videomae_form(model)
+    plain = _form_as(model, "videomae")
+    values, tensors = plain.config, plain.tensors
     values |= {"num_hidden_layers": size.num_layers + 1, "use_mean_pooling": False, AVERAGING: True}
     norm, prefix = "videomae.layernorm", f"videomae.encoder.layer.{size.num_layers}"
     gamma, beta = tensors[f"{norm}.weight"], tensors[f"{norm}.bias"]
-    dense = _dense_tensors(model)
-    kernel = dense["classifier.weight"]  # (classes, dim)
+    kernel = tensors["classifier.weight"]  # (classes, dim)
     typical = float((np.linalg.norm(kernel * gamma, axis=1) + np.abs(kernel @ beta)).max()) or 1.0
     matrix, shift = np.zeros((dim, dim), np.float32), np.zeros(dim, np.float32)
     matrix[:n] = kernel * (_ABOVE_TOKENS / typical)
@@ -252,95 +251,19 @@ def _averaging_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.nda
     }
     if size.use_qkv_bias:
         block |= {"attention.attention.q_bias": zeros(dim), "attention.attention.v_bias": zeros(dim)}
-    return values, {
+    written = {
         **tensors,
         **{f"{prefix}.{name}": value for name, value in block.items()},
         f"{norm}.weight": np.ones(dim, np.float32),
         f"{norm}.bias": zeros(dim),
         "classifier.weight": back,
-        "classifier.bias": dense["classifier.bias"],
     }
-
-
-def _vit_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    config = model.encoder_config
-    values = {
-        "model_type": "vit",
-        **_sizes(config),
-        "intermediate_size": config.transformer.mlp_dim,
-        "qkv_bias": config.transformer.use_qkv_bias,
-    }
-    return values, {**_encoder_tensors(model), **_dense_tensors(model)}
-
-
-def _beit_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    config, dim = model.encoder_config, model.encoder_config.transformer.hidden_dim
-    values = {
-        "model_type": "beit",
-        **_sizes(config),
-        "intermediate_size": config.transformer.mlp_dim,
-        "use_mask_token": False,
-        "use_absolute_position_embeddings": True,
-        "use_relative_position_bias": False,
-        "use_shared_relative_position_bias": False,
-        "layer_scale_init_value": 0.0,
-        "drop_path_rate": 0.0,
-        "use_mean_pooling": True,
-    }
-    tensors = {
-        _renamed(name, "beit"): value
-        for name, value in _encoder_tensors(model).items()
-        if not name.endswith("attention.key.bias")
-    }
-    if not config.transformer.use_qkv_bias:
-        for i in range(config.transformer.num_layers):
-            for part in ("query", "value"):
-                name = f"beit.encoder.layer.{i}.attention.attention.{part}.bias"
-                tensors[name] = np.zeros(dim, np.float32)
-    return values, {**tensors, **_norm_tensors(model, "beit.pooler.layernorm"), **_dense_tensors(model)}
-
-
-_DINOV2_NAMES = {
-    ".layernorm_before.": ".norm1.",
-    ".layernorm_after.": ".norm2.",
-    ".intermediate.dense.": ".mlp.fc1.",
-    ".output.dense.": ".mlp.fc2.",
-}
-
-
-def _dinov2_form(model: Classifier) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    config, size = model.encoder_config, model.encoder_config.transformer
-    values = {
-        "model_type": "dinov2",
-        **_sizes(config),
-        "mlp_ratio": size.mlp_dim // size.hidden_dim,
-        "qkv_bias": size.use_qkv_bias,
-        "layerscale_value": 1.0,
-        "drop_path_rate": 0.0,
-        "use_swiglu_ffn": False,
-        "use_mask_token": False,
-    }
-    tensors = {}
-    for name, value in _encoder_tensors(model).items():
-        renamed = _renamed(name, "dinov2")
-        if ".attention." not in renamed:  # names of the attention are the same
-            for old, new in _DINOV2_NAMES.items():
-                renamed = renamed.replace(old, new)
-        tensors[renamed] = value
-    for i in range(size.num_layers):
-        for number in (1, 2):
-            tensors[f"dinov2.encoder.layer.{i}.layer_scale{number}.lambda1"] = np.ones(size.hidden_dim, np.float32)
-    dense = _dense_tensors(model)
-    weight = dense["classifier.weight"]
-    dense["classifier.weight"] = np.concatenate([np.zeros_like(weight), weight], axis=1)
-    return values, {**tensors, **dense}
-
-
-def _renamed(name: str, prefix: str) -> str:
-    return f"{prefix}.{name.removeprefix('vit.')}"
+    return replace(plain, config=values, tensors=written, caution=AVERAGING_CAUTION)
 
 
 def _own_form(model: Classifier) -> Form:
+    from labelrank.models.convert import save_tensors
+
     config = model.encoder_config
     if config.position_embedding != "sinusoid":
         # The file holds the position table in the size that is used, no longer in the trained size.
@@ -358,4 +281,4 @@ def _own_form(model: Classifier) -> Form:
         },
     }
     own = {name: _numpy(variable) for name, variable in own_variables(model).items()}
-    return Form(values, {**_encoder_tensors(model), **own}, None)
+    return Form(values, {**save_tensors(model.encoder), **own}, None)

@@ -62,7 +62,7 @@ def step_bytes(config: EncoderConfig, *, learning_blocks: int, n_parameters: int
         n_parameters: Weights that learn.
     """
     size, value_bytes = config.transformer, 4 if precision == "float32" else 2
-    tokens = config.num_patches + int(config.use_cls_token)
+    tokens = config.num_patches + config.num_prefix
     # 10 arrays (N, D): norms, query, key, value, two results of attention, the block's results. 3 arrays (N, mlp):
     # before and after the activation, and its derivative. 3 arrays (heads, N, N): scores, softmax and its gradient.
     block = 10 * tokens * size.hidden_dim + 3 * tokens * size.mlp_dim + 3 * size.num_heads * tokens**2

@@ -17,7 +17,7 @@ from labelrank.finetune.classifier import POOLINGS, copy_encoder, pool
 from labelrank.finetune.meanings import Meaning
 from labelrank.finetune.recipe import TuneRecipe
 from labelrank.models.backend import resolve_precision
-from labelrank.models.config import HEAD_NORM_EPSILON
+from labelrank.models.names import HEAD_NORM
 from labelrank.models.vit import ViTEncoder
 
 _BETA_1 = 0.9
@@ -114,14 +114,14 @@ class Tuner(keras.Model):  # type: ignore[misc]
         config = encoder.config
         if pooling == "fc_norm" and not fc_norm:
             raise SettingsError("Pooling is 'fc_norm', but this checkpoint's head has no norm. Choose mean.")
-        self.pooling = "mean" if pooling == "fc_norm" else pooling
+        self.pooling = config.fc_norm_pools if pooling == "fc_norm" else pooling
         if self.pooling not in POOLINGS or (self.pooling == "cls" and not config.use_cls_token):
             known = POOLINGS if config.use_cls_token else POOLINGS[:1]
             raise SettingsError(f"Pooling is {pooling!r}; this encoder has {', '.join(known)}. Choose one of these.")
         self.meaning, self.recipe = meaning, recipe
         self.fc_norm: Any = None
         self.norm_epsilon = 0.0
-        if self.pooling == "mean":
+        if self.pooling == "mean" or fc_norm:
             self._move_norm(encoder, fc_norm)
         else:
             self.encoder = encoder
@@ -144,14 +144,12 @@ class Tuner(keras.Model):  # type: ignore[misc]
         or of the norm in the checkpoint's head."""
         config = encoder.config
         # The epsilon of each family's class in transformers.
-        self.norm_epsilon = (
-            HEAD_NORM_EPSILON if config.model_type == "videomae" else config.transformer.layer_norm_epsilon
-        )
+        self.norm_epsilon = config.head_norm_epsilon
         self.fc_norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="fc_norm", dtype="float32")
         self.fc_norm.build((None, config.transformer.hidden_dim))
         if fc_norm:
-            self.fc_norm.gamma.assign(fc_norm["fc_norm.weight"])
-            self.fc_norm.beta.assign(fc_norm["fc_norm.bias"])
+            self.fc_norm.gamma.assign(fc_norm[HEAD_NORM[0]])
+            self.fc_norm.beta.assign(fc_norm[HEAD_NORM[1]])
         elif encoder.norm is not None:
             self.fc_norm.gamma.assign(ops.convert_to_numpy(encoder.norm.gamma))
             self.fc_norm.beta.assign(ops.convert_to_numpy(encoder.norm.beta))
@@ -169,12 +167,10 @@ class Tuner(keras.Model):  # type: ignore[misc]
         if unfreeze == 0:
             encoder.trainable = False
             return
-        encoder.patch_embedding.trainable = False
         for block in encoder.blocks[: len(encoder.blocks) - unfreeze]:
             block.trainable = False
-        for variable in (encoder.cls_token, encoder.position_embedding):
-            if isinstance(variable, keras.Variable):
-                variable.trainable = False
+        for variable in encoder.embedding_variables:
+            variable.trainable = False
 
     def _rate_and_decay(self, variable: Any) -> tuple[float, float]:
         """Return the factor of the learning rate for a variable's layer, and its weight decay.
@@ -185,15 +181,16 @@ class Tuner(keras.Model):  # type: ignore[misc]
         encoder = self.encoder
         last = len(encoder.blocks) + 1
         block_of = {id(v): i + 1 for i, block in enumerate(encoder.blocks) for v in block.variables}
-        embeddings = [encoder.cls_token, encoder.position_embedding, *encoder.patch_embedding.variables]
-        block_of |= {id(v): 0 for v in embeddings}
+        block_of |= {id(v): 0 for v in encoder.embedding_variables}
         factor = self.recipe.layer_decay ** (last - block_of.get(id(variable), last))
         is_matrix = len(variable.shape) == 2
         return factor, self.recipe.weight_decay if is_matrix else 0.0
 
     def call(self, inputs: dict[str, Any]) -> Any:
         pooled = pool(
-            self.encoder(inputs["images"], branch_scale=inputs.get("branch_scale")), self.pooling, self.encoder.num_cls
+            self.encoder(inputs["images"], branch_scale=inputs.get("branch_scale")),
+            self.pooling,
+            self.encoder.config.num_prefix,
         )
         for layer in (self.fc_norm, self.hidden):
             if layer is not None:

@@ -25,8 +25,9 @@ from labelrank.errors import CheckpointError, HubError
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer, local_path
 from labelrank.models import timm
 from labelrank.models.checkpoint_files import CONFIG, INDEX, WEIGHTS, Files, Folder, HubFolder
-from labelrank.models.config import EncoderConfig, read_config
+from labelrank.models.config import EncoderConfig
 from labelrank.models.curated import CURATED, EMBEDDED
+from labelrank.models.families import FAMILIES, masked_pretraining, read_config
 from labelrank.models.names import check_names, check_shape, encoder_tensors, head_tensors
 from labelrank.models.not_checkpoints import TRAINER_STATE, check_kind
 from labelrank.progress import Progress, ShouldStop
@@ -88,6 +89,8 @@ class Checkpoint:
     """The preprocessing in the files, or why there is none that can be used."""
     _prepared_by: str | None
     """The file with the preprocessing; None if there is none."""
+    _masked: str | None
+    """What the files say of masked pre-training."""
     _files: Files
     _weights: tuple[str, ...]
     """The weights file, or the index and then the weights files."""
@@ -138,6 +141,12 @@ class Checkpoint:
     def from_cache(self) -> bool:
         """Whether the Hub could not be reached and `revision` comes from the cache."""
         return self._files.from_cache
+
+    @property
+    def masked_pretraining(self) -> str | None:
+        """Whether it was pre-trained on masked images or clips: yes, in part, no; None if that is not known."""
+        curated = next((one.masked for one in CURATED if one.name == self.id), None)
+        return curated or self._masked
 
     @property
     def licence(self) -> str | None:
@@ -317,12 +326,15 @@ def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
     if from_timm:
         found = timm.read(content, {name: tensor.shape for name, tensor in tensors.items()})
         config, notices = found.encoder(read_config(found.config)), found.notices
+        content = found.config
     else:
         config = read_config(content, tensors)
     stated, prepared_by = _read_preprocessing(files, names, config)
     if from_timm and prepared_by is None:
         stated = _of_timm(content, files)
-    checkpoint = Checkpoint(id_, revision, config, stated, prepared_by, files, weights, tensors, notices)
+    config = _of_any_size(config, stated)
+    masked = masked_pretraining(content, tensors)
+    checkpoint = Checkpoint(id_, revision, config, stated, prepared_by, masked, files, weights, tensors, notices)
     # Checked before a model is built: a config with a billion layers would fill the memory.
     described, stored = _least_parameters(config), checkpoint.num_parameters
     if described > stored:
@@ -332,6 +344,18 @@ def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
         )
     _check_tensors(checkpoint)
     return checkpoint
+
+
+def _of_any_size(config: EncoderConfig, stated: Preprocessing | CheckpointError) -> EncoderConfig:
+    """Return the encoder for the images that its preprocessing makes, where the published code takes any size.
+
+    DINOv2 was trained on 518 px and its files make images of 224 px: that is how it is used.
+    """
+    if isinstance(stated, CheckpointError) or not FAMILIES[config.model_type].any_size:
+        return config
+    height, width = stated.output_size
+    fits = height % config.patch_size[0] == width % config.patch_size[1] == 0
+    return config.resized(height, width) if fits else config
 
 
 def _read_preprocessing(
@@ -353,7 +377,7 @@ def _read_preprocessing(
         try:
             return Preprocessing.from_config(
                 content[key] if key else content,
-                model_type=config.model_type,
+                default_type=FAMILIES[config.model_type].processor,
                 image_size=config.image_size,
                 where=where,
             ), name
@@ -556,7 +580,7 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
     """
     config, tensors, source = checkpoint.config, checkpoint._tensors, checkpoint.source
     check_names(config, tensors, decoder=False, source=source)
-    for wanted in (*encoder_tensors(config, tensors), *head_tensors(config)):
+    for wanted in (*encoder_tensors(config, tensors), *head_tensors(config, tensors)):
         found = tensors.get(wanted.name)
         check_shape(wanted.name, found.shape if found else None, wanted.shape, source=source)
 
@@ -593,6 +617,8 @@ class CheckpointInfo:
     """Files of the repository that the Hub's security scan flags; none of them is used."""
     good_for: str | None
     pretrained_on: str | None
+    masked: str | None
+    """Whether it was pre-trained on masked images or clips: yes, in part, no; None if that is not known."""
     notices: tuple[str, ...]
     """What a user should know of how its files were read."""
 
@@ -630,5 +656,6 @@ def describe_checkpoint(name: str, revision: str | None = None, *, settings: Set
         unsafe=files.unsafe,
         good_for=curated.good_for if curated else None,
         pretrained_on=curated.pretrained_on if curated else stated,
+        masked=checkpoint.masked_pretraining,
         notices=checkpoint.notices,
     )

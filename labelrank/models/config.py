@@ -1,9 +1,7 @@
-"""Hugging Face config.json -> EncoderConfig. A new family is one entry in `FAMILIES`."""
+"""The sizes and parts of an encoder, checked. `models.families` reads them from a config.json."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +15,13 @@ ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("relu", {}),
     "silu": ("silu", {}),
     "swish": ("silu", {}),
+    # x * sigmoid(1.702 x), which Keras does not have; `models.vit` does.
+    "quick_gelu": ("quick_gelu", {}),
 }
 
-# sincos: the fixed table over rows and columns, stored in the file; learned: stored; sinusoid: the fixed table over the
-# numbered tokens, not stored.
-POSITION_EMBEDDINGS = {"vit_mae": "sincos", "vit": "learned", "videomae": "sinusoid"}
+# sincos: the fixed table over rows and columns, stored in the file; sinusoid: the fixed table over the numbered tokens,
+# not stored. The tables of all other families are learned, if they have one.
+POSITION_EMBEDDINGS = {"vit_mae": "sincos", "videomae": "sinusoid"}
 # For VideoMAE's norms outside its blocks and encoder: PyTorch's default, whatever layer_norm_eps says.
 HEAD_NORM_EPSILON = 1e-5
 AVERAGING = "labelrank_averaging_block"
@@ -45,6 +45,10 @@ class TransformerConfig:
     use_qkv_bias: bool = True
     use_key_bias: bool = True
     """Whether the keys also have a bias, if queries and values have one."""
+    layer_scale: bool = False
+    """Whether the results of attention and MLP are multiplied by a learned number for each channel (LayerScale)."""
+    gated_mlp: bool = False
+    """Whether the MLP is activation(gate(x)) * in(x) before its last layer (SwiGLU)."""
 
     def __post_init__(self) -> None:
         if self.hidden_dim % self.num_heads:
@@ -74,9 +78,28 @@ class EncoderConfig:
     use_cls_token: bool = True
     final_norm: bool = True
     fc_norm: bool = False
-    """Whether the checkpoint's head norms the mean of the tokens."""
+    """Whether the checkpoint's head norms the pooled tokens."""
+    fc_norm_pools: str = "mean"
+    """What that norm is for: the mean of the patch tokens, or cls."""
     trained_image_size: tuple[int, int] | None = None
     """The image size of the stored position table, which is interpolated to `image_size`; None if they are equal."""
+    learned_positions: bool = True
+    """Whether there is a position table at all, for a family that is not in `POSITION_EMBEDDINGS`."""
+    interpolation: str = "bicubic"
+    """How a position table becomes one of another size: bicubic, or bicubic without aliasing (antialiased)."""
+    rotary: str = ""
+    """Rotary positions: of an image's patches (image), of a clip's tubelets (clip), or none."""
+    rotary_base: float = 10_000.0
+    relative_bias: str = ""
+    """Who adds a learned number to the scores for each offset of two patches: all blocks the same (shared), each block
+    its own (own), or none."""
+    use_distillation_token: bool = False
+    """Whether a second token like CLS follows it."""
+    num_registers: int = 0
+    """Tokens after CLS that have no position and stand for no patch."""
+    patch_bias: bool = True
+    pre_norm: bool = False
+    """Whether a norm comes before the first block."""
 
     def __post_init__(self) -> None:
         for side, patch in zip(self.image_size, self.patch_size, strict=True):
@@ -109,13 +132,34 @@ class EncoderConfig:
                         f"The hidden size {size.hidden_dim} is not a multiple of 4, which the two-dimensional position "
                         "table needs; choose another (hidden_size in a config.json)."
                     )
+        heads = self.transformer.hidden_dim // self.transformer.num_heads
+        if self.rotary == "image" and heads % 4:
+            raise CheckpointError(
+                f"Each attention head has {heads} channels; rotary positions of an image need a multiple of 4. Correct "
+                "hidden_size or num_attention_heads in config.json."
+            )
         if not 0 < self.mask_ratio < 1:
             raise CheckpointError(f"mask_ratio is {self.mask_ratio}; expected a number between 0 and 1.")
 
     @property
     def position_embedding(self) -> str:
-        """Kind of the position table, a value of `POSITION_EMBEDDINGS`."""
-        return POSITION_EMBEDDINGS[self.model_type]
+        """Kind of the position table: sincos, sinusoid, learned or none."""
+        return POSITION_EMBEDDINGS.get(self.model_type, "learned" if self.learned_positions else "none")
+
+    @property
+    def num_placed(self) -> int:
+        """Tokens before the patches that have a place in the position table: CLS and the distillation token."""
+        return int(self.use_cls_token) + int(self.use_distillation_token)
+
+    @property
+    def num_prefix(self) -> int:
+        """Tokens before the patches, which stand for no patch; the first is CLS."""
+        return self.num_placed + self.num_registers
+
+    @property
+    def head_norm_epsilon(self) -> float:
+        """Epsilon of a norm between pooling and classifier in the family's class of transformers."""
+        return HEAD_NORM_EPSILON if self.model_type == "videomae" else self.transformer.layer_norm_epsilon
 
     @property
     def media(self) -> str:
@@ -146,7 +190,7 @@ class EncoderConfig:
 
     @property
     def num_patches(self) -> int:
-        """Tokens of an image or clip, without CLS."""
+        """Tokens of an image or clip, without CLS and its like."""
         return self.num_slices * self.grid_size[0] * self.grid_size[1]
 
     @property
@@ -190,202 +234,3 @@ class EncoderConfig:
             trained_image_size=None if trained == (height, width) else trained,
             decoder=None,
         )
-
-
-def _number(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise CheckpointError(f"{key} in config.json is {value!r}; expected a whole number of at least 1.")
-    return value
-
-
-def _pair(config: Mapping[str, Any], key: str, default: int) -> tuple[int, int]:
-    value = config.get(key, default)
-    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
-    if len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in pair):
-        raise CheckpointError(f"{key} in config.json is {value!r}; expected a whole number or a pair of them.")
-    return pair
-
-
-def _ratio(config: Mapping[str, Any], key: str, default: float) -> float:
-    value = config.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise CheckpointError(f"{key} in config.json is {value!r}; expected a number of at least 0.")
-    return float(value)
-
-
-def _activation(config: Mapping[str, Any]) -> str:
-    name = config.get("hidden_act", "gelu")
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise CheckpointError(f"hidden_act in config.json is {name!r}; known are {', '.join(ACTIVATIONS)}.")
-    return name
-
-
-def _transformer(config: Mapping[str, Any], *, use_key_bias: bool = True) -> TransformerConfig:
-    # VideoMAE's own name is qv_bias; transformers reads either.
-    bias = config.get("qkv_bias", config.get("qv_bias", True))
-    return TransformerConfig(
-        hidden_dim=_number(config, "hidden_size", 768),
-        mlp_dim=_number(config, "intermediate_size", 3072),
-        num_layers=_number(config, "num_hidden_layers", 12),
-        num_heads=_number(config, "num_attention_heads", 12),
-        activation=_activation(config),
-        layer_norm_epsilon=_ratio(config, "layer_norm_eps", 1e-12),
-        use_qkv_bias=bool(bias),
-        use_key_bias=use_key_bias,
-    )
-
-
-def _decoder(
-    config: Mapping[str, Any], encoder: TransformerConfig, *, dim: int, mlp_dim: int, layers: int, heads: int
-) -> TransformerConfig:
-    return replace(
-        encoder,
-        hidden_dim=_number(config, "decoder_hidden_size", dim),
-        mlp_dim=_number(config, "decoder_intermediate_size", mlp_dim),
-        num_layers=_number(config, "decoder_num_hidden_layers", layers),
-        num_heads=_number(config, "decoder_num_attention_heads", heads),
-    )
-
-
-def _image_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "image_size": _pair(config, "image_size", 224),
-        "patch_size": _pair(config, "patch_size", 16),
-        "num_channels": _number(config, "num_channels", 3),
-    }
-
-
-def _is_architecture(config: Mapping[str, Any], ending: str) -> bool | None:
-    """Return whether the name of the class that wrote the file has this ending; None if the file does not say."""
-    architectures = config.get("architectures")
-    if not isinstance(architectures, list) or not architectures:
-        return None
-    return any(str(name).endswith(ending) for name in architectures)
-
-
-def _has_decoder(config: Mapping[str, Any], names: Collection[str] | None) -> bool:
-    # The config of a fine-tuned model still lists the decoder, which is gone.
-    if names is not None:
-        return any(name.startswith(("decoder.", "encoder_to_decoder.")) for name in names)
-    return _is_architecture(config, "ForPreTraining") is not False
-
-
-def _vit_mae(config: Mapping[str, Any], names: Collection[str] | None) -> EncoderConfig:
-    transformer = _transformer(config)
-    decoder = None
-    if _has_decoder(config, names):
-        decoder = _decoder(config, transformer, dim=512, mlp_dim=2048, layers=8, heads=16)
-    return EncoderConfig(
-        model_type="vit_mae",
-        transformer=transformer,
-        decoder=decoder,
-        mask_ratio=_ratio(config, "mask_ratio", 0.75),
-        norm_pix_loss=bool(config.get("norm_pix_loss", False)),
-        **_image_sizes(config),
-    )
-
-
-def _vit(config: Mapping[str, Any], names: Collection[str] | None) -> EncoderConfig:
-    return EncoderConfig(model_type="vit", transformer=_transformer(config), **_image_sizes(config))
-
-
-def _videomae(config: Mapping[str, Any], names: Collection[str] | None) -> EncoderConfig:
-    transformer = _transformer(config, use_key_bias=False)
-    decoder = None
-    if _has_decoder(config, names):
-        decoder = _decoder(config, transformer, dim=384, mlp_dim=1536, layers=4, heads=6)
-    mean_pooling = bool(config.get("use_mean_pooling", True))
-    if names is not None:
-        has_fc_norm = "fc_norm.weight" in names
-    else:
-        has_fc_norm = bool(_is_architecture(config, "ForVideoClassification"))
-    return EncoderConfig(
-        model_type="videomae",
-        transformer=transformer,
-        decoder=decoder,
-        # Not in transformers' config, because there the caller masks; the default is the paper's.
-        mask_ratio=_ratio(config, "mask_ratio", 0.9),
-        norm_pix_loss=bool(config.get("norm_pix_loss", True)),
-        num_frames=_number(config, "num_frames", 16),
-        tubelet_size=_number(config, "tubelet_size", 2),
-        use_cls_token=False,
-        final_norm=not mean_pooling,
-        fc_norm=mean_pooling and has_fc_norm,
-        **_image_sizes(config),
-    )
-
-
-# Defaults are those of transformers' configs: values equal to them are not written to the file.
-FAMILIES = {"vit_mae": _vit_mae, "vit": _vit, "videomae": _videomae}
-
-
-def read_config(config: Mapping[str, Any], names: Collection[str] | None = None) -> EncoderConfig:
-    """Return the encoder that a Hugging Face config describes.
-
-    Args:
-        names: Tensor names of the weights, which show whether there is a decoder and a norm in the head; None: use the
-            config's `architectures`.
-
-    Raises:
-        CheckpointError: The model type is not a known family, or a value cannot work.
-    """
-    model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise CheckpointError(
-            f"model_type in config.json is {model_type!r}; this version reads {', '.join(FAMILIES)}. "
-            "Choose a checkpoint of one of these families."
-        )
-    encoder = FAMILIES[model_type](config, names)
-    if encoder.num_channels != 3:
-        raise CheckpointError(f"num_channels in config.json is {encoder.num_channels}; only RGB (3) is read.")
-    return encoder
-
-
-def write_config(encoder: EncoderConfig) -> dict[str, Any]:
-    """Return the Hugging Face config.json of a masked autoencoder with its decoder; `read_config` is the inverse.
-
-    Raises:
-        CheckpointError: The encoder has no decoder.
-    """
-    decoder = encoder.decoder
-    if decoder is None:
-        raise CheckpointError("A checkpoint is written with its decoder; this encoder has none.")
-
-    def plain(pair: tuple[int, int]) -> int | list[int]:
-        return pair[0] if pair[0] == pair[1] else list(pair)
-
-    if encoder.model_type == "videomae":
-        architecture, bias = "VideoMAEForPreTraining", "qv_bias"
-        clip = {
-            "num_frames": encoder.num_frames,
-            "tubelet_size": encoder.tubelet_size,
-            "use_mean_pooling": not encoder.final_norm,
-        }
-    else:
-        architecture, bias, clip = "ViTMAEForPreTraining", "qkv_bias", {}
-    return {
-        "architectures": [architecture],
-        "model_type": encoder.model_type,
-        "hidden_size": encoder.transformer.hidden_dim,
-        "intermediate_size": encoder.transformer.mlp_dim,
-        "num_hidden_layers": encoder.transformer.num_layers,
-        "num_attention_heads": encoder.transformer.num_heads,
-        "hidden_act": encoder.transformer.activation,
-        "layer_norm_eps": encoder.transformer.layer_norm_epsilon,
-        bias: encoder.transformer.use_qkv_bias,
-        "image_size": plain(encoder.image_size),
-        "patch_size": plain(encoder.patch_size),
-        "num_channels": encoder.num_channels,
-        **clip,
-        "decoder_hidden_size": decoder.hidden_dim,
-        "decoder_intermediate_size": decoder.mlp_dim,
-        "decoder_num_hidden_layers": decoder.num_layers,
-        "decoder_num_attention_heads": decoder.num_heads,
-        "mask_ratio": encoder.mask_ratio,
-        "norm_pix_loss": encoder.norm_pix_loss,
-        "initializer_range": 0.02,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "dtype": "float32",
-    }

@@ -13,8 +13,16 @@ import numpy as np
 
 from labelrank.errors import CheckpointError
 from labelrank.models.config import EncoderConfig
-from labelrank.models.names import Tensor, check_names, check_shape, decoder_tensors, encoder_tensors
-from labelrank.models.vit import ViTEncoder, interpolate_position_embedding
+from labelrank.models.names import (
+    HEAD_NORM,
+    Tensor,
+    check_names,
+    check_shape,
+    decoder_tensors,
+    encoder_tensors,
+    head_tensors,
+)
+from labelrank.models.vit import ViTEncoder, interpolate_offset_table, interpolate_position_embedding
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,9 @@ def _layouts(config: EncoderConfig) -> dict[str, Layout]:
         "transposed": Layout(lambda a: a.T, lambda a: a.T),
         "convolution": _convolution(config),
         "positions": _positions(config),
+        "offsets": Layout(
+            lambda a: interpolate_offset_table(a, config.trained_grid_size, config.grid_size), lambda a: a
+        ),
     }
 
 
@@ -49,8 +60,13 @@ def _convolution(config: EncoderConfig) -> Layout:
 
 def _positions(config: EncoderConfig) -> Layout:
     """The table of the trained size is interpolated to the encoder's."""
-    trained, wanted, cls = config.trained_grid_size, config.grid_size, config.use_cls_token
-    return Layout(lambda a: interpolate_position_embedding(a, trained, wanted, use_cls_token=cls), lambda a: a)
+
+    def to_keras(table: np.ndarray) -> np.ndarray:
+        table = table.reshape(1, *table.shape[-2:])
+        trained, wanted, antialias = config.trained_grid_size, config.grid_size, config.interpolation == "antialiased"
+        return interpolate_position_embedding(table, trained, wanted, prefix=config.num_placed, antialias=antialias)
+
+    return Layout(to_keras, lambda a: a)
 
 
 @dataclass(frozen=True)
@@ -63,9 +79,16 @@ class Pair:
 
     def to_keras(self, value: np.ndarray) -> np.ndarray:
         """Return the variable's value, from the tensor as it lies in the file."""
-        if self.tensor.third is not None:
-            value = np.split(value, 3)[self.tensor.third]
-        return self.layout.to_keras(value)
+        if self.tensor.part is not None:
+            which, count = self.tensor.part
+            value = np.split(value, count)[which]
+        return self.layout.to_keras(value).reshape(self.variable.shape)
+
+    def to_file(self, value: np.ndarray) -> np.ndarray:
+        """Return the tensor, or its part, from the variable's value."""
+        value = np.asarray(self.layout.to_file(value), dtype=np.float32)
+        # Some files leave out the axis of the batch.
+        return np.ascontiguousarray(value.reshape(value.shape[-len(self.tensor.shape) :]))
 
 
 def _find(layer: Any, path: str) -> Any:
@@ -78,7 +101,8 @@ def _find(layer: Any, path: str) -> Any:
 def _pairs(layer: Any, tensors: Iterable[Tensor]) -> Iterator[Pair]:
     layouts = _layouts(layer.config)
     for tensor in tensors:
-        yield Pair(_find(layer, tensor.variable), tensor, layouts[tensor.layout])
+        if tensor.variable:
+            yield Pair(_find(layer, tensor.variable), tensor, layouts[tensor.layout])
 
 
 def tensor_pairs(encoder: ViTEncoder, decoder: Any = None, names: Collection[str] = ()) -> list[Pair]:
@@ -135,13 +159,31 @@ def read_tensor(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...], *
     return value
 
 
-def save_tensors(encoder: ViTEncoder, decoder: Any = None) -> dict[str, np.ndarray]:
-    """Return name -> float32 array in Hugging Face's layout; `load_tensors` is the inverse."""
+def save_tensors(
+    encoder: ViTEncoder, decoder: Any = None, *, spelling: EncoderConfig | None = None
+) -> dict[str, np.ndarray]:
+    """Return name -> float32 array in Hugging Face's layout; `load_tensors` is the inverse.
+
+    Args:
+        spelling: The same encoder as one of another family, whose names are used; it may have fewer parts.
+    """
     from keras import ops
 
-    return {
-        pair.tensor.name: np.ascontiguousarray(
-            pair.layout.to_file(ops.convert_to_numpy(pair.variable)), dtype=np.float32
-        )
-        for pair in tensor_pairs(encoder, decoder)
-    }
+    parts: dict[str, list[np.ndarray]] = {}
+    pairs = tensor_pairs(encoder, decoder) if spelling is None else _pairs(encoder, encoder_tensors(spelling))
+    for pair in pairs:
+        value = pair.to_file(ops.convert_to_numpy(pair.variable))
+        parts.setdefault(pair.tensor.name, []).append(value)
+    # The parts of a tensor come in their order.
+    return {name: values[0] if len(values) == 1 else np.concatenate(values) for name, values in parts.items()}
+
+
+def read_head_norm(tensors: Mapping[str, Any], config: EncoderConfig, *, source: str) -> dict[str, np.ndarray]:
+    """Return scale and shift of the norm in a checkpoint's head, by `HEAD_NORM`; empty if the head has none.
+
+    Raises:
+        CheckpointError: As for `read_tensor`.
+    """
+    wanted = list(head_tensors(config, frozenset(tensors)))
+    values = (read_tensor(tensors, tensor.name, tensor.shape, source=source) for tensor in wanted)
+    return dict(zip(HEAD_NORM, values, strict=False))

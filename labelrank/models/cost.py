@@ -14,9 +14,10 @@ _BFLOAT16_GAIN = 1.9
 def encoder_flops(config: EncoderConfig) -> float:
     """Return the floating-point operations of the matrix products for one image or clip; a multiply-add is two."""
     size = config.transformer
-    tokens, dim = config.num_patches + int(config.use_cls_token), size.hidden_dim
-    # Query, key, value and output; scores and their mixing; the two layers of the MLP.
-    block = 4 * tokens * dim**2 + 2 * tokens**2 * dim + 2 * tokens * dim * size.mlp_dim
+    tokens, dim = config.num_patches + config.num_prefix, size.hidden_dim
+    # Query, key, value and output; scores and their mixing; the two layers of the MLP, and its gate.
+    layers = 3 if size.gated_mlp else 2
+    block = 4 * tokens * dim**2 + 2 * tokens**2 * dim + layers * tokens * dim * size.mlp_dim
     return 2.0 * (config.num_patches * config.patch_dim * dim + size.num_layers * block)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from labelrank.models.families import FAMILIES
+
 
 @dataclass(frozen=True)
 class Curated:
@@ -20,10 +22,25 @@ class Curated:
     size_bytes: int
     licence: str
     pretrained_on: str
+    masked: str
+    """Whether it was pre-trained on masked images or clips: yes, in part or no."""
 
 
-def _on_hub(name: str, title: str, good_for: str, family: str, parameters: int, hidden_dim: int, data: str) -> Curated:
-    is_video = family == "videomae"
+def _on_hub(
+    name: str,
+    title: str,
+    good_for: str,
+    family: str,
+    parameters: int,
+    hidden_dim: int,
+    data: str,
+    *,
+    licence: str = "apache-2.0",
+    masked: str | None = None,
+) -> Curated:
+    is_video = family in ("videomae", "vjepa2")
+    masked = masked or FAMILIES[family].masked
+    assert masked is not None
     return Curated(
         name=name,
         title=title,
@@ -33,8 +50,9 @@ def _on_hub(name: str, title: str, good_for: str, family: str, parameters: int, 
         num_parameters=parameters,
         hidden_dim=hidden_dim,
         size_bytes=4 * parameters,
-        licence="cc-by-nc-4.0" if is_video else "apache-2.0",
+        licence="cc-by-nc-4.0" if family == "videomae" else licence,
         pretrained_on=data,
+        masked=masked,
     )
 
 
@@ -50,6 +68,7 @@ CURATED = (
         size_bytes=2_099_288,
         licence="apache-2.0",
         pretrained_on="digits",
+        masked="yes",
     ),
     Curated(
         "videomae-tiny-moving-digits",
@@ -62,6 +81,7 @@ CURATED = (
         size_bytes=2_270_960,
         licence="apache-2.0",
         pretrained_on="moving-digits",
+        masked="yes",
     ),
     _on_hub(
         "facebook/vit-mae-base",
@@ -89,6 +109,120 @@ CURATED = (
         86_389_248,
         768,
         "ImageNet-21k, with labels",
+        masked="no",
+    ),
+    _on_hub(
+        "facebook/dinov2-small",
+        "DINOv2 small",
+        "Images of any kind, fast: features that separate classes well without fine-tuning.",
+        "dinov2",
+        22_056_576,
+        384,
+        "LVD-142M, without labels",
+    ),
+    _on_hub(
+        "facebook/dinov2-base",
+        "DINOv2 base",
+        "Images of any kind: features that separate classes well without fine-tuning.",
+        "dinov2",
+        86_580_480,
+        768,
+        "LVD-142M, without labels",
+    ),
+    _on_hub(
+        "facebook/dinov2-with-registers-small",
+        "DINOv2 small with registers",
+        "As DINOv2 small; its patch tokens hold no artefacts, so their mean is cleaner.",
+        "dinov2_with_registers",
+        22_058_112,
+        384,
+        "LVD-142M, without labels",
+    ),
+    _on_hub(
+        "facebook/dinov3-vits16-pretrain-lvd1689m",
+        "DINOv3 small",
+        "Images of any kind, fast; its terms have to be accepted on the Hub.",
+        "dinov3_vit",
+        21_596_544,
+        384,
+        "LVD-1689M, without labels",
+        licence="dinov3-license",
+    ),
+    _on_hub(
+        "facebook/ijepa_vith14_1k",
+        "I-JEPA huge",
+        "Images of any kind, by a model that predicts features of masked regions, not pixels; best with a GPU.",
+        "ijepa",
+        630_762_240,
+        1280,
+        "ImageNet-1k, without labels",
+        licence="cc-by-nc-4.0",
+    ),
+    _on_hub(
+        "microsoft/beit-base-patch16-224-pt22k",
+        "BEiT base",
+        "Beside ViT-MAE base: the same size and masking, but visual tokens instead of pixels.",
+        "beit",
+        91_965_776,
+        768,
+        "ImageNet-22k, without labels",
+    ),
+    _on_hub(
+        "facebook/data2vec-vision-base",
+        "data2vec-vision base",
+        "Beside ViT-MAE base: the same size and masking, but features instead of pixels.",
+        "data2vec-vision",
+        85_663_824,
+        768,
+        "ImageNet-1k, without labels",
+    ),
+    _on_hub(
+        "facebook/vit-msn-small",
+        "ViT-MSN small",
+        "Images of any kind, fast; made for few samples per class.",
+        "vit_msn",
+        21_665_664,
+        384,
+        "ImageNet-1k, without labels",
+    ),
+    _on_hub(
+        "facebook/deit-base-distilled-patch16-224",
+        "DeiT base, distilled",
+        "A second control: trained with labels and a teacher on the images that ViT-MAE saw.",
+        "deit",
+        87_338_192,
+        768,
+        "ImageNet-1k, with labels",
+    ),
+    _on_hub(
+        "openai/clip-vit-base-patch32",
+        "CLIP base",
+        "A control that learnt from texts instead of masks; fast, since its patches are large.",
+        "clip_vision_model",
+        151_277_313,
+        768,
+        "400 million images with texts of the web",
+        licence="mit",
+    ),
+    _on_hub(
+        "google/siglip-base-patch16-224",
+        "SigLIP base",
+        "A control that learnt from texts instead of masks.",
+        "siglip_vision_model",
+        203_155_970,
+        768,
+        "WebLI, images with texts",
+        masked="no",
+    ),
+    _on_hub(
+        "facebook/vjepa2-vitl-fpc64-256",
+        "V-JEPA 2 large",
+        "Videos of any kind, by a model that predicts features of masked regions; clips of 64 frames need a GPU.",
+        "vjepa2",
+        325_971_328,
+        1024,
+        "VideoMix22M, without labels",
+        licence="mit",
     ),
     _on_hub(
         "MCG-NJU/videomae-small-finetuned-kinetics",

@@ -234,7 +234,7 @@ class MaskedAutoencoder(keras.Model):  # type: ignore[misc]
     def build(self, input_shape: Any = None) -> None:
         config = self.config
         self.encoder.build((None, *config.input_shape))
-        self.decoder.build((None, self.encoder.num_cls + config.num_visible, config.transformer.hidden_dim))
+        self.decoder.build((None, self.config.num_prefix + config.num_visible, config.transformer.hidden_dim))
         self.built = True
 
     def call(self, inputs: dict[str, Any]) -> dict[str, Any]:

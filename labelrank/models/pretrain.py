@@ -15,7 +15,8 @@ from PIL import Image
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import Cancelled, CheckpointError, DatasetError, MediaError
-from labelrank.models.config import EncoderConfig, write_config
+from labelrank.models.config import EncoderConfig
+from labelrank.models.families import write_config
 from labelrank.models.pretrain_card import loss_curve_svg, pretraining_card
 from labelrank.models.pretrain_recipe import PretrainRecipe, PretrainResult
 from labelrank.models.probe import probe_report

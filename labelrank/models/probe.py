@@ -54,9 +54,9 @@ def probe_report(
 
     def scores(encoder: Any) -> dict[str, float]:
         fit_tokens, test_tokens = _encode(encoder, fit_images), _encode(encoder, test_images)
-        has_cls = config.use_cls_token
+        prefix = config.num_prefix
         return {
-            p: score(pool_tokens(fit_tokens, p, has_cls=has_cls), pool_tokens(test_tokens, p, has_cls=has_cls))
+            p: score(pool_tokens(fit_tokens, p, num_prefix=prefix), pool_tokens(test_tokens, p, num_prefix=prefix))
             for p in poolings
         }
 

@@ -25,8 +25,9 @@ import labelrank
 from labelrank.cores import cpu_cores
 from labelrank.errors import CheckpointError, SettingsError
 from labelrank.models.backend import devices, resolve_precision, select_backend
-from labelrank.models.config import HEAD_NORM_EPSILON, EncoderConfig
+from labelrank.models.config import EncoderConfig
 from labelrank.models.exported import Unwritable, entry_path, load_kept
+from labelrank.models.names import HEAD_NORM
 
 if TYPE_CHECKING:
     from labelrank.models.checkpoint import Checkpoint
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MODEL, _HEAD = "encoder.xml", "head.safetensors"  # the weights lie beside the first
-_HEAD_TENSORS = ("fc_norm.weight", "fc_norm.bias")
 
 
 # --- Encoders
@@ -57,7 +57,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class CompiledEncoder:
-    """Maps normalised images or clips float32 (batch_size, [T,] H, W, C) to tokens float32 (batch_size, CLS + N, D)."""
+    """Maps normalised images or clips float32 (batch_size, [T,] H, W, C) to tokens float32 (batch_size, P + N, D)."""
 
     run: Callable[[np.ndarray], np.ndarray]
     """Encodes a full batch. For backends other than OpenVINO these are `Steps`, which `benchmarks/gpu.py` times."""
@@ -66,10 +66,12 @@ class CompiledEncoder:
     precision: str
     runtime: str
     device: str
-    has_cls: bool = True
-    """Whether the first token is CLS."""
+    num_prefix: int = 1
+    """Tokens before those of the patches; the first is CLS."""
     fc_norm: Callable[[np.ndarray], np.ndarray] | None = None
     """The norm of the checkpoint's head, over pooled features (B, D); None for a checkpoint without one."""
+    fc_norm_pools: str = "mean"
+    """What that norm is for: the mean of the patch tokens, or cls."""
     reused: bool = False
     """Whether the model came from the cache."""
     entry: Path | None = None
@@ -163,8 +165,9 @@ def compile_encoder(
         precision=precision,
         runtime=backend,
         device="GPU" if on_gpu else "CPU",
-        has_cls=config.use_cls_token,
-        fc_norm=_norm(*(head[name] for name in _HEAD_TENSORS)) if head else None,
+        num_prefix=config.num_prefix,
+        fc_norm=_norm(head[HEAD_NORM[0]], head[HEAD_NORM[1]], config.head_norm_epsilon) if head else None,
+        fc_norm_pools=config.fc_norm_pools,
         reused=reused,
         entry=entry,
         run_visible=run_visible,
@@ -176,19 +179,16 @@ def _sized(checkpoint: Checkpoint, image_size: tuple[int, int] | None) -> Encode
 
 
 def _head_of(checkpoint: Checkpoint, config: EncoderConfig) -> dict[str, np.ndarray]:
-    """Return scale and shift of the norm in a checkpoint's head, by tensor name; empty if it has no such norm."""
-    from labelrank.models.convert import read_tensor
+    """Return scale and shift of the norm in a checkpoint's head, by `HEAD_NORM`; empty if it has no such norm."""
+    from labelrank.models.convert import read_head_norm
 
-    if not config.fc_norm:
-        return {}
-    tensors, shape = checkpoint.tensors(), (config.transformer.hidden_dim,)
-    return {name: read_tensor(tensors, name, shape, source=checkpoint.source) for name in _HEAD_TENSORS}
+    return read_head_norm(checkpoint.tensors(), config, source=checkpoint.source) if config.fc_norm else {}
 
 
-def _norm(scale: np.ndarray, shift: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _norm(scale: np.ndarray, shift: np.ndarray, epsilon: float) -> Callable[[np.ndarray], np.ndarray]:
     def norm(features: np.ndarray) -> np.ndarray:
         centred = features - features.mean(axis=1, keepdims=True)
-        deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + HEAD_NORM_EPSILON)
+        deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + epsilon)
         result: np.ndarray = (centred / deviation * scale + shift).astype(np.float32)
         return result
 
@@ -323,7 +323,7 @@ def _compile_keras(
 
 
 def _encode_visible(encoder: Any, images: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Return the tokens float32 (B, CLS + V, D) of the patches int (B, V)."""
+    """Return the tokens float32 (B, P + V, D) of the patches int (B, V)."""
     from keras import ops
 
     chosen = ops.convert_to_tensor(visible, "int32")

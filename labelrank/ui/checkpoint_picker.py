@@ -10,14 +10,10 @@ from labelrank.data.dataset import NOUNS, DatasetInfo
 from labelrank.errors import HubError, LabelRankError
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
+from labelrank.models.families import FAMILIES
 from labelrank.ui import choices, feature_files, frame, hub_pickers, session
 from labelrank.ui.messages import error_box, escape
 
-FAMILIES = {
-    "vit_mae": "ViT-MAE (masked autoencoder)",
-    "videomae": "VideoMAE (masked autoencoder of videos)",
-    "vit": "ViT (supervised)",
-}
 TASKS = {
     "image": {"Image features": "image-feature-extraction", "Image classes": "image-classification", "Any": None},
     "clip": {"Video classes": "video-classification", "Any": None},
@@ -63,7 +59,8 @@ def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
 def _facts(one: CheckpointInfo | Curated) -> None:
     """Show the facts of a checkpoint in one line, and what its licence forbids."""
     values = {
-        "Family": FAMILIES.get(one.model_type, one.model_type),
+        "Family": FAMILIES[one.model_type].title,
+        "Masked pre-training": one.masked or "not stated",
         "Parameters": words.count_text(one.num_parameters),
         "Dimension": f"{one.hidden_dim:,}",
     }
@@ -140,7 +137,7 @@ def _cards(shown: list[Curated], *, refused: str | None = None) -> None:
 
 
 def _any_id(data: DatasetInfo) -> None:
-    if found := hub_pickers.hub_search("model", TASKS[data.media], "vit-mae, videomae"):
+    if found := hub_pickers.hub_search("model", TASKS[data.media], "vit-mae, dinov2, videomae"):
         st.session_state["looked_at"] = (found, None)
     try:
         if given := hub_pickers.hub_id("model", "facebook/vit-mae-base"):

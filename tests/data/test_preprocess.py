@@ -96,13 +96,15 @@ def test_the_result_can_be_put_where_the_caller_wants_it(crop):
 
 def test_a_file_without_a_type_is_read_as_the_models_own():
     config = {"size": 40, "crop_size": 32}
-    assert Preprocessing.from_config(config, model_type="videomae") == Preprocessing.from_config(
+    assert Preprocessing.from_config(config, default_type="VideoMAEImageProcessor") == Preprocessing.from_config(
         {"image_processor_type": "VideoMAEImageProcessor", **config}
     )
-    for model_type in ("vit", "vit_mae", None):
-        preprocess = Preprocessing.from_config(config, model_type=model_type)
+    for default_type in ("ViTImageProcessor", None):
+        preprocess = Preprocessing.from_config(config, default_type=default_type)
         assert (preprocess.image_processor_type, preprocess.size) == ("ViTImageProcessor", (40, 40))
-    named = Preprocessing.from_config({"image_processor_type": "ViTImageProcessor", **config}, model_type="videomae")
+    named = Preprocessing.from_config(
+        {"image_processor_type": "ViTImageProcessor", **config}, default_type="VideoMAEImageProcessor"
+    )
     assert named.image_processor_type == "ViTImageProcessor"
 
 

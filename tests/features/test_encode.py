@@ -23,8 +23,9 @@ class MeanColour:
 
     batch_size: int = 4
     calls: int = 0
-    has_cls: bool = True
+    num_prefix: int = 1
     fc_norm: None = None
+    fc_norm_pools: str = "mean"
 
     def __call__(self, images):
         assert 0 < len(images) <= self.batch_size
@@ -49,8 +50,9 @@ class MeanFrame:
 
     batch_size: int = 4
     sizes: tuple = ()
-    has_cls: bool = False
+    num_prefix: int = 0
     fc_norm: None = None
+    fc_norm_pools: str = "mean"
 
     def __call__(self, clips):
         self.sizes += (len(clips),)
@@ -146,7 +148,7 @@ def test_a_selection_of_patches_is_all_that_the_encoder_sees():
         first = images[:, 0, 0, 0].astype(np.int64)
         return np.stack([first, first + 2], axis=1)
 
-    encoder = Seeing(has_cls=False)
+    encoder = Seeing(num_prefix=0)
     result = encode_all(dataset_of(5), encoder, as_floats, select=select)
     assert encoder.seen == ([[n, n + 2] for n in range(4)], [[4, 6]])
     assert result.X[:, 0].tolist() == [n + 1 for n in range(5)]
@@ -163,12 +165,12 @@ def test_pooling():
     tokens = np.arange(12, dtype=np.float32).reshape(1, 4, 3)
     assert pool_tokens(tokens, "cls").tolist() == [[0, 1, 2]]
     assert pool_tokens(tokens, "mean").tolist() == [[6, 7, 8]]
-    assert pool_tokens(tokens, "mean", has_cls=False).tolist() == [[4.5, 5.5, 6.5]]
-    assert pool_tokens(tokens, "fc_norm", has_cls=False, fc_norm=lambda x: -x).tolist() == [[-4.5, -5.5, -6.5]]
+    assert pool_tokens(tokens, "mean", num_prefix=0).tolist() == [[4.5, 5.5, 6.5]]
+    assert pool_tokens(tokens, "fc_norm", num_prefix=0, fc_norm=lambda x: -x).tolist() == [[-4.5, -5.5, -6.5]]
     with pytest.raises(FeaturesError, match="Pooling is 'max'; this encoder has mean, cls"):
         pool_tokens(tokens, "max")
     with pytest.raises(FeaturesError, match="Pooling is 'cls'; this encoder has mean"):
-        pool_tokens(tokens, "cls", has_cls=False)
+        pool_tokens(tokens, "cls", num_prefix=0)
 
 
 @pytest.fixture(autouse=True)

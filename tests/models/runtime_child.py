@@ -22,7 +22,7 @@ def main(checkpoint: str, cache: str, precision: str, batch_size: str, inputs: s
         [encoder(images[i : i + encoder.batch_size]) for i in range(0, len(images), encoder.batch_size)]
     )
     np.save(outputs, tokens)
-    pooled = tokens[:, 1:] if encoder.has_cls else tokens
+    pooled = tokens[:, encoder.num_prefix :]
     print(
         json.dumps(
             {

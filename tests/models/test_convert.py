@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from labelrank.errors import CheckpointError
-from labelrank.models.config import read_config, write_config
+from labelrank.models.families import read_config, write_config
 from tests.conftest import GOLDEN
 
 FAMILIES = ("vit_mae", "vit", "videomae", "videomae_finetuned")

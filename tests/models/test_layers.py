@@ -232,7 +232,7 @@ def test_interpolated_table_is_that_of_the_peer():
         [1.717769980430603, 2.778320074081421, 5.225399971008301, 7.8266801834106445, 12.6904296875, 16.09819984436035],
         [52.34474182128906, 59.7841796875, 72.66812133789062, 82.69647216796875, 97.9970703125, 107.78375244140625],
     ]
-    found = interpolate_position_embedding(squares, (3, 4), (2, 6), use_cls_token=False)
+    found = interpolate_position_embedding(squares, (3, 4), (2, 6), prefix=0)
     np.testing.assert_allclose(found.reshape(2, 6), expected, rtol=1e-5)
 
 
@@ -240,13 +240,13 @@ def test_interpolation_leaves_cls_time_and_constants_alone():
     from labelrank.models.vit import interpolate_position_embedding
 
     table = np.random.default_rng(0).normal(size=(1, 1 + 3 * 4, 5)).astype(np.float32)
-    assert interpolate_position_embedding(table, (3, 4), (3, 4), use_cls_token=True) is table
-    larger = interpolate_position_embedding(table, (3, 4), (6, 7), use_cls_token=True)
+    assert interpolate_position_embedding(table, (3, 4), (3, 4), prefix=1) is table
+    larger = interpolate_position_embedding(table, (3, 4), (6, 7), prefix=1)
     assert (larger.shape, larger.dtype) == ((1, 1 + 42, 5), np.float32)
     np.testing.assert_array_equal(larger[:, 0], table[:, 0])
 
     slices = np.repeat(np.arange(3, dtype=np.float32), 4).reshape(1, 12, 1)  # one number per slice of 2 x 2
-    found = interpolate_position_embedding(slices, (2, 2), (3, 5), use_cls_token=False).reshape(3, 15)
+    found = interpolate_position_embedding(slices, (2, 2), (3, 5), prefix=0).reshape(3, 15)
     np.testing.assert_allclose(found, np.repeat(np.arange(3), 15).reshape(3, 15), atol=1e-6)
 
 
@@ -256,7 +256,7 @@ def test_a_resized_encoder_of_clips_interpolates_the_trained_table(keras):
     trained, resized = ViTEncoder(CLIPS), ViTEncoder(CLIPS.resized(16, 12))
     for encoder in (trained, resized):
         encoder.build((None, *encoder.config.input_shape))
-    expected = interpolate_position_embedding(trained.position_embedding, (2, 6), (4, 6), use_cls_token=False)
+    expected = interpolate_position_embedding(trained.position_embedding, (2, 6), (4, 6), prefix=0)
     np.testing.assert_array_equal(resized.position_embedding, expected)
     assert resized.position_embedding.shape == (1, 48, 15)
 

@@ -26,6 +26,21 @@ COMPARED = {
     "videomae": {"tokens", "mean", "reconstruction", "loss", "saved as loaded"},
     "videomae_finetuned": {"tokens", "mean", "fc_norm", "saved as loaded"},
 }
+# A tiny checkpoint of each other family, written by tests/parity/encoders_against_transformers.py.
+ENCODERS = {
+    "encoders/dinov2": {"tokens", "mean", "cls", "resized", "saved as loaded"},
+    "encoders/dinov2_giant": {"tokens", "mean", "cls", "saved as loaded"},
+    "encoders/dinov2_with_registers": {"tokens", "mean", "cls", "resized", "saved as loaded"},
+    "encoders/deit": {"tokens", "mean", "cls", "saved as loaded"},
+    "encoders/vit_msn": {"tokens", "mean", "cls", "saved as loaded"},
+    "encoders/clip": {"tokens", "mean", "cls", "fc_norm", "resized", "saved as loaded"},
+    "encoders/siglip": {"tokens", "mean", "saved as loaded"},
+    "encoders/ijepa": {"tokens", "mean", "saved as loaded"},
+    "encoders/dinov3_vit": {"tokens", "mean", "cls", "resized", "saved as loaded"},
+    "encoders/beit": {"tokens", "mean", "cls", "fc_norm", "resized", "saved as loaded"},
+    "encoders/data2vec-vision": {"tokens", "mean", "cls", "fc_norm", "saved as loaded"},
+    "encoders/vjepa2": {"tokens", "mean", "saved as loaded"},
+}
 TOLERANCE = 1e-4
 
 
@@ -33,20 +48,20 @@ TOLERANCE = 1e-4
 def differences(backend):
     child = Path(__file__).with_name("parity_child.py")
     env = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, child, *(GOLDEN / name for name in COMPARED)]
+    command = [sys.executable, child, *(GOLDEN / name for name in {**COMPARED, **ENCODERS})]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", {**COMPARED, **ENCODERS})
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.slow
 def test_models_agree_with_the_goldens(backend, name):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    found = differences(backend)[name]
-    assert found.keys() == COMPARED[name]
+    found = differences(backend)[Path(name).name]
+    assert found.keys() == {**COMPARED, **ENCODERS}[name]
     assert found["saved as loaded"] == found.get("mask", 0) == 0
     assert {what: value for what, value in found.items() if not value <= TOLERANCE} == {}
 

@@ -490,7 +490,7 @@ def test_chosen_patches_are_all_that_is_encoded(keras, name):
     encoder = runtime.compile_encoder(checkpoint, batch_size=4, precision="float32")
     images = images_for(checkpoint, 3)
     patches = np.stack([np.random.default_rng(n).permutation(checkpoint.config.num_patches) for n in range(3)])
-    whole, cls = encoder(images), int(encoder.has_cls)
+    whole, cls = encoder(images), encoder.num_prefix
     turned = encoder(images, patches)
     np.testing.assert_allclose(turned[:, :cls], whole[:, :cls], atol=TOLERANCE)
     np.testing.assert_allclose(

@@ -39,8 +39,9 @@ import keras
 from keras import ops
 
 from labelrank.models.checkpoint import open_checkpoint
-from labelrank.models.config import ACTIVATIONS, write_config
+from labelrank.models.config import ACTIVATIONS
 from labelrank.models.convert import load_tensors, save_tensors
+from labelrank.models.families import write_config
 from labelrank.models.mae import MaskedAutoencoder, tubelet_loss
 from labelrank.models.runtime import build_encoder, compile_encoder
 
@@ -277,9 +278,9 @@ def compare_pixels(rng, case, folder, checkpoint):
 @torch.no_grad()
 def compare_pooled(model, encoder, config, pixels, tokens, theirs):
     """Compare the mean and CLS of the tokens, and the head's norm with what the peer gives its classifier."""
-    start = int(config.use_cls_token)
+    start = config.num_prefix
     differences = [difference(tokens[:, start:].mean(axis=1), theirs[:, start:].mean(dim=1))]
-    if encoder.has_cls:
+    if encoder.num_prefix:
         differences.append(difference(tokens[:, 0], theirs[:, 0]))
     head_norm = getattr(model, "fc_norm", None)
     assert (head_norm is None) == (encoder.fc_norm is None)

@@ -193,7 +193,7 @@ def test_embedded_checkpoint_reads_more_than_an_untrained_one(keras, name):
 
     def error_rate(encoder):
         def features(images):
-            return pool_tokens(_encode(encoder, images), "mean", has_cls=config.use_cls_token)
+            return pool_tokens(_encode(encoder, images), "mean", num_prefix=config.num_prefix)
 
         classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
         return 1 - classifier.fit(features(inputs), labels).score(features(held_out), truth)

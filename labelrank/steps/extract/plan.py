@@ -138,6 +138,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         "pooling": request.pooling,
         "precision": resolve_precision(request.precision),
         "runtime": preferred_backend(),
+        "masked_pretraining": checkpoint.masked_pretraining,
     }
     return Plan(request, dataset, checkpoint, preprocessing, sampling, provenance)
 

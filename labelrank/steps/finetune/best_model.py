@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,9 @@ from labelrank.files import replacing
 from labelrank.finetune.design import Arm
 from labelrank.finetune.export_forms import class_for
 from labelrank.finetune.head_math import NORM_EPSILON
-from labelrank.finetune.meanings import LOGIT_MEANINGS
 from labelrank.finetune.runs import Run
 from labelrank.models.backend import select_backend
 from labelrank.models.checkpoint import Checkpoint
-from labelrank.models.config import HEAD_NORM_EPSILON
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
 from labelrank.steps.finetune.inputs import NO_MODEL, Material
@@ -157,6 +156,7 @@ class Exporter:
                 dataset=dataset,
                 base_model=made_by.checkpoint.id,
                 licence=made_by.checkpoint.licence,
+                masked_pretraining=made_by.checkpoint.masked_pretraining,
                 lines=(
                     f"Trained: {trained}; {len(material.train.y):,} samples.",
                     f"Order {self.arm}, seed {run.seed}: of this order's seeds the one that did best on the validation "
@@ -180,30 +180,24 @@ def unknown_to_transformers(material: Material, design: Design) -> str | None:
 
     if material.encoder is None:
         return None
-    if design.end_to_end:
-        # The norm is moved to where the family's class has it, so only the head can be one that there is not.
-        return None if design.meaning in LOGIT_MEANINGS else UNKNOWN_TO_TRANSFORMERS
     pooling = material.train.provenance.get("pooling", "mean")
-    norms = [HEAD_NORM_EPSILON] if pooling == "fc_norm" else []
-    norms += [NORM_EPSILON] if design.head == "reference" else []
-    checkpoint, size = material.encoder.checkpoint, material.encoder.preprocessing.output_size
-    found = class_for(
-        checkpoint.config.resized(*size),
-        n_classes=len(material.class_names),
-        meaning=design.meaning,
-        pooling="mean" if pooling == "fc_norm" else pooling,
-        norms=norms,
-    )
+    config = material.encoder.checkpoint.config.resized(*material.encoder.preprocessing.output_size)
+    pooled = config.fc_norm_pools if pooling == "fc_norm" else pooling
+    norms = [config.head_norm_epsilon] if pooling == "fc_norm" else []
+    if design.end_to_end and pooled == "mean":
+        # The norm is moved behind the pooling, as it is in the classes of ViT's relatives that pool by the mean.
+        config, norms = replace(config, final_norm=False), [config.head_norm_epsilon]
+    elif design.head == "reference" and not design.end_to_end:
+        norms += [NORM_EPSILON]
+    found = class_for(config, n_classes=len(material.class_names), meaning=design.meaning, pooling=pooled, norms=norms)
     return None if found else UNKNOWN_TO_TRANSFORMERS
 
 
 def fc_norm_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """Return scale and shift of the norm in a checkpoint's head, by tensor name."""
-    from labelrank.finetune.export_forms import FC_NORM
-    from labelrank.models.convert import read_tensor
+    """Return scale and shift of the norm in a checkpoint's head, by `HEAD_NORM`."""
+    from labelrank.models.convert import read_head_norm
 
-    tensors, shape = checkpoint.tensors(), (checkpoint.config.transformer.hidden_dim,)
-    return {name: read_tensor(tensors, name, shape, source=checkpoint.source) for name in FC_NORM}
+    return read_head_norm(checkpoint.tensors(), checkpoint.config, source=checkpoint.source)
 
 
 def _last_accuracy(run: Run) -> float:
