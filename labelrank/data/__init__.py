@@ -52,7 +52,7 @@ _HUB_ADDRESS = re.compile(r"([a-z]+://)?(www\.)?(huggingface\.co|hf\.co)/|hf://"
 # One slash between two names that do not begin like a path. The Hub's rules decide whether this is a valid id.
 _OWNER_AND_NAME = re.compile(r"[^/\\~.][^/\\]*/[^/\\.][^/\\]*")
 _HUB_PATH = re.compile(rf"(?:datasets/)?(?=[^/]+/[^/]+)({REPO_ID.pattern})/?")
-_FILE_ENDINGS = (".zip", ".parquet", ".tar", ".gz", ".tgz", ".rar", ".7z")
+_FILE_ENDINGS = (".zip", ".parquet", ".arrow", ".tar", ".gz", ".tgz", ".rar", ".7z")
 _ONE_REVISION = "on this computer, in one revision alone"
 _SPLIT_ALONE = ("split",)
 _OF_A_LIST = ("split", "media_column", "label_column")

@@ -54,6 +54,7 @@ class _Found:
     tables: Tables | None = None
     zips: Tables | None = None
     """Zips by configuration, and by split if their names contain one."""
+    tars: Tables | None = None
     note: str | None = None
     passed_over: tuple[str, ...] = ()
     """Ignored tables: they hold no images or videos, but zips or class folders beside them do."""
@@ -79,7 +80,10 @@ def _look(repo_id: str, revision: str | None, settings: Settings) -> _Found:
             note = PARTLY_CONVERTED if partly else None
             # The conversion has no card of its own.
             return _Found(replace(converted, card=repo.card, licence=repo.licence), tables=tables, note=note)
-    return _Found(repo, zips=_zips(repo, settings))
+    zips = _zips(repo, settings)
+    if zips is None and not _has_class_folders(repo) and (tars := _tables(repo, settings, ".tar")):
+        return _Found(repo, tars=tars)
+    return _Found(repo, zips=zips)
 
 
 def _has_class_folders(repo: Repo) -> bool:
@@ -123,8 +127,8 @@ def _visible(repo: Repo, *extensions: str) -> list[HubFile]:
     ]
 
 
-def _tables(repo: Repo, settings: Settings) -> Tables | None:
-    files = [f for f in _visible(repo, ".parquet") if not posixpath.basename(f.path).startswith("metadata.")]
+def _tables(repo: Repo, settings: Settings, ending: str = ".parquet") -> Tables | None:
+    files = [f for f in _visible(repo, ending) if not posixpath.basename(f.path).startswith("metadata.")]
     if not files:
         return None
     sources = [HubSource(repo, file, settings) for file in files]
@@ -158,6 +162,15 @@ def _zips(repo: Repo, settings: Settings) -> Tables | None:
     return Tables(repo.id, by_stem)
 
 
+def _class_names_of(repo: Repo, settings: Settings) -> list[str] | None:
+    """Return the class names that a file beside tars tells."""
+    from labelrank.data.tars import NAMES_FILES, read_names
+
+    there = {file.path for file in repo.files}
+    name = next((name for name in NAMES_FILES if name in there), None)
+    return read_names(hub.download(repo, name, settings=settings).read_bytes(), name) if name else None
+
+
 def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> Dataset:
     """Return one split of a dataset of the Hub.
 
@@ -166,7 +179,8 @@ def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, 
     1. the repository's Parquet files, with configurations and splits from its card or its folders;
     2. the Hub's conversion of the repository to Parquet;
     3. zips of class folders: each is a configuration, or a split if all are named like splits;
-    4. class folders of loose files.
+    4. class folders of loose files;
+    5. tars, which are downloaded whole.
 
     Labels and keys are those of a local copy, so the same seed selects the same samples. The digest is the same too,
     except for loose files.
@@ -181,6 +195,12 @@ def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, 
         from labelrank.data.parquet import open_tables
 
         return open_tables(found.tables, replace(options, revision=repo.revision), id=repo.id, settings=settings)
+    if found.tars is not None:
+        from labelrank.data.tars import open_tars
+
+        names = _class_names_of(repo, settings)
+        options = replace(options, revision=repo.revision)
+        return open_tars(found.tars, options, id=repo.id, names=names, settings=settings)
     if found.zips is not None:
         no_columns = "a zip of class folders, which has no columns"
         refuse_options(repo.id, options, no_columns, offered=("split", "config", "revision", "archive_encoding"))
@@ -209,6 +229,10 @@ def describe_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(),
         info = describe_tables(found.tables, options, id=repo.id, settings=settings)
         if info.num_rows is None:
             info = replace(info, num_rows=card_rows(repo, info.config, info.split))
+    elif found.tars is not None:
+        from labelrank.data.tars import describe_tars
+
+        info = describe_tars(found.tars, options, id=repo.id, settings=settings)
     elif found.zips is not None and options.config is None and not found.zips.usual_config()[1]:
         info = SourceInfo(id=repo.id, kind="zip", media=None, configs=found.zips.configs)
     elif found.zips is not None:

@@ -8,7 +8,7 @@ import posixpath
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ _TEXT_FILE = "txt"
 _MAX_LABEL_BYTES = 64 * 2**10
 _MAX_LABEL_CHARS = 1000
 _LOOKED_AT = 100
+_LOOKED_AT_BYTES = 4 * 2**20
 _MAX_LISTED_PROBLEMS = 1000
 
 
@@ -106,15 +107,17 @@ def open_tars(
     files = tables.files[config][split]
     fields = _look(files[0], settings)
     if not fields.labels:
+        _fetch([file for some in tables.files[config].values() for file in some], settings)
         return _open_folders(tables, config, options, id, settings)
     extension, column = _choose(fields, options, id)
-    groups = _groups_of(files, column, id, settings)
     others = [
         file
         for other, some in tables.files[config].items()
         for file in some
         if other != split and (names is None or other is None)
     ]
+    _fetch([*files, *others], settings)
+    groups = _groups_of(files, column, id, settings)
     count = Counter(
         group.label for _, _, group in [*groups, *_groups_of(others, column, id, settings)] if group.label is not None
     )
@@ -269,13 +272,23 @@ def _values(source: Any, member: Member, extension: str) -> dict[str, Any]:
     return {str(key): value for key, value in found.items() if isinstance(value, str | int | float)}
 
 
+def _fetch(files: Sequence[TableFile], settings: Settings) -> None:
+    """Download tars whole: where their files lie is known only from one end to the other."""
+    if work := [(file, [(0, file.size_bytes)]) for file in files if file.remote]:
+        from labelrank.data.parquet_media import check_cost, fetch_all
+
+        check_cost(work, settings)
+        fetch_all(work, None, None)
+
+
 def _look(file: TableFile, settings: Settings) -> _Fields:
     """Return the fields of the first samples of a tar."""
     media: dict[str, Counter[str]] = {}
     labels: Counter[str] = Counter()
+    file.fetch([(0, min(file.size_bytes, _LOOKED_AT_BYTES))], None, None)
     for source, member in _members(file, settings):
         name, extension = _split_name(member.path)
-        if len(media) > _LOOKED_AT:
+        if len(media) > _LOOKED_AT or (file.remote and member.offset > _LOOKED_AT_BYTES):
             break
         if _medium(extension):
             media.setdefault(name, Counter())[extension] += 1
@@ -445,14 +458,16 @@ def _open_folders(tables: Tables, config: str | None, options: SourceOptions, id
         return _read(*place_of[path], key)
 
     load, load_clips = readers(layout.media, read, settings)
-    return layout.to_dataset(
+    dataset = layout.to_dataset(
         id=id,
         split=options.split,
         fingerprint=lambda path, key: Fingerprint(place_of[path][1].size_bytes, zlib.crc32(read(path, key))),
         load=load,
         load_clips=load_clips,
         settings=settings,
+        problems=tables.problems,
     )
+    return replace(dataset, config=config, revision=options.revision)
 
 
 def _at_most(problems: list[Problem], id: str) -> tuple[Problem, ...]:

@@ -17,7 +17,7 @@ from labelrank.data.dataset import ClipSampling
 from labelrank.errors import ArchiveError, Cancelled, DatasetError, HubError
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
-from tests.helpers.datasets import CATS_AND_DOGS, png, write_zip
+from tests.helpers.datasets import CATS_AND_DOGS, png, write_tar, write_zip
 from tests.helpers.tables import class_label, content, images, pets, table, write
 
 pytest_plugins = ["tests.helpers.hub_server"]
@@ -641,3 +641,11 @@ def test_videos_in_a_zip_of_the_hub_are_read_by_their_parts(hub, settings):
     for sample in chosen.samples:
         np.testing.assert_array_equal(there.load_clips(sample, sampling), here.load_clips(sample, sampling))
     assert storage_bytes(hub) < path.stat().st_size / 5
+
+
+def test_tars_of_class_folders_are_downloaded_and_read(tmp_path, hub, settings):
+    files = {f"{name}/{n}.png": png(n) for name in ("cat", "dog") for n in range(2)}
+    hub.add("dataset", REPO, {"pets.tar": write_tar(tmp_path / "pets.tar", files).read_bytes(), "README.md": "x"})
+    data = open_dataset(REPO, settings=settings)
+    assert (data.class_names, len(data.samples), data.revision is None) == (("cat", "dog"), 4, False)
+    assert describe_source(REPO, settings=settings).kind == "tar"

@@ -38,6 +38,7 @@ SOURCES = [
     "saved folder",
     "folder of shards",
     "tar of class folders",
+    "hub shards",
     "hub table",
     "hub hive",
     "converted hub table",
@@ -46,7 +47,7 @@ SOURCES = [
 ]
 OURS = [source for source in SOURCES if source not in EMBEDDED]
 UNDECLARED = ["table of texts", "hive folder", "hub hive"]
-IN_PARTS = ["hive folder", "hub hive", "folder of shards"]
+IN_PARTS = ["hive folder", "hub hive", "folder of shards", "hub shards"]
 REPO = "me/pets"
 
 
@@ -84,7 +85,7 @@ def name(source, tmp_path, settings, hub):
         return str(root / "metadata.csv" if source == "list" else root)
     if source in ("zip", "listed zip", "uploaded zip", "hub zip"):
         path = write_zip(root / "pets.zip", files, zipfile.ZIP_STORED)
-    elif source == "folder of shards":
+    elif source in ("folder of shards", "hub shards"):
         shards = [{}, {}]
         for n, (path, data) in enumerate(files.items()):
             name = path.removeprefix("train/")
@@ -92,7 +93,10 @@ def name(source, tmp_path, settings, hub):
         for n, shard in enumerate(shards):
             write_tar(root / f"pets-train-{n:06}.tar", shard)
         (root / "classes.txt").write_text("\n".join(CLASSES))
-        return str(root)
+        if source == "folder of shards":
+            return str(root)
+        path = None
+        hub.add("dataset", REPO, {p.name: p for p in root.iterdir()})
     elif source == "tar of class folders":
         return str(write_tar(root / "pets.tar", files))
     elif source == "saved folder":
