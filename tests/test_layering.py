@@ -22,7 +22,7 @@ FLOORS = (
     ("labelrank.features",),
     ("labelrank.models",),
     ("labelrank.data",),
-    ("labelrank.hub", "labelrank.jobs", "labelrank.cache"),
+    ("labelrank.hub", "labelrank.jobs", "labelrank.cache", "labelrank.ranked_labels"),
     ("labelrank.label_map",),
     ("labelrank.ranking",),
     ("labelrank.processes", "labelrank.settings"),
@@ -38,8 +38,8 @@ FLOORS = (
     ("labelrank",),
 )
 """From the top. A module belongs to the longest of these names that its own begins with, and imports what stands on a
-floor below; of its own floor, only what belongs to the same name. The package itself is its version, and nothing more:
-a room that is on no floor belongs to it and may import nothing."""
+floor below; of its own floor, only what belongs to the same name. The package itself is its version, and a name that
+loads its module when it is used: a room that is on no floor belongs to it and may import nothing."""
 
 KNOWN_TO = {
     "labelrank.jobs": {"labelrank.cli", "labelrank.ui"},

@@ -1,0 +1,103 @@
+"""A label map in the code that trains; tests/parity/in_code.py has what needs datasets, torchvision or transformers."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import labelrank
+from labelrank.errors import LabelMapError
+from tests.helpers.label_maps import three_cycle
+from tests.helpers.python_page import ORDER, prepare
+
+
+@pytest.fixture
+def labels(tmp_path):
+    # Label 0 ant -> position 1, label 1 bee -> position 2, label 2 cat -> position 0.
+    three_cycle().save(tmp_path / "map.json")
+    return labelrank.open_label_map(tmp_path / "map.json")
+
+
+def test_names_and_positions_are_those_of_the_map(labels):
+    assert labels.class_names == ["cat", "ant", "bee"]
+    assert labels.id2label == {0: "cat", 1: "ant", 2: "bee"}
+    assert labels.label2id == {"cat": 0, "ant": 1, "bee": 2}
+    assert labels.label_map == three_cycle()
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, np.array])
+def test_a_target_becomes_its_position(labels, kind):
+    assert [labels.target_transform(kind(label)) for label in range(3)] == [1, 2, 0]
+    assert type(labels.target_transform(kind(0))) is int
+
+
+def test_a_dataset_with_its_own_numbers_goes_by_names(labels):
+    transform = labels.target_transform_for(["cat", "bee", "ant"])
+    assert [transform(number) for number in range(3)] == [0, 2, 1]
+    assert pickle.loads(pickle.dumps(transform))(1) == 2
+    assert pickle.loads(pickle.dumps(labels.target_transform))(1) == 2
+
+
+@pytest.mark.parametrize("label", [-1, 3, "ant", 1.5, None])
+def test_a_target_that_there_is_not_is_an_error(labels, label):
+    for transform in (labels.target_transform, labels.target_transform_for(["ant", "bee", "cat"])):
+        with pytest.raises(
+            LabelMapError, match="expected 0 to 2" if isinstance(label, int) else "expected a whole number"
+        ):
+            transform(label)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ant", "bee"], "this dataset lacks 'cat'"),
+        (["ant", "bee", "dog"], "does not know 'dog'; this dataset lacks 'cat'"),
+        (["ant", "bee", "cat", "cat"], "a name is there twice"),
+        ("abc", "expected a list of texts"),
+        ([0, 1, 2], "expected a list of texts"),
+    ],
+)
+def test_a_dataset_of_other_classes_is_refused(labels, names, message):
+    with pytest.raises(LabelMapError, match=message):
+        labels.target_transform_for(names)
+
+
+@pytest.mark.parametrize("what", [[1, 2], {"label": [0]}, np.arange(3)])
+def test_what_is_no_dataset_is_told(labels, what):
+    with pytest.raises(LabelMapError, match="expected a Dataset or DatasetDict of the library datasets"):
+        labels.apply(what)
+
+
+def test_a_file_that_is_no_label_map_is_told(tmp_path):
+    with pytest.raises(LabelMapError, match=r"none\.json"):
+        labelrank.open_label_map(tmp_path / "none.json")
+
+
+def test_the_package_has_no_other_names():
+    with pytest.raises(AttributeError, match="no attribute 'open_labelmap'"):
+        _ = labelrank.open_labelmap
+
+
+def test_opening_a_label_map_loads_no_framework(tmp_path):
+    three_cycle().save(tmp_path / "map.json")
+    code = (
+        "import sys, labelrank; assert 'numpy' not in sys.modules; labelrank.open_label_map(sys.argv[1]);"
+        "heavy = {'keras', 'tensorflow', 'torch', 'openvino', 'streamlit', 'sklearn', 'pandas', 'pyarrow', 'datasets'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "map.json")], check=True)
+
+
+def test_the_examples_of_the_page_work(tmp_path):
+    prepare(tmp_path)
+    code = "import sys; from pathlib import Path; from tests.helpers.python_page import run_page; "
+    code += "print(run_page(Path(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ran = eval(done.stdout.splitlines()[-1])
+    assert ran["The order in your own code"]
+    assert ran["Keras"]
+    assert set(ran) == {"The order in your own code", "Hugging Face datasets", "Trainer", "torchvision", "Keras"}
+    assert sorted(ORDER) != list(ORDER)
