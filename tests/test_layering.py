@@ -43,7 +43,13 @@ loads its module when it is used: a room that is on no floor belongs to it and m
 
 KNOWN_TO = {
     "labelrank.jobs": {"labelrank.cli", "labelrank.ui"},
-    "labelrank.cache": {"labelrank.models", "labelrank.steps.extract.run", "labelrank.steps.finetune", "labelrank.ui"},
+    "labelrank.cache": {
+        "labelrank.models",
+        "labelrank.steps.extract.run",
+        "labelrank.steps.finetune",
+        "labelrank.steps.pretrain",
+        "labelrank.ui",
+    },
     "streamlit": {"app", "pages", "labelrank.ui"},
     "altair": {"labelrank.ui", "labelrank.views"},
     "click": {"labelrank.cli"},

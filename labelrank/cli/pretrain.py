@@ -60,6 +60,10 @@ def pretrain(
     source = SourceOptions(split, config, revision, media_column, label_column, archive_encoding)
     request = PretrainRequest(data, source, {name: value for name, value in options.items() if value is not None})
     command = shlex.join(["labelrank", *sys.argv[1:]])
-    result = run(request, out, Settings.from_env(), command=command, on_progress=ProgressLine())
+    try:
+        result = run(request, out, Settings.from_env(), command=command, on_progress=ProgressLine())
+    except KeyboardInterrupt:
+        say("\nStopped. Finished epochs are kept: the same command goes on from them.")
+        sys.exit(1)
     say_left_out(result.problems)
     say(f"Wrote {out}: {result.num_parameters:,} parameters, {duration(result.duration_s)}.")

@@ -30,8 +30,8 @@ from labelrank.finetune.memory import free_memory_bytes, gpu_bytes_at_start, ste
 from labelrank.finetune.recipe import TuneRecipe, to_dict
 from labelrank.finetune.runs import TOP, Epoch, Run
 from labelrank.finetune.samples import Reader, TrainingSamples, budget
-from labelrank.finetune.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.models.config import EncoderConfig
+from labelrank.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
 if TYPE_CHECKING:

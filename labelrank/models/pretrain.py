@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ from labelrank.models.families import write_config
 from labelrank.models.pretrain_card import loss_curve_svg, pretraining_card
 from labelrank.models.pretrain_recipe import PretrainRecipe, PretrainResult
 from labelrank.models.probe import probe_report
+from labelrank.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ def pretrain(
     *,
     command: str,
     held_out: Sequence[Dataset] = (),
+    snapshot: Path | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> PretrainResult:
@@ -41,12 +46,14 @@ def pretrain(
     Args:
         command: The command that made the checkpoint, for its model card.
         held_out: Other splits on which a logistic probe is scored for the card; without them there is no probe.
-        on_progress: Called as (epochs done, epochs, stage).
+        snapshot: File for the state of the run after each epoch, from which the same call goes on to the same weights.
+            Remove it once the checkpoint is stored.
+        on_progress: Called as (samples done, samples of all epochs, stage) after each step.
 
     Raises:
-        CheckpointError: The sizes do not fit, or the loss is not finite.
+        CheckpointError: The sizes do not fit, the loss is not finite, or the snapshot cannot be written.
         DatasetError: No sample can be read, or the recipe is for the other medium.
-        Cancelled: `should_stop` returned true; nothing is written.
+        Cancelled: `should_stop` returned true; no checkpoint is written.
 
     Source: He et al. 2022, arXiv:2111.06377: random masking, loss on the removed patches, AdamW (0.9, 0.95), warm-up
     and half-cycle cosine, random resized crop. Tong et al. 2022, arXiv:2203.12602: tubes of patches are removed from
@@ -62,8 +69,9 @@ def pretrain(
 
     from labelrank.models.mae import MaskedAutoencoder
 
-    started = time.monotonic()
-    frames, problems = _read_frames(dataset, recipe)
+    began = time.monotonic()
+    nouns = NOUNS[dataset.media][1]
+    frames, problems = _read_frames(dataset, recipe, on_progress, should_stop)
     if recipe.batch_size > len(frames):
         raise DatasetError(
             f"{dataset.id} has {len(frames)} readable {NOUNS[dataset.media][1]}, fewer than one batch of "
@@ -78,7 +86,7 @@ def pretrain(
         tf.config.experimental.enable_op_determinism()
     model = MaskedAutoencoder(config, name="mae")
     model.build()
-    batches = _batches(frames, preprocessing, recipe, config)
+    batches = _Batches(frames, preprocessing, recipe, config)
     steps = len(frames) // recipe.batch_size
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=recipe.learning_rate * 1e-3,
@@ -93,37 +101,63 @@ def pretrain(
     )
     model.compile(optimizer=optimizer, jit_compile=False)
 
-    losses: list[float] = []
-    stopped = False
+    identity = _identity(frames, recipe)
+    kept = read_snapshot(snapshot, identity) if snapshot else None
+    losses: list[float] = [*kept.facts["losses"]] if kept else []
+    earlier_s = 0.0
+    if kept:
+        optimizer.build(model.trainable_variables)
+        for variable, value in zip(_variables(model), _in_order(kept.arrays), strict=True):
+            variable.assign(value)
+        batches.begin_at(len(losses), kept.facts["random_state"])
+        earlier_s = kept.facts["seconds"]
 
     class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            done, total = len(losses) * steps + batch + 1, recipe.epochs * steps
+            if on_progress:
+                told = f"epoch {len(losses) + 1} of {recipe.epochs}" + (f", loss {losses[-1]:.4f}" if losses else "")
+                stage = Stage(Kind.TRAIN, "Pre-training", nouns, told)
+                on_progress(done * recipe.batch_size, total * recipe.batch_size, stage)
+            if should_stop and should_stop():
+                raise Cancelled("Pre-training was stopped. The same call goes on from the last finished epoch.")
+
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            nonlocal stopped
             loss = float((logs or {})["loss"])
             if not math.isfinite(loss):
                 raise CheckpointError(
                     f"The loss became {loss} in epoch {epoch + 1}; lower --learning-rate (now {recipe.learning_rate})."
                 )
             losses.append(loss)
-            if on_progress:
-                stage = Stage(Kind.TRAIN, "Pre-training", "epochs", f"loss {loss:.4f}")
-                on_progress(epoch + 1, recipe.epochs, stage)
-            if should_stop and should_stop():
-                stopped = self.model.stop_training = True
+            if snapshot:
+                facts = {
+                    "losses": losses,
+                    "random_state": batches.state_before(len(losses)),
+                    "seconds": earlier_s + time.monotonic() - began,
+                }
+                arrays = {f"{n:05d}": keras.ops.convert_to_numpy(v) for n, v in enumerate(_variables(model))}
+                _keep(snapshot, identity, Snapshot(arrays, facts))
 
-    model.fit(batches, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[Watch()])
-    if stopped:
-        raise Cancelled("Pre-training was cancelled; nothing was written.")
+    if len(losses) < recipe.epochs:
+        model.fit(
+            iter(batches),
+            epochs=recipe.epochs,
+            initial_epoch=len(losses),
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[Watch()],
+        )
 
     probe_section = ""
     if held_out:
         if on_progress:
-            on_progress(recipe.epochs, recipe.epochs, Stage(Kind.PROBE, "Probing the features", "epochs"))
+            on_progress(0, None, Stage(Kind.PROBE, "Probing the features"))
         probe_section = probe_report(model, preprocessing, dataset, held_out, _sampling(dataset, recipe))
     result = PretrainResult(
         losses=tuple(losses),
         num_parameters=model.count_params(),
-        duration_s=time.monotonic() - started,
+        duration_s=earlier_s + time.monotonic() - began,
         problems=(*dataset.problems, *problems),
     )
     card = pretraining_card(dataset, recipe, result, command, probe_section)
@@ -135,7 +169,39 @@ def _sampling(dataset: Dataset, recipe: PretrainRecipe) -> ClipSampling | None:
     return ClipSampling(recipe.num_frames, dataset.stride) if recipe.num_frames else None
 
 
-def _read_frames(dataset: Dataset, recipe: PretrainRecipe) -> tuple[np.ndarray, list[Problem]]:
+def _identity(frames: np.ndarray, recipe: PretrainRecipe) -> str:
+    """Return the digest of all that determines the weights, bit for bit."""
+    import keras
+
+    made_with = {"recipe": asdict(recipe), "keras": keras.__version__, "backend": keras.backend.backend()}
+    digest = sha256(json.dumps(made_with, sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(frames).data)
+    return digest.hexdigest()
+
+
+def _variables(model: MaskedAutoencoder) -> list[Any]:
+    """Return what changes while it trains."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _in_order(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return [arrays[name] for name in sorted(arrays)]
+
+
+def _keep(path: Path, identity: str, snapshot: Snapshot) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_snapshot(path, identity, snapshot)
+    except OSError as error:
+        raise CheckpointError(
+            f"The snapshot of epoch {len(snapshot.facts['losses'])} cannot be written to {path.parent} "
+            f"({error.strerror or error}). Make room, then run again: it goes on from the epoch before."
+        ) from error
+
+
+def _read_frames(
+    dataset: Dataset, recipe: PretrainRecipe, on_progress: Progress | None, should_stop: ShouldStop | None
+) -> tuple[np.ndarray, list[Problem]]:
     """Return the samples uint8 (n, T, size, size, 3): shortest side resized to `size`, then the centre crop.
 
     T is 1 for images.
@@ -150,7 +216,12 @@ def _read_frames(dataset: Dataset, recipe: PretrainRecipe) -> tuple[np.ndarray, 
         return result
 
     clips, problems = [], []
-    for sample in dataset.samples:
+    nouns = NOUNS[dataset.media][1]
+    for number, sample in enumerate(dataset.samples, start=1):
+        if should_stop and should_stop():
+            raise Cancelled("Pre-training was stopped before it began.")
+        if on_progress:
+            on_progress(number, len(dataset.samples), Stage(Kind.READ, f"Reading {nouns}", nouns))
         try:
             clips.append(np.stack([_square(frame, recipe.image_size) for frame in read(sample)]))
         except MediaError as error:
@@ -204,21 +275,43 @@ def _preprocessing_for(frames: np.ndarray, config: EncoderConfig) -> Preprocessi
     )
 
 
-def _batches(frames: np.ndarray, preprocessing: Preprocessing, recipe: PretrainRecipe, config: EncoderConfig) -> Any:
-    """Return an endless generator of (inputs, dummy label): cropped, normalised images or clips and masking noise.
+class _Batches:
+    """Yields (inputs, dummy label) without end: cropped, normalised images or clips and masking noise.
 
     All random numbers come from NumPy and one seed, so a run is the same on every backend up to rounding.
     """
-    rng = np.random.default_rng(recipe.seed)
-    batch_size = recipe.batch_size
-    while True:
-        shuffled = rng.permutation(len(frames))
-        for start in range(0, len(frames) - batch_size + 1, batch_size):
-            chosen = [_random_crop(frames[i], recipe, rng) for i in shuffled[start : start + batch_size]]
-            batch = preprocessing(np.stack(chosen))
-            noise = rng.random((batch_size, *config.noise_shape), dtype=np.float32)
-            images = batch if config.media == "clip" else batch[:, 0]
-            yield {"images": images, "noise": noise}, np.zeros(batch_size, np.float32)
+
+    def __init__(
+        self, frames: np.ndarray, preprocessing: Preprocessing, recipe: PretrainRecipe, config: EncoderConfig
+    ) -> None:
+        self._frames, self._preprocessing, self._recipe, self._config = frames, preprocessing, recipe, config
+        self._begin_at = 0
+        self._states = {0: np.random.default_rng(recipe.seed).bit_generator.state}
+
+    def state_before(self, epoch: int) -> Any:
+        """Return the state of the random numbers before an epoch, as JSON values; those to come are read ahead."""
+        return self._states[epoch]
+
+    def begin_at(self, epoch: int, state: Any) -> None:
+        """Begin with another epoch than the first, counted from 0."""
+        self._begin_at, self._states = epoch, {epoch: state}
+
+    def __iter__(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        rng, batch_size = np.random.default_rng(), self._recipe.batch_size
+        starts = range(0, len(self._frames) - batch_size + 1, batch_size)
+        for epoch in itertools.count(self._begin_at):
+            rng.bit_generator.state = self._states[epoch]
+            shuffled = rng.permutation(len(self._frames))
+            for start in starts:
+                chosen = [
+                    _random_crop(self._frames[i], self._recipe, rng) for i in shuffled[start : start + batch_size]
+                ]
+                batch = self._preprocessing(np.stack(chosen))
+                noise = rng.random((batch_size, *self._config.noise_shape), dtype=np.float32)
+                images = batch if self._config.media == "clip" else batch[:, 0]
+                if start == starts[-1]:
+                    self._states[epoch + 1] = rng.bit_generator.state
+                yield {"images": images, "noise": noise}, np.zeros(batch_size, np.float32)
 
 
 def _random_crop(frames: np.ndarray, recipe: PretrainRecipe, rng: np.random.Generator) -> np.ndarray:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from labelrank import cache
 from labelrank.data import SourceOptions, open_dataset
 from labelrank.data.dataset import Dataset
 from labelrank.errors import CheckpointError
@@ -40,6 +43,8 @@ def pretrain(
 ) -> PretrainResult:
     """Pre-train on a dataset and write the checkpoint; the other splits are held out for the probe in its card.
 
+    The workspace keeps the run after each epoch until the checkpoint is written: a stopped one goes on from there.
+
     Args:
         out: A new or empty folder.
         command: The command that made the checkpoint, for its card.
@@ -59,8 +64,16 @@ def pretrain(
     for part in (dataset, *held_out):
         if part.fetch:
             part.fetch(part.samples, on_progress, should_stop)
+    cache.evict(settings)
     return pretrain_dataset(
-        dataset, out, recipe, command=command, held_out=held_out, on_progress=on_progress, should_stop=should_stop
+        dataset,
+        out,
+        recipe,
+        command=command,
+        held_out=held_out,
+        runs=settings.workspace / "runs",
+        on_progress=on_progress,
+        should_stop=should_stop,
     )
 
 
@@ -71,10 +84,14 @@ def pretrain_dataset(
     *,
     command: str,
     held_out: Sequence[Dataset] = (),
+    runs: Path | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> PretrainResult:
     """Pre-train on an open dataset and write the checkpoint, completely or not at all.
+
+    Args:
+        runs: Folder of unfinished runs, each in a folder of its own; None keeps none.
 
     Raises:
         CheckpointError: `out` exists and is not empty, or cannot be written.
@@ -82,19 +99,40 @@ def pretrain_dataset(
     """
     from labelrank.models import pretrain as training  # loads Keras
 
-    with _new_folder(out) as folder:
-        return training.pretrain(
+    kept = runs / f"pretrain-{_digest(dataset, recipe)}" if runs else None
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_new_folder(out))
+        if kept:
+            try:
+                kept.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(cache.using(kept))
+            except OSError as error:
+                raise CheckpointError(
+                    f"The workspace cannot keep the run in {kept} ({error.strerror}). Make it writable, or set "
+                    "LABELRANK_HOME to another folder."
+                ) from error
+        result = training.pretrain(
             dataset,
             folder,
             recipe,
             command=command,
             held_out=held_out,
+            snapshot=kept and kept / "last.safetensors",
             on_progress=on_progress,
             should_stop=should_stop,
         )
+    if kept:
+        shutil.rmtree(kept, ignore_errors=True)
+    return result
 
 
-@contextmanager
+def _digest(dataset: Dataset, recipe: PretrainRecipe) -> str:
+    """Return what a run is found by; its snapshot knows more exactly what it is of."""
+    of = {"dataset": dataset.digest, "selection": dataset.selection, "recipe": asdict(recipe)}
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """Yield a folder beside `out` that becomes `out` at the end; on any error it is removed.
 

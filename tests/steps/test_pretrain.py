@@ -1,7 +1,10 @@
 """Masked pre-training: it learns, repeats itself, and leaves nothing half-written."""
 
-import hashlib
+import contextlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +15,20 @@ from labelrank.data.dataset import ClipSampling
 from labelrank.data.digits import digits, moving_digits
 from labelrank.errors import Cancelled, CheckpointError, DatasetError
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
+from labelrank.models.checkpoint_files import WEIGHTS
 from labelrank.models.curated import EMBEDDED
 from labelrank.models.pooling import pool_tokens
+from labelrank.models.pretrain import _identity
+from labelrank.models.pretrain_recipe import PretrainRecipe, recipe_for
 from labelrank.progress import Kind, Stage
+from labelrank.steps.pretrain import pretrain_dataset
+from tests.helpers.processes import wait_for
 
 # Wide enough to learn something in seconds.
 SIZES = {"hidden_dim": 32, "num_layers": 1, "num_heads": 2, "decoder_dim": 32, "decoder_heads": 2, "batch_size": 25}
 
 
 def train(out, *, epochs=2, max_per_class=10, **options):
-    from labelrank.models.pretrain_recipe import PretrainRecipe
-    from labelrank.steps.pretrain import pretrain_dataset
 
     names = ("on_progress", "should_stop", "held_out")
     hooks = {name: options.pop(name) for name in names if name in options}
@@ -48,10 +54,13 @@ def test_checkpoint_is_whole_and_loads(trained):
         "config.json", "preprocessor_config.json", "model.safetensors", "README.md", "loss.svg",
     }  # fmt: skip
     assert [p.name for p in out.parent.iterdir()] == ["one"]
-    assert [p[:2] for p in progress] == [*((i, 12) for i in range(1, 13)), (12, 12)]
-    pre_training = Stage(Kind.TRAIN, "Pre-training", "epochs")
-    assert {p[2] for p in progress} == {pre_training, Stage(Kind.PROBE, "Probing the features", "epochs")}
-    assert progress[0][2].words == f"Pre-training, loss {result.losses[0]:.4f}"
+    reading, training = Stage(Kind.READ, "Reading images", "images"), Stage(Kind.TRAIN, "Pre-training", "images")
+    # 12 epochs of 8 steps of 25 images.
+    assert [p[:2] for p in progress if p[2] == reading] == [(n, 200) for n in range(1, 201)]
+    assert [p[:2] for p in progress if p[2] == training] == [(25 * n, 2400) for n in range(1, 97)]
+    assert progress[-1] == (0, None, Stage(Kind.PROBE, "Probing the features"))
+    told = [p[2].words for p in progress if p[2] == training]
+    assert told[7:9] == ["Pre-training, epoch 1 of 12", f"Pre-training, epoch 2 of 12, loss {result.losses[0]:.4f}"]
     info = describe_checkpoint(str(out))
     assert info.num_parameters == result.num_parameters
     assert info.licence == "apache-2.0"
@@ -76,12 +85,50 @@ def test_card_reports_the_probe_beside_its_baselines(trained):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights(keras, tmp_path):
-    weights = []
-    for name in ("one", "two"):
-        train(tmp_path / name, epochs=1)
-        weights.append(hashlib.sha256((tmp_path / name / "model.safetensors").read_bytes()).digest())
-    assert weights[0] == weights[1]
+def test_a_killed_and_stopped_run_goes_on_to_the_same_weights(keras, tmp_path):
+    epochs, runs = 20, tmp_path / "workspace" / "runs"
+    sizes = [f"--{name.replace('_', '-')}={value}" for name, value in SIZES.items()]
+    command = ["pretrain", "digits", "--split=val", f"--epochs={epochs}", "--warmup-epochs=1", *sizes]
+    environment = {**os.environ, "LABELRANK_HOME": str(tmp_path / "workspace")}
+    start = [sys.executable, "-m", "labelrank", *command, "--out", str(tmp_path / "out")]
+    with subprocess.Popen(start, env=environment, stderr=subprocess.DEVNULL) as process:
+        wait_for(lambda: list(runs.glob("*/last.safetensors")), timeout_s=240)
+        process.kill()
+    data = digits("val")
+    recipe = replace(recipe_for(data), epochs=epochs, warmup_epochs=1, **SIZES)
+    steps = len(data.samples) // recipe.batch_size
+
+    def go_on(out, runs, *, stop_at=None):
+        told = []
+
+        def note(done, total, stage):
+            if stage.kind == Kind.TRAIN:
+                told.append(done // recipe.batch_size)
+
+        result = None
+        with pytest.raises(Cancelled, match="goes on from the last") if stop_at else contextlib.nullcontext():
+            result = pretrain_dataset(
+                data, out, recipe, command="c", runs=runs, on_progress=note, should_stop=lambda: stop_at in told
+            )
+        return told, result
+
+    middle = (epochs - 1) * steps + steps // 2
+    told, _ = go_on(tmp_path / "out", runs, stop_at=middle)
+    assert told[0] > steps
+    assert told[0] % steps == 1
+    assert not (tmp_path / "out").exists()
+    told, resumed = go_on(tmp_path / "out", runs)
+    assert told == list(range((epochs - 1) * steps + 1, epochs * steps + 1))
+    assert list(runs.iterdir()) == []
+    _, whole = go_on(tmp_path / "whole", None)
+    assert resumed.losses == whole.losses
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_a_snapshot_is_of_one_recipe_and_its_inputs_alone(keras):
+    frames, recipe = np.zeros((4, 1, 8, 8, 3), np.uint8), PretrainRecipe()
+    others = [(frames + 1, recipe), (frames, replace(recipe, seed=1)), (frames, replace(recipe, epochs=251))]
+    assert len({_identity(frames, recipe), *(_identity(*other) for other in others)}) == 4
 
 
 @pytest.mark.slow
@@ -126,9 +173,7 @@ def test_an_existing_checkpoint_is_not_overwritten(keras, tmp_path):
 
 @pytest.mark.slow
 def test_clips_give_a_videomae_that_loads(keras, tmp_path):
-    from labelrank.models.pretrain_recipe import recipe_for
     from labelrank.models.runtime import build_encoder
-    from labelrank.steps.pretrain import pretrain_dataset
 
     clips = moving_digits("val").select(4)
     recipe = replace(recipe_for(clips), epochs=1, warmup_epochs=0, num_layers=1, hidden_dim=32, batch_size=8)
@@ -147,8 +192,6 @@ def test_clips_give_a_videomae_that_loads(keras, tmp_path):
 
 
 def test_a_recipe_for_the_other_medium_is_refused(keras, tmp_path):
-    from labelrank.models.pretrain_recipe import PretrainRecipe
-    from labelrank.steps.pretrain import pretrain_dataset
 
     with pytest.raises(DatasetError, match="moving-digits holds videos, but the recipe is for images"):
         pretrain_dataset(moving_digits("val"), tmp_path / "out", PretrainRecipe(), command="c")
@@ -156,7 +199,6 @@ def test_a_recipe_for_the_other_medium_is_refused(keras, tmp_path):
 
 def test_crops_stay_inside_the_picture_and_flips_can_be_off():
     from labelrank.models.pretrain import _random_crop
-    from labelrank.models.pretrain_recipe import PretrainRecipe
 
     rng = np.random.default_rng(0)
     gradient = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)

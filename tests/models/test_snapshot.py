@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from labelrank.finetune.snapshot import Snapshot, read_snapshot, write_snapshot
+from labelrank.models.snapshot import Snapshot, read_snapshot, write_snapshot
 
 
 def snapshot():
