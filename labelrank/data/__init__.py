@@ -105,10 +105,7 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
         refuse_options(place.id, options, "a list of files, which has splits and columns", offered=_OF_A_LIST)
         return open_list(place.path, options=options, settings=settings)
     refuse_options(place.id, options, OF_ZIP, offered=(*_OF_A_LIST, "archive_encoding"))
-    encoding = options.archive_encoding
-    return open_archive(
-        place.path, split=options.split, encoding=encoding, options=options, settings=settings, id=place.id
-    )
+    return open_archive(place.path, split=options.split, options=options, settings=settings, id=place.id)
 
 
 def describe_source(name: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> SourceInfo:

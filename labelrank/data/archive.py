@@ -199,7 +199,6 @@ def open_archive(
     *,
     split: str | None,
     settings: Settings,
-    encoding: str | None = None,
     options: SourceOptions = SourceOptions(),
     id: str | None = None,
     on_fetch: OnFetch | None = None,
@@ -214,8 +213,8 @@ def open_archive(
         source: The path of the zip, or an open seekable file, which the caller closes.
         split: Split to read; by default train where there are splits.
         settings: Gives `max_archive_entries`, `max_archive_bytes`, `max_compression_ratio`, and the limits of media.
-        encoding: Of names that are not marked as UTF-8; see `zip_names.ENCODINGS`.
-        options: Its columns are those of a list in the zip; see `listed.find_layout`.
+        options: Its columns are those of a list in the zip, see `listed.find_layout`; its encoding is of names that
+            are not marked as UTF-8, see `zip_names.ENCODINGS`.
         id: Name of the dataset in messages and provenance; by default the name of the file.
         on_fetch: For a `source` on the Hub: downloads the byte ranges of the samples given to `Dataset.fetch`.
         more_classes: Class names of the zips of other splits, so that labels are the same in all of them.
@@ -227,7 +226,7 @@ def open_archive(
         DatasetError: Fewer than two classes, or the split does not exist.
     """
     name = id if id is not None else Path(source if isinstance(source, Path) else str(source.name)).name
-    archive = _Archive(source, name, settings, encoding)
+    archive = _Archive(source, name, settings, options.archive_encoding)
     try:
         layout = archive.layout(options).with_classes(more_classes)
         load, load_clips = readers(layout.media, archive.read, settings)
@@ -265,12 +264,12 @@ def check_archive(path: Path, *, name: str, settings: Settings) -> None:
 
 
 def archive_classes(
-    source: Path | BinaryIO, *, name: str, settings: Settings, encoding: str | None = None
+    source: Path | BinaryIO, *, name: str, settings: Settings, options: SourceOptions = SourceOptions()
 ) -> tuple[str, ...]:
     """Return the class names of all splits of a zip; raises as `open_archive` does."""
-    archive = _Archive(source, name, settings, encoding)
+    archive = _Archive(source, name, settings, options.archive_encoding)
     try:
-        return archive.layout().class_names
+        return archive.layout(options).class_names
     finally:
         archive.close()
 

@@ -202,8 +202,6 @@ def open_hub_dataset(repo_id: str, options: SourceOptions = SourceOptions(), *, 
         options = replace(options, revision=repo.revision)
         return open_tars(found.tars, options, id=repo.id, names=names, settings=settings)
     if found.zips is not None:
-        no_columns = "a zip of class folders, which has no columns"
-        refuse_options(repo.id, options, no_columns, offered=("split", "config", "revision", "archive_encoding"))
         dataset = _open_zip(found.zips, repo, options, settings)
     else:
         splits_alone = "a tree of class folders, which has splits alone"
@@ -269,15 +267,14 @@ def _open_zip(zips: Tables, repo: Repo, options: SourceOptions, settings: Settin
     source = sources[0]
     # A label must mean the same class in every split, so the class names come from the zips of all splits.
     others = [s for of_split in zips.files[config].values() for s in of_split if s is not source]
-    encoding = options.archive_encoding
-    more_classes = {name for other in others for name in _classes_of(other, encoding, settings)}
+    more_classes = {name for other in others for name in _classes_of(other, options, settings)}
 
     def open_split(inner: str | None) -> Dataset:
         return open_archive(
             source.open(),
             split=inner,
             settings=settings,
-            encoding=encoding,
+            options=options,
             id=repo.id,
             on_fetch=source.fetch,
             more_classes=more_classes,
@@ -292,9 +289,9 @@ def _open_zip(zips: Tables, repo: Repo, options: SourceOptions, settings: Settin
     return replace(dataset, config=config, revision=repo.revision, split=of_zip, splits=splits)
 
 
-def _classes_of(source: TableFile, encoding: str | None, settings: Settings) -> tuple[str, ...]:
+def _classes_of(source: TableFile, options: SourceOptions, settings: Settings) -> tuple[str, ...]:
     try:
-        return archive_classes(source.open(), name=source.path, settings=settings, encoding=encoding)
+        return archive_classes(source.open(), name=source.path, settings=settings, options=options)
     except DatasetError:
         return ()  # reported when the user opens this zip
 

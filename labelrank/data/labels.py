@@ -30,16 +30,22 @@ def check_repeats(rows_of: Mapping[Any, int], column: str, others: Sequence[str]
     Raises:
         DatasetError: Nearly every row has a value of its own.
     """
+    if not name_samples(rows_of):
+        return
     rows = sum(rows_of.values())
     alone = [value for value, n in rows_of.items() if n == 1]
-    if len(alone) < _FEW_ROWS or len(alone) <= _MOST_SHARE_ALONE * rows:
-        return
     choose = f"Choose another: {listed(others)} (--label-column)." if others else "Add a column of labels."
     raise DatasetError(
         f"{source!r}: the column {column!r} has {len(rows_of):,} different values in {rows:,} rows, "
         f"{len(alone):,} of them in one row alone, such as {str(alone[0])[:60]!r}. So it names or describes samples "
         f"and not classes, of which each needs several rows. {choose}"
     )
+
+
+def name_samples(rows_of: Mapping[Any, int]) -> bool:
+    """Return whether the values of a column name or describe samples: see `check_repeats`."""
+    alone = sum(1 for rows in rows_of.values() if rows == 1)
+    return alone >= _FEW_ROWS and alone > _MOST_SHARE_ALONE * sum(rows_of.values())
 
 
 def check_class_names(class_names: Sequence[str], column: str, source: str) -> None:

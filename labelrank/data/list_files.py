@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import posixpath
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import Any
 
 from labelrank.errors import DatasetError
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
-from labelrank.words import plural, size_text
+from labelrank.words import size_text
 
 ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
 METADATA = tuple(f"metadata{ending}" for ending in (".csv", ".jsonl", ".parquet"))
@@ -21,6 +23,8 @@ METADATA = tuple(f"metadata{ending}" for ending in (".csv", ".jsonl", ".parquet"
 MAX_BYTES = 32 * 2**20
 """Of one list; the longest of Kinetics has 27 MB."""
 _MAX_ROWS = 1_000_000
+_MAX_VALUES = 6_000_000
+_MAX_LINE = 1_000_000
 _MAX_COLUMNS = 100
 _SNIFFED_ROWS = 200
 _HEADER = {"label", "labels", "file_name", "filename", "youtube_id"}
@@ -88,8 +92,8 @@ def read_class_names(path: str, content: bytes) -> dict[int, str]:
         return {}
     try:
         text = _text(path, content)
-        value = json.loads(text) if path.lower().endswith(".json") else text.splitlines()
-    except (DatasetError, ValueError, RecursionError):
+        value = _json(path, text) if path.lower().endswith(".json") else text.splitlines()
+    except DatasetError:
         return {}
     if isinstance(value, Mapping):
         pairs = [(key, of) if _number(key) is not None else (of, key) for key, of in value.items()]
@@ -115,15 +119,19 @@ def _number(value: object) -> int | None:
 
 def _text(path: str, content: bytes) -> str:
     try:
-        return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path!r} is not valid UTF-8 (byte {error.start:,}), so the names in it would be read wrong. Save it as "
             "UTF-8."
         ) from None
+    return unicodedata.normalize("NFC", text)
 
 
 def _json(path: str, text: str) -> Any:
+    # Small values take many times their bytes in memory.
+    if (values := text.count(",") + text.count("{") + text.count("[")) > _MAX_VALUES:
+        raise DatasetError(f"{path!r} has {values:,} values; at most {_MAX_VALUES:,} are read. Shorten it.")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -166,17 +174,21 @@ def _value(value: Any) -> str:
 
 
 def _of_lines(path: str, text: str, names_files: Mapping[str, object]) -> ListFile:
+    longest = max(map(len, io.StringIO(text)), default=0)
+    if longest > _MAX_LINE:
+        raise DatasetError(f"{path!r} has a line of {longest:,} characters; at most {_MAX_LINE:,} are read. Break it.")
     try:
         if delimiter := _delimiter(text):
-            rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)]
+            read: Iterable[list[str]] = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         else:
             # As lists of videos are written: the path may hold spaces, the label does not.
-            rows = [line.strip().rsplit(maxsplit=1) for line in text.splitlines() if line.strip()]
+            read = (line.strip().rsplit(maxsplit=1) for line in io.StringIO(text))
+        rows = list(itertools.islice((row[:_MAX_COLUMNS] for row in read if any(row)), _MAX_ROWS + 1))
     except csv.Error as error:
         raise DatasetError(f"{path!r} is damaged ({error}). Mend or remove it.") from None
     _check_rows(path, len(rows))
     count = Counter(map(len, rows)).most_common(1)
-    width = min(count[0][0], _MAX_COLUMNS) if count else 0
+    width = count[0][0] if count else 0
     whole = [[cell.strip() for cell in row] for row in rows if len(row) == width]
 
     def names_one(row: Iterable[str]) -> bool:
@@ -195,7 +207,7 @@ def _of_lines(path: str, text: str, names_files: Mapping[str, object]) -> ListFi
 
 def _delimiter(text: str) -> str | None:
     """Return what separates the columns, by which the first lines have the same number of several; else None."""
-    lines = [line for line in text.splitlines()[:_SNIFFED_ROWS] if line.strip()]
+    lines = [line for line in itertools.islice(io.StringIO(text), _SNIFFED_ROWS) if line.strip()]
     for delimiter in _DELIMITERS:
         widths = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter) if row)
         width, count = widths.most_common(1)[0] if widths else (0, 0)
@@ -239,4 +251,4 @@ def _of_parquet(path: str, content: bytes) -> ListFile:
 
 def _check_rows(path: str, rows: int) -> None:
     if rows > _MAX_ROWS:
-        raise DatasetError(f"{path!r} has {plural(rows, 'row')}; at most {_MAX_ROWS:,} are read. Shorten it.")
+        raise DatasetError(f"{path!r} has more than {_MAX_ROWS:,} rows, the most that are read. Shorten it.")

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labelrank.data.dataset import NOUNS, SPLITS, Problem
+from labelrank.data.labels import name_samples
 from labelrank.data.layout import Layout, check_class_names, is_ignored, media_of, read_layout
 from labelrank.data.list_files import MAX_BYTES, METADATA, ListFile, is_list, read_class_names, read_list
 from labelrank.data.source import SPLIT_WORDS, ListColumns, SourceOptions, listed, refuse_options, split_in
 from labelrank.data.structure import Located
 from labelrank.errors import DatasetError, UnclearColumn
-from labelrank.words import plural
+from labelrank.words import plural, size_text
 
 Read = Callable[[str, int], bytes]
 """Takes the path of a file and a number of bytes; returns its content, cut one byte after these."""
 
 _MAX_LISTS = 50
+"""Of one ending."""
+_MAX_BYTES_OF_ALL = 2 * MAX_BYTES
 _LABELS = ("label", "labels", "class", "class_name", "classname", "category", "target")
 """What a column of labels is called, by which one is taken among several."""
 _SPLITS = ("split", "subset", "set", "usage", "partition", "phase", "data set", "data_set")
 _NAMES_OF_CLASSES = re.compile(r"class|label|categor|names", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0+)?")
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?")
-_FEW_ROWS = 5
-_MOST_SHARE_ALONE = 0.8
 
 
 def find_layout(
@@ -60,32 +62,132 @@ def find_layout(
     """
     asked = options.label_column is not None or options.media_column is not None
     visible = [path for path in files if not is_ignored(path)]
-    lists = [path for path in visible if is_list(path)]
-    metadata = [path for path in lists if posixpath.basename(path).lower() in METADATA]
+    of_ending: dict[str, list[str]] = defaultdict(list)
+    for path in filter(is_list, visible):
+        of_ending[posixpath.splitext(path)[1].lower()].append(path)
+    # A file beside each image says something of this image; it is no list.
+    paths = [path for group in of_ending.values() if len(group) <= _MAX_LISTS for path in group]
+    metadata = [path for path in paths if posixpath.basename(path).lower() in METADATA]
+    lists = _Lists(paths, visible, read, source, options)
     if asked:
-        if found := read_lists(metadata or lists, visible, read, source=source, options=options):
+        if found := lists.layout(metadata or paths):
             return found
-        refuse_options(source, options, there_is, offered=("split", "archive_encoding"))
-    if metadata and (named := _named_metadata(metadata, visible, read, source, options)):
+        refuse_options(source, options, there_is, offered=("split", "config", "revision", "archive_encoding"))
+    if metadata and (named := lists.layout_of_labels(metadata)):
         return named
     try:
         layout = read_layout(files, folders, source=source, no_class_folders=error, left_out=left_out)
-        return _with_notes_of_lists(layout, lists, visible, read, options)
     except DatasetError:
-        if found := read_lists(metadata or lists, visible, read, source=source, options=options):
+        if found := lists.layout(metadata or paths):
             return found
         raise
+    return _with_notes(layout, lists)
 
 
-def _with_notes_of_lists(
-    layout: Layout, lists: Sequence[str], files: Sequence[str], read: Read, options: SourceOptions
-) -> Layout:
+def read_lists(
+    paths: Sequence[str], files: Sequence[str], read: Read, *, source: str, options: SourceOptions
+) -> Layout | None:
+    """Return the layout of files whose labels are in lists; None if no list names files and labels.
+
+    A split is told by a column of the list, the name of the list, or the folder of each file.
+
+    Args:
+        paths: The lists.
+        files: All files of the source, relative posix paths.
+        read: Reads a list.
+
+    Raises:
+        UnclearColumn: Several columns may be the labels.
+        DatasetError: A list is damaged, several lists tell the same split, or there are fewer than two classes.
+    """
+    return _Lists(paths, files, read, source, options).layout(paths, all_are_lists=True)
+
+
+class _Lists:
+    """The lists of a source, each read once."""
+
+    def __init__(
+        self, paths: Sequence[str], files: Sequence[str], read: Read, source: str, options: SourceOptions
+    ) -> None:
+        self.paths = paths
+        self.source = source
+        self._options = options
+        self._index = _Index([path for path in files if media_of(path)], paths)
+        self._left_bytes = _MAX_BYTES_OF_ALL
+        self._contents: dict[str, bytes] = {}
+        self._read = read
+
+    def _content(self, path: str) -> bytes:
+        if path not in self._contents:
+            content = self._contents[path] = self._read(path, MAX_BYTES)
+            self._left_bytes -= len(content)
+            if self._left_bytes < 0:
+                raise DatasetError(
+                    f"{self.source!r} has lists of more than {size_text(_MAX_BYTES_OF_ALL)} together, the most that is "
+                    "read. Remove those that are not needed, or give the path of one as the dataset."
+                )
+        return self._contents[path]
+
+    def layout(self, paths: Sequence[str], *, all_are_lists: bool = False) -> Layout | None:
+        """Return the layout by some of the lists; see `read_lists`.
+
+        Args:
+            all_are_lists: Whether a file that cannot be read is an error whatever its name, for others may be notes.
+        """
+        if not self._index.by_stem:
+            return None
+        named: list[_Named] = []
+        refused: DatasetError | None = None
+        columns: dict[str, None] = {}
+        for path in sorted(paths):
+            try:
+                list_file = read_list(path, self._content(path), self._index.by_stem)
+            except DatasetError as error:
+                if all_are_lists or not path.lower().endswith((".txt", ".json")):
+                    refused = refused or error
+                continue
+            columns |= dict.fromkeys(list_file.columns)
+            try:
+                if found := _name_files(list_file, self._index, self.source, self._options):
+                    named.append(found)
+            except UnclearColumn:
+                raise
+            except DatasetError as error:
+                refused = refused or error
+        if named:
+            used = _one_of_each_split(named, self.source)
+            others = [path for path in self.paths if path not in {one.path for one in used}]
+            of_classes = [path for path in others if _NAMES_OF_CLASSES.search(posixpath.basename(path))]
+            maps = {path: names for path in sorted(of_classes) if (names := self._class_names(path))}
+            return _layout(used, named, self._index, maps, self.source)
+        if refused:
+            raise refused
+        if self._options.media_column is not None and columns:
+            raise DatasetError(
+                f"{self.source!r}: no list has a column {self._options.media_column!r} that names files here; the "
+                f"columns are {listed(list(columns))}. Choose one of these (--media-column)."
+            )
+        return None
+
+    def _class_names(self, path: str) -> dict[int, str]:
+        return read_class_names(path, self._content(path))
+
+    def layout_of_labels(self, metadata: Sequence[str]) -> Layout | None:
+        """Return the layout by metadata whose label column is called so; else None: folders may name the classes."""
+        try:
+            found = self.layout(metadata)
+        except DatasetError:
+            return None
+        return found if found and found.columns and found.columns.label.casefold() in _LABELS else None
+
+
+def _with_notes(layout: Layout, lists: _Lists) -> Layout:
     """Return a layout by folders, with a problem for each list that would name the classes otherwise."""
     by_folder = {place.path: str(place.class_name) for places in layout.places.values() for place in places}
     notes = []
-    for path in lists:
+    for path in lists.paths:
         try:
-            found = read_lists([path], files, read, source=layout.source, options=options)
+            found = lists.layout([path])
             columns = found.columns.labels if found and found.columns else ()
         except UnclearColumn as error:
             found, columns = None, error.label_columns
@@ -106,66 +208,6 @@ def _with_notes_of_lists(
     return replace(layout, problems={**layout.problems, None: [*notes, *others]})
 
 
-def _named_metadata(
-    metadata: Sequence[str], files: Sequence[str], read: Read, source: str, options: SourceOptions
-) -> Layout | None:
-    """Return the layout by metadata whose label column is called so, else None: the folders may name the classes."""
-    try:
-        found = read_lists(metadata, files, read, source=source, options=options)
-    except UnclearColumn:
-        return None
-    return found if found and found.columns and found.columns.label.casefold() in _LABELS else None
-
-
-def read_lists(
-    paths: Sequence[str],
-    files: Sequence[str],
-    read: Read,
-    *,
-    source: str,
-    options: SourceOptions,
-) -> Layout | None:
-    """Return the layout of files whose labels are in lists; None if no list names files and labels.
-
-    A split is told by a column of the list, the name of the list, or the folder of each file.
-
-    Args:
-        paths: The lists.
-        files: All files of the source, relative posix paths.
-        read: Reads a list.
-
-    Raises:
-        UnclearColumn: Several columns may be the labels.
-        DatasetError: A list is damaged, several lists tell the same split, or there are fewer than two classes.
-    """
-    index = _Index([path for path in files if media_of(path)], paths)
-    if not index.paths or len(paths) > _MAX_LISTS:
-        return None
-    named: list[_Named] = []
-    refused: DatasetError | None = None
-    columns: dict[str, None] = {}
-    for path in sorted(paths):
-        try:
-            list_file = read_list(path, read(path, MAX_BYTES), index.by_stem)
-            columns |= dict.fromkeys(list_file.columns)
-            if found := _name_files(list_file, index, source, options):
-                named.append(found)
-        except UnclearColumn:
-            raise
-        except DatasetError as error:
-            refused = refused or error
-    if not named:
-        if refused:
-            raise refused
-        if options.media_column is not None and columns:
-            raise DatasetError(
-                f"{source!r}: no list has a column {options.media_column!r} that names files here; the columns are "
-                f"{listed(list(columns))}. Choose one of these (--media-column)."
-            )
-        return None
-    return _layout(_one_of_each_split(named, source), named, index, paths, read, source)
-
-
 @dataclass(frozen=True)
 class _Named:
     """A list whose rows name files and labels."""
@@ -184,12 +226,18 @@ class _Index:
     """The images and videos of a source, found by what a list may say of them."""
 
     def __init__(self, paths: Sequence[str], lists: Sequence[str]) -> None:
-        self.paths = set(paths)
+        composed = {unicodedata.normalize("NFC", path): path for path in paths}
+        # A list may write accents otherwise than the file system; if two files differ in this alone, it has to agree.
+        self._path_of = composed if len(composed) == len(paths) else {path: path for path in paths}
         self._root = common_folder(paths).count("/")
         self._root_of_all = common_folder([*paths, *lists]).count("/")
         self.by_stem: dict[str, list[str]] = defaultdict(list)
-        for path in sorted(paths):
+        for path in sorted(self._path_of):
             self.by_stem[posixpath.splitext(posixpath.basename(path))[0]].append(path)
+
+    @property
+    def paths(self) -> Iterable[str]:
+        return self._path_of.values()
 
     def split_of(self, path: str) -> str | None:
         """Return the split that the folders of a file tell. One that holds all files has to be called so exactly."""
@@ -214,8 +262,8 @@ class _Index:
         if not name:
             return None, False
         for near in (posixpath.normpath(posixpath.join(folder, name)), name):
-            if near in self.paths:
-                return near, True
+            if near in self._path_of:
+                return self._path_of[near], True
         base = posixpath.basename(name)
         stem = posixpath.splitext(base)[0]
         known = media_of(base) is not None
@@ -229,7 +277,7 @@ class _Index:
         if len(found) > 1:
             here = [p for p in found if folder and p.startswith(f"{folder}/")]
             found = here or [p for p in found if split and split == self.split_of(p)]
-        return (found[0], bool(agree)) if len(found) == 1 else (None, False)
+        return (self._path_of[found[0]], bool(agree)) if len(found) == 1 else (None, False)
 
 
 def _name_files(list_file: ListFile, index: _Index, source: str, options: SourceOptions) -> _Named | None:
@@ -248,9 +296,7 @@ def _name_files(list_file: ListFile, index: _Index, source: str, options: Source
     labels = _label_columns(
         list_file, [n for n in others if n != splits and 2 * distinct[n] < len(with_file)], with_file
     )
-    label = _choose_label(list_file, labels, source, options.label_column)
-    if label is None:
-        return None
+    label = _choose_label(list_file, media, labels, source, options.label_column)
     values = [_plain(value) for value in list_file.columns[label]]
     told = list_file.columns[splits] if splits else None
     rows = [(str(paths[row]), values[row], split_in(told[row]) if told else None) for row in with_file if values[row]]
@@ -309,15 +355,13 @@ def _label_columns(list_file: ListFile, names: Sequence[str], rows: Sequence[int
         values = list_file.columns[name]
         count = Counter(_plain(values[row]) for row in rows)
         del count[""]
-        alone = sum(1 for n in count.values() if n == 1)
-        describes = alone >= _FEW_ROWS and alone > _MOST_SHARE_ALONE * count.total()
         decimal = all(_DECIMAL.fullmatch(v) for v in count) and not all(_WHOLE.fullmatch(v) for v in count)
-        if len(count) > 1 and not describes and not decimal:
+        if len(count) > 1 and not name_samples(count) and not decimal:
             found.append(name)
     return found
 
 
-def _choose_label(list_file: ListFile, labels: Sequence[str], source: str, asked: str | None) -> str | None:
+def _choose_label(list_file: ListFile, media: str, labels: Sequence[str], source: str, asked: str | None) -> str:
     if asked is not None:
         if asked in labels:
             return asked
@@ -337,7 +381,12 @@ def _choose_label(list_file: ListFile, labels: Sequence[str], source: str, asked
     if len(called) == 1 or len(labels) == 1:
         return (called or labels)[0]
     if not labels:
-        return None
+        others = [name for name in list_file.columns if name != media]
+        raise DatasetError(
+            f"{source!r}: {list_file.path!r} names files, but no column of it can be the labels: "
+            f"{listed(others) or 'there is no other'}. Labels are texts or whole numbers, of several classes, which "
+            "rows share. Add such a column."
+        )
     raise UnclearColumn(
         f"{source!r}: {list_file.path!r} has {len(labels)} columns that can be the label column: {listed(labels)}. "
         "Choose one (--label-column).",
@@ -424,7 +473,11 @@ def _gather(named: Sequence[_Named], index: _Index) -> _Gathered:
 
 
 def _layout(
-    used: Sequence[_Named], named: Sequence[_Named], index: _Index, lists: Sequence[str], read: Read, source: str
+    used: Sequence[_Named],
+    named: Sequence[_Named],
+    index: _Index,
+    maps: Mapping[str, Mapping[int, str]],
+    source: str,
 ) -> Layout:
     gathered = _gather(used, index)
     media = Counter(media_of(path) for _, path in gathered.label_of).most_common(1)[0][0] if gathered.label_of else None
@@ -432,7 +485,7 @@ def _layout(
         raise DatasetError(f"{source!r}: every file in {used[0].path!r} has several labels. Keep one row of each.")
     noun, nouns = NOUNS[media]
     label_of = {place: label for place, label in gathered.label_of.items() if media_of(place[1]) == media}
-    class_names, name_of, note = _classes(label_of, used, index, lists, read)
+    class_names, name_of, note = _classes(label_of, maps)
     check_class_names(list(class_names), [], media, source)
     root = _above_splits(common_folder([path for _, path in label_of]))
     places: dict[str | None, list[Located]] = defaultdict(list)
@@ -505,11 +558,7 @@ def common_folder(paths: Sequence[str]) -> str:
 
 
 def _classes(
-    label_of: Mapping[tuple[str | None, str], str],
-    used: Sequence[_Named],
-    index: _Index,
-    lists: Sequence[str],
-    read: Read,
+    label_of: Mapping[tuple[str | None, str], str], maps: Mapping[str, Mapping[int, str]]
 ) -> tuple[tuple[str, ...], dict[str, str], Problem | None]:
     """Return the class names in order, the name of each label as it stands in the lists, and what to say of them.
 
@@ -518,10 +567,6 @@ def _classes(
     """
     labels = set(label_of.values())
     numbers = {label: int(label) for label in labels if _WHOLE.fullmatch(label)}
-    others = [
-        p for p in lists if p not in {one.path for one in used} and _NAMES_OF_CLASSES.search(posixpath.basename(p))
-    ]
-    maps = {path: names for path in sorted(others) if (names := read_class_names(path, read(path, MAX_BYTES)))}
     if len(numbers) < len(labels):
         for names in maps.values():
             number_of = {name: number for number, name in names.items()}

@@ -377,7 +377,12 @@ def test_file_names_in_another_encoding_alone_are_told_and_read(tmp_path):
     assert data.class_names == ("cat", "dog")
     (problem,) = data.problems
     assert problem.reason.startswith("Of file names, 1 are neither marked nor valid as UTF-8; they are read as United")
-    assert open_archive(path, split=None, settings=SETTINGS, encoding="cp1252").samples[0].key == "cat/ä.png"
+    assert (
+        open_archive(path, split=None, settings=SETTINGS, options=SourceOptions(archive_encoding="cp1252"))
+        .samples[0]
+        .key
+        == "cat/ä.png"
+    )
 
 
 @pytest.mark.parametrize(
@@ -391,7 +396,7 @@ def test_file_names_in_another_encoding_alone_are_told_and_read(tmp_path):
 def test_an_encoding_that_cannot_be_is_refused(encoding, message, tmp_path):
     path = unmarked(tmp_path / "pets.zip", of_classes("ä", "dog"), "cp1252")
     with pytest.raises(DatasetError, match=message):
-        open_archive(path, split=None, settings=SETTINGS, encoding=encoding)
+        open_archive(path, split=None, settings=SETTINGS, options=SourceOptions(archive_encoding=encoding))
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "shift_jis"])
@@ -399,7 +404,7 @@ def test_backslashes_separate_folders_where_no_name_has_a_slash(codec, tmp_path)
     names = of_classes("pets\\cat", "pets\\表" if codec == "shift_jis" else "pets\\dog")
     files = {name.replace("/", "\\"): content for name, content in names.items()} | {"pets\\fox\\": b"", "a.txt": b""}
     path = unmarked(tmp_path / "pets.zip", files, codec)
-    data = open_archive(path, split=None, settings=SETTINGS, encoding=codec)
+    data = open_archive(path, split=None, settings=SETTINGS, options=SourceOptions(archive_encoding=codec))
     assert data.class_names == ("cat", "表" if codec == "shift_jis" else "dog")
     assert [s.key for s in data.samples][:2] == ["cat/0.png", "cat/1.png"]
     assert [p.subject for p in data.problems] == ["fox", "a.txt"]

@@ -1,6 +1,7 @@
 """Labels come from a list beside the images or videos, in a folder and in a zip alike."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -96,6 +97,26 @@ def test_labels_are_read_from_the_list_beside_the_images(name, opened):
     assert data.split is None
     assert data.problems == ()
     np.testing.assert_array_equal(data.load(data.samples[1]).shape, (3, 4, 3))
+
+
+@pytest.mark.parametrize(("of_files", "of_list"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_names_with_accents_are_found_in_either_form(of_files, of_list, opened):
+    names = [unicodedata.normalize(of_files, f"é{n}.png") for n in range(4)]
+    text = rows_of({"file": lambda n: f"é{n}.png", "label": lambda n: "ÄÖ"[n % 2]}, range(4)).decode()
+    data = opened(
+        {f"images/{name}": png(n) for n, name in enumerate(names)}
+        | {"list.csv": unicodedata.normalize(of_list, text).encode()}
+    )
+    assert data.class_names == ("Ä", "Ö")
+    assert [s.key for s in data.samples] == [names[0], names[2], names[1], names[3]]
+
+
+def test_captions_are_told_to_be_no_labels(opened):
+    text = rows_of({"file_name": lambda n: f"images/{n}.png", "text": lambda n: f"a photo of animal {n}"})
+    with pytest.raises(
+        DatasetError, match=r"'.*metadata\.csv' names files, but no column of it can be the labels: 'text'"
+    ):
+        opened(IMAGES | {"metadata.csv": text})
 
 
 @pytest.mark.parametrize("names", [True, False])
@@ -233,6 +254,13 @@ def test_class_folders_name_the_classes_unless_the_list_is_metadata_with_labels(
     assert opened(files | {"metadata.csv": other}, label_column="width").class_names == ("0", "1")
     called = other.replace(b"width", b"label")
     assert opened(files | {"metadata.csv": called}).class_names == ("0", "1")
+
+
+def test_files_beside_each_image_are_no_lists_and_notes_may_be_anything(opened):
+    boxes = {f"images/{n}.txt": b"0 0.5 0.5 1 1\n" for n in range(60)} | {"notes.txt": b"caf\xe9", "b.json": b"{"}
+    assert opened(IMAGES | boxes | {"labels.csv": FORMS["labels.csv"]}).class_names == ANIMALS
+    with pytest.raises(DatasetError, match="only one class, 'images'"):
+        opened(IMAGES | boxes | {"labels.csv": b""})
 
 
 def test_two_lists_of_one_split_are_told(opened):
@@ -406,7 +434,9 @@ def test_a_list_that_cannot_be_read_is_told(content, message, tmp_path, settings
         ("a.json", b"3", "holds neither a list nor an object"),
         ("a.jsonl", b"{}\n{", "is not valid JSON"),
         ("metadata.parquet", b"PAR1", r"'metadata\.parquet' cannot be read as Parquet"),
-        ("a.csv", b"a,b\n" * 1_000_001, "has 1,000,001 rows; at most 1,000,000 are read"),
+        ("a.csv", b"a,b\n" * 1_000_001, "has more than 1,000,000 rows, the most that are read"),
+        ("a.csv", b"a,b" * 400_000, r"has a line of 1,200,000 characters; at most 1,000,000"),
+        ("a.json", b"[" + b"{}," * 4_000_000 + b"{}]", r"has 8,000,002 values; at most 6,000,000"),
         ("a.csv", bytes(33 * 2**20), r"has more than 33\.6 MB"),
     ],
 )
