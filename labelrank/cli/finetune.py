@@ -19,7 +19,6 @@ from labelrank.errors import FinetuneError
 from labelrank.words import plural, rough_duration
 
 if TYPE_CHECKING:
-    from labelrank.notices import Notice
     from labelrank.steps.finetune.estimate import Described
     from labelrank.steps.finetune.report import ArmScores, Report
     from labelrank.steps.finetune.run import Standing
@@ -72,7 +71,8 @@ def finetune(
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
     from labelrank.steps.finetune.best_model import unknown_to_transformers
-    from labelrank.steps.finetune.inputs import gather_files
+    from labelrank.steps.finetune.inputs import NO_MODEL, gather_files
+    from labelrank.steps.finetune.reporting import FAILED_RUNS
     from labelrank.steps.finetune.request import HEADS_ALONE, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
     from labelrank.steps.finetune.run import compare, describe_material, standing
@@ -123,7 +123,8 @@ def finetune(
         )
         if limits:
             say(limits)
-        if with_model and (text := _no_model(material.notices) or unknown_to_transformers(material, design)):
+        no_model = next((notice.text for notice in material.notices if notice.kind == NO_MODEL), None)
+        if with_model and (text := no_model or unknown_to_transformers(material, design)):
             say(f"Note: {printable(text)}")
         _say_rest(plan, standing(material, design, settings, recompute=recompute).runs)
         outcome = compare(
@@ -137,8 +138,9 @@ def finetune(
     except KeyboardInterrupt:
         say(f"\n{_stopped(standing(material, design, settings), plan.runs, design.seeds)}")
         sys.exit(1)
+    unmet = [notice for notice in outcome.report.notices if notice.kind in (NO_MODEL, FAILED_RUNS)]
     for notice in outcome.report.notices:
-        if notice.text != _no_model(outcome.report.notices):
+        if notice not in unmet:
             say(f"Note: {printable(notice.text)}")
     if out:
         write_report(out, outcome.report)
@@ -147,15 +149,9 @@ def finetune(
         copy_results(outcome.folder, files)
         say(f"Wrote {files}.")
     _show_report(outcome.report, style, all_orders=all_orders)
-    if with_model and (text := _no_model(outcome.report.notices)):
-        raise FinetuneError(f"{text} Or leave it out with --no-model; all other results are here.")
-
-
-def _no_model(notices: Sequence[Notice]) -> str | None:
-    """Return why there is no model; None if nothing says so."""
-    from labelrank.steps.finetune.inputs import NO_MODEL
-
-    return next((notice.text for notice in notices if notice.kind == NO_MODEL), None)
+    if unmet:
+        ways = "; --no-model does without a model" if any(notice.kind == NO_MODEL for notice in unmet) else ""
+        raise FinetuneError(f"{' '.join(notice.text for notice in unmet)} All other results are here{ways}.")
 
 
 def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool) -> None:

@@ -217,8 +217,25 @@ def test_a_model_that_was_asked_for_and_cannot_be_made_is_an_error_with_the_reas
     reason = "No model can be written: The features do not say which checkpoint they are of. Give --checkpoint."
     lines = done.stderr.splitlines()
     assert f"Note: {reason}" in lines  # before anything trains
-    assert lines[-1] == f"Error: {reason} Or leave it out with --no-model; all other results are here."
+    assert lines[-1] == f"Error: {reason} All other results are here; --no-model does without a model."
     assert read_report(tmp_path / "results").arms  # the rest is here
+
+
+def test_runs_that_came_to_nothing_are_an_error_after_the_others_are_told(finetune, monkeypatch):
+    train = heads.train_heads
+
+    def one_diverges(*args, **options):
+        first, *others = train(*args, **options)
+        return [replace(first, problem="Its loss was no longer a finite number in epoch 2."), *others]
+
+    monkeypatch.setattr(heads, "train_heads", one_diverges)
+    done = finetune("--test", "test.parquet", *QUICK)
+    assert done.exit_code == 1
+    assert "ranked" in done.stdout  # the table of the others
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "runs came to nothing and are left out" in last
+    assert last.endswith("All other results are here.")
 
 
 def test_without_a_label_map_or_test_rows_the_order_does_not_see_the_rows_held_out(finetune):

@@ -27,6 +27,8 @@ rounding in another order of the classes can change as many."""
 CONTROL_NLL = 1e-3
 """It may also differ by this much in the loss of a row, in nats, or by this share of a loss above 1. With a usual
 learning rate, rounding causes at most 1e-5; other initial weights cause 0.01 and more."""
+FAILED_RUNS = "failed_runs"
+"""Kind of the notice that names runs without a result."""
 _UNSOUND = "Do not trust these results: the control failed."
 
 
@@ -218,4 +220,4 @@ def _failures(failed: Sequence[Run], runs: int) -> list[Notice]:
         f"{len(failed):,} of {runs:,} runs came to nothing and are left out. The first, {first.arm} with seed "
         f"{first.seed}: {first.problem}"
     )
-    return [Notice("failed_runs", text)]
+    return [Notice(FAILED_RUNS, text)]
