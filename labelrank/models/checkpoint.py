@@ -325,15 +325,14 @@ def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
     notices: tuple[str, ...] = ()
     if from_timm:
         found = timm.read(content, {name: tensor.shape for name, tensor in tensors.items()})
-        config, notices = found.encoder(read_config(found.config)), found.notices
-        content = found.config
+        config, notices, plain = found.encoder(read_config(found.config)), found.notices, found.config
     else:
-        config = read_config(content, tensors)
+        config, plain = read_config(content, tensors), content
     stated, prepared_by = _read_preprocessing(files, names, config)
     if from_timm and prepared_by is None:
         stated = _of_timm(content, files)
     config = _of_any_size(config, stated)
-    masked = masked_pretraining(content, tensors)
+    masked = masked_pretraining(plain, tensors)
     checkpoint = Checkpoint(id_, revision, config, stated, prepared_by, masked, files, weights, tensors, notices)
     # Checked before a model is built: a config with a billion layers would fill the memory.
     described, stored = _least_parameters(config), checkpoint.num_parameters
