@@ -48,7 +48,8 @@ def act(entry: job_list.Entry) -> None:
         if job.resumable and st.button("Resume", key=f"resume_{job.id}"):
             session.go(session.open_job(session.resume_job(job)))
         with st.popover("Log"):
-            st.code(session.store().read_log(job.id) or "The log is empty.", language=None, wrap_lines=True)
+            log = messages.without_paths(session.store().read_log(job.id))
+            st.code(log or "The log is empty.", language=None, wrap_lines=True)
         with st.popover("Link"):
             shared = "Whoever has this link can see, stop and delete the job."
             st.markdown(shared if session.settings().shared else "Opens this job on this server.")

@@ -46,4 +46,4 @@ def _result_text(job: Job) -> str:
     if job.state == "queued":
         before = session.store().position(job.id)
         return f"{words.plural(before, 'job')} before this one" if before else "next to start"
-    return messages.escape(job.error or "")
+    return messages.message_text(job.error or "")

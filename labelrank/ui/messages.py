@@ -27,6 +27,8 @@ _COPIED = re.compile(
     r"|(?<![\w`/-])(?P<copied>https?://[\w.~:/?#%=&+-]*[\w/]|--[a-z][a-z-]*[a-z](?: (?=[^\s)]*[/\d])[\w./-]*\w)?)",
     re.ASCII,
 )
+# A path from the root, in quotes or up to a space; an address of the web and a key such as cat/1.png are none.
+_PATH = re.compile(r"(?P<quote>[\"'])/(?:[^/\"'\n]+/)+(?P<quoted>[^/\"'\n]*)(?P=quote)|(?<![\w:/.~-])/(?:[^\s/\"']+/)+")
 PROBLEMS_PER_PAGE = 10
 
 
@@ -39,12 +41,28 @@ def escape(text: str) -> str:
     return re.sub(r"(\\[-<>~])(?=\\[-<>=])", "\\1\u2060", escaped)
 
 
+def without_paths(text: str) -> str:
+    """Return text as strangers may read it: on a shared server, paths are cut to what they lead to.
+
+    Other text of a path's form, in a file's name or in code, is cut as well.
+    """
+    if not (limits := session.settings()).shared:
+        return text
+    # Its own folder first: a space in it would end the path.
+    text = text.replace(str(limits.workspace), "/workspace")
+    return _PATH.sub(
+        lambda path: f"{path['quote']}…/{path['quoted']}{path['quote']}" if path["quote"] else "…/",
+        text,
+    )
+
+
 def message_text(text: str) -> str:
     """Return markdown of an error's text, with parts that can be copied and uploads under their names.
 
     Addresses and options become code, unchanged; addresses of the Hub become links. Quoted text comes from the data and
-    is escaped.
+    is escaped. On a shared server, paths are cut.
     """
+    text = without_paths(text)
     text = _UPLOAD.sub(lambda upload: session.dataset_title(upload[0]), text)
     parts, end = [], 0
     for found in _COPIED.finditer(text):

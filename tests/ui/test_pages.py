@@ -191,6 +191,40 @@ def test_a_running_job_shows_its_rate_with_a_unit_and_can_be_cancelled(app, stor
     assert store.get(job.id).cancel_requested
 
 
+TRACEBACK = """--- run 1, 2026-11-29 12:00:00 UTC
+Traceback (most recent call last):
+  File "/opt/my venv/lib/python3.11/site-packages/labelrank/jobs/worker.py", line 120, in main
+    result = run(params)
+FileNotFoundError: [Errno 2] No such file: '/srv/secret place/uploads/a b.zip' in {workspace}/parts/1.parquet
+see https://huggingface.co/zoo/pets and cat/1.png, /etc/labelrank/x.toml (12/30 done, 3 / 4)
+"""
+
+
+@pytest.mark.parametrize("shared", ["0", "1"])
+@pytest.mark.parametrize("page", ["features", "jobs"])
+def test_a_shared_server_cuts_its_paths(app, store, monkeypatch, tmp_path, shared, page):
+    monkeypatch.setenv("LABELRANK_SHARED", shared)
+    job = store.create("extract", PARAMS, "local", "digits · mae-tiny-digits")
+    claimed = store.claim("a worker")
+    text = TRACEBACK.replace("{workspace}", str(tmp_path))
+    store.append_log(job.id, text)
+    store.fail(job.id, claimed.attempt, f"The features at {tmp_path}/features/1.parquet cannot be opened.")
+    run(app, page, job=job.id)
+    shown = next(code.value for code in app.code if "Traceback" in code.value)
+    assert store.read_log(job.id) == text, "the log itself keeps them"
+    told = f"{shown} {texts(app)}".replace("\\", "").replace("\u2060", "")
+    if shared == "0":
+        assert shown == text.rstrip()
+        assert f"{tmp_path}/features/1.parquet" in told
+        return
+    for secret in ("venv", "site-packages", "secret", "srv", "etc", str(tmp_path), "/labelrank/", "pytest"):
+        assert secret not in told, secret
+    for kept in ('File "…/worker.py", line 120', "'…/a b.zip'", "…/1.parquet", "https://huggingface.co/zoo/pets",
+                 "cat/1.png", "…/x.toml (12/30 done, 3 / 4)"):  # fmt: skip
+        assert kept in shown
+    assert "…/1.parquet cannot be opened" in told
+
+
 def test_a_failed_job_shows_its_reason_its_log_and_a_way_on(app, store):
     job = store.create("extract", PARAMS, "local", "digits")
     store.fail(job.id, store.claim("a worker").attempt, "The file <b>x</b> is not there. Copy it.")
