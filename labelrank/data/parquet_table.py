@@ -291,11 +291,9 @@ def distinct(column: pa.Array) -> pa.Array:
 
 
 def extent(chunk: Any) -> tuple[int, int]:
-    starts = [chunk.data_page_offset]
-    # Files without a dictionary page have null or 0 here.
-    if chunk.dictionary_page_offset:
-        starts.append(chunk.dictionary_page_offset)
-    return min(starts), min(starts) + chunk.total_compressed_size
+    # Columns without a dictionary page have null or 0 there, columns without rows 0 for their data pages.
+    start = min([offset for offset in (chunk.data_page_offset, chunk.dictionary_page_offset) if offset] or [0])
+    return start, start + chunk.total_compressed_size
 
 
 def first_line(error: BaseException) -> str:

@@ -490,6 +490,18 @@ def test_empty_file_of_a_split_is_no_trouble(tmp_path):
         opened(tmp_path / "train-00001-of-00003.parquet")
 
 
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_row_group_without_rows_is_no_trouble(use_dictionary, tmp_path):
+    path = tmp_path / "a.parquet"
+    with pq.ParquetWriter(path, pets().schema, use_dictionary=use_dictionary) as writer:
+        for part in (pets(0), pets(4), pets(0)):
+            writer.write_table(part)
+    data = opened(path)
+    np.testing.assert_array_equal(data.load(data.samples[3]), pixels(3))
+    with pytest.raises(DatasetError, match="no row with a usable label"):
+        opened(write(tmp_path / "b.parquet", pets(0), use_dictionary=use_dictionary))
+
+
 def test_files_of_one_split_must_have_the_same_columns(tmp_path):
     write(tmp_path / "train-00000-of-00002.parquet")
     write(tmp_path / "train-00001-of-00002.parquet", table({"image": images(2), "label": ["a", "b"]}))
