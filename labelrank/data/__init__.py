@@ -13,9 +13,10 @@ from labelrank.data.archive import THERE_IS as OF_ZIP
 from labelrank.data.archive import describe_archive, open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
 from labelrank.data.folder import THERE_IS as OF_FOLDER
-from labelrank.data.folder import holds_class_folders, open_folder, open_list
+from labelrank.data.folder import holds_class_folders, holds_media, open_folder, open_list
 from labelrank.data.list_files import is_list
 from labelrank.data.source import (
+    PACKED_TARS,
     SAVED_MARKS,
     LocalTable,
     SourceInfo,
@@ -186,9 +187,14 @@ def _find(name: str, settings: Settings) -> _Place | None:
             # Parquet without media beside class folders is listed as a problem; the class folders are opened.
             if without_media(tables, settings) and holds_class_folders(path):
                 tables = None
-        if tables is None and not holds_class_folders(path) and (tars := find_tables(path, ".tar")):
+        # An archive may lie beside the files that were unpacked from it.
+        if tables is None and (tars := find_tables(path, (".tar", *PACKED_TARS))) and not holds_media(path):
+            if packed := [file.path for file in tars if file.path.endswith(PACKED_TARS)]:
+                raise _packed_tar(packed[0])
             return _Place(id, path, arrange(tars, source=id), are_tars=True)
         return _Place(id, path, tables)
+    if path.is_file() and path.name.endswith(PACKED_TARS):
+        raise _packed_tar(path.name)
     if path.is_file() and path.suffix == ".tar":
         return _Place(path.name, path, arrange([LocalTable(path.name, path)], source=path.name), are_tars=True)
     if path.is_file():
@@ -218,6 +224,13 @@ def _saved(folder: Path, id: str, settings: Settings) -> Tables | None:
     from labelrank.data.arrow_table import find_saved
 
     return find_saved(folder, id, settings)
+
+
+def _packed_tar(name: str) -> DatasetError:
+    return DatasetError(
+        f"{name!r} is a compressed tar, in which nothing can be read where it lies. Unpack it into a .tar (gunzip, "
+        "unxz, bunzip2, unzstd) or into class folders, and give that."
+    )
 
 
 def _class_names_beside(path: Path) -> list[str] | None:

@@ -142,6 +142,15 @@ def holds_class_folders(path: Path) -> bool:
     return True
 
 
+def holds_media(path: Path) -> bool:
+    """Return whether a folder holds an image or a video by its name, however it is laid out."""
+    try:
+        files, _, _ = _list_files(path.resolve())
+    except DatasetError:
+        return False
+    return any(media_of(file) for file in files)
+
+
 def _list_files(root: Path) -> tuple[list[str], list[str], list[Problem]]:
     """Return the relative posix paths of regular files and of folders, and a problem for each skipped entry."""
     files: list[str] = []

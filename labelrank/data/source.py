@@ -38,6 +38,7 @@ SPLIT_WORDS = {
 """What a split may be called in the name of a file or folder, and what we call it."""
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files by which a folder of `save_to_disk` is known: of several splits, and of one."""
+PACKED_TARS = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
 _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 
 _MAX_DEPTH = 5
@@ -403,7 +404,7 @@ def partitions(path: str) -> dict[str, str | None]:
     return {match[1]: None if match[2] == _NO_VALUE else unquote(match[2]) for match in found}
 
 
-def find_tables(folder: Path, ending: str = ".parquet") -> list[LocalTable]:
+def find_tables(folder: Path, ending: str | tuple[str, ...] = ".parquet") -> list[LocalTable]:
     """Return the Parquet files (or tars) of a folder, at most five folders deep, without hidden files and metadata."""
     found = []
     for root, folders, names in os.walk(folder):

@@ -214,6 +214,14 @@ def test_tar_that_is_damaged_or_no_tar_is_refused(tmp_path):
         opened(write_tar(path, CATS_AND_DOGS), Settings(workspace=tmp_path, max_archive_entries=2))
 
 
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz"])
+def test_compressed_tars_are_told_with_the_way_out(name, tmp_path):
+    (tmp_path / name).write_bytes(b"\x1f\x8b" + bytes(50))
+    for place in (tmp_path, tmp_path / name):
+        with pytest.raises(DatasetError, match=rf"'{name}' is a compressed tar.* Unpack it into a .tar"):
+            opened(place)
+
+
 def test_lying_headers_cost_no_memory(tmp_path):
     long = tarfile.TarInfo("x" * 90)
     long.type, long.size = tarfile.GNUTYPE_LONGNAME, 50 * 2**20
@@ -239,3 +247,10 @@ def test_any_damaged_byte_gives_an_error_of_ours_or_a_dataset(tmp_path):
                 data.load(sample)
         except (DatasetError, MediaError):
             continue
+
+
+def test_tar_beside_the_files_that_came_out_of_it_is_passed_over(tmp_path):
+    write_tree(tmp_path, CATS_AND_DOGS)
+    write_tar(tmp_path / "pets.tar", shard([0, 1]))
+    (tmp_path / "pets.tar.gz").write_bytes(b"")
+    assert opened(tmp_path).class_names == ("cat", "dog")
