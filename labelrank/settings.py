@@ -26,7 +26,7 @@ def assets_dir() -> Path:
 class Settings:
     """The workspace and the limits.
 
-    Every field except the first two is a limit that protects a shared server. Set a limit with the environment
+    Every field that begins with `max_` is a limit that protects a shared server. Set a limit with the environment
     variable `LABELRANK_<FIELD>`, in capitals.
     """
 
@@ -35,6 +35,9 @@ class Settings:
     shared: bool = False
     """Whether strangers use this server (`LABELRANK_SHARED=1`). Then the app cannot open its folders or show its
     paths, and a session sees only jobs that it started or has a link to. Always true on a Space."""
+    hub_wait_s: float = 300.0
+    """Longest pause before a request to the Hub, where it asks for one; it counts requests in windows of this length.
+    The app's own process waits less, as somebody looks at its pages."""
     max_archive_entries: int = 75_000
     """Entries in one zip."""
     max_archive_bytes: int = 50 * 2**30
@@ -99,3 +102,9 @@ class Settings:
             except ValueError:
                 raise SettingsError(f"{name} is {env[name]!r}; expected a whole number of at least 1.") from None
         return cls(**values)  # type: ignore[arg-type]
+
+    def to_env(self) -> dict[str, str]:
+        """Return the environment variables that `from_env` reads as this workspace and these limits."""
+        named = {"LABELRANK_HOME": str(self.workspace), "LABELRANK_SHARED": str(int(self.shared))}
+        limits = [f.name for f in fields(self) if f.name.startswith("max_")]
+        return named | {f"LABELRANK_{name.upper()}": str(getattr(self, name)) for name in limits}

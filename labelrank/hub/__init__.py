@@ -12,6 +12,7 @@ from labelrank.hub.files import cached_path, download, download_all, remove_dama
 from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_of_address, repo_url
 from labelrank.hub.ranges import RangeFile, open_range
 from labelrank.hub.repo import Found, HubFile, PullRequest, Repo, find_in_pull_requests, read_card, resolve, search
+from labelrank.hub.waiting import telling
 
 __all__ = [
     "DEFAULT_REVISION",
@@ -32,4 +33,5 @@ __all__ = [
     "repo_url",
     "resolve",
     "search",
+    "telling",
 ]

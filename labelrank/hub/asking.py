@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
-from labelrank.errors import Cancelled, HubError, UnknownRepo, Unreachable
+from labelrank.errors import HubError, UnknownRepo, Unreachable
 from labelrank.hub.names import DEFAULT_REVISION, endpoint, repo_url
+from labelrank.hub.waiting import LIMITS, Meter, wait_asked_for
 
 if TYPE_CHECKING:
     import httpx2
@@ -22,7 +24,6 @@ _CONNECT_TIMEOUT_S = 10.0
 # Seconds before each new try.
 WAITS_S = (1.0, 2.0, 4.0, 8.0)
 ASKING_WAITS_S = (1.0, 3.0)
-_LONGEST_WAIT_S = 60.0
 
 
 def headers(settings: Settings, *, with_token: bool = True) -> dict[str, str]:
@@ -73,9 +74,17 @@ def explained(subject: str) -> Iterator[None]:
             "Unset the variable to go online.",
             retry=False,
         ) from None
-    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+    except httpx2.ProxyError as error:
+        if "407" in str(error):
+            raise HubError(PROXY_WANTS_LOGIN.format(subject=subject)) from None
         raise Unreachable(
-            f"{endpoint()} cannot be reached ({error or 'no answer'}), asked for {subject}. Check the network, its "
+            f"The proxy does not let requests to {endpoint()} through ({_public(error)}), asked for {subject}. Check "
+            "HTTPS_PROXY and NO_PROXY; without a network only what was fetched before opens.",
+            no_network=True,
+        ) from None
+    except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        raise Unreachable(
+            f"{endpoint()} cannot be reached ({_public(error)}), asked for {subject}. Check the network, its "
             "proxy, and HF_ENDPOINT if you set it; without a network only what was fetched before opens.",
             no_network=True,
         ) from error
@@ -86,23 +95,71 @@ def explained(subject: str) -> Iterator[None]:
         ) from error
     except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
         raise Unreachable(
-            f"The connection was cut again and again while reading {subject} ({error}). Start it again; what arrived "
-            "is kept."
+            f"The connection was cut again and again while reading {subject} ({_public(error)}). Start it again; "
+            "what arrived is kept."
         ) from error
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise HubError(
-            f"The request for {subject} to {endpoint()} failed ({error}). Check HF_ENDPOINT, HF_TOKEN and the proxy "
-            "settings."
+            f"The request for {subject} to {endpoint()} failed ({_public(error)}). Check HF_ENDPOINT, HF_TOKEN and the "
+            "proxy settings."
         ) from error
 
 
+def _public(error: Exception) -> str:
+    """Return the text of an error without names and passwords of proxies."""
+    return re.sub(r"(\w://)[^/\s]*@", r"\1***@", str(error)) or "no answer"
+
+
 def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: str, settings: Settings) -> None:
-    """Raise an error that explains the Hub's answer, unless the request succeeded."""
+    """Raise an error that explains an answer, unless the request succeeded."""
     status = response.status_code
     if status < 400:
         return
-    code = response.headers.get("X-Error-Code", "")
     said = response.headers.get("X-Error-Message", "").rstrip(".")
+    said = "".join(letter for letter in said if letter.isprintable())[:200]
+    if status == 407:
+        raise HubError(PROXY_WANTS_LOGIN.format(subject=subject))
+    if _is_elsewhere(response) and not any(name.lower().startswith("x-error-") for name in response.headers):
+        raise _refusal_of_storage(status, response.url.host, subject, response.headers)
+    raise _refusal(status, response.headers, said, kind, repo_id, subject, settings)
+
+
+PROXY_WANTS_LOGIN = (
+    "The proxy between here and the Hub wants a login (407), asked for {subject}. Write name and password into "
+    "HTTPS_PROXY, as http://name:password@host:port, or ask who runs the network."
+)
+
+
+def _is_elsewhere(response: httpx2.Response) -> bool:
+    """Return whether an answer came from another host than the Hub: its storage, or what a network puts in between."""
+    return urlsplit(str(response.url)).netloc != urlsplit(endpoint()).netloc
+
+
+def _refusal_of_storage(status: int, host: str, subject: str, headers: Mapping[str, str]) -> HubError:
+    """Return the error for a refusal by the host where the Hub keeps its large files."""
+    if status in (401, 403):
+        return Unreachable(
+            f"The address of {subject} in the Hub's storage is not valid, or not any more ({host} answered HTTP "
+            f"{status}): the Hub signs each for a short time. Start it again; what arrived is kept. If it stays so, "
+            "check the clock of this computer, and that no proxy keeps old answers of the Hub."
+        )
+    if status in (408, 425, 429) or status >= 500:
+        return Unreachable(
+            f"The Hub's storage has a problem ({host} answered HTTP {status}), asked for {subject}. Try again later; "
+            "what arrived is kept. See https://status.huggingface.co for its state.",
+            wait_s=wait_asked_for(headers),
+        )
+    return HubError(
+        f"The Hub says that {subject} is at {host}, which answered HTTP {status}. Start it again; if it stays so, "
+        "check the proxy between here and the Hub."
+    )
+
+
+def _refusal(
+    status: int, headers: Mapping[str, str], said: str, kind: str, repo_id: str, subject: str, settings: Settings
+) -> HubError:
+    """Return the error for a refusal by the Hub."""
+    code, reason = headers.get("X-Error-Code", ""), f" ({said})" if said else ""
     logged_in = has_token(settings)
     log_in = "log in with `hf auth login` or set HF_TOKEN"
     if settings.shared:
@@ -110,75 +167,77 @@ def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: st
     url = repo_url(kind, repo_id)
     if code == "GatedRepo":
         accept = f"Accept them at {url} with your account{'' if logged_in else f', then {log_in}'}."
-        raise HubError(
+        return HubError(
             f"{repo_id} is gated: its owner requires you to accept terms before you download {subject}. {accept}"
         )
     if said == "Invalid credentials in Authorization header":
-        raise HubError(
+        return HubError(
             f"The Hub refuses the access token of this computer (401). Make a new one at {endpoint()}/settings/tokens "
             "and log in with `hf auth login`, or log out with `hf auth logout` to read what is public."
         )
     if said == "Access to this resource is disabled":
-        raise HubError(f"{repo_id} is disabled on the Hub (403). Choose another {kind}.")
+        return HubError(f"{repo_id} is disabled on the Hub (403). Choose another {kind}.")
     if code == "RevisionNotFound":
-        raise HubError(f"{repo_id} has no such branch, tag or commit: {subject}. See {url}, or leave the revision out.")
+        return HubError(
+            f"{repo_id} has no such branch, tag or commit: {subject}. See {url}, or leave the revision out."
+        )
     if code == "EntryNotFound":
-        raise HubError(f"There is no {subject}. See {url}/tree/{DEFAULT_REVISION} for the available files.")
+        return HubError(f"There is no {subject}. See {url}/tree/{DEFAULT_REVISION} for the available files.")
     if status in (401, 404):
         private = "the account logged in here may not see it" if logged_in else f"it is private: then {log_in}"
-        raise UnknownRepo(f"The Hub has no {kind} {repo_id}, or {private}. Check the spelling, or search for it.")
+        return UnknownRepo(f"The Hub has no {kind} {repo_id}, or {private}. Check the spelling, or search for it.")
     if status == 403:
-        reason = f" ({said})" if said else ""
         way_out = "Use an access token with the right to read it" if logged_in else log_in[0].upper() + log_in[1:]
-        raise HubError(f"The Hub forbids access to {subject} (403){reason}. {way_out}.")
+        return HubError(f"The Hub forbids access to {subject} (403){reason}. {way_out}.")
     if status == 429:
-        wait_s = _wait_asked_for(response.headers)
+        wait_s = wait_asked_for(headers)
         pause = f"{wait_s:.0f} seconds" if wait_s else "a few minutes"
         more = "" if logged_in or settings.shared else f" An account is allowed more: {log_in}."
-        raise Unreachable(
+        return Unreachable(
             f"The Hub accepts no more requests from here for now (429), asked for {subject}. Try again in {pause}."
             f"{more}",
             wait_s=wait_s,
         )
-    if status >= 500 or status == 408:
-        raise Unreachable(
-            f"The Hub has an internal problem (HTTP {status}), asked for {subject}. Try again later; "
-            "see https://status.huggingface.co for its state."
+    if status in _PASSING or status >= 500:
+        trouble = _PASSING.get(status, "has an internal problem")
+        return Unreachable(
+            f"The Hub {trouble} (HTTP {status}){reason}, asked for {subject}. Try again later; "
+            "see https://status.huggingface.co for its state.",
+            wait_s=wait_asked_for(headers),
         )
-    reason = f" ({said})" if said else ""
-    raise HubError(f"The Hub answered HTTP {status}{reason}, asked for {subject}. Check the name and the revision.")
+    answer, way_out = _LASTING.get(
+        status, ("gives an answer that labelrank does not know", "Check HF_ENDPOINT and the proxy, or update labelrank")
+    )
+    return HubError(f"The Hub {answer} (HTTP {status}){reason}, asked for {subject}. {way_out}.")
 
 
-def _wait_asked_for(headers: Mapping[str, str]) -> float:
-    """Return the seconds that an answer asks to wait; 0 if it does not say."""
-    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
-
-    limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return float(limit.reset_in_seconds)
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else 0.0
-
-
-class Meter:
-    """Counts the bytes that several threads download, and tells them to stop."""
-
-    def __init__(self) -> None:
-        self.done = 0
-        self.stopped = threading.Event()
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self.done += count
-
-    def pause(self, seconds: float = 0.0) -> None:
-        """Wait for some seconds; raises Cancelled as soon as the work is stopped."""
-        if self.stopped.wait(seconds) if seconds else self.stopped.is_set():
-            raise Cancelled("The download was stopped; what arrived is kept.")
+_PASSING = {
+    408: "waited too long for the request, which came in too slowly",
+    425: "does not want to take the request yet",
+    502: "cannot be reached by its own front",
+    503: "is overloaded or under repair",
+    504: "did not answer its own front in time",
+}
+"""Status -> what the Hub does, where a later try may help."""
+_TOO_LONG = (
+    "finds the request too long",
+    "Check that HF_TOKEN is an access token and nothing else, and what a proxy adds to requests",
+)
+_LASTING = {
+    400: ("does not understand the request", "Update labelrank, or check HF_ENDPOINT and the proxy"),
+    402: ("wants to be paid for this", "Log in with an account that may read it, or choose another"),
+    405: ("does not take requests of this kind", "Check that HF_ENDPOINT is the address of a Hub"),
+    410: ("had it once and has removed it", "Choose another"),
+    413: _TOO_LONG,
+    414: _TOO_LONG,
+    416: ("has no such part: the file has become shorter", "Start again, so that the list of files is fetched anew"),
+    431: _TOO_LONG,
+    451: ("may not give it out for legal reasons", "Choose another; the owner of the repository may know more"),
+}
+"""Status -> what the Hub does, and what to do next."""
 
 
-def trying(work: Callable[[], T], meter: Meter, *, patient: bool = True) -> T:
+def trying(work: Callable[[], T], meter: Meter, settings: Settings, *, patient: bool = True) -> T:
     """Return the result of `work`; if it fails, try again after a pause as long as this may help.
 
     Args:
@@ -193,7 +252,7 @@ def trying(work: Callable[[], T], meter: Meter, *, patient: bool = True) -> T:
         except Unreachable as error:
             if meter.done > before:
                 tries, before = 0, meter.done
-            if not error.retry or (error.no_network and not patient) or error.wait_s > _LONGEST_WAIT_S:
+            if not error.retry or (error.no_network and not patient) or error.wait_s > settings.hub_wait_s:
                 raise
             if tries == len(waits):
                 raise
@@ -209,16 +268,42 @@ def streaming(
     subject: str,
     settings: Settings,
     extra: Mapping[str, str],
+    meter: Meter,
     *,
     with_token: bool = True,
 ) -> Iterator[httpx2.Response]:
-    """Yield the answer to a successful GET request; its body is not read yet."""
+    """Yield the answer to a successful GET request; its body is not read yet.
+
+    Args:
+        with_token: False for an address in the Hub's storage.
+    """
     from huggingface_hub import get_session
 
     sent = {**headers(settings, with_token=with_token), **extra}
-    with explained(subject), get_session().stream("GET", url, headers=sent, timeout=_timeout()) as response:
+    with explained(subject), ExitStack() as stack:
+        with _within_limits("file" if with_token else None, meter, settings) as answers:
+            response = stack.enter_context(get_session().stream("GET", url, headers=sent, timeout=_timeout()))
+            answers += [*response.history, response]
         check_answer(response, kind, repo_id, subject, settings)
         yield response
+
+
+@contextmanager
+def _within_limits(kind: str | None, meter: Meter, settings: Settings) -> Iterator[list[httpx2.Response]]:
+    """Wait until the Hub may be asked, and keep what it answers about its limits; the yielded list takes the answers.
+
+    Args:
+        kind: What the Hub counts: api or file; None where the Hub is not asked.
+    """
+    answers: list[httpx2.Response] = []
+    if kind is None:
+        yield answers
+        return
+    LIMITS.keep(kind, meter, settings.hub_wait_s)
+    try:
+        yield answers
+    finally:
+        LIMITS.answered(kind, [answer.headers for answer in answers if not _is_elsewhere(answer)])
 
 
 def get_json(
@@ -227,16 +312,51 @@ def get_json(
     """Return the JSON answer of one API call, and the address of its next page or an empty text."""
     from huggingface_hub import get_session
 
+    meter = Meter(alone=True)
+
     def ask() -> tuple[Any, str]:
-        with explained(subject):
+        with explained(subject), _within_limits("api", meter, settings) as answers:
             response = get_session().get(url, params=params, headers=headers(settings), timeout=_timeout())
+            answers += [*response.history, response]
         check_answer(response, kind, repo_id, subject, settings)
+        following = response.links.get("next", {}).get("url", "")
         try:
-            return response.json(), response.links.get("next", {}).get("url", "")
+            return response.json(), urljoin(url, following) if following else ""
         except ValueError as error:
             raise HubError(
-                f"{endpoint()} did not answer in JSON, asked for {subject}. Check HF_ENDPOINT, and whether the "
+                f"{_origin(response)} did not answer in JSON, asked for {subject}. Check HF_ENDPOINT, and whether the "
                 "network wants you to log in first."
             ) from error
 
-    return trying(ask, Meter(), patient=False)
+    return trying(ask, meter, settings, patient=False)
+
+
+def _origin(response: httpx2.Response) -> str:
+    parts = urlsplit(str(response.url))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def get_pages(url: str, kind: str, repo_id: str, subject: str, settings: Settings, params: Any = None) -> Iterator[Any]:
+    """Yield the entries of a list that comes in pages, of any length; pages are asked for as they are needed.
+
+    Raises:
+        HubError: As `get_json`; or a page is no list, or the next one is on another host or was there before.
+    """
+    seen = set()
+    while url:
+        seen.add(url)
+        entries, following = get_json(url, kind, repo_id, subject, settings, params)
+        params = None  # the address of the next page has them
+        if not isinstance(entries, list):
+            raise HubError(
+                f"{endpoint()} answers in an unknown form, asked for {subject}; expected a list. Check HF_ENDPOINT, or "
+                "update labelrank."
+            )
+        yield from entries
+        # Each request carries the access token, which is for the Hub alone.
+        if following and (following in seen or urlsplit(following).netloc != urlsplit(url).netloc):
+            raise HubError(
+                f"{endpoint()} names {following[:200]!r} as the next page of {subject}; expected another page of its "
+                "own. Check HF_ENDPOINT."
+            )
+        url = following

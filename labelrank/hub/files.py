@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,10 @@ from urllib.parse import urlsplit
 
 from labelrank.errors import Cancelled, HubError, Unreachable
 from labelrank.files import replacing
-from labelrank.hub.asking import Meter, streaming, trying
+from labelrank.hub.asking import streaming, trying
 from labelrank.hub.names import DEFAULT_REVISION, repo_url
 from labelrank.hub.storage import cache_folder, disk_explained, storage
+from labelrank.hub.waiting import Meter, check_stopped, pause_text, tell_pause
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
 if TYPE_CHECKING:
@@ -138,7 +140,7 @@ def download_all(
     if missing:
         total = sum(file.size_bytes for file in missing)
         check_size(total, f"{missing[0].path} of {repo.name}" if len(missing) == 1 else repo.name, settings)
-        meter = Meter()
+        meter = Meter(len(missing))
         subject = missing[0].path.rsplit("/", 1)[-1] if len(missing) == 1 else f"{len(missing):,} files"
         run_all(
             [partial(_download_one, repo, file, settings, meter) for file in missing],
@@ -174,7 +176,7 @@ def run_all(
     Args:
         subject: Name of the download, to show.
     """
-    stage = Stage(Kind.DOWNLOAD, f"Downloading {subject}", "bytes")
+    stage, told_s = Stage(Kind.DOWNLOAD, f"Downloading {subject}", "bytes"), 0.0
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="hub") as pool:
         pending = {pool.submit(task) for task in tasks}
         try:
@@ -182,8 +184,14 @@ def run_all(
                 done, pending = wait(pending, timeout=0.1, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
+                pause_s = meter.pause_s
                 if on_progress:
-                    on_progress(min(meter.done, total), total, stage)
+                    detail = pause_text(pause_s) if pause_s else ""
+                    on_progress(min(meter.done, total), total, replace(stage, detail=detail))
+                elif pause_s > told_s:
+                    tell_pause(pause_s)
+                told_s = pause_s
+                check_stopped()
                 if should_stop and should_stop():
                     raise Cancelled("The download was stopped; what arrived is kept.")
         except BaseException:
@@ -208,6 +216,7 @@ def _download_one(repo: Repo, file: HubFile, settings: Settings, meter: Meter) -
                 meter.add(file.size_bytes)
             else:
                 _fetch_blob(repo, file, blob, settings, meter)
+            meter.finish_request()
             _point(pointer, blob)
 
 
@@ -274,7 +283,7 @@ def _fetch_blob(repo: Repo, file: HubFile, blob: Path, settings: Settings, meter
             start = out.tell()
             if start == file.size_bytes:
                 return
-            with open_stream(repo, file, start, file.size_bytes, settings) as chunks:
+            with open_stream(repo, file, start, file.size_bytes, settings, meter) as chunks:
                 for chunk in chunks:
                     meter.pause()
                     out.write(chunk)
@@ -282,7 +291,7 @@ def _fetch_blob(repo: Repo, file: HubFile, blob: Path, settings: Settings, meter
                     meter.add(len(chunk))
             out.flush()
 
-        trying(go_on, meter)
+        trying(go_on, meter, settings)
     if digest.hexdigest() != file.blob_id:
         arrived.unlink()
         raise HubError(
@@ -321,7 +330,13 @@ class Address:
 
 @contextmanager
 def open_stream(
-    repo: Repo, file: HubFile, start: int, end: int, settings: Settings, address: Address | None = None
+    repo: Repo,
+    file: HubFile,
+    start: int,
+    end: int,
+    settings: Settings,
+    meter: Meter,
+    address: Address | None = None,
 ) -> Iterator[Iterator[bytes]]:
     """Yield the bytes [start, end) of a file in chunks; raises HubError if some are missing."""
     address = address or Address(repo, file)
@@ -332,21 +347,28 @@ def open_stream(
         url, from_storage = address.url, address.is_storage
         try:
             response = stack.enter_context(
-                streaming(url, repo.kind, repo.id, subject, settings, extra, with_token=not from_storage)
+                streaming(url, repo.kind, repo.id, subject, settings, extra, meter, with_token=not from_storage)
             )
         except HubError:
             if not from_storage:
                 raise
             address.forget()
-            response = stack.enter_context(streaming(address.url, repo.kind, repo.id, subject, settings, extra))
-        address.learn(str(response.url))
+            response = stack.enter_context(streaming(address.url, repo.kind, repo.id, subject, settings, extra, meter))
+        host, sort = urlsplit(str(response.url)).netloc, response.headers.get("Content-Type", "no type")
         if not whole:
             given = response.headers.get("Content-Range", "")
             if response.status_code != 206 or given != f"bytes {start}-{end - 1}/{file.size_bytes}":
                 raise HubError(
-                    f"Asked for a part of {subject}, {urlsplit(str(response.url)).netloc} sent another "
-                    f"(HTTP {response.status_code}, {given or 'no range'}). Check the proxy between here and the Hub."
+                    f"Asked for a part of {subject}, {host} sent another (HTTP {response.status_code}, "
+                    f"{given or f'no range, {sort}'}). Check the proxy between here and the Hub, and whether the "
+                    "network wants you to log in first."
                 )
+        elif (given := response.headers.get("Content-Length", "")) and given != str(file.size_bytes):
+            raise HubError(
+                f"Asked for {subject}, {host} sent {given} bytes ({sort}); the Hub states {file.size_bytes:,}. Check "
+                "whether the network wants you to log in first, and the proxy between here and the Hub."
+            )
+        address.learn(str(response.url))
 
         def chunks() -> Iterator[bytes]:
             left = end - start

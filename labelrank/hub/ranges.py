@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from labelrank.hub.asking import Meter, trying
+from labelrank.hub.asking import trying
 from labelrank.hub.files import Address, cached_path, check_size, existing, open_stream, run_all, subject_of
 from labelrank.hub.storage import disk_explained
+from labelrank.hub.waiting import Meter
 from labelrank.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class RangeFile(io.RawIOBase):
             nonlocal at
             if at == end:
                 return
-            with open_stream(self._repo, self._hub_file, at, end, self._settings, self._address) as chunks:
+            with open_stream(self._repo, self._hub_file, at, end, self._settings, meter, self._address) as chunks:
                 for chunk in chunks:
                     meter.pause()
                     with self._lock, disk_explained(subject_of(self._repo, self._hub_file), self._settings.workspace):
@@ -195,7 +196,7 @@ class RangeFile(io.RawIOBase):
                     at += len(chunk)
                     meter.add(len(chunk))
 
-        trying(go_on, meter)
+        trying(go_on, meter, self._settings)
 
 
 def open_range(repo: Repo, path: str, *, settings: Settings) -> RangeFile:

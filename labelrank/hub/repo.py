@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from labelrank.errors import HubError, Unreachable
 from labelrank.files import replacing
-from labelrank.hub.asking import get_json
+from labelrank.hub.asking import get_json, get_pages
 from labelrank.hub.names import DEFAULT_REVISION, REPO_ID, check_repo_id, endpoint, repo_url
 from labelrank.hub.storage import disk_explained, storage
 
@@ -25,6 +27,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_FILES = 500_000
 _MAX_PULL_REQUESTS = 30
+_MAX_PAGES = 5
 # What the Hub's scanners call a file that must not be used; "caution" is advice.
 _FLAGGED = {"unsafe", "suspicious"}
 # The account in whose name https://huggingface.co/spaces/safetensors/convert opens pull requests.
@@ -169,25 +172,21 @@ def _ask(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo:
 def _list_files(kind: str, repo_id: str, commit: str, subject: str, settings: Settings) -> tuple[HubFile, ...]:
     files: list[HubFile] = []
     url = f"{endpoint()}/api/{kind}s/{repo_id}/tree/{commit}"
-    params: dict[str, str] | None = {"recursive": "true"}
-    while url:
-        entries, url = get_json(url, kind, repo_id, f"the files of {subject}", settings, params)
-        params = None  # the address of the next page has them
-        for entry in entries:
-            if entry["type"] != "file":
-                continue
-            path = str(entry["path"])
-            if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or "\0" in path:
-                raise HubError(
-                    f"{repo_id} has a file called {path!r}, which may not be written here. Choose another repository."
-                )
-            # For a file in large-file storage, `oid` is the hash of a pointer file and `lfs` that of the content.
-            lfs = entry.get("lfs")
-            sha256 = str(lfs["oid"]).removeprefix("sha256:") if lfs else None
-            blob_id = sha256 or str(entry["oid"])
-            if not (_SHA256 if sha256 else _COMMIT).fullmatch(blob_id):
-                raise ValueError(f"blob {blob_id!r}")
-            files.append(HubFile(path, int(lfs["size"] if lfs else entry["size"]), blob_id, sha256))
+    for entry in get_pages(url, kind, repo_id, f"the files of {subject}", settings, {"recursive": "true"}):
+        if entry["type"] != "file":
+            continue
+        path = str(entry["path"])
+        if any(part in ("", ".", "..") for part in path.split("/")) or "\\" in path or "\0" in path:
+            raise HubError(
+                f"{repo_id} has a file called {path!r}, which may not be written here. Choose another repository."
+            )
+        # For a file in large-file storage, `oid` is the hash of a pointer file and `lfs` that of the content.
+        lfs = entry.get("lfs")
+        sha256 = str(lfs["oid"]).removeprefix("sha256:") if lfs else None
+        blob_id = sha256 or str(entry["oid"])
+        if not (_SHA256 if sha256 else _COMMIT).fullmatch(blob_id):
+            raise ValueError(f"blob {blob_id!r}")
+        files.append(HubFile(path, int(lfs["size"] if lfs else entry["size"]), blob_id, sha256))
         if len(files) > _MAX_FILES:
             raise HubError(f"{repo_id} has more than {_MAX_FILES:,} files, the most that is listed. Choose another.")
     return tuple(files)
@@ -315,7 +314,7 @@ def find_in_pull_requests(repo: Repo, paths: Collection[str], *, settings: Setti
     for number in numbers[:_MAX_PULL_REQUESTS]:
         revision = f"refs/pr/{number}"
         subject = f"the files of {repo.name} at {revision}"
-        entries, _ = get_json(f"{api}/tree/{quote(revision, safe='')}", repo.kind, repo.id, subject, settings)
+        entries = get_pages(f"{api}/tree/{quote(revision, safe='')}", repo.kind, repo.id, subject, settings)
         if any(entry.get("path") in paths for entry in entries):
             return PullRequest(revision, f"{repo_url(repo.kind, repo.id)}/discussions/{number}", authors.get(number))
     return None
@@ -324,14 +323,17 @@ def find_in_pull_requests(repo: Repo, paths: Collection[str], *, settings: Setti
 def _authors(repo: Repo, api: str, settings: Settings) -> dict[int, str]:
     """Return number -> account for the latest pull requests; unknown accounts are left out."""
     subject = f"the pull requests of {repo.name}"
-    try:
-        answer, _ = get_json(
-            f"{api}/discussions", repo.kind, repo.id, subject, settings, {"type": "pull_request", "status": "all"}
-        )
-        return {int(one["num"]): str(one["author"]["name"]) for one in answer["discussions"] if one.get("author")}
-    # The author is useful but optional: the files can be found without it.
-    except (AttributeError, HubError, KeyError, TypeError, ValueError):
-        return {}
+    authors: dict[int, str] = {}
+    # An author is useful but optional: without one the files can be found too.
+    with contextlib.suppress(AttributeError, HubError, KeyError, TypeError, ValueError):
+        for page in range(_MAX_PAGES):
+            params = {"type": "pull_request", "status": "all", "p": str(page)}
+            answer, _ = get_json(f"{api}/discussions", repo.kind, repo.id, subject, settings, params)
+            told = answer["discussions"]
+            authors |= {int(one["num"]): str(one["author"]["name"]) for one in told if one.get("author")}
+            if not told or answer["start"] + len(told) >= answer["count"]:
+                break
+    return authors
 
 
 def search(kind: str, text: str, *, task: str | None = None, limit: int = 20, settings: Settings) -> list[Found]:
@@ -351,9 +353,9 @@ def search(kind: str, text: str, *, task: str | None = None, limit: int = 20, se
     if task:
         params["filter"] = task if kind == "model" else f"task_categories:{task}"
     subject = f"{kind}s called {text!r}" if text.strip() else f"{kind}s"
-    answer, _ = get_json(f"{endpoint()}/api/{kind}s", kind, text, subject, settings, params)
+    answer = get_pages(f"{endpoint()}/api/{kind}s", kind, text, subject, settings, params)
     try:
-        return sorted((_found(entry) for entry in answer[:limit]), key=lambda f: -f.downloads)
+        return sorted((_found(entry) for entry in islice(answer, limit)), key=lambda f: -f.downloads)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise HubError(
             f"{endpoint()} answers the search for {subject} in an unknown form ({error!r}). Check HF_ENDPOINT, or "

@@ -11,7 +11,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -168,11 +167,7 @@ def _does_job(pid: int, job_id: str) -> bool:
 
 def _child_env(settings: Settings, job: Job) -> dict[str, str]:
     """Return this process's environment, with these settings."""
-    env = environment()
-    for field in fields(settings):
-        name = "HOME" if field.name == "workspace" else field.name.upper()
-        value = getattr(settings, field.name)
-        env[f"LABELRANK_{name}"] = str(int(value) if isinstance(value, bool) else value)
+    env = environment() | settings.to_env()
     # The log is read while it grows; and a crash in native code should leave a traceback in it.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid()), ATTEMPT: str(job.attempt)}
     return env

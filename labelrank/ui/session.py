@@ -27,10 +27,13 @@ from labelrank.steps.rank import RankRequest
 from labelrank.ui.address import choices_of_job, from_address, to_address
 from labelrank.ui.choices import Choices, Source, default_checkpoint, kind_of
 
+_HUB_WAIT_S = 10.0
+"""Longest pause of a page for the Hub; a longer one is told instead."""
+
 
 def settings() -> Settings:
     """Return the limits and workspace of this server."""
-    return Settings.from_env()
+    return replace(Settings.from_env(), hub_wait_s=_HUB_WAIT_S)
 
 
 def owner() -> str:

@@ -316,6 +316,7 @@ def test_card_that_is_wrong_leaves_the_files_to_tell(head, hub, settings, tmp_pa
 def test_describing_takes_few_requests(hub, settings, tmp_path):
     file = write(tmp_path / "a.parquet", pets(50))
     hub.add("dataset", REPO, {f"data/train-{n:05}-of-00040.parquet": file for n in range(40)})
+    hub.page_size = 100
     describe_source(REPO, settings=settings)
     assert len(hub.requests) <= 8
 

@@ -1,4 +1,8 @@
-"""A Hugging Face Hub on this computer: real files over the Hub's protocol, with the faults it can have.
+"""A Hugging Face Hub on this computer: real files over the Hub's protocol, as strict as it is, and with its faults.
+
+Small files are redirected (307) to a path of its cache, large ones (302) to a signed address of another origin, which
+takes GET alone, no address without a valid signature, and no access token. Listings come in pages that may be shorter
+than asked for, and every answer says how many requests are left.
 
 `<root>/{models,datasets}/[<owner>/]<name>/<revision>/...` holds the files of one revision, its slashes written %2F
 (`main`, `refs%2Fpr%2F1`, `refs%2Fconvert%2Fparquet`); `<name>/.hub.json` what else the Hub says (gated, private,
@@ -12,14 +16,16 @@ In tests, `pytest_plugins = ["tests.helpers.hub_server"]` brings the fixture `hu
 import argparse
 import contextlib
 import hashlib
+import hmac
 import json
+import math
 import re
 import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pytest
 import yaml
@@ -27,6 +33,7 @@ import yaml
 # What .gitattributes of a new repository puts into large-file storage.
 LARGE = {".avi", ".bin", ".h5", ".jpg", ".mp4", ".parquet", ".png", ".safetensors", ".zip"}
 _ACTIONS = {"revision", "tree", "paths-info", "refs", "resolve", "discussions"}
+_CACHED = "resolve-cache"
 _BLOCK = 1 << 16
 
 
@@ -39,6 +46,8 @@ class Fault:
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     cut_after: int | None = None
+    ends_signatures: bool = False
+    page: bytes | None = None
     delay_s: float = 0.0
     damage: bool = False
 
@@ -73,7 +82,15 @@ class HubServer:
 
     def __init__(self, root: Path, port: int = 0) -> None:
         self.root = root
-        self.page_size = 1000
+        self.page_size = 5
+        """The most entries of one page, whatever was asked for."""
+        self.signatures_last_s = 3600
+        self.limit = 100_000
+        """How many requests for files, and how many others, it answers in a window."""
+        self.window_s = 300.0
+        self.windows: dict[str, tuple[float, int]] = {}
+        """resolvers or api -> begin of its window, and the requests in it."""
+        self.secret = b"0"
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self._port = port
@@ -145,9 +162,13 @@ class HubServer:
         """Answer with an error; underscores in header names stand for hyphens."""
         self.faults.append(Fault(match, times, status, {k.replace("_", "-"): v for k, v in headers.items()}))
 
-    def cut(self, match: str, after: int, times: int = 1) -> None:
-        """End the connection after so many bytes of the body."""
-        self.faults.append(Fault(match, times, cut_after=after))
+    def cut(self, match: str, after: int, times: int = 1, *, ends_signatures: bool = False) -> None:
+        """End the connection after so many bytes of the body, and with it perhaps the time of all signed addresses."""
+        self.faults.append(Fault(match, times, cut_after=after, ends_signatures=ends_signatures))
+
+    def intercept(self, match: str, page: bytes, times: int = 99) -> None:
+        """Answer with a page of the network's own, as a hotel's does before one has logged in."""
+        self.faults.append(Fault(match, times, page=page))
 
     def slow(self, match: str, delay_s: float, times: int = 1) -> None:
         """Wait before the answer."""
@@ -157,6 +178,10 @@ class HubServer:
         """Send other bytes than those of the file."""
         self.faults.append(Fault(match, times, damage=True))
 
+    def end_signatures(self) -> None:
+        """Let every signed address that was given so far be one that has expired."""
+        self.secret += b"0"
+
     def forget(self) -> None:
         """Start the record of requests again."""
         self.requests.clear()
@@ -165,6 +190,25 @@ class HubServer:
         return sum(r.sent for r in self.requests if match in r.path)
 
     # --- what its handlers ask
+
+    def count(self, resource: str) -> tuple[int, int]:
+        """Count a request; return how many are left, -1 if it is one too many, and the seconds of its window left."""
+        with self.lock:
+            began, asked = self.windows.get(resource, (0.0, 0))
+            now = time.monotonic()
+            if now - began >= self.window_s:
+                began, asked = now, 0
+            self.windows[resource] = began, asked + 1
+            return max(-1, self.limit - asked - 1), math.ceil(began + self.window_s - now)
+
+    def signature(self, path: str, expires: str) -> str:
+        return hmac.new(self.secret, f"{path} {expires}".encode(), "sha256").hexdigest()
+
+    def signed(self, path: str) -> str:
+        """Return the address in storage of a file, as it is given out now."""
+        expires = str(time.time() + self.signatures_last_s)
+        query = {"X-Amz-Expires": expires, "X-Amz-Signature": self.signature(path, expires), "x-id": "GetObject"}
+        return f"{self.storage}{path}?{urlencode(query)}"
 
     def take_fault(self, path: str) -> Fault | None:
         with self.lock:
@@ -210,6 +254,7 @@ class HubServer:
             if path.suffix.lower() in LARGE:
                 pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {stat.st_size}\n"
                 entry["oid"] = hashlib.sha1(b"blob %d\0%s" % (len(pointer), pointer.encode())).hexdigest()
+                entry["xetHash"] = hashlib.sha256(sha256.encode()).hexdigest()
                 entry["lfs"] = {"oid": sha256, "size": stat.st_size, "pointerSize": len(pointer)}
             entries.append(entry)
         return entries
@@ -247,6 +292,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    @property
+    def is_storage(self):
+        return self.server is self.hub._servers[1]
+
     def do_HEAD(self):
         self.handle_request()
 
@@ -258,21 +307,32 @@ class _Handler(BaseHTTPRequestHandler):
         self.handle_request()
 
     def handle_request(self):
-        self.fault = None
+        self.fault, self.limits = None, {}
+        if not self.is_storage:
+            resource = "resolvers" if "/resolve/" in self.path else "api"
+            left, seconds = self.hub.count(resource)
+            self.limits = {
+                "RateLimit": f'"{resource}";r={max(left, 0)};t={seconds}',
+                "RateLimit-Policy": f'"fixed window";"{resource}";q={self.hub.limit};w={self.hub.window_s:g}',
+            }
+            if left < 0:
+                return self.refuse(429, X_Error_Message="We had to rate limit your IP")
         self.fault = self.hub.take_fault(self.path)
         if self.fault and self.fault.delay_s:
             time.sleep(self.fault.delay_s)
         if self.fault and self.fault.status:
             return self.refuse(self.fault.status, **{k.replace("-", "_"): v for k, v in self.fault.headers.items()})
+        if self.fault and self.fault.page is not None:
+            return self.reply(200, {"Content-Type": "text/html"}, self.fault.page)
         address = urlsplit(self.path)
         self.query = parse_qs(address.query)
-        if address.path.startswith("/storage/"):
-            path = (self.hub.root / unquote(address.path.removeprefix("/storage/"))).resolve()
-            known = path.is_file() and path.is_relative_to(self.hub.root.resolve())
-            return self.send_file(path, {}) if known else self.refuse(404)
+        if self.is_storage:
+            return self.stored(address)
         words = address.path.strip("/").split("/")
         is_api = words[0] == "api"
         words = words[1:] if is_api else words
+        is_cached = is_api and words[:1] == [_CACHED]
+        words = words[1:] if is_cached else words
         kind = "model"
         if words and words[0] in ("models", "datasets"):
             kind = words.pop(0).removesuffix("s")
@@ -281,8 +341,33 @@ class _Handler(BaseHTTPRequestHandler):
         if is_api and not words:
             return self.search(kind)
         length = 1 if len(words) < 2 or words[1] in _ACTIONS else 2
+        if is_cached:
+            # <id>/<commit>/<path>: the word after the id is no action, as ids of one word have it too.
+            length = 1 if re.fullmatch("[0-9a-f]{40}", words[1]) else 2
+            rest = [unquote(w) for w in words[length:]]
+            return self.answer(kind, "/".join(words[:length]), _CACHED, rest, is_api)
         repo_id, action = "/".join(words[:length]), words[length] if len(words) > length else ""
         return self.answer(kind, repo_id, action, [unquote(w) for w in words[length + 1 :]], is_api)
+
+    def stored(self, address):
+        """Send a file from storage, to one who asks for it as the Hub has told; else answer as S3 does."""
+        if self.headers.get("Authorization"):
+            said = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter may be used"
+            return self.refuse_stored(400, "InvalidArgument", said)
+        given = dict(parse_qsl(address.query))
+        expires, signature = given.get("X-Amz-Expires", "0"), given.get("X-Amz-Signature", "")
+        if self.command != "GET" or not signature:
+            return self.refuse_stored(403, "AccessDenied", "Access Denied")
+        is_ours = hmac.compare_digest(signature, self.hub.signature(address.path, expires))
+        if not is_ours or float(expires) < time.time():
+            return self.refuse_stored(403, "AccessDenied", "Request has expired")
+        path = (self.hub.root / unquote(address.path.removeprefix("/storage/"))).resolve()
+        known = path.is_file() and path.is_relative_to(self.hub.root.resolve())
+        return self.send_file(path, {}) if known else self.refuse_stored(404, "NoSuchKey", "No such key")
+
+    def refuse_stored(self, status, code, said):
+        body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{said}</Message></Error>'
+        self.reply(status, {"Content-Type": "application/xml"}, body.encode())
 
     def answer(self, kind, repo_id, action, rest, is_api):
         repo = self.hub.root / f"{kind}s" / repo_id
@@ -310,11 +395,11 @@ class _Handler(BaseHTTPRequestHandler):
         if action == "paths-info":
             paths = self.form.get("paths", [])
             return self.send_json([f for f in revision.files.values() if f["path"] in paths])
-        if action == "resolve" and not is_api:
+        if action == _CACHED or (action == "resolve" and not is_api):
             if facts.get("gated") and not (authorization and facts.get("granted")):
                 said = f"Access to {kind} {repo_id} is restricted."
                 return self.refuse(403 if authorization else 401, X_Error_Code="GatedRepo", X_Error_Message=said)
-            return self.resolve(revision, "/".join(rest[1:]))
+            return self.resolve(kind, repo_id, revision, "/".join(rest[1:]), is_cached=action == _CACHED)
         return self.refuse(404)
 
     def info(self, kind, repo_id, revision, facts):
@@ -364,7 +449,8 @@ class _Handler(BaseHTTPRequestHandler):
             {"num": int(number), "author": {"name": author}, "isPullRequest": True, "status": "open"}
             for number, author in facts.get("authors", {}).items()
         ]
-        return {"discussions": made, "count": len(made), "start": 0}
+        start = int(self.query.get("p", ["0"])[0]) * self.hub.page_size
+        return {"discussions": made[start : start + self.hub.page_size], "count": len(made), "start": start}
 
     def tree(self, revision, under):
         entries = [f for f in revision.files.values() if not under or f["path"].startswith(f"{under}/")]
@@ -374,11 +460,15 @@ class _Handler(BaseHTTPRequestHandler):
             folders = sorted({prefix + n[0] for n in names if len(n) > 1})
             files = [f for f, n in zip(entries, names, strict=True) if len(n) == 1]
             entries = [{"type": "directory", "path": p, "oid": "0" * 40, "size": 0} for p in folders] + files
+        self.send_page(entries)
+
+    def send_page(self, entries):
         start = int(self.query.get("cursor", ["0"])[0])
-        end = start + self.hub.page_size
+        # What was asked for is how many there may be, not how many there are.
+        end = start + min(self.hub.page_size, int(self.query.get("limit", [self.hub.page_size])[0]))
         headers = {}
         if end < len(entries):
-            query = urlencode({**{k: v[0] for k, v in self.query.items()}, "cursor": end})
+            query = urlencode({**self.query, "cursor": end}, doseq=True)
             headers["Link"] = f'<{self.hub.endpoint}{urlsplit(self.path).path}?{query}>; rel="next"'
         self.send_json(entries[start:end], headers)
 
@@ -397,18 +487,30 @@ class _Handler(BaseHTTPRequestHandler):
             found = [f for f in found if tag in (*f["tags"], f.get("pipeline_tag"))]
         if sort := self.query.get("sort"):
             found.sort(key=lambda f: -f[sort[0]])
-        self.send_json(found[: int(self.query.get("limit", ["1000"])[0])])
+        self.send_page(found)
 
-    def resolve(self, revision, path):
+    def resolve(self, kind, repo_id, revision, path, is_cached):
         entry, commit = revision.files.get(path), {"X-Repo-Commit": revision.commit}
         folder = revision.folder
         if entry is None or not (folder / path).is_file() or (folder / path).stat().st_size != entry["size"]:
             return self.refuse(404, X_Error_Code="EntryNotFound", X_Error_Message="Entry not found", **commit)
+        if is_cached:
+            return self.send_file(folder / path, {**commit, "ETag": f'W/"{entry["oid"]}"'})
         if "lfs" not in entry:
-            return self.send_file(folder / path, {**commit, "ETag": f'"{entry["oid"]}"'})
-        linked = {"X-Linked-Etag": f'"{entry["lfs"]["oid"]}"', "X-Linked-Size": str(entry["size"])}
+            etag = f'"{entry["oid"]}"'
+            query = urlencode({urlsplit(self.path).path: "", "etag": etag})
+            cached = f"/api/{_CACHED}/{kind}s/{repo_id}/{revision.commit}/{quote(path)}?{query}"
+            return self.redirect(307, cached, {**commit, "ETag": etag})
+        api, xet = f"{self.hub.endpoint}/api/{kind}s/{repo_id}", entry["xetHash"]
+        linked = {
+            "X-Linked-Etag": f'"{entry["lfs"]["oid"]}"',
+            "X-Linked-Size": str(entry["size"]),
+            "X-Xet-Hash": xet,
+            "Link": f'<{api}/xet-read-token/{revision.commit}>; rel="xet-auth", '
+            f'<{self.hub.storage}/v1/reconstructions/{xet}>; rel="xet-reconstruction-info"',
+        }
         place = quote((folder / path).relative_to(self.hub.root).as_posix())
-        return self.redirect(302, f"{self.hub.storage}/storage/{place}", {**commit, **linked})
+        return self.redirect(302, self.hub.signed(f"/storage/{place}"), {**commit, **linked})
 
     # --- answers
 
@@ -446,7 +548,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization"), status)
         self.hub.requests.append(request)
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        for name, value in {"Content-Length": str(len(body)), **self.limits, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -455,6 +557,8 @@ class _Handler(BaseHTTPRequestHandler):
                 block = body[at : min(at + _BLOCK, end)]
                 request.sent += len(block)
                 self.wfile.write(block)
+        if self.fault and self.fault.ends_signatures:
+            self.hub.end_signatures()
         if cut is not None:
             self.wfile.flush()
             self.connection.shutdown(2)
@@ -480,6 +584,8 @@ def hub(tmp_path, monkeypatch):
     """
     from huggingface_hub import constants
 
+    from labelrank.hub import waiting
+
     home = tmp_path / "hf"
     with running(tmp_path / "hub") as server:
         for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"):
@@ -496,9 +602,12 @@ def hub(tmp_path, monkeypatch):
             "HF_HOME": str(home),
             "HF_TOKEN_PATH": str(home / "token"),
             "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,  # the library would read large files by a protocol of their own
         }
         for name, value in read_at_import.items():
             monkeypatch.setattr(constants, name, value)
+        # What an earlier test's Hub said is nothing to this one.
+        monkeypatch.setattr("labelrank.hub.asking.LIMITS", waiting.Limits())
         monkeypatch.setattr("labelrank.hub.asking.WAITS_S", (0.01, 0.01, 0.01, 0.01))
         monkeypatch.setattr("labelrank.hub.asking.ASKING_WAITS_S", (0.01, 0.01))
         yield server

@@ -9,7 +9,11 @@ import sys
 import threading
 import time
 import zipfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +21,12 @@ import pytest
 
 from labelrank import hub as client
 from labelrank.errors import Cancelled, HubError
+from labelrank.hub import waiting
 from labelrank.hub.storage import disk_explained, storage
+from labelrank.hub.waiting import Meter
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
+from tests.helpers.hub_server import Revision, _Handler
 
 pytest_plugins = ["tests.helpers.hub_server"]
 
@@ -134,10 +141,42 @@ def test_a_dataset_with_one_word_for_a_name(hub, settings):
 
 def test_long_listings_come_in_pages(hub, settings):
     hub.add("dataset", "me/many", {f"{i:03}/x.txt": str(i) for i in range(25)})
-    hub.page_size = 10
+    hub.page_size = 10  # fewer than were asked for
     repo = client.resolve("dataset", "me/many", settings=settings)
     assert [f.path for f in repo.files] == [f"{i:03}/x.txt" for i in range(25)]
     assert len(hub.requests) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.2:9/page", "{endpoint}/api/datasets/me/data/tree/{commit}?recursive=true"]
+)
+def test_a_next_page_elsewhere_or_without_end_is_not_followed(hub, settings, address, monkeypatch):
+    hub.add("dataset", "me/data", {f"{i}.txt": "" for i in range(9)})
+    page = _Handler.send_page
+
+    def send(self, entries):
+        place = address.format(endpoint=hub.endpoint, commit=self.path.split("/")[-1].split("?")[0])
+        reply = self.reply
+        self.reply = lambda status, headers, body: reply(status, {**headers, "Link": f'<{place}>; rel="next"'}, body)
+        page(self, entries)
+
+    monkeypatch.setattr(_Handler, "send_page", send)
+    with pytest.raises(
+        HubError, match="as the next page of the files of the dataset me/data; expected another page of"
+    ):
+        client.resolve("dataset", "me/data", settings=settings)
+    assert len(hub.requests) <= 3
+
+
+def test_a_pull_request_is_found_by_a_file_of_a_later_page(hub, settings):
+    hub.add("model", "me/model", {"README.md": README})
+    others = {f"{i}.txt": str(i) for i in range(7)}
+    for number in range(1, 9):
+        hub.add("model", "me/model", {**others, "z.safetensors": b"z"}, revision=f"refs/pr/{number}")
+    hub.add("model", "me/model", {}, authors={number: f"a{number}" for number in range(1, 8)} | {8: "SFconvertbot"})
+    repo = client.resolve("model", "me/model", settings=settings)
+    found = client.find_in_pull_requests(repo, {"z.safetensors"}, settings=settings)
+    assert (found.revision, found.author) == ("refs/pr/8", "SFconvertbot")
 
 
 @pytest.mark.parametrize(
@@ -289,24 +328,72 @@ def test_what_was_private_is_not_shown_on_a_shared_server_without_network(hub, m
             r"forbids access to the model me/model \(403\) \(Forbidden region\)",
         ),
         (403, {"X_Error_Message": "Access to this resource is disabled."}, "me/model is disabled on the Hub"),
-        (400, {}, "answered HTTP 400, asked for the model me/model"),
+        (400, {}, r"does not understand the request \(HTTP 400\), asked for the model me/model. Update labelrank"),
+        (402, {}, r"wants to be paid for this \(HTTP 402\)"),
+        (405, {}, r"does not take requests of this kind \(HTTP 405\).*HF_ENDPOINT"),
+        (407, {}, r"The proxy between here and the Hub wants a login \(407\).*HTTPS_PROXY"),
+        (410, {}, r"had it once and has removed it \(HTTP 410\)"),
+        (413, {}, r"finds the request too long \(HTTP 413\).*HF_TOKEN"),
+        (416, {}, r"has no such part.*\(HTTP 416\).*Start again"),
+        (418, {}, r"gives an answer that labelrank does not know \(HTTP 418\)"),
+        (431, {}, r"finds the request too long \(HTTP 431\)"),
+        (
+            451,
+            {"X_Error_Message": "DMCA \x1b[31m"},
+            r"for legal reasons \(HTTP 451\) \(DMCA \[31m\), asked for the model me/model",
+        ),
     ],
 )
-def test_other_refusals_are_not_tried_again(hub, model, settings, status, headers, message):
+def test_other_refusals_are_told_for_what_they_are_and_not_tried_again(hub, model, settings, status, headers, message):
     hub.fail("/api/", status, times=9, **headers)
-    with pytest.raises(HubError, match=message):
+    with pytest.raises(HubError, match=message) as caught:
         client.resolve("model", model, settings=settings)
+    assert "spelling" not in str(caught.value)
+    assert "name" not in str(caught.value).replace("name:password", "").replace("Write name and password", "")
     assert len(hub.requests) == 1
 
 
-def test_answers_that_are_not_the_hubs(hub, model, settings, monkeypatch):
-    from tests.helpers.hub_server import Revision
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (408, "waited too long for the request, which came in too slowly"),
+        (425, "does not want to take the request yet"),
+        (500, "has an internal problem"),
+        (502, "cannot be reached by its own front"),
+        (503, "is overloaded or under repair"),
+        (504, "did not answer its own front in time"),
+        (520, "has an internal problem"),
+    ],
+)
+def test_what_may_pass_is_told_for_what_it_is_after_some_tries(hub, model, settings, status, message):
+    hub.fail("/api/", status, times=9)
+    with pytest.raises(
+        HubError, match=rf"The Hub {message} \(HTTP {status}\), asked for the model me/model. Try again"
+    ):
+        client.resolve("model", model, settings=settings)
+    assert len(hub.requests) == 3
 
+
+@pytest.mark.parametrize("page", [b"<html>Log in</html>", b"<html>" + bytes(4_000_000)])
+def test_a_page_of_the_network_is_told_for_what_it_is(hub, repo, settings, page):
+    hub.intercept("", page)
+    with pytest.raises(HubError, match=r"http://127.0.0.1:\d+ did not answer in JSON.*wants you to log in first"):
+        client.resolve("model", repo.id, settings=settings)
+    for path in ("config.json", "sub/big.safetensors"):
+        with pytest.raises(HubError, match=rf"sent {len(page)} bytes \(text/html\); the Hub states .*you to log in"):
+            client.download(repo, path, settings=settings)
+    with (
+        client.open_range(repo, "sub/big.safetensors", settings=settings) as file,
+        pytest.raises(HubError, match=r"sent another \(HTTP 200, no range, text/html\).*you to log in"),
+    ):
+        file.read(10)
+    hub.faults.clear()
+    assert client.download(repo, "sub/big.safetensors", settings=settings).read_bytes() == BIG
+
+
+def test_answers_that_are_not_the_hubs(hub, model, settings, monkeypatch):
     monkeypatch.setattr(hub, "find", lambda repo, name: Revision(repo / "main", "no commit", {}))
     with pytest.raises(HubError, match="describes the model me/model in an unknown form.*'no commit'"):
-        client.resolve("model", model, settings=settings)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"{hub.endpoint}/storage/models/me/model/main/README.md?")
-    with pytest.raises(HubError, match="did not answer in JSON.*Check HF_ENDPOINT"):
         client.resolve("model", model, settings=settings)
 
 
@@ -334,26 +421,100 @@ def test_too_many_requests_that_do_not_end(hub, model, settings):
 
 
 @pytest.mark.parametrize("headers", [{"Retry_After": "200"}, {"RateLimit": '"api";r=0;t=200'}])
-@pytest.mark.parametrize("of", ["a page", "a download"])
-def test_a_long_pause_is_told_rather_than_slept(hub, repo, settings, headers, of, monkeypatch):
-    pauses = []
-    monkeypatch.setattr("labelrank.hub.asking.Meter.pause", lambda self, seconds=0.0: pauses.append(seconds))
+@pytest.mark.parametrize("of", ["a list", "a download"])
+def test_a_page_tells_a_long_pause_rather_than_wait(hub, repo, settings, headers, of):
+    of_page = replace(settings, hub_wait_s=10)
     hub.forget()
     hub.fail("", 429, times=1, **headers)
     with pytest.raises(HubError, match="Try again in 200 seconds"):
-        if of == "a page":
-            client.resolve("model", "me/other", settings=settings)
+        if of == "a list":
+            client.resolve("model", "me/other", settings=of_page)
         else:
-            client.download(repo, "config.json", settings=settings)
-    assert max(pauses, default=0) == 0
+            client.download(repo, "config.json", settings=of_page)
     assert len(hub.requests) == 1
 
 
-def test_a_pause_that_the_hub_asks_for_is_kept(hub, model, settings):
+@pytest.mark.parametrize(
+    "headers", [{"Retry_After": "101"}, {"RateLimit": '"api";r=0;t=101', "Retry_After": "5"}, {"date": 101}]
+)
+def test_a_pause_as_long_as_the_hubs_window_is_waited_for(hub, model, settings, headers, monkeypatch):
+    pauses, clock = [], SimpleNamespace(now=time.monotonic(), monotonic=lambda: clock.now)
+
+    def pause(self, seconds=0.0):
+        clock.now += seconds
+        pauses.append(round(seconds))
+
+    monkeypatch.setattr(waiting, "time", clock)
+    monkeypatch.setattr(Meter, "pause", pause)
+    if "date" in headers:
+        headers = {"Retry_After": format_datetime(datetime.now(UTC) + timedelta(seconds=headers["date"]))}
+    for match in ("/api/", "/resolve/"):
+        hub.fail(match, 429, times=2, **headers)
+    repo = client.resolve("model", model, settings=settings)
+    assert client.download(repo, "config.json", settings=settings).read_text() == "{}\n"
+    assert [pause for pause in pauses if pause > 5] in ([101] * 4, [100] * 4)  # a date has whole seconds
+    hub.fail("/api/", 429, times=1, Retry_After="301")
+    with pytest.raises(HubError, match="Try again in 301 second"):
+        client.search("model", model, settings=settings)
+
+
+def test_a_pause_is_told_and_kept(hub, model, settings, capfd, monkeypatch):
+    monkeypatch.setattr(waiting, "_WORTH_TELLING_S", 1.0)
+    told = []
     hub.fail("/api/", 429, times=1, Retry_After="1")
     started = time.monotonic()
-    client.resolve("model", model, settings=settings)
-    assert time.monotonic() - started >= 1
+    with client.telling(told.append, lambda: False):
+        repo = client.resolve("model", model, settings=settings)
+    assert told == ["The Hub accepts no more requests for now; waiting 1 second, as it asks."]
+    hub.fail("config.json", 429, times=1, RateLimit='"resolvers";r=0;t=1')
+    stages = set()
+    client.download(repo, "config.json", settings=settings, on_progress=lambda *a: stages.add(a[2].words))
+    assert time.monotonic() - started >= 2
+    assert "Downloading config.json of me/model, waiting 1 second, as it asks" in stages
+    hub.fail("README.md", 429, times=1, RateLimit='"resolvers";r=0;t=1')
+    client.download(repo, "README.md", settings=settings)
+    assert capfd.readouterr().err == "The Hub accepts no more requests for now; waiting 1 second, as it asks.\n"
+
+
+def test_a_pause_is_stopped(hub, repo, settings):
+    hub.fail("", 429, times=9, Retry_After="200")
+    started = time.monotonic()
+
+    def soon():
+        return time.monotonic() > started + 0.3
+
+    with client.telling(lambda text: None, soon), pytest.raises(Cancelled):
+        client.resolve("model", repo.id, settings=settings)
+    with pytest.raises(Cancelled):
+        client.download(repo, "config.json", settings=settings, should_stop=soon)
+    with client.telling(lambda text: None, soon), pytest.raises(Cancelled):
+        client.download(repo, "config.json", settings=settings)
+    assert time.monotonic() - started < 5
+
+
+def test_loose_files_keep_to_the_limit_of_the_hub(hub, settings):
+    """One request for each file, and a redirected one for each: they slow down instead of being refused."""
+    hub.add("dataset", "me/many", {f"{i}.txt": str(i) for i in range(25)})
+    hub.page_size = 100
+    repo = client.resolve("dataset", "me/many", settings=settings)
+    hub.limit, hub.window_s = 15, 1.0
+    hub.windows.clear()
+    hub.forget()
+    started = time.monotonic()
+    paths = client.download_all(repo, [file.path for file in repo.files], settings=settings)
+    assert [path.read_text() for path in paths] == [path.stem for path in paths]
+    assert {r.status for r in hub.requests} == {200, 307}
+    assert 1 < time.monotonic() - started < 10
+
+
+def test_few_files_are_not_slowed_down(hub, settings):
+    hub.add("dataset", "me/few", {f"{i}.txt": str(i) for i in range(5)})
+    repo = client.resolve("dataset", "me/few", settings=settings)
+    hub.limit = 20
+    hub.windows.clear()
+    started = time.monotonic()
+    client.download_all(repo, [file.path for file in repo.files], settings=settings)
+    assert time.monotonic() - started < 2
 
 
 def test_trouble_that_does_not_end(hub, repo, settings):
@@ -463,7 +624,7 @@ def test_a_download_happens_once(hub, repo, settings):
     for _ in range(2):
         client.download_all(repo, ["config.json", "sub/big.safetensors", "config.json"], settings=settings)
     assert hub.bytes_sent("storage") == len(BIG)
-    assert [r.path for r in hub.requests if "config.json" in r.path and "resolve" in r.path] == [
+    assert [r.path for r in hub.requests if "/resolve/" in r.path and "config.json" in r.path] == [
         f"/me/model/resolve/{repo.revision}/config.json"
     ]
 
@@ -512,7 +673,7 @@ def test_a_connection_that_is_cut_again_and_again(hub, repo, settings):
 def test_a_download_goes_on_in_another_process(hub, repo, settings):
     hub.cut("storage", after=2_000_000)
     hub.fail("storage", 500, times=4)
-    with pytest.raises(HubError, match="internal problem"):
+    with pytest.raises(HubError, match=r"The Hub's storage has a problem \(127.0.0.1 answered HTTP 500\)"):
         client.download(repo, "sub/big.safetensors", settings=settings)
     hub.faults.clear()
     hub.forget()
@@ -552,7 +713,7 @@ def test_two_programs_at_once_fetch_a_file_once(hub, repo, settings):
 
 @pytest.mark.parametrize("path", ["config.json", "sub/big.safetensors"])
 def test_a_damaged_file_is_refused_and_nothing_is_kept(hub, repo, settings, path):
-    hub.damage("storage" if "big" in path else path)
+    hub.damage("storage" if "big" in path else "resolve-cache")
     with pytest.raises(HubError, match=f"{path} of the model me/model arrived damaged"):
         client.download(repo, path, settings=settings)
     assert client.cached_path(repo, path) is None
@@ -704,9 +865,31 @@ def test_the_hub_is_asked_once_where_the_parts_are(hub, part, monkeypatch):
         part.fetch([(start, start + 10)])
     assert len([r for r in hub.requests if "/resolve/" in r.path]) == 1
     assert not any(r.authorization for r in hub.requests if "storage" in r.path)
-    hub.fail("storage", 403, times=1)  # as when a signed address has run out
+    hub.end_signatures()
     assert part.read_at(2_500_000, 10) == BIG[2_500_000:2_500_010]
     assert len([r for r in hub.requests if "/resolve/" in r.path]) == 2
+
+
+def test_a_signature_that_ends_while_parts_are_read_is_renewed(hub, part):
+    hub.cut("storage", after=300_000, times=2, ends_signatures=True)
+    part.fetch([(100_000, 1_100_000)])
+    assert part.read_at(100_000, 1_000_000) == BIG[100_000:1_100_000]
+    assert part.bytes_read == 1_000_000
+    assert 403 in {r.status for r in hub.requests if "storage" in r.path}
+
+
+def test_an_address_that_has_expired_is_no_missing_right(hub, repo, settings):
+    hub.signatures_last_s = -60  # as for one whose proxy keeps old answers
+    expired = r"The address of sub/big.safetensors .* is not valid, or not any more \(127.0.0.1 answered HTTP 403\)"
+    with pytest.raises(HubError, match=expired):
+        client.download(repo, "sub/big.safetensors", settings=settings)
+    with (
+        client.open_range(repo, "sub/big.safetensors", settings=settings) as file,
+        pytest.raises(HubError, match=expired),
+    ):
+        file.read(10)
+    hub.signatures_last_s = 60
+    assert client.download(repo, "sub/big.safetensors", settings=settings).read_bytes() == BIG
 
 
 def test_reading_from_several_threads(part):
@@ -740,14 +923,12 @@ def test_a_fetch_is_stopped(hub, part):
 
 
 def test_a_server_that_ignores_ranges_is_told(hub, repo, part, monkeypatch):
-    from tests.helpers import hub_server
-
     def whole(self, path, headers):
         self.reply(200, headers, path.read_bytes())
 
-    monkeypatch.setattr(hub_server._Handler, "send_file", whole)
+    monkeypatch.setattr(_Handler, "send_file", whole)
     with pytest.raises(
-        HubError, match=r"Asked for a part of sub/big.safetensors .* sent another \(HTTP 200, no range\)"
+        HubError, match=r"Asked for a part of sub/big.safetensors .* sent another \(HTTP 200, no range, no type\)"
     ):
         part.read(10)
 
@@ -797,6 +978,9 @@ def test_search_sorts_by_downloads_and_filters_by_task(hub, settings):
     only = client.search("model", "", task="image-feature-extraction", settings=settings)
     assert [f.id for f in only] == ["me/vit-mae-a"]
     assert [f.id for f in client.search("model", " ", limit=1, settings=settings)] == ["me/bert"]
+    hub.page_size = 1  # shorter than asked for
+    assert len(client.search("model", "", limit=2, settings=settings)) == 2
+    assert len(client.search("model", "", settings=settings)) == 3
 
 
 def test_search_for_datasets_shows_rows_and_size(hub, settings):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from labelrank import cache
+from labelrank import cache, hub
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import Cancelled, DatasetError, FeaturesError
 from labelrank.features.joining import joined_circumstances, read_features
@@ -65,15 +65,16 @@ def run_job(
     """
     started = time.monotonic()
     on_progress(0, None, Stage(Kind.READ, "Reading the dataset"))
-    work = plan(Request.from_params({**params, "shard": None}), settings)
-    outcome = obtain(
-        work,
-        settings,
-        recompute=bool(params.get("recompute")),
-        on_progress=on_progress,
-        should_stop=should_stop,
-        on_report=(lambda report: on_report(report.to_json())) if on_report else None,
-    )
+    with hub.telling(lambda text: on_progress(0, None, Stage(Kind.READ, text)), should_stop):
+        work = plan(Request.from_params({**params, "shard": None}), settings)
+        outcome = obtain(
+            work,
+            settings,
+            recompute=bool(params.get("recompute")),
+            on_progress=on_progress,
+            should_stop=should_stop,
+            on_report=(lambda report: on_report(report.to_json())) if on_report else None,
+        )
     if outcome.problem:
         raise FeaturesError(f"{outcome.problem} Then start the same extraction again.")
     assert outcome.path is not None

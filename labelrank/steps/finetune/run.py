@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from labelrank import cache
+from labelrank import cache, hub
 from labelrank.errors import Cancelled, LabelRankError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
 from labelrank.notices import Notice
-from labelrank.progress import Progress, ShouldStop
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.here import now, versions
 from labelrank.steps.finetune.best_model import Exporter
@@ -93,7 +93,8 @@ def run_job(
         if on_report:
             on_report(report.to_json())
 
-    material = gather(params, design, settings, on_progress=on_progress, should_stop=should_stop)
+    with hub.telling(lambda text: on_progress(0, None, Stage(Kind.READ, text)), should_stop):
+        material = gather(params, design, settings, on_progress=on_progress, should_stop=should_stop)
     outcome = compare(
         material,
         design,
