@@ -32,6 +32,11 @@ _BLOCK_BYTES = 1 << 20
 _MAX_LINKS = 8
 """On the way to a file: folders that link to each other are not read without end."""
 
+_MAX_LOOKED_AT = 20
+_FLAT_LINK = (
+    "holds the path {!r} alone: git wrote it in place of a link. Clone again with core.symlinks=true, or copy the "
+    "files."
+)
 _WORDS = re.compile(r"([-._ 0-9]+)")
 _Trail = tuple[Path, ...]
 
@@ -59,6 +64,8 @@ def open_folder(
     name = _as_text(root.name or str(root))
     files, folders, problems = _list_files(root)
     read = _list_reader(root)
+    if not any(map(media_of, files)):
+        problems += _flat_links(root, files)
     layout = find_layout(files, folders, read, source=name, options=options, there_is=THERE_IS, left_out=problems)
     return _dataset(layout, root, name, split, problems, settings)
 
@@ -226,6 +233,29 @@ def _why_not_followed(link: Path, root: Path, blobs: Path | None, trail: _Trail)
     return None
 
 
+def _flat_links(root: Path, files: list[str]) -> list[Problem]:
+    """Return a problem for each of the first files that stands for a link, where no file is an image or a video."""
+    problems = []
+    for relative in files[:_MAX_LOOKED_AT]:
+        try:
+            head = read_file(root / relative, relative, HEAD_BYTES - 1)
+        except MediaError:
+            continue  # no file here is a sample, which is what the error says
+        if target := _flat_link(root / relative, head):
+            problems.append(Problem(relative, f"The file {_FLAT_LINK.format(target)}"))
+    return problems
+
+
+def _flat_link(path: Path, head: bytes) -> str | None:
+    """Return the path that a file holds and nothing else, if something is there: git writes links so where it must."""
+    try:
+        target = head.decode().strip()
+        leads_on = len(head) < HEAD_BYTES and bool(target) and "\n" not in target and (path.parent / target).exists()
+    except (UnicodeDecodeError, OSError, ValueError):
+        return None
+    return target if leads_on and "/" in target else None
+
+
 def _files_of_hidden(folder: Path, root: Path) -> list[str]:
     """Return the files directly in a hidden folder, which show whether the folder looks like a class."""
     try:
@@ -259,8 +289,11 @@ def _fingerprint_file(path: Path, key: str, max_bytes: int) -> Fingerprint:
             return Fingerprint(size_bytes, 0)  # the file is too large and will be refused, so it is not read
         crc = 0
         with path.open("rb") as file:
-            if is_lfs_pointer(file.read(HEAD_BYTES)):
+            head = file.read(HEAD_BYTES)
+            if is_lfs_pointer(head):
                 raise MediaError(f"{key!r} {LFS_POINTER_TEXT}")
+            if target := _flat_link(path, head):
+                raise MediaError(f"{key!r} {_FLAT_LINK.format(target)}")
             size_bytes = file.seek(0)
             while block := file.read(_BLOCK_BYTES):
                 crc = zlib.crc32(block, crc)

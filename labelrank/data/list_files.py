@@ -125,7 +125,7 @@ def _text(path: str, content: bytes) -> str:
             f"{path!r} is not valid UTF-8 (byte {error.start:,}), so the names in it would be read wrong. Save it as "
             "UTF-8."
         ) from None
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _json(path: str, text: str) -> Any:
@@ -182,7 +182,8 @@ def _of_lines(path: str, text: str, names_files: Mapping[str, object]) -> ListFi
             read: Iterable[list[str]] = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         else:
             # As lists of videos are written: the path may hold spaces, the label does not.
-            read = (line.strip().rsplit(maxsplit=1) for line in io.StringIO(text))
+            most = -1 if _has_words(text) else 1
+            read = (line.strip().rsplit(maxsplit=most) for line in io.StringIO(text))
         rows = list(itertools.islice((row[:_MAX_COLUMNS] for row in read if any(row)), _MAX_ROWS + 1))
     except csv.Error as error:
         raise DatasetError(f"{path!r} is damaged ({error}). Mend or remove it.") from None
@@ -214,6 +215,14 @@ def _delimiter(text: str) -> str | None:
         if width > 1 and count > 0.9 * sum(widths.values()):
             return delimiter
     return None
+
+
+def _has_words(text: str) -> bool:
+    """Return whether lines are words, of which the first names a file with its ending: `path frames label`."""
+    words = [line.split() for line in itertools.islice(io.StringIO(text), _SNIFFED_ROWS) if line.strip()]
+    width, count = Counter(map(len, words)).most_common(1)[0] if words else (0, 0)
+    with_ending = sum(1 for row in words if posixpath.splitext(row[0])[1])
+    return width > 2 and min(count, with_ending) > 0.9 * len(words)
 
 
 def _of_parquet(path: str, content: bytes) -> ListFile:

@@ -419,6 +419,18 @@ def test_a_folder_of_nothing_but_links_out_of_it_says_so(tmp_path):
     assert len(open_folder(tmp_path, split=None, settings=SETTINGS).samples) == 6
 
 
+def test_files_that_git_writes_in_place_of_links_are_told(tmp_path):
+    root = write_tree(
+        tmp_path / "pets", CATS_AND_DOGS | {"cat/3.png": b"../dog/1.png", "cat/4.png": b"../dog/none.png"}
+    )
+    reasons = {p.subject: p.reason for p in open_folder(root, split=None, settings=SETTINGS).problems}
+    assert list(reasons) == ["cat/3.png"]
+    assert reasons["cat/3.png"].startswith("'cat/3.png' holds the path '../dog/1.png' alone: git wrote it in place of")
+    flat = write_tree(tmp_path / "flat", {"cat": b"../pets/cat", "dog": b"../pets/dog\n", "note": b"hello"})
+    with pytest.raises(DatasetError, match=r"2 left out, such as 'cat': The file holds the path '\.\./pets/cat' alone"):
+        open_folder(flat, split=None, settings=SETTINGS)
+
+
 def test_links_inside_the_folder_are_read_as_what_they_lead_to(tmp_path):
     root = write_tree(tmp_path / "pets", {f"pool/{name}": content for name, content in CATS_AND_DOGS.items()})
     for split in ("train", "test"):

@@ -306,6 +306,8 @@ VIDEO_LISTS = {
     "mmaction": {
         "kinetics_train_list.txt": lines(*(f"{path.split('/')[1]} {n % 3}" for n, path in enumerate(KINETICS)))
     },
+    "frames": {"train.txt": lines(*(f"{path} {100 + n} {n % 3}" for n, path in enumerate(KINETICS)))},
+    "old Mac": {"train.csv": b"\r".join(f"{path},{n % 3}".encode() for n, path in enumerate(KINETICS))},
     "commas": {"train.csv": lines(*(f"{path},{n % 3}" for n, path in enumerate(KINETICS)))},
     "Kinetics": {
         "train.csv": rows_of(
@@ -332,6 +334,13 @@ def test_lists_of_videos_are_read(case, opened):
     assert data.class_names == ("air drumming", "bowling", "yoga")
     assert [s.label for s in sorted(data.samples, key=lambda s: s.key[1:])] == [n % 3 for n in range(9)]
     assert data.load(data.samples[0]).shape == (64, 96, 3)
+
+
+def test_paths_of_lines_may_hold_spaces(opened):
+    paths = [f"{name}/{n} b.mp4" for name in ("air drumming", "yoga") for n in range(3)]
+    data = opened(videos(*paths) | {"train.txt": lines(*(f"{path} {n // 3}" for n, path in enumerate(paths)))})
+    assert data.class_names == ("air drumming", "yoga")
+    assert [s.key for s in data.samples] == paths
 
 
 def test_something_something_is_read_with_its_templates_and_its_map(opened):

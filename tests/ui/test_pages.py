@@ -21,7 +21,7 @@ from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape, message_text
-from tests.helpers.datasets import png, unmarked
+from tests.helpers.datasets import png, unmarked, write_zip
 from tests.ui.conftest import (
     PARAMS,
     ROOT,
@@ -111,6 +111,19 @@ def test_the_encoding_of_names_is_chosen_by_how_the_classes_read(app, workspace)
     assert "2 images in 2 classes" in texts(app)
     assert address(app)["archive_encoding"] == "gbk"
     assert next(box for box in app.selectbox if box.label == "Names in the zip").value == "gbk"
+
+
+def test_of_a_list_with_two_label_columns_one_is_chosen(app, workspace):
+    rows = [f"{n}.png,{'ab'[n % 2]},{'xyz'[n % 3]}" for n in range(6)]
+    files = {f"images/{n}.png": png(n) for n in range(6)} | {"list.csv": "\n".join(["file,one,two", *rows]).encode()}
+    with write_zip(workspace / "pets.zip", files).open("rb") as stream:
+        run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
+    assert not app.exception
+    box = next(box for box in app.selectbox if box.label == "Label")
+    assert (box.options, box.value) == (["one", "two"], "one")
+    box.select("two").run()
+    assert "6 images in 3 classes" in texts(app)
+    assert address(app)["label_column"] == "two"
 
 
 @pytest.fixture
