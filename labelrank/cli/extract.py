@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from labelrank.cli.options import check_folder, dataset_options, extraction_opti
 from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_doubtful, say_left_out
 from labelrank.cli.tables import printable
 from labelrank.data.dataset import NOUNS
+from labelrank.views.extraction import few_samples_text
 from labelrank.words import rough_duration
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
     if licence := work.checkpoint.licence:
         say(f"{work.checkpoint.id}: licence {licence}.")
     say(f"{work.checkpoint.id}: masked pre-training: {work.checkpoint.masked_pretraining or 'not stated'}.")
+    _say_few_samples(work)
     _say_time(work, settings, recompute=recompute)
     reporter = ExtractionReporter(nouns, shrinks=work.request.ranking_shrinkage is not None)
     try:
@@ -69,6 +72,15 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
     places = {} if settings.shared else work.places
     provenance = outcome.features.public_provenance | ({LOCAL: places} if places else {})
     return replace(outcome.features, provenance=provenance)
+
+
+def _say_few_samples(work: Plan) -> None:
+    """Say where there are too few samples for an order, unless other shards have more or the order decides itself."""
+    if work.request.shard is not None or work.request.until_stable is not None:
+        return
+    counts = work.dataset.class_counts.tolist()
+    if few := few_samples_text(len(counts), statistics.median(counts)):
+        say(f"Note: {few}")
 
 
 def _say_time(work: Plan, settings: Settings, *, recompute: bool) -> None:

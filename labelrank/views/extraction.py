@@ -18,6 +18,8 @@ DIRECTION_GAP = 0.15
 """Tau without the direction is told and drawn if it is higher than tau by at least this."""
 _WAITED_SHARE = 0.05
 """Share of its time that an encoder may wait for data before that is told."""
+_MANY_CLASSES, _TELLING_SAMPLES = 50, 25
+"""So many classes need so many samples each for an order that others repeat: docs/stability.md, Shrinkage."""
 _TURNING_TAU = 0.25
 """An interval of tau that reaches this far to both sides of 0 stands for an order that may come out reversed."""
 
@@ -51,6 +53,20 @@ def work_text(prospect: Prospect, time: TimeEstimate | None, nouns: tuple[str, s
         return text, "From the last extraction with this checkpoint here."
     known = "From the arithmetic of the encoder and the speed of this processor. Reading files may take longer."
     return f"{text} (estimated)", known
+
+
+def few_samples_text(n_classes: int, per_class: float) -> str | None:
+    """Return that an order needs more samples than there will be, in a sentence; None if it does not.
+
+    Args:
+        per_class: Samples of the usual class.
+    """
+    if n_classes < _MANY_CLASSES or per_class >= _TELLING_SAMPLES:
+        return None
+    return (
+        f"{per_class_text(per_class)} samples of each class say little of the order of {n_classes:,} classes: other "
+        f"samples would give quite another. Take at least {_TELLING_SAMPLES} of each."
+    )
 
 
 # While it runs

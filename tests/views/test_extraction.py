@@ -16,6 +16,18 @@ from tests.steps.extract.test_report import MADE_ON, OWN, REPORT
 from .test_charts import stability
 
 
+@pytest.mark.parametrize(("n_classes", "per_class"), [(49, 1), (50, 25), (1000, 64.5)])
+def test_enough_samples_need_no_word(n_classes, per_class):
+    assert extraction.few_samples_text(n_classes, per_class) is None
+
+
+@pytest.mark.parametrize(("n_classes", "per_class", "told"), [(50, 24, "24 "), (1000, 3, "3 "), (101, 9.5, "9.5 ")])
+def test_too_few_samples_of_many_classes_are_told_with_the_number_to_take(n_classes, per_class, told):
+    text = extraction.few_samples_text(n_classes, per_class)
+    assert text.startswith(f"{told}samples of each class say little of the order of {n_classes:,} classes")
+    assert text.endswith("Take at least 25 of each.")
+
+
 @pytest.mark.parametrize(
     ("values", "most", "finding"),
     [
