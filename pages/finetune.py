@@ -93,6 +93,8 @@ def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: di
     st.markdown(messages.escape(" ".join(parts)))
     if planned.limits:
         st.info(messages.escape(planned.limits), icon=":material/info:")
+    if planned.model:
+        st.caption(messages.escape(planned.model))
     if st.button("Compare the orders", type="primary"):
         fine_tune.start(params, base)
     if before := session.queue_length():

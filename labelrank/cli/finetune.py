@@ -70,12 +70,11 @@ def finetune(
     from labelrank.features.joining import read_features
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
-    from labelrank.steps.finetune.best_model import unknown_to_transformers
     from labelrank.steps.finetune.inputs import NO_MODEL, gather_files
     from labelrank.steps.finetune.reporting import FAILED_RUNS
     from labelrank.steps.finetune.request import HEADS_ALONE, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
-    from labelrank.steps.finetune.run import compare, describe_material, standing
+    from labelrank.steps.finetune.run import compare, describe_material, standing, unloadable
     from labelrank.steps.rank import RankRequest
     from labelrank.views.comparison_words import limits_text
 
@@ -124,7 +123,7 @@ def finetune(
         if limits:
             say(limits)
         no_model = next((notice.text for notice in material.notices if notice.kind == NO_MODEL), None)
-        if with_model and (text := no_model or unknown_to_transformers(material, design)):
+        if with_model and (text := no_model or unloadable(material, design)):
             say(f"Note: {printable(text)}")
         _say_rest(plan, standing(material, design, settings, recompute=recompute).runs)
         outcome = compare(

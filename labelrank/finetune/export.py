@@ -18,7 +18,13 @@ from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError
 from labelrank.files import replacing, replacing_folder
 from labelrank.finetune.export_card import CardFacts, model_card
-from labelrank.finetune.export_forms import AVERAGING_CAUTION, OWN_MODEL_TYPE, form_of, own_variables
+from labelrank.finetune.export_forms import (
+    AVERAGING_CAUTION,
+    OWN_MODEL_TYPE,
+    UNKNOWN_TO_TRANSFORMERS,
+    form_of,
+    own_variables,
+)
 from labelrank.label_map import LabelMap
 from labelrank.models.config import AVERAGING
 from labelrank.models.families import MASKED_PRETRAINING
@@ -192,12 +198,6 @@ def write_head_model(
         facts=facts,
         keras_file=keras_file,
     )
-
-
-UNKNOWN_TO_TRANSFORMERS = (
-    "transformers cannot load the model in Hugging Face format, as no class of theirs computes it: its README.md says "
-    "how labelrank does. The file model.keras is for Keras."
-)
 
 
 def caution_of(folder: Path) -> str | None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 OWN_MODEL_TYPE = "labelrank_classifier"
 """Model type of folders that no class of transformers can read."""
+UNKNOWN_TO_TRANSFORMERS = (
+    "transformers cannot load the model in Hugging Face format, as no class of theirs computes it: its README.md says "
+    "how labelrank does. The file model.keras is for Keras."
+)
 
 
 def own_variables(model: Classifier) -> dict[str, Any]:

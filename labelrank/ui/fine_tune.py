@@ -15,7 +15,7 @@ from labelrank.errors import LabelRankError
 from labelrank.jobs import queue
 from labelrank.jobs.store import RUNNING, Job
 from labelrank.models.config import EncoderConfig
-from labelrank.steps.finetune.estimate import Described, describe, sizes
+from labelrank.steps.finetune.estimate import Described, describe, sizes, unknown_to_transformers
 from labelrank.steps.finetune.progress import LiveReport
 from labelrank.steps.finetune.request import Design, evaluation_splits
 from labelrank.ui import address, choices, datasets, feature_files, job_panel, server, session
@@ -76,6 +76,8 @@ class Comparison:
     """Why there is no control; None if there is a control."""
     limits: str | None
     """What it cannot show and what could, in a sentence; None if it can show everything."""
+    model: str | None
+    """What keeps transformers from loading the best model; None if nothing does, as far as known."""
 
 
 def comparison(found: feature_files.ChosenFeatures) -> Comparison:
@@ -124,6 +126,9 @@ def comparison(found: feature_files.ChosenFeatures) -> Comparison:
         control=design.control_reason,
         limits=limits_text(
             design, n_classes=n_classes, runs=told.runs, seconds_of=lambda other: seconds_of(describe_it(other))
+        ),
+        model=unknown_to_transformers(
+            design, encoder_of(found), pooling=chosen.extraction.pooling, n_classes=n_classes
         ),
     )
 

@@ -289,6 +289,12 @@ def test_earlier_features_are_compared_as_they_were_extracted(app, pixel_feature
     assert made.params["max_per_class"] == 64
 
 
+@pytest.mark.parametrize(("meaning", "said"), [("softmax", False), ("ordinal", True)])
+def test_a_model_that_transformers_cannot_load_is_said_before_the_runs(ready, meaning, said):
+    run(ready, "finetune", dataset="digits", split="train", meaning=meaning)
+    assert ("transformers cannot load the model" in texts(ready)) == said
+
+
 def test_a_design_that_can_tell_says_nothing_of_limits(ready):
     run(ready, "finetune", dataset="digits", split="train")
     assert not [one for one in ready.info if "cannot tell" in one.value]

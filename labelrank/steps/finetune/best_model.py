@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ import numpy as np
 from labelrank.errors import LabelRankError
 from labelrank.files import replacing
 from labelrank.finetune.design import Arm
-from labelrank.finetune.export_forms import class_for
-from labelrank.finetune.head_math import NORM_EPSILON
 from labelrank.finetune.runs import Run
 from labelrank.models.backend import select_backend
 from labelrank.models.checkpoint import Checkpoint
@@ -172,25 +169,6 @@ class Exporter:
         note = {"arm": run.arm, "seed": run.seed, "val_accuracy": val_accuracy}
         with replacing(self._folder / _NOTE) as partial:
             partial.write_text(json.dumps(note), encoding="utf-8")
-
-
-def unknown_to_transformers(material: Material, design: Design) -> str | None:
-    """Return a sentence if it is known before any run that transformers cannot load the model; else None."""
-    from labelrank.finetune.export import UNKNOWN_TO_TRANSFORMERS
-
-    if material.encoder is None:
-        return None
-    pooling = material.train.provenance.get("pooling", "mean")
-    config = material.encoder.checkpoint.config.resized(*material.encoder.preprocessing.output_size)
-    pooled = config.fc_norm_pools if pooling == "fc_norm" else pooling
-    norms = [config.head_norm_epsilon] if pooling == "fc_norm" else []
-    if design.end_to_end and pooled == "mean":
-        # The norm is moved behind the pooling, as it is in the classes of ViT's relatives that pool by the mean.
-        config, norms = replace(config, final_norm=False), [config.head_norm_epsilon]
-    elif design.head == "reference" and not design.end_to_end:
-        norms += [NORM_EPSILON]
-    found = class_for(config, n_classes=len(material.class_names), meaning=design.meaning, pooling=pooled, norms=norms)
-    return None if found else UNKNOWN_TO_TRANSFORMERS
 
 
 def fc_norm_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from labelrank.errors import SettingsError
 from labelrank.finetune.design import fitting_orders
+from labelrank.finetune.export_forms import UNKNOWN_TO_TRANSFORMERS, class_for
+from labelrank.finetune.head_math import NORM_EPSILON
 from labelrank.steps.finetune.request import ALL_BLOCKS, Design
 from labelrank.words import plural
 
@@ -155,3 +157,25 @@ def _seconds(
 
     recipe = design.head_recipe(rows[0], n_features, n_classes)
     return estimated_seconds(*rows, n_features, n_classes, runs, recipe, flops_per_s=flops_per_s)
+
+
+def unknown_to_transformers(
+    design: Design, encoder: EncoderConfig | None, *, pooling: str, n_classes: int
+) -> str | None:
+    """Return a sentence if it is known before any run that transformers cannot load the best model; else None.
+
+    Args:
+        encoder: The encoder of the features, of their image size; None if it is not known.
+        pooling: That of the features.
+    """
+    if encoder is None:
+        return None
+    pooled = encoder.fc_norm_pools if pooling == "fc_norm" else pooling
+    norms = [encoder.head_norm_epsilon] if pooling == "fc_norm" else []
+    if design.end_to_end and pooled == "mean":
+        # The norm is moved behind the pooling, as it is in the classes of ViT's relatives that pool by the mean.
+        encoder, norms = replace(encoder, final_norm=False), [encoder.head_norm_epsilon]
+    elif design.head == "reference" and not design.end_to_end:
+        norms += [NORM_EPSILON]
+    found = class_for(encoder, n_classes=n_classes, meaning=design.meaning, pooling=pooled, norms=norms)
+    return None if found else UNKNOWN_TO_TRANSFORMERS

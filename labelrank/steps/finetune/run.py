@@ -24,7 +24,7 @@ from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.here import now, versions
 from labelrank.steps.finetune.best_model import Exporter
-from labelrank.steps.finetune.estimate import Described, describe
+from labelrank.steps.finetune.estimate import Described, describe, unknown_to_transformers
 from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material, gather, sizes_of
 from labelrank.steps.finetune.progress import ComparisonResult, Live, LiveReport, OnReport
@@ -64,6 +64,17 @@ def describe_material(material: Material, design: Design) -> Described:
         **{f"n_{role}": count for role, count in sizes_of(material).items()},
         n_features=material.train.X.shape[1],
         encoder=encoder.checkpoint.config.resized(*encoder.preprocessing.output_size) if encoder else None,
+    )
+
+
+def unloadable(material: Material, design: Design) -> str | None:
+    """Return a sentence if it is known before any run that transformers cannot load the best model; else None."""
+    encoder = material.encoder
+    return unknown_to_transformers(
+        design,
+        encoder.checkpoint.config.resized(*encoder.preprocessing.output_size) if encoder else None,
+        pooling=str(material.train.provenance.get("pooling", "mean")),
+        n_classes=len(material.class_names),
     )
 
 

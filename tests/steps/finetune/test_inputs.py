@@ -11,9 +11,9 @@ from PIL import Image
 from labelrank.errors import DatasetError, FinetuneError, RankingError, SettingsError
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
-from labelrank.steps.finetune.best_model import unknown_to_transformers
 from labelrank.steps.finetune.inputs import NO_MODEL, gather, gather_files
 from labelrank.steps.finetune.request import Design, Inputs
+from labelrank.steps.finetune.run import unloadable
 from labelrank.steps.rank import RankRequest, rank
 from tests.conftest import GOLDEN
 from tests.steps.finetune.made import NAMES, made_features, made_map
@@ -262,7 +262,7 @@ def test_it_is_said_before_the_runs_where_transformers_will_not_load_the_model(s
     features, _ = prepared_features(settings, pooling=pooling)
     inputs = Inputs(features)
     material = gather_files(inputs, design, settings, with_model=True)
-    assert (unknown_to_transformers(material, design) is None) == known
+    assert (unloadable(material, design) is None) == known
 
 
 # From names
