@@ -32,6 +32,7 @@ GRACE_S = 5.0
 """Time a child has between being asked to stop and being killed."""
 
 _POLL_S = 0.02
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _WAIT_S = 0.1
 
 
@@ -132,11 +133,16 @@ def start_command(command: Sequence[str], *, env: Mapping[str, str], log: IO[byt
     return Child(process, leads_group=True)
 
 
-def environment() -> dict[str, str]:
-    """Return this process's environment with this labelrank on the Python path, for a child that imports it."""
+def environment(*, with_token: bool) -> dict[str, str]:
+    """Return this process's environment with this labelrank on the Python path, for a child that imports it.
+
+    Args:
+        with_token: Whether the child may ask the Hub with the access token of this process.
+    """
     # labelrank may run from a checkout without being installed. Its path goes last, so that it hides nothing.
     checkout = str(Path(labelrank.__file__).parent.parent)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), checkout]))}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), checkout]))}
+    return env if with_token else {name: value for name, value in env.items() if name not in _TOKENS}
 
 
 class Answering:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from labelrank.errors import JobError
 from labelrank.jobs.store import RUNNING, Job, JobStore
-from labelrank.jobs.worker import ATTEMPT, INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, unexpected
+from labelrank.jobs.worker import ASKS_HUB, ATTEMPT, INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, named, unexpected
 from labelrank.processes import Child, environment, signal_group, start_command
 from labelrank.settings import Settings
 
@@ -167,7 +167,8 @@ def _does_job(pid: int, job_id: str) -> bool:
 
 def _child_env(settings: Settings, job: Job) -> dict[str, str]:
     """Return this process's environment, with these settings."""
-    env = environment() | settings.to_env()
+    with_token = not settings.shared and named(ASKS_HUB)(job.params)
+    env = environment(with_token=with_token) | settings.to_env()
     # The log is read while it grows; and a crash in native code should leave a traceback in it.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid()), ATTEMPT: str(job.attempt)}
     return env

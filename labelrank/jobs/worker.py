@@ -31,6 +31,9 @@ TASKS: dict[str, str] = {
 The module is imported only here, in the child, because it may load Keras.
 """
 
+ASKS_HUB = "labelrank.steps.extract.request:asks_hub"
+"""'module:function', called with a job's parameters: whether its process may ask the Hub, with an access token."""
+
 ATTEMPT = "LABELRANK_JOB_ATTEMPT"
 """Environment variable with the attempt that this process does; a later one belongs to another process."""
 PARENT_PID = "LABELRANK_JOB_PARENT"
@@ -189,8 +192,13 @@ def _fail(store: JobStore, job: Job, progress: ProgressReporter, error: str) -> 
 def _task(job: Job, tasks: Mapping[str, str]) -> Callable[..., dict[str, Any]]:
     if job.kind not in tasks:
         raise JobError(f"No task is known for a job of kind {job.kind!r}; expected one of {', '.join(sorted(tasks))}.")
-    module, function = tasks[job.kind].split(":")
-    result: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), function)
+    return named(tasks[job.kind])
+
+
+def named(name: str) -> Callable[..., Any]:
+    """Return the function of a name 'module:function', which is imported only now."""
+    module, function = name.split(":")
+    result: Callable[..., Any] = getattr(importlib.import_module(module), function)
     return result
 
 

@@ -129,7 +129,7 @@ def _taken(lane: str, subject: str, settings: Settings, meanwhile: Callable[[], 
 
 
 def _take(lane: str, subject: str, settings: Settings, meanwhile: Callable[[], None]) -> _Helper:
-    made_for = (settings.max_preview_bytes, _environment(lane))
+    made_for = (settings.max_preview_bytes, _environment(lane, shared=settings.shared))
     while True:
         with _changed:
             free = [helper for helper in _helpers if helper.lane == lane and not helper.busy]
@@ -153,11 +153,9 @@ def _take(lane: str, subject: str, settings: Settings, meanwhile: Callable[[], N
         meanwhile()
 
 
-def _environment(lane: str) -> dict[str, str]:
-    env = {name: value for name, value in environment().items() if not name.startswith("LABELRANK_")}
-    if lane == HERE:
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            env.pop(name, None)
+def _environment(lane: str, *, shared: bool) -> dict[str, str]:
+    whole = environment(with_token=lane == HUB and not shared)
+    env = {name: value for name, value in whole.items() if not name.startswith("LABELRANK_")}
     # One thread: its pool would count as processor time while it waits. The system's allocator obeys the limit.
     return env | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 

@@ -26,6 +26,10 @@ def count(params, settings, on_progress, should_stop):
     return {"name": params.get("name"), "workspace": str(settings.workspace), "max_pixels": settings.max_pixels}
 
 
+def tokens(params, settings, on_progress, should_stop):
+    return {"seen": [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if name in os.environ]}
+
+
 def report(params, settings, on_progress, should_stop, on_report):
     on_report({"done": 1})
     for done in range(1, 4):

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from labelrank.jobs.store import JobStore
 from labelrank.jobs.worker import TASKS
 from tests.helpers.processes import runs, wait_for
 
-from .conftest import at_once, child_command, consumer_threads
+from .conftest import ROOT, at_once, child_command, consumer_threads
 
 INTERRUPTED = "The process that ran this job has stopped. Resume goes on from what was finished."
 
@@ -59,6 +60,30 @@ def test_what_a_task_reports_is_kept_with_its_progress_while_it_runs_and_after_i
     assert (job.progress.stage.text, job.progress.done) == ("reporting", 3)
     cancel(job.id, settings)
     assert ended(job).report == job.report
+
+
+@pytest.mark.parametrize(
+    ("dataset", "checkpoint", "shared", "sees_them"),
+    [
+        ("digits", "mae-tiny-digits", False, False),
+        ("upload:" + "0" * 64, str(ROOT), False, False),
+        ("owner/pets", "mae-tiny-digits", False, True),
+        ("digits", "owner/mae", False, True),
+        ("owner/pets", "owner/mae", True, False),  # no request of a shared server has one
+    ],
+)
+def test_the_access_token_is_given_to_processes_that_ask_the_hub_alone(
+    settings, start, ended, monkeypatch, dataset, checkpoint, shared, sees_them
+):
+    names = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
+    for name in names:
+        monkeypatch.setenv(name, "hf_secret")
+    assert ensure_consumer(replace(settings, shared=shared), command=child_command, grace_s=0.5)
+    try:
+        job = ended(start("tokens", dataset=dataset, checkpoint=checkpoint))
+    finally:
+        stop_consumer(settings)
+    assert job.result["seen"] == (names if sees_them else [])
 
 
 def test_a_refusal_is_told_in_its_own_words(consumer, start, ended):

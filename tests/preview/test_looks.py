@@ -248,8 +248,9 @@ def test_a_process_that_dies_is_replaced_and_one_that_dies_again_is_told(tmp_pat
 
 def test_the_token_of_the_hub_stays_away_from_files_of_this_computer(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert "HF_TOKEN" not in asking._environment(asking.HERE)
-    assert asking._environment(asking.HUB)["HF_TOKEN"] == "secret"
+    assert "HF_TOKEN" not in asking._environment(asking.HERE, shared=False)
+    assert asking._environment(asking.HUB, shared=False)["HF_TOKEN"] == "secret"
+    assert "HF_TOKEN" not in asking._environment(asking.HUB, shared=True)
 
 
 # Pages

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from labelrank.data import EMBEDDED as DATASETS
 from labelrank.data.source import SourceOptions
 from labelrank.errors import FeaturesError, SettingsError
+from labelrank.files import local_path
 from labelrank.models.backend import PRECISIONS
+from labelrank.models.curated import EMBEDDED as CHECKPOINTS
 from labelrank.models.pooling import POOLINGS
 
 PREPROCESSINGS = ("checkpoint", "reference")
@@ -23,6 +26,22 @@ _NOT_OF_A_SAMPLE = (
     "shard",
     "allow_empty_classes",
 )
+
+
+def asks_hub(params: Mapping[str, Any]) -> bool:
+    """Return whether the work of these parameters may ask the Hub: its data or its checkpoint is not on this computer.
+
+    Like `open_dataset` and `open_checkpoint`, but for a name that cannot be a path, which these refuse.
+    """
+
+    def is_here(name: str, embedded: Collection[str]) -> bool:
+        return name in embedded or name.startswith("upload:") or local_path(name).exists()
+
+    names = ((params.get("dataset"), DATASETS), (params.get("checkpoint"), CHECKPOINTS))
+    try:
+        return not all(is_here(name, embedded) for name, embedded in names if name)
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
