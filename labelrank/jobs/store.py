@@ -171,7 +171,8 @@ class JobStore:
                 f"INSERT INTO job ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",  # noqa: S608
                 (job_id, owner, kind, subject, json.dumps(dict(params)), QUEUED, self._clock()),
             )
-        return self.get(job_id)
+            # Read before it is committed: a job that its user was told to have failed must not wait in the queue.
+            return self._job(db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone())
 
     def get(self, job_id: str) -> Job:
         """Return the job with this id.

@@ -669,6 +669,23 @@ def test_refused_upload_leaves_nothing_behind(case, tmp_path):
     assert listing(settings.workspace / "uploads") == []
 
 
+def test_a_large_upload_is_kept_without_holding_it_in_memory(tmp_path):
+    class Stream(io.RawIOBase):
+        name, left = "zeros.zip", 64
+
+        def readinto(self, buffer):
+            self.left -= 1
+            return len(buffer) if self.left >= 0 else 0
+
+    tracemalloc.start()
+    try:
+        name = save_upload(Stream(), settings=Settings(workspace=tmp_path), check=lambda path, shown, settings: None)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "uploads" / f"{name.removeprefix('upload:')}.zip").stat().st_size == 64 * 2**20
+
+
 def test_upload_that_breaks_off_leaves_nothing_behind(tmp_path):
     class Broken(io.BytesIO):
         def read(self, size=-1):

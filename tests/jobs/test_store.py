@@ -76,6 +76,20 @@ FINISH = {
 }
 
 
+def test_a_job_waits_exactly_if_its_user_was_told_so(store, monkeypatch):
+    def refuse(*_):
+        raise JobError("The job database cannot be used.")
+
+    monkeypatch.setattr(JobStore, "find", refuse)  # locked, full or gone just after it was stored
+    job = store.create("extract", {}, "ann", "digits")
+    assert [waiting.id for waiting in store.in_state("queued")] == [job.id]
+    monkeypatch.setattr(JobStore, "_job", refuse)
+    with pytest.raises(JobError):
+        store.create("extract", {}, "ann", "digits")
+    monkeypatch.undo()
+    assert [waiting.id for waiting in store.in_state("queued")] == [job.id]
+
+
 def test_a_new_job_is_queued_and_holds_what_it_was_given(store):
     params = {"dataset": "Ümläut <b>", "max_per_class": None, "seed": 0, "nested": [1, {"a": 0.5}]}
     job = new_job(store, params=params)

@@ -1,8 +1,10 @@
 """Every page empty, ready and failing, without a browser."""
 
 import ast
+import contextlib
 import io
 import os
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -16,7 +18,7 @@ from labelrank.data.uploads import save_upload
 from labelrank.errors import CheckpointError, RankingError
 from labelrank.exports import FORMATS
 from labelrank.features.store import FeatureSet, write_features
-from labelrank.jobs.store import JobProgress
+from labelrank.jobs.store import JobProgress, JobStore
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.ui.choices import Choices
@@ -28,6 +30,7 @@ from tests.ui.conftest import (
     address,
     button,
     chips,
+    choices_of,
     labels,
     run,
     settings_label,
@@ -236,6 +239,22 @@ def test_a_shared_server_cuts_its_paths(app, store, monkeypatch, tmp_path, share
                  "cat/1.png", "…/x.toml (12/30 done, 3 / 4)"):  # fmt: skip
         assert kept in shown
     assert "…/1.parquet cannot be opened" in told
+
+
+def test_a_job_that_cannot_be_stored_is_told_and_does_not_wait(app, store, monkeypatch, tmp_path):
+    impatient = classmethod(lambda cls, settings: cls(settings.workspace / "jobs.sqlite", timeout_s=0.1))
+    monkeypatch.setattr(JobStore, "for_settings", impatient)
+    app.session_state["choices"] = choices_of(dataset="digits", split="train", max_per_class=5)
+    run(app, "features")
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        button(app, "Extract features").click().run()
+        assert "database is locked" in texts(app)
+        assert not app.exception
+    app.run()
+    assert store.list() == ()
+    button(app, "Extract features").click().run()
+    assert [job.state for job in store.list()] == ["queued"]
 
 
 def test_a_failed_job_shows_its_reason_its_log_and_a_way_on(app, store):
