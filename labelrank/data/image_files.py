@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from labelrank.errors import MediaError
 from labelrank.settings import Settings
+from labelrank.words import plural
 
 # A decoder passes over all pixels for each scan of a JPEG. Encoders write about ten scans.
 _SCANS_OF_THE_LARGEST = 20
@@ -219,6 +220,36 @@ def examine_tiff(data: bytes, name: str, settings: Settings) -> bytes:
     if pieces > 2 * most + 8 or pieces > _MAX_CHUNKS:
         raise _costly(name, f"{pieces:,} strips or tiles; {min(most, _MAX_CHUNKS):,} would do")
     return data
+
+
+def unread(data: bytes, reason: str) -> str | None:
+    """Return why a decoder does not know a kind of JPEG or TIFF, in words that follow "not read:"; None if it might.
+
+    Args:
+        reason: What the decoder says.
+    """
+    is_unknown = _UNKNOWN.search(reason) is not None
+    if data[:2] == b"\xff\xd8":
+        header = itertools.takewhile(lambda segment: segment[0] != 0xDA, _segments(data))
+        markers = {marker for marker, _ in itertools.islice(header, _MAX_SEGMENTS)}
+        return "lossless or hierarchical coding" if _UNREAD_FRAMES & markers else reason if is_unknown else None
+    if data[:2] in (b"II", b"MM"):
+        _, values = _directory(data)
+        if (compression := values.get(259, 1)) in _UNREAD_COMPRESSIONS:
+            return f"compression {compression} of TIFF"
+        number = {2: "signed whole", 3: "floating-point"}.get(values.get(339, 1), "whole")
+        if is_unknown or number != "whole":
+            channels, colours = plural(values.get(277, 1), "channel"), values.get(262, 0)
+            return f"{channels} of {values.get(258, 1)}-bit {number} numbers, colours of kind {colours} of TIFF"
+    return reason if is_unknown else None
+
+
+# What Pillow says of files that are no error, but that it does not know.
+_UNKNOWN = re.compile(r"cannot handle|[Uu]nsupported|unknown (pixel mode|data organization)|not yet supported")
+# JPEG frames other than baseline, extended, progressive and their arithmetic forms.
+_UNREAD_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
+# The JPEG of TIFF 6.0, JPEG 2000, JPEG XL, and what only single programs write.
+_UNREAD_COMPRESSIONS = {6, 262, 32766, 32809, 33003, 33005, 34661, 34676, 34677, 34712, 34892, 50002, 52546}
 
 
 def _directory(data: bytes) -> tuple[dict[int, int], dict[int, int]]:

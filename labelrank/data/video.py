@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn
 import numpy as np
 
 from labelrank.data.dataset import ClipSampling
-from labelrank.data.image import HEAD_BYTES, describe_head
+from labelrank.data.image import HEAD_BYTES, describe_head, refuse_pointer
 from labelrank.data.reading import note, one_sample, take_memory
 from labelrank.data.video_end import asf_duration_s, is_cut
 from labelrank.errors import LabelRankError, MediaError
@@ -555,6 +555,7 @@ def _open(source: Path | bytes | BinaryIO, name: str, settings: Settings) -> Ite
             file.seek(0)
             head = file.read(HEAD_BYTES)
             kind = next((k for k in _KINDS if head[k.offset : k.offset + len(k.magic)] == k.magic), None)
+            refuse_pointer(head, name)
             if kind is None:
                 raise MediaError(
                     f"{name!r} {describe_head(head)}; expected a video in {READABLE}. "

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -16,6 +17,7 @@ from labelrank.data import image as image_module
 from labelrank.data import reading
 from labelrank.data.archive import open_archive
 from labelrank.data.image import EXTENSIONS, decode_image, describe_head
+from labelrank.data.reading import one_sample
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
 from tests.helpers.datasets import SETTINGS, encode, picture, png, png_header, write_zip
@@ -186,7 +188,7 @@ def test_file_size_limit_is_checked_first():
         (b"", "is empty (0 bytes)"),
         (b"hello", "starts with 68656c6c; expected a JPEG"),
         (b"%PDF-1.7", "a PDF document"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0", "starts with 25215053; expected a JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "starts with 25215053: a PostScript document; expected a JPEG"),
         (b"\0\0\0\x18ftypheic", "a HEIC image"),
         (b"PK\x03\x04", "a zip"),
         (b"RIFF\0\0\0\0AVI LIST", "a video"),
@@ -289,6 +291,8 @@ def tiff(width, height, tags=None, pixels=b"", order="<"):
     """Return an uncompressed TIFF of 8-bit grey pixels, unless its tags {number: (code of struct, values)} differ."""
     entries = {256: ("L", [width]), 257: ("L", [height]), 258: ("H", [8]), 259: ("H", [1]), 262: ("H", [1])}
     entries |= {277: ("H", [1]), 278: ("L", [height]), 273: ("L", [8]), 279: ("L", [len(pixels)])} | (tags or {})
+    if 324 in entries:  # tiles, and no strips
+        entries = {tag: entry for tag, entry in entries.items() if tag not in (273, 278, 279)}
     start = 8 + len(pixels)
     after, directory, values = start + 2 + 12 * len(entries) + 4, b"", b""
     for tag, (code, numbers) in sorted(entries.items()):
@@ -385,17 +389,20 @@ def test_a_large_image_is_converted_in_bands_to_the_same_pixels(monkeypatch):
 def test_large_images_are_decoded_one_after_another(monkeypatch):
     data = encode(Image.new("L", (1000, 1000), 84))
     one_needs = 1000 * 1000 * 7
-    at_work, most = [], []
+    at_work, most, company = [], [], threading.Condition()
 
     def load(self, actual=ImageFile.ImageFile.load):
         if not self.tile:
             return actual(self)
-        at_work.append(self)
-        most.append(len(at_work))
-        time.sleep(0.05)
-        result = actual(self)
-        at_work.remove(self)
-        return result
+        with company:
+            at_work.append(id(self))
+            most.append(len(at_work))
+            company.notify_all()
+            # Wait for as many as should come, and a little for one more than that.
+            company.wait_for(lambda: max(most) >= together, timeout=10)
+            company.wait_for(lambda: max(most) > together, timeout=0.02)
+            at_work.remove(id(self))
+        return actual(self)
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
     for room, together in ((one_needs, 1), (one_needs - 1, 1), (2 * one_needs, 2)):
@@ -407,3 +414,180 @@ def test_large_images_are_decoded_one_after_another(monkeypatch):
     with pytest.raises(MediaError):
         decode(data[:-60])
     assert reading._bytes_in_use == 0
+
+
+def notices_of(data):
+    with one_sample() as notices:
+        return decode(data), notices
+
+
+def ramp(bits):
+    """Return grey values (8, 64) from 0 to the most that this many bits hold, and the 8 bits that they stand for."""
+    share = np.tile(np.linspace(0, 1, 64), (8, 1))
+    return np.round(share * ((1 << bits) - 1)).astype(np.uint16), np.round(share * 255).astype(np.uint8)
+
+
+def colours(grey):
+    return np.dstack([grey, grey[:, ::-1], grey[:, ::-1]])
+
+
+def tiff_of(values, tags=None, order="<", apart=False, alpha=False, packed=False):
+    """Return a TIFF of an array (H, W) or (H, W, channels), unless its tags differ."""
+    values = values.reshape(*values.shape[:2], -1)
+    height, width, channels = values.shape
+    planes = np.moveaxis(values, 2, 0) if apart else values[np.newaxis]
+    strips = [plane.astype(values.dtype.newbyteorder(order)).tobytes() for plane in planes]
+    strips = [zlib.compress(strip) for strip in strips] if packed else strips
+    starts = [8 + sum(map(len, strips[:number])) for number in range(len(strips))]
+    own = {258: ("H", [8 * values.itemsize] * channels), 277: ("H", [channels]), 259: ("H", [8 if packed else 1])}
+    own |= {262: ("H", [2 if channels > 2 else 1]), 284: ("H", [2 if apart else 1]), 338: ("H", [2])}
+    own |= {273: ("L", starts), 279: ("L", [len(strip) for strip in strips])}
+    if not alpha:
+        del own[338]
+    return tiff(width, height, own | (tags or {}), b"".join(strips), order)
+
+
+def png_of(values, *chunks):
+    height, width = values.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, 0 if values.ndim == 2 else 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_fewer_bits_in_16_are_scaled_where_the_file_names_its_largest_value(bits, order):
+    values, grey = ramp(bits)
+    top = (1 << bits) - 1
+    for name in (281, 341):
+        decoded, notices = notices_of(tiff_of(values, {name: ("H", [top])}, order))
+        assert np.array_equal(decoded, np.dstack([grey] * 3))
+        assert notices == []
+    for packed in (False, True):
+        wide = np.dstack([colours(values), values])
+        for data in (
+            tiff_of(colours(values), {281: ("H", [top] * 3)}, order, packed=packed),
+            tiff_of(wide, {281: ("H", [top] * 4)}, order, alpha=True, packed=packed),
+            png_of(colours(values), (b"sBIT", bytes([bits] * 3))),
+        ):
+            decoded, notices = notices_of(data)
+            assert np.array_equal(decoded, colours(grey))
+            assert notices == []
+    assert np.array_equal(decode(png_of(values, (b"sBIT", bytes([bits])))), np.dstack([grey] * 3))
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_fewer_bits_in_16_are_noted_where_the_file_says_nothing_of_them(bits):
+    values, _ = ramp(bits)
+    top = (1 << bits) - 1
+    wrong = {281: ("H", [top // 2])}  # less than the image holds
+    apart = tiff_of(colours(values), {281: ("H", [top] * 3)}, apart=True)
+    for data in (tiff_of(values), png_of(values), tiff_of(colours(values)), png_of(colours(values)), apart):
+        decoded, (notice,) = notices_of(data)
+        assert notice.kind == "dark"
+        assert f"largest value {top:,} of 65,535" in notice.text
+        assert decoded.max() == (values.max() + 128) // 257 or decoded.max() == values.max() >> 8
+    assert [notice.kind for notice in notices_of(tiff_of(values, wrong))[1]] == ["dark"]
+
+
+def test_values_spread_over_16_bits_stay_as_they_are():
+    values, grey = ramp(12)
+    spread = values << 4 | values >> 8
+    for data in (png_of(spread, (b"sBIT", b"\x0c")), tiff_of(spread), tiff_of(spread, {281: ("H", [65535])})):
+        decoded, notices = notices_of(data)
+        assert np.array_equal(decoded, np.dstack([grey] * 3))
+        assert notices == []
+    assert notices_of(tiff_of(np.zeros((8, 64), np.uint16)))[1] == []  # black, whatever white is
+    # 0 is white
+    assert np.array_equal(decode(tiff_of(65535 - spread, {262: ("H", [0])})), np.dstack([grey] * 3))
+
+
+def test_twelve_bits_without_gaps_between_them_are_read():
+    packed = bytes.fromhex("fff000800fff") * 3
+    decoded = decode(tiff(4, 3, {258: ("H", [12]), 279: ("L", [18])}, packed))
+    assert decoded[:, :, 0].tolist() == [[255, 0, 128, 255]] * 3
+
+
+@pytest.mark.parametrize("white", [7, 127, 1000, 1023, 4095, 40_000])
+@pytest.mark.parametrize("magic", [b"P5", b"P6"])
+def test_every_depth_of_ppm_equals_pillows_slow_decoder(white, magic):
+    shape = (5, 6) if magic == b"P5" else (5, 6, 3)
+    values = np.random.default_rng(0).integers(0, white + 9 if white < 200 else white + 1, shape)
+    data = magic + b"\n# made by hand\n6 5\n%d\n" % white + values.astype("u1" if white < 256 else ">u2").tobytes()
+    slow = Image.open(io.BytesIO(data))
+    expected = (np.asarray(slow, np.int32) + 128) // 257 if slow.mode == "I" else np.asarray(slow)
+    decoded = decode(data)
+    assert np.array_equal(decoded[..., 0] if magic == b"P5" else decoded, expected)
+    with pytest.raises(MediaError, match="damaged or cut short"):
+        decode(data[:-1])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_channels_that_lie_apart_are_read(order, packed):
+    noise = np.random.default_rng(0).integers(0, 65536, (40, 30, 3)).astype(np.uint16)
+    high = (noise >> 8).astype(np.uint8)
+    assert np.array_equal(decode(tiff_of(noise, order=order, apart=True, packed=packed)), high)
+    assert np.array_equal(decode(tiff_of(high, order=order, apart=True, packed=packed)), high)
+    extra = np.dstack([high, high[..., :1]])
+    for meaning in (0, 2):  # unknown, alpha
+        data = tiff_of(extra, {338: ("H", [meaning])}, order, apart=True, packed=packed)
+        assert np.array_equal(decode(data), high)
+
+
+SOUND_BUT_UNREAD = {
+    "float colours": (
+        lambda: tiff_of(np.ones((3, 4, 3), np.float32), {339: ("H", [3] * 3)}),
+        "3 channels of 32-bit float",
+    ),
+    "half floats": (lambda: tiff_of(np.ones((3, 4), np.float16), {339: ("H", [3])}), "1 channel of 16-bit floating"),
+    "doubles": (lambda: tiff_of(np.ones((3, 4), np.float64), {339: ("H", [3])}), "1 channel of 64-bit floating"),
+    "32-bit colours": (lambda: tiff_of(np.ones((3, 4, 3), np.uint32)), "3 channels of 32-bit whole numbers"),
+    "grey and alpha": (lambda: tiff_of(np.ones((3, 4, 2), np.uint16), alpha=True), "2 channels of 16-bit whole"),
+    "CIE Lab": (lambda: tiff_of(np.ones((3, 4, 3), np.uint8), {262: ("H", [9])}), "colours of kind 9 of TIFF"),
+    "a raw photograph": (lambda: tiff_of(np.ones((3, 4), np.uint16), {262: ("H", [32803])}), "of kind 32803 of TIFF"),
+    "JPEG 2000 in TIFF": (lambda: tiff(4, 3, {259: ("H", [34712])}, bytes(12)), "compression 34712 of TIFF"),
+    "JPEG of 12 bits": (lambda: encode(picture(), "JPEG").replace(b"\0\x11\x08", b"\0\x11\x0c"), "12-bit layers"),
+    "lossless JPEG": (lambda: encode(picture(), "JPEG").replace(b"\xff\xc0", b"\xff\xc3"), "lossless or hierarchical"),
+    "JPEG in BMP": (lambda: (bmp := encode(picture(), "BMP"))[:30] + b"\4" + bmp[31:], "Unsupported BMP compression"),
+}
+
+
+@pytest.mark.parametrize("case", SOUND_BUT_UNREAD)
+def test_sound_images_of_unread_kinds_are_not_called_damaged(case):
+    make, what = SOUND_BUT_UNREAD[case]
+    with pytest.raises(MediaError) as error:
+        decode(make())
+    message = str(error.value)
+    assert "of a kind that is not read: " in message
+    assert what in message
+    assert "Save it as an 8-bit PNG or JPEG image" in message
+    assert "damaged" not in message
+
+
+def test_a_png_of_an_iphone_app_says_how_to_convert_it():
+    data = png()
+    with pytest.raises(MediaError, match=r"form of iPhone apps \(CgBI\).* Convert it on a Mac with `xcrun pngcrush"):
+        decode(data[:8] + png_chunk(b"CgBI", bytes(4)) + data[8:])
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\xef\xbb\xbf\n <!DOCTYPE HTML><html>404", "a web page"),
+        (b"<HTML><head>", "a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "XML text"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg">', "an SVG drawing"),
+        (b'{"error": "Not Found"}', "JSON text"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        (b"8BPS\0\1", "a Photoshop document"),
+        (bytes(128) + b"DICM", "a DICOM image"),
+        ((b"G" + bytes(187)) * 3, "a video"),
+    ],
+)
+def test_what_lies_in_place_of_an_image_is_named(data, what):
+    with pytest.raises(MediaError, match=rf"starts with [0-9a-f]+: {what}; expected a JPEG"):
+        decode(data)
+    with pytest.raises(MediaError, match="Git LFS pointer, not the file itself. Run `git lfs pull`"):
+        decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")

@@ -385,6 +385,8 @@ def test_frames_of_exactly_the_limits_are_read(frames):
     [
         (b"", r"'a' is empty \(0 bytes\); expected a video in AVI, MP4, MOV"),
         (b"hello, world", r"'a' starts with 68656c6c; expected a video in .*Save it in one of these or leave it out"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", r"'a' is a Git LFS pointer, .* Run `git lfs pull`"),
+        (b"<!DOCTYPE html>", r"'a' starts with 3c21444f: a web page; expected a video"),
         (encode(picture()), r"'a' starts with 89504e47: a PNG image; expected a video"),
         (b"RIFF\0\0\0\0AVI " + bytes(100), r"looks like a video but is damaged or cut short \(Invalid data"),
         (b"\0\0\0\x18ftypisom" + bytes(100), r"looks like a video but is damaged or cut short"),
