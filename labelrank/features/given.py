@@ -14,7 +14,7 @@ import numpy as np
 from labelrank.data.parquet_columns import declared_names
 from labelrank.data.source import listed
 from labelrank.errors import FeaturesError
-from labelrank.features.store import FeatureSet, check_finite, vectors_of
+from labelrank.features.store import FeatureSet, check_finite, check_no_pointer, vectors_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,6 +57,7 @@ def read_given(path: Path, *, features_column: str | None = None, label_column: 
         FeaturesError: There is no such column, or several could be meant; or values cannot be features or labels. The
             message names columns and the first bad row.
     """
+    check_no_pointer(path)
     read = _npz if path.suffix.lower() == ".npz" else _parquet
     table = read(path, features_column, label_column)
     check_finite(table.X, table.keys, path, "Remove these rows or make these features again.")
@@ -96,6 +97,12 @@ def _numbered(table: _Given, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
         raise FeaturesError(
             f"{path}: column {table.label_from!r} has {len(values):,} different values in {n:,} rows, so it holds no "
             "classes. Choose the column of the labels (--label-column)."
+        )
+    if {-1, 0} <= set(values.tolist()):
+        row = int(np.argmax(labels == -1))
+        raise FeaturesError(
+            f"{path}: row {row:,} has -1 in {table.label_from!r}, beside 0; that usually means a row without a label. "
+            "Remove these rows, or number their class otherwise."
         )
     if names is None:
         return codes.astype(np.int32), tuple(str(value) for value in values)
@@ -161,8 +168,9 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
         fractions = [] if found else [f.name for f in schema if pa.types.is_floating(f.type) and f.name != label_column]
         taken = {found, *fractions}
         fitting = [field.name for field in schema if field.name not in taken and _is_label(field.type)]
-        if label_column is None and not fitting and len(fractions) > 1:  # labels 0.0, 1.0 beside fractions
-            fitting = [name for name in fractions if name.casefold() in _LABELS]
+        if label_column is None:  # labels are seldom fractions, as 0.0 and 1.0
+            sure = [name for name in fitting if not pa.types.is_floating(schema.field(name).type)]
+            fitting = sure or fitting or [name for name in fractions if name.casefold() in _LABELS]
         label = _chosen(path, "labels", "--label-column", label_column, _label_first(fitting), _LABELS, all_)
         fractions = [name for name in fractions if name != label]
         if label is None or not (found or len(fractions) > 1):
@@ -170,7 +178,9 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
             option = "--label-column" if label is None else "--features-column"
             raise FeaturesError(f"{path} has no column of {lacking}; it has {all_}. Name it with {option}.")
         columns = [*([found] if found else fractions), label]
-        others = [n for n in ("class_name", *_KEYS) if n in schema.names and n not in columns]
+        keys = [name for name in schema.names if name.casefold() in _KEYS and name not in columns]
+        texts = [f.name for f in schema if f.name not in (*columns, *keys) and _is_text(f.type)]
+        others = [*keys, *texts]
         table = pq.read_table(path, columns=[*columns, *others], partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise FeaturesError(f"{path} cannot be read as a Parquet file ({str(error).splitlines()[0]}).") from error
@@ -186,11 +196,14 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
     column = table[label]
     values = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     labels = _labels(values.to_numpy(zero_copy_only=False), path, label)
+    names = declared_names(schema, label)
+    if names is None and (beside := _names_beside(labels, table, texts)):
+        labels, names = np.unique(labels, return_inverse=True)[1], beside
     return _Given(
         X=X,
         labels=labels,
-        names=declared_names(schema, label) or _names_beside(labels, table, label),
-        keys=_keys(table, [name for name in others if name != "class_name"]),
+        names=names,
+        keys=_keys(table, keys),
         features_from=found or f"{fractions[0]} to {fractions[-1]}",
         label_from=label,
     )
@@ -210,7 +223,14 @@ def _is_label(kind: pa.DataType) -> bool:
 
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     number = pa.types.is_integer(value) or pa.types.is_floating(value) or pa.types.is_boolean(value)
-    return bool(number or pa.types.is_string(value) or pa.types.is_large_string(value))
+    return bool(number or _is_text(value))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
 
 
 def _label_first(names: Sequence[str]) -> list[str]:
@@ -218,15 +238,16 @@ def _label_first(names: Sequence[str]) -> list[str]:
     return [name for name in names if name.casefold() not in _KEYS and not name.startswith("__")] or [*names]
 
 
-def _names_beside(labels: np.ndarray, table: pa.Table, label: str) -> tuple[str, ...] | None:
-    """Return the names that a column class_name gives to labels 0 to K - 1, if each has one."""
-    if label == "class_name" or "class_name" not in table.column_names or labels.dtype.kind != "i":
+def _names_beside(labels: np.ndarray, table: pa.Table, texts: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the names of the numbers, ascending, where a column of texts has one of its own for each."""
+    if labels.dtype.kind != "i":
         return None
-    pairs = set(zip(labels.tolist(), table["class_name"].to_pylist(), strict=True))
-    numbers = sorted(number for number, _ in pairs)
-    if numbers != list(range(len(pairs))) or not all(isinstance(name, str) for _, name in pairs):
-        return None
-    return tuple(name for _, name in sorted(pairs))
+    for column in texts:
+        name_of = dict(zip(labels.tolist(), table[column].to_pylist(), strict=True))
+        pairs = set(zip(labels.tolist(), table[column].to_pylist(), strict=True))
+        if len(pairs) == len(name_of) == len(set(name_of.values())) and all(name_of.values()):
+            return tuple(name_of[number] for number in sorted(name_of))
+    return None
 
 
 def _keys(table: pa.Table, candidates: Sequence[str]) -> tuple[str, ...]:
@@ -246,7 +267,8 @@ def _npz(path: Path, features_column: str | None, label_column: str | None) -> _
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
-                arrays[name] = archive[name]
+                array = archive[name]
+                arrays[name] = np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise FeaturesError(f"{path} cannot be read as an npz archive ({error}). {_NPZ_HELP}") from error
     all_ = ", ".join(f"{name!r} {array.dtype} {array.shape}" for name, array in arrays.items()) or "no array"

@@ -15,7 +15,7 @@ import numpy as np
 
 from labelrank.data.dataset import Problem
 from labelrank.errors import FeaturesError
-from labelrank.files import replacing
+from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,6 +140,17 @@ def classes_without_rows(class_names: Sequence[str], y: np.ndarray) -> list[Prob
     return [Problem(name, reason) for name, n in zip(class_names, counts, strict=True) if not n]
 
 
+def check_no_pointer(path: Path) -> None:
+    """Raise FeaturesError for a file that Git LFS left in place of the real one."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return  # its reader says why
+    if is_lfs_pointer(head):
+        raise FeaturesError(f"{path} {LFS_POINTER_TEXT}")
+
+
 def read_part(path: Path) -> FeatureSet:
     """Read one features file, which may have no rows.
 
@@ -149,6 +160,7 @@ def read_part(path: Path) -> FeatureSet:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_no_pointer(path)
     try:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:

@@ -72,6 +72,22 @@ def test_names_stand_in_the_schema_or_beside_the_numbers(tmp_path):
     assert read_features(tmp_path / "b.parquet").class_names == ("x", "y", "z")
 
 
+def test_a_score_is_no_label_and_names_may_stand_in_any_column(tmp_path):
+    numbers = np.array([7, 3, 5])[Y]
+    path = table(
+        tmp_path / "mine.parquet",
+        emb=vectors(),
+        score=np.linspace(0, 1, N),
+        half=pa.array(["left", "right"] * (N // 2)),
+        species=pa.array(TEXTS).dictionary_encode(),
+        target=pa.array(numbers),
+    )
+    found = read_features(path)
+    assert (found.class_names, [found.class_names[n] for n in found.y]) == (("bee", "cat", "ant"), TEXTS.tolist())
+    path = table(tmp_path / "mine.parquet", emb=vectors(), score=np.linspace(0, 1, N), species=pa.array(TEXTS))
+    assert read_features(path).class_names == NAMES
+
+
 def test_keys_are_those_of_a_column_that_tells_rows_apart(tmp_path):
     ids = [f"img{i}" for i in range(N)]
     path = table(tmp_path / "mine.parquet", id=pa.array(ids), emb=vectors(), label=pa.array(Y))
@@ -87,6 +103,8 @@ def test_an_npz_is_read_with_and_without_names(tmp_path):
     assert (found.class_names, found.y.tolist()) == (NAMES, Y.tolist())
     np.savez_compressed(tmp_path / "b.npz", embeddings=X, targets=TEXTS)
     assert read_features(tmp_path / "b.npz").class_names == NAMES
+    np.savez(tmp_path / "s.npz", X=X, y=TEXTS.astype("S"))
+    assert read_features(tmp_path / "s.npz").class_names == NAMES
     np.savez(tmp_path / "c.npz", one=X, two=X + 1, a=Y, b=Y[::-1])
     found = read_features(tmp_path / "c.npz", features_column="two", label_column="b")
     np.testing.assert_array_equal(found.X, X + 1)
@@ -112,6 +130,7 @@ CAPTIONS = pa.array([f"a picture of {i}" for i in range(N)])
         ({"emb": [[1.0, None]] * N, "label": Y}, {}, "row 0 lacks a number in column emb"),
         ({"emb": vectors(), "label": [None, *Y[1:].tolist()]}, {}, "row 0 has no value in column 'label'"),
         ({"emb": vectors(), "caption": CAPTIONS}, {}, "'caption' has 60 different values in 60 rows.*--label-column"),
+        ({"emb": vectors(), "label": Y - 1}, {}, "row 0 has -1 in 'label', beside 0"),
         ({"emb": vectors()}, {}, "no column of labels .*'emb'.*--label-column"),
         ({"label": Y}, {}, "no column of features .*'label' .int64.*--features-column"),
         ({"one": vectors(), "two": vectors(), "label": Y}, {}, "'one', 'two' can all hold features.*--features-column"),
@@ -155,6 +174,13 @@ def test_a_file_that_is_no_npz_is_named(tmp_path):
     (tmp_path / "mine.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(FeaturesError, match="cannot be read as an npz archive"):
         read_features(tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize("name", ["mine.npz", "mine.parquet"])
+def test_a_pointer_of_git_lfs_is_told_for_what_it_is(tmp_path, name):
+    (tmp_path / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n")
+    with pytest.raises(FeaturesError, match=f"{name} is a Git LFS pointer.*git lfs pull"):
+        read_features(tmp_path / name)
 
 
 def test_everything_that_needs_no_encoder_works(tmp_path, monkeypatch):
