@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 from labelrank.errors import DatasetError
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
+from labelrank.settings import Settings
 from labelrank.words import size_text
 
 ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
@@ -27,6 +29,8 @@ _MAX_VALUES = 6_000_000
 _MAX_LINE = 1_000_000
 _MAX_COLUMNS = 100
 _SNIFFED_ROWS = 200
+_MAX_TEXT = 4096
+"""Of a text in a table: longer ones name no file and no class, and are not compared as a whole."""
 _HEADER = {"label", "labels", "file_name", "filename", "youtube_id"}
 """Names of columns; a first line with one of these is a header."""
 _DELIMITERS = ("\t", ",", ";")
@@ -225,37 +229,72 @@ def _has_words(text: str) -> bool:
     return width > 2 and min(count, with_ending) > 0.9 * len(words)
 
 
+@dataclass(frozen=True)
+class _Content:
+    """A Parquet file in memory."""
+
+    path: str
+    content: bytes
+    remote = False
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.content)
+
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    def open(self) -> io.BytesIO:
+        return io.BytesIO(self.content)
+
+    def cost(self, ranges: Sequence[tuple[int, int]]) -> int:
+        return 0
+
+    def fetch(self, ranges: object, on_progress: object, should_stop: object) -> None:
+        """Do nothing: the file is here."""
+
+
 def _of_parquet(path: str, content: bytes) -> ListFile:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        metadata = pq.read_metadata(io.BytesIO(content))
-        unpacked = sum(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups))
-        _check_rows(path, metadata.num_rows)
-        if unpacked > MAX_BYTES:
-            raise DatasetError(
-                f"{path!r} would unpack to {size_text(unpacked)}; at most {size_text(MAX_BYTES)} are read."
-            )
-        table = pq.read_table(io.BytesIO(content))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{path!r} cannot be read as Parquet ({error}). Write it again.") from None
-    from labelrank.data.parquet_columns import read_columns
+    from labelrank.data.parquet_table import Table, distinct, reading
 
-    labels = read_columns(table.schema, {}).labels
-    columns = {}
+    table = Table(_Content(path, content), Settings())
+    _check_rows(path, table.num_rows)
+    labels = table.columns({}).labels
+    columns: dict[str, list[str]] = {}
+    left_bytes = MAX_BYTES
     for name in table.schema.names[:_MAX_COLUMNS]:
         if pa.types.is_nested(table.schema.field(name).type):
             continue
-        values = table[name].to_pylist()
         names = labels[name].class_names if name in labels else None
-        columns[name] = [
-            names[value] if names and isinstance(value, int) and 0 <= value < len(names) else _value(value)
-            for value in values
-        ]
+        rows: list[str] = []
+        with reading(path):
+            _check_unpacked(path, left_bytes - table.pages(table.groups, name).unpacked_bytes)
+            for batch in table.batches(name, table.groups, table.num_rows):
+                shared = distinct(batch)
+                left_bytes -= shared.nbytes  # texts that rows share are counted, and kept, once
+                _check_unpacked(path, left_bytes)
+                texts = [
+                    names[value]
+                    if names and isinstance(value, int) and 0 <= value < len(names)
+                    else _value(value)[:_MAX_TEXT]
+                    for value in shared.to_pylist()
+                ]
+                if shared is batch:
+                    rows += texts
+                else:
+                    rows += ["" if place is None else texts[place] for place in batch.indices.to_pylist()]
+        columns[name] = rows
     return ListFile(path, columns, True)
+
+
+def _check_unpacked(path: str, left_bytes: int) -> None:
+    if left_bytes < 0:
+        raise DatasetError(
+            f"{path!r} would unpack to {size_text(MAX_BYTES - left_bytes)} or more; at most {size_text(MAX_BYTES)} are "
+            "read. Keep the columns of file names and labels."
+        )
 
 
 def _check_rows(path: str, rows: int) -> None:
