@@ -11,14 +11,16 @@ import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from labelrank.data.dataset import Dataset, Problem
 from labelrank.data.image import HEAD_BYTES, describe_head
-from labelrank.data.layout import Fingerprint, Layout, check_path, readers
+from labelrank.data.layout import Fingerprint, Layout, check_path, media_of, readers
+from labelrank.data.list_files import is_list
 from labelrank.data.listed import find_layout
 from labelrank.data.source import SourceInfo, SourceOptions
 from labelrank.data.zip_names import ENCODINGS, UTF8_NAME, Names, encoding_of, likeliest_first
@@ -41,7 +43,7 @@ _MAX_COMMENT_BYTES = 0xFFFF
 _MAX_BYTES_PER_ENTRY = 512
 """Of the directory, on average over the most entries that are accepted: zipfile holds all of it in memory."""
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
-_MAX_POINTER_BYTES = 200
+_POINTER_BYTES = range(100, 200)
 """A pointer of Git LFS has about 130 bytes: its version, a SHA-256 and a size."""
 _BOMB_FROM_BYTES = 100 * 2**20
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -102,9 +104,10 @@ class _Archive:
             return ()
         found: list[tuple[str, tuple[str, ...]]] = []
         refused: DatasetError | None = None
+        telling = self._telling_entries()
         for encoding in ENCODINGS:
             try:
-                found.append((encoding, self._layout(*self._entries(encoding)).class_names))
+                found.append((encoding, self._layout(*self._entries(encoding, telling)).class_names))
             except DatasetError as error:
                 refused = refused or error
         if refused and not found:
@@ -121,11 +124,23 @@ class _Archive:
             list(files), folders, read, source=self.name, options=options, there_is=THERE_IS, error=ArchiveError
         )
 
-    def _entries(self, encoding: str) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
-        names = self._names.decoded(encoding, self.name)
-        return _check_entries(
-            list(zip(names, self._zip.infolist(), strict=True)), self.name, self._size_bytes, self._settings
-        )
+    def _telling_entries(self) -> list[int]:
+        """Return the entries that tell the class names in any encoding: of each folder one file of the usual medium."""
+        raw = self._names.raw
+        kind_of = [media_of(name.decode("latin-1")) for name in raw]
+        usual = Counter(kind for kind in kind_of if kind).most_common(1)
+        lists = any(is_list(name.decode("latin-1")) for name in raw)
+        if lists or not usual or not any(b"/" in name for name in raw):
+            return list(range(len(raw)))
+        of_folder = {name.rpartition(b"/")[0]: n for n, name in enumerate(raw) if kind_of[n] == usual[0][0]}
+        return sorted(of_folder.values())
+
+    def _entries(
+        self, encoding: str, only: Sequence[int] | None = None
+    ) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
+        names, entries = self._names.decoded(encoding, self.name), self._zip.infolist()
+        chosen = range(len(names)) if only is None else only
+        return _check_entries([(names[n], entries[n]) for n in chosen], self.name, self._size_bytes, self._settings)
 
     def _choose_encoding(self, asked: str | None) -> str:
         """Return the encoding of the names that the zip does not mark.
@@ -172,7 +187,7 @@ class _Archive:
     def fingerprint(self, path: str, key: str) -> Fingerprint:
         entry = self.files[path]
         # Of a zip on the network, each entry would be a request.
-        if self._is_local and entry.file_size <= _MAX_POINTER_BYTES and self._is_pointer(path, key):
+        if self._is_local and entry.file_size in _POINTER_BYTES and self._is_pointer(path, key):
             raise MediaError(f"{key!r} {LFS_POINTER_TEXT}")
         return Fingerprint(entry.file_size, entry.CRC)
 

@@ -67,6 +67,8 @@ def find_layout(
         of_ending[posixpath.splitext(path)[1].lower()].append(path)
     # A file beside each image says something of this image; it is no list.
     paths = [path for group in of_ending.values() if len(group) <= _MAX_LISTS for path in group]
+    if not paths and not asked:
+        return read_layout(files, folders, source=source, no_class_folders=error, left_out=left_out)
     metadata = [path for path in paths if posixpath.basename(path).lower() in METADATA]
     lists = _Lists(paths, visible, read, source, options)
     if asked:
