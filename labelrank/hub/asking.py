@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -103,6 +104,29 @@ def explained(subject: str) -> Iterator[None]:
             f"The request for {subject} to {endpoint()} failed ({_public(error)}). Check HF_ENDPOINT, HF_TOKEN and the "
             "proxy settings."
         ) from error
+
+
+def _session() -> httpx2.Client:
+    """Return the client of huggingface_hub, which takes the proxies from the environment.
+
+    Raises:
+        HubError: A proxy cannot be used. Its address is not in the message, as it may hold a password.
+    """
+    import httpx2
+    from huggingface_hub import get_session
+
+    try:
+        return get_session()
+    except (httpx2.InvalidURL, ImportError, ValueError) as error:
+        named = [name for name in os.environ if name.lower() in _PROXIES and os.environ[name]]
+        reason = "SOCKS needs the package socksio" if isinstance(error, ImportError) else "it is no address of a proxy"
+        raise HubError(
+            f"The proxy in {' or '.join(sorted(named)) or 'the system settings'} cannot be used: {reason}. Expected "
+            "http://host:port, or http://name:password@host:port with %-codes for special characters."
+        ) from None
+
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def _public(error: Exception) -> str:
@@ -277,12 +301,10 @@ def streaming(
     Args:
         with_token: False for an address in the Hub's storage.
     """
-    from huggingface_hub import get_session
-
     sent = {**headers(settings, with_token=with_token), **extra}
     with explained(subject), ExitStack() as stack:
         with _within_limits("file" if with_token else None, meter, settings) as answers:
-            response = stack.enter_context(get_session().stream("GET", url, headers=sent, timeout=_timeout()))
+            response = stack.enter_context(_session().stream("GET", url, headers=sent, timeout=_timeout()))
             answers += [*response.history, response]
         check_answer(response, kind, repo_id, subject, settings)
         yield response
@@ -310,13 +332,11 @@ def get_json(
     url: str, kind: str, repo_id: str, subject: str, settings: Settings, params: Any = None
 ) -> tuple[Any, str]:
     """Return the JSON answer of one API call, and the address of its next page or an empty text."""
-    from huggingface_hub import get_session
-
     meter = Meter(alone=True)
 
     def ask() -> tuple[Any, str]:
         with explained(subject), _within_limits("api", meter, settings) as answers:
-            response = get_session().get(url, params=params, headers=headers(settings), timeout=_timeout())
+            response = _session().get(url, params=params, headers=headers(settings), timeout=_timeout())
             answers += [*response.history, response]
         check_answer(response, kind, repo_id, subject, settings)
         following = response.links.get("next", {}).get("url", "")

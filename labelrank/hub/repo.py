@@ -18,7 +18,7 @@ from labelrank.errors import HubError, Unreachable
 from labelrank.files import replacing
 from labelrank.hub.asking import get_json, get_pages
 from labelrank.hub.names import DEFAULT_REVISION, REPO_ID, check_repo_id, endpoint, repo_url
-from labelrank.hub.storage import disk_explained, storage
+from labelrank.hub.storage import cache_folder, disk_explained, storage
 
 if TYPE_CHECKING:
     from labelrank.settings import Settings
@@ -28,6 +28,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_FILES = 500_000
 _MAX_PULL_REQUESTS = 30
 _MAX_PAGES = 5
+_MOST_TOLD = 8
 # What the Hub's scanners call a file that must not be used; "caution" is advice.
 _FLAGGED = {"unsafe", "suspicious"}
 # The account in whose name https://huggingface.co/spaces/safetensors/convert opens pull requests.
@@ -120,13 +121,29 @@ def resolve(kind: str, repo_id: str, revision: str | None = None, *, settings: S
         raise HubError(f"Revision {revision!r} cannot exist; expected a branch, tag, commit, or refs/pr/1.")
     try:
         repo = _ask(kind, repo_id, revision, settings)
-    except Unreachable:
+    except Unreachable as error:
         remembered = _remembered(kind, repo_id, revision, settings) or _from_cache(kind, repo_id, revision, settings)
         if remembered is None:
-            raise
+            raise _with_what_is_here(error, kind, settings) from error
         return replace(remembered, from_cache=True)
     _remember(repo, repo_id, settings)
     return repo
+
+
+def _with_what_is_here(error: Unreachable, kind: str, settings: Settings) -> Unreachable:
+    """Return an error with the repositories that open without a network, if that is what is missing.
+
+    A shared server tells none, because the cache does not say which are private.
+    """
+    if settings.shared or (error.retry and not error.no_network):
+        return error
+    begin = f"{kind}s--"
+    # Repositories with nothing but a lock or a broken download have no snapshot.
+    places = sorted(cache_folder().glob(f"{begin}*/snapshots/*"))
+    here = list(dict.fromkeys(place.parent.parent.name.removeprefix(begin).replace("--", "/") for place in places))
+    told = f"Those are: {', '.join(here[:_MOST_TOLD])}" if here else f"That is no {kind}"
+    more = f" and {len(here) - _MOST_TOLD:,} more" if len(here) > _MOST_TOLD else ""
+    return Unreachable(f"{error} {told}{more}.", wait_s=error.wait_s, no_network=error.no_network, retry=error.retry)
 
 
 def _ask(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo:

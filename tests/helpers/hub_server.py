@@ -302,6 +302,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.handle_request()
 
+    def do_CONNECT(self):
+        """As of a proxy, which it is where a test says so."""
+        self.handle_request()
+
     def do_POST(self):
         self.form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
         self.handle_request()

@@ -403,6 +403,35 @@ def test_an_endpoint_that_is_no_address(model, settings, monkeypatch):
         client.resolve("model", model, settings=settings)
 
 
+@pytest.mark.parametrize(
+    ("proxy", "message"),
+    [
+        ("socks5://me:secret@127.0.0.1:1", "The proxy in HTTP_PROXY cannot be used: SOCKS needs the package socksio"),
+        ("ftp://me:secret@127.0.0.1:1", "it is no address of a proxy. Expected http://host:port"),
+        ("http://me:sec/ret@127.0.0.1:1", "it is no address of a proxy"),
+        ("http://me:secret@127.0.0.1:1", r"cannot be reached \(\[Errno 111\] Connection refused\)"),
+        ("http://me:secret@{hub}", r"The proxy between here and the Hub wants a login \(407\)"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_trouble_with_a_proxy_is_told_without_its_password(hub, settings, monkeypatch, proxy, message, scheme):
+    from huggingface_hub import close_session
+
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("HTTP_PROXY", proxy.format(hub=hub.endpoint.removeprefix("http://")))
+    monkeypatch.setenv("HTTPS_PROXY", proxy.format(hub=hub.endpoint.removeprefix("http://")))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"{scheme}://hub.example")
+    hub.fail("", 407, times=9)
+    close_session()
+    try:
+        with pytest.raises(HubError, match=message.replace("HTTP_PROXY", "HTTPS_PROXY or HTTP_PROXY")) as caught:
+            client.search("model", "", settings=settings)
+    finally:
+        close_session()
+    assert "sec" not in str(caught.value).replace("seconds", "")
+
+
 # --- trouble that passes
 
 
@@ -604,6 +633,19 @@ def test_offline_mode_is_that_of_the_library(hub, model, run_python, monkeypatch
     hub.forget()
     assert run_python(program) == "True"
     assert hub.requests == []
+
+
+def test_without_a_network_what_opens_is_named(hub, repo, settings):
+    hub.add("model", "mnist", {"config.json": "[]"})
+    for one in (repo, client.resolve("model", "mnist", settings=settings)):
+        client.download(one, "config.json", settings=settings)
+    hub.stop()
+    with pytest.raises(HubError, match=r"only what was fetched before opens. Those are: me/model, mnist\.$"):
+        client.resolve("model", "me/other", settings=settings)
+    with pytest.raises(HubError, match=r"only what was fetched before opens. That is no dataset\.$"):
+        client.resolve("dataset", "me/other", settings=settings)
+    with pytest.raises(HubError, match=r"only what was fetched before opens\.$"):
+        client.resolve("model", "me/other", settings=replace(settings, shared=True))
 
 
 # --- whole files
