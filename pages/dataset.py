@@ -183,7 +183,10 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
         chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
         st.altair_chart(chart, alt=f"Bar chart. {finding}.")
-    problems = [(problem.subject, problem.reason) for problem in data.problems] + show_gallery(source)
+    met = show_gallery(source)
+    problems = [(problem.subject, problem.reason) for problem in data.problems] + (met or [])
+    if met is None and not problems:
+        return
     st.subheader("Data check", anchor=False)
     if problems:
         st.markdown(f"{words.plural(len(problems), 'problem')}; the other samples can be used.")
@@ -192,21 +195,24 @@ def show(source: choices.Source, *, refused: bool) -> None:
         st.markdown("No problem was found in the names, and every sample shown here can be read.")
 
 
-def show_gallery(source: choices.Source) -> list[tuple[str, str]]:
-    """Show some samples of each class, paged; return the subject and reason of each problem met on the way."""
+def show_gallery(source: choices.Source) -> list[tuple[str, str]] | None:
+    """Show some samples of each class, paged; return the subject and reason of each problem met on the way.
+
+    Returns None if no sample was read.
+    """
     data = datasets.dataset(source)
     nouns = datasets.nouns(data)
     st.subheader(f"{nouns[1].capitalize()} of each class", anchor=False)
     page = messages.pagination(len(data.class_names), galleries.GALLERY_CLASSES, key="gallery_page")
     if cost := galleries.must_be_asked_for(source, page):
         if not st.button(f"Read a few {nouns[1]} of each class (about {words.size_text(cost)})"):
-            return []
+            return None
         galleries.ask_for(source, page)
     try:
         gallery = galleries.gallery(source, page)
     except LabelRankError as error:
         messages.error_box(error, retry="gallery")
-        return []
+        return None
     moving = any(row.strip.moving for row in gallery.rows) and st.toggle(
         "Play", value=True, key="play", help="Off shows one frame of each video."
     )

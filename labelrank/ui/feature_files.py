@@ -9,9 +9,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from labelrank import cache
+from labelrank import cache, words
 from labelrank.data.dataset import NOUNS
-from labelrank.errors import FeaturesError, JobError, LabelRankError
+from labelrank.errors import FeaturesError, JobError, LabelRankError, TooCostly
 from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.store import Job
@@ -78,6 +78,13 @@ def checkpoint_heading(info: CheckpointInfo) -> str:
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the features")
 def features_of(path: Path, modified_ns: int) -> FeatureSet:
+    # While they are read, their table is in memory as well.
+    if 2 * (size := path.stat().st_size) > (limit := session.settings().max_preview_bytes):
+        raise TooCostly(
+            f"These features have {words.size_text(size)}; pages read at most {words.size_text(limit / 2)}, half of "
+            "LABELRANK_MAX_PREVIEW_BYTES. Take fewer samples per class, rank them with `labelrank rank`, or raise the "
+            "limit."
+        )
     return read_features(path)
 
 

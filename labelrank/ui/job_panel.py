@@ -9,7 +9,7 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.data.dataset import NOUNS
-from labelrank.errors import FeaturesError, LabelRankError
+from labelrank.errors import FeaturesError, LabelRankError, TooCostly
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
 from labelrank.jobs.store import Job
@@ -199,7 +199,7 @@ def _succeeded(job: Job) -> None:
             st.metric("Device", result.device, width="content", help=escape(extraction.device_text(result)))
         try:
             found = feature_files.features(result.features)
-        except FeaturesError as error:
+        except (FeaturesError, TooCostly) as error:
             messages.error_box(error)
             return
         if report:

@@ -241,6 +241,20 @@ def test_a_shared_server_cuts_its_paths(app, store, monkeypatch, tmp_path, share
     assert "…/1.parquet cannot be opened" in told
 
 
+@pytest.mark.parametrize("page", ["features", "ranking"])
+def test_features_too_large_for_a_page_are_told_with_the_limit(app, pixel_features, finished_job, monkeypatch, page):
+    path = pixel_features()
+    job = finished_job(path)
+    size = path.stat().st_size
+    monkeypatch.setenv("LABELRANK_MAX_PREVIEW_BYTES", str(2 * size - 1))
+    run(app, page, job=job.id)
+    assert "LABELRANK\\_MAX\\_PREVIEW\\_BYTES" in texts(app)
+    assert "labelrank rank" in texts(app)
+    monkeypatch.setenv("LABELRANK_MAX_PREVIEW_BYTES", str(2 * size))
+    app.run()
+    assert "PREVIEW" not in texts(app)
+
+
 def test_a_job_that_cannot_be_stored_is_told_and_does_not_wait(app, store, monkeypatch, tmp_path):
     impatient = classmethod(lambda cls, settings: cls(settings.workspace / "jobs.sqlite", timeout_s=0.1))
     monkeypatch.setattr(JobStore, "for_settings", impatient)
