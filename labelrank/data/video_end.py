@@ -53,9 +53,11 @@ def _riff_is_cut(file: BinaryIO, size_bytes: int) -> bool:
         head = _read(file, at, 8)
         if len(head) < 8 or head[:4] != b"RIFF":
             return False
-        at += 8 + struct.unpack_from("<L", head, 4)[0]
-        if at > size_bytes:
+        length: int = struct.unpack_from("<L", head, 4)[0]
+        # Some programs count the 8 bytes of the head, too.
+        if at + length > size_bytes:
             return True
+        at += 8 + length
     return False
 
 
@@ -116,7 +118,8 @@ def _ogg_is_cut(file: BinaryIO, size_bytes: int) -> bool:
 
 def _ts_is_cut(file: BinaryIO, size_bytes: int) -> bool:
     """MPEG-TS: packets of one size, which is 4 bytes more in the form of Blu-ray discs."""
-    packet_bytes = _TS_PACKET_BYTES if _read(file, 0, 1) == b"\x47" else _TS_PACKET_BYTES + 4
+    head = _read(file, 0, _TS_PACKET_BYTES + 1)
+    packet_bytes = _TS_PACKET_BYTES if head[:1] == head[-1:] == b"\x47" else _TS_PACKET_BYTES + 4
     return size_bytes % packet_bytes != 0
 
 

@@ -276,9 +276,10 @@ def doubts(features: FeatureSet) -> list[tuple[str, list[Problem]]]:
     by_kind: dict[str, list[Problem]] = {}
     for notice in features.notices:
         by_kind.setdefault(notice.kind, []).append(notice)
+    counts = {kind: len({notice.subject for notice in found}) for kind, found in by_kind.items()}
     return [
-        (f"{len(found):,} of {len(features.y):,} {_DOUBTS.get(kind, _OTHER_DOUBTS)[len(found) > 1]}", found)
-        for kind, found in by_kind.items()
+        (f"{count:,} of {len(features.y):,} {_DOUBTS.get(kind, _OTHER_DOUBTS)[count > 1]}", by_kind[kind])
+        for kind, count in counts.items()
     ]
 
 

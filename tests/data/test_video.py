@@ -19,6 +19,7 @@ from labelrank.data import video as video_module
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.reading import one_sample
 from labelrank.data.video import EXTENSIONS, read_clips, read_first_frame
+from labelrank.data.video_end import is_cut
 from labelrank.errors import MediaError
 from labelrank.settings import Settings
 from tests.helpers.datasets import SETTINGS, encode, number_of, numbered_frames, picture, video
@@ -653,8 +654,18 @@ def test_a_header_that_promises_too_much_is_not_believed_alone(frames):
     for promised in (31, 38, 60):  # as the clips of HMDB and JHMDB do
         struct.pack_into("<L", data, length, promised)
         assert read_with_notices(bytes(data))[1] == []
-    cover = video(frames[:30], "mp4", sound=True) + bytes(100)
-    assert read_with_notices(cover)[1] == []
+    data += bytes(-len(data) % 2)
+    struct.pack_into("<L", data, 4, len(data))  # 8 bytes too many, as some programs write
+    assert read_with_notices(bytes(data))[1] == []
+    assert read_with_notices(video(frames[:30], "mp4", sound=True) + bytes(100))[1] == []
+
+
+def test_the_packets_of_blu_ray_discs_are_4_bytes_longer(frames):
+    data = video(frames[:30], "mpegts", "mpeg2video")
+    disc = b"".join(b"\x47\0\0\0" + data[at : at + 188] for at in range(0, len(data), 188))
+    assert len(disc) % 188
+    assert not is_cut(io.BytesIO(disc), "mpegts")
+    assert is_cut(io.BytesIO(disc[:-4]), "mpegts")
 
 
 def test_damaged_frames_count_as_missing(frames):

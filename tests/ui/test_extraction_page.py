@@ -1,10 +1,14 @@
 """What the pages say of an extraction before it starts, while it waits and runs, and after it."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from labelrank import words
+from labelrank.data.dataset import Problem
+from labelrank.features.joining import read_features
+from labelrank.features.store import write_features
 from labelrank.jobs.store import JobProgress
 from labelrank.models.backend import resolve_precision
 from labelrank.progress import Kind, Stage
@@ -288,6 +292,16 @@ def test_where_only_the_direction_is_open_the_way_out_says_so(app, pixel_feature
     assert "Apart from its direction it is steady enough" in app.info[0].value
     app.switch_page("pages/jobs.py").run()
     assert "tau 0.62 expected; 0.88 without its direction" in texts(app)
+
+
+def test_doubtful_samples_are_told_with_their_reasons(app, pixel_features, finished_job):
+    path = pixel_features()
+    features = read_features(path)
+    cut = Problem(features.keys[0], "9 of about 16 frames found", "cut_short")
+    write_features(replace(features, notices=(cut,)), path)
+    run(app, "features", job=finished_job(path).id)
+    assert "1 of 200 videos is cut short or damaged" in app.warning[0].value
+    assert any("9 of about 16 frames found" in table.value.to_string() for table in app.table)
 
 
 def test_samples_that_were_too_few_to_tell_are_told(app, pixel_features, finished_job):

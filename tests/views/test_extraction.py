@@ -110,6 +110,8 @@ def test_doubtful_samples_are_told_by_kind():
     assert cut == "2 of 4 videos are cut short or damaged. Their features come from the frames that are there."
     assert samples == [notices[0], notices[2]]
     assert other == "1 of 4 samples is doubtful."
+    twice = (notices[0], Problem("a", "1 of the 9 frames taken is damaged", "cut_short"))
+    assert extraction.doubts(replace(features, notices=twice))[0][0].startswith("1 of 4 videos is cut short")
 
 
 def test_a_result_says_where_it_stopped():
