@@ -187,6 +187,8 @@ def _find(name: str, settings: Settings) -> _Place | None:
             # Parquet without media beside class folders is listed as a problem; the class folders are opened.
             if without_media(tables, settings) and holds_class_folders(path):
                 tables = None
+        if tables is None and (arrows := find_tables(path, ".arrow")) and not holds_media(path):
+            tables = arrange(arrows, source=id)
         # An archive may lie beside the files that were unpacked from it.
         if tables is None and (tars := find_tables(path, (".tar", *PACKED_TARS))) and not holds_media(path):
             if packed := [file.path for file in tars if file.path.endswith(PACKED_TARS)]:

@@ -39,6 +39,8 @@ SPLIT_WORDS = {
 SAVED_MARKS = ("dataset_dict.json", "state.json")
 """Files by which a folder of `save_to_disk` is known: of several splits, and of one."""
 PACKED_TARS = (".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst")
+# What the library datasets leaves beside the files of its cache.
+_CACHED_ROWS = re.compile(r"cache-.*\.arrow")
 _SPLIT_ORDER = {"train": 0, "val": 1, "test": 2}
 
 _MAX_DEPTH = 5
@@ -384,8 +386,10 @@ def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str 
     named = [word for word in re.split(r"[-._ 0-9]+", base) if word.casefold() in SPLIT_WORDS]
     split_folders = [n for n, f in enumerate(folders) if f.removeprefix("partial-").casefold() in SPLIT_WORDS]
     word = None
-    if base.casefold() in SPLIT_WORDS or (shard and named):
+    if base.casefold() in SPLIT_WORDS:
         split = base
+    elif shard and named:
+        split, word = base, named[-1]
     elif split_folders:
         split = folders[split_folders[-1]].removeprefix("partial-")
         folders = folders[: split_folders[-1]]  # the folders below belong to the split
@@ -405,13 +409,14 @@ def partitions(path: str) -> dict[str, str | None]:
 
 
 def find_tables(folder: Path, ending: str | tuple[str, ...] = ".parquet") -> list[LocalTable]:
-    """Return the Parquet files (or tars) of a folder, at most five folders deep, without hidden files and metadata."""
+    """Return the tables (or tars) of a folder, at most five folders deep, without hidden files and metadata."""
     found = []
     for root, folders, names in os.walk(folder):
         here = Path(root).relative_to(folder)
         folders[:] = [] if len(here.parts) >= _MAX_DEPTH else sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
-            if name.endswith(ending) and not name.startswith((".", "metadata.")):
+            is_passed_over = name.startswith((".", "metadata.")) or _CACHED_ROWS.fullmatch(name)
+            if name.endswith(ending) and not is_passed_over:
                 found.append(LocalTable((here / name).as_posix(), Path(root, name)))
     return found
 

@@ -39,6 +39,16 @@ def test_one_saved_split_and_one_file_are_read(tmp_path):
     assert opened(file).labels.tolist() == [0, 1, 2, 0, 1]
 
 
+def test_cache_of_the_library_datasets_is_read_by_the_names_of_its_files(tmp_path):
+    folder = tmp_path / "pets" / "0.0.0"
+    write_arrow(folder / "pets-train-00000-of-00002.arrow", pets(4))
+    write_arrow(folder / "pets-train-00001-of-00002.arrow", pets(3))
+    write_arrow(folder / "pets-test.arrow", pets(3))
+    write_arrow(folder / "cache-0123456789abcdef.arrow", pa.table({"indices": [0]}))
+    data = opened(folder)
+    assert (data.split, data.splits, len(data.samples)) == ("train", ("train", "test"), 7)
+
+
 def test_names_of_classes_may_stand_beside_the_table(tmp_path):
     bare = pets(6).replace_schema_metadata(None)
     save_to_disk(tmp_path, {"train": bare})
