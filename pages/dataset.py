@@ -83,9 +83,9 @@ def hub_tab() -> bool:
 def upload() -> bool:
     file = st.file_uploader(
         "Zip of class folders, or a Parquet file",
-        type=["zip", "parquet"],
+        type=["zip", "parquet", "tar"],
         help="In a zip, one folder of images or videos per class, or train, val and test folders of those. In a "
-        "Parquet file, a column of images or videos and one of labels.",
+        "Parquet file, a column of images or videos and one of labels. A .tar is a WebDataset, or like a zip.",
     )
     with st.expander("How the zip should look"):
         # Not st.code: its highlighter is 1.5 MB of script that the first page would wait for.

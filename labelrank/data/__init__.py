@@ -94,7 +94,7 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
         if place.are_tars:
             from labelrank.data.tars import open_tars
 
-            names = _class_names_beside(place.path)
+            names = None if name.startswith("upload:") else _class_names_beside(place.path)
             return open_tars(place.tables, options, id=place.id, names=names, settings=settings)
         from labelrank.data.parquet import open_tables
 
@@ -167,8 +167,8 @@ def _find(name: str, settings: Settings) -> _Place | None:
         path = upload_path(name, settings)
         # The split of a table comes from its file name; the hash that names an upload has none.
         shown = upload_name(name, settings=settings)
-        tables = arrange([LocalTable(shown, path)], source=name) if path.suffix == ".parquet" else None
-        return _Place(name, path, tables)
+        tables = arrange([LocalTable(shown, path)], source=name) if path.suffix != ".zip" else None
+        return _Place(name, path, tables, are_tars=path.suffix == ".tar")
     if not name:
         raise DatasetError(f"The dataset's name is empty; expected {_CHOICES}. Give one of these.")
     is_id = _OWNER_AND_NAME.fullmatch(name) is not None and not name.lower().endswith(_FILE_ENDINGS)

@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from labelrank.data import image, video
 from labelrank.data.dataset import NOUNS, SPLITS, Dataset, Problem, Sample
 from labelrank.data.labels import check_class_names, check_repeats
 from labelrank.data.layout import Fingerprint, is_ignored, read_layout, readers
-from labelrank.data.source import SourceInfo, SourceOptions, TableFile, Tables, listed
+from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, TableFile, Tables, arrange, listed
 from labelrank.data.tar_index import Member, read_members
 from labelrank.errors import ArchiveError, DatasetError, MediaError
 from labelrank.settings import Settings
@@ -209,6 +210,18 @@ def describe_tars(
         label_column=options.label_column or fields.labels[0],
         size_bytes=sum(file.size_bytes for file in files),
     )
+
+
+def check_tar(path: Path, *, name: str, settings: Settings) -> None:
+    """Check that a tar is safe from its first header to its last, and holds samples or class folders.
+
+    Raises:
+        ArchiveError, DatasetError: As for `open_tars`.
+    """
+    file = LocalTable(name, path)
+    for _ in _members(file, settings):
+        pass
+    describe_tars(arrange([file], source=name), id=name, settings=settings)
 
 
 def read_names(content: bytes, name: str) -> list[str]:

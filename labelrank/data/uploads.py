@@ -16,36 +16,45 @@ from labelrank.files import replacing
 from labelrank.settings import Settings
 
 _UPLOAD = re.compile(r"upload:([0-9a-f]{64})")
-_UPLOAD_KINDS = (".zip", ".parquet")
+_UPLOAD_KINDS = (".zip", ".parquet", ".tar")
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 _BLOCK_BYTES = 1 << 20
 PARQUET_MAGIC = b"PAR1"
 
 
 def check_upload(path: Path, shown: str, settings: Settings) -> None:
-    """Check a zip or Parquet file before it is kept under a name for people.
+    """Check a zip, Parquet file or tar before it is kept under a name for people.
 
     Raises:
-        ArchiveError: It is not a safe zip of class folders.
+        ArchiveError: It is not a safe zip of class folders, nor a safe tar of these or of samples.
         DatasetError: It has fewer than two classes, or is a table without images or labels.
     """
-    if is_table(path):
+    kind = _kind(path)
+    if kind == ".parquet":
         from labelrank.data.parquet import check_table
 
         check_table(path, name=shown, settings=settings)
+    elif kind == ".tar":
+        from labelrank.data.tars import check_tar
+
+        check_tar(path, name=shown, settings=settings)
     else:
         check_archive(path, name=shown, settings=settings)
 
 
-def is_table(path: Path) -> bool:
-    """Return whether a file begins like a Parquet file."""
+def _kind(path: Path) -> str:
+    """Return the ending that fits how a file begins; .zip where nothing else does."""
     with path.open("rb") as file:
-        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+        head = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))
+    if head.startswith(PARQUET_MAGIC):
+        return ".parquet"
+    return ".tar" if head[_TAR_MAGIC_AT:] == _TAR_MAGIC else ".zip"
 
 
 def save_upload(
     stream: IO[bytes], *, settings: Settings, check: Callable[[Path, str, Settings], None] = check_upload
 ) -> str:
-    """Keep an uploaded zip or Parquet file in the workspace and return its name for `open_dataset`, `upload:<sha256>`.
+    """Keep an uploaded zip, table or tar in the workspace and return its name for `open_dataset`, `upload:<sha256>`.
 
     The stream is read from its start. The file is checked before it gets its final name; a refused file is removed.
     A file that is uploaded twice is kept once.
@@ -67,7 +76,7 @@ def save_upload(
             digest = _copy(stream, file, shown, settings)
             file.close()
             check(temporary, shown, settings)
-            path = settings.workspace / "uploads" / f"{digest}{'.parquet' if is_table(temporary) else '.zip'}"
+            path = settings.workspace / "uploads" / f"{digest}{_kind(temporary)}"
             with replacing(path.with_suffix(".name")) as label:
                 label.write_text(shown, encoding="utf-8", errors="replace")
             temporary.replace(path)

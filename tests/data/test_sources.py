@@ -38,6 +38,7 @@ SOURCES = [
     "saved folder",
     "folder of shards",
     "tar of class folders",
+    "uploaded tar",
     "hub shards",
     "hub table",
     "hub hive",
@@ -99,6 +100,8 @@ def name(source, tmp_path, settings, hub):
         hub.add("dataset", REPO, {p.name: p for p in root.iterdir()})
     elif source == "tar of class folders":
         return str(write_tar(root / "pets.tar", files))
+    elif source == "uploaded tar":
+        path = write_tar(root / "pets.tar", files)
     elif source == "saved folder":
         return str(save_to_disk(root, {"train": as_table()}, rows=7))
     elif source.endswith(("hive", "hive folder")):

@@ -12,6 +12,7 @@ from labelrank.data import SourceOptions, describe_source, open_dataset
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.digits import moving_digits
 from labelrank.data.tar_index import read_members
+from labelrank.data.uploads import save_upload
 from labelrank.errors import ArchiveError, DatasetError, MediaError
 from labelrank.settings import Settings
 from tests.helpers.datasets import CATS_AND_DOGS, SETTINGS, png, write_tar, write_tree
@@ -254,3 +255,15 @@ def test_tar_beside_the_files_that_came_out_of_it_is_passed_over(tmp_path):
     write_tar(tmp_path / "pets.tar", shard([0, 1]))
     (tmp_path / "pets.tar.gz").write_bytes(b"")
     assert opened(tmp_path).class_names == ("cat", "dog")
+
+
+def test_uploaded_shard_is_kept_and_a_bad_one_leaves_nothing_behind(tmp_path):
+    settings = Settings(workspace=tmp_path / "home")
+    with write_tar(tmp_path / "pets-test.tar", shard(["cat", "dog", "cat"])).open("rb") as stream:
+        name = save_upload(stream, settings=settings)
+    data = opened(name, settings)
+    assert (data.split, data.class_names, len(data.samples)) == ("test", ("cat", "dog"), 3)
+    link = [*((name, png(0)) for name in ("0.png", "1.png")), ("0.cls", b"0"), *special(tarfile.SYMTYPE)]
+    with write_tar(tmp_path / "bad.tar", link).open("rb") as stream, pytest.raises(ArchiveError, match="is a link"):
+        save_upload(stream, settings=settings)
+    assert len(list((tmp_path / "home" / "uploads").glob("*.tar"))) == 1
