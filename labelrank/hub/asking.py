@@ -280,7 +280,7 @@ def trying(work: Callable[[], T], meter: Meter, settings: Settings, *, patient: 
                 raise
             if tries == len(waits):
                 raise
-            meter.pause(max(waits[tries], error.wait_s))
+            meter.pause(max(waits[tries], error.wait_s), asked=error.wait_s > 0)
             tries += 1
 
 

@@ -105,14 +105,18 @@ class Meter:
 
     @property
     def pause_s(self) -> float:
-        """How long a thread still waits; 0 if none waits for long."""
+        """How long a thread still waits because the Hub wants it; 0 if none waits for long."""
         left = self._waits_until - time.monotonic()
         return left if left > 0 else 0.0
 
-    def pause(self, seconds: float = 0.0) -> None:
-        """Wait for some seconds; raises Cancelled as soon as the work is stopped."""
+    def pause(self, seconds: float = 0.0, *, asked: bool = False) -> None:
+        """Wait for some seconds; raises Cancelled as soon as the work is stopped.
+
+        Args:
+            asked: Whether the Hub wants it; then it is told.
+        """
         end = time.monotonic() + seconds
-        if seconds >= _WORTH_TELLING_S:
+        if asked and seconds >= _WORTH_TELLING_S:
             self._waits_until = max(self._waits_until, end)
             if self._alone:
                 tell_pause(seconds)
@@ -171,7 +175,7 @@ class Limits:
         while not granted:
             wait_s, granted = self._reserve(kind, meter.left, longest_s)
             if wait_s:
-                meter.pause(wait_s)
+                meter.pause(wait_s, asked=True)
         with self._lock:
             self._unanswered[kind] += 1
 

@@ -469,7 +469,7 @@ def test_a_page_tells_a_long_pause_rather_than_wait(hub, repo, settings, headers
 def test_a_pause_as_long_as_the_hubs_window_is_waited_for(hub, model, settings, headers, monkeypatch):
     pauses, clock = [], SimpleNamespace(now=time.monotonic(), monotonic=lambda: clock.now)
 
-    def pause(self, seconds=0.0):
+    def pause(self, seconds=0.0, asked=False):
         clock.now += seconds
         pauses.append(round(seconds))
 
@@ -488,7 +488,7 @@ def test_a_pause_as_long_as_the_hubs_window_is_waited_for(hub, model, settings, 
 
 
 def test_a_pause_is_told_and_kept(hub, model, settings, capfd, monkeypatch):
-    monkeypatch.setattr(waiting, "_WORTH_TELLING_S", 1.0)
+    monkeypatch.setattr(waiting, "_WORTH_TELLING_S", 0.005)
     told = []
     hub.fail("/api/", 429, times=1, Retry_After="1")
     started = time.monotonic()
@@ -501,6 +501,7 @@ def test_a_pause_is_told_and_kept(hub, model, settings, capfd, monkeypatch):
     assert time.monotonic() - started >= 2
     assert "Downloading config.json of me/model, waiting 1 second, as it asks" in stages
     hub.fail("README.md", 429, times=1, RateLimit='"resolvers";r=0;t=1')
+    hub.fail("README.md", 500, times=1)  # a pause that it did not ask for
     client.download(repo, "README.md", settings=settings)
     assert capfd.readouterr().err == "The Hub accepts no more requests for now; waiting 1 second, as it asks.\n"
 
