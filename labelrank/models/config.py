@@ -100,10 +100,12 @@ class EncoderConfig:
     patch_bias: bool = True
     pre_norm: bool = False
     """Whether a norm comes before the first block."""
+    leaves_rest: bool = False
+    """Whether pixels at the right and the bottom that fill no patch are left out; else such sizes are refused."""
 
     def __post_init__(self) -> None:
         for side, patch in zip(self.image_size, self.patch_size, strict=True):
-            if side % patch:
+            if side < patch or (side % patch and not self.leaves_rest):
                 raise CheckpointError(
                     f"The image size {self.image_size} is not a multiple of the patch size {self.patch_size}; "
                     "correct image_size or patch_size in config.json."

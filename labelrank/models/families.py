@@ -356,6 +356,7 @@ def _siglip(config: Mapping[str, Any], names: Collection[str] | None) -> Encoder
         model_type="siglip_vision_model",
         transformer=_transformer(config),
         use_cls_token=False,
+        leaves_rest=True,  # so400m-patch14-384 has 27 patches of 14 px in 384 px
         **_image_sizes(config),
     )
 

@@ -220,6 +220,8 @@ def add_position_embedding(layer: keras.layers.Layer, hidden_dim: int, config: E
 def patchify(images: Any, patch_size: tuple[int, int], tubelet_size: int | None = None) -> Any:
     """Cut images (B, H, W, C) into flat patches (B, N, patch_h * patch_w * C), row by row, channels last.
 
+    Pixels at the right and the bottom that fill no patch are left out.
+
     With `tubelet_size`, cut clips (B, T, H, W, C) into flat tubelets (B, N, tubelet * patch_h * patch_w * C), slice by
     slice, their frames one after the other.
     """
@@ -228,6 +230,8 @@ def patchify(images: Any, patch_size: tuple[int, int], tubelet_size: int | None 
     slices = images.shape[1] // depth if tubelet_size else 1
     ph, pw = patch_size
     rows, columns = height // ph, width // pw
+    if (height, width) != (rows * ph, columns * pw):
+        images = images[..., : rows * ph, : columns * pw, :]
     # The pixels and channels in a row of a patch stay together; slices are merged into the batch axis.
     x = ops.reshape(images, (-1, depth, rows, ph, columns, pw * channels))
     x = ops.transpose(x, (0, 2, 4, 1, 3, 5))  # (B * slices, rows, columns, depth, ph, pw * C)

@@ -10,8 +10,8 @@ from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.ui import choices, job_panel, server, session
 
-POOLING_TEXT = {"mean": "Mean of the patch tokens", "cls": "Class token", "fc_norm": "Normalised mean"}
-POOLING_LABEL = {"mean": "Mean pooling", "cls": "Class token", "fc_norm": "Normalised mean pooling"}
+POOLING_TEXT = {"mean": "Mean of the patch tokens", "cls": "Class token", "fc_norm": "The head's norm"}
+POOLING_LABEL = {"mean": "Mean pooling", "cls": "Class token", "fc_norm": "Pooling with the head's norm"}
 PREPROCESSING_TEXT = {"checkpoint": "As the checkpoint says", "reference": "As the published notebook does"}
 PREPROCESSING_LABEL = {"checkpoint": "preprocessed as the checkpoint says", "reference": "published preprocessing"}
 FRAMES_PER_SECOND = 30
@@ -34,8 +34,8 @@ def choose_settings(info: CheckpointInfo, data: DatasetInfo) -> None:
             required=True,
             format_func=POOLING_TEXT.__getitem__,
             key=f"pooling_{info.name}",
-            help=f"How the encoder's tokens become one vector per {one}. Mean is the published way. Normalised mean is "
-            "what a fine-tuned VideoMAE classifies.",
+            help=f"How the encoder's tokens become one vector per {one}. Mean is the published way. The head's norm is "
+            "what the checkpoint's own head goes on from: the mean for BEiT and a fine-tuned VideoMAE, CLS for CLIP.",
         )
         changes["max_per_class"] = st.select_slider(
             f"Samples per class ({many})",

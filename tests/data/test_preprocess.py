@@ -94,6 +94,31 @@ def test_the_result_can_be_put_where_the_caller_wants_it(crop):
             preprocessing(clip, out=wrong)
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "shortest_edge", "crop_size", "resample", "mean"),
+    [
+        # Source: the processors of transformers 5.24 without arguments.
+        ("BitImageProcessor", None, 224, (224, 224), 3, 0.48145466),
+        ("CLIPFeatureExtractor", None, 224, (224, 224), 3, 0.48145466),
+        ("DeiTImageProcessor", (256, 256), None, (224, 224), 3, 0.5),
+        ("SiglipImageProcessor", (224, 224), None, None, 3, 0.5),
+        ("BeitFeatureExtractor", (224, 224), None, None, 3, 0.5),
+        ("DINOv3ViTImageProcessorFast", (224, 224), None, None, 2, 0.485),
+        ("VJEPA2VideoProcessor", None, 292, (256, 256), 2, 0.485),
+    ],
+)
+def test_the_processors_of_other_families_have_their_own_defaults(kind, size, shortest_edge, crop_size, resample, mean):
+    found = Preprocessing.from_config({"image_processor_type": kind})
+    assert (found.size, found.shortest_edge, found.crop_size, found.resample) == (
+        size,
+        shortest_edge,
+        crop_size,
+        resample,
+    )
+    assert found.image_mean[0] == pytest.approx(mean)
+    assert Preprocessing.from_config(found.to_config()) == found
+
+
 def test_a_file_without_a_type_is_read_as_the_models_own():
     config = {"size": 40, "crop_size": 32}
     assert Preprocessing.from_config(config, default_type="VideoMAEImageProcessor") == Preprocessing.from_config(

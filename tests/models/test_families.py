@@ -30,6 +30,11 @@ def test_every_family_has_a_tiny_checkpoint():
     assert {read_config(read(name)[0]).model_type for name in ENCODERS} == set(FAMILIES) - plain
 
 
+def test_the_docs_name_every_family():
+    table = (GOLDEN.parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    assert [name for name in (*FAMILIES, *ALIASES) if f"`{name}`" not in table] == []
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_tensor_is_used_ignored_by_name_or_an_error(name):
     values, tensors = read(name)

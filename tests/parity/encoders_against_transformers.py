@@ -90,6 +90,12 @@ def tower(rng):
     return {**sizes(rng), **mlp(rng), **square(rng)}
 
 
+def siglip(rng):
+    """Some with pixels that fill no patch."""
+    values = tower(rng)
+    return {**values, "image_size": values["image_size"] + int(rng.integers(0, values["patch_size"]))}
+
+
 def dinov3(rng):
     values = {**sizes(rng, head_step=4), **mlp(rng), **oblong(rng), "num_register_tokens": int(rng.integers(0, 5))}
     return {**values, "use_gated_mlp": bool(rng.random() < 0.5), "key_bias": bool(rng.random() < 0.5)}
@@ -133,9 +139,9 @@ CLASSES = {
     "CLIPVisionModelWithProjection": ("CLIPVisionConfig", tower),
     "CLIPModel": ("CLIPConfig", tower),
     "CLIPForImageClassification": ("CLIPConfig", tower),
-    "SiglipVisionModel": ("SiglipVisionConfig", tower),
-    "SiglipModel": ("SiglipConfig", tower),
-    "SiglipForImageClassification": ("SiglipConfig", tower),
+    "SiglipVisionModel": ("SiglipVisionConfig", siglip),
+    "SiglipModel": ("SiglipConfig", siglip),
+    "SiglipForImageClassification": ("SiglipConfig", siglip),
     "IJepaModel": ("IJepaConfig", plain),
     "IJepaForImageClassification": ("IJepaConfig", plain),
     "DINOv3ViTModel": ("DINOv3ViTConfig", dinov3),
@@ -283,7 +289,7 @@ GOLDENS = {
     "deit": ("DeiTForImageClassificationWithTeacher", SMALL_MLP, None),
     "vit_msn": ("ViTMSNForImageClassification", SMALL_MLP, None),
     "clip": ("CLIPModel", SMALL_MLP, (8, 20)),
-    "siglip": ("SiglipVisionModel", SMALL_MLP, None),
+    "siglip": ("SiglipVisionModel", {**SMALL_MLP, "image_size": 14}, None),
     "ijepa": ("IJepaModel", {**SMALL_MLP, "image_size": [12, 8], "patch_size": [4, 2]}, None),
     "dinov3_vit": ("DINOv3ViTModel", {**SMALL_MLP, "num_register_tokens": 2, "use_gated_mlp": True}, (8, 20)),
     "beit": ("BeitForImageClassification", {**SMALL_MLP, "use_relative_position_bias": True}, (8, 20)),
