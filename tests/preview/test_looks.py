@@ -16,17 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from streamlit.runtime.state import SafeSessionState, SessionState
 from streamlit.testing.v1 import AppTest
 
 from labelrank.data.source import SourceOptions
 from labelrank.errors import Cancelled, DatasetError, NoTrainSplit, ProcessError, TooCostly
 from labelrank.json_values import plain, typed
-from labelrank.preview import asking, looks
+from labelrank.preview import asking, child, looks
 from labelrank.preview.images import GALLERY_COLUMNS
+from labelrank.processes import Answering
 from labelrank.settings import Settings
+from labelrank.ui import session
 from tests.helpers.datasets import encode, png, write_tree, write_zip
 from tests.helpers.processes import runs, wait_for
-from tests.helpers.tables import write
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"LABELRANK_MAX_PREVIEW_BYTES": 400_000_000, "LABELRANK_MAX_PREVIEW_SECONDS": 2}
@@ -161,12 +163,12 @@ def test_a_look_beyond_its_time_ends_and_says_so(tmp_path, settings, large):
 
 
 def test_what_a_page_could_not_hold_is_refused(tmp_path, settings, monkeypatch):
-    names = [f"{'name' * 500}{n}" for n in range(17_000)]
-    table = pa.table({"image": pa.array([png()] * len(names)), "label": pa.array(names)})
-    write(tmp_path / "a.parquet", table, row_group_size=20_000)
-    with pytest.raises((TooCostly, DatasetError)) as caught:
-        ask(looks.dataset, place(tmp_path / "a.parquet"), settings=settings)
-    assert not isinstance(caught.value, ProcessError)
+    write_tree(tmp_path / "a", {f"{name}/0.png": png() for name in "xy"})
+    monkeypatch.setattr(asking, "MAX_ANSWER_BYTES", 100)
+    # The answer of the other process, given in this one, where the limit is low.
+    monkeypatch.setattr(Answering, "ask", lambda self, request, **_: child.answer(request))
+    with pytest.raises(TooCostly, match=r"What a page shows of 'pets' has \d+ bytes; at most 100 bytes are shown"):
+        ask(looks.dataset, place(tmp_path / "a"), settings=settings, timed=False)
 
 
 # The processes
@@ -316,3 +318,17 @@ def test_a_hostile_file_costs_the_web_process_next_to_nothing(name, tmp_path, mo
     assert time.monotonic() - began < 4 * 4 * LIMITS["LABELRANK_MAX_PREVIEW_SECONDS"]
     assert not app.exception
     assert app.error or "bomb" in app.header[0].value
+
+
+def test_streamlit_ends_a_run_of_a_page_that_waits(monkeypatch):
+    class Left(BaseException):
+        pass
+
+    def stop():
+        raise Left
+
+    # The state that Streamlit gives to a script, whose run it has been asked to end.
+    state = SafeSessionState(SessionState(), stop)
+    monkeypatch.setattr("streamlit.runtime.state.session_state_proxy.get_session_state", lambda: state)
+    with pytest.raises(Left):
+        session.give_up_if_left()
