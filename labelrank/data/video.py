@@ -437,7 +437,7 @@ class _Video:
         self._restart()
         self._is_fresh = False
         assert self._container is not None
-        packets = (packet for packet in self._container.demux(self.stream) if packet.size)
+        packets = _packets(self._container, self.stream)
         return _without_last(packets, self._kind.format in _WITHOUT_MARK) if self._is_cut else packets
 
     def _check_count(self, count: int) -> None:
@@ -503,6 +503,13 @@ class _Video:
                 frames.add(len(times), frame)
             times.append(frame.pts)
         return times
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[Any]]:
+    # At the end of a file in which another stream begins late, PyAV fails: it looks for that stream among those that it
+    # found when it opened the file (av/container/input.py, "Flush!").
+    with contextlib.suppress(IndexError):
+        yield from (packet for packet in container.demux(stream) if packet.size)
 
 
 def _entry(packet: Packet[Any]) -> _Packet:

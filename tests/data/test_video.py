@@ -335,6 +335,26 @@ def test_sound_and_cover_pictures_are_passed_over(frames):
     assert [number_of(frame) for frame in clips[0]] == [0, 10, 20]
 
 
+def test_sound_that_begins_late_is_passed_over_too():
+    def tags(data):
+        at = 13
+        while at < len(data):
+            size = 11 + int.from_bytes(data[at + 1 : at + 4]) + 4
+            yield data[at : at + size]
+            at += size
+
+    frames = numbered_frames(200)
+    pictures = list(tags(video(frames, "flv", "flv", options={"g": "12"})))
+    sound = next(tag for tag in tags(video(frames[:9], "flv", "flv", sound=True)) if tag[0] == 8)
+    late = sound[:4] + pictures[190][4:8] + sound[8:]  # at the time of that frame
+    data = b"FLV\1\1\0\0\0\x09\0\0\0\0" + b"".join([*pictures[:190], late, *pictures[190:]])
+    with av.open(io.BytesIO(data)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+    clips, notices = read_with_notices(data, ClipSampling(frames=2, stride=1, clips=2))
+    assert [number_of(frame) for frame in clips[1]] == [198, 199]
+    assert notices == []
+
+
 def test_clips_that_would_fill_the_memory_are_refused(frames):
     data, few = video(frames[:1]), limits(max_clip_bytes=16 * 64 * 96 * 3)
     assert read_clips(data, ClipSampling(16), name="a", settings=few).shape[:2] == (1, 16)
