@@ -98,7 +98,8 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
             return open_tars(place.tables, options, id=place.id, names=names, settings=settings)
         from labelrank.data.parquet import open_tables
 
-        return open_tables(place.tables, options, id=place.id, settings=settings)
+        beside = _files_beside(place, options, settings)
+        return beside or open_tables(place.tables, options, id=place.id, settings=settings)
     if place.path.is_dir():
         refuse_options(place.id, options, OF_FOLDER, offered=_OF_A_LIST)
         return open_folder(place.path, split=options.split, settings=settings, options=options)
@@ -132,6 +133,11 @@ def describe_source(name: str, options: SourceOptions = SourceOptions(), *, sett
             return describe_tars(place.tables, options, id=place.id, settings=settings)
         from labelrank.data.parquet import describe_tables
 
+        try:
+            if beside := _files_beside(place, options, settings):
+                return SourceInfo.of(beside, "list of files")
+        except UnclearColumn as error:
+            return SourceInfo(place.id, "list of files", None, label_columns=error.label_columns)
         return describe_tables(place.tables, options, id=place.id, settings=settings)
     if place is None:
         return SourceInfo.of(open_dataset(name, options, settings=settings), "embedded")
@@ -226,6 +232,28 @@ def _saved(folder: Path, id: str, settings: Settings) -> Tables | None:
     from labelrank.data.arrow_table import find_saved
 
     return find_saved(folder, id, settings)
+
+
+def _files_beside(place: _Place, options: SourceOptions, settings: Settings) -> Dataset | None:
+    """Return the dataset of a table that only names files, where these lie in its folder; else None.
+
+    The table itself is told to hold no media then, with the way out. An upload has no folder.
+
+    Raises:
+        UnclearColumn: Several columns of the table may be the labels.
+    """
+    from labelrank.data.parquet import only_names_files
+
+    assert place.tables is not None
+    is_alone = place.path.suffix == ".parquet" and place.path.is_file() and not place.id.startswith("upload:")
+    if not is_alone or options.config is not None or not only_names_files(place.tables, settings):
+        return None
+    try:
+        return open_list(place.path, options=options, settings=settings)
+    except UnclearColumn:
+        raise
+    except DatasetError:
+        return None
 
 
 def _packed_tar(name: str) -> DatasetError:

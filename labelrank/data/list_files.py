@@ -265,13 +265,16 @@ def _of_parquet(path: str, content: bytes) -> ListFile:
     columns: dict[str, list[str]] = {}
     left_bytes = MAX_BYTES
     for name in table.schema.names[:_MAX_COLUMNS]:
-        if pa.types.is_nested(table.schema.field(name).type):
+        kind = table.schema.field(name).type
+        is_media = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+        if pa.types.is_nested(kind) and not is_media:
             continue
+        leaf = f"{name}.path" if is_media else name
         names = labels[name].class_names if name in labels else None
         rows: list[str] = []
         with reading(path):
-            _check_unpacked(path, left_bytes - table.pages(table.groups, name).unpacked_bytes)
-            for batch in table.batches(name, table.groups, table.num_rows):
+            _check_unpacked(path, left_bytes - table.pages(table.groups, leaf).unpacked_bytes)
+            for batch in table.batches(leaf, table.groups, table.num_rows):
                 shared = distinct(batch)
                 left_bytes -= shared.nbytes  # texts that rows share are counted, and kept, once
                 _check_unpacked(path, left_bytes)

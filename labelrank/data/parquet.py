@@ -100,6 +100,19 @@ def without_media(tables: Tables, settings: Settings) -> bool:
         return False
 
 
+def only_names_files(tables: Tables, settings: Settings) -> bool:
+    """Return whether a table holds no media but may hold the paths of some; reads the first file alone.
+
+    An unreadable file counts as one with media, as for `without_media`.
+    """
+    try:
+        first = _open(next(iter(next(iter(tables.files.values())).values()))[0], settings)
+        found = first.columns({}).media.values()
+        return all(first.holds_nothing(media.leaf) for media in found)
+    except DatasetError:
+        return False
+
+
 def check_table(path: Path, *, name: str, settings: Settings) -> None:
     """Check that a Parquet file has a column of media and one of labels.
 

@@ -17,7 +17,7 @@ EXPECTED_TABLE = "Expected a column of images or videos (their bytes) and a colu
 EMBED = (
     "Put the files themselves into the table: with the library datasets, "
     "`dataset.cast_column(column, Image())` where the files are, then `dataset.push_to_hub` or "
-    "`dataset.save_to_disk`, which embed them. Or give a folder of class folders."
+    "`dataset.save_to_disk`, which embed them. Or put them into the folder of the table, in which their paths begin."
 )
 _MAX_LISTED_COLUMNS = 20
 _PATHS = re.compile(r"image|img|picture|photo|video|clip|file|path|url", re.IGNORECASE)

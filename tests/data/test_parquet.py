@@ -914,6 +914,22 @@ def test_table_that_only_names_its_images_is_refused_when_looked_at(empty, stati
             look(str(path), settings=SETTINGS)
 
 
+@pytest.mark.parametrize("how", ["texts", "structs without bytes"])
+def test_images_beside_a_table_that_only_names_them_are_read(how, tmp_path):
+    names = [f"images/{n}.png" for n in range(6)]
+    write_tree(tmp_path, {name: png(n) for n, name in enumerate(names)})
+    rows = names if how == "texts" else pa.array([{"bytes": None, "path": name} for name in names], STRUCT)
+    content = table({"image": rows, "label": [n % 2 for n in range(6)]}, {"label": class_label(["cat", "dog"])})
+    data = opened(write(tmp_path / "pets.parquet", content))
+    assert data.class_names == ("cat", "dog")
+    assert [s.label for s in sorted(data.samples, key=lambda s: s.key[-5:])] == [0, 1] * 3
+    assert {data.load(s).tobytes() for s in data.samples} == {pixels(n).tobytes() for n in range(6)}
+    for above in ("..", str(tmp_path)):  # the files are there, but not in the folder of the table
+        outside = table({"image": [f"{above}/{name}" for name in names], "label": [0, 1] * 3})
+        with pytest.raises(DatasetError, match="Put the files themselves into the table"):
+            opened(write(tmp_path / "deeper" / "pets.parquet", outside))
+
+
 def test_git_lfs_pointers_are_told(tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
     (tmp_path / "a.parquet").write_bytes(pointer)
