@@ -197,6 +197,13 @@ def _told(error: ProcessError, subject: str, settings: Settings) -> ProcessError
         return _too_long(subject, settings)
     if error.exit_status in (-signal.SIGABRT, -signal.SIGKILL):  # C++ aborts when memory is refused
         return _too_large(subject, settings)
+    if error.exit_status is not None and error.exit_status > 0:  # an error of a look would have been an answer
+        return ProcessError(
+            f"The process that looks into files ended before it could ({error}); the server's log has the reason. It "
+            f"may use {size_text(settings.max_preview_bytes)} of memory: raise LABELRANK_MAX_PREVIEW_BYTES if that is "
+            "too little to start.",
+            exit_status=error.exit_status,
+        )
     return ProcessError(
         f"The process that looked into {subject!r} ended early ({error}). One of its files may be damaged; look at "
         "each with another program, and leave the damaged one out.",

@@ -151,6 +151,13 @@ def test_opening_beyond_the_memory_is_told_with_the_limit(tmp_path, settings):
     assert ask(looks.dataset, place(tmp_path / "b"), settings=tight).counts == (1, 1)
 
 
+@linux
+def test_a_limit_too_low_to_start_is_named(tmp_path, settings):
+    write_tree(tmp_path / "a", {f"{name}/0.png": png() for name in "xy"})
+    with pytest.raises(ProcessError, match=r"may use 20.0 MB of memory: raise LABELRANK_MAX_PREVIEW_BYTES"):
+        ask(looks.dataset, place(tmp_path / "a"), settings=replace(settings, max_preview_bytes=20_000_000))
+
+
 def test_a_look_beyond_its_time_ends_and_says_so(tmp_path, settings, large):
     write_tree(tmp_path / "a", {f"{name}/{n}.png": large for name in "xy" for n in range(GALLERY_COLUMNS)})
     limits = replace(settings, max_preview_seconds=1)
