@@ -85,7 +85,8 @@ def upload() -> bool:
         "Zip of class folders, or a Parquet file",
         type=["zip", "parquet", "tar"],
         help="In a zip, one folder of images or videos per class, or train, val and test folders of those. In a "
-        "Parquet file, a column of images or videos and one of labels. A .tar is a WebDataset, or like a zip.",
+        "Parquet file, a column of images or videos and one of labels. Labels may also be in a list in the zip, "
+        "such as metadata.csv. A .tar is a WebDataset, or like a zip.",
     )
     with st.expander("How the zip should look"):
         # Not st.code: its highlighter is 1.5 MB of script that the first page would wait for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -125,20 +125,36 @@ def _common_folders(paths: Sequence[list[str]], start: int, *, in_split: bool = 
 def _split_folders(inside: Sequence[list[str]]) -> dict[str, str]:
     """Return top folder -> split; empty where the top folders are classes."""
     folders_of: dict[str, set[str]] = defaultdict(set)
-    for parts in inside:
-        if len(parts) > 1:
-            folders_of[parts[0]].update(parts[1:-1][:1])
+    for top, *below in inside:
+        if below[:-1] and split_in(top) and split_in(below[0]) == split_in(top):
+            below = below[1:]  # train/train/cat/1.png
+        if below:
+            folders_of[top].update(below[:-1][:1])
     named = {top: split for top in sorted(folders_of) if (split := split_in(top))}
     exact = {top for top in named if top.casefold() in SPLIT_WORDS}
     if len(named) == len(folders_of) and (len(set(named.values())) > 1 or len(exact) == len(named)):
-        return named
+        return _best_of_each_split(named, exact, folders_of)
 
     def shares_a_class(top: str) -> bool:
         return any(folders_of[top] & folders_of[other] for other in named if other != top)
 
     # A class may be called test_tube: beside classes, only folders with the classes of others are splits.
     splits = {top: split for top, split in named.items() if top in exact or shares_a_class(top)}
+    splits = _best_of_each_split(splits, exact, folders_of)
     return splits if len(splits) > 1 and any(folders_of[top] for top in splits) else {}
+
+
+def _best_of_each_split(
+    splits: Mapping[str, str], exact: Collection[str], folders_of: Mapping[str, Collection[str]]
+) -> dict[str, str]:
+    """Return the splits without folders of longer names where another is called exactly so, or alone holds classes."""
+    called = {splits[top] for top in exact}
+    with_classes = {split for top, split in splits.items() if folders_of[top]}
+    return {
+        top: split
+        for top, split in splits.items()
+        if top in exact or (split not in called and (folders_of[top] or split not in with_classes))
+    }
 
 
 def _splits_in_classes(inside: Sequence[list[str]]) -> dict[str, str]:

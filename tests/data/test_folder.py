@@ -123,6 +123,17 @@ def test_folders_that_name_splits_are_splits_beside_others_when_they_share_a_cla
     assert problems(layout("test_tube/1.png", "bullet_train/1.png", "cat/1.png")) == {}
 
 
+def test_of_folders_for_one_split_the_plain_name_or_that_with_classes_is_it():
+    fruits = layout(*in_each("Training", "Test"), "test-multiple_fruits/1.png", "test-multiple_fruits/2.png")
+    assert (fruits.splits, len(fruits.places["test"])) == (("train", "test"), 2)
+    assert "its 2 images are left out" in problems(fruits)["test-multiple_fruits"]
+    hidden = layout(*in_each("train", "test", "test_hidden"))
+    assert (hidden.splits, list(problems(hidden))) == (("train", "test"), ["test_hidden"])
+    scenes = layout(*in_each("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/seg_pred/1.png")
+    assert (scenes.splits, scenes.class_names) == (("train", "test"), ("cat", "dog"))
+    assert list(problems(scenes)) == ["seg_pred"]
+
+
 def test_a_name_that_tells_two_splits_tells_none():
     found = layout(*in_each("train_val", "other"))
     assert found.class_names == ("other", "train_val")
