@@ -249,7 +249,7 @@ def _files_beside(place: _Place, options: SourceOptions, settings: Settings) -> 
     if not is_alone or options.config is not None or not only_names_files(place.tables, settings):
         return None
     try:
-        return open_list(place.path, options=options, settings=settings)
+        return open_list(place.path, options=options, settings=settings, inside=True)
     except UnclearColumn:
         raise
     except DatasetError:

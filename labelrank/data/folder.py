@@ -70,10 +70,13 @@ def open_folder(
     return _dataset(layout, root, name, split, problems, settings)
 
 
-def open_list(path: Path, *, options: SourceOptions, settings: Settings) -> Dataset:
+def open_list(path: Path, *, options: SourceOptions, settings: Settings, inside: bool = False) -> Dataset:
     """Return the images or videos that a list names; their paths begin in the list's folder, or are full.
 
     Lists of the same name for other splits (val.csv beside train.csv) give the other splits.
+
+    Args:
+        inside: Whether files outside the list's folder are passed over, for lists that come from others.
 
     Raises:
         UnclearColumn: Several columns of the list may be the labels.
@@ -91,6 +94,8 @@ def open_list(path: Path, *, options: SourceOptions, settings: Settings) -> Data
         lists += sorted(p.name for p in alike if split_in(p.stem) != wanted and _without_split(p.stem) == family)
     read = _list_reader(root)
     files = sorted({name for one in lists for name in _files_of(root, read_list(one, read(one, MAX_BYTES), {}))})
+    if inside:
+        files = [name for name in files if (root / name).resolve().is_relative_to(root)]
     problems: list[Problem] = []
     if not files:  # names without their endings, or folders of another computer
         files, _, problems = _list_files(root)
