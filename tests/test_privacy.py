@@ -101,7 +101,8 @@ def test_a_fine_tune_sends_nothing_and_leaves_nothing(outside):
     """After an extraction, which exports an encoder; the fine-tune trains it in TensorFlow."""
     outside.run(*LABELRANK, "extract", "digits", "--max-per-class", "4", *EXPORTS_ANOTHER, "--out", "x.parquet")
     assert len(list((outside.path / "workspace" / "encoders").iterdir())) == 1
-    outside.run(*LABELRANK, "finetune", "x.parquet", "--depth", "1", "--epochs", "1", "--no-control", "--files", "all")
+    short = ("--depth", "1", "--epochs", "1", "--orders", "ranked", "--no-control")
+    outside.run(*LABELRANK, "finetune", "x.parquet", *short, "--files", "all")
     assert (outside.path / "results" / "all" / "model.keras").is_file()
     processes, attempts = outside.attempts()
     assert processes >= 2

@@ -1,5 +1,6 @@
 """Extraction by name: what is computed once, what is refused before anything runs."""
 
+import importlib
 import json
 import zipfile
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from labelrank.errors import CheckpointError, DatasetError, FeaturesError, SettingsError
+from labelrank.errors import Cancelled, CheckpointError, DatasetError, FeaturesError, SettingsError
 from labelrank.features.joining import read_features
 from labelrank.steps.extract.engines import here
 from labelrank.steps.extract.plan import plan
@@ -286,3 +287,18 @@ def test_clip_settings_are_part_of_the_cache_key(settings):
         for change in ({}, {"stride": 2}, {"clips": 2}, {"pooling": "fc_norm"})
     }
     assert len(paths) == 4
+
+
+@pytest.mark.parametrize("step", ["extract", "finetune"])
+def test_a_job_shows_that_it_waits_for_the_hub_and_can_be_stopped_meanwhile(hub, settings, step):
+    run_job = importlib.import_module(f"labelrank.steps.{step}.run").run_job
+    hub.fail("/api/", 429, times=9, RateLimit='"api";r=0;t=101')
+    shown = []
+    with pytest.raises(Cancelled):
+        run_job(
+            {"dataset": "zoo/pets", "checkpoint": "mae-tiny-digits"},
+            settings=settings,
+            on_progress=lambda done, total, stage: shown.append(stage.words),
+            should_stop=lambda: "waiting" in shown[-1],
+        )
+    assert shown[-1] == "The Hub accepts no more requests for now; waiting 101 seconds, as it asks."
