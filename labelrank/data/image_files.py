@@ -51,9 +51,11 @@ def examine_jpeg(data: bytes, name: str, settings: Settings) -> bytes:
     most = _SCANS_OF_THE_LARGEST * max(settings.max_pixels, 10**8) // max(pixels, _PIXELS_OF_A_SCAN)
     # The marker of a scan is no part of coded pixels, so most files need no closer look.
     if data.count(b"\xff\xda") > most:
-        scans = sum(1 for marker, _ in itertools.islice(_segments(data), _MAX_SEGMENTS + most) if marker == 0xDA)
-        if scans > most:
-            raise _costly(name, f"{scans:,} scans; at most {most:,} are accepted at its size")
+        scans = 0
+        for number, (marker, _) in enumerate(_segments(data)):
+            scans += marker == 0xDA
+            if scans > most or number > _MAX_SEGMENTS + 8 * most:
+                raise _costly(name, f"more than {most:,} scans, the most that are accepted at its size")
     return data
 
 

@@ -44,6 +44,8 @@ _WITHOUT_MARK = {*_WITHOUT_LENGTH, "asf"}
 """Containers in which FFmpeg does not mark that the last frame is cut."""
 _WITH_DURATION = {"matroska", "flv", "asf"}
 """Containers that say in their header how long a video plays, and not how many frames it has."""
+_MAX_TAIL = 300
+"""Frames that may be decoded only to see whether the last one is whole."""
 _MAX_REORDERED, _LEAST_STEPS = 16, 3
 """Frames that may be shown before one that lies before them; steps between frames that show how regular these are."""
 
@@ -328,6 +330,8 @@ class _Video:
         if any(p.is_corrupt for p in index[-_MAX_REORDERED:]):
             return True
         start = max((place for place, p in enumerate(index[:-1]) if p.is_key), default=0)
+        if len(index) - start > _MAX_TAIL:
+            return False
         is_after_key = False
         self._decoder.flush_buffers()
         try:
