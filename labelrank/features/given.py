@@ -26,6 +26,9 @@ _KEYS = ("key", "id", "path", "file_name", "filename", "name")
 # Captions and keys are texts too: labels have fewer values than there are rows.
 _MOST_VALUES_PER_ROW = 0.5
 _FEW_ROWS = 20
+_DESCRIBED = 12
+# One column of fractions may be a score.
+_FEWEST_COLUMNS = 2
 _NPZ_HELP = "Write it with np.savez(path, X=X, y=y, class_names=names), without Python objects."
 
 
@@ -138,7 +141,7 @@ def _chosen(
     if asked is not None:
         if asked in fitting:
             return asked
-        why = f"cannot hold {what}" if asked in all_ else "is not there"
+        why = f"cannot hold {what}" if repr(asked) in all_ else "is not there"
         raise FeaturesError(f"{path}: {asked!r} {why}; {option} can be {_named(fitting)}. It has {all_}.")
     if len(fitting) > 1:
         by_name = {name.casefold(): name for name in reversed(fitting)}
@@ -162,10 +165,17 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
 
     try:
         schema = pq.read_schema(path)
-        all_ = ", ".join(f"{field.name!r} ({str(field.type)[:40]})" for field in schema) or "no column"
+        described = [f"{field.name!r} ({str(field.type)[:40]})" for field in schema]
+        all_ = ", ".join(described[:_DESCRIBED]) or "no column"
+        if len(described) > _DESCRIBED:
+            all_ += f" and {len(described) - _DESCRIBED:,} more"
         lists = [field.name for field in schema if _is_vector(field.type, any_number=features_column == field.name)]
         found = _chosen(path, "features", "--features-column", features_column, lists, _VECTORS, all_)
         fractions = [] if found else [f.name for f in schema if pa.types.is_floating(f.type) and f.name != label_column]
+        if not found and len(fractions) < _FEWEST_COLUMNS:
+            raise FeaturesError(
+                f"{path} has no column of features (lists of numbers); it has {all_}. Name it with --features-column."
+            )
         taken = {found, *fractions}
         fitting = [field.name for field in schema if field.name not in taken and _is_label(field.type)]
         if label_column is None:  # labels are seldom fractions, as 0.0 and 1.0
@@ -173,10 +183,10 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
             fitting = sure or fitting or [name for name in fractions if name.casefold() in _LABELS]
         label = _chosen(path, "labels", "--label-column", label_column, _label_first(fitting), _LABELS, all_)
         fractions = [name for name in fractions if name != label]
-        if label is None or not (found or len(fractions) > 1):
-            lacking = "labels (whole numbers or texts)" if label is None else "features (lists of numbers)"
-            option = "--label-column" if label is None else "--features-column"
-            raise FeaturesError(f"{path} has no column of {lacking}; it has {all_}. Name it with {option}.")
+        if label is None:
+            raise FeaturesError(
+                f"{path} has no column of labels (whole numbers or texts); it has {all_}. Name it with --label-column."
+            )
         columns = [*([found] if found else fractions), label]
         keys = [name for name in schema.names if name.casefold() in _KEYS and name not in columns]
         texts = [f.name for f in schema if f.name not in (*columns, *keys) and _is_text(f.type)]

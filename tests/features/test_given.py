@@ -132,6 +132,7 @@ CAPTIONS = pa.array([f"a picture of {i}" for i in range(N)])
         ({"emb": vectors(), "caption": CAPTIONS}, {}, "'caption' has 60 different values in 60 rows.*--label-column"),
         ({"emb": vectors(), "label": Y - 1}, {}, "row 0 has -1 in 'label', beside 0"),
         ({"emb": vectors()}, {}, "no column of labels .*'emb'.*--label-column"),
+        ({"fine": Y, "coarse": Y, "score": Y / 7}, {}, "no column of features .*'fine' .int64.*--features-column"),
         ({"label": Y}, {}, "no column of features .*'label' .int64.*--features-column"),
         ({"one": vectors(), "two": vectors(), "label": Y}, {}, "'one', 'two' can all hold features.*--features-column"),
         ({"emb": vectors(), "fine": Y, "coarse": Y}, {}, "'fine', 'coarse' can all hold labels.*--label-column"),
