@@ -28,6 +28,22 @@ CLIPS = EncoderConfig(
     use_cls_token=False,
 )
 
+# Every part that other families have.
+PARTS = replace(
+    SMALL,
+    model_type="dinov2_with_registers",
+    transformer=replace(SMALL.transformer, layer_scale=True, gated_mlp=True, activation="quick_gelu"),
+    decoder=None,
+    use_distillation_token=True,
+    num_registers=3,
+    patch_bias=False,
+    pre_norm=True,
+)
+ROTARY = replace(PARTS, learned_positions=False, rotary="image", rotary_base=100.0)
+BIASED = replace(SMALL, model_type="beit", decoder=None, learned_positions=False, relative_bias="own")
+SHARED = replace(BIASED, relative_bias="shared")
+ROTARY_CLIPS = replace(CLIPS, model_type="vjepa2", decoder=None, learned_positions=False, rotary="clip")
+
 
 def layer_case(name):
     """Return a layer, its inputs and the shape of its output."""
@@ -53,6 +69,15 @@ def layer_case(name):
         "ViTEncoder of clips, visible": lambda: (ViTEncoder(CLIPS), (clips, tubelets[:, :7]), (3, 7, 15)),
         "ViTEncoder of clips, resized": lambda: (ViTEncoder(CLIPS.resized(4, 8)), (clips[:, :, :4, :8],), (3, 8, 15)),
         "ViTEncoder without norm": lambda: (ViTEncoder(replace(CLIPS, final_norm=False)), (clips,), (3, 24, 15)),
+        "ViTEncoder, parts": lambda: (ViTEncoder(PARTS), (images,), (3, 17, 16)),
+        "ViTEncoder, rotary": lambda: (ViTEncoder(ROTARY), (images,), (3, 17, 16)),
+        "ViTEncoder, own bias": lambda: (ViTEncoder(BIASED), (images,), (3, 13, 16)),
+        "ViTEncoder, shared bias": lambda: (
+            ViTEncoder(replace(BIASED, relative_bias="shared")),
+            (images,),
+            (3, 13, 16),
+        ),
+        "ViTEncoder of clips, rotary": lambda: (ViTEncoder(ROTARY_CLIPS), (clips,), (3, 24, 15)),
         "MAEDecoder": lambda: (MAEDecoder(SMALL), (tokens[:, :4], restore), (3, 12, 24)),
         "VideoMAEDecoder": lambda: (
             VideoMAEDecoder(CLIPS),
@@ -66,7 +91,8 @@ LAYERS = (
     *("SelfAttention", "SelfAttention without bias", "SelfAttention without key bias", "TransformerBlock"),
     *("ViTEncoder", "ViTEncoder, visible", "ViTEncoder, learned positions", "ViTEncoder, resized"),
     *("ViTEncoder of clips", "ViTEncoder of clips, visible", "ViTEncoder of clips, resized", "ViTEncoder without norm"),
-    *("MAEDecoder", "VideoMAEDecoder"),
+    *("ViTEncoder, parts", "ViTEncoder, rotary", "ViTEncoder, own bias", "ViTEncoder, shared bias"),
+    *("ViTEncoder of clips, rotary", "MAEDecoder", "VideoMAEDecoder"),
 )
 
 
@@ -84,7 +110,7 @@ def test_layer_keeps_shape_dtype_and_config(keras, name):
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(again(*inputs)), keras.ops.convert_to_numpy(output))
 
 
-@pytest.mark.parametrize("config", [SMALL, CLIPS], ids=["images", "clips"])
+@pytest.mark.parametrize("config", [SMALL, CLIPS, PARTS, ROTARY, BIASED])
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(keras, config):
     from labelrank.models.vit import ViTEncoder
 
@@ -212,6 +238,40 @@ def test_tubelets_are_cut_slice_by_slice_and_hold_their_frames_one_after_the_oth
     # Tubelet 3: the second slice (frames 2 and 3), the lower patch (rows 2 and 3).
     np.testing.assert_array_equal(tubelets[3], clip[0, 2:4, 2:4, 0:2])
     np.testing.assert_array_equal(tubelets[1], clip[0, 0:2, 2:4, 0:2])
+
+
+@pytest.mark.parametrize("config", [ROTARY, BIASED], ids=["rotary", "biased"])
+def test_an_encoder_that_places_patches_by_their_number_takes_all_of_them(keras, config):
+    from labelrank.models.vit import ViTEncoder
+
+    images, visible = np.zeros((1, 8, 12, 3), np.float32), np.zeros((1, 4), np.int32)
+    with pytest.raises(ValueError, match="encodes every patch"):
+        ViTEncoder(config)(images, visible)
+
+
+@pytest.mark.parametrize("config", [PARTS, SHARED], ids=["parts", "biased"])
+def test_the_weights_before_the_blocks_are_all_weights_of_no_block_but_the_last_norm(keras, config):
+    from labelrank.models.vit import ViTEncoder
+
+    encoder = ViTEncoder(config)
+    encoder.build((None, *config.input_shape))
+    of_blocks = {id(v) for block in encoder.blocks for v in block.variables}
+    rest = {id(v) for v in encoder.variables} - of_blocks - {id(v) for v in encoder.norm.variables}
+    assert {id(v) for v in encoder.embedding_variables} == rest
+
+
+def test_antialiased_table_is_that_of_the_peer():
+    from labelrank.models.vit import interpolate_position_embedding
+
+    squares = (np.arange(20, dtype=np.float32) ** 2).reshape(1, 20, 1)
+    # torch 2.13: interpolate((arange(20.) ** 2).reshape(1, 1, 4, 5), (2, 7), mode="bicubic", align_corners=False,
+    # antialias=True)
+    expected = [
+        [14.682582, 18.336006, 24.279984, 30.818182, 38.376789, 48.075985, 55.303303],
+        [150.602112, 164.325211, 184.746323, 204.330582, 224.935226, 249.111572, 266.4086],
+    ]
+    found = interpolate_position_embedding(squares, (4, 5), (2, 7), antialias=True)
+    np.testing.assert_allclose(found.reshape(2, 7), expected, rtol=1e-5)
 
 
 def test_sinusoid_table_counts_tokens():
