@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,13 +135,20 @@ def _labels(values: np.ndarray, path: Path, name: str) -> np.ndarray:
 
 
 def _chosen(
-    path: Path, what: str, option: str, asked: str | None, fitting: Sequence[str], known: Sequence[str], all_: str
+    path: Path,
+    what: str,
+    option: str,
+    asked: str | None,
+    fitting: Sequence[str],
+    known: Sequence[str],
+    all_: str,
+    names: Collection[str],
 ) -> str | None:
-    """Return the column that is meant, None if none fits; `all_` says what the file has."""
+    """Return the column that is meant, None if none fits; `all_` says what the file has, `names` has all of it."""
     if asked is not None:
         if asked in fitting:
             return asked
-        why = f"cannot hold {what}" if repr(asked) in all_ else "is not there"
+        why = f"cannot hold {what}" if asked in names else "is not there"
         raise FeaturesError(f"{path}: {asked!r} {why}; {option} can be {_named(fitting)}. It has {all_}.")
     if len(fitting) > 1:
         by_name = {name.casefold(): name for name in reversed(fitting)}
@@ -170,7 +177,7 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
         if len(described) > _DESCRIBED:
             all_ += f" and {len(described) - _DESCRIBED:,} more"
         lists = [field.name for field in schema if _is_vector(field.type, any_number=features_column == field.name)]
-        found = _chosen(path, "features", "--features-column", features_column, lists, _VECTORS, all_)
+        found = _chosen(path, "features", "--features-column", features_column, lists, _VECTORS, all_, schema.names)
         fractions = [] if found else [f.name for f in schema if pa.types.is_floating(f.type) and f.name != label_column]
         if not found and len(fractions) < _FEWEST_COLUMNS:
             raise FeaturesError(
@@ -181,7 +188,16 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
         if label_column is None:  # labels are seldom fractions, as 0.0 and 1.0
             sure = [name for name in fitting if not pa.types.is_floating(schema.field(name).type)]
             fitting = sure or fitting or [name for name in fractions if name.casefold() in _LABELS]
-        label = _chosen(path, "labels", "--label-column", label_column, _label_first(fitting), _LABELS, all_)
+        label = _chosen(
+            path,
+            "labels",
+            "--label-column",
+            label_column,
+            _labels_first(fitting, label_column),
+            _LABELS,
+            all_,
+            schema.names,
+        )
         fractions = [name for name in fractions if name != label]
         if label is None:
             raise FeaturesError(
@@ -243,8 +259,10 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
 
 
-def _label_first(names: Sequence[str]) -> list[str]:
-    """Return the columns without those that are keys by name, if any other is left."""
+def _labels_first(names: Sequence[str], asked: str | None) -> list[str]:
+    """Return the columns without those that are keys by name, if any other is left and none is asked for."""
+    if asked is not None:
+        return [*names]
     return [name for name in names if name.casefold() not in _KEYS and not name.startswith("__")] or [*names]
 
 
@@ -283,7 +301,7 @@ def _npz(path: Path, features_column: str | None, label_column: str | None) -> _
         raise FeaturesError(f"{path} cannot be read as an npz archive ({error}). {_NPZ_HELP}") from error
     all_ = ", ".join(f"{name!r} {array.dtype} {array.shape}" for name, array in arrays.items()) or "no array"
     vectors = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fiu" and array.size]
-    found = _chosen(path, "features", "--features-column", features_column, vectors, _VECTORS, all_)
+    found = _chosen(path, "features", "--features-column", features_column, vectors, _VECTORS, all_, arrays)
     if found is None:
         raise FeaturesError(f"{path} has no array (n, d) of features; it has {all_}. {_NPZ_HELP}")
     n = len(arrays[found])
@@ -292,7 +310,9 @@ def _npz(path: Path, features_column: str | None, label_column: str | None) -> _
         for name, array in arrays.items()
         if array.shape == (n,) and array.dtype.kind in "fiubU" and name.casefold() not in _NAMES
     ]
-    label = _chosen(path, "labels", "--label-column", label_column, _label_first(fitting), _LABELS, all_)
+    label = _chosen(
+        path, "labels", "--label-column", label_column, _labels_first(fitting, label_column), _LABELS, all_, arrays
+    )
     if label is None:
         raise FeaturesError(f"{path} has no array ({n:,},) of labels for {found!r}; it has {all_}. {_NPZ_HELP}")
     with np.errstate(over="ignore"):

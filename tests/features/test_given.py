@@ -88,6 +88,20 @@ def test_a_score_is_no_label_and_names_may_stand_in_any_column(tmp_path):
     assert read_features(path).class_names == NAMES
 
 
+def test_a_column_far_to_the_right_is_known_though_it_is_not_listed(tmp_path):
+    many = {f"text{i}": pa.array(TEXTS) for i in range(40)}
+    path = table(tmp_path / "mine.parquet", **many, emb=vectors(), last=vectors())
+    with pytest.raises(FeaturesError, match=r"'last' cannot hold labels.* and 30 more"):
+        read_features(path, features_column="emb", label_column="last")
+    assert read_features(path, features_column="emb", label_column="text39").class_names == NAMES
+
+
+def test_a_column_that_is_called_like_a_key_can_be_asked_for(tmp_path):
+    path = table(tmp_path / "mine.parquet", emb=vectors(), id=pa.array(Y), kind=pa.array(Y % 2))
+    assert read_features(path).class_names == ("0", "1")
+    assert read_features(path, label_column="id").class_names == ("0", "1", "2")
+
+
 def test_keys_are_those_of_a_column_that_tells_rows_apart(tmp_path):
     ids = [f"img{i}" for i in range(N)]
     path = table(tmp_path / "mine.parquet", id=pa.array(ids), emb=vectors(), label=pa.array(Y))
