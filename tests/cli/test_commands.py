@@ -178,7 +178,7 @@ def test_pretrain_writes_a_checkpoint_that_extract_reads(run_here, tmp_path):
     tiny = "--epochs 1 --warmup-epochs 0 --hidden-dim 8 --num-layers 1 --num-heads 2 --decoder-dim 8 --decoder-heads 2"
     done = run_here("pretrain", class_zip(tmp_path / "pets.zip"), "--out", "made", "--batch-size", 4, *tiny.split())
     assert done.exit_code == 0, done.stderr
-    assert "1 of 1 epochs" in done.stderr
+    assert "Pre-training, epoch 1 of 1: 4 of 4 images" in done.stderr
     assert done.stdout == ""
     done = run_here("extract", tmp_path / "pets.zip", "--checkpoint", "made", "--out", "f.parquet", "--pooling", "cls")
     assert done.exit_code == 0, done.stderr
