@@ -118,7 +118,9 @@ def small_images(data: Dataset, keys: Sequence[str]) -> dict[str, str]:
 
 def lacks_memory(error: BaseException | None) -> bool:
     """Return whether an error comes of memory that was refused, whatever it was taken for on its way."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # a chain of causes may lead back to its beginning
+        seen.add(id(error))
         # A thread needs memory for its stack; Python has no class of its own for that error.
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "new thread" in str(error)):
             return True

@@ -23,7 +23,7 @@ from labelrank.data.source import SourceOptions
 from labelrank.errors import Cancelled, DatasetError, NoTrainSplit, ProcessError, TooCostly
 from labelrank.json_values import plain, typed
 from labelrank.preview import asking, child, looks
-from labelrank.preview.images import GALLERY_COLUMNS
+from labelrank.preview.images import GALLERY_COLUMNS, lacks_memory
 from labelrank.processes import Answering
 from labelrank.settings import Settings
 from labelrank.ui import session
@@ -176,6 +176,15 @@ def test_what_a_page_could_not_hold_is_refused(tmp_path, settings, monkeypatch):
     monkeypatch.setattr(Answering, "ask", lambda self, request, **_: child.answer(request))
     with pytest.raises(TooCostly, match=r"What a page shows of 'pets' has \d+ bytes; at most 100 bytes are shown"):
         ask(looks.dataset, place(tmp_path / "a"), settings=settings, timed=False)
+
+
+def test_memory_is_missed_wherever_it_was_in_a_chain_of_errors():
+    inner, outer = MemoryError(), DatasetError("damaged")
+    outer.__cause__ = inner
+    assert lacks_memory(outer)
+    one, other = DatasetError("one"), DatasetError("other")
+    one.__context__, other.__cause__ = other, one  # as an error that is raised again while another is handled
+    assert not lacks_memory(one)
 
 
 # The processes
