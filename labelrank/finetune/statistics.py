@@ -414,17 +414,24 @@ def _order_tests(
     n_arms, n_seeds = table.shape
     centred = (table - table.mean(axis=0)).T
     weights = np.zeros(n_arms) if contrast is None else contrast
-    squares = float((centred**2).sum())
-    if squares == 0:
+    rounding = table.size * float(4 * np.finfo(table.dtype).eps * np.abs(table).max()) ** 2
+    if float((centred**2).sum()) <= rounding:
         return 1.0, None if contrast is None else 1.0
     values, vectors = np.linalg.eigh(_likeness(arms))
     mixing = (vectors * np.sqrt(np.maximum(values, 0))).T
     mixing -= mixing.mean(axis=1, keepdims=True)  # centred within a seed
 
     def statistics(tables: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return both statistics, each up to a factor, of centred tables (n, S, A)."""
+        """Return both statistics, each up to a factor, of centred tables (n, S, A).
+
+        A drawn table without any scatter has none; it counts as no less extreme than the observed one.
+        """
         sums, within = tables.sum(axis=1), np.einsum("nsa,nsa->n", tables, tables)
-        return np.einsum("na,na->n", sums, sums) / within, sums @ weights / np.sqrt(within)
+        is_flat = within <= rounding
+        within[is_flat] = 1.0
+        spread, lead = np.einsum("na,na->n", sums, sums) / within, sums @ weights / np.sqrt(within)
+        spread[is_flat] = lead[is_flat] = np.inf
+        return spread, lead
 
     def alike(count: int) -> np.ndarray:
         result: np.ndarray = (rng.standard_normal((count * n_seeds, n_arms)) @ mixing).reshape(count, n_seeds, n_arms)

@@ -458,6 +458,20 @@ def test_too_few_classes_are_told_instead_of_asking_for_orders_that_there_are_no
     assert "Use 19 random orders" in verdict(analyse(experiment(design=few), few), n_classes=4).text
 
 
+@pytest.mark.parametrize("value", [0.985, 98.5, 1e-9])
+def test_orders_that_differ_by_rounding_alone_show_nothing(value):
+    design = arms("ranked,original,random:19", RANKED, control=False)
+    noise = np.random.default_rng(0).integers(-1, 2, size=(len(design), 5)) * np.spacing(value)
+    found = analyse(value + noise, design)
+    assert (found.variance.p_order, found.ranked.p_above) == (1.0, 1.0)
+
+
+def test_drawn_tables_without_scatter_count_as_no_less_extreme():
+    design = arms("ranked,random:1", RANKED, control=False)
+    found = analyse(np.array([[1.0, 0.5], [0.5, 0.0]]), design)  # some signs leave residuals of exactly 0
+    assert found.variance.p_order >= 0.5
+
+
 def test_one_random_order_is_counted_as_one():
     design = arms("ranked,original,reversed,random:1", RANKED, control=False)
     said = found(design, lead=0.1)

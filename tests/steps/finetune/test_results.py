@@ -194,10 +194,14 @@ def test_a_report_with_a_part_missing_is_refused(tmp_path, part):
 
 
 @pytest.mark.parametrize("path", sorted(OLD.glob("*-0.1.0.json")), ids=lambda path: path.name)
-def test_a_report_of_version_0_1_0_is_read_and_written_byte_for_byte(tmp_path, path):
+def test_a_report_of_version_0_1_0_is_read_and_written_with_all_it_said(tmp_path, path):
     read = read_report(path)
     write_report(tmp_path / REPORT, read)
-    assert (tmp_path / REPORT).read_bytes() == path.read_bytes()
+    written = json.loads((tmp_path / REPORT).read_text())
+    for analysis in written["statistics"].values():
+        assert analysis.pop("scatter") == {}
+        assert analysis["ranked"].pop("scatters_more") is False
+    assert written == json.loads(path.read_text())
     assert read.kinds["control"] == "control"
     assert read.accuracy.ranked.of == 4
     assert read.verdict.expected.startswith("With a plain softmax")
