@@ -10,7 +10,15 @@ import time
 import pytest
 
 from labelrank import errors
-from labelrank.errors import DatasetError, LabelRankError, NoTrainSplit, ProcessError, Unreachable, UntoldNames
+from labelrank.errors import (
+    DatasetError,
+    LabelRankError,
+    NoTrainSplit,
+    ProcessError,
+    UnclearColumn,
+    Unreachable,
+    UntoldNames,
+)
 from labelrank.processes import Call, Failure, start_command, stop
 from tests.helpers.processes import runs, wait_for
 
@@ -18,6 +26,7 @@ ERRORS = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issub
 MORE_THAN_A_MESSAGE = {
     "NoTrainSplit": NoTrainSplit("No split train.", ("a", "b")),
     "Unreachable": Unreachable("No answer.", wait_s=3.5, no_network=True, retry=False),
+    "UnclearColumn": UnclearColumn("Which column?", ("fine", "coarse")),
     "UntoldNames": UntoldNames("Which encoding?", (("gbk", ("a", "b")),)),
     "ProcessError": ProcessError("exit status -9", exit_status=-9),
 }
