@@ -223,7 +223,7 @@ def _why_not_followed(link: Path, root: Path, blobs: Path | None, trail: _Trail)
     Args:
         trail: The real folders of the links on the way here, this one's too.
     """
-    target = link.resolve()
+    target = Path(os.path.realpath(link))  # resolve() of Python 3.11 fails for links that lead to each other
     if not target.exists():
         return f"The link leads to {_as_text(str(link.readlink()))!r}, where nothing is. Mend or remove it."
     if not target.is_relative_to(root) and not (blobs and target.is_file() and target.is_relative_to(blobs)):

@@ -409,7 +409,11 @@ def partitions(path: str) -> dict[str, str | None]:
 
 
 def find_tables(folder: Path, ending: str | tuple[str, ...] = ".parquet") -> list[LocalTable]:
-    """Return the tables (or tars) of a folder, at most five folders deep, without hidden files and metadata."""
+    """Return the tables (or tars) of a folder, at most five folders deep, without hidden files and metadata.
+
+    Raises:
+        DatasetError: One of several is a link that leads nowhere.
+    """
     found = []
     for root, folders, names in os.walk(folder):
         here = Path(root).relative_to(folder)
@@ -418,7 +422,14 @@ def find_tables(folder: Path, ending: str | tuple[str, ...] = ".parquet") -> lis
             is_passed_over = name.startswith((".", "metadata.")) or _CACHED_ROWS.fullmatch(name)
             if name.endswith(ending) and not is_passed_over:
                 found.append(LocalTable((here / name).as_posix(), Path(root, name)))
-    return found
+    there = [table for table in found if table.location.exists()]
+    if there and len(there) < len(found):
+        lost = next(table for table in found if table not in there)
+        raise DatasetError(
+            f"{lost.path!r} is a link to {str(lost.location.readlink())!r}, where nothing is. Fetch the file again, or "
+            "remove the link."
+        )
+    return there
 
 
 def listed(names: Sequence[str]) -> str:

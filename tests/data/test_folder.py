@@ -487,12 +487,30 @@ def test_folders_that_link_to_each_other_are_read_to_an_end(tmp_path):
         *("cat/1.png", "cat/2.png", "cat/friend/1.png", "dog/1.png", "dog/friend/1.png", "dog/friend/2.png"),
     }
     assert {p.subject for p in dataset.problems} == {"cat/friend/friend", "dog/friend/friend"}
+    (root / "cat" / "chase").symlink_to("tail")
+    (root / "cat" / "tail").symlink_to("chase")
+    reasons = {p.subject: p.reason for p in open_folder(root, split=None, settings=SETTINGS).problems}
+    assert reasons["cat/chase"] == "The link leads to 'tail', where nothing is. Mend or remove it."
     for n in range(12):
         (root / f"level{n}").mkdir()
         (root / f"level{n}" / "next").symlink_to(root / f"level{n + 1}")
     (root / "level12").mkdir()
     reasons = {p.reason for p in open_folder(root, split=None, settings=SETTINGS).problems}
     assert "The link is one of more than 8 in a row; not followed. Link to the files themselves." in reasons
+
+
+def test_tables_that_are_links_to_nothing_are_told(tmp_path):
+    root = write_tree(tmp_path / "snapshot", {"README.md": b"A table."})
+    (root / "train-0.parquet").symlink_to("../blobs/0123")
+    with pytest.raises(
+        DatasetError, match=r"1 left out, such as 'train-0\.parquet': The link leads to '\.\./blobs/0123'"
+    ):
+        open_dataset(str(root), settings=SETTINGS)
+    write_tree(root, {"train-1.parquet": b""})
+    with pytest.raises(
+        DatasetError, match=r"'train-0\.parquet' is a link to '\.\./blobs/0123', where nothing is\. Fetch"
+    ):
+        open_dataset(str(root), settings=SETTINGS)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
