@@ -16,6 +16,7 @@ from labelrank.words import code_points
 SPLITS = ("train", "val", "test")
 NOUNS = {"image": ("image", "images"), "clip": ("video", "videos")}
 """Medium -> its word in the singular and the plural."""
+MAX_LISTED_PROBLEMS = 1000
 DEFAULT_FRAMES = 16
 DEFAULT_STRIDE = 4
 _MOST = {"frames": 4096, "stride": 1000, "clips": 100}
@@ -84,6 +85,13 @@ class Problem:
     """What is wrong and what to do about it."""
     kind: str = ""
     """The kind of problem, for programs; empty for most."""
+
+
+def at_most(problems: Sequence[Problem], source: str, more: int = 0) -> tuple[Problem, ...]:
+    """Return `MAX_LISTED_PROBLEMS` problems and the number of the others, and of `more` that were not even listed."""
+    more += max(0, len(problems) - MAX_LISTED_PROBLEMS)
+    rest = Problem(source, f"{more:,} more problems are not listed. Correct the listed ones to see them.")
+    return (*problems[:MAX_LISTED_PROBLEMS], *([rest] if more else []))
 
 
 @dataclass(frozen=True)

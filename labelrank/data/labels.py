@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,13 @@ from labelrank.errors import DatasetError
 # A column whose values are nearly all different names or describes samples. Of a few rows this cannot be told.
 _MOST_SHARE_ALONE = 0.8
 _FEW_ROWS = 5
+_WHOLE = re.compile(r"([+-]?\d{1,18})(?:\.0+)?")
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that a text is if it is whole, as 3, -1 and 3.0 are; else None."""
+    found = _WHOLE.fullmatch(text)
+    return int(found[1]) if found else None
 
 
 def check_repeats(rows_of: Mapping[Any, int], column: str, others: Sequence[str], source: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from labelrank.data import image, video
-from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Sample, check_distinct
+from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Sample, at_most, check_distinct
 from labelrank.data.source import SPLIT_WORDS, ListColumns, split_in
 from labelrank.data.structure import EXPECTED_LAYOUT, Located, Structure, find_structure
 from labelrank.errors import DatasetError, MediaError, NoTrainSplit
@@ -26,7 +26,6 @@ _EXTENSIONS = {"image": image.EXTENSIONS, "clip": video.EXTENSIONS}
 _LISTED_EXTENSIONS = {media: ", ".join(sorted(extensions)) for media, extensions in _EXTENSIONS.items()}
 _CLUTTER_FOLDERS = {"__MACOSX", ".git", ".cache", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".Spotlight-V100"}
 """Hidden folders that programs create. They may hold images but are not classes."""
-_MAX_LISTED_PROBLEMS = 1000
 _MAX_PATH_LENGTH = 4096
 """Characters of a path, as Linux limits its bytes."""
 _MAX_PATH_DEPTH = 64
@@ -186,7 +185,7 @@ class Layout:
             digest=_digest(self.class_names, fingerprints, samples if self.columns else ()),
             split=chosen,
             splits=self.splits,
-            problems=_at_most(problems, self.source),
+            problems=at_most(problems, self.source),
             columns=(self.columns.media, self.columns.label) if self.columns else None,
             label_columns=self.columns.labels if self.columns else (),
         )
@@ -474,14 +473,6 @@ def _count(n: int, noun: str, nouns: str) -> str:
 
 def _in_split(split: str | None) -> str:
     return f" in the split {split}" if split else ""
-
-
-def _at_most(problems: list[Problem], source: str) -> tuple[Problem, ...]:
-    if len(problems) <= _MAX_LISTED_PROBLEMS:
-        return tuple(problems)
-    more = len(problems) - _MAX_LISTED_PROBLEMS
-    rest = Problem(source, f"{more:,} more problems are not listed. Correct the listed ones to see them.")
-    return (*problems[:_MAX_LISTED_PROBLEMS], rest)
 
 
 def _digest(class_names: tuple[str, ...], fingerprints: dict[str, Fingerprint], listed: Iterable[Sample]) -> str:

@@ -77,7 +77,7 @@ def read_list(path: str, content: bytes, names_files: Mapping[str, object]) -> L
         )
     if path.lower().endswith(".parquet"):
         return _of_parquet(path, content)
-    text = _text(path, content)
+    text = read_text(path, content)
     ending = posixpath.splitext(path)[1].lower()
     if ending == ".json":
         return _of_objects(path, _objects(path, _json(path, text)))
@@ -95,7 +95,7 @@ def read_class_names(path: str, content: bytes) -> dict[int, str]:
     if len(content) > MAX_BYTES:
         return {}
     try:
-        text = _text(path, content)
+        text = read_text(path, content)
         value = _json(path, text) if path.lower().endswith(".json") else text.splitlines()
     except DatasetError:
         return {}
@@ -121,7 +121,12 @@ def _number(value: object) -> int | None:
         return None
 
 
-def _text(path: str, content: bytes) -> str:
+def read_text(path: str, content: bytes) -> str:
+    """Return a text in UTF-8, or in UTF-16 with its mark, with composed accents and `\\n` between lines.
+
+    Raises:
+        DatasetError: It is in another encoding.
+    """
     try:
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:

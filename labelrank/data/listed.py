@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labelrank.data.dataset import NOUNS, SPLITS, Problem
-from labelrank.data.labels import name_samples
+from labelrank.data.labels import name_samples, whole_number
 from labelrank.data.layout import Layout, check_class_names, is_ignored, media_of, read_layout
 from labelrank.data.list_files import MAX_BYTES, METADATA, ListFile, is_list, read_class_names, read_list
 from labelrank.data.source import SPLIT_WORDS, ListColumns, SourceOptions, listed, refuse_options, split_in
@@ -28,7 +28,6 @@ _LABELS = ("label", "labels", "class", "class_name", "classname", "category", "t
 """What a column of labels is called, by which one is taken among several."""
 _SPLITS = ("split", "subset", "set", "usage", "partition", "phase", "data set", "data_set")
 _NAMES_OF_CLASSES = re.compile(r"class|label|categor|names", re.IGNORECASE)
-_WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0+)?")
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?")
 
 
@@ -357,7 +356,7 @@ def _label_columns(list_file: ListFile, names: Sequence[str], rows: Sequence[int
         values = list_file.columns[name]
         count = Counter(_plain(values[row]) for row in rows)
         del count[""]
-        decimal = all(_DECIMAL.fullmatch(v) for v in count) and not all(_WHOLE.fullmatch(v) for v in count)
+        decimal = all(_DECIMAL.fullmatch(v) for v in count) and any(whole_number(v) is None for v in count)
         if len(count) > 1 and not name_samples(count) and not decimal:
             found.append(name)
     return found
@@ -399,8 +398,8 @@ def _choose_label(list_file: ListFile, media: str, labels: Sequence[str], source
 def _plain(value: str) -> str:
     """Return a label as it is compared: 3.0 is 3, and [something] is something, as in the names of its classes."""
     text = value.strip()
-    if _WHOLE.fullmatch(text):
-        return str(int(text.partition(".")[0]))
+    if (number := whole_number(text)) is not None:
+        return str(number)
     return re.sub(r"\[([^\][]*)\]", r"\1", text)
 
 
@@ -568,7 +567,7 @@ def _classes(
     class has its own, else by themselves.
     """
     labels = set(label_of.values())
-    numbers = {label: int(label) for label in labels if _WHOLE.fullmatch(label)}
+    numbers = {label: number for label in labels if (number := whole_number(label)) is not None}
     if len(numbers) < len(labels):
         for names in maps.values():
             number_of = {name: number for number, name in names.items()}

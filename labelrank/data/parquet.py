@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from labelrank.data.arrow_table import ENDING, ArrowTable
-from labelrank.data.dataset import Dataset, Problem, Sample
+from labelrank.data.dataset import MAX_LISTED_PROBLEMS, Dataset, Problem, Sample, at_most
 from labelrank.data.image import EXTENSIONS as IMAGE_EXTENSIONS
 from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.labels import check_class_names, check_repeats
@@ -31,7 +31,6 @@ from labelrank.data.video import EXTENSIONS as VIDEO_EXTENSIONS
 from labelrank.errors import DatasetError, MediaError
 from labelrank.settings import Settings
 
-_MAX_LISTED_PROBLEMS = 1000
 _MAX_LOOKED_AT = 20
 _LABEL_ROWS = 1 << 16
 _PATH_ROWS = 1 << 12
@@ -201,7 +200,7 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
     keys = named if named is not None else [_ROW_KEY.format(row) for row in range(rows)]
     unlabelled = [
         _unlabelled(keys[row], row, values[places[row]] if places[row] >= 0 else None, label, class_names)
-        for row in np.flatnonzero(labels < 0)[:_MAX_LISTED_PROBLEMS].tolist()
+        for row in np.flatnonzero(labels < 0)[:MAX_LISTED_PROBLEMS].tolist()
     ]
     if not len(usable):
         first = f" {unlabelled[0].reason}" if unlabelled else ""
@@ -216,10 +215,6 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
         for name, count in zip(class_names, counts, strict=True)
         if not count
     ]
-    problems = [*tables.problems, *empty, *unlabelled]
-    if (more := len(tables.problems) + len(empty) + rows - len(usable) - _MAX_LISTED_PROBLEMS) > 0:
-        rest = f"{more:,} more problems are not listed. Correct the listed ones to see them."
-        problems = [*problems[:_MAX_LISTED_PROBLEMS], Problem(source, rest)]
     row_of = {keys[row]: row for row in usable.tolist()}
     media_of = MediaReader(opened, media, row_of, named is not None, settings)
     samples = tuple(map(Sample, row_of, labels[usable].tolist()))
@@ -236,7 +231,7 @@ def open_tables(tables: Tables, options: SourceOptions = SourceOptions(), *, id:
         splits=tables.splits(config),
         config=config,
         revision=options.revision,
-        problems=tuple(problems),
+        problems=at_most([*tables.problems, *empty, *unlabelled], source, rows - len(usable) - len(unlabelled)),
         columns=(media.name, label.name),
     )
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from labelrank.data import image, video
-from labelrank.data.dataset import NOUNS, SPLITS, Dataset, Problem, Sample
-from labelrank.data.labels import check_class_names, check_repeats
+from labelrank.data.dataset import NOUNS, SPLITS, Dataset, Problem, Sample, at_most
+from labelrank.data.labels import check_class_names, check_repeats, name_samples, whole_number
 from labelrank.data.layout import Fingerprint, is_ignored, read_layout, readers
+from labelrank.data.list_files import read_text
 from labelrank.data.source import LocalTable, SourceInfo, SourceOptions, TableFile, Tables, arrange, listed
 from labelrank.data.tar_index import Member, read_members
 from labelrank.errors import ArchiveError, DatasetError, MediaError
@@ -50,7 +51,6 @@ _MAX_LABEL_BYTES = 64 * 2**10
 _MAX_LABEL_CHARS = 1000
 _LOOKED_AT = 100
 _LOOKED_AT_BYTES = 4 * 2**20
-_MAX_LISTED_PROBLEMS = 1000
 
 
 @dataclass
@@ -120,7 +120,9 @@ def open_tars(
     _fetch([*files, *others], settings)
     groups = _groups_of(files, column, id, settings)
     count = Counter(
-        group.label for _, _, group in [*groups, *_groups_of(others, column, id, settings)] if group.label is not None
+        group.label
+        for _, _, group in [*groups, *_groups_of(others, column, id, settings)]
+        if group.media and group.label is not None
     )
     class_names, label_of = _classes(count, names, column, [f for f in fields.labels if f != column], id, settings)
     chosen: list[tuple[TableFile, Member, str, int]] = []
@@ -167,7 +169,7 @@ def open_tars(
         splits=tables.splits(config),
         config=config,
         revision=options.revision,
-        problems=_at_most([*empty, *problems], id),
+        problems=at_most([*empty, *problems], id),
         columns=(extension or fields.media[0], column),
     )
 
@@ -271,10 +273,9 @@ def _content(source: Any, member: Member) -> bytes:
 
 
 def _values(source: Any, member: Member, extension: str) -> dict[str, Any]:
-    """Return what a file of a sample says, by field; nothing for other files."""
+    """Return what a file of a sample says, by field, a text as its bytes; nothing for other files."""
     if extension in (*_LABEL_FILES, _TEXT_FILE):
-        text = _content(source, member).decode("utf-8", "replace").strip()
-        return {extension: int(text) if text.isascii() and text.isdigit() and len(text) < 19 else text}
+        return {extension: _content(source, member)}
     if extension != "json":
         return {}
     try:
@@ -297,7 +298,7 @@ def _fetch(files: Sequence[TableFile], settings: Settings) -> None:
 def _look(file: TableFile, settings: Settings) -> _Fields:
     """Return the fields of the first samples of a tar."""
     media: dict[str, Counter[str]] = {}
-    labels: Counter[str] = Counter()
+    said: dict[str, dict[str, Any]] = {}
     file.fetch([(0, min(file.size_bytes, _LOOKED_AT_BYTES))], None, None)
     for source, member in _members(file, settings):
         name, extension = _split_name(member.path)
@@ -305,7 +306,12 @@ def _look(file: TableFile, settings: Settings) -> _Fields:
             break
         if _medium(extension):
             media.setdefault(name, Counter())[extension] += 1
-        labels.update(list(_values(source, member, extension)))
+        said.setdefault(name, {}).update(_values(source, member, extension))
+    # A README belongs to no sample.
+    labels = {field for name in media for field in said.get(name, ())}
+    texts = Counter(of[_TEXT_FILE] for name, of in said.items() if name in media and _TEXT_FILE in of)
+    if name_samples(texts) and len({posixpath.dirname(name) for name in media}) > 1:
+        labels.discard(_TEXT_FILE)  # captions in class folders
     extensions = Counter(extension for found in media.values() for extension in found)
     place = {name: number for number, name in enumerate(_LIKELY)}
     ranked = sorted(labels, key=lambda name: (name == _TEXT_FILE, place.get(name, len(place)), name))
@@ -361,7 +367,14 @@ def _groups_of(
 
 
 def _label(value: Any, column: str, shown: str) -> int | str | None:
-    """Return a value of the label column as a label; None where it is missing."""
+    """Return a value of the label column as a label; None where it is missing.
+
+    Raises:
+        DatasetError: It is a fraction, or a text in another encoding than UTF-8.
+    """
+    if isinstance(value, bytes):
+        text = read_text(shown, value).strip()
+        value = text if (number := whole_number(text)) is None else number
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -387,9 +400,9 @@ def _classes(
     """Return the class names and the label of each value."""
     are_numbers = all(isinstance(value, int) for value in count)
     if names is not None and are_numbers:
-        if (most := max(count, default=0)) >= len(names) or min(count, default=0) < 0:
+        if strange := [number for number in count if not 0 <= number < len(names)]:
             raise DatasetError(
-                f"{id!r} has the label {most} in {column!r}, but the file beside the tars names {len(names):,} "
+                f"{id!r} has the label {strange[0]} in {column!r}, but the file beside the tars names {len(names):,} "
                 "classes, 0 onwards. Correct one of the two."
             )
         class_names, label_of = tuple(names), {number: number for number in range(len(names))}
@@ -481,11 +494,3 @@ def _open_folders(tables: Tables, config: str | None, options: SourceOptions, id
         problems=tables.problems,
     )
     return replace(dataset, config=config, revision=options.revision)
-
-
-def _at_most(problems: list[Problem], id: str) -> tuple[Problem, ...]:
-    more = len(problems) - _MAX_LISTED_PROBLEMS
-    if more <= 0:
-        return tuple(problems)
-    rest = Problem(id, f"{more:,} more problems are not listed. Correct the listed ones to see them.")
-    return (*problems[:_MAX_LISTED_PROBLEMS], rest)

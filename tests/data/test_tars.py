@@ -92,6 +92,39 @@ def test_labels_may_be_names_or_values_in_json_or_texts(tmp_path):
         opened(path, label_column="width")
 
 
+@pytest.mark.parametrize(
+    ("labels", "class_names"),
+    [
+        (["\ufeffcat\r\n", "dog", "cat"], ("cat", "dog")),
+        (["1.0", "0.0", "1"], ("0", "1")),
+        (["-1", "10", "-1", "2"], ("-1", "2", "10")),
+        (["cat".encode("utf-16"), "dog".encode("utf-16")], ("cat", "dog")),
+    ],
+)
+def test_texts_of_labels_may_be_written_in_many_ways(labels, class_names, tmp_path):
+    files = {}
+    for n, label in enumerate(labels):
+        files |= {f"{n}.png": png(n), f"{n}.cls.txt": label if isinstance(label, bytes) else label.encode()}
+    assert opened(write_tar(tmp_path / "a.tar", files)).class_names == class_names
+
+
+def test_labels_in_another_encoding_are_refused(tmp_path):
+    files = {"1.png": png(1), "1.cls.txt": "猫".encode("gbk"), "2.png": png(2), "2.cls.txt": "狗".encode("gbk")}
+    with pytest.raises(DatasetError, match=r"'a\.tar: 2\.cls\.txt' is not valid UTF-8 .* Save it as UTF-8"):
+        opened(write_tar(tmp_path / "a.tar", files))
+
+
+def test_notes_and_captions_leave_class_folders_what_they_are(tmp_path):
+    captions = {f"{name}/{n}.txt": f"{name} {n}" for name in ("cat", "dog") for n in range(3)}
+    files = {name.replace("txt", "png"): png(len(name)) for name in captions}
+    for more in (captions, {"README.txt": "Pets"}, {"cat/info.json": '{"label": "pets"}'}):
+        path = write_tar(tmp_path / "a.tar", files | {name: text.encode() for name, text in more.items()})
+        assert opened(path).class_names == ("cat", "dog")
+        assert describe_source(str(path), settings=SETTINGS).kind == "tar"
+    path = write_tar(tmp_path / "a.tar", shard(["cat", "dog", "cat"], extension="txt") | {"README.txt": b"Pets"})
+    assert opened(path).class_names == ("cat", "dog")
+
+
 def test_captions_are_no_labels(tmp_path):
     captions = [f"a photo of {n}" for n in range(9)]
     with pytest.raises(DatasetError, match=r"'txt' has 9 different values in 9 rows.* Add a column of labels"):
