@@ -21,7 +21,7 @@ EMBED = (
 )
 _MAX_LISTED_COLUMNS = 20
 _PATHS = re.compile(r"image|img|picture|photo|video|clip|file|path|url", re.IGNORECASE)
-_PARTITIONS_OF_LABELS = ("label", "labels", "class", "category", "target")
+_CALLED_LABELS = ("label", "labels", "class", "category", "target")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ class Columns:
     def likely_labels(self) -> list[str]:
         named = [c.name for c in self.labels.values() if c.class_names is not None]
         folders = [c.name for c in self.labels.values() if c.is_partition]
-        named = named or [name for name in folders if name.casefold() in _PARTITIONS_OF_LABELS] or folders
+        named = named or [name for name in folders if name.casefold() in _CALLED_LABELS]
+        # A folder such as fold=1 says less than a column called label.
+        rivals = [name for name in self.labels if name.casefold() in _CALLED_LABELS]
+        named = named or (folders and [*folders, *rivals])
         return named or [c.name for c in self.labels.values() if c.is_text or c.is_whole] or list(self.labels)
 
     def ordered_labels(self) -> tuple[str, ...]:
@@ -192,7 +195,8 @@ def _media_column(name: str, kind: pa.DataType, media: str | None) -> MediaColum
         return MediaColumn(name, name, None, media, media is not None)
     if not pa.types.is_struct(kind) or (place := kind.get_field_index("bytes")) < 0:
         return None
-    if not _is_bytes(value_type(kind[place].type)):
+    held = value_type(kind[place].type)
+    if not _is_bytes(held) and not pa.types.is_null(held):  # a writer that saw no bytes at all gives them no type
         return None
     place = kind.get_field_index("path")
     path_leaf = f"{name}.path" if place >= 0 and _is_text(value_type(kind[place].type)) else None

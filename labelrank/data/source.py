@@ -405,7 +405,14 @@ def _read_path(path: str, converted: bool) -> tuple[str | None, str | None, str 
 def partitions(path: str) -> dict[str, str | None]:
     """Return the columns that are folders of a path, as Hive writes them: `label=cat/part-0.parquet`."""
     found = [match for folder in path.split("/")[:-1] if (match := _PARTITION.fullmatch(folder))]
-    return {match[1]: None if match[2] == _NO_VALUE else unquote(match[2]) for match in found}
+    return {match[1]: None if match[2] == _NO_VALUE else _unescaped(match[2]) for match in found}
+
+
+def _unescaped(value: str) -> str:
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError:
+        return value  # as it is: in place of what cannot be read, different values would look the same
 
 
 def find_tables(folder: Path, ending: str | tuple[str, ...] = ".parquet") -> list[LocalTable]:

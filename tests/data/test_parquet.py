@@ -303,6 +303,18 @@ def test_numbers_in_partitions_are_sorted_as_numbers(tmp_path):
     assert opened(hive(tmp_path / "b", ["x=1", "x=2"], x=["a", "b"])).class_names == ("a", "b")
 
 
+def test_escapes_in_partitions_that_are_no_utf8_stay_as_they_are(tmp_path):
+    data = opened(hive(tmp_path, ["label=New%20York", "label=%FF", "label=%FE"]))
+    assert data.class_names == ("%FE", "%FF", "New York")
+
+
+def test_partition_of_another_name_gives_way_to_a_column_called_label(tmp_path):
+    root = hive(tmp_path, ["fold=1", "fold=2"], label=[0, 1], width=[4, 5])
+    with pytest.raises(DatasetError, match=r"2 columns that can be the label column: 'fold', 'label'\. Choose one"):
+        opened(root)
+    assert opened(root, label_column="label").class_names == ("0", "1")
+
+
 def test_partition_names_a_split_and_classes_are_those_of_all_splits(tmp_path):
     hive(tmp_path, ["split=train/label=cat", "split=train/label=dog", "split=validation/label=eel"])
     data = opened(tmp_path)
@@ -902,9 +914,9 @@ def test_tables_beyond_a_limit_are_refused_when_they_are_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize("statistics", [True, False])
-@pytest.mark.parametrize("empty", [None, b""])
-def test_table_that_only_names_its_images_is_refused_when_looked_at(empty, statistics, tmp_path):
-    rows = pa.array([{"bytes": empty, "path": f"/data/{n}.png"} for n in range(6)], STRUCT)
+@pytest.mark.parametrize(("empty", "kind"), [(None, STRUCT), (b"", STRUCT), (None, None)])
+def test_table_that_only_names_its_images_is_refused_when_looked_at(empty, kind, statistics, tmp_path):
+    rows = pa.array([{"bytes": empty, "path": f"/data/{n}.png"} for n in range(6)], kind)
     content = table({"image": rows, "label": [0, 1] * 3}, {"image": {"_type": "Image"}})
     path = write(tmp_path / "a.parquet", content, write_statistics=statistics)
     for look in (open_dataset, describe_source):
