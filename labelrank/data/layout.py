@@ -16,7 +16,7 @@ import numpy as np
 
 from labelrank.data import image, video
 from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Sample, at_most, check_distinct
-from labelrank.data.source import SPLIT_WORDS, ListColumns, split_in
+from labelrank.data.source import SPLIT_WORDS, ListColumns, listed, split_in
 from labelrank.data.structure import EXPECTED_LAYOUT, Located, Structure, find_structure
 from labelrank.errors import DatasetError, MediaError, NoTrainSplit
 from labelrank.progress import Progress, ShouldStop
@@ -269,8 +269,8 @@ def read_layout(
 
     class_names = sorted({str(p.class_name) for group in by_split.values() for p in group})
     # The folders of each file count as listed, because zips often have no entries for folders.
-    listed = itertools.chain(visible, (f"{folder}/*" for folder in folders if not is_ignored(folder)))
-    class_folders = {name for f in listed if (name := structure.locate(f).class_name) is not None}
+    paths = itertools.chain(visible, (f"{folder}/*" for folder in folders if not is_ignored(folder)))
+    class_folders = {name for f in paths if (name := structure.locate(f).class_name) is not None}
     empty = sorted(class_folders - set(class_names))
     check_class_names(class_names, empty, media, source)
 
@@ -289,6 +289,7 @@ def read_layout(
     ]
     if not split_of:
         first += _splits_read_as_classes(by_split[None], class_names)
+        first += _classes_of_the_same_folders(by_split[None])
     problems[None][:0] = first
     return Layout(
         source=source,
@@ -420,27 +421,49 @@ def is_ignored(path: str) -> bool:
 
 def _splits_read_as_classes(places: list[Located], class_names: list[str]) -> list[Problem]:
     """Return a note for each class that is named like a split, or holds folders that are, and is read as one class."""
-    nested = [(str(p.class_name), p.key.split("/")[1]) for p in places if p.key.count("/") > 1]
-    suspects = {name for name, _ in nested if split_in(name)}
+    within: dict[str, set[str]] = defaultdict(set)
+    for place in places:
+        name, *folders, _ = place.key.split("/")
+        within[name].update(folders)
+    notes = []
+    for name in sorted(name for name, inside in within.items() if inside and split_in(name)):
+        beside = next(n for n in class_names if n != name)
+        reason = f"because {beside!r} lies beside it. If it is a split, move the other folders into a split or away."
+        notes.append(Problem(name, f"The folder is read as a class, {reason}"))
+    for name, inside in sorted(within.items()):
+        if splits := " and ".join(map(repr, _splits_among(inside))):
+            reason = (
+                f"The folder is read as one class with all that {splits} in it hold, because not every class holds "
+                "such folders and nothing else. If these are splits, put them directly into every class, or above the "
+                "classes."
+            )
+            notes.append(Problem(name, reason))
+    return notes
+
+
+def _splits_among(folders: Iterable[str]) -> list[str]:
+    """Return the folders that are called like splits, or whose names tell several of them."""
+    told = {folder: split for folder in sorted(folders) if (split := split_in(folder))}
+    exact = [folder for folder in told if folder.casefold() in SPLIT_WORDS]
+    return list(told) if len(set(told.values())) > 1 else exact
+
+
+def _classes_of_the_same_folders(places: list[Located]) -> list[Problem]:
+    """Return a note where all classes with folders hold several of the same names, so that these may be the classes."""
     inner: dict[str, set[str]] = defaultdict(set)
-    for name, folder in nested:
-        if folder.casefold() in SPLIT_WORDS:
-            inner[name].add(folder)
-    return [
-        Problem(
-            suspect,
-            f"The folder is read as a class, because {next(n for n in class_names if n != suspect)!r} lies beside it. "
-            "If it is a split, move the other folders into a split or away.",
-        )
-        for suspect in sorted(suspects)
-    ] + [
-        Problem(
-            name,
-            f"The folder is read as one class with all that {' and '.join(map(repr, sorted(folders)))} in it hold, "
-            "because not every class has splits alone. If these are splits, give every class such folders.",
-        )
-        for name, folders in sorted(inner.items())
-    ]
+    for place in places:
+        name, *folders, _ = place.key.split("/")
+        # Numbers are names of frames or persons.
+        inner[name].update(f for f in folders[:1] if not any(map(str.isdigit, f)) and not split_in(f))
+    having = sorted(name for name, folders in inner.items() if folders)
+    same = sorted(set.intersection(*(inner[name] for name in having))) if len(having) > 1 else []
+    if len(same) < 2:
+        return []
+    reason = (
+        f"The folder is read as a class, as {having[1]!r} is, though all such folders hold {listed(same)}. If these "
+        "are the classes, name the folders above train, val and test, or give the path of one as the dataset."
+    )
+    return [Problem(having[0], reason)]
 
 
 def check_class_names(class_names: Sequence[str], empty: Sequence[str], media: str, source: str) -> None:

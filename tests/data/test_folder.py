@@ -169,6 +169,32 @@ def test_splits_in_some_classes_alone_are_told():
     assert "one class with all that 'test' and 'train' in it hold" in problems(found)["cat"]
 
 
+@pytest.mark.parametrize("folder", ["images/train", "all/images_train", "x/y/Test"])
+def test_splits_deeper_in_classes_are_told(folder):
+    other = folder.replace("train", "test").replace("Test", "valid")
+    found = layout(*(f"{name}/{inner}/1.png" for name in ("cat", "dog") for inner in (folder, other)))
+    assert (found.splits, found.class_names, list(problems(found))) == ((), ("cat", "dog"), ["cat", "dog"])
+    assert f"{folder.split('/')[-1]!r}" in problems(found)["cat"]
+
+
+@pytest.mark.parametrize(
+    "tops", [("tr", "te"), ("colour", "grey", "segmented"), ("学習", "テスト"), ("fold1", "fold2")]
+)
+def test_classes_that_hold_the_same_folders_are_told(tops):
+    files = [f"pets/{top}/{name}/{n}.png" for top in tops for name in ("cat", "dog") for n in range(2)]
+    first, second = sorted(tops)[:2]
+    for more in ([], ["pets/odd/1.png"]):
+        assert problems(layout(*files, *more))[first].startswith(
+            f"The folder is read as a class, as {second!r} is, though all such folders hold 'cat', 'dog'."
+        )
+
+
+def test_folders_of_frames_or_parts_in_classes_are_nothing_to_tell():
+    for folders in (["v1", "v2"], ["001", "002"], ["front"]):
+        files = [f"{name}/{folder}/1.png" for name in ("cat", "dog") for folder in folders]
+        assert not problems(layout(*files, "cat/tail/1.png"))
+
+
 @pytest.mark.parametrize("deep", ["a/" * 65 + "1.png", "a" * 4097 + "/1.png"])
 def test_a_path_that_is_too_deep_or_too_long_is_refused(deep):
     for listing in ({"files": ["cat/1.png", deep]}, {"files": ["cat/1.png"], "folders": [deep]}):
