@@ -82,7 +82,7 @@ def hub_tab() -> bool:
 
 def upload() -> bool:
     file = st.file_uploader(
-        "Zip of class folders, or a Parquet file",
+        "A zip or tar of images or videos, or a Parquet file",
         type=["zip", "parquet", "tar"],
         help="In a zip, one folder of images or videos per class, or train, val and test folders of those. In a "
         "Parquet file, a column of images or videos and one of labels. Labels may also be in a list in the zip, "
@@ -112,10 +112,11 @@ def upload() -> bool:
 def folder() -> bool:
     with st.form("folder", border=False):
         path = st.text_input(
-            "Full path of a folder, zip or Parquet file",
+            "Full path of a folder or file",
             placeholder="/data/flowers",
-            help="A folder of class folders, a zip of one, a Parquet file or a folder of those. It is read in place. "
-            "The address of this page does not hold the path: after a reload, choose it again or open its job.",
+            help="A folder of class folders, a zip or tar of one, Parquet or Arrow files, or a list of files with "
+            "their labels, such as train.csv. It is read in place. The address of this page does not hold the path: "
+            "after a reload, choose it again or open its job.",
         ).strip()
         if st.form_submit_button("Show it") and path:
             try:
@@ -154,8 +155,9 @@ def choose_part(source: choices.Source) -> bool:
     if changed := {p.option: picked for p in parts if (picked := wanted[p.option]) not in (None, p.taken)}:
         look_at(source.taking(**changed))
     hub_pickers.source_facts(source, info)
-    if missing := [part.title for part in parts if wanted[part.option] is None]:
-        st.info(f"Choose above: {', '.join(missing).lower()}.", icon=":material/arrow_upward:")
+    missing = [part for part in parts if wanted[part.option] is None]
+    for part in missing:
+        st.info(part.ask, icon=":material/arrow_upward:")
     return not missing
 
 
@@ -184,23 +186,23 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
         chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
         st.altair_chart(chart, alt=f"Bar chart. {finding}.")
-    met = show_gallery(source)
-    problems = [(problem.subject, problem.reason) for problem in data.problems] + (met or [])
-    if met is None and not problems:
+    gallery = show_gallery(source)
+    met = gallery.problems if gallery else ()
+    problems = [(problem.subject, problem.reason) for problem in (*data.problems, *met)]
+    if gallery is None and not problems:
         return
     st.subheader("Data check", anchor=False)
     if problems:
-        st.markdown(f"{words.plural(len(problems), 'problem')}; the other samples can be used.")
+        some = gallery is None or any(row.strip.still for row in gallery.rows)
+        others = "the other samples can be used" if some else "no sample shown here can be read"
+        st.markdown(f"{words.plural(len(problems), 'problem')}; {others}.")
         messages.problems_table(problems, "Sample or class")
     else:
         st.markdown("No problem was found in the names, and every sample shown here can be read.")
 
 
-def show_gallery(source: choices.Source) -> list[tuple[str, str]] | None:
-    """Show some samples of each class, paged; return the subject and reason of each problem met on the way.
-
-    Returns None if no sample was read.
-    """
+def show_gallery(source: choices.Source) -> galleries.Gallery | None:
+    """Show some samples of each class, paged, and return them; None if they are not read yet, or cannot be."""
     data = datasets.dataset(source)
     nouns = datasets.nouns(data)
     st.subheader(f"{nouns[1].capitalize()} of each class", anchor=False)
@@ -230,7 +232,7 @@ def show_gallery(source: choices.Source) -> list[tuple[str, str]] | None:
             )
         else:
             right.image(row.strip.still, alt=f"{words.plural(row.strip.shown, *nouns)} of class {row.name}")
-    return [(problem.subject, problem.reason) for problem in gallery.problems]
+    return gallery
 
 
 main()

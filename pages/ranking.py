@@ -101,6 +101,8 @@ def show(found: feature_files.ChosenFeatures) -> None:
         )
         st.metric("Classes", f"{len(label_map.classes):,}", width="content")
         st.metric("Rows", f"{found.rows:,}", width="content", help="Samples that were ranked.")
+        if (shrunk := label_map.parameters.get("shrinkage_found")) is not None:
+            st.metric("Auto shrinkage", f"{shrunk:.1%}", width="content", help=rankings.FOUND_HELP)
     left, right = st.columns(2, gap="medium")
     with left:
         finding = ranking_charts.projection_finding(label_map.names, ranked.share)

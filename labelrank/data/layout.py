@@ -232,13 +232,7 @@ def read_layout(
     media, samples = _choose_media(visible)
     noun, nouns = NOUNS[media]
     if not samples:
-        contents = f"{_count(len(visible), 'file', 'files')}, the first is {visible[0]!r}" if visible else "no files"
-        if left_out:
-            contents += f"; {len(left_out):,} left out, such as {left_out[0].subject!r}: {left_out[0].reason}"
-        raise no_class_folders(
-            f"{source!r} holds no images and no videos ({contents}). {EXPECTED_LAYOUT}; images are files that end "
-            f"in {_LISTED_EXTENSIONS['image']}, videos in {_LISTED_EXTENSIONS['clip']}."
-        )
+        raise no_class_folders(_no_samples(visible, left_out, source))
     structure = find_structure(samples, media, source, no_class_folders)
     split_of = structure.split_of
 
@@ -298,6 +292,19 @@ def read_layout(
         splits=tuple(s for s in SPLITS if by_split.get(s)),
         places=by_split,
         problems=problems,
+    )
+
+
+def _no_samples(files: list[str], left_out: Sequence[Problem], source: str) -> str:
+    """Return the message for a source without images and videos: why all files are left out, or what is expected."""
+    start = f"{source!r} holds no images and no videos"
+    example = f"{len(left_out):,} left out, such as {left_out[0].subject!r}: {left_out[0].reason}" if left_out else ""
+    if left_out and {problem.subject for problem in left_out}.issuperset(files):
+        return f"{start}; {example}"
+    contents = f"{_count(len(files), 'file', 'files')}, the first is {files[0]!r}" if files else "no files"
+    return (
+        f"{start} ({contents}{'; ' if example else ''}{example}). {EXPECTED_LAYOUT}; images are files that end in "
+        f"{_LISTED_EXTENSIONS['image']}, videos in {_LISTED_EXTENSIONS['clip']}."
     )
 
 

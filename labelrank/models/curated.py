@@ -215,16 +215,6 @@ CURATED = (
         masked="no",
     ),
     _on_hub(
-        "facebook/vjepa2-vitl-fpc64-256",
-        "V-JEPA 2 large",
-        "Videos of any kind, by a model that predicts features of masked regions; clips of 64 frames need a GPU.",
-        "vjepa2",
-        325_971_328,
-        1024,
-        "VideoMix22M, without labels",
-        licence="mit",
-    ),
-    _on_hub(
         "MCG-NJU/videomae-small-finetuned-kinetics",
         "VideoMAE small, Kinetics-400",
         "Videos of actions on a computer without a GPU: the fastest here.",
@@ -277,6 +267,16 @@ CURATED = (
         304_270_736,
         1024,
         "Kinetics-400, fine-tuned with labels",
+    ),
+    _on_hub(
+        "facebook/vjepa2-vitl-fpc64-256",
+        "V-JEPA 2 large",
+        "Videos of any kind, by a model that predicts features of masked regions; clips of 64 frames need a GPU.",
+        "vjepa2",
+        325_971_328,
+        1024,
+        "VideoMix22M, without labels",
+        licence="mit",
     ),
 )
 """Sizes are those of float32 weights, from the architecture; the licences and data, from the model cards."""

@@ -12,13 +12,14 @@ from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
 from labelrank.models.families import FAMILIES
 from labelrank.ui import choices, feature_files, frame, hub_pickers, session
-from labelrank.ui.messages import error_box, escape
+from labelrank.ui.messages import error_box, escape, paged
 
 TASKS = {
     "image": {"Image features": "image-feature-extraction", "Image classes": "image-classification", "Any": None},
     "clip": {"Video classes": "video-classification", "Any": None},
 }
 NONCOMMERCIAL = "Its licence forbids commercial use."
+CARDS_PER_PAGE = 6
 
 
 def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
@@ -46,7 +47,9 @@ def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
     if misfit and st.button(f"Use {default}", type="primary"):
         _take(default, None)
     foreign = asked.checkpoint in EMBEDDED and asked.dataset not in EXAMPLES
-    _other_checkpoints(data, expanded=bool(foreign or misfit or info is None))
+    # Once a job runs with these choices, what matters is below the list.
+    started = (job := session.shown_job()) is not None and session.is_current(job)
+    _other_checkpoints(data, expanded=bool(misfit or info is None or (foreign and not started)))
     if foreign:
         st.warning(
             f"{asked.checkpoint} knows only handwritten digits: its order of other {NOUNS[data.media][1]} shows how "
@@ -129,7 +132,8 @@ def _other_checkpoints(data: DatasetInfo, *, expanded: bool) -> None:
                     _from_folder()
 
 
-def _cards(shown: list[Curated], *, refused: str | None = None) -> None:
+def _cards(listed: list[Curated], *, refused: str | None = None) -> None:
+    shown = paged(listed, CARDS_PER_PAGE, key=f"cards_{listed[0].media}")
     for start in range(0, len(shown), 2):
         for column, one in zip(st.columns(2), shown[start : start + 2], strict=False):
             with column:

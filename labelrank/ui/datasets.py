@@ -176,6 +176,11 @@ class Part:
         """Width of the widget in pixels."""
         return 460 if self.texts else 220
 
+    @property
+    def ask(self) -> str:
+        """What to do where nothing is taken."""
+        return self.help if self.texts else f"Choose above: {self.title.lower()}."
+
     def text(self, value: str) -> str:
         """Return how an offered value is shown."""
         return self.texts[self.offered.index(value)] if self.texts else value

@@ -10,6 +10,7 @@ from labelrank.preview import images, looks
 from labelrank.ui import choices
 from labelrank.ui.datasets import dataset, described, look
 
+Gallery = images.Gallery
 GALLERY_CLASSES = images.GALLERY_CLASSES
 """Classes on one page."""
 LARGE_BYTES = 20_000_000

@@ -21,9 +21,11 @@ framed = ContextVar("_framed", default=False)
 log = logging.getLogger(__name__)
 PREVIEW_CHARACTERS = 4_000
 _UPLOAD = re.compile(r"upload:[0-9a-f]{64}")
-# Quoted text, which is passed over; an address; an option, with its value unless that may be a word of the sentence.
+# Quoted text, which is passed over; a command or name between backticks; an address; an option, with its value unless
+# that may be a word of the sentence.
 _COPIED = re.compile(
     r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?!\w)"
+    r"|(?<![\w`])`(?P<code>[^`\n]+)`(?![\w`])"
     r"|(?<![\w`/-])(?P<copied>https?://[\w.~:/?#%=&+-]*[\w/]|--[a-z][a-z-]*[a-z](?: (?=[^\s)]*[/\d])[\w./-]*\w)?)",
     re.ASCII,
 )
@@ -59,15 +61,15 @@ def without_paths(text: str) -> str:
 def message_text(text: str) -> str:
     """Return markdown of an error's text, with parts that can be copied and uploads under their names.
 
-    Addresses and options become code, unchanged; addresses of the Hub become links. Quoted text comes from the data and
-    is escaped. On a shared server, paths are cut.
+    Addresses, options and what stands between backticks become code, unchanged; addresses of the Hub become links.
+    Quoted text comes from the data and is escaped. On a shared server, paths are cut.
     """
     text = without_paths(text)
     text = _UPLOAD.sub(lambda upload: session.dataset_title(upload[0]), text)
     parts, end = [], 0
     for found in _COPIED.finditer(text):
-        if word := found["copied"]:
-            linked = word.startswith("http") and datasets.is_of_hub(word)
+        if word := found["code"] or found["copied"]:
+            linked = word == found["copied"] and word.startswith("http") and datasets.is_of_hub(word)
             parts += [escape(text[end : found.start()]), f"[`{word}`]({word})" if linked else f"`{word}`"]
             end = found.end()
     return "".join([*parts, escape(text[end:])])

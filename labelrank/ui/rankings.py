@@ -35,6 +35,10 @@ SHRINKAGE_HELP = (
     "Pulls the within-class covariance towards its diagonal, so that few samples per dimension give a steadier order. "
     f"{AUTO_IS[0].upper()}{AUTO_IS[1:]}. Needs the eigen solver."
 )
+FOUND_HELP = (
+    "How far the within-class covariance was pulled towards its diagonal, found from these rows: the fewer rows per "
+    "dimension, the more. 100% would replace it."
+)
 USUAL_FRACTION = 0.1
 
 

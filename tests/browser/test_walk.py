@@ -265,7 +265,7 @@ def test_a_dataset_and_a_checkpoint_of_the_hub_are_found_downloaded_and_ranked(n
     expect(page.get_by_text("licence cc0-1.0")).to_be_visible()
     press(page, "Use pets")
     heading(page, "Features")
-    card = page.get_by_test_id("stColumn").filter(has_text="ViT-MAE base")
+    card = page.get_by_test_id("stColumn").filter(has=page.get_by_text("ViT-MAE base", exact=True))
     card.get_by_role("button", name="Use", exact=True).click()
     expect(page.get_by_text("ViT-MAE base (facebook/vit-mae-base)")).to_be_visible()
     expect(page.get_by_text(re.compile("30,768.* to download"))).to_be_visible()

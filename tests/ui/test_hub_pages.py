@@ -372,6 +372,8 @@ def test_the_list_of_checkpoints_needs_no_network_and_offers_those_that_fit(app,
     assert "facebook/vit-mae-base" in use_buttons(app)
     assert not any(use_buttons(app).values())
     assert not [name for name in use_buttons(app) if "videomae" in name]
+    # A page of six at a time, of which one is the chosen one.
+    assert len(use_buttons(app)) == 5
     app.session_state["checkpoint_tabs"] = "For videos"
     app.run()
     assert use_buttons(app)["MCG-NJU/videomae-base"] is True

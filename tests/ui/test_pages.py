@@ -109,11 +109,19 @@ def test_the_encoding_of_names_is_chosen_by_how_the_classes_read(app, workspace)
     box = next(box for box in app.selectbox if box.label == "Names in the zip")
     assert box.value is None
     assert "Chinese, simplified (GBK): 狗, 猫" in box.options
+    assert "Choose the line in which the classes read right." in app.info[0].value
     assert "Use this upload" not in labels(app)
     box.select("gbk").run()
     assert "2 images in 2 classes" in texts(app)
     assert address(app)["archive_encoding"] == "gbk"
     assert next(box for box in app.selectbox if box.label == "Names in the zip").value == "gbk"
+
+
+def test_a_dataset_of_which_nothing_can_be_read_is_not_told_to_be_usable(app, workspace):
+    files = {f"{name}/{n}.png": png(n)[:40] for name in ("cat", "dog") for n in range(2)}
+    with write_zip(workspace / "pets.zip", files).open("rb") as stream:
+        run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
+    assert "4 problems; no sample shown here can be read." in texts(app)
 
 
 def test_of_a_list_with_two_label_columns_one_is_chosen(app, workspace):
@@ -134,6 +142,16 @@ def pets_upload(workspace) -> str:
     stream = hostile_zip(("cat", "dog"))
     stream.name = "my pets.zip"
     return save_upload(stream, settings=Settings(workspace=workspace))
+
+
+def test_the_list_of_checkpoints_folds_once_a_job_was_started(app, pets_upload):
+    def unfolded() -> bool:
+        return next(e for e in app.expander if e.label == "Choose another checkpoint").proto.expanded
+
+    run(app, "features", dataset=pets_upload)
+    assert unfolded()
+    button(app, "Extract features").click().run()
+    assert not unfolded()
 
 
 def test_an_error_calls_an_upload_by_its_file_name(app, pets_upload):
@@ -345,7 +363,7 @@ def test_a_job_alone_in_the_address_opens_its_ranking_with_its_choices(app, pixe
     job = finished_job(pixel_features(), max_per_class=32, seed=7)
     run(app, job=job.id)
     assert title(app) == "Ranking"
-    assert [m.value for m in app.metric[1:]] == ["10", "200"]
+    assert [m.value for m in app.metric[1:3]] == ["10", "200"]
     assert app.session_state["choices"].extraction.seed == 7
     assert app.session_state["choices"].extraction.max_per_class == 32
     assert chips(app)[2:] == ["features: 200 rows", "order: centroid"]
@@ -359,6 +377,14 @@ def test_positions_and_labels_of_the_table_agree_with_the_original_order(app, pi
     assert [names[label] for label in table["Label"]] == table["Class"].tolist()
     assert table["Original order"].tolist() == names
     assert table["Centroid"].is_monotonic_increasing
+
+
+def test_the_ranking_says_which_shrinkage_auto_found(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features()).id)
+    found = {metric.label: metric.value for metric in app.metric}["Auto shrinkage"]
+    assert 0 < float(found.removesuffix("%")) < 100
+    app.selectbox(key="shrinkage").select("none").run()
+    assert "Auto shrinkage" not in [metric.label for metric in app.metric]
 
 
 def test_the_reference_method_on_unequal_classes_says_why_not(app, pixel_features, finished_job):
@@ -568,6 +594,7 @@ def test_escape_breaks_what_is_replaced_after_markdown(text):
             r"See [`https://huggingface.co/zoo/vit`](https://huggingface.co/zoo/vit)\, then go on",
         ),
         ("See https://huggingface.co.evil.org/x now", "See `https://huggingface.co.evil.org/x` now"),
+        ("'a*' is none. Run `git lfs pull` or `x --y [z]`.", r"\'a\*\' is none\. Run `git lfs pull` or `x --y [z]`\."),
     ],
 )
 def test_what_is_to_be_copied_out_of_an_error_is_as_it_was(text, shown):
@@ -576,7 +603,13 @@ def test_what_is_to_be_copied_out_of_an_error_is_as_it_was(text, shown):
 
 @pytest.mark.parametrize(
     "text",
-    ["'https://huggingface.co/x' is bad", "the user's 'a https://huggingface.co/x b' --is", "a`--b`", "'it\\'s --b 1'"],
+    [
+        "'https://huggingface.co/x' is bad",
+        "the user's 'a https://huggingface.co/x b' --is",
+        "a`--b`",
+        "'`--b`' is bad",
+        "'it\\'s --b 1'",
+    ],
 )
 def test_names_in_an_error_make_neither_links_nor_code(text):
     shown = message_text(text)
