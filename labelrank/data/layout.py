@@ -485,7 +485,8 @@ def check_class_names(class_names: Sequence[str], empty: Sequence[str], media: s
         without = f" Folders without {nouns}: {', '.join(map(repr, empty[:5]))}." if empty else ""
         raise DatasetError(
             f"{source!r} has only one class, {name!r}; a ranking needs at least two.{without} "
-            f"Add a folder of {nouns} for each further class beside it."
+            f"Add a folder of {nouns} for each further class beside it, or a metadata.csv with the columns file_name "
+            "and label."
         )
     check_distinct(class_names, source)
 

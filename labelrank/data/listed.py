@@ -6,7 +6,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from labelrank.data.dataset import NOUNS, SPLITS, Problem
@@ -64,8 +64,10 @@ def find_layout(
     of_ending: dict[str, list[str]] = defaultdict(list)
     for path in filter(is_list, visible):
         of_ending[posixpath.splitext(path)[1].lower()].append(path)
-    # A file beside each image says something of this image; it is no list.
-    paths = [path for group in of_ending.values() if len(group) <= _MAX_LISTS for path in group]
+    # A file for each image, such as 1.txt for 1.png, says something of this image; it is no list.
+    stems = {_stem(path) for path in visible if media_of(path)}
+    few = [path for group in of_ending.values() if len(group) <= _MAX_LISTS for path in group]
+    paths = [path for path in few if _stem(path) not in stems]
     if not paths and not asked:
         return read_layout(files, folders, source=source, no_class_folders=error, left_out=left_out)
     metadata = [path for path in paths if posixpath.basename(path).lower() in METADATA]
@@ -83,6 +85,10 @@ def find_layout(
             return found
         raise
     return _with_notes(layout, lists)
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
 
 
 def read_lists(
@@ -234,7 +240,7 @@ class _Index:
         self._root_of_all = common_folder([*paths, *lists]).count("/")
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         for path in sorted(self._path_of):
-            self.by_stem[posixpath.splitext(posixpath.basename(path))[0]].append(path)
+            self.by_stem[_stem(path)].append(path)
 
     @property
     def paths(self) -> Iterable[str]:
@@ -246,7 +252,7 @@ class _Index:
 
     def split_of_list(self, path: str) -> str | None:
         """Return the split that a list tells by its name or its folder."""
-        return split_in(posixpath.splitext(posixpath.basename(path))[0]) or self._told(path, self._root_of_all)
+        return split_in(_stem(path)) or self._told(path, self._root_of_all)
 
     def _told(self, path: str, root: int) -> str | None:
         folders = path.split("/")[:-1]
@@ -294,9 +300,7 @@ def _name_files(list_file: ListFile, index: _Index, source: str, options: Source
     with_file = [row for row, path in enumerate(paths) if path]
     others = [name for name in list_file.columns if name != media]
     splits = next((name for name in others if name.casefold() in _SPLITS and _tells_splits(list_file, name)), None)
-    labels = _label_columns(
-        list_file, [n for n in others if n != splits and 2 * distinct[n] < len(with_file)], with_file
-    )
+    labels = _label_columns(list_file, [name for name in others if name != splits], with_file)
     label = _choose_label(list_file, media, labels, source, options.label_column)
     values = [_plain(value) for value in list_file.columns[label]]
     told = list_file.columns[splits] if splits else None
@@ -338,11 +342,14 @@ def _media_column(list_file: ListFile, distinct: Mapping[str, int], asked: str |
         return asked if distinct.get(asked) else None
     named = [name for name in distinct if name == "file_name" or name.endswith("_file_name")]
     # Beside names of files with their endings, numbers are no names of files: 1 is not 1.mp4.
-    with_ending = [
-        name for name, values in list_file.columns.items() if 2 * sum(map(bool, map(media_of, values))) > len(values)
-    ]
+    with_ending = [name for name, values in list_file.columns.items() if _are_files(values)]
     best = max(named or with_ending or distinct, key=lambda name: distinct[name], default=None)
     return best if best is not None and distinct[best] else None
+
+
+def _are_files(values: Collection[str]) -> bool:
+    """Return whether most values have the ending of an image or a video."""
+    return 2 * sum(1 for value in values if media_of(value)) > len(values)
 
 
 def _tells_splits(list_file: ListFile, column: str) -> bool:
@@ -350,14 +357,15 @@ def _tells_splits(list_file: ListFile, column: str) -> bool:
 
 
 def _label_columns(list_file: ListFile, names: Sequence[str], rows: Sequence[int]) -> list[str]:
-    """Return the columns that may be labels: whole numbers or texts, several of them, which rows share."""
+    """Return the columns that may be labels: whole numbers or texts that name no files, several of them, which rows
+    share."""
     found = []
     for name in names:
         values = list_file.columns[name]
         count = Counter(_plain(values[row]) for row in rows)
         del count[""]
         decimal = all(_DECIMAL.fullmatch(v) for v in count) and any(whole_number(v) is None for v in count)
-        if len(count) > 1 and not name_samples(count) and not decimal:
+        if len(count) > 1 and not name_samples(count) and not decimal and not _are_files(count):
             found.append(name)
     return found
 

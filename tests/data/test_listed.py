@@ -259,8 +259,21 @@ def test_class_folders_name_the_classes_unless_the_list_is_metadata_with_labels(
 def test_files_beside_each_image_are_no_lists_and_notes_may_be_anything(opened):
     boxes = {f"images/{n}.txt": b"0 0.5 0.5 1 1\n" for n in range(60)} | {"notes.txt": b"caf\xe9", "b.json": b"{"}
     assert opened(IMAGES | boxes | {"labels.csv": FORMS["labels.csv"]}).class_names == ANIMALS
-    with pytest.raises(DatasetError, match="only one class, 'images'"):
+    with pytest.raises(DatasetError, match=r"only one class, 'images'.* or a metadata\.csv with the columns"):
         opened(IMAGES | boxes | {"labels.csv": b""})
+
+
+def test_a_few_files_beside_images_are_no_lists_either(opened):
+    boxes = {f"labels/{split}/{n}.txt": b"0 0.5 0.5 1 1\n" for split in ("train", "val") for n in range(3)}
+    images = {f"images/{split}/{n}.png": png(n) for split in ("train", "val") for n in range(3)}
+    with pytest.raises(DatasetError, match="has no class folders: images lie directly in 'train', 'val'"):
+        opened(images | boxes)
+
+
+def test_labels_may_be_numbers_that_files_are_called_too(opened):
+    text = rows_of({"file_name": "{}.png".format, "label": lambda n: n % 3}, range(6))
+    data = opened({f"{n}.png": png(n) for n in range(6)} | {"metadata.csv": text})
+    assert (data.class_names, data.columns) == (("0", "1", "2"), ("file_name", "label"))
 
 
 def test_two_lists_of_one_split_are_told(opened):
