@@ -64,7 +64,7 @@ def say(text: str) -> None:
 
 def say_given(features: FeatureSet) -> None:
     """Say what was taken for features and labels, where `labelrank extract` did not write them."""
-    if features.provenance.get("encoder") == "unknown":
+    if features.of_unknown_encoder:
         rows, dim = features.X.shape
         vectors, labels = features.provenance["dataset"]["columns"]
         say(

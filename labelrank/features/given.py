@@ -14,7 +14,7 @@ import numpy as np
 from labelrank.data.parquet_columns import declared_names
 from labelrank.data.source import listed
 from labelrank.errors import FeaturesError
-from labelrank.features.store import FeatureSet, check_finite, check_no_pointer, vectors_of
+from labelrank.features.store import ENCODER, UNKNOWN, FeatureSet, check_finite, check_no_pointer, vectors_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +73,7 @@ def read_given(path: Path, *, features_column: str | None = None, label_column: 
         y=y,
         keys=table.keys,
         class_names=class_names,
-        provenance={"dataset": origin, "encoder": "unknown"},
+        provenance={"dataset": origin, ENCODER: UNKNOWN},
     )
 
 

@@ -29,6 +29,8 @@ VOLATILE = ("versions", "created_at", "device", "shard", "stability", "local", "
 LOCAL = "local"
 """Entry of a provenance with the paths of dataset and checkpoint on the computer that made the features. What is shown
 or given to others must not have it; see `FeatureSet.public_provenance`."""
+ENCODER, UNKNOWN = "encoder", "unknown"
+"""Entry of a provenance of features that `labelrank extract` did not make, and its value."""
 _MAX_DEPTH = 50
 
 
@@ -60,6 +62,11 @@ class FeatureSet:
     def digest(self) -> str:
         """Hex digest of what determines the features: class names, and provenance without time, versions and shard."""
         return provenance_digest(self.class_names, self.provenance)
+
+    @property
+    def of_unknown_encoder(self) -> bool:
+        """Whether `labelrank extract` did not make them, so that nothing says how to compute them again."""
+        return self.provenance.get(ENCODER) == UNKNOWN
 
     @property
     def public_provenance(self) -> dict[str, Any]:

@@ -138,6 +138,21 @@ def test_a_checkpoint_that_cannot_be_found_is_no_reason_not_to_compare(settings)
     )
 
 
+def test_no_checkpoint_is_joined_to_features_of_an_unknown_encoder(settings):
+    """Their vectors may be as long as the checkpoint's and yet be of another one."""
+    unknown = replace(TRAIN, provenance={"dataset": {"id": "mine.npz", "columns": ["X", "y"]}, "encoder": "unknown"})
+    inputs = Inputs(unknown, made_map(TRAIN), TEST)
+    material = gather_files(inputs, Design(), settings, checkpoint="mae-tiny-digits", with_model=True)
+    assert material.encoder is None
+    assert material.notices[-1].kind == NO_MODEL
+    assert "of an unknown encoder" in material.notices[-1].text
+    given = {"data": "digits", "checkpoint": "mae-tiny-digits"}
+    with pytest.raises(FinetuneError, match="No encoder can be trained.*of an unknown encoder.*leave --depth out"):
+        gather_files(inputs, Design(depth="1"), settings, **given)
+    with pytest.raises(FinetuneError, match="of an unknown encoder"):
+        gather_files(Inputs(TRAIN, made_map(TRAIN), unknown), Design(depth="1"), settings, **given)
+
+
 def test_another_checkpoint_than_that_of_the_features_is_not_taken_for_it(settings):
     said = {"checkpoint": {"id": "mae-tiny-digits", "digest": "0" * 64}}
     train = replace(TRAIN, provenance={**TRAIN.provenance, **said})
