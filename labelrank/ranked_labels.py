@@ -9,6 +9,7 @@ import operator
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,9 +59,25 @@ class RankedLabels:
         `target_transform_for`.
 
         Raises:
-            LabelMapError: There is no such label.
+            LabelMapError: There is no such label; or the classes are named by other numbers, such as 1 to 5.
         """
+        if self._named_by_numbers:
+            raise LabelMapError(
+                f"The classes are named by numbers that are not their labels: label 0 is {self._by_label[0]!r}. So a "
+                "label could be meant either way. Use target_transform_for with the dataset's names, or "
+                "label2id[str(label)]."
+            )
         return _position(self.label_map.position_of, label, "the label map")
+
+    @cached_property
+    def _by_label(self) -> list[str]:
+        return [ranked.name for ranked in sorted(self.label_map.classes, key=lambda ranked: ranked.label)]
+
+    @cached_property
+    def _named_by_numbers(self) -> bool:
+        """Whether the names are whole numbers, as those of a table without names, and some are not the labels."""
+        names = self._by_label
+        return all(map(_is_whole, names)) and names != [str(label) for label in range(len(names))]
 
     def target_transform_for(self, class_names: Sequence[str]) -> TargetTransform:
         """Return the `target_transform` of a dataset that numbers its classes in its own way: `dataset.classes`.
@@ -77,7 +94,8 @@ class RankedLabels:
         """Return a Hugging Face dataset with its labels re-encoded: a ClassLabel of the names in ranked order.
 
         Rows, other columns and the order of the columns stay. Classes are matched by name where the column has names or
-        texts, else by the integers that the ranked dataset had. A row without a label (-1 or None) keeps none.
+        texts, or the ranked dataset had no names but its numbers; else by the labels 0, 1, ... of that dataset. A row
+        without a label (-1 or None) keeps none.
 
         Args:
             dataset: A Dataset or DatasetDict of the library `datasets`, or one that is streamed.
@@ -129,6 +147,8 @@ class RankedLabels:
         if kind in ("string", "large_string"):
             return _Recoding((), self.label2id, column)
         if kind.startswith(("int", "uint")):
+            if self._named_by_numbers:
+                return _Recoding((), {int(name): position for name, position in self.label2id.items()}, column)
             return _Recoding(self.label_map.position_of, None, column)
         raise LabelMapError(
             f"Column {column!r} is {feature}; expected a ClassLabel, whole numbers or texts. Choose another column."
@@ -169,24 +189,24 @@ class _Recoding:
     """Values of one column -> positions."""
 
     position_of: tuple[int, ...]
-    by_name: Mapping[str, int] | None
-    """For texts; None for numbers."""
+    by_name: Mapping[Any, int] | None
+    """For texts, and for numbers that are the names; None for labels."""
     column: str
 
     def __call__(self, values: Sequence[Any]) -> list[int | None]:
         return [self._position(value) for value in values]
 
     def _position(self, value: Any) -> int | None:
+        if self.by_name is not None and value in self.by_name:
+            return self.by_name[value]
         if value is None or value == _UNLABELLED:
             return value  # type: ignore[no-any-return]
         if self.by_name is None:
             return _position(self.position_of, value, f"column {self.column!r}")
-        if value not in self.by_name:
-            raise LabelMapError(
-                f"Column {self.column!r} has {value!r}, which the label map does not know; it has "
-                f"{_listed([*self.by_name])}. Rank this dataset, or take the label map that was made from it."
-            )
-        return self.by_name[value]
+        raise LabelMapError(
+            f"Column {self.column!r} has {value!r}, which the label map does not know; it has "
+            f"{_listed([*self.by_name])}. Rank this dataset, or take the label map that was made from it."
+        )
 
 
 def _position(position_of: Sequence[int], label: Any, where: str) -> int:
@@ -202,6 +222,10 @@ def _position(position_of: Sequence[int], label: Any, where: str) -> int:
     return position_of[number]
 
 
+def _is_whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() and str(int(name)) == name
+
+
 def _only_class_label(features: Mapping[str, Any], library: Any) -> str:
     found = [name for name, feature in features.items() if isinstance(feature, library.ClassLabel)]
     if len(found) == 1:
@@ -210,6 +234,6 @@ def _only_class_label(features: Mapping[str, Any], library: Any) -> str:
     raise LabelMapError(f"The dataset {several}; it has {_listed([*features])}. Name the column of the labels.")
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[Any]) -> str:
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return ", ".join(map(repr, names[:_NAMED])) + more

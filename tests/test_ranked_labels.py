@@ -3,13 +3,15 @@
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import labelrank
 from labelrank.errors import LabelMapError
-from tests.helpers.label_maps import three_cycle
+from labelrank.ranked_labels import RankedLabels
+from tests.helpers.label_maps import make_map, three_cycle
 from tests.helpers.python_page import ORDER, prepare
 
 
@@ -38,6 +40,32 @@ def test_a_dataset_with_its_own_numbers_goes_by_names(labels):
     assert [transform(number) for number in range(3)] == [0, 2, 1]
     assert pickle.loads(pickle.dumps(transform))(1) == 2
     assert pickle.loads(pickle.dumps(labels.target_transform))(1) == 2
+
+
+def test_a_number_that_may_be_a_name_or_a_label_is_not_guessed():
+    """Labels 1, 2, 3 of a table become the classes '1', '2', '3' of labels 0, 1, 2."""
+    named = RankedLabels(make_map(["1", "2", "3"], [2, 0, 1]))
+    with pytest.raises(LabelMapError, match=r"label 0 is '1'.*target_transform_for.*label2id\[str"):
+        named.target_transform(1)
+    assert [named.label2id[str(label)] for label in (1, 2, 3)] == [1, 2, 0]
+    assert RankedLabels(make_map(["0", "1"], [1, 0])).target_transform(1) == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "positions"),
+    [
+        (["1", "2", "3"], [2, 0, 1], {1: 1, 2: 2, 3: 0}),
+        (["-1", "1"], [1, 0], {-1: 1, 1: 0}),
+        (["ant", "bee"], [1, 0], {0: 1, 1: 0, -1: -1}),
+        (["0", "1"], [1, 0], {0: 1, 1: 0, -1: -1}),
+    ],
+)
+def test_a_column_of_numbers_goes_by_the_names_that_these_are(names, order, positions):
+    library = SimpleNamespace(ClassLabel=type("ClassLabel", (), {}), Value=SimpleNamespace)
+    recode = RankedLabels(make_map(names, order))._recoding(SimpleNamespace(dtype="int64"), "number", library)
+    assert recode([*positions, None]) == [*positions.values(), None]
+    with pytest.raises(LabelMapError):
+        recode([7])
 
 
 @pytest.mark.parametrize("label", [-1, 3, "ant", 1.5, None])
