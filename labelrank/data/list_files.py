@@ -8,9 +8,10 @@ import io
 import itertools
 import json
 import posixpath
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,9 @@ _MAX_TEXT = 4096
 """Of a text in a table: longer ones name no file and no class, and are not compared as a whole."""
 _HEADER = {"label", "labels", "file_name", "filename", "youtube_id"}
 """Names of columns; a first line with one of these is a header."""
+_PATH_AND_LABEL = re.compile(r".*\.[A-Za-z0-9]{2,5} +\S+")
+"""A path, which may hold commas, and a label: `a, b.mp4 3`."""
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _DELIMITERS = ("\t", ",", ";")
 
 
@@ -190,9 +194,8 @@ def _of_lines(path: str, text: str, names_files: Mapping[str, object]) -> ListFi
         if delimiter := _delimiter(text):
             read: Iterable[list[str]] = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         else:
-            # As lists of videos are written: the path may hold spaces, the label does not.
-            most = -1 if _has_words(text) else 1
-            read = (line.strip().rsplit(maxsplit=most) for line in io.StringIO(text))
+            split = _splitter(text, names_files)
+            read = (split(line.strip()) for line in io.StringIO(text))
         rows = list(itertools.islice((row[:_MAX_COLUMNS] for row in read if any(row)), _MAX_ROWS + 1))
     except csv.Error as error:
         raise DatasetError(f"{path!r} is damaged ({error}). Mend or remove it.") from None
@@ -218,6 +221,8 @@ def _of_lines(path: str, text: str, names_files: Mapping[str, object]) -> ListFi
 def _delimiter(text: str) -> str | None:
     """Return what separates the columns, by which the first lines have the same number of several; else None."""
     lines = [line for line in itertools.islice(io.StringIO(text), _SNIFFED_ROWS) if line.strip()]
+    if sum(1 for line in lines if _PATH_AND_LABEL.fullmatch(line.strip())) > 0.9 * len(lines):
+        return None
     for delimiter in _DELIMITERS:
         widths = Counter(len(row) for row in csv.reader(lines, delimiter=delimiter) if row)
         width, count = widths.most_common(1)[0] if widths else (0, 0)
@@ -226,12 +231,18 @@ def _delimiter(text: str) -> str | None:
     return None
 
 
-def _has_words(text: str) -> bool:
-    """Return whether lines are words, of which the first names a file with its ending: `path frames label`."""
+def _splitter(text: str, names_files: Mapping[str, object]) -> Callable[[str], list[str]]:
+    """Return what makes the columns of a line without a delimiter, as lists of videos are written.
+
+    Where the first word names a file, the label may hold spaces (`path riding a bike`) or follow numbers (`path frames
+    label`). Else the path holds spaces, and the label does not.
+    """
     words = [line.split() for line in itertools.islice(io.StringIO(text), _SNIFFED_ROWS) if line.strip()]
-    width, count = Counter(map(len, words)).most_common(1)[0] if words else (0, 0)
-    with_ending = sum(1 for row in words if posixpath.splitext(row[0])[1])
-    return width > 2 and min(count, with_ending) > 0.9 * len(words)
+    with_numbers = sum(1 for row in words if len(row) > 2 and all(map(_NUMBER.fullmatch, row[1:-1])))
+    named = sum(1 for row in words if posixpath.splitext(row[0])[1] or posixpath.basename(row[0]) in names_files)
+    if named <= 0.9 * len(words):
+        return lambda line: line.rsplit(maxsplit=1)
+    return str.split if with_numbers > 0.9 * len(words) else lambda line: line.split(maxsplit=1)
 
 
 @dataclass(frozen=True)

@@ -356,6 +356,24 @@ def test_paths_of_lines_may_hold_spaces(opened):
     assert [s.key for s in data.samples] == paths
 
 
+@pytest.mark.parametrize(
+    ("line", "class_names"),
+    [
+        ("videos/a{}.mp4 {} riding", ("bike riding", "horse riding")),
+        ("videos/a{}.mp4 {} and back again", ("bike and back again", "horse and back again")),
+        ("a{} 30 {}", ("bike", "horse")),
+        ("a{}.mp4 0 2.5 {}", ("bike", "horse")),
+        ("one, two a{}.mp4 {}", ("bike", "horse")),
+    ],
+)
+def test_lines_may_hold_labels_of_words_and_paths_with_commas(line, class_names, opened):
+    paths = [line.format(n, "").split(".mp4")[0].split(" 30")[0] + ".mp4" for n in range(6)]
+    paths = [path if path.startswith("videos/") else f"videos/{path}" for path in paths]
+    text = lines(*(line.format(n, ("horse", "bike")[n % 2]) for n in range(6)))
+    data = opened(videos(*paths) | {"train.txt": text})
+    assert (data.class_names, data.labels.tolist()) == (class_names, [0] * 3 + [1] * 3)
+
+
 def test_something_something_is_read_with_its_templates_and_its_map(opened):
     templates = ["Pushing [something] left", "Covering [something] with [something]", "Holding [something]"]
     rows = [
