@@ -116,6 +116,7 @@ def is_plain(config: EncoderConfig) -> bool:
         fc_norm=config.fc_norm,
         trained_image_size=config.trained_image_size,
         interpolation=config.interpolation,
+        leaves_rest=config.leaves_rest,
     )
     training = {"decoder": None, "mask_ratio": plain.mask_ratio, "norm_pix_loss": False}
     return replace(config, **training) == plain  # type: ignore[arg-type]

@@ -305,7 +305,9 @@ def class_folders(root):
 def test_a_folder_of_this_machine_is_shown_and_stays_out_of_the_address(app, workspace):
     folder = class_folders(workspace / "my pets")
     on_tab(app, "Folder on this machine")
-    next(field for field in app.text_input if "Parquet file" in field.label).input(str(folder))
+    next(field for field in app.text_input if field.label.startswith("Full path of a folder or file")).input(
+        str(folder)
+    )
     button(app, "Show it").click().run()
     assert "6 images in 2 classes" in plain(app)
     button(app, "Use this dataset").click().run()
@@ -317,7 +319,7 @@ def test_a_folder_of_this_machine_is_shown_and_stays_out_of_the_address(app, wor
 @pytest.mark.parametrize(("path", "said"), [("my pets", "not a full path"), ("/nowhere/pets", "on this machine")])
 def test_a_folder_that_is_not_there_is_not_taken_for_an_example_or_an_id(app, hub, path, said):
     on_tab(app, "Folder on this machine")
-    next(field for field in app.text_input if "Parquet file" in field.label).input(path)
+    next(field for field in app.text_input if field.label.startswith("Full path of a folder or file")).input(path)
     button(app, "Show it").click().run()
     assert said in errors(app)[0]
     assert "digits" not in errors(app)[0]
