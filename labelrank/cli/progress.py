@@ -20,7 +20,7 @@ from labelrank.views.extraction import (
     outcome_finding,
     stability_finding,
 )
-from labelrank.words import duration
+from labelrank.words import duration, plural
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
@@ -69,7 +69,7 @@ def say_given(features: FeatureSet) -> None:
         vectors, labels = features.provenance["dataset"]["columns"]
         say(
             f"Features of an unknown encoder: {rows:,} rows of {dim:,} numbers in {printable(repr(vectors))}, "
-            f"{len(features.class_names):,} classes in {printable(repr(labels))}."
+            f"{plural(len(features.class_names), 'class', 'classes')} in {printable(repr(labels))}."
         )
 
 

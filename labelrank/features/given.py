@@ -205,9 +205,9 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
             )
         columns = [*([found] if found else fractions), label]
         keys = [name for name in schema.names if name.casefold() in _KEYS and name not in columns]
-        texts = [f.name for f in schema if f.name not in (*columns, *keys) and _is_text(f.type)]
-        others = [*keys, *texts]
-        table = pq.read_table(path, columns=[*columns, *others], partitioning=None)
+        texts = [f.name for f in schema if f.name not in columns and _is_text(f.type)]
+        texts.sort(key=keys.__contains__)  # a column such as name may hold keys or class names
+        table = pq.read_table(path, columns=[*dict.fromkeys((*columns, *keys, *texts))], partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise FeaturesError(f"{path} cannot be read as a Parquet file ({str(error).splitlines()[0]}).") from error
     for name in columns:
@@ -298,7 +298,9 @@ def _npz(path: Path, features_column: str | None, label_column: str | None) -> _
                 array = archive[name]
                 arrays[name] = np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise FeaturesError(f"{path} cannot be read as an npz archive ({error}). {_NPZ_HELP}") from error
+        # NumPy calls whatever it does not know a pickle, and names the way to open it unsafely.
+        why = error if zipfile.is_zipfile(path) else "it is no zip"
+        raise FeaturesError(f"{path} cannot be read as an npz archive ({why}). {_NPZ_HELP}") from error
     all_ = ", ".join(f"{name!r} {array.dtype} {array.shape}" for name, array in arrays.items()) or "no array"
     vectors = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fiu" and array.size]
     found = _chosen(path, "features", "--features-column", features_column, vectors, _VECTORS, all_, arrays)
@@ -318,11 +320,14 @@ def _npz(path: Path, features_column: str | None, label_column: str | None) -> _
     with np.errstate(over="ignore"):
         X = arrays[found].astype(np.float32)
     labels = _labels(arrays[label], path, label)
-    names = next((name for name in arrays if name.casefold() in _NAMES), None)
+    named = next((name for name in arrays if name.casefold() in _NAMES), None)
+    names = None if named is None else _names_of(arrays, named, path)
+    if names is not None and labels.dtype.kind == "U":
+        labels = _labels_of(labels, names, path, label)
     return _Given(
         X=X,
         labels=labels,
-        names=_names_of(arrays, names, path) if names is not None and labels.dtype.kind == "i" else None,
+        names=names,
         keys=tuple(str(row) for row in range(n)),
         features_from=found,
         label_from=label,
@@ -334,3 +339,15 @@ def _names_of(arrays: Mapping[str, np.ndarray], name: str, path: Path) -> tuple[
     if names.ndim != 1 or names.dtype.kind != "U":
         raise FeaturesError(f"{path}: {name!r} is {names.dtype} {names.shape}; expected texts (K,). {_NPZ_HELP}")
     return tuple(names.tolist())
+
+
+def _labels_of(texts: np.ndarray, names: Sequence[str], path: Path, column: str) -> np.ndarray:
+    """Return the label of each text, the index of its name."""
+    label_of = {name: label for label, name in enumerate(names)}
+    unknown = next((row for row, text in enumerate(texts.tolist()) if text not in label_of), None)
+    if unknown is not None:
+        raise FeaturesError(
+            f"{path}: row {unknown:,} has {str(texts[unknown])!r} in {column!r}, which is none of the {len(names):,} "
+            f"class names. {_NPZ_HELP}"
+        )
+    return np.array([label_of[text] for text in texts.tolist()])

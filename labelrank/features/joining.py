@@ -240,7 +240,7 @@ def _part_paths(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FeaturesError(f"{path} does not exist; give a features file that `labelrank extract` wrote.")
+        raise FeaturesError(f"{path} does not exist; give a features file.")
     found = {m.groups(): p for p in sorted(path.iterdir()) if (m := _PART.fullmatch(p.name))}
     totals = {total for _, total in found}
     if not found:

@@ -16,6 +16,7 @@ import numpy as np
 from labelrank.data.dataset import Problem
 from labelrank.errors import FeaturesError
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer, replacing
+from labelrank.words import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,8 +173,8 @@ def read_part(path: Path) -> FeatureSet:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise FeaturesError(
-            f"{path} is not a readable Parquet file ({_first_line(error)}); "
-            "expected one that `labelrank extract` wrote."
+            f"{path} is not a readable Parquet file ({_first_line(error)}); expected one that `labelrank extract` "
+            "wrote, or features of your own in a .parquet or .npz file."
         ) from error
     metadata = _metadata(table.schema, path)
     absent = [name for name in ("key", "label", "features") if name not in table.column_names]
@@ -207,9 +208,10 @@ def check_finite(X: np.ndarray, keys: Sequence[str], path: Path, advice: str) ->
     """Raise FeaturesError if a row of X (n, d) is not finite; the message names the first, and says what to do."""
     bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
     if len(bad):
+        row = f"row {bad[0]:,}" + (f" ({key})" if (key := keys[bad[0]]) != str(bad[0]) else "")
+        others = f", like {plural(len(bad) - 1, 'other row')}" if len(bad) > 1 else ""
         raise FeaturesError(
-            f"{path}: row {bad[0]:,} ({keys[bad[0]]}) holds NaN or infinity, as do {len(bad) - 1:,} others; "
-            f"expected finite numbers. {advice}"
+            f"{path}: {row} holds NaN or infinity (as float32){others}; expected finite numbers. {advice}"
         )
 
 

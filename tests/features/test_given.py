@@ -137,8 +137,8 @@ CAPTIONS = pa.array([f"a picture of {i}" for i in range(N)])
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        ({"emb": vectors(rows=bad_row(np.nan)), "label": Y}, {}, r"row 7 \(7\) holds NaN or infinity"),
-        ({"emb": vectors(rows=bad_row(np.inf)), "label": Y}, {}, r"row 7 \(7\) holds NaN or infinity"),
+        ({"emb": vectors(rows=bad_row(np.nan)), "label": Y}, {}, r"row 7 holds NaN or infinity"),
+        ({"emb": vectors(rows=bad_row(np.inf)), "label": Y}, {}, r"row 7 holds NaN or infinity"),
         ({"emb": vectors(pa.list_(pa.float64()), bad_row(1).astype(float) * 1e300), "label": Y}, {}, "NaN or infinity"),
         ({"emb": [[1.0] * (4 + (i == 9)) for i in range(N)], "label": Y}, {}, "row 0 has 4, row 9 has 5"),
         ({"emb": [[1.0, None]] * N, "label": Y}, {}, "row 0 lacks a number in column emb"),
@@ -172,7 +172,7 @@ def test_a_table_that_cannot_be_read_so_is_refused_by_column_and_row(tmp_path, c
         ({"y": Y}, r"no array \(n, d\) of features"),
         ({"X": X, "y": Y[:-1]}, "no array .60,. of labels"),
         ({"X": X, "y": Y, "class_names": np.array(NAMES[:2])}, "row 2 has the label 2 in 'y'; expected 0 to 1"),
-        ({"X": bad_row(np.nan), "y": Y}, "row 7 .7. holds NaN"),
+        ({"X": bad_row(np.nan), "y": Y}, "row 7 holds NaN"),
         (
             {"X": X, "y": np.array([*NAMES, None], object)[Y]},
             "cannot be read as an npz archive .*without Python objects",
@@ -185,7 +185,40 @@ def test_an_npz_that_cannot_be_read_is_refused_by_array_and_row(tmp_path, arrays
         read_features(tmp_path / "mine.npz")
 
 
+def test_class_names_decide_the_labels_of_texts(tmp_path):
+    names = np.array(NAMES[::-1])
+    np.savez(tmp_path / "mine.npz", X=X, y=TEXTS, class_names=names)
+    found = read_features(tmp_path / "mine.npz")
+    assert found.class_names == NAMES[::-1]
+    assert found.y.tolist() == (2 - Y).tolist()
+    np.savez(tmp_path / "other.npz", X=X, y=TEXTS, class_names=names[:2])
+    with pytest.raises(FeaturesError, match="row 0 has 'ant' in 'y', which is none of the 2 class names"):
+        read_features(tmp_path / "other.npz")
+
+
+def test_a_column_called_name_may_hold_the_names_of_the_classes(tmp_path):
+    found = read_features(table(tmp_path / "a.parquet", emb=vectors(), label=Y, name=pa.array(TEXTS)))
+    assert found.class_names == NAMES
+    paths = pa.array([f"{i}.jpg" for i in range(N)])
+    found = read_features(table(tmp_path / "b.parquet", emb=vectors(), label=Y, filename=paths, name=pa.array(TEXTS)))
+    assert (found.class_names, found.keys[1]) == (NAMES, "1.jpg")
+
+
+@pytest.mark.parametrize(("rows", "said"), [([4], "row 4 holds NaN"), ([4, 9], "float32., like 1 other row;")])
+def test_numbers_that_are_too_large_are_told(tmp_path, rows, said):
+    large = X.astype(np.float64)
+    large[rows, 1] = 1e39
+    np.savez(tmp_path / "mine.npz", X=large, y=Y)
+    with pytest.raises(FeaturesError, match=f"{said}.*expected finite") as caught:
+        read_features(tmp_path / "mine.npz")
+    assert ("other row" in str(caught.value)) == (len(rows) > 1)
+
+
 def test_a_file_that_is_no_npz_is_named(tmp_path):
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(FeaturesError, match="it is no zip") as caught:
+        read_features(tmp_path / "text.npz")
+    assert "allow_pickle" not in str(caught.value)
     (tmp_path / "mine.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(FeaturesError, match="cannot be read as an npz archive"):
         read_features(tmp_path / "mine.npz")
