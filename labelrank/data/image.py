@@ -357,8 +357,8 @@ def _to_rgb(image: ImageFile.ImageFile, data: bytes, low: _LowBytes | None, name
     # PNG and PPM use mode "I" for 16 bits in some Pillow versions; in TIFF it means 32 bits.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return _grey_of_16_bits(image, data)
-    if image.mode in ("I", "F"):
-        values = "32-bit or signed whole numbers" if image.mode == "I" else "floating-point numbers"
+    if image.mode in ("I", "F") or image_depth.is_signed(image):
+        values = "floating-point numbers" if image.mode == "F" else "32-bit or signed whole numbers"
         raise MediaError(
             f"{name!r} holds {values}, for which no value is agreed to be white; expected 8 or 16 bits per channel. "
             "Save it as an 8-bit image."

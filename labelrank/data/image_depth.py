@@ -14,6 +14,7 @@ DARK = "dark"
 DARK_BELOW = 2**14
 """Values of 14 bits are below it."""
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE, _PHOTOMETRIC = 258, 281, 341, 262
+_SAMPLE_FORMAT = 339
 
 
 def white_of(image: ImageFile.ImageFile, data: bytes, values: np.ndarray) -> int:
@@ -67,6 +68,11 @@ def _named(image: ImageFile.ImageFile, data: bytes, values: np.ndarray) -> int |
 def is_inverted(image: ImageFile.ImageFile) -> bool:
     """Return whether 0 is white, as a TIFF may say; Pillow heeds that for 8 bits, but not for 16."""
     return bool(getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0)
+
+
+def is_signed(image: ImageFile.ImageFile) -> bool:
+    """Return whether the values of a TIFF may be negative; Pillow heeds that for 16 bits, but not for 8."""
+    return 2 in getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, ())
 
 
 def to_8_bits(values: np.ndarray, white: int) -> np.ndarray:

@@ -418,6 +418,8 @@ class _Video:
         )
         self._container = container
         videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if self._is_cut and (not videos or videos[0].codec_context is None):
+            raise MediaError(f"{self._name!r} is cut short, before it says what it holds. {_ADVICE}")
         if not videos:
             raise MediaError(f"{self._name!r} holds no video stream; expected one. Leave it out.")
         self.stream: VideoStream = videos[0]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labelrank.data import SourceInfo, describe_source, open_dataset, uploads
-from labelrank.data.dataset import Dataset, DatasetInfo, Problem
+from labelrank.data.dataset import Dataset, DatasetInfo
 from labelrank.data.source import SourceOptions
 from labelrank.errors import DatasetError
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
@@ -23,8 +23,6 @@ from labelrank.steps.extract.estimate import Prospect
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 
-MAX_PROBLEMS = 1_000
-"""A page lists this many problems of a dataset, and says how many more there are."""
 _MAX_OPEN = 4
 
 
@@ -50,11 +48,7 @@ def describe(place: Place, settings: Settings) -> SourceInfo:
 
 def dataset(place: Place, settings: Settings) -> DatasetInfo:
     """Return what is in a dataset; see `labelrank.data.open_dataset`."""
-    info = _open(place, settings).info
-    if (more := len(info.problems) - MAX_PROBLEMS) <= 0:
-        return info
-    rest = Problem(f"{more:,} more", "These are not listed here. Mend the others first, and look again.")
-    return replace(info, problems=(*info.problems[:MAX_PROBLEMS], rest))
+    return _open(place, settings).info
 
 
 def gallery(place: Place, digest: str, page: int, settings: Settings) -> images.Gallery:

@@ -216,6 +216,12 @@ def test_pictures_without_an_agreed_white_are_refused(dtype, what):
         decode(encode(Image.fromarray(np.ones((3, 4), dtype)), "TIFF"))
 
 
+def test_signed_values_of_8_bits_are_refused_too():
+    data = encode(Image.fromarray(np.full((3, 4), 200, np.uint8)), "TIFF", tiffinfo={339: 2})
+    with pytest.raises(MediaError, match="holds 32-bit or signed whole numbers"):
+        decode(data)
+
+
 def test_messages_stay_on_one_line_for_any_name():
     with pytest.raises(MediaError) as error:
         decode_image(b"", name="a\nb/'1'.png", settings=SETTINGS)

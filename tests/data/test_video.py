@@ -631,6 +631,13 @@ def test_a_video_cut_short_says_how_much_is_there_and_is_left_out_below_half(con
         assert whole - 3 <= found <= whole
 
 
+def test_a_video_cut_within_its_directory_is_no_file_without_video():
+    data = video(np.zeros((30, 64, 96, 3), np.uint8), "mov", "mpeg4")
+    for last in (b"stbl", b"trak"):
+        with pytest.raises(MediaError, match="'a' is cut short, before it says what it holds"):
+            read_with_notices(data[: data.index(last) + 4])
+
+
 @pytest.mark.parametrize("container", ["MPEG-TS", "MPEG-PS", "MPEG-2"])
 @pytest.mark.parametrize("share", [0.9, 0.62, 0.3])
 def test_a_cut_container_that_promises_nothing_says_that_its_end_is_missing(container, share, cuttable):
