@@ -86,7 +86,7 @@ def test_card_reports_the_probe_beside_its_baselines(trained):
 
 @pytest.mark.slow
 def test_a_killed_and_stopped_run_goes_on_to_the_same_weights(keras, tmp_path):
-    epochs, runs = 20, tmp_path / "workspace" / "runs"
+    epochs, runs = 8, tmp_path / "workspace" / "runs"
     sizes = [f"--{name.replace('_', '-')}={value}" for name, value in SIZES.items()]
     command = ["pretrain", "digits", "--split=val", f"--epochs={epochs}", "--warmup-epochs=1", *sizes]
     environment = {**os.environ, "LABELRANK_HOME": str(tmp_path / "workspace")}
