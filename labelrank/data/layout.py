@@ -17,7 +17,7 @@ import numpy as np
 from labelrank.data import image, video
 from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem, Sample, at_most, check_distinct
 from labelrank.data.source import SPLIT_WORDS, ListColumns, listed, split_in
-from labelrank.data.structure import EXPECTED_LAYOUT, Located, Structure, find_structure
+from labelrank.data.structure import EXPECTED_LAYOUT, Located, Structure, find_structure, folders_of_all
 from labelrank.errors import DatasetError, MediaError, NoTrainSplit
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
@@ -460,17 +460,18 @@ def _classes_of_the_same_folders(places: list[Located]) -> list[Problem]:
     inner: dict[str, set[str]] = defaultdict(set)
     for place in places:
         name, *folders, _ = place.key.split("/")
-        # Numbers are names of frames or persons.
-        inner[name].update(f for f in folders[:1] if not any(map(str.isdigit, f)) and not split_in(f))
-    having = sorted(name for name, folders in inner.items() if folders)
-    same = sorted(set.intersection(*(inner[name] for name in having))) if len(having) > 1 else []
-    if len(same) < 2:
+        if folders and folders[0].casefold() in SPLIT_WORDS:
+            folders = folders[1:]
+        if folders:
+            inner[name].add(folders[0])
+    if not (same := folders_of_all(inner)):
         return []
+    first, second = sorted(name for name, folders in inner.items() if folders.issuperset(same))[:2]
     reason = (
-        f"The folder is read as a class, as {having[1]!r} is, though all such folders hold {listed(same)}. If these "
+        f"The folder is read as a class, as {second!r} is, though all such folders hold {listed(same)}. If these "
         "are the classes, name the folders above train, val and test, or give the path of one as the dataset."
     )
-    return [Problem(having[0], reason)]
+    return [Problem(first, reason)]
 
 
 def check_class_names(class_names: Sequence[str], empty: Sequence[str], media: str, source: str) -> None:

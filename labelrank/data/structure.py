@@ -163,15 +163,32 @@ def _splits_in_classes(inside: Sequence[list[str]]) -> dict[str, str]:
     seconds = {parts[1] for parts in below if len(parts) > 2}
     split_of = {second: split for second in sorted(seconds) if (split := split_in(second))}
     exact = all(second.casefold() in SPLIT_WORDS for second in split_of)
+    thirds: dict[str, set[str]] = defaultdict(set)
+    for parts in below:
+        thirds[parts[0]].update(parts[2:-1][:1])
     if (
         len(split_of) < len(seconds)
         or any(len(parts) < 3 for parts in below)
         or not (exact or len(set(split_of.values())) > 1)
         or len({parts[0] for parts in below}) < 2
         or all(split_in(parts[0]) for parts in below)
+        or folders_of_all(thirds)  # fold1/train/cat/1.png
     ):
         return {}
     return split_of
+
+
+def folders_of_all(classes: Mapping[str, Collection[str]]) -> list[str]:
+    """Return the folders that all classes hold, if these are several: then they may be the classes.
+
+    Args:
+        classes: Class -> its folders; a class without folders does not count.
+    """
+    # Numbers are names of frames or persons.
+    named = [{f for f in of if not any(map(str.isdigit, f)) and not split_in(f)} for of in classes.values()]
+    having = [folders for folders in named if folders]
+    same = sorted(set.intersection(*having)) if len(having) > 1 else []
+    return same if len(same) > 1 else []
 
 
 def _folders_within(inside: Sequence[list[str]], split_of: Mapping[str, str]) -> dict[str, list[str]]:

@@ -189,6 +189,17 @@ def test_classes_that_hold_the_same_folders_are_told(tops):
         )
 
 
+def test_folds_of_splits_are_no_classes_of_splits():
+    files = [f"fold{n}/{split}/{name}/1.png" for n in (1, 2) for split in ("train", "test") for name in ("cat", "dog")]
+    found = layout(*files)
+    assert (found.class_names, found.splits) == (("fold1", "fold2"), ())
+    reasons = [p.reason for p in found.problems[None]]
+    assert any("one class with all that 'test' and 'train' in it hold" in reason for reason in reasons)
+    assert any("though all such folders hold 'cat', 'dog'" in reason for reason in reasons)
+    parts = [f"{name}/train/{part}/1.png" for name in ("cat", "dog") for part in ("001", "002")]
+    assert layout(*parts).splits == ("train",)
+
+
 def test_folders_of_frames_or_parts_in_classes_are_nothing_to_tell():
     for folders in (["v1", "v2"], ["001", "002"], ["front"]):
         files = [f"{name}/{folder}/1.png" for name in ("cat", "dog") for folder in folders]
