@@ -130,12 +130,19 @@ class Checkpoint:
             return self._stated.resized(*size)
         if self._stated.output_size != size:
             made = self._stated.output_size
-            ways = " or ".join(str(edges[0]) for edges in (made, size) if len({*edges}) == 1)
+            ways = " or ".join(str(edges[0]) for edges in (made, size) if self._takes(*edges))
+            choose = f"Choose with --image-size {ways}, or make" if ways else "Make"
             raise CheckpointError(
                 f"{self._files.source}: {self._prepared_by or CONFIG} makes images of {_by(made)} px, {CONFIG} asks "
-                f"for {_by(size)} px. Choose with --image-size {ways}, or make size and image_size agree."
+                f"for {_by(size)} px. {choose} size and image_size agree."
             )
         return self._stated
+
+    def _takes(self, height: int, width: int) -> bool:
+        """Return whether --image-size can be this height and width."""
+        with suppress(CheckpointError):
+            return height == width and self.config.resized(height, width).image_size == (height, width)
+        return False
 
     @property
     def from_cache(self) -> bool:

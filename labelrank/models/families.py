@@ -511,8 +511,9 @@ def _beit_names(prefix: str) -> Names:
         prefixes=(f"{prefix}.", ""),
         block=_BEIT_BLOCK,
         head_norm=(f"{prefix}.pooler.layernorm", "pooler.layernorm"),
-        # `layernorm` and `lm_head` predict the masked tokens; the encoder's own norm is used if there is one.
-        ignored=(*_HEADS, _MASK, "layernorm.", "lm_head."),
+        # `layernorm` and `lm_head` predict the masked tokens; the encoder's own norm is used if there is one. The last
+        # three segment images.
+        ignored=(*_HEADS, _MASK, "layernorm.", "lm_head.", "decode_head.", "auxiliary_head.", "fpn"),
     )
 
 

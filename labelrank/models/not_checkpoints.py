@@ -70,7 +70,7 @@ def check_kind(files: Files, names: Collection[str], read_json: Callable[[str], 
 
 def _about_adapter(files: Files, found: str, config: Mapping[str, Any]) -> str:
     kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
-    what = f"a {kind} adapter" if isinstance(kind, str) else "an adapter (LoRA or another of PEFT)"
+    what = f"an adapter ({kind if isinstance(kind, str) else 'LoRA or another of PEFT'})"
     of = f" of {base}" if isinstance(base, str) and base else ""
     return (
         f"{files.source} is {what}{of} ({found}), not a whole model: it holds only what differs. Join the two: "

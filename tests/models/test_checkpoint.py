@@ -96,6 +96,9 @@ def test_an_image_size_decides_where_config_and_preprocessor_disagree(folder):
     assert checkpoint.preprocessing("reference").output_size == (32, 32)
     with pytest.raises(CheckpointError, match=r"50 x 50 is not a multiple .* another --image-size"):
         checkpoint.preprocessing(image_size=50)
+    change(folder / "preprocessor_config.json", size=50)
+    with pytest.raises(CheckpointError, match=r"makes images of 50 x 50 px, .* --image-size 32, or make"):
+        open_checkpoint(str(folder)).preprocessing()
 
 
 def nested(folder, **parts):
@@ -346,7 +349,7 @@ CONFIG = json.dumps({"model_type": "vit"})
     [
         (
             {"adapter_config.json": ADAPTER},
-            r"a LORA adapter of someone/vit-base .*merge_and_unload\(\).save_pretrained",
+            r"an adapter .LORA. of someone/vit-base .*merge_and_unload\(\).save_pretrained",
         ),
         (
             {"adapter_model.safetensors": "", "config.json": CONFIG},
@@ -389,7 +392,7 @@ def test_what_is_no_checkpoint_is_told_for_what_it_is(tmp_path, files, message):
 
 def test_what_is_no_checkpoint_on_the_hub_is_told_as_well(hub, folder, settings):
     hub.add("model", "me/lora", {"adapter_config.json": ADAPTER, "adapter_model.safetensors": "x"})
-    with pytest.raises(CheckpointError, match="me/lora is a LORA adapter of someone/vit-base"):
+    with pytest.raises(CheckpointError, match="me/lora is an adapter .LORA. of someone/vit-base"):
         open_checkpoint("me/lora", settings=settings)
     hub.add("model", "me/run", {f"checkpoint-5/{name}": "{}" for name in ("config.json", "model.safetensors")})
     with pytest.raises(CheckpointError, match="Only the top of a repository is read: download checkpoint-5 and give"):

@@ -54,6 +54,13 @@ def test_every_tensor_is_used_ignored_by_name_or_an_error(name):
             check_names(config, {*tensors, unknown}, decoder=False, source="the file")
 
 
+@pytest.mark.parametrize("name", ["beit", "data2vec-vision"])
+def test_the_heads_of_segmentation_are_left_out(name):
+    values, tensors = read(name)
+    heads = {"decode_head.classifier.weight", "auxiliary_head.convs.0.bn.bias", "fpn1.0.weight"}
+    check_names(read_config(values, tensors), {*tensors, *heads}, decoder=False, source="the file")
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_written_config_reads_as_the_same_encoder(name):
     values, tensors = read(name)
