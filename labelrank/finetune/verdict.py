@@ -321,7 +321,8 @@ def _points(fraction: float) -> str:
 
 
 def _signed(fraction: float) -> str:
-    return f"{100 * fraction:+.2f}"
+    text = f"{100 * fraction:+.2f}"
+    return text if float(text) else text[1:]
 
 
 def _p(p: float) -> str:

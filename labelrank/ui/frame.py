@@ -24,7 +24,7 @@ from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.progress import Kind
 from labelrank.settings import assets_dir
 from labelrank.ui import choices, datasets, feature_files, server, session
-from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded
+from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded, message_text
 from labelrank.words import duration, plural, rate_text
 
 LOGO = str(assets_dir() / "logo.svg")
@@ -284,7 +284,7 @@ def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
         on_click="ignore",
         key=f"download_{chosen}",
     )
-    st.caption(escape(text))
+    st.caption(message_text(text))
     if caution:
         st.warning(escape(caution), icon=":material/warning:")
     with st.expander(f"Preview of {file_name}"):

@@ -107,10 +107,16 @@ def limits_table() -> pd.DataFrame:
     rows = [
         (
             field.name.removeprefix("max_").replace("_", " ").capitalize(),
-            f"{getattr(limits, field.name):,}",
+            _limit_text(field.name, getattr(limits, field.name)),
             f"LABELRANK_{field.name.upper()}",
         )
         for field in fields(limits)
         if field.name.startswith("max_")
     ]
     return pd.DataFrame(rows, columns=["At most", "Value", "Variable"])
+
+
+def _limit_text(name: str, limit: int) -> str:
+    """Return a limit as it is set, one of bytes also in a unit that can be read."""
+    unit, size = ("GiB", 2**30) if limit >= 2**30 else ("MiB", 2**20)
+    return f"{limit:,}" + (f" ({limit / size:.4g} {unit})" if name.endswith("_bytes") else "")

@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -283,6 +284,13 @@ def test_no_effect_is_never_said_beside_an_interval_that_excludes_0():
             assert said.text.startswith("No detectable effect") is (direction is None)
         assert ("if anything it is worse" in said.text) is (direction == "worse")
     assert {None, "worse", "better"} <= seen
+
+
+@pytest.mark.parametrize("difference", [-1e-6, 1e-6])
+def test_a_difference_that_rounds_to_0_has_no_sign(difference):
+    analysis = analyse(experiment(), DESIGN, permutations=199)
+    ranked = replace(analysis.ranked, difference=difference)
+    assert "a difference of 0.00 points" in verdict(replace(analysis, ranked=ranked)).text
 
 
 def test_where_orders_differ_a_ranked_one_like_any_is_seldom_called_better():

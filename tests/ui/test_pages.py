@@ -400,6 +400,8 @@ def test_every_format_can_be_downloaded_and_previewed(app, pixel_features, finis
     run(app, job=finished_job(pixel_features()).id)
     app.selectbox(key="format").select(form).run()
     assert not app.error
+    # An option that is copied from the page is the one that is meant.
+    assert "\u2060" not in "".join(caption.value for caption in app.caption)
     assert [b.proto.label for b in app.get("download_button")] == ["Download"]
     assert any(e.label.startswith("Preview of ") for e in app.expander)
     cautions = [one.value for one in app.warning if "wrong name" in one.value]
@@ -561,7 +563,10 @@ def test_about_names_versions_device_and_limits(app):
     run(app, "about")
     assert title(app) == "About"
     limits, versions = app.dataframe[0].value, app.dataframe[1].value
-    assert "LABELRANK_MAX_PIXELS" in limits["Variable"].tolist()
+    values = dict(zip(limits["Variable"], limits["Value"], strict=True))
+    assert values["LABELRANK_MAX_PIXELS"] == "100,000,000"
+    assert values["LABELRANK_MAX_PREVIEW_BYTES"] == "2,147,483,648 (2 GiB)"
+    assert values["LABELRANK_MAX_FOOTER_BYTES"] == "33,554,432 (32 MiB)"
     assert versions["Library"].tolist()[:2] == ["labelrank", "Python"]
 
 
