@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+NOTE = "note"
+"""The kind of a problem of data that leaves nothing out: it says how something was read."""
+
 
 @dataclass(frozen=True)
 class Notice:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labelrank.cli.tables import printable
+from labelrank.notices import NOTE
 from labelrank.progress import Kind, Stage
 from labelrank.views.extraction import (
     End,
@@ -133,6 +134,7 @@ def say_doubtful(features: FeatureSet) -> None:
 
 def say_left_out(problems: tuple[Problem, ...]) -> None:
     for problem in problems[:10]:
-        say(f"Left out: {printable(problem.subject)}: {printable(problem.reason)}")
+        what = "Note" if problem.kind == NOTE else "Left out"
+        say(f"{what}: {printable(problem.subject)}: {printable(problem.reason)}")
     if len(problems) > 10:
-        say(f"Left out: {len(problems) - 10:,} more, all listed in the metadata of the features file.")
+        say(f"{len(problems) - 10:,} more, all listed in the metadata of the features file.")

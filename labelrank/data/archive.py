@@ -26,6 +26,7 @@ from labelrank.data.source import SourceInfo, SourceOptions
 from labelrank.data.zip_names import ENCODINGS, UTF8_NAME, Names, encoding_of, likeliest_first
 from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError, UnclearColumn, UntoldNames
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
+from labelrank.notices import NOTE
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
@@ -163,6 +164,7 @@ class _Archive:
                 first.decode("cp437"),
                 f"Of file names, {len(self._names.untold):,} are neither marked nor valid as UTF-8; they are read as "
                 f"{ENCODINGS['cp437']}. No class name depends on it. Give the archive encoding to read them otherwise.",
+                NOTE,
             )
         )
         return "cp437"

@@ -19,6 +19,7 @@ from labelrank.data.dataset import NOUNS, SPLITS, ClipSampling, Dataset, Problem
 from labelrank.data.source import SPLIT_WORDS, ListColumns, listed, split_in
 from labelrank.data.structure import EXPECTED_LAYOUT, Located, Structure, find_structure, folders_of_all
 from labelrank.errors import DatasetError, MediaError, NoTrainSplit
+from labelrank.notices import NOTE
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
@@ -436,7 +437,7 @@ def _splits_read_as_classes(places: list[Located], class_names: list[str]) -> li
     for name in sorted(name for name, inside in within.items() if inside and split_in(name)):
         beside = next(n for n in class_names if n != name)
         reason = f"because {beside!r} lies beside it. If it is a split, move the other folders into a split or away."
-        notes.append(Problem(name, f"The folder is read as a class, {reason}"))
+        notes.append(Problem(name, f"The folder is read as a class, {reason}", NOTE))
     for name, inside in sorted(within.items()):
         if splits := " and ".join(map(repr, _splits_among(inside))):
             reason = (
@@ -444,7 +445,7 @@ def _splits_read_as_classes(places: list[Located], class_names: list[str]) -> li
                 "such folders and nothing else. If these are splits, put them directly into every class, or above the "
                 "classes."
             )
-            notes.append(Problem(name, reason))
+            notes.append(Problem(name, reason, NOTE))
     return notes
 
 
@@ -471,7 +472,7 @@ def _classes_of_the_same_folders(places: list[Located]) -> list[Problem]:
         f"The folder is read as a class, as {second!r} is, though all such folders hold {listed(same)}. If these "
         "are the classes, name the folders above train, val and test, or give the path of one as the dataset."
     )
-    return [Problem(first, reason)]
+    return [Problem(first, reason, NOTE)]
 
 
 def check_class_names(class_names: Sequence[str], empty: Sequence[str], media: str, source: str) -> None:

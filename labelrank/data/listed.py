@@ -16,6 +16,7 @@ from labelrank.data.list_files import MAX_BYTES, METADATA, ListFile, is_list, re
 from labelrank.data.source import SPLIT_WORDS, ListColumns, SourceOptions, listed, refuse_options, split_in
 from labelrank.data.structure import Located
 from labelrank.errors import DatasetError, UnclearColumn
+from labelrank.notices import NOTE
 from labelrank.words import plural, size_text
 
 Read = Callable[[str, int], bytes]
@@ -207,7 +208,7 @@ def _with_notes(layout: Layout, lists: _Lists) -> Layout:
             reason = (
                 f"The folders name the classes. To read this list instead, choose its label column: {listed(columns)}."
             )
-            notes.append(Problem(next(told, path), reason))
+            notes.append(Problem(next(told, path), reason, NOTE))
     if not notes:
         return layout
     named = {note.subject for note in notes}
@@ -591,11 +592,11 @@ def _classes(
             {n: other[n] for n in numbers.values()} != {n: names[n] for n in numbers.values()}
             for other in fitting.values()
         ):
-            note = Problem(path, f"{listed(list(fitting))} name the classes differently; their numbers are kept.")
+            note = Problem(path, f"{listed(list(fitting))} name the classes differently; their numbers are kept.", NOTE)
             return tuple(ordered), {label: label for label in labels}, note
         missing = len(names) - len(labels)
         note = Problem(
-            path, f"{missing:,} of its {len(names):,} classes have no row; labels are numbered without them."
+            path, f"{missing:,} of its {len(names):,} classes have no row; labels are numbered without them.", NOTE
         )
         named = {label: names[numbers[label]] for label in labels}
         return tuple(named[label] for label in ordered), named, note if missing else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from labelrank.notices import NOTE
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
 from labelrank.words import RUNTIMES, about, plural, share_text
@@ -284,8 +285,12 @@ def doubts(features: FeatureSet) -> list[tuple[str, list[Problem]]]:
 
 
 def failures_text(features: FeatureSet) -> str:
-    """Return how much has no features, as a sentence; empty where all is well."""
-    if not (count := len(features.failures)):
-        return ""
-    share = share_text(count / (count + len(features.y)))
-    return f"{plural(count, 'file or class', 'files or classes')} left out ({share}), each with its reason."
+    """Return how much has no features, and how much is to be known of the others; empty where all is well."""
+    remarks = sum(1 for problem in features.failures if problem.kind == NOTE)
+    told = []
+    if count := len(features.failures) - remarks:
+        share = share_text(count / (count + len(features.y)))
+        told.append(f"{plural(count, 'file or class', 'files or classes')} left out ({share}), each with its reason.")
+    if remarks:
+        told.append(f"{plural(remarks, 'remark')} on how the data were read.")
+    return " ".join(told)

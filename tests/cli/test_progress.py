@@ -4,6 +4,7 @@ import pytest
 
 from labelrank.cli import progress as cli_progress
 from labelrank.cli.progress import ProgressLine
+from labelrank.data.dataset import Problem
 from labelrank.progress import Kind, Stage
 
 TRAIN = Stage(Kind.TRAIN, "Pre-training", "epochs")
@@ -53,3 +54,11 @@ def test_lines_are_ten_seconds_apart_but_for_the_first_and_the_last_of_a_stage(s
     assert shown(2, 3, 10, TRAIN) != ""
     assert shown(1, 10, 10, TRAIN) != ""
     assert shown(0.1, 0, None, Stage(Kind.WRITE, "Writing")) == "Writing ..."
+
+
+def test_what_is_left_out_and_what_was_only_read_in_a_way_are_told_apart(capsys):
+    problems = (Problem("a/1.png", "It is empty."), Problem("train", "The folder is read as a class.", "note"))
+    cli_progress.say_left_out(problems * 6)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["Left out: a/1.png: It is empty.", "Note: train: The folder is read as a class."]
+    assert lines[-1] == "2 more, all listed in the metadata of the features file."

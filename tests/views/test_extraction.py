@@ -102,6 +102,16 @@ def test_the_share_that_was_left_out_is_of_what_is_done():
     assert extraction.left_out_text(1, 0, ("image", "images")) == "1 image left out so far"
 
 
+def test_remarks_are_not_counted_as_left_out():
+    features = FeatureSet(np.zeros((4, 2), np.float32), np.arange(4, dtype=np.int32), tuple("abcd"), tuple("wxyz"))
+    assert extraction.failures_text(features) == ""
+    left_out, remark = Problem("a/1.png", "It is empty."), Problem("train", "The folder is read as a class.", "note")
+    assert extraction.failures_text(replace(features, failures=(remark,))) == "1 remark on how the data were read."
+    assert extraction.failures_text(replace(features, failures=(left_out, remark))) == (
+        "1 file or class left out (20 %), each with its reason. 1 remark on how the data were read."
+    )
+
+
 def test_doubtful_samples_are_told_by_kind():
     features = FeatureSet(np.zeros((4, 2), np.float32), np.arange(4, dtype=np.int32), tuple("abcd"), tuple("wxyz"))
     assert extraction.doubts(features) == []
