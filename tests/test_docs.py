@@ -23,8 +23,6 @@ REFERENCE = ROOT / "docs" / "command-line.md"
 PAGES = (ROOT / "README.md", REFERENCE)
 NOT_RUN = {
     "make app": "sets up an environment and serves until it is stopped",
-    "make quick": "sets up an environment and runs tests such as this one",
-    "make test": "sets up an environment and runs this test",
     "docker build -t labelrank .": "needs Docker and a network",
     "docker run -p 8501:8501 labelrank": "needs Docker, and serves until it is stopped",
 }
