@@ -49,7 +49,7 @@ def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
     foreign = asked.checkpoint in EMBEDDED and asked.dataset not in EXAMPLES
     # Once a job runs with these choices, what matters is below the list.
     started = (job := session.shown_job()) is not None and session.is_current(job)
-    _other_checkpoints(data, expanded=bool(misfit or info is None or (foreign and not started)))
+    _other_checkpoints(data, expanded=bool(misfit or info is None or (foreign and not started)), started=started)
     if foreign:
         st.warning(
             f"{asked.checkpoint} knows only handwritten digits: its order of other {NOUNS[data.media][1]} shows how "
@@ -104,7 +104,7 @@ def _take(name: str, revision: str | None) -> None:
     st.rerun()
 
 
-def _other_checkpoints(data: DatasetInfo, *, expanded: bool) -> None:
+def _other_checkpoints(data: DatasetInfo, *, expanded: bool, started: bool) -> None:
     chosen = session.choices()
     fitting = [one for one in CURATED if one.media == data.media]
     others = [one for one in CURATED if one.media != data.media]
@@ -112,7 +112,9 @@ def _other_checkpoints(data: DatasetInfo, *, expanded: bool) -> None:
     names = [f"For {these}", "Any id of the Hub", f"For {those}"]
     if not session.settings().shared:
         names.insert(2, "Folder on this machine")
-    with st.expander("Choose another checkpoint", expanded=expanded, key=f"checkpoints_{data.id}"):
+    # The browser keeps an expander of the same key as it is, whatever `expanded` says by now.
+    key = f"checkpoints_{data.id}_{started}"
+    with st.expander("Choose another checkpoint", expanded=expanded, key=key):
         tabs = dict(zip(names, st.tabs(names, key="checkpoint_tabs", on_change="rerun"), strict=True))
         for name, tab in tabs.items():
             if not tab.open:

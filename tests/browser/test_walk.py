@@ -312,3 +312,16 @@ def test_a_file_that_is_not_a_zip_is_refused_in_words(server, open_page):
     )
     expect(page.get_by_role("alert")).to_contain_text("notes.zip")
     expect(page.get_by_role("button", name="Use digits", exact=True)).to_be_visible()
+
+
+def test_the_list_of_checkpoints_folds_when_a_job_is_started(server, open_page):
+    page = open_page(server.url)
+    page.get_by_role("tab", name="Upload").click()
+    pets = {"name": "pets.zip", "mimeType": "application/zip", "buffer": zip_of(["cat", "dog"])}
+    page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(pets)
+    press(page, "Use this upload")
+    use = page.get_by_role("button", name="Use", exact=True).first
+    expect(use).to_be_visible()
+    settled(page)
+    extract(page)
+    expect(use).to_be_hidden()
