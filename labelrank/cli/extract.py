@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +49,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
     if licence := work.checkpoint.licence:
         say(f"{work.checkpoint.id}: licence {licence}.")
     say(f"{work.checkpoint.id}: masked pre-training: {work.checkpoint.masked_pretraining or 'not stated'}.")
-    _say_few_samples(work)
-    _say_time(work, settings, recompute=recompute)
+    _say_prospect(work, settings, recompute=recompute)
     reporter = ExtractionReporter(nouns, shrinks=work.request.ranking_shrinkage is not None)
     try:
         outcome = obtain(
@@ -74,22 +72,16 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
     return replace(outcome.features, provenance=provenance)
 
 
-def _say_few_samples(work: Plan) -> None:
-    """Say where there are too few samples for an order, unless other shards have more or the order decides itself."""
-    if work.request.shard is not None or work.request.until_stable is not None:
-        return
-    counts = work.dataset.class_counts.tolist()
-    if few := few_samples_text(len(counts), statistics.median(counts)):
-        say(f"Note: {few}")
-
-
-def _say_time(work: Plan, settings: Settings, *, recompute: bool) -> None:
-    """Say about how long the rest takes; nothing if all is finished or the time is not known."""
+def _say_prospect(work: Plan, settings: Settings, *, recompute: bool) -> None:
+    """Say where there are too few samples for an order, and about how long the rest takes, if that is known."""
     from labelrank.steps.extract.estimate import Prospect, samples_left, time_estimate
 
+    prospect = Prospect.of(work, settings)
+    if few := few_samples_text(prospect):
+        say(f"Note: {few}")
     if not (left := samples_left(work, settings, recompute=recompute)):
         return
-    if time := time_estimate(replace(Prospect.of(work, settings), samples=left)):
+    if time := time_estimate(replace(prospect, samples=left)):
         at_most = "" if work.request.until_stable is None else "at most "
         say(f"Estimated time: {at_most}{rough_duration(time.seconds)}.")
 

@@ -34,6 +34,8 @@ def expected_work(chosen: choices.Choices) -> None:
         return
     text, known = extraction.work_text(prospect, server.time_estimate(prospect), NOUNS[prospect.media])
     st.caption(text, help=known, width="content")
+    if few := extraction.few_samples_text(prospect):
+        st.caption(few)
 
 
 def start_extraction(*, recompute: bool) -> None:

@@ -56,17 +56,19 @@ def work_text(prospect: Prospect, time: TimeEstimate | None, nouns: tuple[str, s
     return f"{text} (estimated)", known
 
 
-def few_samples_text(n_classes: int, per_class: float) -> str | None:
-    """Return that an order needs more samples than there will be, in a sentence; None if it does not.
+def few_samples_text(prospect: Prospect) -> str | None:
+    """Return that an order needs more samples than there will be, in a sentence.
 
-    Args:
-        per_class: Samples of the usual class.
+    None where there are enough, where other shards have more, and where the stability of the order decides.
     """
-    if n_classes < _MANY_CLASSES or per_class >= _TELLING_SAMPLES:
+    request, classes = prospect.request, prospect.classes
+    if request.shard is not None or request.until_stable is not None:
+        return None
+    if classes < _MANY_CLASSES or prospect.per_class >= _TELLING_SAMPLES:
         return None
     return (
-        f"{per_class_text(per_class)} samples of each class say little of the order of {n_classes:,} classes: other "
-        f"samples would give quite another. Take at least {_TELLING_SAMPLES} of each."
+        f"{per_class_text(prospect.per_class)} samples of each class say little of the order of {classes:,} classes: "
+        f"other samples would give quite another. Take at least {_TELLING_SAMPLES} of each."
     )
 
 

@@ -2,13 +2,17 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from labelrank.data.dataset import Problem
 from labelrank.features.store import FeatureSet
+from labelrank.models.config import EncoderConfig, TransformerConfig
+from labelrank.steps.extract.estimate import Prospect
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome
+from labelrank.steps.extract.request import Request
 from labelrank.views import extraction
 from labelrank.views.extraction import End
 from tests.steps.extract.test_report import MADE_ON, OWN, REPORT
@@ -16,15 +20,29 @@ from tests.steps.extract.test_report import MADE_ON, OWN, REPORT
 from .test_charts import stability
 
 
-@pytest.mark.parametrize(("n_classes", "per_class"), [(49, 1), (50, 25), (1000, 64.5)])
-def test_enough_samples_need_no_word(n_classes, per_class):
-    assert extraction.few_samples_text(n_classes, per_class) is None
+def prospect(classes, per_class, **request):
+    request = Request("pets", "mae-tiny-digits", **request)
+    samples = round(classes * per_class)
+    encoder = EncoderConfig("vit_mae", TransformerConfig(8, 8, 1, 1), (8, 8), (4, 4))
+    return Prospect(request, Path("x"), samples, classes, per_class, 1, "image", encoder, "float32")
 
 
-@pytest.mark.parametrize(("n_classes", "per_class", "told"), [(50, 24, "24 "), (1000, 3, "3 "), (101, 9.5, "9.5 ")])
-def test_too_few_samples_of_many_classes_are_told_with_the_number_to_take(n_classes, per_class, told):
-    text = extraction.few_samples_text(n_classes, per_class)
-    assert text.startswith(f"{told}samples of each class say little of the order of {n_classes:,} classes")
+@pytest.mark.parametrize(
+    "enough",
+    [prospect(49, 1), prospect(50, 25), prospect(1000, 64.5), prospect(60, 2, shard=(1, 2))],
+)
+def test_enough_samples_need_no_word(enough):
+    assert extraction.few_samples_text(enough) is None
+
+
+def test_an_order_that_decides_itself_how_many_it_takes_needs_no_word():
+    assert extraction.few_samples_text(prospect(60, 2, until_stable=0.8)) is None
+
+
+@pytest.mark.parametrize(("classes", "per_class", "told"), [(50, 24, "24 "), (1000, 3, "3 "), (101, 9.5, "9.5 ")])
+def test_too_few_samples_of_many_classes_are_told_with_the_number_to_take(classes, per_class, told):
+    text = extraction.few_samples_text(prospect(classes, per_class))
+    assert text.startswith(f"{told}samples of each class say little of the order of {classes:,} classes")
     assert text.endswith("Take at least 25 of each.")
 
 

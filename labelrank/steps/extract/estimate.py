@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ class Prospect:
     """Where its features will be stored."""
     samples: int
     """Maximum number of samples; fewer if it stops once the order is stable."""
+    classes: int
+    per_class: float
+    """Samples of the usual class, their median."""
     clips: int
     """Encoder inputs per sample."""
     media: str
@@ -42,6 +46,8 @@ class Prospect:
             request=plan.request,
             path=plan.cached_path(settings),
             samples=len(plan.dataset.samples),
+            classes=len(plan.dataset.class_names),
+            per_class=statistics.median(plan.dataset.class_counts.tolist()),
             clips=plan.sampling.clips if plan.sampling else 1,
             media=plan.dataset.media,
             encoder=plan.checkpoint.config.resized(*plan.preprocessing.output_size),
