@@ -511,7 +511,7 @@ def outcome(open_source):
     return dataset.class_names, dataset.samples, dataset.digest, half.samples, half.selection
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(files=trees, wrap=st.sampled_from(["", "root/"]), splits=st.booleans(), folders=st.booleans())
 def test_zip_equals_the_folder_it_was_made_from(files, wrap, splits, folders):
     if splits:

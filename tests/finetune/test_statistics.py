@@ -217,7 +217,7 @@ def test_permutations_in_pieces_are_the_same_as_at_once(monkeypatch):
     assert analyse(experiment(), DESIGN, permutations=500) == whole
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.floats(1e-3, 1e3), st.floats(-10, 10))
 def test_scale_and_origin_change_no_test(number, scale, origin):
     table = experiment(number)

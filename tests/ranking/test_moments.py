@@ -93,7 +93,7 @@ def test_scatter_is_symmetric_and_a_copy():
     assert moments.scatter.any()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 120), max_size=6), shuffle=st.booleans())
 def test_splitting_the_rows_into_batches_changes_nothing(seed, cuts, shuffle):
     X, y = sample(seed, n=120, d=4, k=5)
@@ -106,7 +106,7 @@ def test_splitting_the_rows_into_batches_changes_nothing(seed, cuts, shuffle):
     )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), data=st.data())
 def test_merging_in_any_order_and_nesting_changes_nothing(seed, data):
     X, y = sample(seed, n=90, d=4, k=6)

@@ -170,7 +170,7 @@ def test_automatic_shrinkage_is_oas_with_the_pooled_degrees_of_freedom():
     np.testing.assert_allclose(by_number.transform(X), ranker.transform(X), atol=1e-9)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 40), d=st.integers(1, 12))
 def test_oas_from_traces_is_scikit_learns(seed, n, d):
     rng = np.random.default_rng(seed)
@@ -258,7 +258,7 @@ SHAPES = pytest.mark.parametrize(("n", "d"), [(80, 5), (30, 60)])
 
 @BOTH
 @SHAPES
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_shuffling_rows_and_renumbering_classes_changes_nothing_else(solver, n, d, seed):
     X, y = sample(seed, n=n, d=d)
@@ -273,7 +273,7 @@ def test_shuffling_rows_and_renumbering_classes_changes_nothing_else(solver, n, 
     np.testing.assert_allclose(a.transform(X), b.transform(X), atol=1e-7)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6), exponents=st.lists(st.integers(-12, 12), min_size=5, max_size=5))
 def test_units_of_features_change_nothing(seed, exponents):
     X, y = sample(seed, n=80, d=5)
@@ -284,7 +284,7 @@ def test_units_of_features_change_nothing(seed, exponents):
         np.testing.assert_allclose(a.centroids_, b.centroids_, atol=1e-8)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_reference_ignores_the_order_of_classes_but_not_of_rows(seed):
     X, y = sample(seed, n=140, d=5)
@@ -318,7 +318,7 @@ def test_reference_is_the_notebooks_arithmetic():
 
 
 @BOTH
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10**6))
 def test_the_class_that_stands_out_most_comes_first(solver, seed):
     X, y = sample(seed, n=80, d=5)

@@ -116,7 +116,7 @@ def finding(aligned=0.8, error=0.2, lean=2.0, n_classes=30):
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(aligned=st.floats(0, 1), error=st.floats(0, 1.2), lean=st.floats(-30, 30))
 def test_the_expected_tau_lies_in_its_interval(aligned, error, lean):
     tau, low, high = _expected(finding(aligned, error, lean), either_direction=False)
@@ -124,7 +124,7 @@ def test_the_expected_tau_lies_in_its_interval(aligned, error, lean):
     assert low - 0.2 <= tau <= high + 0.2  # a mean need not lie between quantiles, but never far off
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(aligned=st.floats(0, 1), error=st.floats(0, 1.2), lean=st.floats(-30, 30))
 def test_either_direction_is_expected_to_agree_no_less_whatever_the_side(aligned, error, lean):
     either = _expected(finding(aligned, error, lean), either_direction=True)
@@ -135,7 +135,7 @@ def test_either_direction_is_expected_to_agree_no_less_whatever_the_side(aligned
     assert 0 <= low <= tau + 1e-9 <= high + 2e-9 <= 1 + 2e-9
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(aligned=st.floats(0.1, 0.9), lean=st.floats(1, 5))
 def test_intervals_reach_lower_with_a_larger_error_and_with_a_less_certain_side(aligned, lean):
     def low(error, lean):
@@ -230,7 +230,7 @@ def test_constant_features_change_nothing():
 # --- the rows alone decide
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(0, 120), max_size=6), shrinkage=st.sampled_from([None, "auto"]))
 def test_where_batches_end_changes_nothing(cuts, shrinkage):
     X, y = classes(2)(12, 0)
