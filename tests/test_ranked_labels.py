@@ -1,5 +1,6 @@
 """A label map in the code that trains; tests/parity/in_code.py has what needs datasets, torchvision or transformers."""
 
+import json
 import pickle
 import subprocess
 import sys
@@ -120,11 +121,11 @@ def test_opening_a_label_map_loads_no_framework(tmp_path):
 
 def test_the_examples_of_the_page_work(tmp_path):
     prepare(tmp_path)
-    code = "import sys; from pathlib import Path; from tests.helpers.python_page import run_page; "
-    code += "print(run_page(Path(sys.argv[1])))"
+    code = "import json, sys; from pathlib import Path; from tests.helpers.python_page import run_page; "
+    code += "print(json.dumps(run_page(Path(sys.argv[1]))))"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    ran = eval(done.stdout.splitlines()[-1])
+    ran = json.loads(done.stdout.splitlines()[-1])
     assert ran["The order in your own code"]
     assert ran["Keras"]
     assert set(ran) == {"The order in your own code", "Hugging Face datasets", "Trainer", "torchvision", "Keras"}
