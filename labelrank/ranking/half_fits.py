@@ -11,7 +11,8 @@ from scipy.linalg import LinAlgError, cholesky, eigh, lapack, solve_triangular
 
 from labelrank.errors import RankingError
 from labelrank.ranking.moments import ClassMoments, class_means
-from labelrank.ranking.ranker import RANK_TOLERANCE, SIGN_TOLERANCE, check_counts, oas_shrinkage, spread
+from labelrank.ranking.ranker import SIGN_TOLERANCE, check_counts
+from labelrank.ranking.whitening import RANK_TOLERANCE, oas_shrinkage, spread
 
 # Smallest eigenvalue, in features of unit variance, for which a Cholesky factor is accurate enough.
 _SAFE_EIGENVALUE = 1e-6

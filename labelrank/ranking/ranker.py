@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from labelrank.errors import RankingError
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE, METHODS, SOLVERS, shrinkage_asked
 from labelrank.ranking.moments import ClassMoments, class_means, first_not_finite
+from labelrank.ranking.whitening import RANK_TOLERANCE, ROUNDING, spread, whitening
 
 SIGN_RULE = (
     "The class whose centroid lies farthest from the mean of all centroids is on the negative side; where both ends "
@@ -32,10 +33,6 @@ SIGN_TOLERANCE = 1e-6
 _TIE_TOLERANCE = 1e-8
 # Directions with shares of the variance closer than this form one eigenspace, in which only rounding picks the axis.
 _EIGENVALUE_TOLERANCE = 1e-9
-# scikit-learn's svd solver drops singular values of the scaled rows below its `tol` of 1e-4; this is its square.
-RANK_TOLERANCE = 1e-8
-# Rounding in a class mean, as a multiple of the largest mean; a smaller spread within or between classes counts as 0.
-_ROUNDING = 1e-13
 # "auto" chooses eigen from this many degrees of freedom per feature: see LabelRanker.
 _EIGEN_ROWS_PER_FEATURE = 2
 # Without shrinkage, an axis from up to this many degrees of freedom per feature is little better than chance: with 768
@@ -217,7 +214,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _set_axis(self, classes: np.ndarray, solution: _Solution) -> None:
         centroids = (solution.mean - solution.origin) @ solution.axis
         # The rounding error of a centroid; sums in another order differ by a small multiple of it.
-        noise = _ROUNDING * (np.abs(solution.axis) @ np.abs(solution.mean).max(axis=0))
+        noise = ROUNDING * (np.abs(solution.axis) @ np.abs(solution.mean).max(axis=0))
         if np.ptp(centroids) <= noise:
             raise RankingError(_NOTHING_BETWEEN)
         sign = _sign(centroids)
@@ -251,29 +248,6 @@ def telling_rows(n_features: int, n_classes: int) -> int:
     return (_TELLING_ROWS_PER_FEATURE * n_features + n_classes) // n_classes + 1
 
 
-def oas_shrinkage(covariance: np.ndarray, degrees_of_freedom: int) -> float:
-    """Return the Oracle Approximating Shrinkage intensity in [0, 1] towards a multiple of the identity.
-
-    It depends only on tr(S) and tr(S^2). The estimator assumes independent rows with known mean; n pooled rows less
-    their class means count as n - K such rows.
-
-    Args:
-        covariance: Symmetric (d, d).
-        degrees_of_freedom: n - K.
-
-    Source: Chen, Wiesel, Eldar, Hero 2010, arXiv:0907.4698, Eq. 23, without its terms 2/d, as `sklearn.covariance.oas`.
-    """
-    n_features = len(covariance)
-    if n_features == 1:
-        return 0.0
-    square = float(np.vdot(covariance, covariance))  # tr(S^2)
-    trace_squared = float(np.trace(covariance)) ** 2
-    distance = (degrees_of_freedom + 1) * (square - trace_squared / n_features)
-    if distance <= 0:  # S is a multiple of the identity already
-        return 1.0
-    return min((square + trace_squared) / distance, 1.0)
-
-
 @dataclass(frozen=True)
 class _Solution:
     """The result of a solver; K classes, d features."""
@@ -287,10 +261,6 @@ class _Solution:
     ratio: float
 
 
-_NOTHING_WITHIN = (
-    "Rows of one class are identical in every feature, so there is no within-class spread to compare the classes by. "
-    "Check that the features come from different images."
-)
 _NOTHING_BETWEEN = (
     "All class means are equal in every direction in which rows of a class vary, so no axis separates the classes. "
     "Check that the labels belong to these features, or use another checkpoint."
@@ -322,53 +292,17 @@ def _solve_svd(X: np.ndarray, codes: np.ndarray, count: np.ndarray) -> _Solution
 
 
 def _solve_eigen(moments: ClassMoments, shrinkage: float | str | None) -> _Solution:
-    count, mean, n = moments.count.copy(), moments.mean.copy(), moments.n_samples
-    origin = count @ mean / n
-    covariance = moments.scatter
-    active, deviation = spread(np.diag(covariance) / n, mean)
-    # In units of the within-class deviations: rank and shrinkage do not depend on the units of the features.
-    within = covariance[np.ix_(active, active)]
-    del covariance
-    within /= n
-    within /= deviation
-    within /= deviation[:, None]
-    if shrinkage is None:
-        intensity = 0.0
-    elif isinstance(shrinkage, str):
-        intensity = oas_shrinkage(within, n - len(count))
-    else:
-        intensity = float(shrinkage)
-    within *= 1 - intensity
-    within[np.diag_indices_from(within)] += intensity
-    eigenvalues, vectors = np.linalg.eigh(within)
-    kept = eigenvalues > RANK_TOLERANCE
-    whiten = vectors[:, kept] / np.sqrt(eigenvalues[kept])  # (active features, rank)
-    between = np.sqrt(count)[:, None] * ((mean - origin)[:, active] / deviation) @ whiten  # (K, rank)
+    count, mean = moments.count.copy(), moments.mean.copy()
+    white = whitening(moments, shrinkage)
+    between = np.sqrt(count)[:, None] * white(mean)  # (K, rank)
     separation, directions = _principal_directions(between)
     total = float(np.sum(between**2))
     if total == 0:
         raise RankingError(_NOTHING_BETWEEN)
+    scalings = (white.matrix @ directions) * white.deviation[:, None]
     axis = np.zeros(moments.n_features)
-    axis[active] = _canonical(whiten @ directions, separation) / deviation
-    return _Solution("eigen", intensity, count, mean, origin, axis, float(separation[0] / total))
-
-
-def spread(variance: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which of d features vary within classes, bool (d,), and the standard deviations of those.
-
-    Raises:
-        RankingError: No feature varies, or the squares overflow float64.
-    """
-    if not np.isfinite(variance).all():
-        raise RankingError(
-            f"Features reach {np.abs(mean).max():.3g} and their squares overflow float64; feature "
-            f"{int(np.argmin(np.isfinite(variance)))} is the first. Rescale the features, for example to unit variance."
-        )
-    deviation = np.sqrt(variance)
-    active = deviation > _ROUNDING * np.abs(mean).max(axis=0)
-    if not active.any():
-        raise RankingError(_NOTHING_WITHIN)
-    return active, deviation[active]
+    np.divide(_canonical(scalings, separation), white.deviation, out=axis, where=white.deviation > 0)
+    return _Solution("eigen", white.shrinkage, count, mean, white.origin, axis, float(separation[0] / total))
 
 
 def _principal_directions(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

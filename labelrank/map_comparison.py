@@ -1,0 +1,1 @@
+"""Two label maps side by side."""

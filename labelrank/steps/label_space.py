@@ -1,0 +1,55 @@
+"""Label space: from a features file to where its classes lie, each part computed when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from labelrank.features.store import FeatureSet
+    from labelrank.ranking.geometry import ClassGeometry
+    from labelrank.ranking.moments import ClassMoments
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """What the features say of their classes beyond one order. Nothing needs the encoder again.
+
+    Args:
+        features: Rows of at least two classes.
+        shrinkage: Of the within-class covariance: None, "auto" or a number in [0, 1].
+    """
+
+    features: FeatureSet
+    shrinkage: float | str | None = "auto"
+
+    @cached_property
+    def moments(self) -> ClassMoments:
+        """Counts, means and scatter of the classes that have rows."""
+        # Imported here like all of `ranking`, because it loads scikit-learn.
+        from labelrank.ranking.moments import ClassMoments
+
+        return ClassMoments(self.features.X.shape[1]).update(self.features.X, self.features.y)
+
+    @cached_property
+    def geometry(self) -> ClassGeometry:
+        """Where the classes lie.
+
+        Raises:
+            RankingError: There are too few classes or rows, or the classes differ no more than by chance.
+        """
+        from labelrank.ranking.geometry import ClassGeometry
+
+        return ClassGeometry.of(self.moments, self.shrinkage)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes that have rows, in the order of the geometry's rows."""
+        return tuple(self.features.class_names[label] for label in self.moments.labels)
+
+    @cached_property
+    def absent(self) -> tuple[str, ...]:
+        """Names of classes without rows, which have no place in this space."""
+        there = set(self.moments.labels.tolist())
+        return tuple(name for label, name in enumerate(self.features.class_names) if label not in there)
