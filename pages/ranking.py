@@ -3,7 +3,7 @@
 import streamlit as st
 
 from labelrank.errors import LabelRankError
-from labelrank.ui import feature_files, frame, messages, rankings, session
+from labelrank.ui import feature_files, frame, messages, ranking_tabs, rankings, session
 from labelrank.views import ranking_charts
 
 FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether the order matters."
@@ -138,6 +138,7 @@ def show(found: feature_files.ChosenFeatures) -> None:
             },
             alt=f"Classes by position. {finding}.",
         )
+    ranking_tabs.show(found, ranked)
 
 
 main()

@@ -23,7 +23,7 @@ from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.rank import RankRequest
-from labelrank.ui.choices import Choices, is_hub_id, kind_of
+from labelrank.ui.choices import RANKING_TABS, Choices, is_hub_id, kind_of
 
 
 class Row(NamedTuple):
@@ -149,7 +149,10 @@ _DESIGN = {
     ),
     "flip": Row("flip", _bool, "true, false or auto", none="auto"),
 }
-_OWN = {"test_split": Row("test_split", str, "the name of a split, or auto", none="auto")}
+_OWN = {
+    "test_split": Row("test_split", str, "the name of a split, or auto", none="auto"),
+    "tab": Row("tab", _one_of(*RANKING_TABS), f"one of {', '.join(RANKING_TABS)}"),
+}
 _TABLES = {"extraction": _EXTRACTION, "ranking": _RANKING, "design": _DESIGN, "": _OWN}
 """Part of the choices -> names in the address; without a name, the choices themselves."""
 _JOBS = ("features", "job", "finetune")

@@ -23,6 +23,7 @@ SAMPLES_PER_CLASS: tuple[int | None, ...] = (8, 16, 32, 64, 128, 256, 512, 1024,
 STRIDES = (1, 2, 4, 8, 16)
 CLIPS = (1, 2, 4, 8)
 STABLE_TAUS = (0.80, 0.85, 0.90, 0.95)
+RANKING_TABS = ("classes", "orders", "samples", "encoders", "compare")
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
 
 
@@ -98,6 +99,8 @@ class Choices:
     """The finished job whose features the Ranking page ranks."""
     finetune: str | None = None
     """The job whose comparison the Fine-tune page shows."""
+    tab: str = RANKING_TABS[0]
+    """The open tab of the Ranking page."""
 
     @property
     def source(self) -> Source | None:
