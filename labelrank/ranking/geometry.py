@@ -142,7 +142,7 @@ class ClassGeometry:
         Raises:
             RankingError: The matrix would not fit into `MAX_MATRIX_BYTES`.
         """
-        self._check_size()
+        self.check_size()
         matrix = np.empty((self.n_classes, self.n_classes))
         for block, distances in self.blocks():
             matrix[block] = distances
@@ -154,7 +154,7 @@ class ClassGeometry:
         Raises:
             RankingError: As for `distances`.
         """
-        self._check_size()
+        self.check_size()
         square = np.sum(self.discriminants**2, axis=1)
         matrix = square[:, None] + square
         matrix -= 2 * (self.discriminants @ self.discriminants.T)
@@ -162,7 +162,8 @@ class ClassGeometry:
         result: np.ndarray = np.sqrt(np.maximum(matrix, 0.0, out=matrix), out=matrix)
         return result
 
-    def _check_size(self) -> None:
+    def check_size(self) -> None:
+        """Raise RankingError if a matrix of all classes would not fit into `MAX_MATRIX_BYTES`."""
         size = 8 * self.n_classes**2
         if size > MAX_MATRIX_BYTES:
             raise RankingError(

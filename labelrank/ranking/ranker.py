@@ -138,7 +138,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if self.method == "reference":
             by_class = np.argsort(codes, kind="stable")
             paired = self._project(X)[by_class].reshape(len(classes), -1)  # (K, rows per class)
-            anchor = _sorted_with_ties(self.centroids_, solution.mean)[0]
+            anchor = sorted_with_ties(self.centroids_, solution.mean)[0]
             self._set_order(np.linalg.norm(paired - paired[anchor], axis=1), solution.mean)
         else:
             self._set_order(self.centroids_, solution.mean)
@@ -228,7 +228,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.shrinkage_ = solution.shrinkage
 
     def _set_order(self, values: np.ndarray, mean: np.ndarray) -> None:
-        self.order_ = _sorted_with_ties(values, mean)
+        self.order_ = sorted_with_ties(values, mean)
         self.position_of_ = np.empty_like(self.order_)
         self.position_of_[self.order_] = np.arange(len(self.order_))
 
@@ -344,7 +344,7 @@ def _sign(centroids: np.ndarray) -> int:
     return -1 if above - below > SIGN_TOLERANCE * (above + below) else 1
 
 
-def _sorted_with_ties(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def sorted_with_ties(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return the classes, int64 (K,), by ascending value (K,), equal values by TIE_RULE; mean is (K, d)."""
     scale = np.abs(mean).max(axis=0)
     result: list[int] = []

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
     from labelrank.ranking.geometry import ClassGeometry
     from labelrank.ranking.moments import ClassMoments
+    from labelrank.ranking.tree import ClassTree
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class LabelSpace:
         from labelrank.ranking.geometry import ClassGeometry
 
         return ClassGeometry.of(self.moments, self.shrinkage)
+
+    @cached_property
+    def tree(self) -> ClassTree:
+        """Which classes are joined first, and their order for reading.
+
+        Raises:
+            RankingError: As for `geometry`, or there are too many classes.
+        """
+        from labelrank.ranking.tree import ClassTree
+
+        return ClassTree.of(self.geometry)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -531,22 +531,22 @@ def test_ten_thousand_classes():
 
 
 def test_many_ties_at_once_are_ordered_by_their_means():
-    from labelrank.ranking.ranker import _sorted_with_ties
+    from labelrank.ranking.ranker import sorted_with_ties
 
     mean = np.eye(1500)[::-1].copy()  # each class is told apart by a feature of its own
     values = np.repeat([0.0, 1.0], 750)
-    order = _sorted_with_ties(values, mean)
+    order = sorted_with_ties(values, mean)
     assert order.tolist() == [*range(750), *range(750, 1500)]
 
 
 def test_equal_but_for_rounding_counts_as_equal():
-    from labelrank.ranking.ranker import _sorted_with_ties
+    from labelrank.ranking.ranker import sorted_with_ties
 
     mean = np.array([[1.0, 3.0], [1.0 + 1e-12, 2.0], [1.0, 1.0], [5.0, 0.0]])
-    assert _sorted_with_ties(np.array([2e-12, 1e-12, 0.0, 1.0]), mean).tolist() == [2, 1, 0, 3]
-    assert _sorted_with_ties(np.array([0.0, 2e-12, 1e-12, 1.0]), mean).tolist() == [2, 1, 0, 3]
-    assert _sorted_with_ties(np.array([2e-6, 1e-6, 0.0, 1.0]), mean).tolist() == [2, 1, 0, 3]
-    assert _sorted_with_ties(np.array([0.0, 1e-6, 2e-6, 1.0]), mean).tolist() == [0, 1, 2, 3]
+    assert sorted_with_ties(np.array([2e-12, 1e-12, 0.0, 1.0]), mean).tolist() == [2, 1, 0, 3]
+    assert sorted_with_ties(np.array([0.0, 2e-12, 1e-12, 1.0]), mean).tolist() == [2, 1, 0, 3]
+    assert sorted_with_ties(np.array([2e-6, 1e-6, 0.0, 1.0]), mean).tolist() == [2, 1, 0, 3]
+    assert sorted_with_ties(np.array([0.0, 1e-6, 2e-6, 1.0]), mean).tolist() == [0, 1, 2, 3]
 
 
 def test_reference_with_unequal_classes_names_them():

@@ -1,0 +1,189 @@
+"""The tree of the classes: which are joined first, its order for reading, and cuts into groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering
+
+from labelrank.errors import RankingError
+from labelrank.ranking.geometry import ClassGeometry
+from labelrank.ranking.ranker import sorted_with_ties
+
+MAX_OPTIMAL_CLASSES = 3_000
+"""The most classes whose leaves are put in the best order, which takes 10 s for these; more are flipped greedily."""
+END_RULE = (
+    "Of the two classes at the ends, the one that stands out more, by its mean distance to all classes, comes first; "
+    "where both are equally far (within 1e-6), the smaller class mean vector, compared feature by feature."
+)
+_END_TOLERANCE = 1e-6
+# Distances are rounded to this, far above the rounding of a sum in another order: equal ones stay equal.
+_DECIMALS = 9
+_BLOCK_ROWS = 512
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class ClassTree:
+    """The classes joined two by two, nearest first, by the mean cosine distance of their members.
+
+    Row order and the numbers of the classes change nothing: ties are decided by the class means.
+
+    Attributes:
+        linkage: float64 (K - 1, 4), as SciPy's: both parts of a join (a class, or K + the row of an earlier join),
+            their distance, ascending, and how many classes they have. Of both parts, the first is the one that comes
+            first in `order`.
+        order: int64 (K,), the classes as leaves: neighbours are as near as the tree allows.
+        points: float64 (K, s), the classes' places in their geometry.
+
+    Source: Sokal, Michener 1958 (average linkage); Bar-Joseph, Gifford, Jaakkola 2001 (best order of leaves).
+    """
+
+    linkage: np.ndarray
+    order: np.ndarray
+    points: np.ndarray
+
+    @classmethod
+    def of(cls, geometry: ClassGeometry) -> ClassTree:
+        """Return the tree of some classes.
+
+        The leaves are in the order of the shortest path that the tree allows; of more than `MAX_OPTIMAL_CLASSES`,
+        each join turns its parts so that the ends that meet are nearest. `END_RULE` says which end comes first.
+
+        Raises:
+            RankingError: There are more classes than `ClassGeometry.distances` takes.
+        """
+        by_mean = sorted_with_ties(np.zeros(geometry.n_classes), geometry.mean)
+        points = geometry.points[by_mean]
+        distances = _condensed(geometry, by_mean)
+        joined = linkage(distances, "average")
+        if geometry.n_classes <= MAX_OPTIMAL_CLASSES:
+            joined = optimal_leaf_ordering(joined, distances)
+            order = _leaves(joined)
+        else:
+            order = _greedy_leaves(joined, points)
+        outstanding = 1 - points[order[[0, -1]]] @ points.mean(axis=0)
+        tied = abs(outstanding[0] - outstanding[1]) <= _END_TOLERANCE
+        if order[-1] < order[0] if tied else outstanding[1] > outstanding[0]:
+            order = order[::-1]
+        numbers = np.concatenate((by_mean, np.arange(geometry.n_classes, 2 * geometry.n_classes - 1)))
+        joined = _first_leaf_first(joined, order)
+        joined[:, :2] = numbers[joined[:, :2].astype(np.int64)]
+        return cls(linkage=joined, order=by_mean[order], points=geometry.points)
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return len(self.order)
+
+    def cut(self, n_groups: int) -> np.ndarray:
+        """Return the group of each class, int64 (K,), from 0 in the order of the leaves.
+
+        Raises:
+            RankingError: There is no cut into so many groups.
+        """
+        if not 1 <= n_groups <= self.n_classes:
+            raise RankingError(
+                f"{n_groups:,} groups were asked for; {self.n_classes:,} classes make 1 to {self.n_classes:,}. "
+                "Choose a number in this range."
+            )
+        parts = self._parts()
+        top = np.arange(2 * self.n_classes - 1)  # of each part: the uncut part that holds it
+        for row in range(self.n_classes - n_groups - 1, -1, -1):
+            top[parts[row]] = top[self.n_classes + row]
+        of_leaf = top[self.order]  # the leaves of a group lie in a row
+        group = np.empty(self.n_classes, dtype=np.int64)
+        group[self.order] = np.cumsum(np.diff(of_leaf, prepend=of_leaf[0]) != 0)
+        return group
+
+    def fold(self, leaf: Callable[[int], _Value], join: Callable[[_Value, _Value, int], _Value]) -> _Value:
+        """Return the whole tree as one value: `leaf` of each class, and `join` of both parts and the row of a join."""
+        values = [leaf(number) for number in range(self.n_classes)]
+        for row, (a, b) in enumerate(self._parts().tolist()):
+            values.append(join(values[a], values[b], row))
+            values[a] = values[b] = values[-1]  # frees the parts
+        return values[-1]
+
+    def newick(self, names: Sequence[str]) -> str:
+        """Return the tree in Newick format; between two classes, branches add up to the distance of their join."""
+        height = self._heights()
+        parts = self._parts()
+
+        def join(a: str, b: str, row: int) -> str:
+            top = height[self.n_classes + row]
+            first, second = (top - height[parts[row]]).tolist()
+            return f"({a}:{first:.6g},{b}:{second:.6g})"
+
+        # A quote within a name is written twice.
+        return self.fold(lambda number: "'" + names[number].replace("'", "''") + "'", join) + ";"
+
+    def nested(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the tree as JSON values: classes have a `name`, joins a `distance` and two `children`."""
+
+        def join(a: dict[str, Any], b: dict[str, Any], row: int) -> dict[str, Any]:
+            return {"distance": float(self.linkage[row, 2]), "children": [a, b]}
+
+        return self.fold(lambda number: {"name": names[number]}, join)
+
+    def _parts(self) -> np.ndarray:
+        """Return both parts of each join, int64 (K - 1, 2)."""
+        result: np.ndarray = self.linkage[:, :2].astype(np.int64)
+        return result
+
+    def _heights(self) -> np.ndarray:
+        """Return how high each part stands, float64 (2 K - 1,): half of the distance of its join, 0 for a class."""
+        return np.concatenate((np.zeros(self.n_classes), self.linkage[:, 2] / 2))
+
+
+def _condensed(geometry: ClassGeometry, order: np.ndarray) -> np.ndarray:
+    """Return the distances of all pairs in SciPy's condensed form, float64 (K (K - 1) / 2,), classes in this order."""
+    geometry.check_size()
+    count = geometry.n_classes
+    result = np.empty(count * (count - 1) // 2)
+    place = 0
+    for start in range(0, count, _BLOCK_ROWS):
+        block = order[start : start + _BLOCK_ROWS]
+        for row, distances in enumerate(geometry.distances_of(block), start):
+            result[place : place + count - row - 1] = distances[order[row + 1 :]]
+            place += count - row - 1
+    return np.round(result, _DECIMALS, out=result)
+
+
+def _leaves(joined: np.ndarray) -> np.ndarray:
+    """Return the leaves of a linkage from left to right, int64 (K,)."""
+    count = len(joined) + 1
+    start = np.zeros(2 * count - 1, dtype=np.int64)  # position of each part's first leaf
+    sizes = np.concatenate((np.ones(count, dtype=np.int64), joined[:, 3].astype(np.int64)))
+    for row in range(count - 2, -1, -1):
+        a, b = joined[row, :2].astype(np.int64)
+        start[a] = start[count + row]
+        start[b] = start[a] + sizes[a]
+    return np.argsort(start[:count])
+
+
+def _greedy_leaves(joined: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return leaves int64 (K,) where, at each join, both parts are turned so that the nearest of their ends meet."""
+    leaves: list[np.ndarray] = [np.array([number]) for number in range(len(points))]
+    for a, b in joined[:, :2].astype(np.int64):
+        left, right = leaves[a], leaves[b]
+        nearness = np.round(points[left[[-1, 0]]] @ points[right[[0, -1]]].T, _DECIMALS)
+        turn_left, turn_right = divmod(int(np.argmax(nearness)), 2)
+        leaves.append(np.concatenate((left[::-1] if turn_left else left, right[::-1] if turn_right else right)))
+        leaves[a] = leaves[b] = leaves[-1]  # frees the parts
+    return leaves[-1]
+
+
+def _first_leaf_first(joined: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return a linkage whose joins name the part first that comes first in an order of its leaves."""
+    position = np.empty(2 * len(order) - 1, dtype=np.int64)
+    position[order] = np.arange(len(order))
+    result = joined.copy()
+    for row, (a, b) in enumerate(joined[:, :2].astype(np.int64)):
+        position[len(order) + row] = min(position[a], position[b])
+        if position[b] < position[a]:
+            result[row, :2] = b, a
+    return result
