@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labelrank import __version__
-from labelrank.cli import extract, finetune, pretrain, rank
+from labelrank.cli import compare, extract, finetune, pretrain, rank
 from labelrank.cli.progress import say
 from labelrank.errors import LabelRankError
 
@@ -47,6 +47,7 @@ for command in (
     extract.merge,
     rank.rank,
     rank.export,
+    compare.compare,
     finetune.finetune,
     pretrain.pretrain,
 ):

@@ -477,3 +477,25 @@ def test_pretraining_reads_the_columns_it_is_told(run_here, tmp_path):
     done = run_here(*arguments, "--label-column", "coarse")
     assert done.exit_code == 0, done.stderr
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_compare_prints_the_agreement_and_the_classes_that_moved(features, tmp_path):
+    maps = tmp_path / "a.json", tmp_path / "b.json"
+    for path, shrinkage in zip(maps, ("none", "0.9"), strict=True):
+        assert in_process("rank", features, "--shrinkage", shrinkage, "--out", path).exit_code == 0
+    table = in_process("compare", *maps, "--top", 2)
+    plain = in_process("compare", *maps, "--format", "json")
+
+    assert (table.exit_code, plain.exit_code) == (0, 0), table.output + plain.output
+    first, header, *rows = table.stdout.splitlines()
+    found = json.loads(plain.stdout)
+    assert first.startswith("Kendall tau is ")
+    assert (header.split()[0], len(rows)) == ("class", 2)
+    assert rows[0].split()[0] == max(found["classes"], key=lambda one: abs(one["moved"]))["name"]
+    assert found["tau_reversed"] == -found["tau"]
+
+
+def test_compare_names_the_file_that_is_no_label_map(features, tmp_path):
+    done = in_process("compare", features, features)
+    assert done.exit_code == 1
+    assert f"Label map is not JSON in UTF-8: '{features}'" in done.output
