@@ -24,6 +24,7 @@ import numpy as np
 from labelrank import __version__
 from labelrank.errors import LabelMapError
 from labelrank.files import is_replaceable, replacing
+from labelrank.notices import Notice
 from labelrank.ranking.methods import shrinkage_asked
 from labelrank.words import code_points
 
@@ -73,6 +74,8 @@ class LabelMap:
         features: Provenance of the features; JSON values.
         created_at: ISO 8601 time with its offset.
         library_version: Version of labelrank that wrote it.
+        notices: What makes the order doubtful, or of little use. Not part of the content hash: they follow from the
+            rest, and a better wording leaves the order the same.
 
     Raises:
         LabelMapError: A value is wrong; the message names the field as in the JSON.
@@ -87,9 +90,11 @@ class LabelMap:
     features: dict[str, Any] = field(hash=False)
     created_at: str
     library_version: str = __version__
+    notices: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "notices", tuple(self.notices))
         # Own copies, so that a caller's later change cannot make the content hash wrong.
         for name in ("parameters", "features"):
             value = getattr(self, name)
@@ -105,6 +110,10 @@ class LabelMap:
             _wrong("explained_variance_ratio", ratio, "a number from 0 to 1, or null")
         if not _is_time(self.created_at):
             _wrong("created_at", self.created_at, "an ISO 8601 time with its offset, like 2026-01-31T12:00:00+00:00")
+        for place, notice in enumerate(self.notices):
+            for name, value in notice.to_json().items():
+                if not isinstance(value, str) or not value or _has_surrogate(value):
+                    _wrong(f"notices[{place}].{name}", value, "a text that is not empty")
         self._check_classes()
 
     def _check_classes(self) -> None:
@@ -142,6 +151,7 @@ class LabelMap:
         provenance: Mapping[str, Any],
         *,
         created_at: str | None = None,
+        notices: Iterable[Notice] = (),
     ) -> LabelMap:
         """Return the label map of a fitted ranker.
 
@@ -150,6 +160,7 @@ class LabelMap:
             class_names: Name of label 0, 1, ..., K-1.
             provenance: Where the features came from; JSON values.
             created_at: ISO 8601 time with its offset; now by default.
+            notices: What makes the order doubtful.
 
         Raises:
             LabelMapError: A class has no rows in the features, so it would get no position; a label has no name;
@@ -199,6 +210,7 @@ class LabelMap:
             explained_variance_ratio=_ratio(ranker.explained_variance_ratio_),
             features=dict(provenance),
             created_at=created_at or datetime.now(UTC).isoformat(timespec="seconds"),
+            notices=tuple(notices),
         )
 
     @property
@@ -243,6 +255,9 @@ class LabelMap:
             "created_at": self.created_at,
             "library_version": self.library_version,
         }
+        if self.notices:
+            # Only then: labelrank 0.1 refuses a map with a field that it does not know.
+            whole["notices"] = [notice.to_json() for notice in self.notices]
         result: dict[str, Any] = _plain(whole, "label map")
         return result
 
@@ -262,7 +277,7 @@ class LabelMap:
                 f"Label map has format version {_shown(version)}; this labelrank ({__version__}) reads "
                 f"version {FORMAT_VERSION}. Use the labelrank that wrote it, or rank the features again."
             )
-        _check_keys("", data, _FIELDS)
+        _check_keys("", {"notices": [], **data}, _FIELDS)
         if not isinstance(data["classes"], list):
             _wrong("classes", data["classes"], "an array of classes in ranked order")
         for position, ranked in enumerate(data["classes"]):
@@ -272,6 +287,7 @@ class LabelMap:
         label_map = cls(
             classes=tuple(RankedClass(**{**c, "centroid": _as_float(c["centroid"])}) for c in data["classes"]),
             explained_variance_ratio=_as_float(data["explained_variance_ratio"]),
+            notices=_read_notices(data.get("notices", [])),
             **{name: data[name] for name in _PLAIN_FIELDS},
         )
         _check_agreement(label_map, data)
@@ -319,9 +335,19 @@ _WAY_OUT = "Use an unchanged label_map.json, or rank the features again."
 _CLASS_FIELDS = tuple(f.name for f in dataclasses.fields(RankedClass))
 _PLAIN_FIELDS = ("method", "parameters", "sign_rule", "tie_rule", "features", "created_at", "library_version")
 _FIELDS = (
-    *("version", "explained_variance_ratio", "order", "position_of", "classes", "content_hash"),
+    *("version", "explained_variance_ratio", "order", "position_of", "classes", "content_hash", "notices"),
     *_PLAIN_FIELDS,
 )
+
+
+def _read_notices(value: Any) -> tuple[Notice, ...]:
+    if not isinstance(value, list):
+        _wrong("notices", value, "an array of objects with 'kind' and 'text'")
+    for place, notice in enumerate(value):
+        if not isinstance(notice, Mapping):
+            _wrong(f"notices[{place}]", notice, "a JSON object")
+        _check_keys(f"notices[{place}].", notice, ("kind", "text"))
+    return tuple(Notice.from_json(notice) for notice in value)
 
 
 def _shown(value: Any) -> str:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from labelrank import label_map as module
 from labelrank.errors import LabelMapError
 from labelrank.label_map import LabelMap, RankedClass, read_label_map
+from labelrank.notices import Notice
 from labelrank.ranking import LabelRanker
 from labelrank.ranking.ranker import SIGN_RULE, TIE_RULE
 from labelrank.settings import assets_dir
@@ -284,6 +285,20 @@ def test_a_map_that_another_json_tool_wrote_again_is_still_valid(tmp_path):
     assert read_label_map(path).names == ("cat", "ant", "bee")
 
 
+NOTICED = (Notice("test_split", "This is the test split."), Notice("digits_alone", "x knows only digits."))
+
+
+def test_notices_travel_in_the_map_and_leave_its_hash_as_it_is():
+    plain, noticed = three_cycle(), replace(three_cycle(), notices=NOTICED)
+    data = json.loads(noticed.to_bytes())
+
+    VALIDATOR.validate(data)
+    assert data["notices"][0] == {"kind": "test_split", "text": "This is the test split."}
+    assert LabelMap.from_json(data) == noticed
+    assert noticed.content_hash == plain.content_hash
+    assert "notices" not in plain.to_json()
+
+
 def test_ten_thousand_classes_come_back():
     n_classes = 10_000
     order = np.random.default_rng(0).permutation(n_classes).tolist()
@@ -314,6 +329,10 @@ def drop(*path):
 
 # What is broken, what the message must say, and whether a schema can see it.
 BROKEN = {
+    "notices no list": (change(["notices"], {}), "'notices' is {}", True),
+    "a notice of text": (change(["notices"], ["test split"]), r"'notices\[0\]' is 'test split'", True),
+    "a notice without text": (change(["notices"], [{"kind": "a"}]), r"'notices\[0\]\.text' is missing", True),
+    "an empty notice": (change(["notices"], [{"kind": "a", "text": ""}]), r"'notices\[0\]\.text' is ''", True),
     "no version": (drop("version"), "'version' is missing", True),
     "no hash": (drop("content_hash"), "'content_hash' is missing", True),
     "no name": (drop("classes", 1, "name"), r"'classes\[1\]\.name' is missing", True),

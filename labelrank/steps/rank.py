@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.errors import RankingError
 from labelrank.label_map import LabelMap
+from labelrank.models.curated import EMBEDDED
 from labelrank.notices import Notice
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE, shrinkage_asked
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 
 TEST_SPLIT = "This is the test split: its labels decide the order. To report test accuracy, rank the training split."
+
+DIGITS_ALONE = (
+    "{} knows only handwritten digits: its order of anything else shows how labelrank works, not how the classes "
+    "relate. Take another checkpoint."
+)
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,11 @@ def rank(features: FeatureSet, request: RankRequest | None = None) -> Ranked:
     """
     request = request or RankRequest()
     ranker = _fitted(features, request)
-    label_map = LabelMap.from_ranking(ranker, features.class_names, features.public_provenance)
+    notices = tuple(_notices(features, request))
+    label_map = LabelMap.from_ranking(ranker, features.class_names, features.public_provenance, notices=notices)
     return Ranked(
         label_map=label_map,
-        notices=tuple(_notices(features, request)),
+        notices=notices,
         share=float(ranker.explained_variance_ratio_[0]),
         projection=ranker.transform(features.X)[:, 0],
         position=np.asarray(label_map.position_of)[features.y],
@@ -125,6 +133,9 @@ def _notices(features: FeatureSet, request: RankRequest) -> list[Notice]:
     if shard := features.provenance.get("shard"):
         text = f"This is shard {shard['index']} of {shard['count']} alone. Merge all shards before you rank."
         found.append(Notice("shard", text))
+    checkpoint, dataset = ((features.provenance.get(of) or {}).get("id") for of in ("checkpoint", "dataset"))
+    if checkpoint in EMBEDDED and dataset is not None and dataset not in EXAMPLES:
+        found.append(Notice("digits_alone", DIGITS_ALONE.format(checkpoint)))
     if (features.provenance.get("dataset") or {}).get("split") == "test":
         found.append(Notice("test_split", TEST_SPLIT))
     (rows, dim), n_classes = features.X.shape, len(features.class_names)

@@ -1,5 +1,7 @@
 """The Ranking page: what is computed when, its tabs, and what it says of how sure the order is."""
 
+import json
+
 import pytest
 import streamlit as st
 
@@ -70,3 +72,13 @@ def test_a_tab_that_cannot_be_computed_leaves_the_rest_of_the_page(app, pixel_fe
     run(app, job=finished_job(pixel_features()).id)
     assert "expected two or more" in app.error[0].value.replace("\\", "")
     assert app.get("download_button")
+
+
+def test_what_earlier_pages_warned_of_is_repeated_and_goes_into_the_map(app, pixel_features, finished_job):
+    pets = {"id": "uoft-cs/cifar100", "split": "test"}
+    run(app, job=finished_job(pixel_features(dataset=pets)).id)
+    told = " ".join(box.value for box in app.warning)
+    assert "knows only handwritten digits" in told
+    assert "test split" in told
+    (preview,) = [json.loads(code.value) for code in app.code if code.value.startswith("{")]
+    assert [notice["kind"] for notice in preview["notices"]] == ["digits_alone", "test_split"]
