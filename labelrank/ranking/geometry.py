@@ -63,19 +63,22 @@ class ClassGeometry:
     centre: np.ndarray
 
     @classmethod
-    def of(cls, moments: ClassMoments, shrinkage: float | str | None = "auto") -> ClassGeometry:
+    def of(
+        cls, moments: ClassMoments, shrinkage: float | str | None = "auto", white: Whitening | None = None
+    ) -> ClassGeometry:
         """Return the geometry of some classes.
 
         Args:
             moments: Of two or more classes, one with two rows or more.
             shrinkage: Of the within-class covariance: None, "auto" or a number in [0, 1]; see `LabelRanker`.
+            white: What `whitening` returns for these two, where it is known already.
 
         Raises:
             RankingError: There is one class, or one row of each; no feature varies within a class; or the class means
                 differ no more than means of so few rows differ by chance.
         """
         check_counts(moments.labels, moments.count)
-        white = whitening(moments, shrinkage)
+        white = white or whitening(moments, shrinkage)
         means = white(moments.mean)
         centre = means.mean(axis=0)
         means -= centre
@@ -164,11 +167,23 @@ class ClassGeometry:
 
     def check_size(self) -> None:
         """Raise RankingError if a matrix of all classes would not fit into `MAX_MATRIX_BYTES`."""
-        size = 8 * self.n_classes**2
-        if size > MAX_MATRIX_BYTES:
-            raise RankingError(
-                f"Distances between all pairs of {self.n_classes:,} classes take {size_text(size)}; at most "
-                f"{size_text(MAX_MATRIX_BYTES)} are used, which is enough for "
-                f"{int((MAX_MATRIX_BYTES / 8) ** 0.5):,} classes. Take fewer classes, or ask for what needs no pairs: "
-                "the order along the axis, the nearest classes, samples."
-            )
+        check_matrix(self.n_classes, "Distances", "the order along the axis, the nearest classes, samples")
+
+
+def check_matrix(n_classes: int, what: str, instead: str) -> None:
+    """Check that a matrix of 8 bytes for each pair of classes fits.
+
+    Args:
+        what: What the matrix holds, a plural that begins a sentence.
+        instead: What can be asked for where it does not fit.
+
+    Raises:
+        RankingError: It takes more than `MAX_MATRIX_BYTES`.
+    """
+    size = 8 * n_classes**2
+    if size > MAX_MATRIX_BYTES:
+        raise RankingError(
+            f"{what} between all pairs of {n_classes:,} classes take {size_text(size)}; at most "
+            f"{size_text(MAX_MATRIX_BYTES)} are used, which is enough for {int((MAX_MATRIX_BYTES / 8) ** 0.5):,} "
+            f"classes. Take fewer classes, or ask for what needs no such matrix: {instead}."
+        )

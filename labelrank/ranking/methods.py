@@ -1,10 +1,13 @@
-"""The names of the ranking methods and solvers, and which shrinkage they take by default."""
+"""The names of the ranking methods, solvers and priors, and which shrinkage they take by default."""
 
 from __future__ import annotations
 
 METHODS = ("centroid", "reference")
 SOLVERS = ("auto", "svd", "eigen")
 DEFAULT_SHRINKAGE = "default"
+PRIORS = ("auto", "equal", "frequency")
+EQUAL_PRIORS_FROM = 3
+"""Priors auto are equal where the largest class has this many times the rows of the smallest, else by frequency."""
 AUTO_IS = (
     "auto is the Oracle Approximating Shrinkage (OAS) of the pooled within-class covariance, not scikit-learn's "
     "shrinkage='auto', which is another estimator"

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
+    from labelrank.ranking.confusions import Confusions
     from labelrank.ranking.geometry import ClassGeometry
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.tree import ClassTree
+    from labelrank.ranking.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,13 @@ class LabelSpace:
     Args:
         features: Rows of at least two classes.
         shrinkage: Of the within-class covariance: None, "auto" or a number in [0, 1].
+        priors: Of the classes where rows are classified: "auto", "equal" or "frequency", as in
+            `labelrank.ranking.confusions`.
     """
 
     features: FeatureSet
     shrinkage: float | str | None = "auto"
+    priors: str = "auto"
 
     @cached_property
     def moments(self) -> ClassMoments:
@@ -34,6 +39,19 @@ class LabelSpace:
         return ClassMoments(self.features.X.shape[1]).update(self.features.X, self.features.y)
 
     @cached_property
+    def whitening(self) -> Whitening:
+        """Coordinates in which the classes have unit spread.
+
+        Raises:
+            RankingError: There are too few classes or rows, or no feature varies within a class.
+        """
+        from labelrank.ranking.ranker import check_counts
+        from labelrank.ranking.whitening import whitening
+
+        check_counts(self.moments.labels, self.moments.count)
+        return whitening(self.moments, self.shrinkage)
+
+    @cached_property
     def geometry(self) -> ClassGeometry:
         """Where the classes lie.
 
@@ -42,7 +60,18 @@ class LabelSpace:
         """
         from labelrank.ranking.geometry import ClassGeometry
 
-        return ClassGeometry.of(self.moments, self.shrinkage)
+        return ClassGeometry.of(self.moments, self.shrinkage, self.whitening)
+
+    @cached_property
+    def confusions(self) -> Confusions:
+        """Which classes a linear classifier takes for each other, before any training.
+
+        Raises:
+            RankingError: There are too few classes or rows, or without shrinkage a row cannot be left out.
+        """
+        from labelrank.ranking.confusions import confusions
+
+        return confusions(self.features.X, self.features.y, self.moments, self.whitening, self.priors)
 
     @cached_property
     def tree(self) -> ClassTree:

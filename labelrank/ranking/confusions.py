@@ -1,0 +1,267 @@
+"""Which classes a linear classifier takes for each other, told by leaving out each row in turn; nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.special import ndtri
+
+from labelrank.errors import RankingError
+from labelrank.ranking.geometry import check_matrix
+from labelrank.ranking.methods import EQUAL_PRIORS_FROM, PRIORS
+from labelrank.ranking.moments import ClassMoments
+from labelrank.ranking.ranker import check_counts
+from labelrank.ranking.whitening import Whitening
+
+LEVEL = 0.95
+"""Confidence level of the intervals."""
+# Values of a block of rows and classes: few enough to stay in the processor's cache.
+_BLOCK_VALUES = 1 << 19
+_MAX_BLOCK_ROWS = 2_048
+# Without shrinkage, a row that alone gives a direction its spread leaves a covariance without an inverse.
+_LEAST_LEFT = 1e-7
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of rows, with its Wilson interval at `LEVEL`: as if rows were drawn independently."""
+
+    rows: int
+    of: int
+    value: float
+    """NaN of no rows; likewise the ends."""
+    low: float
+    high: float
+
+    @classmethod
+    def of_rows(cls, rows: int, of: int) -> Share:
+        low, high = wilson(np.array(rows), np.array(of))
+        return cls(rows, of, rows / of if of else float("nan"), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class MixedPair:
+    """Two classes, as indices into `Confusions.labels`, and the rows of either that were taken for the other."""
+
+    a: int
+    b: int
+    """Above `a`."""
+    a_as_b: int
+    """Rows of `a` that were taken for `b`."""
+    b_as_a: int
+    mixed: Share
+    """Both directions, of all judged rows of the two classes."""
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """What a linear discriminant analysis takes each row for when it is fitted to all other rows.
+
+    Attributes:
+        labels: int64 (K,), ascending; likewise the rows of all arrays.
+        count: int64 (K,), rows per class.
+        predicted: int32 (n,), for each row in the given order the index of the class it was taken for; -1 for the only
+            row of a class: without it the class is unknown, so it is not judged and counts nowhere.
+        counts: int64 (K, K) sparse, judged rows by true class (row) and class they were taken for (column).
+        priors: "equal" or "frequency", those that were used.
+        shrinkage: Intensity in [0, 1].
+        accuracy: Share of the judged rows that were taken for their own class.
+        recall: float64 (K,), the same for each class; NaN for a class of one row.
+        recall_low, recall_high: float64 (K,), ends of its Wilson interval at `LEVEL`.
+    """
+
+    labels: np.ndarray
+    count: np.ndarray
+    predicted: np.ndarray
+    counts: csr_array
+    priors: str
+    shrinkage: float
+    accuracy: Share
+    recall: np.ndarray
+    recall_low: np.ndarray
+    recall_high: np.ndarray
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return len(self.labels)
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Rows per class that were judged, int64 (K,): all, or none of a class of one row."""
+        return np.where(self.count > 1, self.count, 0)
+
+    def matrix(self) -> np.ndarray:
+        """Return `counts` with all its zeros, int64 (K, K).
+
+        Raises:
+            RankingError: It would not fit into `labelrank.ranking.geometry.MAX_MATRIX_BYTES`.
+        """
+        check_matrix(self.n_classes, "Confusions", "the pairs most mixed up, or the recall of each class")
+        result: np.ndarray = self.counts.toarray()
+        return result
+
+    def pairs(self, n: int | None = None) -> tuple[MixedPair, ...]:
+        """Return the n pairs (all by default) of classes most mixed up; fewer if there are fewer with any such row.
+
+        First is the pair whose share of mixed rows has the highest low end of its interval, so that few rows alone put
+        no pair first; then by share, then by class.
+        """
+        a, b, mixed = self._mixed()
+        of = self.judged[a] + self.judged[b]
+        low, _ = wilson(mixed, of)
+        first = np.lexsort((b, a, -mixed / of, -low))[:n]
+        return tuple(self.pair(int(a[k]), int(b[k])) for k in first)
+
+    def pair(self, a: int, b: int) -> MixedPair:
+        """Return how often two classes with judged rows were mixed up, by their indices a < b."""
+        there, back = int(self.counts[a, b]), int(self.counts[b, a])
+        return MixedPair(a, b, there, back, Share.of_rows(there + back, int(self.judged[a] + self.judged[b])))
+
+    def _mixed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return all pairs a < b with mixed rows, and how many."""
+        both = (self.counts + self.counts.T).tocoo()
+        upper = both.row < both.col
+        return both.row[upper], both.col[upper], both.data[upper]
+
+
+def confusions(
+    X: np.ndarray, y: np.ndarray, moments: ClassMoments, white: Whitening, priors: str = "auto"
+) -> Confusions:
+    """Return what each row is taken for by a linear discriminant analysis fitted to all others.
+
+    A row is taken for the class with the highest log prior - d^2 / 2, d being the Mahalanobis distance to its mean
+    (the lower label where two are equal). The row is taken out of the mean and the frequency of its class, and out of
+    the pooled covariance (division by n, as in scikit-learn), by the formula of Sherman and Morrison. Without
+    shrinkage, the result is that of n refits. With it, two things stay those of all rows: the intensity, and the
+    target, which is the variance of each feature within classes.
+
+    Time is that of two matrix products, n d r and n K r; memory beyond X is O(d r + K r), a few blocks, and n.
+
+    Args:
+        X: Real (n, d), the rows of `moments`, without NaN.
+        y: Integer labels (n,).
+        moments: Of these rows.
+        white: Of these moments, with rank r.
+        priors: "equal", "frequency", or "auto": equal where the largest class has at least `EQUAL_PRIORS_FROM` times
+            the rows of the smallest. Equal priors judge by distance alone; frequent classes then gain no rows that are
+            not theirs, at the cost of some accuracy.
+
+    Raises:
+        RankingError: There is one class, or one row of each; `priors` is unknown; or without shrinkage a row alone
+            gives the features their spread in some direction, as with fewer rows than features.
+
+    Source: Lachenbruch and Mickey 1968, "Estimation of error rates in discriminant analysis", for leaving one out in
+    closed form; Sherman and Morrison 1950; Wilson 1927 for the intervals.
+    """
+    check_counts(moments.labels, moments.count)
+    used = priors_used(priors, moments.count)
+    codes = np.searchsorted(moments.labels, y)
+    predicted = np.full(len(codes), -1, dtype=np.int32)
+    for rows, found in _left_out(X, codes, moments, white, used):
+        predicted[rows] = found
+    judged = predicted >= 0
+    shape = (moments.n_classes, moments.n_classes)
+    ones = np.ones(int(judged.sum()), dtype=np.int64)
+    counts = csr_array((ones, (codes[judged], predicted[judged])), shape=shape)  # sums what falls in one cell
+    right, of = counts.diagonal(), np.bincount(codes[judged], minlength=len(moments.labels))
+    with np.errstate(invalid="ignore"):
+        recall = right / of
+    low, high = wilson(right, of)
+    return Confusions(
+        labels=moments.labels.copy(),
+        count=moments.count.copy(),
+        predicted=predicted,
+        counts=counts,
+        priors=used,
+        shrinkage=white.shrinkage,
+        accuracy=Share.of_rows(int(right.sum()), int(of.sum())),
+        recall=recall,
+        recall_low=low,
+        recall_high=high,
+    )
+
+
+def priors_used(priors: str, count: np.ndarray) -> str:
+    """Return "equal" or "frequency": which of them "auto" is for classes of `count` rows.
+
+    Raises:
+        RankingError: `priors` is unknown.
+    """
+    if priors not in PRIORS:
+        raise RankingError(f"priors is {priors!r}; choose one of {', '.join(PRIORS)}.")
+    if priors != "auto":
+        return priors
+    return "equal" if count.max() >= EQUAL_PRIORS_FROM * count.min() else "frequency"
+
+
+def wilson(rows: np.ndarray, of: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the interval of a share rows / of, float64 of their shape; NaN of no rows.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    square = float(ndtri((1 + level) / 2)) ** 2
+    middle = (rows + square / 2) / (of + square)
+    half = np.sqrt(square * (rows * (of - rows) / np.maximum(of, 1) + square / 4)) / (of + square)
+    known = of > 0
+    # The ends at 0 and at all rows are exact; rounding must not go past them.
+    low = np.where(known, np.where(rows == 0, 0.0, middle - half), np.nan)
+    high = np.where(known, np.where(rows == of, 1.0, middle + half), np.nan)
+    return low, high
+
+
+def _left_out(
+    X: np.ndarray, codes: np.ndarray, moments: ClassMoments, white: Whitening, priors: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield indices of rows and the classes they are taken for, in blocks; rows alone in their class are left out."""
+    count, others = moments.count, moments.n_samples - 1
+    # Coordinates in which the covariance is the identity: that of all rows (spread) divided by one row less, plus its
+    # target, which stays; in whitened coordinates the target is 1 - (1 - a) spread.
+    unshrunk = 1 - white.shrinkage
+    matrix = white.matrix / np.sqrt(1 + unshrunk * white.spread / others)
+    means = (moments.mean - white.origin) @ matrix
+    turned = np.ascontiguousarray(means.T)
+    square = np.einsum("kr,kr->k", means, means)
+    weight = -2 * np.log(count) if priors == "frequency" else np.zeros(len(count))
+    size = max(1, min(_MAX_BLOCK_ROWS, _BLOCK_VALUES // len(count)))
+    by_class = np.argsort(codes, kind="stable")
+    by_class = by_class[count[codes[by_class]] > 1]
+    for start in range(0, len(by_class), size):
+        rows = by_class[start : start + size]
+        own = codes[rows]
+        residual = (X[rows] - white.origin) @ matrix
+        residual -= means[own]
+        length = np.einsum("nr,nr->n", residual, residual)
+        # Leaving x out of class c takes share * r r' from the covariance, r = x - mean of c.
+        factor = count[own] / (count[own] - 1)
+        share = unshrunk * factor / others
+        left = 1 - share * length
+        if (left < _LEAST_LEFT).any():
+            raise RankingError(_cannot_be_left_out(int(rows[np.argmin(left)]), moments, white))
+        # (x - m) . r for every mean m, here along all classes; the squared distance, less r . r, is then
+        # |m - own mean|^2 + 2 (x - m) . r - 2 r . r + share / left ((x - m) . r)^2.
+        along = residual @ turned
+        np.subtract((length + along[np.arange(len(rows)), own])[:, None], along, out=along)
+        classes, index = np.unique(own, return_inverse=True)
+        apart = square[classes, None] + square - 2 * (means[classes] @ turned) + weight
+        distance = (share / left)[:, None] * along
+        distance += 2
+        distance *= along
+        distance += apart[index]
+        mine = factor**2 * length / left + length
+        if priors == "frequency":
+            mine -= 2 * np.log(count[own] - 1)
+        distance[np.arange(len(rows)), own] = mine
+        yield rows, distance.argmin(axis=1)
+
+
+def _cannot_be_left_out(row: int, moments: ClassMoments, white: Whitening) -> str:
+    n, k, r = moments.n_samples, moments.n_classes, white.matrix.shape[1]
+    return (
+        f"Row {row:,} alone gives the features their spread within classes in some direction, so without it that "
+        f"covariance has no inverse: {n:,} rows of {k:,} classes tell {n - k:,} directions, and {r:,} are used. Use "
+        "shrinkage auto, or more rows."
+    )
