@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering
@@ -23,8 +23,39 @@ _END_TOLERANCE = 1e-6
 # Distances are rounded to this, far above the rounding of a sum in another order: equal ones stay equal.
 _DECIMALS = 9
 _BLOCK_ROWS = 512
+WEAK_BELOW = 0.5
+"""A mean silhouette below which groups are weak, after Kaufman and Rousseeuw 1990."""
+MAX_CHANCE_CLASSES = 500
+"""The most classes whose groups are compared with those of random points."""
+_RANDOM_SETS = 19
+# More numbers of groups than these are tried at growing distances.
+_TRIED_EACH, _TRIED_FARTHER = 60, 30
+
+Weakness = Literal["few classes", "chance", "overlap"]
 
 _Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class GroupSuggestion:
+    """A number of groups that the classes form.
+
+    Attributes:
+        n_groups: The cut with the highest mean silhouette.
+        strength: This silhouette, in [-1, 1]: 1 where each group is far from all others, 0 where groups run into
+            each other.
+        chance: The highest that any cut of 19 sets of random points has, which are spread as far in each direction;
+            None where it was not looked for.
+        weak: Why the number says little, or None. "few classes": there are fewer than four. "chance": random points
+            reach this strength. "overlap": it is below `WEAK_BELOW`.
+        by_number: The mean silhouette of each number of groups that was tried, ascending.
+    """
+
+    n_groups: int
+    strength: float
+    chance: float | None
+    weak: Weakness | None
+    by_number: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -99,6 +130,31 @@ class ClassTree:
         group = np.empty(self.n_classes, dtype=np.int64)
         group[self.order] = np.cumsum(np.diff(of_leaf, prepend=of_leaf[0]) != 0)
         return group
+
+    def suggest(self) -> GroupSuggestion:
+        """Return the number of groups, from 2 to K - 1, whose mean silhouette on the cosine distance is highest.
+
+        Of equal ones it is the smallest. Of more than 60 classes, larger numbers are tried at growing distances.
+
+        Source: Rousseeuw 1987. On planted groups and on the superclasses of CIFAR-100 this number was nearer than
+        the cut below the largest gap between joins. The comparison with random points is ours.
+        """
+        if self.n_classes < 4:
+            return GroupSuggestion(2, 0.0, None, "few classes", {})
+        numbers = _tried(self.n_classes)
+        found = dict(zip(numbers, np.round(_silhouettes(self, numbers), _DECIMALS).tolist(), strict=True))
+        best = max(found, key=lambda number: found[number])
+        chance = None
+        if self.n_classes <= MAX_CHANCE_CLASSES:
+            rng = np.random.default_rng(0)
+            random = [_random_tree(self.points, rng) for _ in range(_RANDOM_SETS)]
+            chance = max(float(_silhouettes(tree, numbers).max()) for tree in random)
+        weak: Weakness | None = None
+        if chance is not None and found[best] <= chance:
+            weak = "chance"
+        elif found[best] < WEAK_BELOW:
+            weak = "overlap"
+        return GroupSuggestion(best, found[best], chance, weak, found)
 
     def fold(self, leaf: Callable[[int], _Value], join: Callable[[_Value, _Value, int], _Value]) -> _Value:
         """Return the whole tree as one value: `leaf` of each class, and `join` of both parts and the row of a join."""
@@ -187,3 +243,50 @@ def _first_leaf_first(joined: np.ndarray, order: np.ndarray) -> np.ndarray:
         if position[b] < position[a]:
             result[row, :2] = b, a
     return result
+
+
+def _tried(n_classes: int) -> list[int]:
+    """Return the numbers of groups to try, ascending."""
+    numbers = set(range(2, min(n_classes, _TRIED_EACH)))
+    numbers |= {round(number) for number in np.geomspace(_TRIED_EACH, n_classes - 1, _TRIED_FARTHER)}
+    return sorted(number for number in numbers if number < n_classes)
+
+
+def _silhouettes(tree: ClassTree, numbers: Sequence[int]) -> np.ndarray:
+    """Return the mean silhouette of cuts into these numbers of groups, float64 (len(numbers),).
+
+    A class alone in its group counts as 0. In the order of the leaves, a group is a range, so that a cumulative sum
+    of cosines gives the mean distance to each group of every cut.
+    """
+    points = tree.points[tree.order]
+    cuts = [tree.cut(number)[tree.order] for number in numbers]
+    ends = [np.append(np.flatnonzero(np.diff(cut)), tree.n_classes - 1) for cut in cuts]
+    sums = np.zeros(len(numbers))
+    for start in range(0, tree.n_classes, _BLOCK_ROWS):
+        block = slice(start, min(start + _BLOCK_ROWS, tree.n_classes))
+        distances = 1 - points[block] @ points.T
+        rows = np.arange(len(distances))
+        distances[rows, start + rows] = 0.0
+        cumulative = np.cumsum(distances, axis=1, out=distances)
+        for column, (cut, end) in enumerate(zip(cuts, ends, strict=True)):
+            size, own = np.diff(end, prepend=-1), cut[block]
+            total = np.diff(cumulative[:, end], axis=1, prepend=0.0)
+            within = total[rows, own] / np.maximum(size[own] - 1, 1)
+            total /= size
+            total[rows, own] = np.inf
+            nearest = total.min(axis=1)
+            larger = np.maximum(within, nearest)
+            value = np.divide(nearest - within, larger, out=np.zeros(len(rows)), where=(size[own] > 1) & (larger > 0))
+            sums[column] += value.sum()
+    return sums / tree.n_classes
+
+
+def _random_tree(points: np.ndarray, rng: np.random.Generator) -> ClassTree:
+    """Return the tree of points without groups, spread as far in each direction as the given ones."""
+    drawn = rng.normal(size=points.shape) * points.std(axis=0)
+    drawn -= drawn.mean(axis=0)
+    norm = np.linalg.norm(drawn, axis=1, keepdims=True)
+    np.divide(drawn, norm, out=drawn, where=norm > 0)
+    distances = 1 - drawn @ drawn.T
+    joined = linkage(np.maximum(distances[np.triu_indices(len(drawn), 1)], 0.0), "average")
+    return ClassTree(linkage=joined, order=_leaves(joined), points=drawn)

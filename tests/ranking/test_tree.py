@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import cophenet, is_valid_linkage, leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
+from sklearn.metrics import silhouette_score
 
 from labelrank.errors import RankingError
 from labelrank.ranking import ClassMoments, tree
@@ -158,3 +159,52 @@ def test_the_nested_tree_has_all_classes_and_distances(known):
     assert names == found.order.tolist()
     np.testing.assert_allclose(sorted(distances), found.linkage[:, 2])
     assert root["distance"] == found.linkage[-1, 2]
+
+
+def test_the_number_of_groups_that_were_planted_is_suggested(known):
+    for X, y, group in (grouped(), grouped(n_groups=10, per_group=4, seed=3), grouped(n_groups=3, per_group=10)):
+        found = ClassTree.of(of(X, y)).suggest()
+        assert found.n_groups == len(set(group))
+        assert found.weak is None
+        assert found.strength > max(0.5, found.chance)
+
+
+def test_the_strength_is_the_mean_silhouette(known, monkeypatch):
+    geometry, _ = known
+    monkeypatch.setattr(tree, "_BLOCK_ROWS", 7)
+    found = ClassTree.of(geometry)
+    for number, value in found.suggest().by_number.items():
+        expected = silhouette_score(geometry.distances(), found.cut(number), metric="precomputed")
+        assert value == pytest.approx(expected, abs=1e-8)
+
+
+def test_classes_without_groups_are_told_from_those_with():
+    weak = []
+    for seed in range(5):
+        X, y, _ = grouped(n_groups=15, per_group=1, seed=seed)
+        weak.append(ClassTree.of(of(X, y)).suggest().weak)
+    assert weak.count("chance") >= 4
+
+
+def test_groups_that_overlap_are_weak():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(10), 10)
+    y = np.repeat(np.arange(100), 40)
+    means = rng.normal(size=(10, 64))[group] + rng.normal(size=(100, 64))
+    found = ClassTree.of(of(means[y] + 3 * rng.normal(size=(len(y), 64)), y)).suggest()
+    assert (found.n_groups, found.weak) == (10, "overlap")
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_few_classes_have_no_groups_to_speak_of(n_classes):
+    X, y, _ = grouped(n_groups=n_classes, per_group=1)
+    found = ClassTree.of(of(X, y)).suggest()
+    assert (found.n_groups, found.weak) == (2, "few classes")
+
+
+def test_many_numbers_of_groups_are_not_all_tried():
+    X, y, _ = grouped(n_groups=40, per_group=15, rows=4, n_features=64)
+    found = ClassTree.of(of(X, y)).suggest()
+    assert found.n_groups == 40
+    assert found.chance is None
+    assert len(found.by_number) < 100
