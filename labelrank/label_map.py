@@ -25,7 +25,7 @@ from labelrank import __version__
 from labelrank.errors import LabelMapError
 from labelrank.files import is_replaceable, replacing
 from labelrank.notices import Notice
-from labelrank.ranking.methods import shrinkage_asked
+from labelrank.ranking.methods import SIGN_RULE, TIE_RULE, shrinkage_asked
 from labelrank.words import code_points
 
 if TYPE_CHECKING:
@@ -166,9 +166,6 @@ class LabelMap:
             LabelMapError: A class has no rows in the features, so it would get no position; a label has no name;
                 two names differ only in case; a name is empty.
         """
-        # Imported here, because the module loads scikit-learn, which reading a label map does not need.
-        from labelrank.ranking.ranker import SIGN_RULE, TIE_RULE
-
         labels = [int(label) for label in ranker.classes_]
         nameless = [str(label) for label in labels if not 0 <= label < len(class_names)]
         if nameless:

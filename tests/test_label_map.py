@@ -23,7 +23,7 @@ from labelrank.errors import LabelMapError
 from labelrank.label_map import LabelMap, RankedClass, read_label_map
 from labelrank.notices import Notice
 from labelrank.ranking import LabelRanker
-from labelrank.ranking.ranker import SIGN_RULE, TIE_RULE
+from labelrank.ranking.methods import SIGN_RULE, TIE_RULE
 from labelrank.settings import assets_dir
 from tests.helpers.label_maps import PROVENANCE, make_map, orders, three_cycle
 

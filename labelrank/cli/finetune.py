@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelrank.cli.options import check_folder, given, given_features_options, ranking_options, training_options
+from labelrank.cli.options import (
+    check_folder,
+    given,
+    given_features_options,
+    ranking_options,
+    ranking_request,
+    training_options,
+)
 from labelrank.cli.progress import ProgressLine, say, say_given
 from labelrank.cli.tables import printable, show_table
 from labelrank.errors import FinetuneError
@@ -75,12 +82,11 @@ def finetune(
     from labelrank.steps.finetune.request import HEADS_ALONE, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
     from labelrank.steps.finetune.run import compare, describe_material, standing, unloadable
-    from labelrank.steps.rank import RankRequest
     from labelrank.views.comparison_words import limits_text
 
-    ranking = RankRequest(**{name: options.pop(name) for name in ("method", "solver", "shrinkage")})
+    ranking = ranking_request(*(options.pop(name) for name in ("method", "solver", "shrinkage")))
     if label_map and given("method", "solver", "shrinkage"):
-        raise click.UsageError("--method, --solver and --shrinkage find an order; with --label-map there is one.")
+        raise click.UsageError("--order, --solver and --shrinkage find an order; with --label-map there is one.")
     with_model = model and files is not None
     end_to_end = options["depth"] not in (None, HEADS_ALONE)
     _check_applicable(options["meaning"], end_to_end=end_to_end, has_files=files is not None)

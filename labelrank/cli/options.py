@@ -13,9 +13,10 @@ from labelrank.errors import DatasetError
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
-from labelrank.ranking import METHODS, SOLVERS
-from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE
+from labelrank.ranking import ORDERS, SOLVERS
+from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, refusal
 from labelrank.steps.extract.request import PREPROCESSINGS
+from labelrank.steps.rank import RankRequest
 
 
 def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,6 +54,12 @@ def _shrinkage(ctx: click.Context, param: click.Parameter, value: str | None) ->
     if not 0 <= number <= 1:
         raise click.BadParameter(f"{value!r} is not none, auto or a number from 0 to 1.")
     return number
+
+
+def _order(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> str:
+    if len(set(value)) > 1:
+        raise click.UsageError(f"--order and --method are one option; it was given as {' and '.join(value)}. Give one.")
+    return value[0] if value else "centroid"
 
 
 def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,16 +134,31 @@ def check_folder(out: Path) -> None:
 
 def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
-        click.option("--method", type=click.Choice(METHODS), default="centroid", show_default=True),
+        click.option(
+            "--order",
+            "--method",
+            "method",
+            type=click.Choice(ORDERS),
+            multiple=True,
+            callback=_order,
+            help="How the classes are put in order; --method is the same.  [centroid]",
+        ),
         click.option("--solver", type=click.Choice(SOLVERS), default="auto", show_default=True),
         click.option(
             "--shrinkage",
             callback=_shrinkage,
-            help=f"none, auto, or from 0 to 1; {AUTO_IS}.  [auto; none with --method reference or --solver svd]",
+            help=f"none, auto, or from 0 to 1; {AUTO_IS}.  [auto; none with --order reference or --solver svd]",
         ),
         click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True),
     )
     return _with(command, options)
+
+
+def ranking_request(method: str, solver: str, shrinkage: float | str | None) -> RankRequest:
+    """Return what `ranking_options` ask for."""
+    if refused := refusal(method, solver, shrinkage):
+        raise click.UsageError(refused)
+    return RankRequest(method, solver, shrinkage)
 
 
 def given_features_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelrank.cli.extract import extracted
-from labelrank.cli.options import given_features_options, ranking_options
+from labelrank.cli.options import given_features_options, ranking_options, ranking_request
 from labelrank.cli.progress import say, say_given
 from labelrank.cli.tables import printable, show_table
 from labelrank.exports import FORMATS
@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 
 def ranked(features: FeatureSet, **options: Any) -> LabelMap:
     """Return the label map of some features, and warn of what makes it doubtful."""
-    from labelrank.steps.rank import RankRequest, rank
+    from labelrank.steps.rank import rank
 
-    request = RankRequest(**options)
-    if request.solver == "svd" and request.shrinkage_asked is not None:
-        raise click.UsageError("--shrinkage needs --solver eigen or auto.")
-    found = rank(features, request)
+    found = rank(features, ranking_request(**options))
     for notice in found.notices:
         say(f"Warning: {notice.text}")
     return found.label_map

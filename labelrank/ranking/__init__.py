@@ -1,18 +1,18 @@
-"""Rank classes along one axis of their features. NumPy, SciPy and scikit-learn only.
+"""Put classes in order by their features. NumPy, SciPy and scikit-learn only.
 
-`METHODS` and `SOLVERS` can be imported without loading scikit-learn, so that a menu of them is fast.
+`METHODS`, `ORDERS` and `SOLVERS` can be imported without loading scikit-learn, so that a menu of them is fast.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from labelrank.ranking.methods import METHODS, SOLVERS
+from labelrank.ranking.methods import METHODS, ORDERS, SOLVERS
 
 if TYPE_CHECKING:
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.ranker import LabelRanker
     from labelrank.ranking.stability import OrderStability
 
-__all__ = ["METHODS", "SOLVERS", "ClassMoments", "LabelRanker", "OrderStability"]
+__all__ = ["METHODS", "ORDERS", "SOLVERS", "ClassMoments", "LabelRanker", "OrderStability"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,19 @@
-"""The names of the ranking methods, solvers and priors, and which shrinkage they take by default."""
+"""The names of orders of classes, solvers and priors, what each is good for, and which settings go with it."""
 
 from __future__ import annotations
 
 METHODS = ("centroid", "reference")
+"""Orders along one axis: the methods of `LabelRanker`."""
+GEOMETRY_ORDERS = ("optimal-leaf", "spectral", "path")
+"""Orders by the cosine distances of `ClassGeometry`."""
+NAME_ORDERS = ("original", "alphabetical", "frequency")
+"""Orders that do not look at the features."""
+ORDERS = METHODS + GEOMETRY_ORDERS + NAME_ORDERS
+NEIGHBOURS = 10
+"""Nearest classes of each class in the graph of the spectral order."""
+LINKAGE = "average"
+"""How the tree of the optimal leaf order measures the distance of two groups of classes."""
+
 SOLVERS = ("auto", "svd", "eigen")
 DEFAULT_SHRINKAGE = "default"
 PRIORS = ("auto", "equal", "frequency")
@@ -12,6 +23,58 @@ AUTO_IS = (
     "auto is the Oracle Approximating Shrinkage (OAS) of the pooled within-class covariance, not scikit-learn's "
     "shrinkage='auto', which is another estimator"
 )
+
+GOOD_FOR = {
+    "centroid": "For heads that output one score along an axis, and to rank as the Label Ranker paper means it: one "
+    "axis holds only a part of what separates the classes.",
+    "reference": "To reproduce the published procedure step by step; it needs as many samples in every class.",
+    "optimal-leaf": "For people, heat maps, confusion matrices, soft targets and trees: similar classes stand beside "
+    "each other, in groups.",
+    "spectral": "For the coarse picture along a whole order, where groups matter less: neighbours are less alike than "
+    "in optimal-leaf.",
+    "path": "For the smallest steps from each class to the next; groups are torn apart, which spoils the picture as a "
+    "whole.",
+    "original": "To keep the numbers that the dataset has, or as the order to compare others with; it says nothing "
+    "about the features.",
+    "alphabetical": "To find a class by its name; it says nothing about the features.",
+    "frequency": "To see the long tail of rare classes; it says nothing about the features.",
+}
+"""Order -> what it is good for, in a sentence."""
+
+SIGN_RULE = (
+    "The class whose centroid lies farthest from the mean of all centroids is on the negative side; where both ends "
+    "are equally far (within 1e-6 of the range), the feature with the largest loading in within-class standard "
+    "deviations (the first of equals) loads positively."
+)
+TIE_RULE = (
+    "Values closer than 1e-8 of the range are equal; then the smaller class mean vector, compared feature by feature, "
+    "goes first (values closer than 1e-8 of the feature's largest mean are equal); then the smaller label."
+)
+STANDS_OUT = (
+    "Of the two classes at the ends, the one that stands out more, by its mean distance to all classes, comes first; "
+    "where both are equally far (within 1e-6), the smaller class mean vector, compared feature by feature."
+)
+END_RULES = {
+    **dict.fromkeys(METHODS, SIGN_RULE),
+    **dict.fromkeys(GEOMETRY_ORDERS, STANDS_OUT),
+    "original": "The class with label 0 comes first.",
+    "alphabetical": "The first name of the alphabet comes first: case and accents are ignored, and digits count as "
+    "whole numbers, so that class 2 comes before class 10.",
+    "frequency": "The class with most rows comes first.",
+}
+"""Order -> which end comes first."""
+_DISTANCE_TIES = (
+    "Distances are compared after 9 decimals; of equal choices, the one with the smaller class mean vector, compared "
+    "feature by feature, is taken; then the smaller label."
+)
+TIE_RULES = {
+    **dict.fromkeys(METHODS, TIE_RULE),
+    **dict.fromkeys(GEOMETRY_ORDERS, _DISTANCE_TIES),
+    "original": "There are no ties: labels differ.",
+    "alphabetical": "Names that differ in case or accents alone are compared by their code points.",
+    "frequency": "Classes with equally many rows are in alphabetical order.",
+}
+"""Order -> how equal classes are put in order."""
 
 
 def shrinkage_asked(shrinkage: float | str | None, method: str, solver: str) -> float | str | None:
@@ -23,3 +86,20 @@ def shrinkage_asked(shrinkage: float | str | None, method: str, solver: str) -> 
     if shrinkage != DEFAULT_SHRINKAGE:
         return shrinkage
     return None if method == "reference" or solver == "svd" else "auto"
+
+
+def refusal(order: str, solver: str, shrinkage: float | str | None) -> str | None:
+    """Return why an order does not take these settings, as a sentence with the way out; None where it does."""
+    if order not in ORDERS:
+        return f"There is no order {order!r}; choose one of {', '.join(ORDERS)}."
+    if order in NAME_ORDERS and (solver != "auto" or shrinkage != DEFAULT_SHRINKAGE):
+        setting = f"solver {solver}" if solver != "auto" else f"shrinkage {shrinkage or 'none'}"
+        return f"Order {order} does not look at the features and takes no {setting}. Leave it out."
+    if order in GEOMETRY_ORDERS and solver == "svd":
+        return f"Order {order} needs the within-class covariance, which solver svd does not form. Use auto or eigen."
+    if solver == "svd" and shrinkage_asked(shrinkage, order, solver) is not None:
+        return (
+            f"Shrinkage {shrinkage} needs the within-class covariance, which solver svd does not form. "
+            "Use solver auto or eigen, or no shrinkage."
+        )
+    return None

@@ -17,16 +17,6 @@ from labelrank.ranking.methods import DEFAULT_SHRINKAGE, METHODS, SOLVERS, shrin
 from labelrank.ranking.moments import ClassMoments, class_means, first_not_finite
 from labelrank.ranking.whitening import RANK_TOLERANCE, ROUNDING, spread, whitening
 
-SIGN_RULE = (
-    "The class whose centroid lies farthest from the mean of all centroids is on the negative side; where both ends "
-    "are equally far (within 1e-6 of the range), the feature with the largest loading in within-class standard "
-    "deviations (the first of equals) loads positively."
-)
-TIE_RULE = (
-    "Values closer than 1e-8 of the range are equal; then the smaller class mean vector, compared feature by feature, "
-    "goes first (values closer than 1e-8 of the feature's largest mean are equal); then the smaller label."
-)
-
 # Share of the distance between the outermost centroids; within it, both ends count as equally far from the mean.
 SIGN_TOLERANCE = 1e-6
 # See TIE_RULE. Far above the rounding of a sum in another order, far below any meaningful difference.

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from labelrank.errors import RankingError
+from labelrank.ranking.methods import METHODS, ORDERS
+
 if TYPE_CHECKING:
+    import numpy as np
+
     from labelrank.features.store import FeatureSet
     from labelrank.ranking.confusions import Confusions
     from labelrank.ranking.geometry import ClassGeometry
@@ -94,3 +99,44 @@ class LabelSpace:
         """Names of classes without rows, which have no place in this space."""
         there = set(self.moments.labels.tolist())
         return tuple(name for label, name in enumerate(self.features.class_names) if label not in there)
+
+    def order(self, name: str) -> np.ndarray:
+        """Return an order of the classes that have rows, int64 (K,): order[position] = row of the geometry.
+
+        Args:
+            name: One of `labelrank.ranking.methods.ORDERS`, where GOOD_FOR says what each is good for.
+
+        Raises:
+            RankingError: There is no such order, or the features do not allow it.
+        """
+        if name not in self._orders:
+            self._orders[name] = self._order(name)
+        return self._orders[name]
+
+    @cached_property
+    def _orders(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _order(self, name: str) -> np.ndarray:
+        from labelrank.ranking import orders
+        from labelrank.ranking.ranker import LabelRanker
+
+        if name in METHODS:
+            shrinkage = None if name == "reference" else self.shrinkage
+            ranker = LabelRanker(name, shrinkage=shrinkage).fit(self.features.X, self.features.y)
+            result: np.ndarray = ranker.order_
+            return result
+        match name:
+            case "optimal-leaf":
+                return self.tree.order
+            case "spectral":
+                return orders.spectral(self.geometry)
+            case "path":
+                return orders.path(self.geometry)
+            case "original":
+                return orders.original(self.moments.count)
+            case "alphabetical":
+                return orders.alphabetical(self.names)
+            case "frequency":
+                return orders.frequency(self.moments.count, self.names)
+        raise RankingError(f"There is no order {name!r}; choose one of {', '.join(ORDERS)}.")

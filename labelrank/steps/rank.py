@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,19 @@ from labelrank.errors import RankingError
 from labelrank.label_map import LabelMap
 from labelrank.models.curated import EMBEDDED
 from labelrank.notices import Notice
-from labelrank.ranking.methods import DEFAULT_SHRINKAGE, shrinkage_asked
+from labelrank.ranking.methods import (
+    DEFAULT_SHRINKAGE,
+    END_RULES,
+    GEOMETRY_ORDERS,
+    LINKAGE,
+    METHODS,
+    NAME_ORDERS,
+    NEIGHBOURS,
+    TIE_RULES,
+    refusal,
+    shrinkage_asked,
+)
+from labelrank.steps.label_space import LabelSpace
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
@@ -31,7 +43,13 @@ DIGITS_ALONE = (
 
 @dataclass(frozen=True)
 class RankRequest:
-    """How to rank: the parameters of `LabelRanker`."""
+    """How to rank.
+
+    Attributes:
+        method: One of `labelrank.ranking.methods.ORDERS`.
+        solver: Of the axis; see `LabelRanker`.
+        shrinkage: Of the within-class covariance: "default", None, "auto" or a number in [0, 1]; see `LabelRanker`.
+    """
 
     method: str = "centroid"
     solver: str = "auto"
@@ -60,7 +78,7 @@ class Ranked:
     notices: tuple[Notice, ...]
     """What makes the order doubtful, or of little use; most serious last."""
     share: float
-    """Share of the variance between class means that lies on this axis; in [0, 1]."""
+    """Share of the variance between class means that lies on the axis of the projection, whatever the order."""
     projection: np.ndarray
     """float64 (n,), in within-class standard deviations, in the order of the features' rows."""
     position: np.ndarray
@@ -88,9 +106,13 @@ def rank(features: FeatureSet, request: RankRequest | None = None) -> Ranked:
         LabelMapError: The class names are not valid in a label map.
     """
     request = request or RankRequest()
+    if refused := refusal(request.method, request.solver, request.shrinkage):
+        raise RankingError(refused)
     ranker = _fitted(features, request)
     notices = tuple(_notices(features, request))
     label_map = LabelMap.from_ranking(ranker, features.class_names, features.public_provenance, notices=notices)
+    if request.method not in METHODS:
+        label_map = _in_order(label_map, LabelSpace(features, request.shrinkage_asked), request.method)
     return Ranked(
         label_map=label_map,
         notices=notices,
@@ -110,8 +132,11 @@ def rank_as(label_map: LabelMap, features: FeatureSet, *, source: str) -> Ranked
     Raises:
         RankingError: These features give another order.
     """
-    solver, shrinkage = (label_map.parameters.get(name) for name in ("solver", "shrinkage"))
-    ranked = rank(features, RankRequest(label_map.method, solver or RankRequest.solver, shrinkage))
+    request = RankRequest(label_map.method)
+    if label_map.method not in NAME_ORDERS:  # these take no settings; the map records those of its centroids
+        solver, shrinkage = (label_map.parameters.get(name) for name in ("solver", "shrinkage"))
+        request = replace(request, solver=solver or request.solver, shrinkage=shrinkage)
+    ranked = rank(features, request)
     if ranked.label_map.names != label_map.names:
         raise RankingError(
             f"{source} gives another order than the label map; give the features that the map was made from."
@@ -123,7 +148,32 @@ def _fitted(features: FeatureSet, request: RankRequest) -> LabelRanker:
     # Imported here, because it loads scikit-learn, which pages do not need before a ranking.
     from labelrank.ranking import LabelRanker
 
-    return LabelRanker(**asdict(request)).fit(features.X, features.y)
+    if request.method in METHODS:
+        return LabelRanker(**asdict(request)).fit(features.X, features.y)
+    solver = "eigen" if request.method in GEOMETRY_ORDERS else request.solver  # as the geometry
+    return LabelRanker("centroid", solver, request.shrinkage_asked).fit(features.X, features.y)
+
+
+_ORDER_PARAMETERS: dict[str, dict[str, Any]] = {
+    "optimal-leaf": {"distance": "cosine", "linkage": LINKAGE},
+    "spectral": {"distance": "cosine", "neighbours": NEIGHBOURS},
+    "path": {"distance": "cosine"},
+}
+
+
+def _in_order(label_map: LabelMap, space: LabelSpace, name: str) -> LabelMap:
+    """Return a label map along the axis in another order; the centroids stay those on the axis."""
+    labels = space.moments.labels[space.order(name)].tolist()
+    entries = [label_map.classes[label_map.position_of[label]] for label in labels]
+    return replace(
+        label_map,
+        classes=tuple(replace(entry, position=position) for position, entry in enumerate(entries)),
+        method=name,
+        parameters={**label_map.parameters, **_ORDER_PARAMETERS.get(name, {})},
+        sign_rule=END_RULES[name],
+        tie_rule=TIE_RULES[name],
+        explained_variance_ratio=None,
+    )
 
 
 def _notices(features: FeatureSet, request: RankRequest) -> list[Notice]:

@@ -17,7 +17,7 @@ from labelrank.jobs.store import Job
 from labelrank.models.backend import PRECISIONS, resolve_precision
 from labelrank.models.curated import EMBEDDED
 from labelrank.models.pooling import POOLINGS
-from labelrank.ranking import METHODS, SOLVERS
+from labelrank.ranking import ORDERS, SOLVERS
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
@@ -124,7 +124,7 @@ _EXTRACTION = {
     "preprocessing": Row("preprocessing", _one_of(*PREPROCESSINGS), " or ".join(PREPROCESSINGS)),
 }
 _RANKING = {
-    "method": Row("method", _one_of(*METHODS), " or ".join(METHODS)),
+    "method": Row("method", _one_of(*ORDERS), f"one of {', '.join(ORDERS)}"),
     "solver": Row("solver", _one_of(*SOLVERS), " or ".join(SOLVERS)),
     "shrinkage": Row("shrinkage", _shrinkage, "default, none, auto or a number from 0 to 1", none="none"),
 }

@@ -12,18 +12,15 @@ import streamlit as st
 from labelrank.errors import LabelRankError
 from labelrank.features.store import FeatureSet
 from labelrank.preview import looks
-from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, SOLVERS
+from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, GEOMETRY_ORDERS, GOOD_FOR, NAME_ORDERS, SOLVERS
 from labelrank.steps.rank import Ranked, RankRequest, rank
 from labelrank.ui import choices
 from labelrank.ui.datasets import dataset, look
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
 from labelrank.views import marks, ranking_charts
 
-METHOD_TEXT = {
-    "centroid": "Sorts the classes by the mean of their samples on the axis. Works for any class sizes.",
-    "reference": "The published procedure: starts at the lowest class and sorts by the distance of paired rows. "
-    "Needs the same number of samples in every class.",
-}
+METHOD_TEXT = GOOD_FOR
+"""Order -> what it is good for."""
 SHRINKAGES = {
     DEFAULT_SHRINKAGE: "default (auto; none with reference or svd)",
     "none": "none",
@@ -65,7 +62,11 @@ def shrinkage_fraction(asked: RankRequest) -> float:
 
 
 def request(method: str, solver: str, kind: str, fraction: float | None) -> RankRequest:
-    """Return how to rank; `fraction` goes with the shrinkage number."""
+    """Return how to rank; `fraction` goes with the shrinkage number. What does not go with the order is dropped."""
+    if method in NAME_ORDERS:
+        return RankRequest(method)
+    if method in GEOMETRY_ORDERS and solver == "svd":
+        solver = "auto"
     return RankRequest(method, solver, fraction if kind == "number" else None if kind == "none" else kind)
 
 

@@ -17,7 +17,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from labelrank.errors import RankingError
 from labelrank.ranking import METHODS, ClassMoments, LabelRanker
-from labelrank.ranking.ranker import SIGN_RULE, TIE_RULE, is_underdetermined, telling_rows
+from labelrank.ranking.methods import SIGN_RULE, TIE_RULE
+from labelrank.ranking.ranker import is_underdetermined, telling_rows
 from labelrank.ranking.whitening import oas_shrinkage
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
