@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labelrank import __version__
-from labelrank.cli import compare, extract, finetune, pretrain, rank
+from labelrank.cli import classes, compare, extract, finetune, pretrain, rank
 from labelrank.cli.progress import say
 from labelrank.errors import LabelRankError
 
@@ -46,6 +46,7 @@ for command in (
     extract.extract,
     extract.merge,
     rank.rank,
+    classes.classes,
     rank.export,
     compare.compare,
     finetune.finetune,

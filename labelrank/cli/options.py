@@ -161,6 +161,21 @@ def ranking_request(method: str, solver: str, shrinkage: float | str | None) -> 
     return RankRequest(method, solver, shrinkage)
 
 
+def label_space_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that tell more of the classes than one order."""
+    options = (
+        click.option(
+            "--shrinkage",
+            callback=_shrinkage,
+            default="auto",
+            show_default=True,
+            help="Of the within-class covariance: none, auto, or from 0 to 1.",
+        ),
+        click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True),
+    )
+    return _with(command, options)
+
+
 def given_features_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that name the columns of features that `labelrank extract` did not write."""
     options = (

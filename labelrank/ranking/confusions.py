@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -48,7 +49,6 @@ class MixedPair:
 
     a: int
     b: int
-    """Above `a`."""
     a_as_b: int
     """Rows of `a` that were taken for `b`."""
     b_as_a: int
@@ -104,28 +104,24 @@ class Confusions:
         result: np.ndarray = self.counts.toarray()
         return result
 
-    def pairs(self, n: int | None = None) -> tuple[MixedPair, ...]:
-        """Return the n pairs (all by default) of classes most mixed up; fewer if there are fewer with any such row.
+    @cached_property
+    def mixed_pairs(self) -> np.ndarray:
+        """All pairs of classes with any mixed rows, int64 (m, 2), as indices a < b, the most mixed up first.
 
         First is the pair whose share of mixed rows has the highest low end of its interval, so that few rows alone put
         no pair first; then by share, then by class.
         """
-        a, b, mixed = self._mixed()
-        of = self.judged[a] + self.judged[b]
-        low, _ = wilson(mixed, of)
-        first = np.lexsort((b, a, -mixed / of, -low))[:n]
-        return tuple(self.pair(int(a[k]), int(b[k])) for k in first)
-
-    def pair(self, a: int, b: int) -> MixedPair:
-        """Return how often two classes with judged rows were mixed up, by their indices a < b."""
-        there, back = int(self.counts[a, b]), int(self.counts[b, a])
-        return MixedPair(a, b, there, back, Share.of_rows(there + back, int(self.judged[a] + self.judged[b])))
-
-    def _mixed(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return all pairs a < b with mixed rows, and how many."""
         both = (self.counts + self.counts.T).tocoo()
         upper = both.row < both.col
-        return both.row[upper], both.col[upper], both.data[upper]
+        a, b, mixed = (values[upper].astype(np.int64) for values in (both.row, both.col, both.data))
+        of = self.judged[a] + self.judged[b]
+        first = np.lexsort((b, a, -mixed / of, -wilson(mixed, of)[0]))
+        return np.stack([a[first], b[first]], axis=1)
+
+    def mixed(self, a: int, b: int) -> MixedPair:
+        """Return how often two classes, by index, were mixed up; where neither has judged rows, the share is NaN."""
+        there, back = int(self.counts[a, b]), int(self.counts[b, a])
+        return MixedPair(a, b, there, back, Share.of_rows(there + back, int(self.judged[a] + self.judged[b])))
 
 
 def confusions(

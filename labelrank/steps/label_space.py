@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from labelrank.ranking.confusions import Confusions
     from labelrank.ranking.geometry import ClassGeometry
     from labelrank.ranking.moments import ClassMoments
+    from labelrank.ranking.pairs import Pairs
     from labelrank.ranking.tree import ClassTree
     from labelrank.ranking.whitening import Whitening
 
@@ -77,6 +78,16 @@ class LabelSpace:
         from labelrank.ranking.confusions import confusions
 
         return confusions(self.features.X, self.features.y, self.moments, self.whitening, self.priors)
+
+    def pairs(self, n: int = 20) -> Pairs:
+        """Return the n nearest pairs of classes and the n most mixed up.
+
+        Raises:
+            RankingError: As for `geometry` and `confusions`, or n is less than 1.
+        """
+        from labelrank.ranking.pairs import pairs
+
+        return pairs(self.geometry, self.confusions, n)
 
     @cached_property
     def tree(self) -> ClassTree:

@@ -71,14 +71,13 @@ def test_what_is_counted():
     for label in range(5):
         interval = binomtest(by_hand[label, label], by_hand[label].sum()).proportion_ci(method="wilson")
         np.testing.assert_allclose((result.recall_low[label], result.recall_high[label]), interval, atol=1e-12)
-    pairs = result.pairs()
+    pairs = [result.mixed(*pair) for pair in result.mixed_pairs]
     assert [pair.mixed.low for pair in pairs] == sorted((pair.mixed.low for pair in pairs), reverse=True)
     for pair in pairs:
         there, back = by_hand[pair.a, pair.b], by_hand[pair.b, pair.a]
         assert (pair.a_as_b, pair.b_as_a, pair.mixed.rows) == (there, back, there + back)
         assert pair.mixed.of == by_hand[[pair.a, pair.b]].sum()
     assert sum(pair.mixed.rows for pair in pairs) == by_hand.sum() - np.trace(by_hand)
-    assert result.pairs(2) == pairs[:2]
 
 
 def test_few_rows_alone_put_no_pair_first(monkeypatch):
@@ -87,9 +86,9 @@ def test_few_rows_alone_put_no_pair_first(monkeypatch):
     taken = y.copy()
     taken[0] = 1  # 1 of 4 rows
     taken[4:44] = 3  # 40 of 200
-    first, second = found(np.random.default_rng(0).normal(size=(len(y), 3)), y).pairs()
-    assert (first.a, first.b, second.a, second.b) == (2, 3, 0, 1)
-    assert second.mixed.value > first.mixed.value
+    result = found(np.random.default_rng(0).normal(size=(len(y), 3)), y)
+    assert result.mixed_pairs.tolist() == [[2, 3], [0, 1]]
+    assert result.mixed(0, 1).mixed.value > result.mixed(2, 3).mixed.value
 
 
 @pytest.mark.parametrize(("sizes", "priors"), [((30, 29, 11), "frequency"), ((30, 29, 10), "equal")])
@@ -107,21 +106,21 @@ def test_a_row_alone_in_its_class_is_not_judged_but_others_may_be_taken_for_it()
     assert (result.predicted[y == 30] == -1).all() and (result.predicted == 2).any()
     assert np.isnan([result.recall[2], result.recall_low[2], result.recall_high[2]]).all()
     assert result.accuracy.of == result.judged.sum() == result.counts.sum() == 80
-    alone = result.pair(0, 2)
+    alone = result.mixed(0, 2)
     assert alone.mixed.of == 40 and alone.mixed.rows == alone.a_as_b
-    assert np.isnan(found(*rows((9, 1, 1))).pair(1, 2).mixed.value)
+    assert np.isnan(found(*rows((9, 1, 1))).mixed(1, 2).mixed.value)
 
 
 def test_two_classes():
     X, y = rows((30, 30))
-    (pair,) = found(X, y).pairs()
-    assert (pair.a, pair.b, pair.mixed.of) == (0, 1, 60)
+    result = found(X, y)
+    assert result.mixed_pairs.tolist() == [[0, 1]] and result.mixed(0, 1).mixed.of == 60
 
 
 def test_classes_that_are_never_mixed_up_give_no_pair():
     X, y = rows((30, 30), apart=50)
     result = found(X, y)
-    assert result.pairs() == () and result.accuracy.value == result.accuracy.high == 1
+    assert result.mixed_pairs.shape == (0, 2) and result.accuracy.value == result.accuracy.high == 1
 
 
 def test_the_order_of_rows_units_and_labels_change_nothing():

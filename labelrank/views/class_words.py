@@ -1,0 +1,62 @@
+"""What is known of the classes before any training, in sentences."""
+
+from __future__ import annotations
+
+from labelrank.steps.class_summary import Expected, NamedPair, PairLists
+from labelrank.views.marks import shorten
+from labelrank.views.measures import percent
+from labelrank.words import ordinal, plural
+
+PRIORS_ARE = {
+    "equal": "All classes are taken as equally frequent.",
+    "frequency": "Classes are taken as frequent as they are among these samples.",
+}
+COLUMNS = (
+    "Mixed up: samples of either class that were taken for the other, as a share of both. Distance: 0 alike, 1 "
+    "unrelated, 2 opposite. Each is followed by the pair's place among all pairs."
+)
+
+
+def expected_text(expected: Expected) -> str:
+    """Return how many new samples a linear classifier should get right, and how that is known."""
+    found = expected.accuracy
+    text = (
+        f"A linear classifier is expected to be right for {percent(found.value)} of new samples "
+        f"({expected.level:.0%} interval {percent(found.low)} to {percent(found.high)}): so it was for "
+        f"{plural(found.of, 'sample')}, each left out in turn. {PRIORS_ARE[expected.priors]}"
+    )
+    if expected.not_judged:
+        only = (
+            "sample is the only one of its class and was"
+            if expected.not_judged == 1
+            else ("samples are the only ones of their classes and were")
+        )
+        text += f" {expected.not_judged:,} {only} not judged."
+    return text
+
+
+def differing_text(pairs: PairLists) -> str:
+    """Return how far the nearest pairs are the most confused ones, with the clearest exception of either kind."""
+    if not pairs.most_confused:
+        return "No sample was taken for another class, so no pair is mixed up."
+    n, common = len(pairs.nearest), len(pairs.nearest) - len(pairs.near_but_told_apart)
+    if common == n == len(pairs.most_confused):
+        return (
+            f"The {plural(n, 'nearest pair')} and the most confused are the same."
+            if n > 1
+            else ("The nearest pair is the most confused.")
+        )
+    text = f"{common:,} of the {plural(n, 'nearest pair')} are among the {len(pairs.most_confused):,} most confused."
+    if near := pairs.near_but_told_apart:
+        one = min(near, key=lambda pair: pair.mixed.value)
+        text += f" Near but told apart: {_both(one)} ({ordinal(one.place_by_distance)} by distance, "
+        text += f"{percent(one.mixed.value)} mixed up)."
+    if apart := pairs.confused_but_apart:
+        one = max(apart, key=lambda pair: pair.place_by_distance)
+        text += f" Mixed up though farther apart: {_both(one)} ({ordinal(one.place_by_distance)} by distance, "
+        text += f"{percent(one.mixed.value)} mixed up)."
+    return text
+
+
+def _both(pair: NamedPair) -> str:
+    return f"{shorten(pair.first)} and {shorten(pair.second)}"
