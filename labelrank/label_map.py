@@ -210,6 +210,20 @@ class LabelMap:
             notices=tuple(notices),
         )
 
+    def with_ranks(self, low: Sequence[int], high: Sequence[int], *, resamples: int) -> LabelMap:
+        """Return the same map with an interval of positions for each class.
+
+        Args:
+            low: Lowest likely position of label 0, 1, ..., K-1.
+            high: Highest likely position.
+            resamples: Draws that the intervals come from, recorded as a parameter.
+        """
+        classes = tuple(
+            dataclasses.replace(ranked, rank_low=int(low[ranked.label]), rank_high=int(high[ranked.label]))
+            for ranked in self.classes
+        )
+        return dataclasses.replace(self, classes=classes, parameters={**self.parameters, "resamples": resamples})
+
     @property
     def order(self) -> tuple[int, ...]:
         """`order[position] = label`."""

@@ -14,37 +14,57 @@ from labelrank.cli.options import given_features_options, ranking_options, ranki
 from labelrank.cli.progress import say, say_given
 from labelrank.cli.tables import printable, show_table
 from labelrank.exports import FORMATS
+from labelrank.ranking.methods import RESAMPLES
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
     from labelrank.label_map import LabelMap
 
 
-def ranked(features: FeatureSet, **options: Any) -> LabelMap:
-    """Return the label map of some features, and warn of what makes it doubtful."""
+def ranked(features: FeatureSet, *, resamples: int = 0, **options: Any) -> LabelMap:
+    """Return the label map of some features, and warn of what makes it doubtful.
+
+    Args:
+        features: Rows to rank.
+        resamples: Draws for the intervals of the positions; 0 for none.
+        options: Those of `ranking_options`.
+    """
     from labelrank.steps.rank import rank
 
-    found = rank(features, ranking_request(**options))
+    found = rank(features, ranking_request(**options), resamples=resamples)
     for notice in found.notices:
         say(f"Warning: {notice.text}")
-    return found.label_map
+    if found.intervals and found.intervals.withheld:
+        say(f"No intervals of the positions: {found.intervals.withheld}")
+    return found.label_map_with_intervals
 
 
 def show(label_map: LabelMap, style: str) -> None:
     if style == "json":
         click.echo(json.dumps(label_map.to_json(), indent=2, ensure_ascii=False))
         return
-    header = ("position", "class", "label", "centroid", "samples")
+    header = ["position", "class", "label", "centroid", "samples"]
     rows = [
-        (str(c.position), printable(c.name), str(c.label), f"{c.centroid:.4f}", f"{c.count:,}")
+        [str(c.position), printable(c.name), str(c.label), f"{c.centroid:.4f}", f"{c.count:,}"]
         for c in label_map.classes
     ]
-    show_table(header, rows, text_columns=(1,))
+    if label_map.classes[0].rank_low is not None:
+        header[1:1] = ["from", "to"]
+        for row, c in zip(rows, label_map.classes, strict=True):
+            row[1:1] = [str(c.rank_low), str(c.rank_high)]
+    show_table(header, rows, text_columns=(header.index("class"),))
 
 
 @click.command()
 @click.argument("features", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Label map to write (JSON).")
+@click.option(
+    "--resamples",
+    type=click.IntRange(min=0),
+    default=RESAMPLES,
+    show_default=True,
+    help="Draws for the 90 % interval of each position (from, to) with the default method; 0 for none.",
+)
 @given_features_options
 @ranking_options
 def rank(

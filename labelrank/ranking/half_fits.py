@@ -226,8 +226,12 @@ def common(a: Order, b: Order) -> tuple[np.ndarray, np.ndarray]:
 
 def turn(order: Order, reference: Order) -> int:
     """Return -1 if the axis of `order` points against that of `reference`, else 1."""
-    a, b = common(order, reference)
-    return -1 if (a - a.mean()) @ (b - b.mean()) < 0 else 1
+    return sign_along(*common(order, reference))
+
+
+def sign_along(centroids: np.ndarray, reference: np.ndarray) -> int:
+    """Return -1 if an axis points against that of `reference`, else 1; by centroids (K,) of the same classes."""
+    return -1 if (centroids - centroids.mean()) @ (reference - reference.mean()) < 0 else 1
 
 
 def balanced_splits(occupied: Sequence[int], per_group: np.ndarray) -> list[tuple[int, ...]]:

@@ -16,6 +16,8 @@ LINKAGE = "average"
 
 SOLVERS = ("auto", "svd", "eigen")
 DEFAULT_SHRINKAGE = "default"
+RESAMPLES = 200
+"""Draws that intervals of positions come from, unless another number is asked for."""
 PRIORS = ("auto", "equal", "frequency")
 EQUAL_PRIORS_FROM = 3
 """Priors auto are equal where the largest class has this many times the rows of the smallest, else by frequency."""

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from labelrank.errors import RankingError
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE, METHODS, SOLVERS, shrinkage_asked
 from labelrank.ranking.moments import ClassMoments, class_means, first_not_finite
-from labelrank.ranking.whitening import RANK_TOLERANCE, ROUNDING, spread, whitening
+from labelrank.ranking.whitening import RANK_TOLERANCE, ROUNDING, Whitening, spread, whitening
 
 # Share of the distance between the outermost centroids; within it, both ends count as equally far from the mean.
 SIGN_TOLERANCE = 1e-6
@@ -121,7 +121,8 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         if self.method == "reference":
             _check_equal_sizes(classes, count)
         if self._solver_for(len(X) - len(classes), X.shape[1]) == "eigen":
-            solution = _solve_eigen(ClassMoments(X.shape[1]).update(X, codes), self._shrinkage)
+            moments = ClassMoments(X.shape[1]).update(X, codes)
+            solution = _solve_eigen(moments, whitening(moments, self._shrinkage))
         else:
             solution = _solve_svd(X, codes, count)
         self._set_axis(classes, solution)
@@ -133,6 +134,29 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         else:
             self._set_order(self.centroids_, solution.mean)
         return self
+
+    @classmethod
+    def of_moments(
+        cls, moments: ClassMoments, shrinkage: float | str | None = "auto", *, white: Whitening | None = None
+    ) -> LabelRanker:
+        """Return a ranker by centroids that is fitted on the rows behind some moments, with the eigen solver.
+
+        Args:
+            moments: Of two or more classes, one with two rows or more.
+            shrinkage: None, "auto" or a number in [0, 1].
+            white: `whitening(moments, shrinkage)`, if it is there already.
+
+        Raises:
+            RankingError: As for `fit`.
+        """
+        ranker = cls(solver="eigen", shrinkage=shrinkage)
+        ranker._check_parameters()
+        check_counts(moments.labels, moments.count)
+        ranker.n_features_in_ = moments.n_features
+        solution = _solve_eigen(moments, white or whitening(moments, shrinkage))
+        ranker._set_axis(moments.labels.copy(), solution)
+        ranker._set_order(ranker.centroids_, solution.mean)
+        return ranker
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the projection of each row, float64 (n, 1), in pooled within-class standard deviations.
@@ -281,9 +305,8 @@ def _solve_svd(X: np.ndarray, codes: np.ndarray, count: np.ndarray) -> _Solution
     return _Solution("svd", 0.0, count, mean, origin, axis, float(lda.explained_variance_ratio_[0]))
 
 
-def _solve_eigen(moments: ClassMoments, shrinkage: float | str | None) -> _Solution:
+def _solve_eigen(moments: ClassMoments, white: Whitening) -> _Solution:
     count, mean = moments.count.copy(), moments.mean.copy()
-    white = whitening(moments, shrinkage)
     between = np.sqrt(count)[:, None] * white(mean)  # (K, rank)
     separation, directions = _principal_directions(between)
     total = float(np.sum(between**2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from labelrank.ranking.methods import (
     METHODS,
     NAME_ORDERS,
     NEIGHBOURS,
+    RESAMPLES,
     TIE_RULES,
     refusal,
     shrinkage_asked,
@@ -31,7 +32,7 @@ from labelrank.steps.label_space import LabelSpace
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
     from labelrank.ranking import LabelRanker
-
+    from labelrank.ranking.intervals import RankIntervals
 
 TEST_SPLIT = "This is the test split: its labels decide the order. To report test accuracy, rank the training split."
 
@@ -85,6 +86,29 @@ class Ranked:
     """int (n,), the position of each row's class."""
     keys: tuple[str, ...]
     """Keys of the rows."""
+    features: FeatureSet = field(repr=False)
+    shrinkage: float | str | None
+    """Shrinkage that was asked for: None, "auto" or a number in [0, 1]."""
+    resamples: int
+    """Draws that intervals of positions come from; 0 for none."""
+
+    @cached_property
+    def intervals(self) -> RankIntervals | None:
+        """How sure the place of each class is; None without draws, and for other orders than those by centroids."""
+        if self.resamples == 0 or self.label_map.method != "centroid":
+            return None
+        from labelrank.ranking.intervals import rank_intervals
+
+        moments = LabelSpace(self.features, self.shrinkage).moments
+        return rank_intervals(moments, shrinkage=self.shrinkage, resamples=self.resamples)
+
+    @cached_property
+    def label_map_with_intervals(self) -> LabelMap:
+        """The label map with `rank_low` and `rank_high`, where there are intervals."""
+        found = self.intervals
+        if found is None or found.low is None or found.high is None:
+            return self.label_map
+        return self.label_map.with_ranks(found.low.tolist(), found.high.tolist(), resamples=self.resamples)
 
     @cached_property
     def samples(self) -> dict[str, list[Any]]:
@@ -98,8 +122,13 @@ class Ranked:
         }
 
 
-def rank(features: FeatureSet, request: RankRequest | None = None) -> Ranked:
+def rank(features: FeatureSet, request: RankRequest | None = None, *, resamples: int = RESAMPLES) -> Ranked:
     """Return the ranked order of the classes, with the label map and all warnings.
+
+    Args:
+        features: Rows of at least two classes.
+        request: How to rank; the defaults without it.
+        resamples: Draws for `Ranked.intervals`, which are computed when they are asked for; 0 for none.
 
     Raises:
         RankingError: The features cannot be ranked in this way.
@@ -120,6 +149,9 @@ def rank(features: FeatureSet, request: RankRequest | None = None) -> Ranked:
         projection=ranker.transform(features.X)[:, 0],
         position=np.asarray(label_map.position_of)[features.y],
         keys=features.keys,
+        features=features,
+        shrinkage=request.shrinkage_asked,
+        resamples=resamples,
     )
 
 

@@ -1,0 +1,172 @@
+"""How sure the place of each class is: intervals of positions, from class moments alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import eigh, qr
+from scipy.sparse.linalg import eigsh
+from scipy.stats import kendalltau
+
+from labelrank.ranking.half_fits import sign_along
+from labelrank.ranking.moments import ClassMoments
+from labelrank.ranking.ranker import LabelRanker, check_counts, is_underdetermined, telling_rows
+from labelrank.ranking.whitening import Whitening, whitening
+
+CONFIDENCE = 0.9
+"""Of the intervals."""
+# From this many directions on, iterations from the fitted axis find the first one sooner than a decomposition.
+_LARGE = 150
+# Kendall's tau takes longer than a draw of few classes, and its mean needs fewer of them than the ends of intervals.
+_TAU_EVERY = 4
+
+
+@dataclass(frozen=True)
+class RankIntervals:
+    """How sure an order by centroids is. The direction of the axis is taken as given; see `reversal`.
+
+    Attributes:
+        low: int64 (K,), the lowest position of the 90 % interval of each class, by index into `LabelRanker.classes_`;
+            None where `withheld`, like all that follow.
+        high: int64 (K,), the highest position.
+        in_order: float64 (K - 1,), the probability that the classes at positions p and p + 1 are in this order in
+            truth; 0.5 says nothing.
+        tau: Expected Kendall tau with the order of another sample of the same size, whichever end comes first.
+        reversal: Probability that the other end comes first in truth, by the ranker's `SIGN_RULE`; None for two
+            classes, whose ends are equally far.
+        withheld: Why there are no intervals, and what to do; None where there are.
+    """
+
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    in_order: np.ndarray | None = None
+    tau: float | None = None
+    reversal: float | None = None
+    withheld: str | None = None
+
+
+def rank_intervals(
+    moments: ClassMoments, *, shrinkage: float | str | None = "auto", resamples: int = 200, seed: int = 0
+) -> RankIntervals:
+    """Return where each class may be in truth, given one sample: in the order of all rows of this kind.
+
+    Each draw is a truth that may have given these moments: class means around those seen, and a within-class covariance
+    around that seen. It is ranked, its axis turned to point along the one seen, and the intervals are percentiles of
+    the positions. A draw costs what a decomposition of min(K, d) directions costs, whatever the number of rows.
+
+    Args:
+        moments: Of two or more classes, one with two rows or more.
+        shrinkage: Of the within-class covariance; see `LabelRanker`.
+        resamples: Number of draws.
+        seed: Of the draws.
+
+    Raises:
+        RankingError: These moments have no axis; see `LabelRanker`.
+
+    Source: the posterior of a normal model with one covariance, Gelman et al. 2013, "Bayesian Data Analysis", 3.6, with
+    a flat prior of the means. Shrinkage is the prior of the covariance: an intensity a stands for a / (1 - a) times the
+    degrees of freedom that the rows have.
+    """
+    check_counts(moments.labels, moments.count)
+    white = whitening(moments, shrinkage)
+    ranker = LabelRanker.of_moments(moments, shrinkage, white=white)
+    if reason := _reason_to_withhold(moments, shrinkage):
+        return RankIntervals(withheld=reason)
+    seen = ranker.centroids_
+    order, places = ranker.order_, np.empty((resamples, len(seen)), dtype=np.int32)
+    in_order, taus, reversed_ = np.zeros(len(seen) - 1), [], 0
+    for number, drawn in enumerate(_draws(moments, white, resamples, seed)):
+        place = places[number]
+        centroids = sign_along(drawn, seen) * drawn
+        place[np.argsort(centroids, kind="stable")] = np.arange(len(seen))
+        in_order += np.diff(place[order]) > 0
+        if number % _TAU_EVERY == 0:
+            taus.append(kendalltau(place, ranker.position_of_).statistic)
+        reversed_ += centroids.max() + centroids.min() > 2 * centroids.mean()
+    ends = np.quantile(places, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0, method="inverted_cdf")
+    reliability = max(np.sin(np.pi / 2 * np.mean(taus)), 0.0)
+    return RankIntervals(
+        low=np.minimum(ends[0].astype(np.int64), ranker.position_of_),
+        high=np.maximum(ends[1].astype(np.int64), ranker.position_of_),
+        in_order=in_order / resamples,
+        # Truth lies between two samples: the correlation of one with it, squared, is that of both.
+        tau=float(2 / np.pi * np.arcsin(reliability**2)),
+        reversal=float(reversed_ / resamples) if len(seen) > 2 else None,
+    )
+
+
+def _reason_to_withhold(moments: ClassMoments, shrinkage: float | str | None) -> str | None:
+    n, d, n_classes = moments.n_samples, moments.n_features, moments.n_classes
+    if is_underdetermined(n, d, n_classes, shrinkage):
+        return (
+            f"{n:,} rows are too few for {d:,} dimensions without shrinkage to tell how sure a position is. Rank with "
+            f"shrinkage auto, or take at least {telling_rows(d, n_classes):,} samples of each class."
+        )
+    if n < 2 * n_classes:
+        return (
+            f"{n:,} rows of {n_classes:,} classes are too few to tell how sure a position is. Take at least 2 samples "
+            "of each class."
+        )
+    return None
+
+
+def _draws(moments: ClassMoments, white: Whitening, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield centroids (K,) on the first axis of drawn truths, up to a factor.
+
+    Let X (K, r) be the class means in whitened coordinates, centred and weighted by the roots of their counts. A truth
+    has X T + E: T T' is Wishart, the inverse of the covariance, and E has normal entries. Neither has a preferred
+    direction. So with X = U S Q' (U and Q orthonormal, S m x m, m = min(K - 1, r)), all of it follows from m x m parts:
+    S A + E' with Bartlett's factor A, and the Gram matrix of what E adds outside of U or Q, which is Wishart, too.
+    """
+    rng = np.random.default_rng(seed)
+    n, rows_freedom, root = moments.n_samples, white.degrees_of_freedom, np.sqrt(moments.count)
+    weighted = root[:, None] * white(moments.mean) * np.sqrt(rows_freedom / n)  # whitening divides by n
+    freedom = rows_freedom / max(1 - white.shrinkage, 1e-9)
+    (n_classes, r), middle = weighted.shape, root / np.sqrt(n)
+    wide = n_classes - 1 <= r
+    if wide:
+        basis = qr(middle[:, None])[0][:, 1:]  # (K, m)
+        inner = qr((basis.T @ weighted).T, mode="r")[0][: n_classes - 1].T
+    else:
+        basis, triangle = qr(np.column_stack([middle, weighted]), mode="economic")
+        basis, inner = basis[:, 1:], triangle[1:, 1:]
+    m = len(inner)
+    outside = r - m if wide else n_classes - 1 - m
+    start = None
+    if m > _LARGE:
+        start = _first_direction(inner @ inner.T if wide else inner.T @ inner, np.ones(m))
+    for _ in range(resamples):
+        part = inner @ _bartlett(m, freedom, rng) / np.sqrt(freedom) + rng.standard_normal((m, m))
+        gram = part @ part.T if wide else part.T @ part
+        if outside:
+            own = rng.standard_normal((m, outside)) if outside < m else _bartlett(m, outside, rng)
+            gram += own @ own.T
+        first = _first_direction(gram, start)
+        if wide:
+            yield basis @ first / root
+            continue
+        centroids = basis @ (part @ first)
+        if outside:
+            away = rng.standard_normal(n_classes)
+            away -= middle * (middle @ away) + basis @ (basis.T @ away)
+            centroids += away * (np.linalg.norm(own.T @ first) / np.linalg.norm(away))
+        yield centroids / root
+
+
+def _bartlett(size: int, freedom: float, rng: np.random.Generator) -> np.ndarray:
+    """Return the lower triangular A (size, size) for which A A' is Wishart with the identity as its scale."""
+    lower = np.tril(rng.standard_normal((size, size)), -1)
+    lower[np.diag_indices(size)] = np.sqrt(rng.chisquare(freedom - np.arange(size)))
+    return lower
+
+
+def _first_direction(gram: np.ndarray, start: np.ndarray | None) -> np.ndarray:
+    """Return the eigenvector (m,) of the largest eigenvalue."""
+    if start is None:
+        last = len(gram) - 1
+        result: np.ndarray = eigh(gram, subset_by_index=[last, last], check_finite=False)[1][:, 0]
+    else:
+        result = eigsh(gram, k=1, v0=start, tol=1e-6)[1][:, 0]
+    return result
