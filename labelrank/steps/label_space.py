@@ -10,10 +10,13 @@ from labelrank.errors import RankingError
 from labelrank.ranking.methods import METHODS, ORDERS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     from labelrank.features.store import FeatureSet
     from labelrank.ranking.confusions import Confusions
+    from labelrank.ranking.criteria import OrderCriteria
     from labelrank.ranking.geometry import ClassGeometry
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.pairs import Pairs
@@ -99,6 +102,12 @@ class LabelSpace:
         from labelrank.ranking.tree import ClassTree
 
         return ClassTree.of(self.geometry)
+
+    def criteria(self, orders: Mapping[str, np.ndarray], groups: np.ndarray | None = None) -> OrderCriteria:
+        """Judge orders of the geometry's rows beside random ones; see `labelrank.ranking.criteria.criteria`."""
+        from labelrank.ranking.criteria import criteria
+
+        return criteria(self.geometry, orders, groups)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
