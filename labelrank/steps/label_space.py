@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from labelrank.ranking.geometry import ClassGeometry
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.pairs import Pairs
+    from labelrank.ranking.placing import Places
     from labelrank.ranking.tree import ClassTree
     from labelrank.ranking.whitening import Whitening
 
@@ -108,6 +109,28 @@ class LabelSpace:
         from labelrank.ranking.criteria import criteria
 
         return criteria(self.geometry, orders, groups)
+
+    @cached_property
+    def places(self) -> Places:
+        """The classes on a map, and how much of their neighbourhoods it keeps.
+
+        Raises:
+            RankingError: As for `geometry`.
+        """
+        from labelrank.ranking.placing import Places
+
+        return Places.of(self.geometry)
+
+    @cached_property
+    def typical(self) -> np.ndarray:
+        """The row of each class that lies nearest to its mean, int64 (K,), along the best discriminants.
+
+        Raises:
+            RankingError: As for `geometry`.
+        """
+        from labelrank.ranking.placing import typical_rows
+
+        return typical_rows(self.features.X, self.features.y, self.geometry)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
