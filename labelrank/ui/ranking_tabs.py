@@ -7,11 +7,11 @@ from collections.abc import Callable
 import streamlit as st
 
 from labelrank.steps.rank import Ranked
-from labelrank.ui import session
+from labelrank.ui import classes_tab, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.messages import guarded
 
-TABS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {}
+TABS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {"classes": classes_tab.show}
 """Name in the address -> what shows the tab; names and their order are those of `choices.RANKING_TABS`."""
 
 

@@ -1,0 +1,151 @@
+"""The tab Classes of the Ranking page: who is beside whom, in a map, a heat map, a tree and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import streamlit as st
+
+from labelrank.errors import LabelRankError
+from labelrank.ranking.methods import ORDERS
+from labelrank.steps.label_space import LabelSpace
+from labelrank.steps.rank import Ranked
+from labelrank.ui import rankings
+from labelrank.ui.feature_files import ChosenFeatures
+from labelrank.ui.label_space import computing
+from labelrank.ui.messages import error_box, escape, name_text
+from labelrank.views import class_heatmap, class_map, marks
+
+MAX_PICTURE_CHARACTERS = 1_000_000
+"""Pictures in one chart together; what does not fit is left out."""
+DISTANCE_HELP = (
+    "Two classes are near if their means lie in the same direction from the middle of all classes, measured in all "
+    "directions that tell classes apart. 0 is alike, 1 unrelated, 2 opposite."
+)
+
+
+def show(found: ChosenFeatures, ranked: Ranked) -> None:
+    """Show the tab: one view of the classes, which alone is computed."""
+    view = st.segmented_control(
+        "Show",
+        list(VIEWS),
+        default=next(iter(VIEWS)),
+        required=True,
+        key="classes_view",
+        help="Four views of the same distances between classes. Nothing is trained, and no image is read but those "
+        "that are shown.",
+    )
+    try:
+        VIEWS[view](found, ranked)
+    except LabelRankError as error:
+        error_box(error)
+
+
+def _positions(space: LabelSpace, ranked: Ranked) -> np.ndarray:
+    """Return the position of each class of the space, int64 (K,), counted among those that have rows."""
+    by_label = np.asarray(ranked.label_map.position_of)[space.moments.labels]
+    result: np.ndarray = np.argsort(np.argsort(by_label))
+    return result
+
+
+def _pictures(found: ChosenFeatures, space: LabelSpace) -> dict[int, str]:
+    """Return class -> a small picture of its most typical sample, as far as they can be read and fit."""
+    keys = [space.features.keys[row] for row in space.typical]
+    images = rankings.images_of(space.features, found.source, tuple(keys))
+    sizes = np.cumsum([len(images.get(key, "")) for key in keys])
+    return {n: images[key] for n, key in enumerate(keys) if key in images and sizes[n] <= MAX_PICTURE_CHARACTERS}
+
+
+def _map(found: ChosenFeatures, ranked: Ranked) -> None:
+    with computing(found, "Placing the classes on a map") as space:
+        places, geometry, names = space.places, space.geometry, space.names
+        pictures = _pictures(found, space)
+    position = _positions(space, ranked)
+    to_nearest = 1 - np.sum(geometry.points * geometry.points[places.nearest[:, 0]], axis=1)
+    first = int(to_nearest.argmin())
+    finding = class_map.map_finding((names[first], names[places.nearest[first, 0]]), places.kept)
+    st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP)
+    frame = class_map.map_frame(
+        places.points,
+        names,
+        position,
+        geometry.count,
+        [[names[other] for other in several[:3]] for several in places.nearest],
+        pictures,
+    )
+    by_name = sorted(range(len(names)), key=lambda number: names[number].casefold())
+    chosen = st.selectbox(
+        "Point out a class",
+        by_name,
+        index=None,
+        format_func=lambda number: marks.shorten(names[number]),
+        placeholder="A class",
+        key="class_on_map",
+        width=320,
+        help="Rings the class on the map, and shows a typical image and the classes nearest to it.",
+    )
+    if chosen is not None:
+        _one_class(space, chosen, pictures)
+    ringed = None if chosen is None else int(position[chosen])
+    st.altair_chart(class_map.class_map(frame, ringed), alt=f"Map of {len(names):,} classes. {finding}.")
+    words = class_map.map_text(places.neighbours, places.kept, places.kept_by_chance, places.embedded)
+    st.caption(
+        f"The line follows the order of the label map, and colour is the position in it. {escape(words)} Names are "
+        "written where there is room; hover for the others"
+        + (" and for a typical image of each class." if pictures else ".")
+    )
+
+
+def _one_class(space: LabelSpace, chosen: int, pictures: dict[int, str]) -> None:
+    nearest = space.places.nearest[chosen]
+    distances = space.geometry.distances_of(np.array([chosen]))[0]
+    told = ", ".join(f"{name_text(space.names[other], 30)} ({distances[other]:.2f})" for other in nearest)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if chosen in pictures:
+            st.image(pictures[chosen], width=72, alt=f"A typical image of {marks.shorten(space.names[chosen])}")
+        st.markdown(
+            f"Nearest to **{name_text(space.names[chosen], 30)}**, with their distances: {told}.", help=DISTANCE_HELP
+        )
+
+
+def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        what = st.segmented_control(
+            "Cells",
+            ["Distances", "Expected confusions"],
+            default="Distances",
+            required=True,
+            key="heatmap_cells",
+            help="Distances between classes, or how often a linear classifier on these features would take one class "
+            "for another.",
+        )
+        order_name = st.selectbox(
+            "Order of rows and columns",
+            ORDERS,
+            index=ORDERS.index("optimal-leaf"),
+            key="heatmap_order",
+            width=260,
+            help="Every order shows the same numbers; a good one shows them as blocks. optimal-leaf puts classes that "
+            "are alike beside each other.",
+        )
+    with computing(found, "Comparing the classes") as space:
+        order, names = space.order(order_name), space.names
+        if what == "Distances":
+            distances = space.geometry.distances()
+            finding = class_heatmap.distance_finding(distances, order, f"order {order_name}")
+            chart, words = (
+                class_heatmap.distance_heatmap(distances, order, names),
+                class_heatmap.distance_text(len(names)),
+            )
+        else:
+            counts = space.confusions.matrix()
+            shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+            finding = class_heatmap.confusion_finding(shares, names)
+            chart, words = class_heatmap.confusion_heatmap(shares, order, names), class_heatmap.confusion_text(shares)
+    st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP if what == "Distances" else None)
+    st.altair_chart(chart, alt=f"Heat map of {len(names):,} classes. {finding}.")
+    st.caption(escape(words))
+
+
+VIEWS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {"Map": _map, "Heat map": _heatmap}

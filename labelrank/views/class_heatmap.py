@@ -1,0 +1,284 @@
+"""Classes against classes in an order: how far apart they lie, or how often one is taken for the other."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from labelrank.views import marks, thumbnails
+
+CELLS = 150
+"""Up to this many classes each pair can be pointed at; of more, so many blocks of neighbours in the order."""
+PIXELS = 500
+"""Up to this many classes each pair has its own colour; of more, neighbours in the order share one."""
+NEAR, FAR = "#2f7f95", "#c0652a"
+_NEAR_RGB, _FAR_RGB = (0x2F, 0x7F, 0x95), (0xC0, 0x65, 0x2A)
+_BLANK = "rgba(128, 128, 128, 0)"
+_LABEL_CHARACTERS = 18
+
+
+def binned(matrix: np.ndarray, most: int) -> tuple[np.ndarray, int]:
+    """Return a matrix (K, K) as means over square blocks of neighbours, at most `most` a side, and the blocks' side."""
+    span = -(-len(matrix) // most)
+    if span == 1:
+        return matrix, 1
+    starts = np.arange(0, len(matrix), span)
+    sizes = np.diff(starts, append=len(matrix))
+    sums = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
+    means: np.ndarray = sums / (sizes[:, None] * sizes)
+    return means, span
+
+
+def distance_finding(distances: np.ndarray, order: np.ndarray, title: str) -> str:
+    """Return how near neighbours in an order are, in one sentence.
+
+    Args:
+        distances: float (K, K).
+        order: int (K,), the classes in this order, called `title`.
+    """
+    beside = float(distances[order[:-1], order[1:]].mean())
+    usual = float(distances.sum() / (len(order) * (len(order) - 1)))
+    return f"Neighbours in {title} are {beside:.2f} apart, any two classes {usual:.2f}"
+
+
+def distance_text(n_classes: int) -> str:
+    """Return how to read a heat map of distances, in sentences."""
+    return (
+        "Each cell is a pair of classes: strong blue is alike (0), blank is unrelated (1), orange is "
+        f"opposite (up to 2). Blue blocks along the diagonal are groups of classes.{_thinned(n_classes)}"
+    )
+
+
+def confusion_finding(confusion: np.ndarray, names: Sequence[str]) -> str:
+    """Return which class is taken for which most often, in one sentence.
+
+    Args:
+        confusion: float (K, K), rows of shares summing to 1, [true class, told class].
+        names: Of the classes.
+    """
+    mistakes = confusion.copy()
+    np.fill_diagonal(mistakes, 0.0)
+    true, told = divmod(int(mistakes.argmax()), len(mistakes))
+    if not mistakes[true, told]:
+        return "No class is expected to be taken for another"
+    one, other = marks.shorten(names[true], 30), marks.shorten(names[told], 30)
+    return f"{one} is most often taken for another class: {mistakes[true, told]:.0%} of its samples for {other}"
+
+
+def confusion_text(confusion: np.ndarray) -> str:
+    """Return how to read a heat map of expected confusions, in sentences.
+
+    Args:
+        confusion: As for `confusion_finding`.
+    """
+    return (
+        "Rows are true classes, columns what a linear classifier on these features takes them for. Orange is mistaken, "
+        f"full colour from {_full(confusion):.0%} of the class on; the diagonal is what it gets right, in blue."
+        f"{_thinned(len(confusion))}"
+    )
+
+
+def _thinned(n_classes: int) -> str:
+    parts = []
+    if n_classes > PIXELS:
+        parts.append(f" A pixel is the mean over {-(-n_classes // PIXELS)} neighbours a side.")
+    if n_classes > CELLS:
+        parts.append(f" Pointing tells the mean over {-(-n_classes // CELLS)} neighbours a side.")
+    return "".join(parts)
+
+
+def distance_heatmap(
+    distances: np.ndarray,
+    order: np.ndarray,
+    names: Sequence[str],
+    groups: np.ndarray | None = None,
+    *,
+    hover: bool = True,
+) -> alt.LayerChart:
+    """Return the distances between classes as colours.
+
+    Args:
+        distances: float (K, K), 0 alike, 1 unrelated, 2 opposite.
+        order: int (K,), the classes in the order of rows and columns.
+        names: Of the classes.
+        groups: int (K,), the group of each class, to be outlined where its classes stand in a row.
+        hover: Whether cells can be pointed at.
+    """
+    ordered = distances[np.ix_(order, order)]
+    scale = alt.Scale(domain=[0, 1, 2], range=[NEAR, _BLANK, FAR], interpolate="rgb")
+    hidden = 1 - ordered
+    return _heatmap(
+        ordered, hidden, order, names, groups, scale=scale, value=("Distance", ".2f"), axes=(None, None), hover=hover
+    )
+
+
+def confusion_heatmap(
+    confusion: np.ndarray,
+    order: np.ndarray,
+    names: Sequence[str],
+    groups: np.ndarray | None = None,
+    *,
+    hover: bool = True,
+) -> alt.LayerChart:
+    """Return the expected confusions as colours, true classes down and told ones across; arguments as above.
+
+    Args:
+        confusion: As for `confusion_finding`.
+    """
+    ordered = confusion[np.ix_(order, order)]
+    full = _full(confusion)
+    shade = -np.sqrt(np.minimum(ordered / full, 1.0))
+    np.fill_diagonal(shade, np.diag(ordered))
+    scale = alt.Scale(domain=[0, full], range=[_BLANK, FAR], clamp=True)
+    return _heatmap(
+        ordered,
+        shade,
+        order,
+        names,
+        groups,
+        scale=scale,
+        value=("Share of the true class", ".0%"),
+        axes=("Taken for", "True class"),
+        hover=hover,
+    )
+
+
+def _full(confusion: np.ndarray) -> float:
+    mistakes = confusion.copy()
+    np.fill_diagonal(mistakes, 0.0)
+    return max(0.05, float(mistakes.max()))
+
+
+def _heatmap(
+    values: np.ndarray,
+    shade: np.ndarray,
+    order: np.ndarray,
+    names: Sequence[str],
+    groups: np.ndarray | None,
+    *,
+    scale: alt.Scale,
+    value: tuple[str, str],
+    axes: tuple[str | None, str | None],
+    hover: bool,
+) -> alt.LayerChart:
+    count = len(order)
+    means, span = binned(values, CELLS)
+    titles = [marks.shorten(names[order[start]], _LABEL_CHARACTERS) for start in range(0, count, span)]
+    told = [
+        f"{title} and {min(span, count - span * i) - 1} more" if span > 1 else title for i, title in enumerate(titles)
+    ]
+    cell: np.ndarray = np.indices(means.shape)
+    if not hover:
+        cell, means = cell[:, :1, :1], means[:1, :1]
+    cells = pd.DataFrame(
+        {
+            "row": (span * cell[0]).ravel().astype(np.int32),
+            "column": (span * cell[1]).ravel().astype(np.int32),
+            "value": means.ravel().astype(np.float32).round(4),
+        }
+    )
+    height, size = _sizes(count)
+    axis = {
+        "values": [start + span / 2 for start in range(0, count, span)],
+        "labelExpr": f"{json.dumps(titles)}[floor(datum.value / {span})]",
+        "labelFontSize": size,
+        "labelLimit": 110,
+        "labelOverlap": count > CELLS,
+        "ticks": False,
+        "domain": False,
+        "grid": False,
+    }
+    place = {"scale": alt.Scale(domain=[0, count], nice=False, zero=False)}
+    x = alt.X(
+        "column:Q",
+        title=axes[0],
+        axis=alt.Axis(labelAngle=-90, labels=count <= 40, **axis),
+        **place,
+    )
+    y = alt.Y("row:Q", title=axes[1], axis=alt.Axis(**axis), scale=alt.Scale(domain=[count, 0], nice=False, zero=False))
+    picture = (
+        alt.Chart(pd.DataFrame({"url": [_png(shade)]}))
+        .mark_image(
+            x=alt.expr("width / 2"),
+            y=alt.expr("height / 2"),
+            width=alt.expr("width"),
+            height=alt.expr("height"),
+            aspect=False,
+            smooth=False,
+        )
+        .encode(url="url:N")
+    )
+    names_text = json.dumps(told)
+    pointed = (
+        alt.Chart(cells)
+        .transform_calculate(
+            right=f"min(datum.column + {span}, {count})",
+            bottom=f"min(datum.row + {span}, {count})",
+            one=f"{names_text}[floor(datum.row / {span})]",
+            other=f"{names_text}[floor(datum.column / {span})]",
+        )
+        .mark_rect(opacity=0)
+        .encode(
+            x=x,
+            x2="right:Q",
+            y=y,
+            y2="bottom:Q",
+            color=alt.Color(
+                "value:Q",
+                scale=scale,
+                legend=alt.Legend(
+                    title=value[0],
+                    orient="top",
+                    format="~" + value[1],
+                    gradientOpacity=1,
+                    gradientLength=160,
+                    tickCount=2,
+                ),
+            ),
+            tooltip=[
+                alt.Tooltip("one:N", title=(axes[1] or "class").lower()),
+                alt.Tooltip("other:N", title=(axes[0] or "class").lower() if axes[0] else "and"),
+                alt.Tooltip("value:Q", title=value[0].lower(), format=value[1] if value[1] != ".0%" else ".1%"),
+            ],
+        )
+    )
+    layers = [picture, pointed]
+    if groups is not None and len(runs := _runs(groups[order])):
+        layers.insert(
+            1,
+            alt.Chart(runs)
+            .mark_rect(fill=None, stroke="currentColor", strokeWidth=1, strokeOpacity=0.75)
+            .encode(x=alt.X("start:Q", title=axes[0]), x2="end:Q", y=alt.Y("start:Q", title=axes[1]), y2="end:Q"),
+        )
+    return alt.layer(*layers).properties(height=height)
+
+
+def _sizes(count: int) -> tuple[float, int]:
+    """Return the height of a heat map and the size of its labels in pixels."""
+    row, size = (26, 12) if count <= 20 else (15, 11) if count <= 60 else (10, 9) if count <= CELLS else (0, 10)
+    return max(220, row * count + 90) if row else 760, size
+
+
+def _runs(groups: np.ndarray) -> pd.DataFrame:
+    """Return start and end of each run of equal groups that has two classes or more."""
+    starts = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1))
+    ends = np.append(starts[1:], len(groups))
+    return pd.DataFrame({"start": starts, "end": ends})[ends - starts > 1]
+
+
+def _png(shade: np.ndarray) -> str:
+    """Return shades (K, K) from -1 (far) over 0 (blank) to 1 (near) as the address of a picture, binned if large."""
+    from PIL import Image
+
+    shade = np.clip(binned(shade, PIXELS)[0], -1.0, 1.0)
+    picture = Image.fromarray(np.round(127.5 * (shade + 1)).astype(np.uint8), mode="P")
+    picture.putpalette([channel for level in range(256) for channel in (_NEAR_RGB if level > 127 else _FAR_RGB)])
+    alpha = bytes(round(abs(2 * level - 255)) for level in range(256))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", transparency=alpha, optimize=True)
+    return thumbnails.data_uri(buffer.getvalue(), "png")

@@ -1,0 +1,50 @@
+"""The tab Classes of the Ranking page: each view is drawn when it is chosen, and an error stays inside."""
+
+from labelrank.errors import RankingError
+from labelrank.ranking.geometry import ClassGeometry
+from tests.ui.conftest import run, texts, title
+
+
+def view(app, name):
+    app.segmented_control(key="classes_view").set_value(name).run()
+    assert not app.exception
+    return app
+
+
+def subheaders(app):
+    return [element.value.replace("\\", "") for element in app.subheader]
+
+
+def test_the_map_tells_the_nearest_pair_and_how_far_to_believe_it(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features()).id)
+    assert any("are most alike; the map keeps" in text for text in subheaders(app))
+    assert "by chance 1.8 would be" in texts(app).replace("\\", "")
+
+
+def test_a_class_is_pointed_out_with_its_nearest(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features()).id)
+    app.selectbox(key="class_on_map").select(3).run()
+    assert any("Nearest to **three**" in element.value for element in app.markdown)
+
+
+def test_the_heat_map_shows_distances_or_confusions_in_any_order(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features()).id)
+    view(app, "Heat map")
+    assert any(text.startswith("Neighbours in order optimal-leaf are") for text in subheaders(app))
+    app.selectbox(key="heatmap_order").select("original").run()
+    assert any(text.startswith("Neighbours in order original are") for text in subheaders(app))
+    app.segmented_control(key="heatmap_cells").set_value("Expected confusions").run()
+    assert any("is most often taken for another class" in text for text in subheaders(app))
+
+
+def test_an_error_of_the_label_space_stays_in_the_tab(app, pixel_features, finished_job, monkeypatch):
+    def refuse(*_):
+        raise RankingError("The class means lie no farther apart than by chance. Take more rows.")
+
+    monkeypatch.setattr(ClassGeometry, "of", refuse)
+    run(app, job=finished_job(pixel_features()).id)
+    assert title(app) == "Ranking"
+    assert app.dataframe
+    assert [error.value for error in app.error] == [
+        "The class means lie no farther apart than by chance\\. Take more rows\\."
+    ]

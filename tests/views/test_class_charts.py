@@ -1,0 +1,152 @@
+"""Charts of the label space: small enough to send, legible, and data stays data."""
+
+import base64
+import io
+import json
+
+import altair as alt
+import numpy as np
+import pytest
+from PIL import Image
+
+from labelrank.views import class_heatmap, class_map
+from tests.views.test_charts import HOSTILE
+
+
+@pytest.fixture(autouse=True)
+def any_number_of_rows():
+    with alt.data_transformers.enable("default", max_rows=None):
+        yield
+
+
+PICTURE = "data:image/jpeg;base64," + 900 * "A"
+
+
+def places(n_classes):
+    return np.random.default_rng(0).normal(size=(n_classes, 2)) * (3, 1.5)
+
+
+def frame(n_classes, names=None):
+    names = names or [f"species {number}" for number in range(n_classes)]
+    return class_map.map_frame(
+        places(n_classes),
+        names,
+        np.arange(n_classes)[::-1],
+        np.full(n_classes, 20),
+        [names[:3]] * n_classes,
+        dict.fromkeys(range(n_classes), PICTURE),
+    )
+
+
+def boxes(shown, side):
+    """Return left, top, right and bottom of the names of a map, in pixels."""
+    x, y = (shown["x"], shown["y"]) if side == "wide" else (shown["y"], -shown["x"])
+    width = class_map._WIDE if side == "wide" else class_map._NARROW
+    height = class_map.map_height(len(shown))
+    x, y = (x - x.min()) / np.ptp(x) * width, (1 - (y - y.min()) / np.ptp(y)) * height
+    found = []
+    for number in np.flatnonzero(shown[side].notna()):
+        dx, dy, align = class_map._SIDES[shown[side][number]]
+        long = 6.16 * len(shown["label"][number])
+        left = x[number] + dx - {"left": 0, "right": long, "center": long / 2}[align]
+        found.append((left, y[number] + dy - 5.5, left + long, y[number] + dy + 5.5))
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "side", "least"), [(2, "narrow", 2), (10, "narrow", 9), (100, "wide", 70), (1000, "wide", 60)]
+)
+def test_names_on_a_map_do_not_overlap_and_as_many_stand_there_as_fit(n_classes, side, least):
+    found = boxes(frame(n_classes), side)
+    assert len(found) >= least
+    for box in found:
+        others = (found[:, 0] < box[2]) & (found[:, 2] > box[0]) & (found[:, 1] < box[3]) & (found[:, 3] > box[1])
+        assert others.sum() == 1  # itself
+
+
+def test_a_map_of_1000_classes_with_pictures_is_less_than_2_mb():
+    assert len(json.dumps(class_map.class_map(frame(1000)).to_dict())) < 2_000_000
+
+
+def test_the_path_of_a_map_follows_the_positions_and_colour_is_the_position():
+    shown = frame(5)
+    assert shown["class"].tolist() == [f"species {number}" for number in range(4, -1, -1)]
+    spec = class_map.class_map(shown, chosen=2).to_dict()
+    assert spec["layer"][0]["encoding"]["order"]["field"] == "position"
+    assert spec["layer"][1]["encoding"]["color"]["scale"]["domain"] == [0, 4]
+    assert "datum.position === 2" in json.dumps(spec["layer"][-1]["transform"])
+
+
+def test_a_map_of_equal_places_and_of_hostile_names_is_drawn():
+    shown = class_map.map_frame(np.zeros((2, 2)), HOSTILE[:2], np.arange(2), np.ones(2), [[], []], {})
+    class_map.class_map(shown).to_dict()
+    assert HOSTILE[0] in frame(7, HOSTILE)["class"].tolist()
+
+
+def test_what_a_map_keeps_is_said_in_classes():
+    assert "Of the 5 classes nearest to a class, 3.6 are" in class_map.map_text(5, 0.72, 0.05, True)
+    assert "100% of the classes the nearest one" in class_map.map_text(1, 1.0, 0.5, False)
+
+
+def distances(n_classes):
+    points = np.random.default_rng(0).normal(size=(n_classes, 30))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return 1 - points @ points.T
+
+
+def picture(chart):
+    address = chart.to_dict()["layer"][0]["data"]["name"]
+    url = chart.to_dict()["datasets"][address][0]["url"]
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGBA"))
+
+
+def test_cells_of_a_heat_map_stand_in_the_order_and_blank_is_unrelated():
+    matrix = np.array([[0, 1, 2], [1, 0, 0.5], [2, 0.5, 0]], dtype=float)
+    chart = class_heatmap.distance_heatmap(matrix, np.array([2, 0, 1]), ["a", "b", "c"])
+    drawn = picture(chart)
+    assert drawn.shape == (3, 3, 4)
+    assert drawn[0, 0].tolist() == [*class_heatmap._NEAR_RGB, 255]
+    assert drawn[0, 1].tolist() == [*class_heatmap._FAR_RGB, 255]
+    assert drawn[1, 2, 3] <= 1
+    axis = chart.to_dict()["layer"][1]["encoding"]["y"]["axis"]
+    assert axis["labelExpr"].startswith('["c", "a", "b"]')
+
+
+@pytest.mark.parametrize("n_classes", [2, 100, 1000])
+def test_heat_maps_are_less_than_2_mb_and_say_where_cells_are_joined(n_classes):
+    names = [f"species {number}" for number in range(n_classes)]
+    for chart in (
+        class_heatmap.distance_heatmap(distances(n_classes), np.arange(n_classes), names),
+        class_heatmap.confusion_heatmap(abs(distances(n_classes)), np.arange(n_classes), names),
+    ):
+        assert len(json.dumps(chart.to_dict())) < 2_000_000
+        assert max(picture(chart).shape) <= class_heatmap.PIXELS
+    joined = "neighbours a side" in class_heatmap.distance_text(n_classes)
+    assert joined == (n_classes > class_heatmap.CELLS)
+
+
+def test_blocks_of_neighbours_are_means_also_where_the_last_is_smaller():
+    matrix = np.arange(25.0).reshape(5, 5)
+    means, span = class_heatmap.binned(matrix, 3)
+    assert span == 2
+    assert means[0, 0] == matrix[:2, :2].mean()
+    assert means[2, 1] == matrix[4, 2:4].mean()
+
+
+def test_groups_of_two_and_more_neighbours_are_outlined():
+    groups = np.array([0, 0, 1, 2, 2, 2])
+    chart = class_heatmap.distance_heatmap(distances(6), np.arange(6), list("abcdef"), groups)
+    runs = chart.layer[1].data
+    assert runs[["start", "end"]].to_numpy().tolist() == [[0, 2], [3, 6]]
+
+
+def test_findings_of_heat_maps():
+    matrix = np.array([[0, 1, 2], [1, 0, 0.5], [2, 0.5, 0]])
+    assert class_heatmap.distance_finding(matrix, np.array([0, 1, 2]), "order original") == (
+        "Neighbours in order original are 0.75 apart, any two classes 1.17"
+    )
+    shares = np.array([[0.7, 0.3], [0.1, 0.9]])
+    assert class_heatmap.confusion_finding(shares, ["a", "b"]) == (
+        "a is most often taken for another class: 30% of its samples for b"
+    )
+    assert class_heatmap.confusion_finding(np.eye(2), ["a", "b"]) == "No class is expected to be taken for another"
