@@ -36,7 +36,12 @@ FORMAT_VERSION = 1
 """Version of the JSON; changes when an older reader would misread a file."""
 
 # Keys, at any depth of a label map's JSON, whose values differ between two runs of the same command.
-_NOT_CONTENT = frozenset({"created_at", "library_version", "versions", "content_hash", "masked_pretraining"})
+_NOT_CONTENT = frozenset(
+    {
+        *("created_at", "library_version", "versions", "content_hash"),
+        *("masked_pretraining", "checkpoint_facts", "encoding_s"),
+    }
+)
 _SIGNIFICANT_DIGITS = 9
 _NAMED_IN_MESSAGE = 5
 

@@ -519,6 +519,8 @@ SAME_CONTENT = {
     "made at another time": lambda m: replace(m, created_at="2027-01-31T12:00:00+00:00"),
     "made by another version": lambda m: replace(m, library_version="9.9.9"),
     "features made at another time": change_features(["created_at"], "2027-01-31T12:00:00+00:00"),
+    "features made in other time": change_features(["encoding_s"], 1.5),
+    "licence told": change_features(["checkpoint_facts"], {"num_parameters": 5, "licence": "mit"}),
     "features made by other versions": change_features(["versions", "openvino"], "2027.1.0"),
     "centroid differs in its tenth digit": change_class(centroid=-1.0000000001),
 }

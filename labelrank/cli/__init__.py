@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labelrank import __version__
-from labelrank.cli import classes, compare, extract, finetune, pretrain, rank
+from labelrank.cli import classes, compare, encoders, extract, finetune, pretrain, rank
 from labelrank.cli.progress import say
 from labelrank.errors import LabelRankError
 
@@ -49,6 +49,7 @@ for command in (
     classes.classes,
     rank.export,
     compare.compare,
+    encoders.encoders,
     finetune.finetune,
     pretrain.pretrain,
 ):

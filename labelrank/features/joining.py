@@ -218,7 +218,7 @@ def _shard_of(path: Path, part: FeatureSet) -> tuple[int, int] | None:
 
 
 def joined_circumstances(parts: Sequence[FeatureSet]) -> dict[str, Any]:
-    """Return versions, device and time of joined parts: all different values, and the latest time."""
+    """Return versions, device and time of joined parts: all different values, the latest time, and all seconds."""
     joined: dict[str, Any] = {}
     provenances = [part.provenance for part in parts]
     versions = [v for p in provenances if isinstance(v := p.get("versions"), Mapping)]
@@ -229,6 +229,10 @@ def joined_circumstances(parts: Sequence[FeatureSet]) -> dict[str, Any]:
         joined["device"] = _each_once(p.get("device") for p in provenances)
     if times := [time for p in provenances if isinstance(time := p.get("created_at"), str)]:
         joined["created_at"] = max(times)
+    if any("encoding_s" in p for p in provenances):
+        seconds = [s for p in provenances if isinstance(s := p.get("encoding_s"), int | float)]
+        # Parts of an earlier version do not say; then a sum would be too small.
+        joined["encoding_s"] = round(sum(seconds), 3) if len(seconds) == len(parts) else None
     return joined
 
 

@@ -26,7 +26,10 @@ FORMAT_VERSION = 1
 _KINDS_OF_0_1 = {"Its features are not finite numbers; try --precision float32.": "not_finite"}
 _METADATA_KEY = b"labelrank"
 # These may differ when the same work runs again, or follow from the rest, so they are not part of the cache key.
-VOLATILE = ("versions", "created_at", "device", "shard", "stability", "local", "masked_pretraining")
+VOLATILE = (
+    *("versions", "created_at", "device", "shard", "stability", "local", "masked_pretraining"),
+    *("encoding_s", "checkpoint_facts"),
+)
 LOCAL = "local"
 """Entry of a provenance with the paths of dataset and checkpoint on the computer that made the features. What is shown
 or given to others must not have it; see `FeatureSet.public_provenance`."""
@@ -41,7 +44,9 @@ class FeatureSet:
 
     `provenance` holds dataset {id, config, split, revision, digest, selection}, checkpoint {id, revision, digest,
     model_type}, preprocessing, pooling, precision, runtime, versions and created_at, as far as they are known. A shard
-    also has shard {index, count}, counted from 1. masked_pretraining says of the checkpoint: yes, in part, no, or null.
+    also has shard {index, count}, counted from 1. masked_pretraining says of the checkpoint: yes, in part, no, or null;
+    checkpoint_facts {num_parameters, licence} likewise. encoding_s are the seconds in which the samples were read and
+    encoded, without the start of the encoder, summed over devices; null if a part does not say.
     A file of the command line also has local {dataset, checkpoint}, the paths of those that are files or folders.
     """
 

@@ -499,3 +499,21 @@ def test_compare_names_the_file_that_is_no_label_map(features, tmp_path):
     done = in_process("compare", features, features)
     assert done.exit_code == 1
     assert f"Label map is not JSON in UTF-8: '{features}'" in done.output
+
+
+def test_encoders_prints_a_row_for_each_file_and_how_far_their_orders_agree(features, tmp_path):
+    shutil.copy(features, tmp_path / "other.parquet")
+    table = in_process("encoders", features, tmp_path / "other.parquet")
+    plain = in_process("encoders", features, tmp_path / "other.parquet", "--format", "json")
+
+    assert (table.exit_code, plain.exit_code) == (0, 0), table.output + plain.output
+    lines = table.stdout.splitlines()
+    both = ["features", "other"]
+    assert [line.split()[0] for line in lines if line] == ["Encoder", *both, "Kendall", "features", *both]
+    assert "features and other hold the same features." in table.stderr
+    assert "fine-tuning" in table.stderr
+    assert [one["name"] for one in json.loads(plain.stdout)["encoders"]] == ["features", "other"]
+
+
+def test_encoders_refuses_a_file_given_twice(features):
+    assert in_process("encoders", features, features).exit_code == 2

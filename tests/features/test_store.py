@@ -370,10 +370,17 @@ def test_failures_are_joined_each_once(tmp_path):
 def test_what_may_differ_between_shards_is_named_in_the_whole(tmp_path):
     one = {"versions": {"numpy": "2.1", "keras": "3"}, "device": "CPU", "created_at": "2026-01-02T00:00:00+00:00"}
     two = {"versions": {"numpy": "2.0", "keras": "3"}, "device": "GPU", "created_at": "2026-01-01T00:00:00+00:00"}
+    one, two = {**one, "encoding_s": 1.5}, {**two, "encoding_s": 2}
     merged = merge_features(write_shards(tmp_path, shard_of(2, 2, range(5), two), shard_of(1, 2, range(5, 10), one)))
     assert merged.provenance["versions"] == {"numpy": "2.1, 2.0", "keras": "3"}
     assert merged.provenance["device"] == "CPU, GPU"
     assert merged.provenance["created_at"] == "2026-01-02T00:00:00+00:00"
+    assert merged.provenance["encoding_s"] == 3.5
+
+
+def test_seconds_are_unknown_where_a_shard_does_not_say(tmp_path):
+    shards = write_shards(tmp_path, shard_of(1, 2, range(5), {"encoding_s": 1.5}), shard_of(2, 2, range(5, 10), {}))
+    assert merge_features(shards).provenance["encoding_s"] is None
 
 
 REVISED = {"checkpoint": {**PROVENANCE["checkpoint"], "revision": "e2"}}

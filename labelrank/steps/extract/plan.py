@@ -139,6 +139,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         "precision": resolve_precision(request.precision),
         "runtime": preferred_backend(),
         "masked_pretraining": checkpoint.masked_pretraining,
+        "checkpoint_facts": {"num_parameters": checkpoint.num_parameters, "licence": checkpoint.licence},
     }
     return Plan(request, dataset, checkpoint, preprocessing, sampling, provenance)
 

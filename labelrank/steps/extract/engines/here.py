@@ -103,6 +103,7 @@ def _with_provenance(plan: Plan, encoded: Encoded, encoder: CompiledEncoder) -> 
             "device": encoder.device,
             "versions": versions(),
             "created_at": now(),
+            "encoding_s": round(encoded.waited_s + encoded.encoded_s, 3),
         },
         failures=encoded.failures,
         notices=encoded.notices,
