@@ -9,7 +9,7 @@ import numpy as np
 
 from labelrank.errors import RankingError
 from labelrank.ranking.moments import ClassMoments
-from labelrank.ranking.ranker import check_counts
+from labelrank.ranking.ranker import check_counts, sorted_with_ties
 from labelrank.ranking.whitening import Whitening, whitening
 from labelrank.words import size_text
 
@@ -18,6 +18,7 @@ MAX_MATRIX_BYTES = 2_000_000_000
 _BLOCK_ROWS = 1_024
 # Directions along which class means differ by less than this share of the first one differ by rounding alone.
 _RANK_TOLERANCE = 1e-12
+_END_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,21 @@ class ClassGeometry:
         turned = self.whitening.matrix @ self.turn
         result: np.ndarray = (rows - self.whitening.origin) @ turned - self.centre @ self.turn
         return result
+
+    def turned(self, order: np.ndarray) -> np.ndarray:
+        """Return an order of the classes int64 (K,), or its reverse: where classes that stand out more come first.
+
+        The rule looks at all classes, because the two at the ends change with the sample: on halves of CIFAR-100 in 10
+        to 100 classes, it turned 1 of 14 orders of a tree, and a comparison of the ends 8 of 14.
+        See END_RULES of `labelrank.ranking.methods`.
+        """
+        stands_out = 1 - self.points[order] @ self.points.mean(axis=0)
+        weighted = float(np.linspace(-1, 1, len(order)) @ stands_out) / len(order)
+        if abs(weighted) > _END_TOLERANCE:
+            reverse = weighted > 0
+        else:
+            reverse = bool(sorted_with_ties(np.zeros(2), self.mean[order[[0, -1]]])[0] == 1)
+        return order[::-1].copy() if reverse else order
 
     def distances_of(self, classes: np.ndarray | slice) -> np.ndarray:
         """Return the cosine distances of some classes to all, float64 (m, K), in [0, 2]; 0 to themselves."""

@@ -52,13 +52,14 @@ TIE_RULE = (
     "Values closer than 1e-8 of the range are equal; then the smaller class mean vector, compared feature by feature, "
     "goes first (values closer than 1e-8 of the feature's largest mean are equal); then the smaller label."
 )
-STANDS_OUT = (
-    "Of the two classes at the ends, the one that stands out more, by its mean distance to all classes, comes first; "
-    "where both are equally far (within 1e-6), the smaller class mean vector, compared feature by feature."
+_STANDS_OUT = (
+    "The classes that stand out more come first: of an order and its reverse, the one in which the mean distance of a "
+    "class to all, times its position counted from the middle, adds up to less than 0; where this is 0 (within 1e-6 "
+    "of a position), the one that begins with the smaller class mean vector, compared feature by feature."
 )
 END_RULES = {
     **dict.fromkeys(METHODS, SIGN_RULE),
-    **dict.fromkeys(GEOMETRY_ORDERS, STANDS_OUT),
+    **dict.fromkeys(GEOMETRY_ORDERS, _STANDS_OUT),
     "original": "The class with label 0 comes first.",
     "alphabetical": "The first name of the alphabet comes first: case and accents are ignored, and digits count as "
     "whole numbers, so that class 2 comes before class 10.",

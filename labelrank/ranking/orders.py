@@ -19,7 +19,7 @@ from labelrank.ranking.ranker import sorted_with_ties
 
 # Distances are rounded to this, far above the rounding of a sum in another order: equal ones stay equal.
 _DECIMALS = 9
-_END_TOLERANCE = 1e-6
+_LOADING_TOLERANCE = 1e-6
 # Eigenvalues closer than this to the best one belong to equally good orders, of which only rounding picks one.
 _EIGENVALUE_TOLERANCE = 1e-9
 # Up to here all pairs of classes as a matrix are faster than a sparse graph.
@@ -40,7 +40,7 @@ def path(geometry: ClassGeometry) -> np.ndarray:
     classes = _by_mean(geometry)
     distances = _distances(geometry.points[classes], slice(None))
     np.fill_diagonal(distances, 0.0)
-    return _turned(geometry, classes[shortest_path(distances)])
+    return geometry.turned(classes[shortest_path(distances)])
 
 
 def spectral(geometry: ClassGeometry) -> np.ndarray:
@@ -56,7 +56,7 @@ def spectral(geometry: ClassGeometry) -> np.ndarray:
     classes = _by_mean(geometry)
     points = geometry.points[classes]
     values = _fiedler(_graph(points))
-    return _turned(geometry, classes[sorted_with_ties(values, geometry.mean[classes])])
+    return geometry.turned(classes[sorted_with_ties(values, geometry.mean[classes])])
 
 
 def original(count: np.ndarray) -> np.ndarray:
@@ -144,7 +144,7 @@ def _fiedler(graph: csr_array) -> np.ndarray:
         values, vectors = (top - values)[::-1][1:], vectors[:, ::-1][:, 1:]
     space = vectors[:, values <= values[0] + _EIGENVALUE_TOLERANCE * degree.max()]
     loading = np.linalg.norm(space, axis=1)
-    told = int(np.argmax(loading >= loading.max() * (1 - _END_TOLERANCE)))
+    told = int(np.argmax(loading >= loading.max() * (1 - _LOADING_TOLERANCE)))
     result: np.ndarray = space @ space[told]
     return result
 
@@ -161,14 +161,3 @@ def _distances(points: np.ndarray, block: slice) -> np.ndarray:
 def _by_mean(geometry: ClassGeometry) -> np.ndarray:
     """Return the classes by their mean vectors, int64 (K,): numbers that do not depend on the labels."""
     return sorted_with_ties(np.zeros(geometry.n_classes), geometry.mean)
-
-
-def _turned(geometry: ClassGeometry, order: np.ndarray) -> np.ndarray:
-    """Return the order or its reverse, by END_RULES of `labelrank.ranking.methods`."""
-    ends = order[[0, -1]]
-    first, last = 1 - geometry.points[ends] @ geometry.points.mean(axis=0)
-    if abs(first - last) > _END_TOLERANCE:
-        reverse = last > first
-    else:
-        reverse = bool(sorted_with_ties(np.zeros(2), geometry.mean[ends])[0] == 1)
-    return order[::-1].copy() if reverse else order

@@ -11,15 +11,11 @@ from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering
 
 from labelrank.errors import RankingError
 from labelrank.ranking.geometry import ClassGeometry
+from labelrank.ranking.methods import LINKAGE
 from labelrank.ranking.ranker import sorted_with_ties
 
 MAX_OPTIMAL_CLASSES = 3_000
 """The most classes whose leaves are put in the best order, which takes 10 s for these; more are flipped greedily."""
-END_RULE = (
-    "Of the two classes at the ends, the one that stands out more, by its mean distance to all classes, comes first; "
-    "where both are equally far (within 1e-6), the smaller class mean vector, compared feature by feature."
-)
-_END_TOLERANCE = 1e-6
 # Distances are rounded to this, far above the rounding of a sum in another order: equal ones stay equal.
 _DECIMALS = 9
 _BLOCK_ROWS = 512
@@ -83,7 +79,8 @@ class ClassTree:
         """Return the tree of some classes.
 
         The leaves are in the order of the shortest path that the tree allows; of more than `MAX_OPTIMAL_CLASSES`,
-        each join turns its parts so that the ends that meet are nearest. `END_RULE` says which end comes first.
+        each join turns its parts so that the ends that meet are nearest. `ClassGeometry.turned` says which end comes
+        first.
 
         Raises:
             RankingError: There are more classes than `ClassGeometry.distances` takes.
@@ -91,20 +88,17 @@ class ClassTree:
         by_mean = sorted_with_ties(np.zeros(geometry.n_classes), geometry.mean)
         points = geometry.points[by_mean]
         distances = _condensed(geometry, by_mean)
-        joined = linkage(distances, "average")
+        joined = linkage(distances, LINKAGE)
         if geometry.n_classes <= MAX_OPTIMAL_CLASSES:
             joined = optimal_leaf_ordering(joined, distances)
             order = _leaves(joined)
         else:
             order = _greedy_leaves(joined, points)
-        outstanding = 1 - points[order[[0, -1]]] @ points.mean(axis=0)
-        tied = abs(outstanding[0] - outstanding[1]) <= _END_TOLERANCE
-        if order[-1] < order[0] if tied else outstanding[1] > outstanding[0]:
-            order = order[::-1]
+        order = geometry.turned(by_mean[order])
         numbers = np.concatenate((by_mean, np.arange(geometry.n_classes, 2 * geometry.n_classes - 1)))
-        joined = _first_leaf_first(joined, order)
+        joined = _first_leaf_first(joined, np.argsort(by_mean)[order])
         joined[:, :2] = numbers[joined[:, :2].astype(np.int64)]
-        return cls(linkage=joined, order=by_mean[order], points=geometry.points)
+        return cls(linkage=joined, order=order, points=geometry.points)
 
     @property
     def n_classes(self) -> int:
