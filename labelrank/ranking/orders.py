@@ -37,7 +37,7 @@ def path(geometry: ClassGeometry) -> np.ndarray:
         RankingError: There are more classes than `ClassGeometry.distances` takes.
     """
     geometry.check_size()
-    classes = _by_mean(geometry)
+    classes = _numbered(geometry)
     distances = _distances(geometry.points[classes], slice(None))
     np.fill_diagonal(distances, 0.0)
     return geometry.turned(classes[shortest_path(distances)])
@@ -53,7 +53,7 @@ def spectral(geometry: ClassGeometry) -> np.ndarray:
 
     Source: Fiedler 1973; Atkins, Boman, Hendrickson 1998.
     """
-    classes = _by_mean(geometry)
+    classes = _numbered(geometry)
     points = geometry.points[classes]
     values = _fiedler(_graph(points))
     return geometry.turned(classes[sorted_with_ties(values, geometry.mean[classes])])
@@ -158,6 +158,7 @@ def _distances(points: np.ndarray, block: slice) -> np.ndarray:
     return rounded
 
 
-def _by_mean(geometry: ClassGeometry) -> np.ndarray:
-    """Return the classes by their mean vectors, int64 (K,): numbers that do not depend on the labels."""
-    return sorted_with_ties(np.zeros(geometry.n_classes), geometry.mean)
+def _numbered(geometry: ClassGeometry) -> np.ndarray:
+    """Return the classes by how far they stand out, int64 (K,): numbers that do not depend on labels or features."""
+    stands_out = 1 - geometry.points @ geometry.points.mean(axis=0)
+    return sorted_with_ties(np.round(-stands_out, _DECIMALS), geometry.mean)
