@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from labelrank.ranking.whitening import Whitening
 
 LEVEL = 0.95
 """Confidence level of the intervals."""
+MAX_SETBACK = 0.5
 # Values of a block of rows and classes: few enough to stay in the processor's cache.
 _BLOCK_VALUES = 1 << 19
 _MAX_BLOCK_ROWS = 2_048
@@ -71,6 +73,10 @@ class Confusions:
         accuracy: Share of the judged rows that were taken for their own class.
         recall: float64 (K,), the same for each class; NaN for a class of one row.
         recall_low, recall_high: float64 (K,), ends of its Wilson interval at `LEVEL`.
+        setback: By how much leaving out a row sets its own class back, in units of the log probability, on average over
+            the judged rows: the mean of n - 1 rows is farther from a new row than means of n. Above `MAX_SETBACK`,
+            accuracy and recall are too low.
+        enough_rows: Rows per class from which the setback is at most that: about the root of the number of features.
     """
 
     labels: np.ndarray
@@ -83,6 +89,8 @@ class Confusions:
     recall: np.ndarray
     recall_low: np.ndarray
     recall_high: np.ndarray
+    setback: float
+    enough_rows: int
 
     @property
     def n_classes(self) -> int:
@@ -167,6 +175,8 @@ def confusions(
     with np.errstate(invalid="ignore"):
         recall = right / of
     low, high = wilson(right, of)
+    rank = white.matrix.shape[1]
+    known = moments.count[moments.count > 1]
     return Confusions(
         labels=moments.labels.copy(),
         count=moments.count.copy(),
@@ -178,6 +188,9 @@ def confusions(
         recall=recall,
         recall_low=low,
         recall_high=high,
+        # The squared error of a mean, r / (n - 1) less r / n in r directions of variance 1, halved; averaged over rows.
+        setback=float(np.sum(rank / (2 * (known - 1))) / np.sum(known)),
+        enough_rows=math.ceil(0.5 + math.sqrt(0.25 + rank / (2 * MAX_SETBACK))),
     )
 
 

@@ -21,6 +21,10 @@ class Expected:
     accuracy: Share
     level: float
     """Confidence level of all intervals."""
+    too_low: bool
+    """Whether classes have so few rows that leaving one out makes the accuracy, and each recall, too low."""
+    enough_rows: int
+    """Rows per class from which it does not."""
     not_judged: int
     """Rows that are the only ones of their class: without them it is unknown."""
     priors: str
@@ -103,7 +107,7 @@ def summary_of(space: LabelSpace, *, pairs: int = 20) -> ClassSummary:
     Raises:
         RankingError: As for `LabelSpace.geometry` and `LabelSpace.confusions`, or `pairs` is less than 1.
     """
-    from labelrank.ranking.confusions import LEVEL
+    from labelrank.ranking.confusions import LEVEL, MAX_SETBACK
 
     found = space.confusions
     cells = _cells(space)
@@ -111,6 +115,8 @@ def summary_of(space: LabelSpace, *, pairs: int = 20) -> ClassSummary:
         expected=Expected(
             accuracy=found.accuracy,
             level=LEVEL,
+            too_low=found.setback > MAX_SETBACK,
+            enough_rows=found.enough_rows,
             not_judged=len(found.predicted) - found.accuracy.of,
             priors=found.priors,
             shrinkage=found.shrinkage,

@@ -25,6 +25,11 @@ def expected_text(expected: Expected) -> str:
         f"({expected.level:.0%} interval {percent(found.low)} to {percent(found.high)}): so it was for "
         f"{plural(found.of, 'sample')}, each left out in turn. {PRIORS_ARE[expected.priors]}"
     )
+    if expected.too_low:
+        text += (
+            " This is too low: with so few samples of a class, leaving one out sets its own class back. From "
+            f"{expected.enough_rows:,} samples of each class on, it hardly does."
+        )
     if expected.not_judged:
         only = (
             "sample is the only one of its class and was"

@@ -1,5 +1,6 @@
 """`labelrank classes`: what is told of the classes, as a table and as JSON."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -80,6 +81,15 @@ def test_a_class_of_one_row_is_not_judged(tmp_path, style):
     told = json.loads(done.stdout)
     assert told["expected"]["not_judged"] == 1 and told["expected"]["priors"] == "equal"
     assert told["classes"][3]["recall"]["of"] == 0 and told["classes"][3]["recall"]["value"] is None
+
+
+@pytest.mark.parametrize(("per_class", "too_low"), [(3, True), (4, False)])
+def test_few_samples_are_said_to_make_it_too_low(given, per_class, too_low):
+    whole = read_features(given)
+    rows = np.flatnonzero(np.arange(240) % 40 < per_class)
+    few = dataclasses.replace(whole, X=whole.X[rows], y=whole.y[rows], keys=tuple(map(str, rows)))
+    text = expected_text(summary_of(LabelSpace(few)).expected)
+    assert ("This is too low: " in text) == ("From 4 samples of each class on" in text) == too_low
 
 
 def test_one_class_is_an_error_in_one_line(tmp_path):

@@ -154,6 +154,15 @@ def test_a_row_that_alone_varies_a_feature_cannot_be_left_out_without_shrinkage(
     assert found(X, y).accuracy.value > 0.4
 
 
+@pytest.mark.parametrize(("per_class", "too_low"), [(4, True), (11, False)])
+def test_few_rows_in_many_features_set_their_class_back(per_class, too_low):
+    X, y = rows((per_class,) * 30, n_features=100, apart=0.5)
+    result = found(X, y)
+    assert result.enough_rows == 11  # 11 x 10 is the first such product that reaches 100
+    assert (result.setback > confusions.MAX_SETBACK) == too_low
+    assert result.setback == pytest.approx(100 / (2 * per_class * (per_class - 1)))
+
+
 def test_unknown_priors_are_refused():
     with pytest.raises(RankingError, match="priors is 'even'; choose one of auto, equal, frequency"):
         found(*rows(), priors="even")
