@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.pairs import Pairs
     from labelrank.ranking.placing import Places
-    from labelrank.ranking.tree import ClassTree
+    from labelrank.ranking.tree import ClassTree, GroupSuggestion
     from labelrank.ranking.whitening import Whitening
 
 
@@ -109,6 +109,15 @@ class LabelSpace:
         from labelrank.ranking.criteria import criteria
 
         return criteria(self.geometry, orders, groups)
+
+    @cached_property
+    def suggestion(self) -> GroupSuggestion:
+        """How many groups the tree forms.
+
+        Raises:
+            RankingError: As for `tree`.
+        """
+        return self.tree.suggest()
 
     @cached_property
     def places(self) -> Places:

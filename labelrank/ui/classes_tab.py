@@ -9,16 +9,29 @@ import streamlit as st
 
 from labelrank.errors import LabelRankError
 from labelrank.ranking.methods import ORDERS
+from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
 from labelrank.ui import rankings
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.label_space import computing
 from labelrank.ui.messages import error_box, escape, name_text
-from labelrank.views import class_heatmap, class_map, marks
+from labelrank.views import class_groups, class_heatmap, class_map, class_tree, class_words, marks
 
 MAX_PICTURE_CHARACTERS = 1_000_000
 """Pictures in one chart together; what does not fit is left out."""
+MAX_GROUPS = 100
+"""The most groups that can be chosen."""
+PAIRS = 10
+"""So many pairs are in either list."""
+MIXED_HELP = (
+    "Samples of either class that a linear classifier took for the other when it was fitted to all other samples, as a "
+    "share of both classes. The pair that is first is mixed up most even at the low end of its interval."
+)
+SILHOUETTE_HELP = (
+    "A silhouette compares how far a class is from its own group with how far it is from the next one: 1 where groups "
+    "lie far apart, 0 where they run into each other."
+)
 DISTANCE_HELP = (
     "Two classes are near if their means lie in the same direction from the middle of all classes, measured in all "
     "directions that tell classes apart. 0 is alike, 1 unrelated, 2 opposite."
@@ -131,21 +144,113 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
         )
     with computing(found, "Comparing the classes") as space:
         order, names = space.order(order_name), space.names
+        groups = space.tree.cut(_n_groups(space))
         if what == "Distances":
             distances = space.geometry.distances()
             finding = class_heatmap.distance_finding(distances, order, f"order {order_name}")
             chart, words = (
-                class_heatmap.distance_heatmap(distances, order, names),
+                class_heatmap.distance_heatmap(distances, order, names, groups),
                 class_heatmap.distance_text(len(names)),
             )
         else:
             counts = space.confusions.matrix()
             shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
             finding = class_heatmap.confusion_finding(shares, names)
-            chart, words = class_heatmap.confusion_heatmap(shares, order, names), class_heatmap.confusion_text(shares)
+            chart, words = (
+                class_heatmap.confusion_heatmap(shares, order, names, groups),
+                class_heatmap.confusion_text(shares),
+            )
     st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP if what == "Distances" else None)
     st.altair_chart(chart, alt=f"Heat map of {len(names):,} classes. {finding}.")
-    st.caption(escape(words))
+    st.caption(
+        f"{escape(words)} Outlined are the {groups.max() + 1:,} groups that are chosen in Groups, where their classes "
+        "stand side by side."
+    )
 
 
-VIEWS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {"Map": _map, "Heat map": _heatmap}
+def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
+    with computing(found, "Joining the classes into a tree") as space:
+        tree, suggestion, names = space.tree, space.suggestion, space.names
+    finding = class_tree.groups_finding(suggestion)
+    st.subheader(escape(finding), anchor=False, help=SILHOUETTE_HELP)
+    st.markdown(escape(class_tree.groups_text(suggestion)))
+    n_groups = st.slider(
+        "Groups",
+        1,
+        min(tree.n_classes, MAX_GROUPS),
+        _n_groups(space),
+        key="n_groups",
+        help="How many groups the tree is cut into. They are outlined in the heat map, too.",
+    )
+    with st.container(horizontal=True):
+        for title, file_name, mime, data in (
+            ("groups.csv", "groups.csv", "text/csv", class_groups.groups_csv(tree, names, n_groups)),
+            ("groups.json", "groups.json", "application/json", class_groups.groups_json(tree, names, n_groups)),
+            ("Newick", "classes.nwk", "text/plain", tree.newick(names)),
+        ):
+            st.download_button(
+                title, data, file_name, mime, on_click="ignore", icon=":material/download:", key=file_name
+            )
+    st.altair_chart(
+        class_tree.tree_chart(tree, names, n_groups), alt=f"{class_tree.groups_alt(n_groups, len(names))} {finding}."
+    )
+    st.caption(escape(class_tree.tree_text(len(names))))
+    st.dataframe(
+        class_groups.groups_table(tree, names, n_groups),
+        hide_index=True,
+        column_config={
+            "Group": st.column_config.NumberColumn(width=70, help="In the order of the tree, from 0."),
+            "Classes": st.column_config.NumberColumn(width=70, help="How many classes it has."),
+            "Mean distance": st.column_config.NumberColumn(
+                width=110, format="%.2f", help="Between two classes of the group: 0 alike, 1 unrelated."
+            ),
+        },
+        alt=f"{n_groups} groups with their classes.",
+    )
+
+
+def _n_groups(space: LabelSpace) -> int:
+    """Return the number of groups that was chosen, or the suggested one."""
+    chosen = st.session_state.get("n_groups", space.suggestion.n_groups)
+    return min(int(chosen), space.tree.n_classes, MAX_GROUPS)
+
+
+def _pairs(found: ChosenFeatures, ranked: Ranked) -> None:
+    with computing(found, "Looking for pairs of classes") as space:
+        summary = summary_of(space, pairs=PAIRS)
+        pictures = _pictures(found, space)
+    by_name = {space.names[number]: picture for number, picture in pictures.items()}
+    st.subheader(escape(class_words.pairs_finding(summary.pairs)), anchor=False, help=DISTANCE_HELP)
+    st.markdown(escape(class_words.differing_text(summary.pairs)))
+    for column, (title, help_text, pairs) in zip(
+        st.columns(2, gap="medium"),
+        (
+            ("Nearest pairs", DISTANCE_HELP, summary.pairs.nearest),
+            ("Most mixed up", MIXED_HELP, summary.pairs.most_confused),
+        ),
+        strict=True,
+    ):
+        with column:
+            st.markdown(f"**{title}**", help=help_text)
+            for pair in pairs:
+                _pair(pair, by_name)
+    st.caption(escape(class_words.expected_text(summary.expected)))
+
+
+def _pair(pair: NamedPair, pictures: dict[str, str]) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        for name in (pair.first, pair.second):
+            if name in pictures:
+                st.image(pictures[name], width=56, alt=f"A typical image of {marks.shorten(name)}")
+        st.markdown(
+            f"**{name_text(pair.first, 30)}** and **{name_text(pair.second, 30)}**  \n"
+            f"{escape(class_words.pair_text(pair))}"
+        )
+
+
+VIEWS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {
+    "Map": _map,
+    "Heat map": _heatmap,
+    "Groups": _tree,
+    "Pairs": _pairs,
+}

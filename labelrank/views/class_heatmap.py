@@ -113,7 +113,7 @@ def distance_heatmap(
     scale = alt.Scale(domain=[0, 1, 2], range=[NEAR, _BLANK, FAR], interpolate="rgb")
     hidden = 1 - ordered
     return _heatmap(
-        ordered, hidden, order, names, groups, scale=scale, value=("Distance", ".2f"), axes=(None, None), hover=hover
+        ordered, hidden, order, names, groups, scale=scale, value=("Distance", ".2~f"), axes=(None, None), hover=hover
     )
 
 
@@ -234,7 +234,7 @@ def _heatmap(
                 legend=alt.Legend(
                     title=value[0],
                     orient="top",
-                    format="~" + value[1],
+                    format=value[1],
                     gradientOpacity=1,
                     gradientLength=160,
                     tickCount=2,

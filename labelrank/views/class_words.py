@@ -40,6 +40,27 @@ def expected_text(expected: Expected) -> str:
     return text
 
 
+def pairs_finding(pairs: PairLists) -> str:
+    """Return which pair is nearest and which is mixed up most, in one sentence."""
+    nearest = _both(pairs.nearest[0])
+    if not pairs.most_confused:
+        return f"{nearest} are nearest; no classes are mixed up"
+    worst = pairs.most_confused[0]
+    if (worst.first, worst.second) == (pairs.nearest[0].first, pairs.nearest[0].second):
+        return f"{nearest} are nearest, and mixed up most ({percent(worst.mixed.value)})"
+    return f"{nearest} are nearest; {_both(worst)} are mixed up most ({percent(worst.mixed.value)})"
+
+
+def pair_text(pair: NamedPair) -> str:
+    """Return how near two classes are and how much they are mixed up, with their places among all pairs."""
+    mixed = "never mixed up"
+    if pair.place_by_confusion is not None:
+        found = pair.mixed
+        mixed = f"{percent(found.value)} mixed up ({100 * found.low:.1f} to {100 * found.high:.1f}"
+        mixed += f", {ordinal(pair.place_by_confusion)})"
+    return f"distance {pair.distance:.2f} ({ordinal(pair.place_by_distance)}), {mixed}"
+
+
 def differing_text(pairs: PairLists) -> str:
     """Return how far the nearest pairs are the most confused ones, with the clearest exception of either kind."""
     if not pairs.most_confused:

@@ -48,3 +48,24 @@ def test_an_error_of_the_label_space_stays_in_the_tab(app, pixel_features, finis
     assert [error.value for error in app.error] == [
         "The class means lie no farther apart than by chance\\. Take more rows\\."
     ]
+
+
+def test_groups_are_cut_where_the_slider_stands_and_can_be_downloaded(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features()).id)
+    view(app, "Groups")
+    app.slider(key="n_groups").set_value(3).run()
+    assert not app.exception
+    table = next(table.value for table in app.dataframe if "Mean distance" in table.value)
+    assert table["Classes"].sum() == 10
+    assert len(table) == 3
+    view(app, "Heat map")
+    assert "the 3 groups that are chosen" in texts(app).replace("\\", "")
+
+
+def test_pairs_are_two_lists_with_what_tells_them_apart(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features()).id)
+    view(app, "Pairs")
+    shown = texts(app).replace("\\", "")
+    assert "nearest pairs are among the" in shown
+    assert "A linear classifier is expected to be right for" in shown
+    assert shown.count(" by distance") <= 2

@@ -1,6 +1,7 @@
 """Charts of the label space: small enough to send, legible, and data stays data."""
 
 import base64
+import csv
 import io
 import json
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labelrank.views import class_heatmap, class_map
+from labelrank.ranking.tree import ClassTree
+from labelrank.views import class_groups, class_heatmap, class_map, class_tree
+from tests.ranking.test_geometry import grouped, of
 from tests.views.test_charts import HOSTILE
 
 
@@ -150,3 +153,50 @@ def test_findings_of_heat_maps():
         "a is most often taken for another class: 30% of its samples for b"
     )
     assert class_heatmap.confusion_finding(np.eye(2), ["a", "b"]) == "No class is expected to be taken for another"
+
+
+def tree_of(n_groups=4, per_group=3):
+    return ClassTree.of(of(*grouped(n_groups=n_groups, per_group=per_group, rows=10)[:2]))
+
+
+def test_a_tree_is_drawn_with_a_colour_for_each_group_below_the_cut():
+    tree = tree_of()
+    names = [f"species {number}" for number in range(12)]
+    chart = class_tree.tree_chart(tree, names, 4)
+    joins = chart.layer[0].data
+    assert joins["join"].nunique() == 11
+    assert set(joins["group"]) == {-1, 0, 1, 2, 3}
+    cut = chart.layer[1].data["distance"][0]
+    assert (joins[joins["group"] < 0].groupby("join")["distance"].max() > cut).all()
+    assert (joins[joins["group"] >= 0]["distance"] < cut).all()
+    expression = chart.to_dict()["layer"][0]["encoding"]["y"]["axis"]["labelExpr"]
+    assert json.loads(expression.removesuffix("[floor(datum.value)]")) == [names[label] for label in tree.order]
+
+
+def test_of_very_many_classes_the_uppermost_branches_are_drawn():
+    chart = class_tree.tree_chart(tree_of(26, 8), [str(number) for number in range(208)], 26)
+    assert chart.layer[0].data["join"].nunique() == class_tree.BRANCHES - 1
+    assert " more" in chart.to_dict()["layer"][0]["encoding"]["y"]["axis"]["labelExpr"]
+
+
+def test_groups_are_written_with_names_of_any_kind():
+    tree = tree_of(2, 3)
+    names = HOSTILE[:6]
+    lines = list(csv.DictReader(io.StringIO(class_groups.groups_csv(tree, names, 2))))
+    assert {line["name"]: int(line["group"]) for line in lines} == dict(zip(names, tree.cut(2).tolist(), strict=True))
+    written = json.loads(class_groups.groups_json(tree, names, 2))
+    assert sorted(map(sorted, written["groups"])) == sorted(
+        sorted(name for name, group in zip(names, tree.cut(2), strict=True) if group == number) for number in (0, 1)
+    )
+    assert len(written["tree"]["children"]) == 2
+
+
+def test_the_mean_distance_of_a_group_is_that_of_its_pairs():
+    X, y, _ = grouped(n_groups=4, per_group=3, rows=10)
+    geometry = of(X, y)
+    tree = ClassTree.of(geometry)
+    table = class_groups.groups_table(tree, [str(number) for number in range(12)], 5)
+    for number, size, within in table[["Group", "Classes", "Mean distance"]].to_numpy():
+        members = np.flatnonzero(tree.cut(5) == number)
+        pairs = geometry.distances()[np.ix_(members, members)][np.triu_indices(int(size), 1)]
+        assert np.isnan(within) if size == 1 else within == pytest.approx(pairs.mean())
