@@ -80,6 +80,32 @@ def merge_features(paths: Sequence[Path]) -> FeatureSet:
     )
 
 
+def check_comparable(features: FeatureSet, others: FeatureSet) -> None:
+    """Check that rows of two sets can be compared: two splits as one encoder sees them.
+
+    Raises:
+        FeaturesError: They were made in different ways as far as that is known, or are the same.
+    """
+    if features.X.shape[1] != others.X.shape[1]:
+        raise FeaturesError(
+            f"One file has {features.X.shape[1]:,} features a row, the other {others.X.shape[1]:,}; samples can be "
+            "compared only if one checkpoint made both. Extract them again with the same settings."
+        )
+    for what in ("checkpoint", "pooling", "preprocessing", "sampling"):
+        one, other = features.provenance.get(what), others.provenance.get(what)
+        if one and other and one != other:
+            named = [value.get("id", value) if isinstance(value, Mapping) else value for value in (one, other)]
+            difference = f" ({named[0]} and {named[1]})" if what in ("checkpoint", "pooling") else ""
+            raise FeaturesError(
+                f"The two files differ in {what}{difference}, so their samples cannot be compared. Extract them again "
+                "with the same settings."
+            )
+    if features.keys == others.keys and features.digest == others.digest:
+        raise FeaturesError(
+            "Both files hold the same samples. Give the features of another split, such as the test split."
+        )
+
+
 def _read(path: Path) -> FeatureSet:
     """Read a file or folder, which may have no rows."""
     return _join([(part, read_part(part)) for part in _part_paths(path)])

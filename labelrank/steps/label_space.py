@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from labelrank.features.store import FeatureSet
+    from labelrank.ranking.audit import SampleAudit
     from labelrank.ranking.confusions import Confusions
     from labelrank.ranking.criteria import OrderCriteria
+    from labelrank.ranking.duplicates import NearDuplicates
     from labelrank.ranking.geometry import ClassGeometry
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.pairs import Pairs
@@ -140,6 +142,41 @@ class LabelSpace:
         from labelrank.ranking.placing import typical_rows
 
         return typical_rows(self.features.X, self.features.y, self.geometry)
+
+    @cached_property
+    def samples(self) -> SampleAudit:
+        """The rows compared with their own class and the nearest other, in the order in which to look at them.
+
+        Raises:
+            RankingError: As for `whitening`.
+        """
+        from labelrank.ranking.audit import audit
+
+        return audit(self.features.X, self.features.y, self.moments, self.whitening)
+
+    @cached_property
+    def duplicates(self) -> NearDuplicates:
+        """The rows that are nearly identical to another.
+
+        Raises:
+            RankingError: As for `whitening`.
+        """
+        from labelrank.ranking.duplicates import near_duplicates
+
+        return near_duplicates(self.features.X, self.moments, self.whitening)
+
+    def duplicates_among(self, others: FeatureSet) -> NearDuplicates:
+        """Return the rows that are nearly identical to one of other features, such as those of another split.
+
+        Raises:
+            FeaturesError: The others were made in another way, or are these features.
+            RankingError: As for `whitening`.
+        """
+        from labelrank.features.joining import check_comparable
+        from labelrank.ranking.duplicates import duplicates_among
+
+        check_comparable(self.features, others)
+        return duplicates_among(self.features.X, others.X, self.moments, self.whitening)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -1,0 +1,100 @@
+"""`labelrank samples`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from labelrank.cli.options import given_features_options, label_space_options
+from labelrank.cli.progress import say, say_given
+from labelrank.cli.tables import printable, show_table
+from labelrank.errors import FeaturesError
+
+
+@click.command()
+@click.argument("features", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV to write, of all asked samples.")
+@click.option("--class", "class_name", help="Only samples of this class.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many samples; all by default, 20 in the table.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="Features of another split, made in the same way: samples that are in both are a leak.",
+)
+@label_space_options
+@given_features_options
+def samples(
+    features: Path,
+    out: Path | None,
+    class_name: str | None,
+    limit: int | None,
+    against: Path | None,
+    features_column: str | None,
+    label_column: str | None,
+    shrinkage: float | str | None,
+    style: str,
+) -> None:
+    """List the samples to look at first: those nearer to another class, and those that are nearly identical.
+
+    Nothing is said of their labels: a sample far from its class may be a rare view as well as a slip.
+    """
+    from labelrank.features.joining import read_features
+    from labelrank.label_map import write_file
+    from labelrank.steps.label_space import LabelSpace
+    from labelrank.views import sample_list as words
+
+    columns = {"features_column": features_column, "label_column": label_column}
+    found = read_features(features, **columns)
+    say_given(found)
+    space = LabelSpace(found, shrinkage)
+    others = read_features(against, **columns) if against else None
+    leaks = space.duplicates_among(others) if others else None
+    chosen = space.samples.order
+    if class_name is not None:
+        if class_name not in space.names:
+            raise FeaturesError(
+                f"No sample has the class {class_name!r}; expected one of {', '.join(space.names[:10])}"
+                f"{' and others' if len(space.names) > 10 else ''}. Give a class as `labelrank rank` prints it."
+            )
+        chosen = chosen[space.samples.own[chosen] == space.names.index(class_name)]
+    shown_rows = limit if limit or out or style == "json" else 20
+    rows = words.sample_rows(
+        found,
+        space.names,
+        space.samples,
+        space.duplicates,
+        chosen=chosen[:shown_rows],
+        leaks=(leaks, others.keys) if leaks and others else None,
+    )
+    say(f"{words.audit_text(space.samples)}. {words.duplicates_text(space.samples, space.duplicates)}.")
+    say(words.threshold_text(space.duplicates))
+    if leaks and others and (text := words.leak_text(leaks, len(others.keys), str(against))):
+        click.secho(text, fg="red", err=True)
+    elif leaks:
+        say(f"No sample is nearly identical to one in {against}.")
+    if out:
+        write_file(out, words.samples_csv(rows, with_leaks=leaks is not None))
+        say(f"Wrote {out}, {len(rows):,} samples, the first to look at first.")
+    if style == "json":
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not out or limit:
+        _show(rows[: limit or 20])
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    names = ("rank", "key", "class", "nearest_other", "score", "duplicates_of")
+    shown = [
+        tuple(
+            printable(value)
+            if isinstance(value, str)
+            else f"{value:,.1f}"
+            if isinstance(value, float)
+            else f"{value or ''}"
+            for value in (row[name] for name in names)
+        )
+        for row in rows
+    ]
+    show_table(names, shown, text_columns=(1, 2, 3, 5))

@@ -1,0 +1,208 @@
+"""Which samples are nearly identical: the same image again, saved anew, resized, brightened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.special import betaincinv
+
+from labelrank.ranking.moments import ClassMoments
+from labelrank.ranking.whitening import Whitening
+
+LIKENESS = 0.75
+"""Rows at least so alike are nearly identical: their squared distance is a quarter of that of two rows of a class."""
+# Classes of fewer rows are no centre: two copies in such a class would have it between them.
+_CENTRE_ROWS = 8
+# How many pairs may be so alike by chance, among all.
+_CHANCE_PAIRS = 0.01
+# Above this no pair is told from chance in float32; only identical rows are found.
+_MOST_LIKE = 0.999
+_TILE_ROWS = 2_048
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Rows that are nearly identical to another.
+
+    Attributes:
+        group: int64 (n,), number of the row's group, from 0 in the order of their first rows; -1 where there is none.
+            Rows that are connected by pairs of near-identical rows are one group.
+        nearest: int64 (n,), the row that it is most like; -1 where there is none.
+        likeness: float32 (n,), of these two: 1 identical, 0 as far apart as two rows of a class; NaN where none.
+        threshold: The likeness that was asked for; 1 where only identical rows are told from chance.
+    """
+
+    group: np.ndarray
+    nearest: np.ndarray
+    likeness: np.ndarray
+    threshold: float
+
+
+def near_duplicates(X: np.ndarray, moments: ClassMoments, white: Whitening) -> NearDuplicates:
+    """Return which of the rows X (n, d) are nearly identical to another; float32 (n, d) and tiles beside the input.
+
+    The likeness of two rows is 1 - d2 / min(s, m): d2 their squared distance in the whitened space, s the sum of their
+    squared distances to the centroid nearest to each, m the same of a typical pair (twice the median). It needs
+    no labels, so that an image that is there under two labels is found. Identical rows are always found.
+
+    Few features tell little: the likeness asked for is then higher, so that fewer than one in a hundred such data sets
+    has such a pair by chance (two random directions; Cai, Fan, Jiang 2013, "Distributions of angles in random packing
+    on spheres"), up to where only identical rows are told.
+    """
+    n = len(X)
+    first = _first_identical(X, X)
+    distinct = np.flatnonzero(first == np.arange(n))
+    found, groups = _Best(n), first
+    copies = np.flatnonzero(first < np.arange(n))
+    for rows, others in ((copies, first[copies]), (first[copies], copies)):
+        found.take(rows, others, np.ones(len(rows), np.float32))
+    threshold = likeness_needed(white.matrix.shape[1], n * (n - 1) / 2)
+    if threshold < 1:
+        directions = _Directions.of(X[distinct] if len(copies) else X, moments, white)
+        for a in _tiles(len(distinct)):
+            for b in _tiles(len(distinct), a.start):
+                i, j, likeness = directions.alike(a, directions, b, threshold)
+                i, j, likeness = distinct[i[i < j]], distinct[j[i < j]], likeness[i < j]
+                found.take(i, j, likeness)
+                found.take(j, i, likeness)
+                groups = _joined(groups, i, j)
+    return NearDuplicates(_numbered(groups), found.nearest, found.likeness, threshold)
+
+
+def duplicates_among(X: np.ndarray, others: np.ndarray, moments: ClassMoments, white: Whitening) -> NearDuplicates:
+    """Return which rows X (n, d) are nearly identical to one of `others` (m, d), such as those of another split.
+
+    `nearest` counts the rows of `others`; rows that share it share a group.
+
+    Args:
+        X, others: Rows of the same features.
+        moments: Of X.
+        white: Whitened coordinates of these moments.
+    """
+    found = _Best(len(X))
+    first = _first_identical(X, others)
+    same = np.flatnonzero(first >= 0)
+    found.take(same, first[same], np.ones(len(same), np.float32))
+    threshold = likeness_needed(white.matrix.shape[1], len(X) * len(others))
+    if threshold < 1:
+        rows, their = _Directions.of(X, moments, white), _Directions.of(others, moments, white)
+        for a in _tiles(len(X)):
+            for b in _tiles(len(others)):
+                found.take(*rows.alike(a, their, b, threshold))
+    there = found.nearest >= 0
+    group = np.full(len(X), -1, dtype=np.int64)
+    group[there] = np.unique(found.nearest[there], return_inverse=True)[1]
+    return NearDuplicates(group, found.nearest, found.likeness, threshold)
+
+
+def likeness_needed(n_directions: int, pairs: float) -> float:
+    """Return the likeness from which one of so many pairs is not alike by chance; 1 where none is told from chance.
+
+    Args:
+        n_directions: r, of the whitened space.
+    """
+    if n_directions < 2:
+        return 1.0
+    # The cosine c of two random directions exceeds c with probability I(1 - c^2; (r - 1) / 2, 1/2) / 2, and no likeness
+    # exceeds the cosine.
+    tail = min(1.0, 2 * _CHANCE_PAIRS / max(pairs, 1.0))
+    by_chance = float(np.sqrt(1 - betaincinv((n_directions - 1) / 2, 0.5, tail)))
+    needed = max(LIKENESS, by_chance)
+    return 1.0 if needed > _MOST_LIKE else needed
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """Rows as seen from the centroid nearest to each: float32 unit (n, r), and float64 squared lengths (n,)."""
+
+    unit: np.ndarray
+    square: np.ndarray
+    typical: float
+
+    @classmethod
+    def of(cls, X: np.ndarray, moments: ClassMoments, white: Whitening) -> _Directions:
+        centres = white(moments.mean[moments.count >= _CENTRE_ROWS])
+        centres = np.concatenate([centres, np.zeros((1, centres.shape[1]))])  # the mean of all rows
+        half_square = np.sum(centres**2, axis=1) / 2
+        unit, square = np.empty((len(X), centres.shape[1]), np.float32), np.empty(len(X))
+        for rows in _tiles(len(X)):
+            from_centre = white(X[rows])
+            from_centre -= centres[np.argmin(half_square - from_centre @ centres.T, axis=1)]
+            square[rows] = np.sum(from_centre**2, axis=1)
+            length = np.sqrt(square[rows])[:, None]
+            np.divide(from_centre, length, out=from_centre, where=length > 0)
+            unit[rows] = from_centre
+        # The variance within classes along all directions, which rows have as squared length on average.
+        return cls(unit, square, float(2 * white.spread.sum()))
+
+    def alike(
+        self, a: slice, others: _Directions, b: slice, threshold: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the pairs of rows of `a` and `others` of `b` from this likeness on: two int64 (p,), float32 (p,)."""
+        cosine = self.unit[a] @ others.unit[b].T
+        # No likeness exceeds the cosine.
+        flat = np.flatnonzero(cosine >= threshold)
+        i, j = np.divmod(flat, cosine.shape[1])
+        cosine = cosine.ravel()[flat]
+        i, j = i + a.start, j + b.start
+        one, other = self.square[i], others.square[j]
+        distance = one + other - 2 * np.sqrt(one * other) * cosine
+        likeness = (1 - distance / np.minimum(one + other, self.typical)).astype(np.float32)
+        enough = likeness >= threshold
+        return i[enough], j[enough], likeness[enough]
+
+
+class _Best:
+    """For each row the one that it is most like so far."""
+
+    def __init__(self, n: int) -> None:
+        self.nearest = np.full(n, -1, dtype=np.int64)
+        self.likeness = np.full(n, np.nan, dtype=np.float32)
+
+    def take(self, rows: np.ndarray, others: np.ndarray, likeness: np.ndarray) -> None:
+        order = np.lexsort((-others, likeness))  # the last one stays: the most alike, of these the first
+        rows, others, likeness = rows[order], others[order], likeness[order]
+        last = len(rows) - 1 - np.unique(rows[::-1], return_index=True)[1]
+        rows, others, likeness = rows[last], others[last], likeness[last]
+        better = ~(self.likeness[rows] >= likeness)
+        self.nearest[rows[better]] = others[better]
+        self.likeness[rows[better]] = likeness[better]
+
+
+def _first_identical(X: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return for each row the first identical one of `others`, int64 (n,); -1 where there is none."""
+    first: dict[bytes, int] = {}
+    for row, values in enumerate(others):
+        first.setdefault(_digest(values), row)
+    return np.array([first.get(_digest(values), -1) for values in X], dtype=np.int64)
+
+
+def _digest(values: np.ndarray) -> bytes:
+    return blake2b((values + 0.0).tobytes(), digest_size=16).digest()  # -0.0 is 0.0
+
+
+def _joined(first: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """Return for each row the first of its group, int64 (n,), once the groups of these pairs are joined."""
+    if not len(i):
+        return first
+    n = len(first)
+    ends = np.concatenate([np.arange(n), i]), np.concatenate([first, j])
+    component = connected_components(coo_array((np.ones(n + len(i)), ends), shape=(n, n)), directed=False)[1]
+    result: np.ndarray = np.unique(component, return_index=True)[1][component]
+    return result
+
+
+def _numbered(first: np.ndarray) -> np.ndarray:
+    """Return numbers of the groups of two rows or more, -1 for rows alone, from the first row of each."""
+    shared = np.bincount(first, minlength=len(first))[first] > 1
+    numbers = np.full(len(first), -1, dtype=np.int64)
+    numbers[shared] = np.unique(first[shared], return_inverse=True)[1]
+    return numbers
+
+
+def _tiles(n: int, start: int = 0) -> list[slice]:
+    return [slice(at, min(at + _TILE_ROWS, n)) for at in range(start, n, _TILE_ROWS)]

@@ -1,0 +1,127 @@
+"""Which samples to look at first, and which are nearly identical: what is planted is found."""
+
+import numpy as np
+import pytest
+
+from labelrank.ranking import ClassMoments
+from labelrank.ranking.audit import audit
+from labelrank.ranking.duplicates import LIKENESS, duplicates_among, likeness_needed, near_duplicates
+from labelrank.ranking.whitening import whitening
+
+
+def drawn(n_classes=10, rows=40, n_features=60, seed=0):
+    """Return float32 rows of classes with correlated features, and labels."""
+    rng = np.random.default_rng(seed)
+    mixing = np.linalg.qr(rng.normal(size=(n_features, n_features)))[0] * np.geomspace(0.1, 10, n_features)
+    centres = rng.normal(size=(n_classes, n_features)) * 0.8
+    y = np.repeat(np.arange(n_classes), rows)
+    return ((centres[y] + rng.normal(size=(len(y), n_features))) @ mixing).astype(np.float32), y
+
+
+def space(X, y, shrinkage="auto"):
+    moments = ClassMoments(X.shape[1]).update(X, y)
+    return moments, whitening(moments, shrinkage)
+
+
+def test_planted_label_errors_come_first():
+    X, y = drawn()
+    labels, wrong = y.copy(), np.arange(0, 400, 21)
+    labels[wrong] = (y[wrong] + 3) % 10
+    found = audit(X, labels, *space(X, labels))
+    first = found.order[: len(wrong)]
+    assert np.isin(first, wrong).mean() > 0.9
+    planted = first[np.isin(first, wrong)]
+    np.testing.assert_array_equal(found.own[planted], labels[planted])
+    np.testing.assert_array_equal(found.other[planted], y[planted])
+    assert (found.score[planted] > 0).all()
+
+
+def test_distances_are_those_to_centroids_without_the_row():
+    X, y = drawn(n_classes=4, rows=9, n_features=5)
+    moments, white = space(X, y, None)
+    found = audit(X, y, moments, white)
+    inverse = np.linalg.inv(moments.scatter / len(y))
+    for row in (0, 17, 35):
+        others = {k: X[(y == k) & (np.arange(36) != row)].mean(axis=0, dtype=np.float64) for k in range(4)}
+        distance = {k: float(np.sqrt((X[row] - m) @ inverse @ (X[row] - m))) for k, m in others.items()}
+        assert found.own_distance[row] == pytest.approx(distance.pop(y[row]), rel=1e-5)
+        assert found.other_distance[row] == pytest.approx(min(distance.values()), rel=1e-5)
+        assert found.other[row] == min(distance, key=distance.get)
+    np.testing.assert_allclose(found.score, found.own_distance**2 - found.other_distance**2, rtol=1e-9)
+
+
+def test_a_row_alone_in_its_class_comes_last():
+    X, y = drawn(n_classes=3, rows=10)
+    y[0] = 7
+    found = audit(X, y, *space(X, y))
+    assert found.order[-1] == 0
+    assert np.isnan([found.score[0], found.own_distance[0]]).all()
+    assert np.isfinite(np.delete(found.score, 0)).all()
+
+
+def test_two_classes_have_each_other():
+    X, y = drawn(n_classes=2)
+    found = audit(X, y + 5, *space(X, y + 5))
+    np.testing.assert_array_equal(found.other, 1 - found.own)
+
+
+def test_planted_copies_are_found_and_only_these():
+    X, y = drawn()
+    rng = np.random.default_rng(1)
+    spread = X.std(axis=0)
+    X[7] = X[300]  # under another label
+    X[50] = X[51] + 0.1 * spread * rng.normal(size=60)
+    X[52] = X[51] + 0.1 * spread * rng.normal(size=60)
+    found = near_duplicates(X, *space(X, y))
+    assert np.flatnonzero(found.group >= 0).tolist() == [7, 50, 51, 52, 300]
+    assert found.group[[7, 300, 50, 51, 52]].tolist() == [0, 0, 1, 1, 1]
+    assert found.nearest[[7, 300, 50]].tolist() == [300, 7, 51]
+    assert found.likeness[7] == 1
+    assert LIKENESS <= found.likeness[50] < 1
+    assert found.threshold == LIKENESS
+
+
+def test_copies_in_a_class_of_two_are_found():
+    X, y = drawn()
+    y[[0, 1]] = 10
+    X[1] = X[0] + 1e-3 * X.std(axis=0)
+    assert near_duplicates(X, *space(X, y)).nearest[[0, 1]].tolist() == [1, 0]
+
+
+def test_many_copies_of_one_row_are_one_group():
+    X, y = drawn()
+    X[::2] = X[0]
+    found = near_duplicates(X, *space(X, y))
+    assert (found.group[::2] == 0).all()
+    assert (found.group[1::2] == -1).all()
+
+
+def test_features_that_tell_little_give_identical_rows_alone():
+    X, y = drawn(n_features=2)
+    X[3] = X[200]
+    found = near_duplicates(X, *space(X, y))
+    assert np.flatnonzero(found.group >= 0).tolist() == [3, 200]
+    assert found.threshold == 1
+    assert LIKENESS == likeness_needed(96, 1e8) < likeness_needed(12, 1e6) < 1 == likeness_needed(1, 10)
+
+
+def test_rows_of_another_split_are_found():
+    X, y = drawn()
+    others, _ = drawn(seed=5)
+    others[13] = X[250]
+    others[14] = X[9] + 0.05 * X.std(axis=0)
+    found = duplicates_among(X, others, *space(X, y))
+    assert np.flatnonzero(found.nearest >= 0).tolist() == [9, 250]
+    assert found.nearest[[9, 250]].tolist() == [14, 13]
+
+
+def test_tiles_change_nothing(monkeypatch):
+    X, y = drawn()
+    X[::7] = X[1] + 0.02 * np.random.default_rng(2).normal(size=X[::7].shape) * X.std(axis=0)
+    whole = near_duplicates(X, *space(X, y)), audit(X, y, *space(X, y))
+    monkeypatch.setattr("labelrank.ranking.duplicates._TILE_ROWS", 64)
+    monkeypatch.setattr("labelrank.ranking.audit._BLOCK_ROWS", 64)
+    tiled = near_duplicates(X, *space(X, y)), audit(X, y, *space(X, y))
+    np.testing.assert_array_equal(tiled[0].group, whole[0].group)
+    np.testing.assert_array_equal(tiled[0].nearest, whole[0].nearest)
+    np.testing.assert_array_equal(tiled[1].order, whole[1].order)
