@@ -85,6 +85,10 @@ class LabelMapError(LabelRankError, ValueError):
     """A label map is not a bijection, or a format cannot carry its names."""
 
 
+class GroupsError(LabelRankError, ValueError):
+    """A file of groups cannot be read, or does not give each class one group."""
+
+
 class FinetuneError(LabelRankError, ValueError):
     """Orders cannot be compared with this input, or the results of a comparison cannot be read or written."""
 

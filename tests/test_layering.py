@@ -20,7 +20,7 @@ FLOORS = (
     ("labelrank.steps.extract.run",),
     ("labelrank.steps.extract.engines",),
     ("labelrank.steps.extract",),
-    ("labelrank.finetune", "labelrank.patches", "labelrank.exports"),
+    ("labelrank.finetune", "labelrank.patches", "labelrank.exports", "labelrank.class_groups"),
     ("labelrank.features",),
     ("labelrank.models",),
     ("labelrank.data",),

@@ -14,8 +14,8 @@ from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.methods import LINKAGE
 from labelrank.ranking.ranker import sorted_with_ties
 
-MAX_OPTIMAL_CLASSES = 3_000
-"""The most classes whose leaves are put in the best order, which takes 10 s for these; more are flipped greedily."""
+MAX_OPTIMAL_CLASSES = 1_500
+"""The most classes whose leaves are put in the best order, which may take 10 s; more are flipped greedily."""
 # Distances are rounded to this, far above the rounding of a sum in another order: equal ones stay equal.
 _DECIMALS = 9
 _BLOCK_ROWS = 512
