@@ -1,16 +1,21 @@
 """Rank the labels of the chosen features, look at the order, download the label map."""
 
+from typing import NamedTuple
+
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from labelrank.errors import LabelRankError
 from labelrank.ui import feature_files, frame, messages, ranking_tabs, rankings, session
-from labelrank.views import ranking_charts
+from labelrank.views import ranking_charts, ranking_words
 
 FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether the order matters."
+# How long a run of the page waits for the intervals of positions; later ones are drawn when they are there.
+WAIT_S = 1.0
 
 
 def main() -> None:
-    frame.header("Ranking", "Every class gets a position along the axis that separates the classes best.")
+    frame.header("Ranking", "Every class gets a position, in an order that you choose.")
     found = None
     try:
         found = feature_files.chosen_features()
@@ -22,28 +27,49 @@ def main() -> None:
         return
     if not found.current:
         of_earlier_choice(found)
-    choose_method()
-    show(found)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        unequal = rankings.unequal_counts(found)
+        choose_order(unequal)
+    if unequal and session.choices().ranking.method == "reference":
+        without_reference(unequal)
+        return
+    show(found, right)
 
 
-def choose_method() -> None:
-    """Show the settings of the ranking, and apply changes."""
+def choose_order(unequal: tuple[int, int] | None) -> None:
+    """Show the settings of the ranking, and apply changes.
+
+    Args:
+        unequal: Fewest and most samples of a class, where they differ.
+    """
     chosen = session.choices().ranking
-    method = st.segmented_control(
-        "Method",
-        list(rankings.METHOD_TEXT),
-        default=chosen.method,
-        required=True,
+    orders = rankings.orders(unequal, chosen.method)
+    method = st.selectbox(
+        "Order",
+        orders,
+        index=orders.index(chosen.method),
         key="method",
-        help="How the classes are put in order.",
+        help="How the classes are put in order; the tab Orders compares them. "
+        + (rankings.reference_needs(unequal) if unequal else ""),
     )
-    st.caption(rankings.METHOD_TEXT.get(method, ""))
+    st.caption(rankings.METHOD_TEXT[method])
+    settings = axis_settings(method) if rankings.takes_settings(method) else rankings.USUAL_SETTINGS
+    asked = rankings.request(method, *settings)
+    if asked != chosen:
+        session.choose(ranking=asked)
+        st.rerun()
+
+
+def axis_settings(method: str) -> tuple[str, str, float | None]:
+    """Show the settings of an order that looks at the features; return solver, kind of shrinkage and its number."""
+    chosen = session.choices().ranking
     with st.expander(rankings.settings_text(chosen), icon=":material/tune:", key="ranking_settings"):
-        solvers = rankings.solvers()
+        solvers = rankings.solvers(method)
         solver = st.selectbox(
             "Solver",
             solvers,
-            index=solvers.index(chosen.solver),
+            index=solvers.index(chosen.solver) if chosen.solver in solvers else 0,
             key="solver",
             help="How the axis is computed. Both solvers give the same axis: svd decomposes the rows, eigen uses class "
             "moments and allows shrinkage. auto takes the faster one that allows the chosen shrinkage.",
@@ -67,10 +93,17 @@ def choose_method() -> None:
                 key="shrinkage_number",
                 help="0 leaves the covariance as it is, 1 replaces it.",
             )
-    asked = rankings.request(method, solver, kind, fraction)
-    if asked != chosen:
-        session.choose(ranking=asked)
-        st.rerun()
+    return solver, kind, fraction
+
+
+def without_reference(unequal: tuple[int, int]) -> None:
+    """Say why these features have no order `reference`, and offer what there is."""
+    st.warning(rankings.reference_needs(unequal), icon=":material/warning:")
+    with st.container(horizontal=True):
+        st.button("Use centroid", type="primary", on_click=rankings.choose_order, args=("centroid",))
+        if st.button(f"Extract {unequal[0]:,} of each class"):
+            session.choose_extraction(max_per_class=unequal[0])
+            session.go("pages/features.py")
 
 
 def of_earlier_choice(found: feature_files.ChosenFeatures) -> None:
@@ -86,59 +119,117 @@ def of_earlier_choice(found: feature_files.ChosenFeatures) -> None:
         session.go("pages/features.py")
 
 
-def show(found: feature_files.ChosenFeatures) -> None:
-    ranked = rankings.ranking(found.path, session.choices())
-    source = feature_files.features(found.path)
-    label_map = ranked.label_map
-    for notice in ranked.notices:
-        st.warning(messages.message_text(notice.text), icon=":material/warning:")
-    with st.container(horizontal=True):
-        st.metric(
-            "Share of between-class variance",
-            f"{ranked.share:.1%}",
-            width="content",
-            help="How much of the variance between class means lies on this one axis; the rest is not in the order.",
-        )
-        st.metric("Classes", f"{len(label_map.classes):,}", width="content")
-        st.metric("Rows", f"{found.rows:,}", width="content", help="Samples that were ranked.")
-        if (shrunk := label_map.parameters.get("shrinkage_found")) is not None:
-            st.metric("Auto shrinkage", f"{shrunk:.1%}", width="content", help=rankings.FOUND_HELP)
-    left, right = st.columns(2, gap="medium")
-    with left:
-        finding = ranking_charts.projection_finding(label_map.names, ranked.share)
-        st.subheader(messages.escape(finding), anchor=False)
-        drawn = rankings.projection_data(found, ranked)
-        st.altair_chart(
-            ranking_charts.projection_chart(drawn.samples, drawn.classes), alt=f"Projection of the samples. {finding}."
-        )
-        st.caption(rankings.projection_caption(drawn))
-    with right:
+def show(found: feature_files.ChosenFeatures, download_place: DeltaGenerator) -> None:
+    ranking = rankings.ranking(found.path, session.choices())
+    ranked = ranking.ranked
+    if ranked.notices:
+        text = "  \n".join(messages.message_text(notice.text) for notice in ranked.notices)
+        st.warning(text, icon=":material/warning:")
+    first_screen(found, ranking)
+    with download_place:
+        frame.downloads(ranking.label_map, ranked.samples)
         if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
             session.go("pages/finetune.py")
-        st.subheader("Download the label map", anchor=False)
-        frame.downloads(label_map, ranked.samples)
-        st.subheader("Positions", anchor=False)
-        query = (
-            st.text_input("Find a class", key="find_class", help="Part of its name.")
-            if len(label_map.classes) > 20
-            else ""
-        )
-        st.dataframe(
-            rankings.positions_table(ranked, source.class_names, query),
-            hide_index=True,
-            height="auto",
-            column_config={
-                "Position": st.column_config.NumberColumn(width=70, help="The place that the class gets."),
-                "Centroid": st.column_config.NumberColumn(
-                    width=70, format="%.2f", help="Mean projection of the class."
-                ),
-                "Samples": st.column_config.NumberColumn(width=70, format="localized"),
-                "Label": st.column_config.NumberColumn(width=55, help="The number that the class has in the source."),
-                "Original order": st.column_config.TextColumn(help="The class that has this place in the source."),
-            },
-            alt=f"Classes by position. {finding}.",
-        )
+    if not ranking.settled:
+        intervals_to_come(ranking)
     ranking_tabs.show(found, ranked)
+
+
+@st.fragment(run_every="1s")
+def intervals_to_come(ranking: rankings.Ranking) -> None:
+    """Run the page again once the intervals are there."""
+    if ranking.settled:
+        st.rerun()
+
+
+@st.fragment
+def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking) -> None:
+    """Show figures, chart and positions: at once without what takes longer, then whole."""
+    names = ranking.ranked.label_map.names
+    figures, find = st.columns(2, gap="medium", vertical_alignment="bottom")
+    with find:
+        chosen = st.selectbox(
+            "Find a class",
+            range(len(names)),
+            index=None,
+            format_func=lambda position: rankings.class_choice(names[position]),
+            placeholder="Type a part of its name",
+            key="find_class",
+            help="Shows where the class lies, how sure that is, and some of its samples.",
+        )
+    if chosen is not None:
+        look_at(found, ranking, chosen)
+    left, right = st.columns(2, gap="medium")
+    # What is drawn first is replaced by what is drawn later.
+    places = Places(figures.empty(), left.empty(), left.empty(), left.empty(), right.empty(), right.empty())
+    if not ranking.settled:
+        draw(places, found, ranking, chosen, images=False)
+        ranking.settle(WAIT_S)
+    draw(places, found, ranking, chosen, images=True)
+
+
+class Places(NamedTuple):
+    """Where the parts of the first screen are shown."""
+
+    figures: DeltaGenerator
+    finding: DeltaGenerator
+    chart: DeltaGenerator
+    caption: DeltaGenerator
+    title: DeltaGenerator
+    table: DeltaGenerator
+
+
+def look_at(found: feature_files.ChosenFeatures, ranking: rankings.Ranking, position: int) -> None:
+    """Show one class: where it lies, and some of its samples from the lowest to the highest projection."""
+    with st.container(border=True):
+        st.markdown(messages.escape(ranking_words.class_told(ranking.label_map, position, ranking.in_order)))
+        if images := rankings.images_along(found, ranking.ranked, position):
+            st.image(images, width=72)
+            st.caption("Samples of the class, from the lowest to the highest projection.")
+
+
+def draw(
+    places: Places,
+    found: feature_files.ChosenFeatures,
+    ranking: rankings.Ranking,
+    chosen: int | None,
+    *,
+    images: bool,
+) -> None:
+    """Show figures, chart and positions.
+
+    Args:
+        chosen: Position of the class to point out.
+        images: Whether to read images of the samples.
+    """
+    label_map = ranking.label_map
+    with places.figures.container():
+        with st.container(horizontal=True):
+            for title, value, help_text in ranking_words.figures(ranking.ranked.share, ranking.intervals):
+                st.metric(title, value, width="content", help=help_text)
+        st.caption(messages.message_text(ranking.not_sure or ""))
+    finding = ranking_charts.projection_finding(label_map.names, ranking.told_apart)
+    drawn = rankings.projection_data(found, ranking, images=images)
+    places.finding.subheader(messages.escape(finding), anchor=False, help=ranking_words.TOLD_APART_HELP)
+    chart = ranking_charts.projection_chart(drawn.samples, drawn.classes, chosen)
+    places.chart.altair_chart(chart, alt=f"Projection of the samples. {finding}.")
+    places.caption.caption(f"{rankings.projection_caption(drawn)}  \n{ranking_words.shrunk_text(label_map)}")
+    places.title.subheader("Positions", anchor=False)
+    places.table.dataframe(
+        rankings.positions_table(ranking, feature_files.features(found.path).class_names),
+        hide_index=True,
+        height=rankings.table_height(len(label_map.classes)),
+        column_config={
+            "Position": st.column_config.NumberColumn(width=62, help="The place that the class gets."),
+            "Likely": st.column_config.TextColumn(width=70, help=ranking_words.LIKELY_HELP),
+            "In order": st.column_config.TextColumn(width=62, help=ranking_words.IN_ORDER_HELP),
+            "Original order": st.column_config.TextColumn(help="The class that has this place in the source."),
+            "Centroid": st.column_config.NumberColumn(width=68, format="%.2f", help="Mean projection of the class."),
+            "Label": st.column_config.NumberColumn(width=55, help="The number that the class has in the source."),
+            "Samples": st.column_config.NumberColumn(width=70, format="localized"),
+        },
+        alt=f"Classes by position. {finding}.",
+    )
 
 
 main()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,10 +17,20 @@ from labelrank.features.store import FeatureSet
 from labelrank.preview import looks
 from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, GEOMETRY_ORDERS, GOOD_FOR, NAME_ORDERS, SOLVERS
 from labelrank.steps.rank import Ranked, RankRequest, rank
-from labelrank.ui import choices
+from labelrank.ui import choices, session
 from labelrank.ui.datasets import dataset, look
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
-from labelrank.views import marks, ranking_charts
+from labelrank.views import marks, ranking_charts, ranking_words
+
+if TYPE_CHECKING:
+    from labelrank.label_map import LabelMap
+    from labelrank.ranking.intervals import RankIntervals
+
+KEY_CHARACTERS = 80
+IMAGES_ALONG = 8
+"""Images of one class that are shown together."""
+TABLE_ROW_PIXELS = 35
+MIN_TABLE_PIXELS = 420
 
 METHOD_TEXT = GOOD_FOR
 """Order -> what it is good for."""
@@ -32,16 +45,31 @@ SHRINKAGE_HELP = (
     "Pulls the within-class covariance towards its diagonal, so that few samples per dimension give a steadier order. "
     f"{AUTO_IS[0].upper()}{AUTO_IS[1:]}. Needs the eigen solver."
 )
-FOUND_HELP = (
-    "How far the within-class covariance was pulled towards its diagonal, found from these rows: the fewer rows per "
-    "dimension, the more. 100% would replace it."
-)
 USUAL_FRACTION = 0.1
+USUAL_SETTINGS = (RankRequest.solver, DEFAULT_SHRINKAGE, None)
+"""Solver, kind of shrinkage and its number where nothing is chosen."""
 
 
-def solvers() -> tuple[str, ...]:
-    """Return the names of the ways to compute the axis."""
-    return SOLVERS
+def orders(unequal: tuple[int, int] | None, chosen: str) -> list[str]:
+    """Return the orders to choose from: `reference` only where it can be had, or is chosen already."""
+    return [name for name in METHOD_TEXT if name != "reference" or unequal is None or chosen == name]
+
+
+def takes_settings(method: str) -> bool:
+    """Return whether an order looks at the features, and so takes a solver and a shrinkage."""
+    return method not in NAME_ORDERS
+
+
+def choose_order(method: str) -> None:
+    """Let an order become the label map; for the click of a button, before the select of orders is drawn."""
+    asked = session.choices().ranking
+    session.choose(ranking=request(method, asked.solver, shrinkage_kind(asked), shrinkage_fraction(asked)))
+    st.session_state["method"] = method
+
+
+def solvers(method: str) -> tuple[str, ...]:
+    """Return the names of the ways to compute the axis that an order allows."""
+    return tuple(name for name in SOLVERS if method not in GEOMETRY_ORDERS or name != "svd")
 
 
 def settings_text(asked: RankRequest) -> str:
@@ -70,12 +98,73 @@ def request(method: str, solver: str, kind: str, fraction: float | None) -> Rank
     return RankRequest(method, solver, fraction if kind == "number" else None if kind == "none" else kind)
 
 
-@st.cache_data(max_entries=16, show_spinner="Ranking the labels")
-def _ranking(path: Path, modified_ns: int, digest: str, request: RankRequest) -> Ranked:
-    return rank(features_of(path, modified_ns), request)
+@dataclass(frozen=True)
+class Ranking:
+    """A ranking, and how sure its positions are: at first not, because that takes longer than the order."""
+
+    ranked: Ranked
+    working: threading.Thread
+    """Works out how sure the positions are."""
+
+    @classmethod
+    def begin(cls, ranked: Ranked) -> Ranking:
+        """Return a ranking whose intervals are being worked out."""
+        thread = threading.Thread(target=_work_out, args=(ranked,), daemon=True)
+        thread.start()
+        return cls(ranked, thread)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing more is to come."""
+        return not self.working.is_alive()
+
+    def settle(self, seconds: float) -> None:
+        """Wait for what is to come, but not for long."""
+        self.working.join(seconds)
+
+    @property
+    def intervals(self) -> RankIntervals | None:
+        """How sure the positions are; None while that is not known, and for orders that have none."""
+        return self.ranked.intervals if self.settled else None
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The label map, with the intervals where they are known."""
+        return self.ranked.label_map_with_intervals if self.settled else self.ranked.label_map
+
+    @property
+    def in_order(self) -> np.ndarray | None:
+        """Probability that the classes at positions p and p + 1 are in this order, float (K - 1,), where known."""
+        return None if self.intervals is None else self.intervals.in_order
+
+    @property
+    def told_apart(self) -> int | None:
+        """How many neighbours are told apart, where that is known."""
+        return None if self.in_order is None else ranking_words.told_apart(self.in_order)
+
+    @property
+    def not_sure(self) -> str | None:
+        """Why it is not known how sure the positions are; None where it is."""
+        if not self.settled:
+            return "Working out how sure the positions are."
+        return ranking_words.CENTROID_ALONE if self.intervals is None else self.intervals.withheld
 
 
-def ranking(path: Path, chosen: choices.Choices) -> Ranked:
+_one_at_a_time = threading.Lock()
+
+
+def _work_out(ranked: Ranked) -> None:
+    # What fails here fails again, and is told, where it is asked for.
+    with _one_at_a_time, contextlib.suppress(LabelRankError):
+        _ = ranked.intervals
+
+
+@st.cache_resource(max_entries=4, show_spinner="Ranking the labels")
+def _ranking(path: Path, modified_ns: int, digest: str, request: RankRequest) -> Ranking:
+    return Ranking.begin(rank(features_of(path, modified_ns), request))
+
+
+def ranking(path: Path, chosen: choices.Choices) -> Ranking:
     """Return the ranking of a features file; cached by the file's content and the method's parameters.
 
     Raises:
@@ -87,6 +176,25 @@ def ranking(path: Path, chosen: choices.Choices) -> Ranked:
         return _ranking(path, modified_ns, digest, chosen.ranking)
 
 
+def unequal_counts(found: ChosenFeatures) -> tuple[int, int] | None:
+    """Return the fewest and the most samples of a class; None where all have as many.
+
+    Raises:
+        FeaturesError: As for `features`.
+    """
+    counts = np.unique(features(found.path).y, return_counts=True)[1]
+    low, high = int(counts.min()), int(counts.max())
+    return (low, high) if low != high else None
+
+
+def reference_needs(unequal: tuple[int, int]) -> str:
+    """Return why features whose classes have from the first to the second number of samples have no `reference`."""
+    return (
+        f"The order reference pairs the samples of each class with those of another, so every class needs as many; "
+        f"here they have {unequal[0]:,} to {unequal[1]:,}."
+    )
+
+
 @dataclass(frozen=True)
 class ProjectionData:
     """What the projection chart draws, and how much of the features that is."""
@@ -95,37 +203,83 @@ class ProjectionData:
     classes: pd.DataFrame
     total: int
     images: int
+    seen: bool
+    """Whether images were looked for."""
 
 
-def projection_data(chosen: ChosenFeatures, ranked: Ranked) -> ProjectionData:
-    """Return the frames for `ranking_charts.projection_chart`, with images where the dataset still has them."""
-    found = features(chosen.path)
-    names = ranked.label_map.names
-    drawn = ranking_charts.stratified_mask(ranked.position, ranking_charts.MAX_POINTS)
-    keys = np.asarray(found.keys, dtype=object)
+def projection_data(chosen: ChosenFeatures, ranking: Ranking, *, images: bool = True) -> ProjectionData:
+    """Return the frames for `ranking_charts.projection_chart`, with images where the dataset still has them.
+
+    Samples and images are thinned so that they fit into one message.
+    """
+    found, ranked = features(chosen.path), ranking.ranked
+    keys = np.asarray([marks.shorten(str(key), KEY_CHARACTERS) for key in found.keys], dtype=object)
+    each = ranking_charts.row_bytes(keys[:: max(1, len(keys) // 1000)].tolist())
+    points = min(ranking_charts.MAX_POINTS, int(ranking_charts.MAX_DATA_BYTES / 2 / each))
+    drawn = ranking_charts.stratified_mask(ranked.position, points)
     samples = pd.DataFrame(
         {
-            "position": ranked.position[drawn],
-            "projection": ranked.projection[drawn].round(4),
-            "class": [marks.shorten(names[p]) for p in ranked.position[drawn]],
-            "key": [marks.shorten(str(key), 80) for key in keys[drawn]],
+            "position": ranked.position[drawn].astype(np.int32),
+            "projection": ranked.projection[drawn].astype(np.float32),
+            "key": keys[drawn],
         }
     )
-    wanted = ranking_charts.stratified_mask(ranked.position[drawn], ranking_charts.MAX_IMAGES)
-    images = images_of(found, chosen.source, tuple(keys[drawn][wanted]))
-    samples["image"] = [images.get(key) for key in keys[drawn]]
+    pictures: dict[str, str] = {}
+    if images and len(ranked.label_map.classes) <= ranking_charts.ROW_CLASSES:
+        room = ranking_charts.MAX_DATA_BYTES - each * len(samples)
+        pictures = _fitting(_images_of_points(found, chosen.source, ranked, drawn), room)
+    original = np.asarray(found.keys, dtype=object)[drawn]
+    samples["image"] = [pictures.get(key) for key in original]
+    return ProjectionData(samples, _classes(ranking), len(found.y), len(pictures), images)
+
+
+def _classes(ranking: Ranking) -> pd.DataFrame:
+    """Return the frame of classes for the projection chart."""
+    ranked, entries = ranking.ranked, ranking.label_map.classes
     classes = pd.DataFrame(
         {
-            "position": [entry.position for entry in ranked.label_map.classes],
-            "class": [marks.shorten(name) for name in names],
-            "centroid": [entry.centroid for entry in ranked.label_map.classes],
-            "count": [entry.count for entry in ranked.label_map.classes],
+            "position": [entry.position for entry in entries],
+            "class": [marks.shorten(entry.name) for entry in entries],
+            "centroid": [entry.centroid for entry in entries],
+            "count": [entry.count for entry in entries],
         }
     )
+    if entries[0].rank_low is not None:
+        classes["low"] = [entry.rank_low for entry in entries]
+        classes["high"] = [entry.rank_high for entry in entries]
     by_position = pd.Series(ranked.projection).groupby(ranked.position)
     for column, quantile in ranking_charts.QUANTILES.items():
         classes[column] = classes["position"].map(by_position.quantile(quantile))
-    return ProjectionData(samples, classes, len(found.y), len(images))
+    return classes
+
+
+def _images_of_points(
+    found: FeatureSet, source: choices.Source | None, ranked: Ranked, drawn: np.ndarray
+) -> dict[str, str]:
+    wanted = ranking_charts.stratified_mask(ranked.position[drawn], ranking_charts.MAX_IMAGES)
+    keys = np.asarray(found.keys, dtype=object)[drawn][wanted]
+    return images_of(found, source, tuple(keys))
+
+
+def _fitting(images: dict[str, str], room: float) -> dict[str, str]:
+    """Return as many images, spread over all, as fit into some bytes."""
+    total = sum(len(image) for image in images.values())
+    if total <= room:
+        return images
+    kept = list(images)
+    places = np.linspace(0, len(kept) - 1, int(len(kept) * room / total)).astype(int)
+    return {kept[place]: images[kept[place]] for place in places}
+
+
+def images_along(chosen: ChosenFeatures, ranked: Ranked, position: int) -> list[str]:
+    """Return small images of a class as data URIs, from its lowest projection to its highest."""
+    found = features(chosen.path)
+    of_class = np.flatnonzero(ranked.position == position)
+    along = of_class[np.argsort(ranked.projection[of_class], kind="stable")]
+    picked = along[np.unique(np.linspace(0, len(along) - 1, IMAGES_ALONG).astype(int))]
+    keys = tuple(found.keys[row] for row in picked)
+    images = images_of(found, chosen.source, keys)
+    return [images[key] for key in keys if key in images]
 
 
 def images_of(found: FeatureSet, source: choices.Source | None, keys: tuple[str, ...]) -> dict[str, str]:
@@ -148,34 +302,45 @@ def images_of(found: FeatureSet, source: choices.Source | None, keys: tuple[str,
 
 def projection_caption(drawn: ProjectionData) -> str:
     """Return what the projection chart leaves out, and what its marks are."""
-    shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
+    bars = " The bar spans the positions that it may have in truth (90 %)." if "low" in drawn.classes else ""
     if len(drawn.classes) > ranking_charts.ROW_CLASSES:
         return (
             f"Ribbons hold the middle 50 % and 90 % of the samples of each of {len(drawn.classes):,} classes; "
-            "points are their centroids."
+            f"points are their centroids.{bars.replace('The bar spans', 'Bars span').replace('it may', 'they may')}"
         )
+    shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
     images = "their dataset is no longer here, so they have no images"
     if drawn.images:
         images = f"hover or tap for the image ({drawn.images:,} have one)"
-    return f"{shown}, one line per class; the tall tick is the centroid; {images}. Colour shows the position."
+    images = f"; {images}" if drawn.seen else ""
+    return f"{shown}, one line per class{images}. The dark tick is the centroid.{bars} Colour shows the position."
 
 
-def positions_table(ranked: Ranked, class_names: tuple[str, ...], query: str = "") -> pd.DataFrame:
-    """Return one row per position: the class there, its centroid, and the class at this place in the source.
+def class_choice(name: str) -> str:
+    """Return how a class is called in a list to choose from."""
+    return marks.shorten(name, 60)
 
-    With a `query`, only classes whose name contains it, ignoring case.
-    """
-    return pd.DataFrame(
-        [
-            {
-                "Position": entry.position,
-                "Class": marks.visible(entry.name),
-                "Centroid": entry.centroid,
-                "Samples": entry.count,
-                "Label": entry.label,
-                "Original order": marks.visible(class_names[entry.position]),
-            }
-            for entry in ranked.label_map.classes
-            if query.casefold() in entry.name.casefold()
-        ]
+
+def table_height(n_classes: int) -> int:
+    """Return the pixels of the table of positions: all of a few classes, else as high as the chart beside it."""
+    return int(min(TABLE_ROW_PIXELS * (n_classes + 1) + 3, max(MIN_TABLE_PIXELS, ranking_charts.height(n_classes))))
+
+
+def positions_table(ranking: Ranking, class_names: tuple[str, ...]) -> pd.DataFrame:
+    """Return one row per position: the class there, how sure that is, and the class at this place in the source."""
+    entries, in_order = ranking.label_map.classes, ranking.in_order
+    table = pd.DataFrame(
+        {
+            "Position": [entry.position for entry in entries],
+            "Class": [marks.visible(entry.name) for entry in entries],
+            "Likely": [ranking_words.likely_text(entry.rank_low, entry.rank_high) for entry in entries],
+            "In order": [f"{sure:.0%}" for sure in in_order] + [""] if in_order is not None else "",
+            "Original order": [marks.visible(class_names[entry.position]) for entry in entries],
+            "Centroid": [entry.centroid for entry in entries],
+            "Label": [entry.label for entry in entries],
+            "Samples": [entry.count for entry in entries],
+        }
     )
+    if in_order is None:
+        table = table.drop(columns=["Likely", "In order"])
+    return table if table["Samples"].nunique() > 1 else table.drop(columns="Samples")

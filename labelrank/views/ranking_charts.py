@@ -17,8 +17,10 @@ from labelrank.views.marks import ACCENT, NEUTRAL, position_colours, shorten
 
 MAX_POINTS = 20_000
 """Samples drawn in one chart; a browser's canvas stays quick up to here."""
-MAX_IMAGES = 3_000
+MAX_IMAGES = 1_500
 """Samples whose image travels with the chart; about 1 kB each."""
+MAX_DATA_BYTES = 1_800_000
+"""The most that samples and their images take in one chart, so that its message stays below 2 MB."""
 LABELLED_CLASSES = 60
 """Up to here every class has a row with a label of readable size."""
 ROW_CLASSES = 200
@@ -109,8 +111,8 @@ def class_counts_chart(class_names: Sequence[str], counts: np.ndarray, media: st
 def rows(names: list[str]) -> tuple[float, alt.Axis]:
     """Return the height of one class's row in pixels and the axis that names the rows."""
     count = len(names)
-    row = 26.0 if count <= 20 else 16.0 if count <= LABELLED_CLASSES else 9.0
-    size = 12 if count <= 20 else 11 if count <= LABELLED_CLASSES else 8
+    row = 26.0 if count <= 20 else 16.0 if count <= LABELLED_CLASSES else 12.0
+    size = 12 if count <= 20 else 11 if count <= LABELLED_CLASSES else 10
     if count > ROW_CLASSES:
         row = 1800 / count
     return row, alt.Axis(
@@ -119,7 +121,9 @@ def rows(names: list[str]) -> tuple[float, alt.Axis]:
         labelFontSize=size,
         labelLimit=120,
         labelFlush=False,
-        labelOverlap=count > ROW_CLASSES,
+        # In fullscreen the rows share the height of the window: names that would touch are then left out.
+        labelOverlap="greedy",
+        labelSeparation=-4,
         labelPadding=6,
         ticks=False,
         domain=False,
@@ -127,53 +131,84 @@ def rows(names: list[str]) -> tuple[float, alt.Axis]:
     )
 
 
-def projection_finding(class_names: Sequence[str], share: float) -> str:
+def projection_finding(class_names: Sequence[str], told_apart: int | None = None) -> str:
     """Return what the projection shows, in one sentence.
 
     Args:
         class_names: Names in ranked order.
-        share: Between-class variance on this axis, as a fraction in [0, 1].
+        told_apart: Pairs of neighbours that are told apart; None where that is not known.
     """
     first, last = shorten(class_names[0], 30), shorten(class_names[-1], 30)
-    return f"The order runs from {first} to {last}; this axis holds {share:.0%} of the variance between classes"
+    runs = f"The order runs from {first} to {last}"
+    if told_apart is None:
+        return runs
+    return (
+        f"{runs}; {told_apart:,} of {len(class_names) - 1:,} neighbours {'is' if told_apart == 1 else 'are'} told apart"
+    )
 
 
-def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame) -> alt.LayerChart:
+def row_bytes(names: Sequence[str]) -> float:
+    """Return about how many bytes a sample takes in the projection chart without its image, whatever its class.
+
+    Args:
+        names: What the samples are called there.
+    """
+    return 16 + sum(len(name.encode()) for name in names) / max(1, len(names))
+
+
+def height(n_classes: int) -> float:
+    """Return the pixels that the projection chart of so many classes takes."""
+    if n_classes > ROW_CLASSES:
+        return _RIBBONS_HEIGHT
+    return rows([""] * n_classes)[0] * n_classes + AXIS_HEIGHT["two lines"]
+
+
+def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | None = None) -> alt.LayerChart:
     """Return the projection in the form of the paper's Fig. 3: one line per class, sorted by centroid.
 
     Args:
-        samples: Columns position (int), projection (float, in within-class standard deviations), key, class, image
+        samples: Columns position (int), projection (float, in within-class standard deviations), key, image
             (data URI or None); one row per sample drawn.
-        classes: Columns position, class, centroid, count and the quantiles of `QUANTILES`; one row per class.
+        classes: Columns position, class, centroid, count, the quantiles of `QUANTILES`, and, where they are known, low
+            and high, the interval of its positions; one row per class.
+        found: Position of a class to point out.
 
-    Source: Xiang, Wu, Bai 2025, Fig. 3. Beyond `ROW_CLASSES` classes the samples are drawn as ribbons between
-    quantiles.
+    Source: Xiang, Wu, Bai 2025, Fig. 3; the intervals are ours. Beyond `ROW_CLASSES` classes the samples are drawn as
+    ribbons between quantiles.
     """
     classes = classes.sort_values("position")
     if len(classes) > ROW_CLASSES:
-        return _ribbons(classes)
+        return _ribbons(classes, found)
     names = [shorten(name) for name in classes["class"]]
     row, axis = rows(names)
-    tick = min(row * 0.9, 20)
     x = alt.X(
         "projection:Q",
-        title=["Projection on the first discriminant", "(within-class standard deviations)"],
+        title=_AXIS_TITLE,
         scale=alt.Scale(nice=True, zero=False, padding=8),
         axis=alt.Axis(grid=True, tickCount=7),
     )
-    y = alt.Y("position:O", title=None, axis=axis, scale=alt.Scale(domain=list(range(len(names)))))
+    scale = alt.Scale(domain=list(range(len(names))))
+    y = alt.Y("position:O", title=None, axis=axis, scale=scale)
     colour = alt.Color(
         "position:O",
         legend=None,
         scale=alt.Scale(domain=list(range(len(names))), range=position_colours(len(names))),
     )
+    faint = (
+        alt.value(0.42)
+        if found is None
+        else alt.condition(alt.datum.position == found, alt.value(0.7), alt.value(0.15))
+    )
     points = (
         alt.Chart(samples)
-        .mark_circle(size=34 if row > 12 else 14, opacity=0.42)
+        # The name of a class is as good as its position, and would travel with every sample.
+        .transform_calculate(**{"class": f"{json.dumps(names)}[datum.position]"})
+        .mark_circle(size=34 if row > 12 else 18)
         .encode(
             x=x,
             y=y,
             color=colour,
+            opacity=faint,
             tooltip=[
                 alt.Tooltip("image:N"),
                 alt.Tooltip("class:N", title="class"),
@@ -182,52 +217,102 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame) -> alt.LayerC
             ],
         )
     )
-    # Dark with a light rim: readable on a light and on a dark page without asking which one it is.
-    centroids = (
-        alt.Chart(classes)
-        .mark_point(
-            shape="M-0.14,-1H0.14V1H-0.14Z", size=tick**2, fill="#14181d", stroke="#ffffff", strokeWidth=1, opacity=1
-        )
-        .encode(
-            x=alt.X("centroid:Q"),
-            y=y,
-            tooltip=[
-                alt.Tooltip("class:N", title="class"),
-                alt.Tooltip("position:Q", title="position"),
-                alt.Tooltip("centroid:Q", title="centroid", format=".2f"),
-                alt.Tooltip("count:Q", title="samples", format=",d"),
-            ],
-        )
-    )
-    return alt.layer(points, centroids).properties(height=row * len(names) + AXIS_HEIGHT["two lines"])
+    layers = [points]
+    if "low" in classes:
+        layers.append(_intervals(classes, alt.Y("low:O", title=None, axis=axis, scale=scale)))
+    layers.append(_centroids(classes, y, tick=min(row * 0.9, 20)))
+    if found is not None:
+        layers.append(_pointed_out(classes, found, y, row))
+    return alt.layer(*layers).properties(height=height(len(names)))
 
 
-def _ribbons(classes: pd.DataFrame) -> alt.LayerChart:
-    """Return the classes' quantiles as ribbons down the positions."""
-    y = alt.Y(
-        "position:Q",
-        title="Position",
-        scale=alt.Scale(reverse=True, nice=False, domain=[0, int(classes["position"].max())]),
-    )
-    title = ["Projection on the first discriminant", "(within-class standard deviations)"]
-    tooltip = [
+_RIBBONS_HEIGHT = 620
+_AXIS_TITLE = ["Projection on the first discriminant", "(within-class standard deviations)"]
+
+
+def _class_tooltip(classes: pd.DataFrame) -> list[alt.Tooltip]:
+    told = [
         alt.Tooltip("class:N", title="class"),
         alt.Tooltip("position:Q", title="position", format=",d"),
         alt.Tooltip("centroid:Q", title="centroid", format=".2f"),
         alt.Tooltip("count:Q", title="samples", format=",d"),
     ]
+    if "low" in classes:
+        told[2:2] = [
+            alt.Tooltip("low:Q", title="from position", format=",d"),
+            alt.Tooltip("high:Q", title="to position", format=",d"),
+        ]
+    return told
+
+
+def _intervals(classes: pd.DataFrame, low: alt.Y) -> alt.Chart:
+    """Return a thin bar at each centroid over the rows of the positions that the class may have."""
+    return (
+        alt.Chart(classes)
+        .mark_rule(color=NEUTRAL, strokeWidth=2, strokeCap="round", opacity=0.9)
+        .encode(
+            x=alt.X("centroid:Q"),
+            y=low,
+            y2=alt.Y2("high:O"),
+            tooltip=_class_tooltip(classes),
+        )
+    )
+
+
+def _centroids(classes: pd.DataFrame, y: alt.Y, tick: float) -> alt.Chart:
+    # Dark with a light rim: readable on a light and on a dark page without asking which one it is. At least 2 pixels
+    # wide between rims of less than one, or a short tick reads as a gap between the points.
+    half = max(0.14, 2.4 / tick)
+    return (
+        alt.Chart(classes)
+        .mark_point(
+            shape=f"M-{half:.2f},-1H{half:.2f}V1H-{half:.2f}Z",
+            size=tick**2,
+            fill="#14181d",
+            stroke="#ffffff",
+            strokeWidth=1 if tick > 15 else 0.7,
+            opacity=1,
+        )
+        .encode(x=alt.X("centroid:Q"), y=y, tooltip=_class_tooltip(classes))
+    )
+
+
+def _pointed_out(classes: pd.DataFrame, found: int, y: alt.Y, row: float) -> alt.Chart:
+    """Return a frame around the row of one class."""
+    return (
+        alt.Chart(classes[classes["position"] == found])
+        .mark_rule(color=ACCENT, strokeWidth=row + 2, opacity=0.22)
+        .encode(x=alt.value(0), x2=alt.value("width"), y=y)
+    )
+
+
+def _ribbons(classes: pd.DataFrame, found: int | None) -> alt.LayerChart:
+    """Return the classes' quantiles as ribbons down the positions."""
+    scale = alt.Scale(reverse=True, nice=False, domain=[0, int(classes["position"].max())])
+    y = alt.Y("position:Q", title="Position", scale=scale)
     base = alt.Chart(classes)
     wide = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.25).encode(
-        x=alt.X("q05:Q", title=title, scale=alt.Scale(zero=False)), x2="q95:Q", y=y
+        x=alt.X("q05:Q", title=_AXIS_TITLE, scale=alt.Scale(zero=False)), x2="q95:Q", y=y
     )
     middle = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.45).encode(
-        x=alt.X("q25:Q", title=title), x2="q75:Q", y=y
+        x=alt.X("q25:Q", title=_AXIS_TITLE), x2="q75:Q", y=y
     )
     colours = position_colours(16)
+    x = alt.X("centroid:Q", title=_AXIS_TITLE)
     centroids = base.mark_circle(size=16).encode(
-        x=alt.X("centroid:Q", title=title),
+        x=x,
         y=y,
         color=alt.Color("position:Q", legend=None, scale=alt.Scale(range=colours)),
-        tooltip=tooltip,
+        tooltip=_class_tooltip(classes),
     )
-    return alt.layer(wide, middle, centroids).properties(height=620)
+    layers = [wide, middle, centroids]
+    if "low" in classes:
+        bars = base.mark_rule(color=NEUTRAL, strokeWidth=1, opacity=0.6)
+        layers.insert(2, bars.encode(x=x, y=alt.Y("low:Q", title="Position", scale=scale), y2="high:Q"))
+    if found is not None:
+        pointed = alt.Chart(classes[classes["position"] == found])
+        layers.append(pointed.mark_rule(color=ACCENT, strokeWidth=2).encode(y=y))
+        layers.append(
+            pointed.mark_point(size=160, color=ACCENT, strokeWidth=3).encode(x=x, y=y, tooltip=_class_tooltip(classes))
+        )
+    return alt.layer(*layers).properties(height=_RIBBONS_HEIGHT)

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -363,7 +364,7 @@ def test_a_job_alone_in_the_address_opens_its_ranking_with_its_choices(app, pixe
     job = finished_job(pixel_features(), max_per_class=32, seed=7)
     run(app, job=job.id)
     assert title(app) == "Ranking"
-    assert [m.value for m in app.metric[1:3]] == ["10", "200"]
+    assert [m.label for m in app.metric] == ["Share of between-class variance", "Expected agreement"]
     assert app.session_state["choices"].extraction.seed == 7
     assert app.session_state["choices"].extraction.max_per_class == 32
     assert chips(app)[2:] == ["features: 200 rows", "order: centroid"]
@@ -381,18 +382,25 @@ def test_positions_and_labels_of_the_table_agree_with_the_original_order(app, pi
 
 def test_the_ranking_says_which_shrinkage_auto_found(app, pixel_features, finished_job):
     run(app, job=finished_job(pixel_features()).id)
-    found = {metric.label: metric.value for metric in app.metric}["Auto shrinkage"]
-    assert 0 < float(found.removesuffix("%")) < 100
+    (found,) = re.findall(r"Auto shrinkage found ([\d.]+)%", texts(app))
+    assert 0 < float(found) < 100
     app.selectbox(key="shrinkage").select("none").run()
-    assert "Auto shrinkage" not in [metric.label for metric in app.metric]
+    assert "Auto shrinkage" not in texts(app)
 
 
-def test_the_reference_method_on_unequal_classes_says_why_not(app, pixel_features, finished_job):
+def test_the_reference_order_on_unequal_classes_says_why_not_and_offers_ways_out(app, pixel_features, finished_job):
     job = finished_job(pixel_features(drop=3))
-    run(app, job=job.id, method="reference")
+    run(app, "ranking", job=job.id, method="reference")
+    assert "here they have 19 to 20" in texts(app)
+    assert not app.error
+    button(app, "Extract 19 of each class").click().run()
+    assert title(app) == "Features"
+    assert app.session_state["choices"].extraction.max_per_class == 19
     app.switch_page("pages/ranking.py").run()
-    assert "same number" in app.error[0].value.replace("\\", "") or "size" in app.error[0].value
-    assert title(app) == "Ranking"
+    button(app, "Use centroid").click().run()
+    assert chips(app)[3] == "order: centroid"
+    assert app.get("download_button")
+    assert "reference" not in app.selectbox(key="method").options
 
 
 @pytest.mark.parametrize("form", ["json", *FORMATS])

@@ -59,7 +59,7 @@ def test_the_label_space_is_computed_once_for_all_tabs_and_sessions(
     assert len(made) == 1
     assert made[0][1] == "auto"
     app.selectbox(key="shrinkage").select("none").run()
-    assert [shrinkage for _, shrinkage in made] == ["auto", None]
+    assert [shrinkage for _, shrinkage, *_ in made] == ["auto", None]
 
 
 def test_a_tab_that_cannot_be_computed_leaves_the_rest_of_the_page(app, pixel_features, finished_job, monkeypatch):

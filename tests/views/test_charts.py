@@ -125,11 +125,12 @@ def test_a_class_has_the_same_colour_in_points_as_in_the_scale():
     assert scale == {"domain": [0, 1, 2, 3, 4], "range": marks.position_colours(5)}
 
 
-@pytest.mark.parametrize(("n_classes", "row"), [(2, 26), (60, 16), (150, 9)])
+@pytest.mark.parametrize(("n_classes", "row"), [(2, 26), (60, 16), (150, 12)])
 def test_rows_get_lower_with_more_classes_and_each_has_a_label(n_classes, row):
     spec = ranking_charts.projection_chart(*frames(n_classes)).to_dict()
     assert spec["height"] == row * n_classes + ranking_charts.AXIS_HEIGHT["two lines"]
-    assert spec["layer"][0]["encoding"]["y"]["axis"]["labelOverlap"] is False
+    assert spec["layer"][0]["encoding"]["y"]["axis"]["labelFontSize"] >= 10
+    assert ranking_charts.height(n_classes) == spec["height"]
 
 
 def test_very_many_classes_become_ribbons_between_quantiles():
@@ -144,10 +145,35 @@ def test_axes_have_units_and_no_chart_paints_a_background():
     assert "background" not in spec
 
 
-def test_projection_finding_names_the_ends_and_the_share():
-    assert ranking_charts.projection_finding(["a", "b", "c"], 0.381) == (
-        "The order runs from a to c; this axis holds 38% of the variance between classes"
-    )
+@pytest.mark.parametrize(
+    ("names", "told", "says"),
+    [
+        ("abc", None, "The order runs from a to c"),
+        ("abc", 1, "The order runs from a to c; 1 of 2 neighbours is told apart"),
+        ("abcd", 3, "The order runs from a to d; 3 of 3 neighbours are told apart"),
+        ("ab", 0, "The order runs from a to b; 0 of 1 neighbours are told apart"),
+    ],
+)
+def test_projection_finding_names_the_ends_and_counts_the_neighbours_told_apart(names, told, says):
+    assert ranking_charts.projection_finding(names, told) == says
+
+
+def with_intervals(classes: pd.DataFrame) -> pd.DataFrame:
+    last = len(classes) - 1
+    return classes.assign(low=(classes["position"] - 2).clip(0), high=(classes["position"] + 2).clip(upper=last))
+
+
+@pytest.mark.parametrize("n_classes", [10, 300])
+def test_intervals_are_bars_over_the_positions_and_a_class_can_be_pointed_out(n_classes):
+    samples, classes = frames(n_classes)
+    plain = ranking_charts.projection_chart(samples, classes).to_dict()
+    spec = ranking_charts.projection_chart(samples, with_intervals(classes), found=3).to_dict()
+    assert len(spec["layer"]) > len(plain["layer"])
+    (bars,) = [one for one in spec["layer"] if one["encoding"]["y"].get("field") == "low"]
+    assert bars["mark"]["type"] == "rule"
+    assert bars["encoding"]["y2"]["field"] == "high"
+    pointed = [name for name, rows in spec["datasets"].items() if [row.get("position") for row in rows] == [3]]
+    assert len(pointed) == 1
 
 
 def test_thumbnail_is_small_and_decodes():

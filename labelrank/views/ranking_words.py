@@ -1,0 +1,86 @@
+"""What a ranking says of its classes, and how sure it is, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labelrank.views.marks import shorten
+
+if TYPE_CHECKING:
+    from labelrank.label_map import LabelMap
+    from labelrank.ranking.intervals import RankIntervals
+
+TOLD_APART = 0.95
+"""Neighbours are told apart where they are in this order with at least this probability."""
+TOLD_APART_HELP = (
+    f"Two neighbours are told apart where the chance that they are in this order in truth is {TOLD_APART:.0%} or more. "
+    "The others may as well stand the other way round: more samples of each class tell more of them apart."
+)
+LIKELY_HELP = "The positions that the class may have in truth, at 90 % confidence: what a sample cannot tell."
+IN_ORDER_HELP = "The chance that this class and the one after it are in this order in truth. 50 % says nothing."
+SHARE_HELP = "How much of the variance between class means lies on this one axis; the rest is not in the order."
+CENTROID_ALONE = "How sure the positions are is worked out for the order centroid alone."
+
+
+def told_apart(in_order: np.ndarray) -> int:
+    """Return how many neighbours are told apart, of the probabilities float (K - 1,) that they are in this order."""
+    return int((in_order >= TOLD_APART).sum())
+
+
+def figures(share: float, intervals: RankIntervals | None) -> list[tuple[str, str, str]]:
+    """Return name, value and help text of the figures of a ranking.
+
+    Args:
+        share: Between-class variance on the axis, as a fraction in [0, 1].
+        intervals: How sure the positions are, where that is known.
+    """
+    found = [("Share of between-class variance", f"{share:.1%}", SHARE_HELP)]
+    if intervals is not None and intervals.tau is not None:
+        kept = round(50 * (1 + intervals.tau))
+        help_text = (
+            f"Drawn again with as many other samples, about {kept} of 100 pairs of classes would stand in the same "
+            "order. This is Kendall's tau: 1 is the same order, 0 no better than chance, whichever end comes first."
+        )
+        if reversal := round(100 * (intervals.reversal or 0)):
+            help_text += f" The ends would change places in about {reversal} of 100 draws."
+        found.append(("Expected agreement", f"{intervals.tau:.2f}", help_text))
+    return found
+
+
+def shrunk_text(label_map: LabelMap) -> str:
+    """Return which shrinkage was found; nothing where none was looked for."""
+    if (shrunk := label_map.parameters.get("shrinkage_found")) is None:
+        return ""
+    return (
+        f"Auto shrinkage found {shrunk:.1%}: so far the within-class covariance was pulled towards its diagonal. The "
+        "fewer rows there are per dimension, the more."
+    )
+
+
+def likely_text(low: int | None, high: int | None) -> str:
+    """Return an interval of positions; nothing where it is not known."""
+    if low is None or high is None:
+        return ""
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def class_told(label_map: LabelMap, position: int, in_order: np.ndarray | None) -> str:
+    """Return where a class lies, how sure that is, and beside which classes.
+
+    Args:
+        in_order: Probability that the classes at p and p + 1 are in this order, float (K - 1,), where it is known.
+    """
+    entry = label_map.classes[position]
+    last = len(label_map.classes) - 1
+    likely = likely_text(entry.rank_low, entry.rank_high)
+    place = f"{shorten(entry.name)}: position {position:,} of 0 to {last:,}"
+    if likely:
+        place += f", in truth likely {likely}"
+    beside = []
+    for word, other in (("after", position - 1), ("before", position + 1)):
+        if 0 <= other <= last:
+            sure = "" if in_order is None else f" ({in_order[min(position, other)]:.0%} sure)"
+            beside.append(f"{word} {shorten(label_map.classes[other].name)}{sure}")
+    return f"{place}. It stands {' and '.join(beside)}. Centroid {entry.centroid:.2f}; {entry.count:,} samples."
