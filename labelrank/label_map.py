@@ -327,24 +327,38 @@ class LabelMap:
         write_file(path, self.to_bytes())
 
 
+_EXPECTED_FILE = "Give a label_map.json that `labelrank rank` wrote."
+
+
 def read_label_map(path: Path | str) -> LabelMap:
     """Read and check the label map that `LabelMap.save` wrote.
 
     Raises:
         LabelMapError: The file is missing, is not JSON, or does not hold a valid label map.
     """
-    path = Path(path)
-    advice = "Give the path of a label_map.json that `labelrank rank` wrote."
     try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"), parse_constant=_no_constant)
-        return LabelMap.from_json(data)
-    except LabelMapError as error:
-        raise LabelMapError(f"{path}: {error}") from None
+        data = Path(path).read_bytes()
     except OSError as error:
-        raise LabelMapError(f"Label map cannot be read: {str(path)!r} ({error.strerror}). {advice}") from None
+        raise LabelMapError(f"Label map cannot be read: {str(path)!r} ({error.strerror}). {_EXPECTED_FILE}") from None
+    return label_map_of(data, str(path))
+
+
+def label_map_of(data: bytes, source: str) -> LabelMap:
+    """Return the label map in the bytes of a file.
+
+    Args:
+        source: What the file is called in messages.
+
+    Raises:
+        LabelMapError: The bytes are not JSON, or do not hold a valid label map.
+    """
+    try:
+        return LabelMap.from_json(json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant))
+    except LabelMapError as error:
+        raise LabelMapError(f"{source}: {error}") from None
     # RecursionError: brackets are nested too deep for the parser.
     except (ValueError, RecursionError) as error:
-        raise LabelMapError(f"Label map is not JSON in UTF-8: {str(path)!r} ({error}). {advice}") from None
+        raise LabelMapError(f"Label map is not JSON in UTF-8: {source!r} ({error}). {_EXPECTED_FILE}") from None
 
 
 _WAY_OUT = "Use an unchanged label_map.json, or rank the features again."

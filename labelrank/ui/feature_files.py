@@ -14,12 +14,13 @@ from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, JobError, LabelRankError, TooCostly
 from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet
-from labelrank.jobs.store import Job
+from labelrank.jobs.store import SUCCEEDED, Job
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.preview import asking, looks
 from labelrank.steps.extract.estimate import Prospect
 from labelrank.steps.extract.report import ExtractionResult
+from labelrank.steps.extract.request import Request
 from labelrank.ui import address, choices, session
 from labelrank.ui.datasets import KEPT_SECONDS, dataset, seen
 from labelrank.ui.lookups import lookups
@@ -224,3 +225,25 @@ def nouns_of(job: Job) -> tuple[str, str]:
 def created_at(found: FeatureSet) -> str:
     """Return when features were computed, for people."""
     return str(found.provenance.get("created_at", "at an unknown time"))[:16].replace("T", " ")
+
+
+def siblings(found: ChosenFeatures) -> dict[str, Path]:
+    """Return the features of the same dataset and split that this session has, name -> file; the given ones first."""
+    asked = address.choices_of_job(found.job).extraction if found.job else session.choices().extraction
+    files = {_made_with(asked): found.path}
+    for job in session.my_jobs((SUCCEEDED,)):
+        chosen = address.choices_of_job(job)
+        if job.kind != "extract" or not job.result or chosen.source is None or chosen.source != found.source:
+            continue
+        path, name = ExtractionResult.from_json(job.result).features, _made_with(chosen.extraction)
+        if path not in files.values() and _is_there(path):
+            files[f"{name} ({job.id[:6]})" if name in files else name] = path
+    return files
+
+
+def _made_with(asked: Request) -> str:
+    """Return what was chosen for an extraction, apart from its dataset."""
+    samples = "all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"
+    size = [f"{asked.image_size} px"] if asked.image_size else []
+    precision = [asked.precision] if asked.precision != "auto" else []
+    return " · ".join([session.checkpoint_title(asked.checkpoint), asked.pooling, *size, *precision, samples])

@@ -7,11 +7,15 @@ from collections.abc import Callable
 import streamlit as st
 
 from labelrank.steps.rank import Ranked
-from labelrank.ui import classes_tab, session
+from labelrank.ui import classes_tab, compare_tab, encoders_tab, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.messages import guarded
 
-TABS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {"classes": classes_tab.show}
+TABS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {
+    "classes": classes_tab.show,
+    "encoders": encoders_tab.show,
+    "compare": compare_tab.show,
+}
 """Name in the address -> what shows the tab; names and their order are those of `choices.RANKING_TABS`."""
 
 

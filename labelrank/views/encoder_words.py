@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from labelrank.steps.encoders import NEIGHBOURS, Encoder, EncoderComparison
-from labelrank.words import share_text
+from labelrank.words import plural, share_text
 
 COLUMNS = {
     "Encoder": "The features file.",
@@ -16,7 +16,8 @@ COLUMNS = {
     "First axis": "Share of the variance between class means that lies on the first axis, the one of the ranking.",
     "Dimensions": "Effective number of dimensions in which class means differ: 1 / sum of squared shares; 1 where all "
     "lie on one axis.",
-    "s / 1,000": "Seconds to read and encode 1,000 samples on the device that made the file.",
+    "s / 1,000": "Seconds to read and encode 1,000 samples, as measured when the file was made; a busy machine is "
+    "slower.",
     "Parameters": "Of the checkpoint, with its decoder or head.",
     "Licence": "As the checkpoint's card or our list says.",
 }
@@ -62,8 +63,8 @@ def cells(encoder: Encoder) -> dict[str, str]:
 def finding(found: EncoderComparison) -> str:
     """Return which encoder tells the classes apart best and which are not told apart from it, in a few sentences."""
     best, *others = found.encoders
-    where = f"of {found.rows:,} rows of {found.n_classes:,} classes"
-    text = f"{_points(best.lda.value)} % {where} are expected to be told right by a linear classifier on {best.name}"
+    on = f"{plural(found.rows, 'sample')} of {plural(found.n_classes, 'class', 'classes')}"
+    text = f"A linear classifier on {best.name} is expected to be right for {_points(best.lda.value)} % of {on}"
     if not others:
         return f"{text}."
     near = [other.name for other in others if other.behind and not other.behind.told_apart]
@@ -73,7 +74,7 @@ def finding(found: EncoderComparison) -> str:
         text += " and others" if len(far) > 1 else ""
     text += "."
     if near:
-        text += f" It is not told apart from {', '.join(near)} on these rows."
+        text += f" It is not told apart from {' and '.join(near)} on these samples."
     by_neighbours = max(found.encoders, key=lambda one: one.knn.rows)
     if by_neighbours.knn.rows > best.knn.rows:
         text += f" By nearest neighbours {by_neighbours.name} comes first."
@@ -83,3 +84,20 @@ def finding(found: EncoderComparison) -> str:
 def tau_cells(found: EncoderComparison) -> list[list[str]]:
     """Return Kendall's tau between the orders, (files, files), in the order of the encoders."""
     return [[f"{value + 0.0:.2f}" for value in row] for row in found.tau]
+
+
+def tau_with(found: EncoderComparison) -> list[str]:
+    """Return Kendall's tau of each encoder's order with that of the first."""
+    return [row[0] for row in tau_cells(found)]
+
+
+def untimed_text(found: EncoderComparison) -> str | None:
+    """Return which encoders are not in the chart, and the way out; None if all are."""
+    untimed = [one.name for one in found.encoders if one.seconds_per_1000 is None]
+    if not untimed:
+        return None
+    rest = " The others are too few for a chart." if len(found.encoders) - len(untimed) < 2 else ""
+    return (
+        f"How long it took is not kept with {' and '.join(untimed)}, so the chart of accuracy against time has no "
+        f"point for it; features that are extracted anew have it.{rest}"
+    )
