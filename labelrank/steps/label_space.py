@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from labelrank.ranking.audit import SampleAudit
     from labelrank.ranking.confusions import Confusions
     from labelrank.ranking.criteria import OrderCriteria
+    from labelrank.ranking.distance_agreement import DistanceAgreement
     from labelrank.ranking.duplicates import NearDuplicates
     from labelrank.ranking.geometry import ClassGeometry
     from labelrank.ranking.moments import ClassMoments
@@ -94,6 +95,17 @@ class LabelSpace:
         from labelrank.ranking.pairs import pairs
 
         return pairs(self.geometry, self.confusions, n)
+
+    @cached_property
+    def distance_agreement(self) -> DistanceAgreement:
+        """How far the distances between classes would be those of another sample of the same size.
+
+        Raises:
+            RankingError: There are too few classes or rows.
+        """
+        from labelrank.ranking.distance_agreement import expected_distance_correlation
+
+        return expected_distance_correlation(self.features.X, self.features.y, shrinkage=self.shrinkage)
 
     @cached_property
     def tree(self) -> ClassTree:
