@@ -19,6 +19,9 @@ CONFIDENCE = 0.9
 """Of the intervals."""
 # From this many directions on, iterations from the fitted axis find the first one sooner than a decomposition.
 _LARGE = 150
+# With fewer rows than features the prior bears most of what the scatter leaves open; then this share of the degrees of
+# freedom held best: docs/label-space.md.
+_LEAST_SHARE = 0.5
 # Kendall's tau takes longer than a draw of few classes, and its mean needs fewer of them than the ends of intervals.
 _TAU_EVERY = 4
 
@@ -67,7 +70,8 @@ def rank_intervals(
 
     Source: the posterior of a normal model with one covariance, Gelman et al. 2013, "Bayesian Data Analysis", 3.6, with
     a flat prior of the means. Shrinkage is the prior of the covariance: an intensity a stands for a / (1 - a) times the
-    degrees of freedom that the rows have.
+    degrees of freedom that the rows have. Of these, r - m are taken away, as for the inverse of a Wishart matrix in m
+    of its r directions (Muirhead 1982, "Aspects of Multivariate Statistical Theory", theorem 3.2.11).
     """
     check_counts(moments.labels, moments.count)
     white = whitening(moments, shrinkage)
@@ -123,7 +127,6 @@ def _draws(moments: ClassMoments, white: Whitening, resamples: int, seed: int) -
     rng = np.random.default_rng(seed)
     n, rows_freedom, root = moments.n_samples, white.degrees_of_freedom, np.sqrt(moments.count)
     weighted = root[:, None] * white(moments.mean) * np.sqrt(rows_freedom / n)  # whitening divides by n
-    freedom = rows_freedom / max(1 - white.shrinkage, 1e-9)
     (n_classes, r), middle = weighted.shape, root / np.sqrt(n)
     wide = n_classes - 1 <= r
     if wide:
@@ -133,6 +136,8 @@ def _draws(moments: ClassMoments, white: Whitening, resamples: int, seed: int) -
         basis, triangle = qr(np.column_stack([middle, weighted]), mode="economic")
         basis, inner = basis[:, 1:], triangle[1:, 1:]
     m = len(inner)
+    freedom = rows_freedom / max(1 - white.shrinkage, 1e-9)
+    freedom = max(freedom - (r - m), _LEAST_SHARE * freedom, m + 1)
     outside = r - m if wide else n_classes - 1 - m
     start = None
     if m > _LARGE:
