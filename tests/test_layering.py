@@ -15,7 +15,7 @@ FLOORS = (
     ("labelrank.views",),
     ("labelrank.steps.finetune", "labelrank.steps.pretrain"),
     ("labelrank.steps.encoders",),
-    ("labelrank.steps.rank", "labelrank.steps.class_summary"),
+    ("labelrank.steps.rank", "labelrank.steps.class_summary", "labelrank.steps.group_summary"),
     ("labelrank.steps.label_space",),
     ("labelrank.steps.extract.run",),
     ("labelrank.steps.extract.engines",),

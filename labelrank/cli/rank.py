@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +66,21 @@ def show(label_map: LabelMap, style: str) -> None:
     show_default=True,
     help="Draws for the 90 % interval of each position (from, to) with the default method; 0 for none.",
 )
+@click.option(
+    "--groups",
+    type=click.Path(path_type=Path),
+    help="CSV with the columns name and group: say how many neighbours of the order share a group.",
+)
 @given_features_options
 @ranking_options
 def rank(
-    features: Path, out: Path | None, features_column: str | None, label_column: str | None, style: str, **options: Any
+    features: Path,
+    out: Path | None,
+    groups: Path | None,
+    features_column: str | None,
+    label_column: str | None,
+    style: str,
+    **options: Any,
 ) -> None:
     """Rank the classes of a features file and print the order; --out keeps it as a label map.
 
@@ -84,6 +96,22 @@ def rank(
         label_map.save(out)
         say(f"Wrote {out}, content hash {label_map.content_hash}.")
     show(label_map, style)
+    if groups:
+        _say_share(groups, label_map, found.class_names)
+
+
+def _say_share(path: Path, label_map: LabelMap, known: Sequence[str]) -> None:
+    import numpy as np
+
+    from labelrank.class_groups import read_groups
+    from labelrank.ranking.criteria import expected_share, group_shares
+    from labelrank.views.group_words import share_sentence, unknown_text
+
+    given = read_groups(path, label_map.names, known)
+    if text := unknown_text(given):
+        say(f"Note: {text}")
+    share = group_shares(given.groups, np.arange(len(given.groups))[None])
+    say(share_sentence(float(share[0]), expected_share(given.groups)))
 
 
 @click.command()

@@ -185,6 +185,12 @@ def group_shares(groups: np.ndarray, orders: np.ndarray) -> np.ndarray:
     return result
 
 
+def expected_share(groups: np.ndarray) -> float:
+    """Return the share of neighbours in the same group that random orders have in the mean; groups as above."""
+    sizes = np.bincount(groups[groups >= 0])
+    return float(np.sum(sizes * (sizes - 1)) / (len(groups) * (len(groups) - 1)))
+
+
 def _events(after: np.ndarray) -> np.ndarray:
     """Return how often a rank is above one to its right, int64 (m,), in (m, K, K) that are 0 up to the diagonal."""
     count = after.shape[1]

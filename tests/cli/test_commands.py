@@ -517,3 +517,42 @@ def test_encoders_prints_a_row_for_each_file_and_how_far_their_orders_agree(feat
 
 def test_encoders_refuses_a_file_given_twice(features):
     assert in_process("encoders", features, features).exit_code == 2
+
+
+def test_classes_shows_groups_and_orders_and_writes_them(features, tmp_path):
+    groups, tree = tmp_path / "groups.csv", tmp_path / "tree.nwk"
+    found = in_process("classes", features, "--clusters", 4, "--groups-out", groups, "--tree-out", tree, "--orders")
+    assert found.exit_code == 0, found.output
+    assert "Groups\n" in found.stdout and "  3: " in found.stdout and "  4: " not in found.stdout
+    assert "AR events" in found.stdout and "random" in found.stdout and "same group" not in found.stdout
+    assert groups.read_text().startswith("name,group,label\n")
+    assert tree.read_text().endswith(");\n")
+    found = in_process("classes", features, "--clusters", 4, "--groups", groups, "--orders", "--format", "json")
+    printed = json.loads(found.stdout)["groups"]
+    assert printed["agreement"] == {"adjusted_rand": 1, "v_measure": 1}
+    assert len(printed["groups"]) == 4
+    assert printed["orders"]["of"]["optimal-leaf"]["group_share"]["value"] == pytest.approx(8 / 11)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--clusters", "none"), "'none' is no number of groups"),
+        (("--clusters", "99"), "99 groups were asked for; 12 classes make 1 to 12"),
+        (("--groups-out", "groups.txt"), "ends neither in .csv nor in .json"),
+        (("--groups", "nowhere.csv"), "Cannot read nowhere.csv"),
+    ],
+)
+def test_classes_refuses_groups_that_there_are_not(features, options, message):
+    found = in_process("classes", features, *options)
+    assert found.exit_code != 0
+    assert message in " ".join(found.stderr.split())
+
+
+def test_rank_says_how_many_neighbours_share_a_group(features, tmp_path):
+    groups = tmp_path / "mine.csv"
+    groups.write_text("name,group\n" + "".join(f"class_{k:02},{k // 6}\n" for k in range(12)) + "ten,2\n")
+    found = in_process("rank", features, "--order", "original", "--groups", groups, "--format", "json")
+    assert json.loads(found.stdout)["order"] == list(range(12))
+    assert "91 % of neighbours share a group (random order: 45 %)." in found.stderr
+    assert "1 name in the groups file is no class here and left out: ten." in " ".join(found.stderr.split())
