@@ -1,5 +1,13 @@
 """Counts, shares, durations, sizes and names in words."""
 
+CITATION = """\
+Xiang, Wu, Bai: Label Ranker. ICMR 2025, doi:10.1145/3731715.3733369
+He, Chen, Xie, Li, Dollar, Girshick: Masked Autoencoders Are Scalable Vision Learners.
+  CVPR 2022, arXiv:2111.06377
+Tong, Song, Wang, Wang: VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised
+  Video Pre-Training. NeurIPS 2022, arXiv:2203.12602"""
+"""What to cite."""
+
 
 def rough_duration(seconds: float) -> str:
     """Return an estimated duration, no finer than it can be known."""

@@ -3,13 +3,7 @@
 import streamlit as st
 
 from labelrank.ui import frame, messages, server
-
-CITATION = """\
-Xiang, Wu, Bai: Label Ranker. ICMR 2025, doi:10.1145/3731715.3733369
-He, Chen, Xie, Li, Dollar, Girshick: Masked Autoencoders Are Scalable Vision Learners.
-  CVPR 2022, arXiv:2111.06377
-Tong, Song, Wang, Wang: VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised
-  Video Pre-Training. NeurIPS 2022, arXiv:2203.12602"""
+from labelrank.words import CITATION
 
 frame.header("About", "labelrank puts the classes of a dataset in the order in which a masked autoencoder sees them.")
 st.subheader("This server", anchor=False)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labelrank import __version__
-from labelrank.cli import classes, compare, encoders, extract, finetune, pretrain, rank, samples
+from labelrank.cli import classes, compare, encoders, extract, finetune, pretrain, rank, report, samples
 from labelrank.cli.progress import say
 from labelrank.errors import LabelRankError
 
@@ -48,6 +48,7 @@ for command in (
     rank.rank,
     classes.classes,
     rank.export,
+    report.report,
     samples.samples,
     compare.compare,
     encoders.encoders,

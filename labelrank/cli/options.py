@@ -133,6 +133,13 @@ def check_folder(out: Path) -> None:
 
 
 def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of an order, and how it is printed."""
+    style = click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
+    return order_options(_with(command, (style,)))
+
+
+def order_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of an order; see `ranking_request`."""
     options = (
         click.option(
             "--order",
@@ -149,7 +156,6 @@ def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=_shrinkage,
             help=f"none, auto, or from 0 to 1; {AUTO_IS}.  [auto; none with --order reference or --solver svd]",
         ),
-        click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True),
     )
     return _with(command, options)
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from labelrank.errors import RankingError
 from labelrank.ranking.methods import METHODS, ORDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
+    from collections.abc import Mapping, Sequence
 
     from labelrank.features.store import FeatureSet
     from labelrank.ranking.audit import SampleAudit
@@ -143,6 +143,27 @@ class LabelSpace:
         from labelrank.ranking.placing import Places
 
         return Places.of(self.geometry)
+
+    @cached_property
+    def nearest_pair(self) -> tuple[str, str]:
+        """Names of the two classes that are nearest to each other.
+
+        Raises:
+            RankingError: As for `geometry`.
+        """
+        points, nearest = self.geometry.points, self.places.nearest[:, 0]
+        first = int((points * points[nearest]).sum(axis=1).argmax())
+        return self.names[first], self.names[nearest[first]]
+
+    def positions(self, position_of: Sequence[int]) -> np.ndarray:
+        """Return the position of each class that has rows, int64 (K,), counted among these.
+
+        Args:
+            position_of: Of each label, as in a label map.
+        """
+        by_label = np.asarray(position_of)[self.moments.labels]
+        result: np.ndarray = np.argsort(np.argsort(by_label))
+        return result
 
     @cached_property
     def typical(self) -> np.ndarray:

@@ -7,14 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import streamlit as st
 
+from labelrank import __version__
 from labelrank.errors import LabelRankError
-from labelrank.ranking.methods import ORDERS
+from labelrank.ranking.methods import DEFAULT_SHRINKAGE, ORDERS
 from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
-from labelrank.ui import rankings
+from labelrank.ui import rankings, session
 from labelrank.ui.feature_files import ChosenFeatures
-from labelrank.ui.label_space import computing
+from labelrank.ui.label_space import computing, label_space
 from labelrank.ui.messages import error_box, escape, name_text
 from labelrank.views import class_groups, class_heatmap, class_map, class_tree, class_words, marks
 
@@ -40,26 +41,41 @@ DISTANCE_HELP = (
 
 def show(found: ChosenFeatures, ranked: Ranked) -> None:
     """Show the tab: one view of the classes, which alone is computed."""
-    view = st.segmented_control(
-        "Show",
-        list(VIEWS),
-        default=next(iter(VIEWS)),
-        required=True,
-        key="classes_view",
-        help="Four views of the same distances between classes. Nothing is trained, and no image is read but those "
-        "that are shown.",
-    )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        view = st.segmented_control(
+            "Show",
+            list(VIEWS),
+            default=next(iter(VIEWS)),
+            required=True,
+            key="classes_view",
+            help="Four views of the same distances between classes. Nothing is trained, and no image is read but those "
+            "that are shown.",
+        )
+        st.download_button(
+            "Report",
+            lambda: _report(found, ranked),
+            "report.html",
+            "text/html",
+            on_click="ignore",
+            icon=":material/download:",
+            key="report",
+            help="One HTML page with the order, these views, pairs, samples to look at and provenance, which needs no "
+            "network. It takes a few seconds to make.",
+        )
     try:
         VIEWS[view](found, ranked)
     except LabelRankError as error:
         error_box(error)
 
 
-def _positions(space: LabelSpace, ranked: Ranked) -> np.ndarray:
-    """Return the position of each class of the space, int64 (K,), counted among those that have rows."""
-    by_label = np.asarray(ranked.label_map.position_of)[space.moments.labels]
-    result: np.ndarray = np.argsort(np.argsort(by_label))
-    return result
+def _report(found: ChosenFeatures, ranked: Ranked) -> bytes:
+    from labelrank.views.report import report_html
+
+    asked = session.choices().ranking
+    command = f"labelrank report features.parquet --order {asked.method} --out report.html"
+    if asked.shrinkage != DEFAULT_SHRINKAGE:
+        command += f" --shrinkage {asked.shrinkage or 'none'}"
+    return report_html(ranked, label_space(found), command=command, version=__version__).encode()
 
 
 def _pictures(found: ChosenFeatures, space: LabelSpace) -> dict[int, str]:
@@ -74,10 +90,8 @@ def _map(found: ChosenFeatures, ranked: Ranked) -> None:
     with computing(found, "Placing the classes on a map") as space:
         places, geometry, names = space.places, space.geometry, space.names
         pictures = _pictures(found, space)
-    position = _positions(space, ranked)
-    to_nearest = 1 - np.sum(geometry.points * geometry.points[places.nearest[:, 0]], axis=1)
-    first = int(to_nearest.argmin())
-    finding = class_map.map_finding((names[first], names[places.nearest[first, 0]]), places.kept)
+    position = space.positions(ranked.label_map.position_of)
+    finding = class_map.map_finding(space.nearest_pair, places.kept)
     st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP)
     frame = class_map.map_frame(
         places.points,

@@ -193,14 +193,9 @@ def _heatmap(
         "domain": False,
         "grid": False,
     }
-    place = {"scale": alt.Scale(domain=[0, count], nice=False, zero=False)}
-    x = alt.X(
-        "column:Q",
-        title=axes[0],
-        axis=alt.Axis(labelAngle=-90, labels=count <= 40, **axis),
-        **place,
-    )
-    y = alt.Y("row:Q", title=axes[1], axis=alt.Axis(**axis), scale=alt.Scale(domain=[count, 0], nice=False, zero=False))
+    x_axis, y_axis = alt.Axis(labelAngle=-90, labels=count <= 40, **axis), alt.Axis(**axis)
+    x = alt.X("column:Q", title=axes[0], axis=x_axis, scale=alt.Scale(domain=[0, count], nice=False, zero=False))
+    y = alt.Y("row:Q", title=axes[1], axis=y_axis, scale=alt.Scale(domain=[count, 0], nice=False, zero=False))
     picture = (
         alt.Chart(pd.DataFrame({"url": [_png(shade)]}))
         .mark_image(
@@ -253,7 +248,13 @@ def _heatmap(
             1,
             alt.Chart(runs)
             .mark_rect(fill=None, stroke="currentColor", strokeWidth=1, strokeOpacity=0.75)
-            .encode(x=alt.X("start:Q", title=axes[0]), x2="end:Q", y=alt.Y("start:Q", title=axes[1]), y2="end:Q"),
+            .encode(
+                # The axes of the cells: with axes of their own, those would be merged with the usual ones.
+                x=alt.X("start:Q", title=axes[0], axis=x_axis),
+                x2="end:Q",
+                y=alt.Y("start:Q", title=axes[1], axis=y_axis),
+                y2="end:Q",
+            ),
         )
     return alt.layer(*layers).properties(height=height)
 

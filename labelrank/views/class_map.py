@@ -131,7 +131,7 @@ def map_text(neighbours: int, kept: float, by_chance: float, embedded: bool) -> 
     else:
         told = (
             f"Of the {neighbours} classes nearest to a class, {neighbours * kept:.1f} are among its {neighbours} "
-            f"nearest on the map; by chance {neighbours * by_chance:.1f} would be."
+            f"nearest on the map; by chance {neighbours * by_chance:.2g} would be."
         )
     return f"Classes are placed by {drawn}. {told} Only who is beside whom means something, not how far or which way."
 

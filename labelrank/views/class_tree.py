@@ -89,6 +89,7 @@ def tree_chart(tree: ClassTree, names: Sequence[str], n_groups: int) -> alt.Laye
             x=alt.X(
                 "distance:Q",
                 title="Distance at which branches join (0 alike, 1 unrelated)",
+                axis=alt.Axis(tickCount=6),
                 scale=alt.Scale(zero=True, nice=False),
             ),
             y=alt.Y("leaf:Q", title=None, axis=axis, scale=alt.Scale(domain=[n_leaves, 0], nice=False, zero=False)),
