@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from common import notes, parser_of, print_header
 from scipy.stats import spearmanr
 from until_stable import cifar100_features
@@ -117,7 +118,9 @@ def main() -> None:
     options = parser.parse_args()
     note = notes()
     if options.cifar100:
-        train, test = (Table(*cifar100_features([path])) for path in options.cifar100)
+        X, y = cifar100_features(options.cifar100)  # of both at once: the patches are learnt from the images
+        ends = [pq.read_metadata(options.cifar100[0]).num_rows]
+        train, test = (Table(*part) for part in zip(np.split(X, ends), np.split(y, ends), strict=True))
     elif options.features:
         read = [read_features(path) for path in options.features]
         train, test = (Table(part.X, part.y) for part in read)
