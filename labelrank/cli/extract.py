@@ -73,7 +73,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
 
 
 def _say_prospect(work: Plan, settings: Settings, *, recompute: bool) -> None:
-    """Say where there are too few samples for an order, and about how long the rest takes, if that is known."""
+    """Say what there are too few samples for, and about how long the rest takes, if that is known."""
     from labelrank.steps.extract.estimate import Prospect, samples_left, time_estimate
 
     prospect = Prospect.of(work, settings)

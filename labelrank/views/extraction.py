@@ -21,6 +21,8 @@ _WAITED_SHARE = 0.05
 """Share of its time that an encoder may wait for data before that is told."""
 _MANY_CLASSES, _TELLING_SAMPLES = 50, 25
 """So many classes need so many samples each for an order that others repeat: docs/stability.md, Shrinkage."""
+_SOME_CLASSES = 10
+"""So many need as many samples each for distances that others repeat: docs/label-space.md, How sure is it?"""
 _TURNING_TAU = 0.25
 """An interval of tau that reaches this far to both sides of 0 stands for an order that may come out reversed."""
 
@@ -57,18 +59,21 @@ def work_text(prospect: Prospect, time: TimeEstimate | None, nouns: tuple[str, s
 
 
 def few_samples_text(prospect: Prospect) -> str | None:
-    """Return that an order needs more samples than there will be, in a sentence.
+    """Return that an order, or distances between classes, need more samples than there will be, in a few words.
 
     None where there are enough, where other shards have more, and where the stability of the order decides.
     """
     request, classes = prospect.request, prospect.classes
     if request.shard is not None or request.until_stable is not None:
         return None
-    if classes < _MANY_CLASSES or prospect.per_class >= _TELLING_SAMPLES:
+    if classes < _SOME_CLASSES or prospect.per_class >= _TELLING_SAMPLES:
         return None
+    of_what = f"of which of the {classes:,} classes are near each other"
+    if classes >= _MANY_CLASSES:
+        of_what = f"of the order of {classes:,} classes and of which are near each other"
     return (
-        f"{per_class_text(prospect.per_class)} samples of each class say little of the order of {classes:,} classes: "
-        f"other samples would give quite another. Take at least {_TELLING_SAMPLES} of each."
+        f"{per_class_text(prospect.per_class)} samples of each class say little {of_what}: other samples would give "
+        f"quite another answer. Take at least {_TELLING_SAMPLES} of each."
     )
 
 

@@ -29,7 +29,7 @@ def prospect(classes, per_class, **request):
 
 @pytest.mark.parametrize(
     "enough",
-    [prospect(49, 1), prospect(50, 25), prospect(1000, 64.5), prospect(60, 2, shard=(1, 2))],
+    [prospect(9, 1), prospect(10, 25), prospect(50, 25), prospect(1000, 64.5), prospect(60, 2, shard=(1, 2))],
 )
 def test_enough_samples_need_no_word(enough):
     assert extraction.few_samples_text(enough) is None
@@ -43,6 +43,13 @@ def test_an_order_that_decides_itself_how_many_it_takes_needs_no_word():
 def test_too_few_samples_of_many_classes_are_told_with_the_number_to_take(classes, per_class, told):
     text = extraction.few_samples_text(prospect(classes, per_class))
     assert text.startswith(f"{told}samples of each class say little of the order of {classes:,} classes")
+    assert "and of which are near each other" in text
+    assert text.endswith("Take at least 25 of each.")
+
+
+def test_too_few_samples_of_some_classes_are_told_for_their_distances_alone():
+    text = extraction.few_samples_text(prospect(12, 8))
+    assert text.startswith("8 samples of each class say little of which of the 12 classes are near each other")
     assert text.endswith("Take at least 25 of each.")
 
 
