@@ -69,13 +69,13 @@ class LabelMap:
 
     Args:
         classes: One RankedClass per position, in the order of the positions; labels are a permutation of 0..K-1.
-        method: Name of the ranking method.
+        method: Name of the order.
         parameters: Other settings that the order depends on: the solver used, the shrinkage asked for, and with "auto"
             the `shrinkage_found`; JSON values.
-        sign_rule: How the direction of the axis was chosen.
-        tie_rule: How equal centroids were ordered.
-        explained_variance_ratio: Share of the between-class variance on the axis, in [0, 1]; None if the method
-            does not compute it.
+        sign_rule: Which end of the order comes first.
+        tie_rule: How equal classes were ordered.
+        explained_variance_ratio: Share of the between-class variance on the axis, in [0, 1]; None if the order
+            does not follow it.
         features: Provenance of the features; JSON values.
         created_at: ISO 8601 time with its offset.
         library_version: Version of labelrank that wrote it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelrank.cli.extract import extracted
-from labelrank.cli.options import given_features_options, ranking_options, ranking_request
+from labelrank.cli.options import given, given_features_options, ranking_options, ranking_request
 from labelrank.cli.progress import say, say_given
 from labelrank.cli.tables import printable, show_table
 from labelrank.exports import FORMATS
@@ -89,6 +89,10 @@ def rank(
     """
     from labelrank.features.joining import read_features
 
+    if given("resamples") and options["resamples"] and options["method"] != "centroid":
+        raise click.UsageError(
+            f"--resamples tells how sure positions on the axis are; --order {options['method']} has none. Leave it out."
+        )
     found = read_features(features, features_column=features_column, label_column=label_column)
     say_given(found)
     label_map = ranked(found, **options)

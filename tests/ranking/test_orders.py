@@ -240,8 +240,9 @@ def test_an_order_is_computed_once(monkeypatch):
 @pytest.mark.skipif(not CIFAR100.exists(), reason="needs features of CIFAR-100 that are not part of the project")
 def test_orders_of_real_classes_rank_by_length_as_they_do_by_kind():
     features = read_features(CIFAR100)
-    some = FeatureSet(features.X[::3], features.y[::3], features.keys[::3], features.class_names)
+    some = FeatureSet(features.X[::2], features.y[::2], features.keys[::2], features.class_names)
     space = LabelSpace(some)
     distances = space.geometry.distances()
-    ranked = ("path", "optimal-leaf", "spectral", "centroid", "original")
-    assert np.all(np.diff([length(distances, space.order(name)) for name in ranked]) > 0)
+    lengths = {name: length(distances, space.order(name)) for name in ORDERS if name != "reference"}
+    assert lengths["path"] < lengths["optimal-leaf"] < 0.75 * min(lengths["spectral"], lengths["centroid"])
+    assert max(lengths["spectral"], lengths["centroid"]) < 0.9 * lengths["original"]
