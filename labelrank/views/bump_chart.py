@@ -59,7 +59,7 @@ def bump_chart(found: MapComparison, first: str, second: str) -> alt.LayerChart:
         alt.Tooltip("there:Q", title=titles[1], format=",d"),
         alt.Tooltip("moved:N", title="moved"),
     ]
-    faint = 0.45 if all_named else max(0.06, 12 / n_classes)
+    faint = 0.45 if all_named else max(0.08, min(0.3, 25 / n_classes))
     lines = [
         alt.Chart(part)
         .mark_line(strokeWidth=width, opacity=opacity)
