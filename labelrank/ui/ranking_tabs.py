@@ -7,12 +7,13 @@ from collections.abc import Callable
 import streamlit as st
 
 from labelrank.steps.rank import Ranked
-from labelrank.ui import classes_tab, compare_tab, encoders_tab, session
+from labelrank.ui import classes_tab, compare_tab, encoders_tab, orders_tab, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.messages import guarded
 
 TABS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {
     "classes": classes_tab.show,
+    "orders": orders_tab.show,
     "encoders": encoders_tab.show,
     "compare": compare_tab.show,
 }
@@ -25,8 +26,6 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
 
     A fragment, so that another tab or a choice in it leaves the rest of the page as it is.
     """
-    if not TABS:
-        return
     chosen = session.choices().tab
     titles = [name.capitalize() for name in TABS]
     default = (chosen if chosen in TABS else next(iter(TABS))).capitalize()

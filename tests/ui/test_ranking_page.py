@@ -1,13 +1,14 @@
 """The Ranking page: what is computed when, its tabs, and what it says of how sure the order is."""
 
 import json
+import re
 
 import pytest
 import streamlit as st
 
 from labelrank.ranking.geometry import ClassGeometry
-from labelrank.ui import label_space, ranking_tabs
-from tests.ui.conftest import address, run
+from labelrank.ui import label_space, ranking_tabs, rankings
+from tests.ui.conftest import address, chips, run, texts
 
 
 @pytest.fixture
@@ -82,3 +83,65 @@ def test_what_earlier_pages_warned_of_is_repeated_and_goes_into_the_map(app, pix
     assert "test split" in told
     (preview,) = [json.loads(code.value) for code in app.code if code.value.startswith("{")]
     assert [notice["kind"] for notice in preview["notices"]] == ["digits_alone", "test_split"]
+
+
+def open_orders(app, job):
+    run(app, "ranking", job=job.id, tab="orders")
+    return app
+
+
+def test_the_orders_are_judged_and_one_becomes_the_label_map(app, pixel_features, finished_job):
+    open_orders(app, finished_job(pixel_features()))
+    table = app.table[0].value
+    assert table.index[0] == "centroid (chosen)"
+    assert table.index[-1] == "random"
+    assert "Same group" not in table.columns
+    assert sum(cell.startswith("**") for cell in table["Path length"]) >= 1
+    app.button(key="use_optimal-leaf").click().run()
+    assert not app.exception
+    assert chips(app)[-1] == "order: optimal-leaf"
+    assert address(app)["method"] == "optimal-leaf"
+    assert app.selectbox(key="method").value == "optimal-leaf"
+    assert app.button(key="use_optimal-leaf").disabled
+    assert "Expected agreement" not in [metric.label for metric in app.metric]
+    assert "centroid alone" in texts(app)
+
+
+def test_an_order_that_cannot_be_had_says_why(app, pixel_features, finished_job):
+    open_orders(app, finished_job(pixel_features(drop=3)))
+    assert app.button(key="use_reference").disabled
+    assert "reference" not in app.table[0].value.index
+
+
+@pytest.mark.parametrize(("last", "says"), [("nine,b\n", None), ("", "lacks 1 class of 10: 'nine'")])
+def test_given_groups_add_their_share_or_say_what_is_wrong(app, pixel_features, finished_job, last, says):
+    open_orders(app, finished_job(pixel_features()))
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"]
+    lines = "".join(f"{name},{'ab'[number % 2]}\n" for number, name in enumerate(names))
+    app.file_uploader(key="groups_file").upload("mine.csv", f"name,group\n{lines}{last}".encode(), "text/csv").run()
+    assert ("Same group" in app.table[0].value.columns) is (says is None)
+    assert bool(app.error) is (says is not None)
+    if says:
+        told = app.error[0].value.replace("\\", "")
+        assert says in told
+        assert "mine.csv" in told
+        assert "/tmp" not in told
+
+
+def test_a_class_is_found_with_its_place_and_its_images(app, pixel_features, finished_job):
+    job = finished_job(pixel_features(dataset={"id": "digits", "split": "train"}))
+    run(app, job=job.id)
+    app.selectbox(key="find_class").select_index(2).run()
+    (told,) = [one.value for one in app.markdown if "position 2 of 0 to 9" in one.value]
+    assert "in truth likely" in told
+    assert app.get("image")
+
+
+def test_samples_and_images_of_a_chart_stay_below_two_megabytes(app, pixel_features, finished_job, monkeypatch):
+    job = finished_job(pixel_features())
+    picture = "data:image/png;base64," + "A" * 30_000
+    monkeypatch.setattr(rankings, "images_of", lambda found, source, keys: dict.fromkeys(keys, picture))
+    run(app, job=job.id)
+    (caption,) = [one.value for one in app.caption if "have one" in one.value]
+    (shown,) = re.findall(r"\((\d+) have one\)", caption)
+    assert 30 < int(shown) * 1.1 < 66, "of 200 images of 30 kB, as many as fit into 1.8 MB"

@@ -1,0 +1,115 @@
+"""The tab Orders of the Ranking page: orders judged side by side, and one to choose."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import streamlit as st
+
+from labelrank.class_groups import GivenGroups, read_groups
+from labelrank.errors import GroupsError, LabelRankError
+from labelrank.ranking.criteria import OrderCriteria
+from labelrank.steps.label_space import LabelSpace
+from labelrank.steps.rank import Ranked
+from labelrank.ui import rankings
+from labelrank.ui.feature_files import ChosenFeatures
+from labelrank.ui.label_space import computing
+from labelrank.ui.messages import error_box, escape
+from labelrank.views import marks, order_tables
+from labelrank.words import plural
+
+MAX_UPLOAD_MB = 32
+
+
+def show(found: ChosenFeatures, ranked: Ranked) -> None:
+    """Show the tab."""
+    if st.session_state.pop("order_chosen", False):
+        # The tabs run by themselves; the rest of the page has another order now.
+        st.rerun()
+    chosen = ranked.label_map.method
+    with computing(found, "Judging the orders") as space:
+        try:
+            orders = _orders(space, None)
+        except LabelRankError as error:
+            error_box(error)
+            return
+    place = st.container()
+    given = _groups(space)
+    if given is not None:
+        with computing(found, "Judging the orders") as space:
+            orders = _orders(space, tuple(given.groups.tolist()))
+    judged, refused = orders
+    with place:
+        st.subheader(escape(order_tables.orders_finding(judged)), anchor=False)
+        st.table(order_tables.criteria_table(judged, chosen))
+        st.caption(escape(order_tables.p_caption(judged)))
+        with st.expander("What the columns mean", key="criteria_meanings"):
+            for name, title in order_tables.TITLES.items():
+                st.markdown(f"**{title}**: {escape(order_tables.DEFINITIONS[name])}")
+    st.subheader("Choose the order of the label map", anchor=False)
+    for name, text in rankings.METHOD_TEXT.items():
+        _choice(name, text, chosen, refused.get(name))
+
+
+def _choice(name: str, text: str, chosen: str, refusal: str | None) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key=f"order_{name}"):
+        st.button(
+            "Chosen" if name == chosen else "Use",
+            key=f"use_{name}",
+            disabled=name == chosen or refusal is not None,
+            on_click=_use,
+            args=(name,),
+            width=100,
+            help=None if refusal is None else escape(refusal),
+        )
+        st.markdown(f"**{name}**  \n:small[{escape(refusal or text)}]")
+
+
+def _use(name: str) -> None:
+    rankings.choose_order(name)
+    st.session_state["order_chosen"] = True
+
+
+def _orders(space: LabelSpace, groups: tuple[int, ...] | None) -> tuple[OrderCriteria, dict[str, str]]:
+    return _judged(space, groups)[1:]
+
+
+@st.cache_resource(max_entries=8, show_spinner=False, hash_funcs={LabelSpace: id})
+def _judged(space: LabelSpace, groups: tuple[int, ...] | None) -> tuple[LabelSpace, OrderCriteria, dict[str, str]]:
+    """Return the criteria of all orders, and why some cannot be had; the space comes too, so that its id stays its."""
+    import numpy as np
+
+    orders, refused = {}, {}
+    for name in rankings.METHOD_TEXT:
+        try:
+            orders[name] = space.order(name)
+        except LabelRankError as error:
+            refused[name] = str(error)
+    return space, space.criteria(orders, None if groups is None else np.array(groups)), refused
+
+
+def _groups(space: LabelSpace) -> GivenGroups | None:
+    """Let the visitor upload groups; return them, or None and the reason on the page."""
+    file = st.file_uploader(
+        "Your groups of classes, if you have some",
+        type=["csv", "tsv", "json"],
+        max_upload_size=MAX_UPLOAD_MB,
+        key="groups_file",
+        help="A csv with the columns name and group, or a JSON object of names and groups. The table then says how "
+        "many neighbours in each order share a group.",
+    )
+    if file is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"groups{Path(file.name).suffix.lower()}"
+        path.write_bytes(file.getvalue())
+        try:
+            given = read_groups(path, space.names, space.absent)
+        except GroupsError as error:
+            error_box(GroupsError(str(error).replace(str(path), repr(file.name))))
+            return None
+    if given.unknown:
+        named = ", ".join(marks.shorten(name) for name in given.unknown[:5])
+        st.caption(escape(f"{plural(len(given.unknown), 'name')} of the file are no classes here: {named}."))
+    return given
