@@ -128,7 +128,8 @@ class ClassTree:
     def suggest(self) -> GroupSuggestion:
         """Return the number of groups, from 2 to K - 1, whose mean silhouette on the cosine distance is highest.
 
-        Of equal ones it is the smallest. Of more than 60 classes, larger numbers are tried at growing distances.
+        Of equal ones it is the smallest. Of more than 120 classes, numbers above 60 are tried at growing
+        distances, up to K / 2.
 
         Source: Rousseeuw 1987. On planted groups and on the superclasses of CIFAR-100 this number was nearer than
         the cut below the largest gap between joins. The comparison with random points is ours.
@@ -241,9 +242,10 @@ def _first_leaf_first(joined: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def _tried(n_classes: int) -> list[int]:
     """Return the numbers of groups to try, ascending."""
-    numbers = set(range(2, min(n_classes, _TRIED_EACH)))
-    numbers |= {round(number) for number in np.geomspace(_TRIED_EACH, n_classes - 1, _TRIED_FARTHER)}
-    return sorted(number for number in numbers if number < n_classes)
+    numbers = set(range(2, min(n_classes, 2 * _TRIED_EACH if n_classes // 2 <= _TRIED_EACH else _TRIED_EACH)))
+    if n_classes // 2 > _TRIED_EACH:
+        numbers |= {round(number) for number in np.geomspace(_TRIED_EACH, n_classes // 2, _TRIED_FARTHER)}
+    return sorted(numbers)
 
 
 def _silhouettes(tree: ClassTree, numbers: Sequence[int]) -> np.ndarray:
