@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import streamlit as st
 
-from labelrank import __version__
-from labelrank.errors import LabelRankError
+from labelrank import __version__, class_groups
+from labelrank.errors import LabelRankError, RankingError
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE, ORDERS
 from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
@@ -16,13 +16,18 @@ from labelrank.steps.rank import Ranked
 from labelrank.ui import rankings, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.label_space import computing, label_space
-from labelrank.ui.messages import error_box, escape, name_text
-from labelrank.views import class_groups, class_heatmap, class_map, class_tree, class_words, marks
+from labelrank.ui.messages import error_box, escape, message_text, name_text
+from labelrank.views import class_heatmap, class_map, class_tree, class_words, marks
 
 MAX_PICTURE_CHARACTERS = 1_000_000
 """Pictures in one chart together; what does not fit is left out."""
 MAX_GROUPS = 100
 """The most groups that can be chosen."""
+FILE_HELP = {
+    "groups.csv": "Name, group and label of each class; `--groups` reads it.",
+    "groups.json": "The tree as nested JSON, with the group of each class.",
+    "classes.nwk": "The tree in Newick format, which drawing programs for trees read.",
+}
 PAIRS = 10
 """So many pairs are in either list."""
 MIXED_HELP = (
@@ -32,6 +37,10 @@ MIXED_HELP = (
 SILHOUETTE_HELP = (
     "A silhouette compares how far a class is from its own group with how far it is from the next one: 1 where groups "
     "lie far apart, 0 where they run into each other."
+)
+AGREEMENT_HELP = (
+    "The correlation of these distances with those in another sample of the same size, estimated from halves of this "
+    "one: 1 is the same picture, 0 another one."
 )
 DISTANCE_HELP = (
     "Two classes are near if their means lie in the same direction from the middle of all classes, measured in all "
@@ -90,6 +99,7 @@ def _map(found: ChosenFeatures, ranked: Ranked) -> None:
     with computing(found, "Placing the classes on a map") as space:
         places, geometry, names = space.places, space.geometry, space.names
         pictures = _pictures(found, space)
+        agreement = _agreement(space)
     position = space.positions(ranked.label_map.position_of)
     finding = class_map.map_finding(space.nearest_pair, places.kept)
     st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP)
@@ -117,11 +127,20 @@ def _map(found: ChosenFeatures, ranked: Ranked) -> None:
     ringed = None if chosen is None else int(position[chosen])
     st.altair_chart(class_map.class_map(frame, ringed), alt=f"Map of {len(names):,} classes. {finding}.")
     words = class_map.map_text(places.neighbours, places.kept, places.kept_by_chance, places.embedded)
+    st.markdown(agreement, help=AGREEMENT_HELP)
     st.caption(
         f"The line follows the order of the label map, and colour is the position in it. {escape(words)} Names are "
         "written where there is room; hover for the others"
         + (" and for a typical image of each class." if pictures else ".")
     )
+
+
+def _agreement(space: LabelSpace) -> str:
+    """Return how far the distances would be the same in another sample, or why that is not known, as markdown."""
+    try:
+        return escape(class_words.agreement_text(space.distance_agreement))
+    except RankingError as error:
+        return message_text(str(error))
 
 
 def _one_class(space: LabelSpace, chosen: int, pictures: dict[int, str]) -> None:
@@ -159,6 +178,7 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
     with computing(found, "Comparing the classes") as space:
         order, names = space.order(order_name), space.names
         groups = space.tree.cut(_n_groups(space))
+        agreement = _agreement(space) if what == "Distances" else ""
         if what == "Distances":
             distances = space.geometry.distances()
             finding = class_heatmap.distance_finding(distances, order, f"order {order_name}")
@@ -176,6 +196,8 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
             )
     st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP if what == "Distances" else None)
     st.altair_chart(chart, alt=f"Heat map of {len(names):,} classes. {finding}.")
+    if agreement:
+        st.markdown(agreement, help=AGREEMENT_HELP)
     st.caption(
         f"{escape(words)} Outlined are the {groups.max() + 1:,} groups that are chosen in Groups, where their classes "
         "stand side by side."
@@ -196,21 +218,29 @@ def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
         key="n_groups",
         help="How many groups the tree is cut into. They are outlined in the heat map, too.",
     )
+    labels, groups = space.moments.labels.tolist(), tree.cut(n_groups)
     with st.container(horizontal=True):
-        for title, file_name, mime, data in (
-            ("groups.csv", "groups.csv", "text/csv", class_groups.groups_csv(tree, names, n_groups)),
-            ("groups.json", "groups.json", "application/json", class_groups.groups_json(tree, names, n_groups)),
-            ("Newick", "classes.nwk", "text/plain", tree.newick(names)),
+        for file_name, mime, data in (
+            ("groups.csv", "text/csv", class_groups.groups_csv(names, labels, groups)),
+            ("groups.json", "application/json", class_groups.groups_json(tree, names, labels, groups)),
+            ("classes.nwk", "text/plain", class_groups.newick(tree, names)),
         ):
             st.download_button(
-                title, data, file_name, mime, on_click="ignore", icon=":material/download:", key=file_name
+                file_name,
+                data,
+                file_name,
+                mime,
+                on_click="ignore",
+                icon=":material/download:",
+                key=file_name,
+                help=FILE_HELP[file_name],
             )
     st.altair_chart(
         class_tree.tree_chart(tree, names, n_groups), alt=f"{class_tree.groups_alt(n_groups, len(names))} {finding}."
     )
     st.caption(escape(class_tree.tree_text(len(names))))
     st.dataframe(
-        class_groups.groups_table(tree, names, n_groups),
+        class_tree.groups_table(tree, names, n_groups),
         hide_index=True,
         column_config={
             "Group": st.column_config.NumberColumn(width=70, help="In the order of the tree, from 0."),

@@ -136,6 +136,20 @@ def _joins(tree: ClassTree, leaf_of: np.ndarray, groups: np.ndarray) -> pd.DataF
     return frame.round({"distance": 4})
 
 
+def groups_table(tree: ClassTree, names: Sequence[str], n_groups: int) -> pd.DataFrame:
+    """Return one row per group: its number, its classes by name, and the mean distance of two of them (NaN of one)."""
+    group = tree.cut(n_groups)
+    found = []
+    for number in range(n_groups):
+        members = [int(label) for label in tree.order if group[label] == number]
+        size = len(members)
+        total = tree.points[members].sum(axis=0)
+        own = float(np.sum(tree.points[members] ** 2))
+        within = 1 - (float(total @ total) - own) / (size * (size - 1)) if size > 1 else np.nan
+        found.append((number, size, within, ", ".join(marks.visible(names[label]) for label in members)))
+    return pd.DataFrame(found, columns=["Group", "Classes", "Mean distance", "Names"])
+
+
 def groups_alt(n_groups: int, n_classes: int) -> str:
     """Return what the tree shows, for those who do not see it."""
     return f"Tree of {plural(n_classes, 'class', 'classes')}, cut into {plural(n_groups, 'group')}."

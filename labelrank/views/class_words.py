@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labelrank.ranking.distance_agreement import DistanceAgreement
 from labelrank.steps.class_summary import Expected, NamedPair, PairLists
 from labelrank.views.marks import shorten
 from labelrank.views.measures import percent
@@ -38,6 +39,15 @@ def expected_text(expected: Expected) -> str:
         )
         text += f" {expected.not_judged:,} {only} not judged."
     return text
+
+
+def agreement_text(found: DistanceAgreement) -> str:
+    """Return how far the distances between classes would be the same in another sample."""
+    steady = "hardly" if found.value < 0.5 else "roughly" if found.value < 0.8 else "nearly"
+    return (
+        f"In another sample of this size the distances would be {steady} the same: expected correlation "
+        f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})."
+    )
 
 
 def pairs_finding(pairs: PairLists) -> str:

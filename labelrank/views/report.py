@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from labelrank.errors import RankingError
-from labelrank.ranking.criteria import CRITERIA
 from labelrank.ranking.methods import GOOD_FOR
 from labelrank.steps.class_summary import NamedPair, summary_of
+from labelrank.steps.group_summary import groups_of
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
-from labelrank.views import class_groups, class_heatmap, class_map, class_tree, class_words, marks, ranking_charts
+from labelrank.views import class_heatmap, class_map, class_tree, class_words, group_words, marks, ranking_charts
 from labelrank.views.measures import percent
 from labelrank.words import CITATION, plural
 
@@ -28,8 +28,6 @@ SAMPLES = 50
 PAIRS = 20
 DRAWN_SAMPLES = 2_500
 """So many samples are drawn in the projection."""
-ORDERS = ("optimal-leaf", "centroid", "spectral", "original", "alphabetical")
-"""Orders that are judged beside that of the label map."""
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c2730; --soft: #55646f; --line: #d5dde2; --page: #ffffff; }
 @media (prefers-color-scheme: dark) {
@@ -179,12 +177,13 @@ def _heatmap(space: LabelSpace, ranked: Ranked) -> str:
             class_heatmap.distance_heatmap(distances, order, space.names, groups, hover=False),
             f"{class_heatmap.distance_text(len(order))} Outlined are the groups of the tree.",
         ),
+        _agreement(space),
     )
 
 
 def _groups(space: LabelSpace, ranked: Ranked) -> str:
     tree, names, n_groups = space.tree, space.names, space.suggestion.n_groups
-    table = class_groups.groups_table(tree, names, n_groups)
+    table = class_tree.groups_table(tree, names, n_groups)
     rows = [
         (group, size, "-" if np.isnan(within) else f"{within:.2f}", text)
         for group, size, within, text in table.itertuples(index=False)
@@ -226,29 +225,22 @@ def _pairs(space: LabelSpace, ranked: Ranked) -> str:
 
 
 def _orders(space: LabelSpace, ranked: Ranked) -> str:
-    orders = {name: space.order(name) for name in ORDERS}
-    orders.setdefault(ranked.label_map.method, np.argsort(space.positions(ranked.label_map.position_of)))
-    judged = space.criteria(orders)
-    shown = [name for name in CRITERIA if name not in judged.left_out]
-
-    def cell(order: str, criterion: str) -> str:
-        one = judged.of[order][criterion]
-        best = " (best)" if order in judged.best(criterion) else ""
-        return f"{one.value:,.4g}{best}, p = {one.p:.3g}"
-
-    usual = [f"{next(iter(judged.of.values()))[name].random:,.4g}" for name in shown]
-    rows = [(order, *(cell(order, name) for name in shown)) for order in orders]
+    judged = groups_of(space, judge_orders=True).orders
+    assert judged is not None
+    header, rows = group_words.criteria_rows(judged)
     return _section(
         "How orders compare",
-        "Each criterion beside its mean over random orders; p is the share of random orders that are as good. Smaller "
-        "is better, but for the correlation.",
-        _table(
-            "Criteria of orders",
-            ("Order", *(name.replace("anti_r", "anti-R").replace("_", " ") for name in shown)),
-            [*rows, ("random orders", *usual)],
-            numbers=range(1, 1 + len(shown)),
-        ),
+        group_words.left_out_text(judged),
+        _table("Criteria of orders", header, rows, numbers=range(1, len(header))),
+        _note(group_words.CRITERIA_ARE),
     )
+
+
+def _agreement(space: LabelSpace) -> str:
+    try:
+        return _paragraph(class_words.agreement_text(space.distance_agreement))
+    except RankingError as problem:
+        return _note(str(problem))
 
 
 def _samples(space: LabelSpace, ranked: Ranked) -> str:

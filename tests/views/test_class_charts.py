@@ -1,7 +1,6 @@
 """Charts of the label space: small enough to send, legible, and data stays data."""
 
 import base64
-import csv
 import io
 import json
 
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 from labelrank.ranking.tree import ClassTree
-from labelrank.views import class_groups, class_heatmap, class_map, class_tree
+from labelrank.views import class_heatmap, class_map, class_tree
 from tests.ranking.test_geometry import grouped, of
 from tests.views.test_charts import HOSTILE
 
@@ -179,23 +178,11 @@ def test_of_very_many_classes_the_uppermost_branches_are_drawn():
     assert " more" in chart.to_dict()["layer"][0]["encoding"]["y"]["axis"]["labelExpr"]
 
 
-def test_groups_are_written_with_names_of_any_kind():
-    tree = tree_of(2, 3)
-    names = HOSTILE[:6]
-    lines = list(csv.DictReader(io.StringIO(class_groups.groups_csv(tree, names, 2))))
-    assert {line["name"]: int(line["group"]) for line in lines} == dict(zip(names, tree.cut(2).tolist(), strict=True))
-    written = json.loads(class_groups.groups_json(tree, names, 2))
-    assert sorted(map(sorted, written["groups"])) == sorted(
-        sorted(name for name, group in zip(names, tree.cut(2), strict=True) if group == number) for number in (0, 1)
-    )
-    assert len(written["tree"]["children"]) == 2
-
-
 def test_the_mean_distance_of_a_group_is_that_of_its_pairs():
     X, y, _ = grouped(n_groups=4, per_group=3, rows=10)
     geometry = of(X, y)
     tree = ClassTree.of(geometry)
-    table = class_groups.groups_table(tree, [str(number) for number in range(12)], 5)
+    table = class_tree.groups_table(tree, [str(number) for number in range(12)], 5)
     for number, size, within in table[["Group", "Classes", "Mean distance"]].to_numpy():
         members = np.flatnonzero(tree.cut(5) == number)
         pairs = geometry.distances()[np.ix_(members, members)][np.triu_indices(int(size), 1)]
