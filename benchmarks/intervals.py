@@ -7,7 +7,8 @@
 
 Coverage is the share of classes whose true position lies in the 90 % interval, the axis turned as in the sample.
 Simulated classes have a known truth. For real rows the truth is the order of all rows given, from which samples are
-drawn with replacement: then all rows are the population, and samples are independent.
+drawn with replacement: then all rows are the population, and samples are independent. Then follows, for real rows,
+the correlation of class distances with those of disjoint rows, and its estimate.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from until_stable import cifar100_features, kendall, population
 
 from labelrank.features.joining import read_features
 from labelrank.ranking import ClassMoments, LabelRanker
+from labelrank.ranking.distance_agreement import expected_distance_correlation
+from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.half_fits import sign_along
 from labelrank.ranking.intervals import rank_intervals
 
@@ -40,6 +43,8 @@ SIMULATED = (
     *((100, 30, n, "falling", "auto") for n in (8, 30)),
 )
 """Classes, features, rows of each class, spectrum of the class means, shrinkage."""
+DISTANCES = tuple((classes, rows) for classes in (100, 30, 10) for rows in (5, 10, 25, 50, 100))
+"""Classes, rows of each."""
 RESAMPLES = 200
 SIZES = ((100, 768, 100), (1_000, 768, 20), (10_000, 768, 3))
 """Classes, features, rows of each class; refits are timed on the first."""
@@ -82,6 +87,19 @@ def real(
     picks = [np.concatenate([rng.choice(own, per_class) for own in rows]) for _ in range(2)]
     sample, other = (moments_of(X[pick], y[pick]) for pick in picks)
     return with_tau(held(sample, shrinkage, truth), sample, other, shrinkage)
+
+
+def distances(case: tuple[int, int], seed: int, X: np.ndarray, y: np.ndarray) -> tuple[float, ...]:
+    """Return the correlation of class distances with those of as many other rows, and what one sample says of it."""
+    n_classes, per_class = case
+    rng = np.random.default_rng([seed, per_class, n_classes])
+    classes = np.sort(rng.permutation(np.unique(y))[:n_classes])
+    rows = np.stack([rng.permutation(np.flatnonzero(y == label))[: 2 * per_class] for label in classes])
+    own, other = rows[:, :per_class].ravel(), rows[:, per_class:].ravel()
+    pairs = np.triu_indices(n_classes, 1)
+    a, b = (ClassGeometry.of(moments_of(X[pick], y[pick])).distances()[pairs] for pick in (own, other))
+    found = expected_distance_correlation(X[own], y[own])
+    return float(np.corrcoef(a, b)[0, 1]), found.value, found.low, found.high
 
 
 def with_tau(
@@ -205,6 +223,13 @@ def main() -> None:
                 ),
             )
             note("real rows")
+            print_header("\n| classes x rows of each | samples | realised | estimate | low | high | held |")
+            for case in DISTANCES:
+                told = np.array(list(pool.map(partial(distances, case, X=X, y=y), range(options.samples))))
+                held_ = np.sum((told[:, 2] <= told[:, 0]) & (told[:, 0] <= told[:, 3]))
+                numbers = " | ".join(f"{value:.2f}" for value in told.mean(axis=0))
+                print(f"| {case[0]} x {case[1]} | {len(told)} | {numbers} | {held_} |", flush=True)
+            note("distances")
     if options.time:
         print_time(options.runs)
 
