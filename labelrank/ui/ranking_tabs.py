@@ -7,13 +7,14 @@ from collections.abc import Callable
 import streamlit as st
 
 from labelrank.steps.rank import Ranked
-from labelrank.ui import classes_tab, compare_tab, encoders_tab, orders_tab, session
+from labelrank.ui import classes_tab, compare_tab, encoders_tab, orders_tab, samples_tab, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.messages import guarded
 
 TABS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {
     "classes": classes_tab.show,
     "orders": orders_tab.show,
+    "samples": samples_tab.show,
     "encoders": encoders_tab.show,
     "compare": compare_tab.show,
 }

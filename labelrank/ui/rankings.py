@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import streamlit as st
 from labelrank.errors import LabelRankError
 from labelrank.features.store import FeatureSet
 from labelrank.preview import looks
+from labelrank.preview.images import Strip
 from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, GEOMETRY_ORDERS, GOOD_FOR, NAME_ORDERS, SOLVERS
 from labelrank.steps.rank import Ranked, RankRequest, rank
 from labelrank.ui import choices, session
@@ -31,6 +33,8 @@ IMAGES_ALONG = 8
 """Images of one class that are shown together."""
 TABLE_ROW_PIXELS = 35
 MIN_TABLE_PIXELS = 420
+
+T = TypeVar("T")
 
 METHOD_TEXT = GOOD_FOR
 """Order -> what it is good for."""
@@ -287,17 +291,28 @@ def images_of(found: FeatureSet, source: choices.Source | None, keys: tuple[str,
 
     As many as can be read quickly; none when the dataset is gone or holds something else by now.
     """
+    return _seen(found, source, looks.small_images, keys) or {}
+
+
+def strips_of(
+    found: FeatureSet, source: choices.Source | None, rows: tuple[tuple[str, ...], ...], columns: int
+) -> tuple[Strip, ...]:
+    """Return a strip of images or playing videos for each row of keys; empty ones as `images_of` returns none."""
+    return _seen(found, source, looks.strips, rows, columns) or (Strip(0, None, None),) * len(rows)
+
+
+def _seen(found: FeatureSet, source: choices.Source | None, what: Callable[..., T], *arguments: Hashable) -> T | None:
     origin = found.provenance.get("dataset", {})
     if source is None:
-        return {}
+        return None
     source = source.taking(revision=origin.get("revision"))
     try:
         data = dataset(source)
         if data.digest != origin.get("digest", data.digest):
-            return {}
-        return look(source, looks.small_images, data.digest, keys, waiting="Reading images")
+            return None
+        return look(source, what, data.digest, *arguments, waiting="Reading images")
     except LabelRankError:
-        return {}
+        return None
 
 
 def projection_caption(drawn: ProjectionData) -> str:

@@ -1,0 +1,151 @@
+"""The tab Samples of the Ranking page: which samples to look at first, and which are nearly identical."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import streamlit as st
+
+from labelrank.preview.images import Strip
+from labelrank.steps.label_space import LabelSpace
+from labelrank.steps.rank import Ranked
+from labelrank.ui import rankings
+from labelrank.ui.feature_files import ChosenFeatures
+from labelrank.ui.label_space import computing
+from labelrank.ui.messages import escape, name_text, paged
+from labelrank.views import marks, sample_list, thumbnails
+
+PER_PAGE = 20
+GROUPS_PER_PAGE = 10
+GROUP_COLUMNS = 6
+"""Samples of a group that are shown."""
+TILE_PIXELS = 150
+NEARER_HELP = (
+    "Distances are measured in all directions of the features, in which the samples of a class are scattered evenly. A "
+    "sample's own class is taken without it."
+)
+SCORE_HELP = (
+    "The squared distance to the mean of its own class less that to the mean of the nearest other class. Above 0 the "
+    "sample lies nearer to the other class; the higher, the more so."
+)
+DUPLICATES_HELP = "Samples that hang together in pairs of nearly identical ones are one group."
+GONE = "Their dataset is no longer here, so they have no images."
+
+
+def show(found: ChosenFeatures, ranked: Ranked) -> None:
+    """Show the tab: one of two lists, which alone is computed."""
+    view = st.segmented_control(
+        "Look at",
+        list(VIEWS),
+        default=next(iter(VIEWS)),
+        required=True,
+        key="samples_view",
+        help="Both come from the features alone. Nothing is trained, and only images that are shown are read.",
+    )
+    VIEWS[view](found)
+
+
+def _nearer(found: ChosenFeatures) -> None:
+    with computing(found, "Comparing the samples with the classes") as space:
+        audit = space.samples
+    st.subheader(escape(sample_list.audit_text(audit)), anchor=False, help=NEARER_HELP)
+    st.markdown(
+        "Look at these first. Such a sample may be a rare view, its class may run into another, or its label may be a "
+        "slip: only you can tell."
+    )
+    chosen = audit.order
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        by_name = sorted(range(len(space.names)), key=lambda number: space.names[number].casefold())
+        only = st.selectbox(
+            "Class",
+            by_name,
+            index=None,
+            format_func=lambda number: marks.shorten(space.names[number]),
+            placeholder="All classes",
+            key="samples_class",
+            width=260,
+            help="Only the samples that have this class in the dataset.",
+        )
+        if only is not None:
+            chosen = chosen[audit.own[chosen] == only]
+        st.download_button(
+            "look_at.csv",
+            lambda: _csv(space, chosen),
+            "look_at.csv",
+            "text/csv",
+            on_click="ignore",
+            icon=":material/download:",
+            key="samples_csv",
+            help=f"All {len(chosen):,} samples in this order, with scores, distances and near-identical samples.",
+        )
+    page: Sequence[int] = paged(chosen.tolist(), PER_PAGE, key=f"samples_page_{only}")
+    strips = rankings.strips_of(space.features, found.source, tuple((space.features.keys[i],) for i in page), 1)
+    st.caption(
+        f"{len(chosen):,} samples, the highest score first." + ("" if any(s.still for s in strips) else f" {GONE}"),
+        help=SCORE_HELP,
+    )
+    with st.container(horizontal=True, gap="small"):
+        for row, strip in zip(page, strips, strict=True):
+            with st.container(border=True, width=TILE_PIXELS, gap="xxsmall"):
+                _tile(space, row, strip)
+
+
+def _tile(space: LabelSpace, row: int, strip: Strip) -> None:
+    audit, key = space.samples, space.features.keys[row]
+    own, other = (name_text(space.names[index], 24) for index in (audit.own[row], audit.other[row]))
+    _picture(strip, f"Sample {marks.shorten(key)} of class {marks.shorten(space.names[audit.own[row]])}")
+    score = "alone in its class" if np.isnan(audit.score[row]) else f"score {audit.score[row]:,.1f}"
+    st.markdown(f"**{own}**  \nnear {other}  \n:small[{score}]  \n:small[{name_text(_end(key), 28)}]")
+
+
+def _identical(found: ChosenFeatures) -> None:
+    with computing(found, "Looking for samples that are nearly identical") as space:
+        audit, duplicates = space.samples, space.duplicates
+    st.subheader(escape(sample_list.duplicates_text(audit, duplicates)), anchor=False, help=DUPLICATES_HELP)
+    st.markdown(escape(sample_list.threshold_text(duplicates)))
+    groups = [np.flatnonzero(duplicates.group == group) for group in range(int(duplicates.group.max()) + 1)]
+    groups.sort(key=lambda rows: -len(set(audit.own[rows].tolist())))  # those of several classes first
+    shown = paged(groups, GROUPS_PER_PAGE, key="duplicates_page")
+    if not shown:
+        return
+    keys = tuple(tuple(space.features.keys[i] for i in rows[:GROUP_COLUMNS]) for rows in shown)
+    strips = rankings.strips_of(space.features, found.source, keys, GROUP_COLUMNS)
+    if not any(strip.still for strip in strips):
+        st.caption(GONE)
+    for rows, group_keys, strip in zip(shown, keys, strips, strict=True):
+        with st.container(border=True, gap="xsmall"):
+            names = [space.names[index] for index in dict.fromkeys(audit.own[rows].tolist())]
+            likeness = duplicates.likeness[rows].min()
+            across = ":material/call_split: " if len(names) > 1 else ""
+            st.markdown(
+                f"{across}**{', '.join(name_text(name, 24) for name in names)}**, {len(rows):,} samples, likeness "
+                f"{'1' if likeness == 1 else f'from {likeness:.2f}'}"
+            )
+            _picture(strip, f"{strip.shown} nearly identical samples")
+            rest = f" and {len(rows) - len(group_keys):,} more" if len(rows) > len(group_keys) else ""
+            st.caption(", ".join(name_text(_end(key), 40) for key in group_keys) + rest)
+
+
+def _picture(strip: Strip, alt: str) -> None:
+    if strip.moving is not None:
+        st.image(thumbnails.data_uri(strip.moving, "webp"), alt=f"{alt}, playing")
+    elif strip.still is not None:
+        st.image(strip.still, alt=alt)
+
+
+def _end(key: str) -> str:
+    """Return the end of a sample's name, where names of one folder differ."""
+    return key if len(key) <= 28 else f"…{key[-27:]}"
+
+
+def _csv(space: LabelSpace, chosen: np.ndarray) -> bytes:
+    # Made when it is asked for, outside of a run of the page.
+    rows = sample_list.sample_rows(space.features, space.names, space.samples, space.duplicates, chosen=chosen)
+    return sample_list.samples_csv(rows)
+
+
+VIEWS: dict[str, Callable[[ChosenFeatures], None]] = {
+    "Nearer to another class": _nearer,
+    "Nearly identical": _identical,
+}
