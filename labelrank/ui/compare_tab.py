@@ -25,6 +25,7 @@ from labelrank.views.map_words import agreement_text
 _FILE = "A label map from a file"
 _MAX_FILE_MB = 16
 _HERE = "This order"
+_FEATURES = "Features: "
 
 
 def show(found: ChosenFeatures, ranked: Ranked) -> None:
@@ -72,7 +73,7 @@ def _others(found: ChosenFeatures, ranked: Ranked) -> dict[str, Callable[[], Lab
         if order != here.method
     }
     features = {
-        f"Features: {name}": partial(made, path, here) for name, path in siblings(found).items() if path != found.path
+        f"{_FEATURES}{name}": partial(made, path, here) for name, path in siblings(found).items() if path != found.path
     }
     return {**features, **orders}
 
@@ -82,7 +83,7 @@ def _show_moves(compared: MapComparison, name: str) -> None:
     n_classes = len(compared.classes)
     with left:
         st.altair_chart(
-            bump_chart(compared, _HERE, name),
+            bump_chart(compared, _HERE, name.removeprefix(_FEATURES)),
             alt=f"A line for each class from its position here to that in the other order. {agreement_text(compared)}",
         )
         if n_classes > MAX_LINES:
