@@ -53,17 +53,18 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
 
 
 def _choice(name: str, text: str, chosen: str, refusal: str | None) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", key=f"order_{name}"):
+    use, told = st.columns([1, 7], vertical_alignment="center")
+    with use:
         st.button(
             "Chosen" if name == chosen else "Use",
             key=f"use_{name}",
             disabled=name == chosen or refusal is not None,
             on_click=_use,
             args=(name,),
-            width=100,
+            width="stretch",
             help=None if refusal is None else escape(refusal),
         )
-        st.markdown(f"**{name}**  \n:small[{escape(refusal or text)}]")
+    told.markdown(f"**{name}**  \n:small[{escape(refusal or text)}]")
 
 
 def _use(name: str) -> None:
