@@ -42,7 +42,7 @@ def rank(page: Page) -> None:
     press(page, "Rank labels")
     # The page before has a chart, too.
     heading(page, "Ranking")
-    expect(page.locator(CHART)).to_be_visible()
+    expect(page.locator(CHART).first).to_be_visible()
 
 
 def settled(page: Page) -> None:
