@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from scipy.cluster.hierarchy import linkage, optimal_leaf_ordering
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
 
 from labelrank.errors import RankingError
 from labelrank.ranking.geometry import ClassGeometry
+from labelrank.ranking.leaves import optimal_leaves
 from labelrank.ranking.methods import LINKAGE
 from labelrank.ranking.ranker import sorted_with_ties
 
@@ -90,8 +92,7 @@ class ClassTree:
         distances = _condensed(geometry, by_mean)
         joined = linkage(distances, LINKAGE)
         if geometry.n_classes <= MAX_OPTIMAL_CLASSES:
-            joined = optimal_leaf_ordering(joined, distances)
-            order = _leaves(joined)
+            order = optimal_leaves(joined[:, :2].astype(np.int64), squareform(distances, checks=False))
         else:
             order = _greedy_leaves(joined, points)
         order = geometry.turned(by_mean[order])

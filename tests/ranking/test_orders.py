@@ -131,7 +131,7 @@ def test_moves_come_near_the_shortest_path(monkeypatch):
     assert np.mean(excess) < 0.03
 
 
-@pytest.mark.parametrize("n_classes", [3, 5, 8])
+@pytest.mark.parametrize("n_classes", [2, 3, 5, 8, 10, 11])
 def test_the_leaf_order_is_the_shortest_that_the_tree_allows(n_classes):
     space = LabelSpace(features_of(n_classes, n_classes))
     tree, distances = space.tree, space.geometry.distances()

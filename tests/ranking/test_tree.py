@@ -41,7 +41,8 @@ def test_it_is_average_linkage_with_optimal_leaves(known):
     assert is_valid_linkage(found.linkage)
     np.testing.assert_array_equal(leaves_list(found.linkage), found.order)
     distances = geometry.distances()
-    assert path_length(distances, found.order) == pytest.approx(path_length(distances, leaves_list(expected)))
+    # The test of orders tries all; SciPy 1.17.1 does not find the best.
+    assert path_length(distances, found.order) <= path_length(distances, leaves_list(expected)) + 1e-9
 
 
 def test_cuts_are_the_groups_that_were_planted(known):
