@@ -57,7 +57,7 @@ class Places:
         points[by_mean] = placed
         m = max(1, min(NEIGHBOURS, (geometry.n_classes - 1) // 2))
         nearest = np.concatenate([_nearest(block, distances, m) for block, distances in geometry.blocks()])
-        return cls(points, nearest, _kept(points, nearest), embedded)
+        return cls(points, nearest, kept(points, nearest), embedded)
 
     @property
     def neighbours(self) -> int:
@@ -120,10 +120,11 @@ def _nearest(block: slice, distances: np.ndarray, m: int) -> np.ndarray:
     return np.argsort(distances, axis=1, kind="stable")[:, :m]
 
 
-def _kept(points: np.ndarray, nearest: np.ndarray) -> float:
-    kept = 0
+def kept(points: np.ndarray, nearest: np.ndarray) -> float:
+    """Return which share of the nearest classes (K, m) of each are among the m nearest of its point (K, 2)."""
+    found = 0
     for start in range(0, len(points), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         on_map = _nearest(block, np.sum((points[block, None] - points) ** 2, axis=2), nearest.shape[1])
-        kept += int(np.sum(nearest[block, :, None] == on_map[:, None]))
-    return kept / nearest.size
+        found += int(np.sum(nearest[block, :, None] == on_map[:, None]))
+    return found / nearest.size
