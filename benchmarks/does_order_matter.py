@@ -38,7 +38,7 @@ from labelrank.finetune.heads import train_heads
 from labelrank.finetune.metrics import METRICS, score
 from labelrank.finetune.recipe import HeadRecipe
 from labelrank.finetune.statistics import analyse
-from labelrank.finetune.verdict import verdict
+from labelrank.finetune.verdict import Training, verdict
 from labelrank.ranking import LabelRanker
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {
@@ -107,7 +107,7 @@ def accuracy_row(name: str, tables: dict[str, np.ndarray], design: Sequence[Arm]
         f"| {name} | {100 * ranked.mean:.2f} | {100 * ranked.random_mean:.2f} | {points(analysis)} "
         f"| {ranked.rank} of {ranked.of} | {ranked.p:.2g} | {spread} | {variance.p_order:.2g} "
         f"| {100 * (analysis.power.detectable or np.nan):.2f} | {control} "
-        f"| {verdict(analysis, meaning=recipe.meaning).finding} |"
+        f"| {verdict(analysis, training=Training(recipe.meaning)).finding} |"
     )
 
 

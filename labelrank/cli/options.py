@@ -219,6 +219,16 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--weight-decay", type=click.FloatRange(0)),
         click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="Before the last layer."),
         click.option("--label-smoothing", type=click.FloatRange(0, 1, max_open=True)),
+        click.option(
+            "--head-init-std",
+            type=click.FloatRange(0, 1),
+            help="Spread of the head's first weights; with 0 the order makes no difference to a softmax.",
+        ),
+        click.option(
+            "--batches",
+            help="shuffled, or as a stream that comes class by class: sorted, or buffer:N, shuffled N samples at a "
+            "time. There the order matters.  [shuffled]",
+        ),
         click.option("--flip/--no-flip", default=None, help="Mirror half of the images, with --depth."),
         click.option("--control/--no-control", default=None, help="Check that classes are exchangeable.  [control]"),
         click.option("--seed", type=click.IntRange(min=0), help="Draws random orders and held-out rows.  [0]"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelrank.errors import SettingsError
+from labelrank.finetune.batches import follow_positions
 
 ORDERS = ("ranked", "original", "reversed")
 """Orders that a specification may name, beside `random:N`."""
@@ -101,6 +102,25 @@ def arms(spec: str, ranked: Sequence[int], *, seed: int = 0, control: bool = Tru
         drawn = _another(n_classes, taken, np.random.default_rng([seed, _CONTROL]))
         found.append(Arm("control", "control", drawn, drawn))
     return tuple(found)
+
+
+def check_head_rows(arm: Arm, meaning: str, *, exchangeable: bool, batches: str) -> None:
+    """Check that an arm permutes the head's rows only where that makes it equal the original order.
+
+    Raises:
+        SettingsError: Positions have a meaning, or batches follow positions.
+    """
+    if arm.head_rows == tuple(range(len(arm.order))) or (exchangeable and not follow_positions(batches)):
+        return
+    needed, given, other = (
+        ("batches do not follow positions", f"they are {batches}", "shuffled batches")
+        if exchangeable
+        else ("positions have no meaning", f"the meaning is {meaning}", "softmax")
+    )
+    raise SettingsError(
+        f"The {arm.name} arm permutes the head's rows along with its classes. That is a valid control only if "
+        f"{needed}, but {given}. Leave the arm out, or use {other}."
+    )
 
 
 def fitting_orders(spec: str, n_classes: int) -> str:

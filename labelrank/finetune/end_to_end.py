@@ -24,7 +24,8 @@ from labelrank.cores import cpu_cores
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import Cancelled, FinetuneError, SettingsError
 from labelrank.finetune.augment import drop_path_factors, dropout_factors, generator, mix
-from labelrank.finetune.design import Arm
+from labelrank.finetune.batches import row_sequence
+from labelrank.finetune.design import Arm, check_head_rows
 from labelrank.finetune.meanings import Meaning, meaning_of, ordered_thresholds
 from labelrank.finetune.memory import free_memory_bytes, gpu_bytes_at_start, step_bytes
 from labelrank.finetune.recipe import TuneRecipe, to_dict
@@ -131,11 +132,7 @@ def fine_tune(
         spacing=spacing,
         label_smoothing=recipe.label_smoothing,
     )
-    if not means.exchangeable and arm.head_rows != tuple(range(n_classes)):
-        raise SettingsError(
-            f"The {arm.name} arm permutes the head's rows along with its classes. That is a valid control only if "
-            f"positions have no meaning, but the meaning is {means.name}. Leave the arm out, or use softmax."
-        )
+    check_head_rows(arm, means.name, exchangeable=means.exchangeable, batches=recipe.batches)
     for name, split in (("train", train), ("test", test)):
         if not split.dataset.samples:
             raise FinetuneError(f"The {name} split has no {NOUNS[split.dataset.media][1]}; use another one.")
@@ -502,7 +499,7 @@ class _Tuning:
 
     def _prepared(self, epoch: int) -> Generator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray], None, None]:
         """Yield the updates of an epoch; the next one is prepared while the caller works."""
-        order = generator(self.seed, _ORDER, epoch).permutation(len(self.positions[0]))
+        order = row_sequence(self.positions[0], self.recipe.batches, generator(self.seed, _ORDER, epoch))
         with ThreadPoolExecutor(1, "updates") as ahead:
             jobs: list[Future[Any]] = []
             for number, places in enumerate(self.updates):

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from labelrank.finetune.batches import row_sequence
 from labelrank.finetune.meanings import Meaning
 from labelrank.finetune.recipe import HeadRecipe
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 NORM_EPSILON = 1e-6
 """Epsilon of the norm of a `reference` head."""
-# Standard deviation of the initial rows, as in MAE's linear probe.
-_INITIAL_STD = 0.01
 # Purposes of random generators, so that no two draws of a seed are related.
 KERNEL, HIDDEN, ORDER, DROPOUT = range(4)
 # Values of a weight that are updated at a time: five arrays of this size fit into a core's second-level cache.
@@ -136,10 +135,15 @@ class Task:
     meaning: Meaning
     schedule: Schedule
 
-    def batches(self, seed: int, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the rows of each batch of an epoch: each row once, in batches of equal size, one row more or less."""
-        order = np.random.default_rng([seed, ORDER, epoch]).permutation(len(self.y))
-        yield from np.array_split(order, self.schedule.steps_per_epoch)
+    def batches(self, seed: int, epoch: int, position_of: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the rows of each batch of an epoch: each row once, in batches of equal size, one row more or less.
+
+        Args:
+            position_of: Position of each label, int (K,); makes no difference unless batches follow positions.
+        """
+        rng = np.random.default_rng([seed, ORDER, epoch])
+        rows = row_sequence(position_of[self.y], self.recipe.batches, rng)
+        yield from np.array_split(rows, self.schedule.steps_per_epoch)
 
     def seen(self, batch: np.ndarray) -> np.ndarray:
         """Return some training rows as heads see them, (B, D), as a copy."""
@@ -209,7 +213,7 @@ class Linear:
 
     @classmethod
     def drawn(cls, task: Task, seed: int, places: np.ndarray) -> Linear:
-        return cls(_drawn_rows(seed, places, task.X.shape[1]))
+        return cls(_drawn_rows(seed, places, task.X.shape[1], task.recipe.head_init_std))
 
     def columns(self, x: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return columns (A, B, C) of prepared features (B, D), with a dropout mask (B, D).
@@ -252,7 +256,7 @@ class Reference:
     def drawn(cls, task: Task, seed: int, places: np.ndarray) -> Reference:
         n_features, width = task.X.shape[1], task.recipe.hidden_dim
         hidden = np.random.default_rng([seed, HIDDEN]).standard_normal((width, n_features), dtype=np.float32)
-        return cls(hidden / np.float32(n_features**0.5), _drawn_rows(seed, places, width))
+        return cls(hidden / np.float32(n_features**0.5), _drawn_rows(seed, places, width, task.recipe.head_init_std))
 
     def columns(self, x: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, tuple[Any, ...]]:
         """Return columns (A, B, C) of prepared features (B, D), with a dropout mask (B, hidden) of the hidden layer.
@@ -309,8 +313,8 @@ def turned(matrices: np.ndarray) -> np.ndarray:
     return matrices.transpose(0, 2, 1)
 
 
-def _drawn_rows(seed: int, places: np.ndarray, n_inputs: int) -> np.ndarray:
+def _drawn_rows(seed: int, places: np.ndarray, n_inputs: int, std: float) -> np.ndarray:
     """Return each arm's initial rows (A, C, n_inputs): those at its places (A, C) among the rows drawn for the seed."""
     drawn = np.random.default_rng([seed, KERNEL]).standard_normal((places.shape[1], n_inputs), dtype=np.float32)
-    result: np.ndarray = (drawn * np.float32(_INITIAL_STD))[places]
+    result: np.ndarray = (drawn * np.float32(std))[places]
     return result

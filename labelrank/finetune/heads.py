@@ -20,7 +20,8 @@ import numpy as np
 
 from labelrank.cores import cpu_cores
 from labelrank.errors import Cancelled, FinetuneError, SettingsError
-from labelrank.finetune.design import Arm
+from labelrank.finetune.batches import follow_positions
+from labelrank.finetune.design import Arm, check_head_rows
 from labelrank.finetune.head_math import (
     BETA_1,
     DROPOUT,
@@ -63,7 +64,8 @@ def train_heads(
     """Train one run for each arm and seed, for `recipe.epochs` epochs, and return the runs arm by arm.
 
     All arms of a seed share the initial rows of the head (position j starts from row `head_rows[j]`), the order of the
-    training rows and the dropout masks. These come from generators keyed by seed, purpose and epoch.
+    training rows and the dropout masks. These come from generators keyed by seed, purpose and epoch. Where
+    `recipe.batches` follow positions, they share only the draws from which each arm's own order of the rows comes.
 
     An epoch shows every training row once, in batches of equal size (one row more or less) of at most
     `recipe.batch_size`, so the rows of a short last batch do not count more. The optimizer is AdamW as in Keras
@@ -96,14 +98,12 @@ def train_heads(
         label_smoothing=recipe.label_smoothing,
     )
     for arm in arms:
-        if not meaning.exchangeable and arm.head_rows != tuple(range(n_classes)):
-            raise SettingsError(
-                f"The {arm.name} arm permutes the head's rows along with its classes. That is a valid control only if "
-                f"positions have no meaning, but the meaning is {meaning.name}. Leave the arm out, or use softmax."
-            )
+        check_head_rows(arm, meaning.name, exchangeable=meaning.exchangeable, batches=recipe.batches)
     prepare = Preparation.of(train.X, recipe.head)
     task = Task(prepare(train.X), train.y, prepare(val.X), val.y, recipe, meaning, Schedule.of(len(train.y), recipe))
     size = arms_at_once(len(arms), len(seeds), values_of(train.X.shape[1], meaning.n_columns, recipe))
+    if follow_positions(recipe.batches):
+        size = 1  # each order has batches of its own
     blocks = [_Block(task, seed, arms[first : first + size]) for seed in seeds for first in range(0, len(arms), size)]
     runs = _train(
         blocks,
@@ -223,7 +223,7 @@ class _Block:
         task, meaning = self._task, self._task.meaning
         masks = np.random.default_rng([self.seed, DROPOUT, epoch])
         total = np.zeros(len(self._alive))
-        for batch in task.batches(self.seed, epoch):
+        for batch in task.batches(self.seed, epoch, self._positions[0]):
             if stop.is_set() or not len(self._alive):
                 break
             x = task.seen(batch)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 from labelrank.errors import SettingsError
+from labelrank.finetune.batches import SHUFFLED, buffer_size
 from labelrank.settings import assets_dir
 
 HEADS = ("linear", "reference", "batchnorm")
@@ -52,6 +53,11 @@ class HeadRecipe:
     label_smoothing: float = 0.0
     hidden_dim: int = 400
     """Width of the `reference` head's first dense layer; 400 is that of the published Kinetics head."""
+    head_init_std: float = 0.01
+    """Standard deviation of the last dense layer's initial weights, as in MAE's linear probe. With 0 all classes start
+    alike, so that with a plain softmax every order is the same run up to rounding."""
+    batches: str = SHUFFLED
+    """shuffled, or a stream sorted by position: sorted or buffer:N; see `labelrank.finetune.batches`."""
 
     def __post_init__(self) -> None:
         _check_choice("head", self.head, HEADS)
@@ -92,7 +98,8 @@ class TuneRecipe:
     """linear (norm -> dropout -> dense) or reference (norm -> dense -> dropout -> dense)."""
     hidden_dim: int = 400
     head_init_std: float | None = None
-    """Standard deviation of the last dense layer's initial weights; None: Glorot's uniform distribution."""
+    """Standard deviation of the last dense layer's initial weights; None: Glorot's uniform distribution. With 0 all
+    classes start alike, as in `HeadRecipe`."""
     dropout: float = 0.0
     drop_path: float = 0.0
     """Probability that a residual branch of the last block is left out; it grows from 0 at the first."""
@@ -112,6 +119,8 @@ class TuneRecipe:
     patience: int | None = None
     """Epochs without a better validation loss before a run ends; None: never."""
     precision: str = "auto"
+    batches: str = SHUFFLED
+    """As in `HeadRecipe`."""
 
     def __post_init__(self) -> None:
         _check_choice("head", self.head, TUNE_HEADS)
@@ -124,8 +133,6 @@ class TuneRecipe:
         _check_number("cutmix", self.cutmix, 0, 100)
         _check_number("random_erasing", self.random_erasing, 0, 1)
         _check_number("min_crop_scale", self.min_crop_scale, 0, 1, open_low=True)
-        if self.head_init_std is not None:
-            _check_number("head_init_std", self.head_init_std, 0, 1)
         _check_whole("accumulation", self.accumulation, 1, self.batch_size)
         if self.unfreeze is not None:
             _check_whole("unfreeze", self.unfreeze, 0, 1000)
@@ -211,6 +218,9 @@ def _check_training(recipe: HeadRecipe | TuneRecipe) -> None:
     _check_number("weight_decay", recipe.weight_decay, 0, 1000)
     _check_number("dropout", recipe.dropout, 0, 1, open_high=True)
     _check_number("label_smoothing", recipe.label_smoothing, 0, 1, open_high=True)
+    if recipe.head_init_std is not None:
+        _check_number("head_init_std", recipe.head_init_std, 0, 1)
+    buffer_size(recipe.batches)
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

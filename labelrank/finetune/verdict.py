@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelrank.finetune.analysis import SAME, Analysis, Component, Power, RankedAmong, Variance
+from labelrank.finetune.batches import SHUFFLED, follow_positions
 from labelrank.notices import Notice
 from labelrank.words import ordinal
 
@@ -18,6 +19,23 @@ UNSOUND = "unsound"
 THEORY = "theory"
 """Kind of the detail that says what theory expects."""
 _OF_RANKED = "the ranked order's"
+
+
+@dataclass(frozen=True)
+class Training:
+    """What decides what theory expects of the order."""
+
+    meaning: str = "softmax"
+    """What a position means to the loss."""
+    batches: str = SHUFFLED
+    """As `labelrank.finetune.batches` has them."""
+    zero_head: bool = False
+    """Whether the last layer starts at zero."""
+
+    @property
+    def equal_orders(self) -> bool:
+        """Whether all orders are the same run with each seed, up to rounding."""
+        return self.zero_head and self.meaning == "softmax" and not follow_positions(self.batches)
 
 
 @dataclass(frozen=True)
@@ -47,30 +65,32 @@ class Verdict:
         return {"finding": self.finding, "text": self.text, "details": [one.text for one in self.details]}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], *, meaning: str) -> Verdict:
-        """Return the verdict from what `to_json` returned; of the kinds of details only that of theory comes back.
-
-        Args:
-            meaning: What a position means to the loss.
-        """
-        of_theory = {theory(meaning, finding) for finding in FINDINGS}
+    def from_json(cls, value: Mapping[str, Any], *, training: Training) -> Verdict:
+        """Return the verdict from what `to_json` returned; of the kinds of details only that of theory comes back."""
+        of_theory = {theory(training, finding) for finding in FINDINGS}
         details = (Notice(THEORY if text in of_theory else "", text) for text in value["details"])
         return cls(value["finding"], value["text"], tuple(details))
 
 
 def verdict(
-    analysis: Analysis, *, meaning: str = "softmax", n_test: int | None = None, n_classes: int | None = None
+    analysis: Analysis,
+    *,
+    training: Training = Training(),
+    n_test: int | None = None,
+    n_classes: int | None = None,
 ) -> Verdict:
     """Return the verdict on an analysis of accuracy.
 
     Args:
         analysis: Of accuracies as fractions, from `analyse`.
-        meaning: What a position means to the loss; decides what theory expects.
+        training: Decides what theory expects.
         n_test: Number of test rows; None: the text does not mention them.
         n_classes: With few classes there may be too few orders to tell; None: there are always enough.
     """
     finding = _finding(analysis)
-    if finding == "too_few" or analysis.p_any is None:
+    if training.equal_orders and analysis.n_seeds and analysis.n_arms > 1 and _nothing_differs(analysis):
+        finding, text = "no_effect", _all_equal(analysis)
+    elif finding == "too_few" or analysis.p_any is None:
         text = _too_few(analysis, n_classes)
     elif finding == "no_effect":
         text = _no_effect(analysis)
@@ -78,7 +98,7 @@ def verdict(
         text = _ranked_better(analysis.ranked, analysis.level)
     else:
         text = _order_matters(analysis, analysis.p_any)
-    return Verdict(finding, text, tuple(_details(analysis, finding, meaning, n_test)))
+    return Verdict(finding, text, tuple(_details(analysis, finding, training, n_test)))
 
 
 def _finding(analysis: Analysis) -> str:
@@ -141,6 +161,14 @@ def _no_effect(analysis: Analysis) -> str:
     return f"No detectable effect of the order of the classes: {lead}.{_would_see_lead(power)}"
 
 
+def _all_equal(analysis: Analysis) -> str:
+    mean = _percent(analysis.mean[analysis.compared[0]] or 0.0)
+    return (
+        f"The order of the classes has no effect here: all orders have the same accuracy with each seed ({mean} on "
+        "average), as they must where the head starts at zero."
+    )
+
+
 def _too_few(analysis: Analysis, n_classes: int | None) -> str:
     ranked, n_seeds, alpha = analysis.ranked, analysis.n_seeds, analysis.alpha
     needed = math.ceil(1 / alpha - 1e-9) - 1
@@ -181,7 +209,7 @@ def _too_few(analysis: Analysis, n_classes: int | None) -> str:
     return "Too few runs to tell: so few orders and seeds can differ this much by chance. Use more of either."
 
 
-def _details(analysis: Analysis, finding: str, meaning: str, n_test: int | None) -> list[Notice]:
+def _details(analysis: Analysis, finding: str, training: Training, n_test: int | None) -> list[Notice]:
     variance, ranked = analysis.variance, analysis.ranked
     said = []
     if ranked is not None and finding in ("no_effect", "too_few") and not _nothing_differs(analysis):
@@ -198,7 +226,7 @@ def _details(analysis: Analysis, finding: str, meaning: str, n_test: int | None)
     said.append(Notice("", _scatter(analysis)))
     if finding == "no_effect" and ranked is not None:
         said.append(Notice("", _would_see_orders(analysis.power).strip()))
-    said.append(Notice(THEORY, theory(meaning, finding)))
+    said.append(Notice(THEORY, theory(training, finding)))
     if n_test is not None:
         text = (
             f"All of this is about these training samples and these {n_test:,} test samples, of which one is "
@@ -240,18 +268,25 @@ def _scatter(analysis: Analysis) -> str:
     return text
 
 
-def theory(meaning: str, finding: str) -> str:
+def theory(training: Training, finding: str) -> str:
     """Return what theory expects of the order, in a sentence or two.
 
     Args:
-        meaning: What a position means to the loss.
+        training: What it is told of.
         finding: The finding from the accuracies, whatever the control says.
     """
-    if meaning != "softmax":
+    if training.meaning != "softmax":
         return (
-            f"With the meaning {meaning!r} a position says more than its name, so that the order may matter. Whether "
-            "it is worth having at all, only the accuracy of a plain softmax can tell."
+            f"With the meaning {training.meaning!r} a position says more than its name, so that the order may matter. "
+            "Whether it is worth having at all, only the accuracy of a plain softmax can tell."
         )
+    if follow_positions(training.batches):
+        return (
+            f"The batches follow the positions of the classes ({training.batches}), so the order may matter even with "
+            "a plain softmax. With shuffled batches no order is better on average."
+        )
+    if training.zero_head:
+        return "With a plain softmax whose head starts at zero, orders differ by rounding alone."
     if finding in ("ranked_better", "order_matters"):
         return (
             "With a plain softmax no order is better on average, as the classes are exchangeable, and one such "

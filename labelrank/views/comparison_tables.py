@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from labelrank import words
+from labelrank.finetune.batches import SHUFFLED
 from labelrank.finetune.recipe import TuneRecipe, from_dict, recipes
 from labelrank.steps.finetune.report import Report, mean_over
 from labelrank.views.comparison_words import HEAD_WORDS, MEANING_WORDS, bandwidth_text, place_of
@@ -29,6 +30,7 @@ _SETTINGS = {
     "epochs": "Epochs, at most",
     "patience": "Stops after epochs without a better validation loss",
     "batch_size": "Batch size (samples)",
+    "batches": "Batches",
     "accumulation": "Steps that make one update",
     "learning_rate": "Learning rate, at its peak",
     "warmup_epochs": "Warm-up (epochs)",
@@ -48,6 +50,7 @@ _SETTINGS = {
 }
 _OFF = {
     "accumulation": 1,
+    "batches": SHUFFLED,
     "layer_decay": 1.0,
     "beta_2": 0.999,
     "drop_path": 0.0,

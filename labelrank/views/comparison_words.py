@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from labelrank import words
 from labelrank.finetune.analysis import Power, RankedAmong
+from labelrank.finetune.batches import SHUFFLED
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
 from labelrank.finetune.verdict import UNSOUND
 from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, telling_design
@@ -60,9 +61,11 @@ def training_text(design: Design) -> str:
     for name, word in (("epochs", "epochs"), ("batch_size", "per batch"), ("learning_rate", "learning rate")):
         if (value := getattr(design, name)) is not None:
             parts.append(f"{word} {value:g}" if name == "learning_rate" else f"{value:,} {word}")
-    for name in ("weight_decay", "dropout", "label_smoothing"):
+    for name in ("weight_decay", "dropout", "label_smoothing", "head_init_std"):
         if (value := getattr(design, name)) is not None:
             parts.append(f"{name.replace('_', ' ')} {value:g}")
+    if design.batches != SHUFFLED:
+        parts.append(f"batches {design.batches}")
     if design.flip is not None and design.depth != HEADS_ALONE:
         parts.append("mirrored" if design.flip else "never mirrored")
     return ", ".join(parts)

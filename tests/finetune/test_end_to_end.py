@@ -129,6 +129,24 @@ def test_every_sample_is_shown_once_an_epoch_in_equal_updates(tmp_path, monkeypa
     assert shown[:4] != shown[4:]
 
 
+def test_a_sorted_stream_shows_the_classes_by_their_positions(tmp_path, monkeypatch):
+    from labelrank.finetune.samples import Reader
+
+    shown = []
+    original = Reader.images
+
+    def images(self, places, generators=None):
+        if generators is not None:
+            shown.extend(self.dataset.samples[place].label for place in places)
+        return original(self, places, generators)
+
+    monkeypatch.setattr(Reader, "images", images)
+    tune(tmp_path, replace(RECIPE, epochs=1, batches="sorted"), which=arm((2, 0, 1)))
+    assert shown == [2] * 8 + [0] * 9 + [1] * 9
+    with pytest.raises(SettingsError, match="they are sorted"):
+        tune(tmp_path, replace(RECIPE, batches="sorted"), which=arm((2, 0, 1), (2, 0, 1)))
+
+
 # --- Kill and resume
 
 

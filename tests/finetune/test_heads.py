@@ -154,7 +154,7 @@ def keras_run(keras, a, seed, recipe):
     outputs(TRAIN.X[:2])
     places = np.array([a.head_rows[: meaning.n_columns]])
     width = recipe.hidden_dim if is_reference else D
-    last.kernel.assign(head_math._drawn_rows(seed, places, width)[0].T)
+    last.kernel.assign(head_math._drawn_rows(seed, places, width, recipe.head_init_std)[0].T)
     if is_reference:
         drawn = np.random.default_rng([seed, head_math.HIDDEN]).standard_normal((width, D), dtype=np.float32)
         first.kernel.assign(drawn.T / np.sqrt(D))
@@ -265,10 +265,10 @@ def test_an_epoch_has_every_row_once_in_batches_of_equal_size():
     prepared = head_math.Preparation.of(TRAIN.X, "linear")(TRAIN.X)
     schedule = head_math.Schedule.of(100, SHORT)
     task = head_math.Task(prepared, TRAIN.y, VAL.X, VAL.y, SHORT, meaning_of("softmax", K), schedule)
-    batches = list(task.batches(0, 1))
+    batches = list(task.batches(0, 1, np.arange(K)))
     assert [len(batch) for batch in batches] == [15, 15, 14, 14, 14, 14, 14]
     assert sorted(np.concatenate(batches)) == list(range(100))
-    assert [list(batch) for batch in batches] != [list(batch) for batch in task.batches(0, 2)]
+    assert [list(batch) for batch in batches] != [list(batch) for batch in task.batches(0, 2, np.arange(K))]
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_along_half_a_cosine():
@@ -378,8 +378,8 @@ def test_a_run_whose_loss_is_not_finite_ends_alone(monkeypatch):
     whole = train(arms, seeds=(0, 1))
     drawn = head_math._drawn_rows
 
-    def drawn_with_a_fault(seed, places, n_inputs):
-        rows = drawn(seed, places, n_inputs)
+    def drawn_with_a_fault(seed, places, n_inputs, std):
+        rows = drawn(seed, places, n_inputs, std)
         if seed == 1:
             rows[1] = np.nan
         return rows

@@ -13,7 +13,7 @@ from labelrank.errors import SettingsError
 from labelrank.finetune.analysis import Analysis
 from labelrank.finetune.design import Arm, arms, fitting_orders
 from labelrank.finetune.statistics import _likeness, _order_tests, analyse
-from labelrank.finetune.verdict import FINDINGS, THEORY, Verdict, theory, verdict
+from labelrank.finetune.verdict import FINDINGS, THEORY, Training, Verdict, theory, verdict
 
 RANKED = tuple(np.random.default_rng(0).permutation(30).tolist())
 DESIGN = arms("ranked,original,random:19", RANKED)
@@ -38,7 +38,7 @@ def experiment(number=0, design=DESIGN, seeds=5, lead=0.0, order_sd=0.0, chance=
 
 def found(design=DESIGN, meaning="softmax", permutations=199, **of):
     analysis = analyse(experiment(design=design, **of), design, permutations=permutations)
-    return verdict(analysis, meaning=meaning, n_test=10_000)
+    return verdict(analysis, training=Training(meaning), n_test=10_000)
 
 
 def details(said):
@@ -566,21 +566,21 @@ def test_all_of_it_is_plain_json():
 @pytest.mark.parametrize("meaning", ["softmax", "tree"])
 @pytest.mark.parametrize("lead", [0.0, 0.1])
 def test_a_verdict_that_is_read_has_its_texts_and_knows_the_one_of_theory(meaning, lead):
-    said = verdict(analyse(experiment(lead=lead), DESIGN), meaning=meaning, n_test=100)
-    read = Verdict.from_json(json.loads(json.dumps(said.to_json())), meaning=meaning)
+    said = verdict(analyse(experiment(lead=lead), DESIGN), training=Training(meaning), n_test=100)
+    read = Verdict.from_json(json.loads(json.dumps(said.to_json())), training=Training(meaning))
     assert details(read) == details(said)
     assert (read.expected, read.other_details) == (said.expected, said.other_details)
 
 
 def test_a_detail_of_another_version_is_read_as_no_theory():
     said = verdict(analyse(experiment(), DESIGN), n_test=100).to_json()
-    read = Verdict.from_json({**said, "details": ["New.", *said["details"]]}, meaning="softmax")
+    read = Verdict.from_json({**said, "details": ["New.", *said["details"]]}, training=Training())
     assert read.other_details[0] == "New."
-    assert read.expected == theory("softmax", said["finding"])
+    assert read.expected == theory(Training(), said["finding"])
 
 
 @pytest.mark.parametrize("meaning", ["softmax", "gaussian", "tree"])
 @pytest.mark.parametrize("lead", [0.0, 0.1])
 def test_every_verdict_has_one_word_of_theory(meaning, lead):
     said = found(lead=lead, meaning=meaning)
-    assert [one.text for one in said.details if one.kind == THEORY] == [theory(meaning, said.finding)]
+    assert [one.text for one in said.details if one.kind == THEORY] == [theory(Training(meaning), said.finding)]

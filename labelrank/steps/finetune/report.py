@@ -8,7 +8,7 @@ from typing import Any
 
 from labelrank.finetune.analysis import Analysis
 from labelrank.finetune.metrics import METRICS
-from labelrank.finetune.verdict import Verdict
+from labelrank.finetune.verdict import Training, Verdict
 from labelrank.json_values import fields_in, plain
 from labelrank.notices import Notice
 from labelrank.steps.finetune.request import Design
@@ -196,6 +196,8 @@ class Report:
         data, label_map = value["data"], value["label_map"]
         statistics = {name: Analysis.from_json(one) for name, one in value["statistics"].items()}
         compared = Compared.from_json(value["design"])
+        design, zero_head = compared.design, value["recipe"].get("head_init_std") == 0
+        training = Training(design.meaning, design.batches, zero_head)
         return cls(
             kind=value["kind"],
             created_at=value["created_at"],
@@ -217,6 +219,6 @@ class Report:
             arms=tuple(ArmScores.from_json(one) for one in value["arms"]),
             control=Control(**fields_in(value["control"], Control)),
             statistics=statistics,
-            verdict=Verdict.from_json(value["verdict"], meaning=compared.design.meaning),
+            verdict=Verdict.from_json(value["verdict"], training=training),
             notices=tuple(Notice("", text) for text in value["notices"]),
         )

@@ -14,7 +14,7 @@ from labelrank.finetune.design import Arm
 from labelrank.finetune.metrics import METRICS, Scores, score
 from labelrank.finetune.runs import Run
 from labelrank.finetune.statistics import analyse
-from labelrank.finetune.verdict import UNSOUND, verdict
+from labelrank.finetune.verdict import UNSOUND, Training, verdict
 from labelrank.label_map import LabelMap
 from labelrank.notices import Notice
 from labelrank.steps.finetune.report import ArmScores, Compared, Control, Data, Order, RankedOrder, Report
@@ -80,7 +80,8 @@ def report_of(
     names = [arm.name for arm in arms]
     n_classes = len(facts.data.class_names)
     control = _control(design, by_run, arms, seeds, y_test)
-    found = verdict(statistics["accuracy"], meaning=design.meaning, n_test=len(y_test), n_classes=n_classes)
+    training = Training(design.meaning, design.batches, zero_head=facts.recipe.get("head_init_std") == 0)
+    found = verdict(statistics["accuracy"], training=training, n_test=len(y_test), n_classes=n_classes)
     unsound = _unsound(control)
     if unsound:
         found = replace(found, finding=UNSOUND, text=f"{_UNSOUND} What they say: {found.text}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.store import FeatureSet
+from labelrank.finetune.batches import SHUFFLED, buffer_size, follow_positions
 from labelrank.finetune.design import Arm, arms, fitting_orders
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, HeadRecipe, TuneRecipe, named_recipe
 from labelrank.label_map import LabelMap
@@ -30,7 +31,10 @@ _SHARES = ("val_share", "test_share")
 MOST = {"epochs": 100_000, "batch_size": 1 << 20, "learning_rate": 1000, "weight_decay": 1000, "bandwidth": 1_000_000}
 _COUNTS = ("epochs", "batch_size")
 _FRACTIONS = ("dropout", "label_smoothing")
-_OF_A_RECIPE = ("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing")
+_OF_A_RECIPE = (
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing", "head_init_std"),
+    "batches",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class Design:
     weight_decay: float | None = None
     dropout: float | None = None
     label_smoothing: float | None = None
+    head_init_std: float | None = None
+    """Standard deviation of the head's initial weights. With 0 every order is the same run with a plain softmax."""
+    batches: str = SHUFFLED
+    """shuffled; or sorted or buffer:N, with which the order matters: see `labelrank.finetune.batches`."""
     flip: bool | None = None
     """Whether an end-to-end fine-tune mirrors half of the images; None: the recipe's value, but never for digits."""
     control: bool = True
@@ -105,6 +113,11 @@ class Design:
                 f"Weight decay is {self.weight_decay}; expected a number from 0 to {MOST['weight_decay']:,}, such as "
                 "0.05."
             )
+        if self.head_init_std is not None and not 0 <= self.head_init_std <= 1:
+            raise SettingsError(
+                f"Head init std is {self.head_init_std}; expected a number from 0, where all classes start alike, to 1."
+            )
+        buffer_size(self.batches)
         if not 0 < self.bandwidth <= MOST["bandwidth"]:
             raise SettingsError(
                 f"The bandwidth is {self.bandwidth}; expected a number above 0 and at most {MOST['bandwidth']:,}, in "
@@ -153,6 +166,11 @@ class Design:
             return "No control was asked for."
         if self.meaning != "softmax":
             return f"With {self.meaning} a position has a meaning of its own, so classes cannot be exchanged."
+        if follow_positions(self.batches):
+            return (
+                "The batches follow the positions of the classes, so a permuted order is trained with other batches "
+                "than the original one, and need not come out as it does."
+            )
         if self.end_to_end and (precision := _training_precision(self.tune_recipe())) != "float32":
             return (
                 f"The encoder trains in {precision}, whose rounding differs with the order of classes; how far that "

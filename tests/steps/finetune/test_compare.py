@@ -137,6 +137,8 @@ def test_more_seeds_take_over_what_fewer_have(settings, trained):
         {"orders": "ranked,original,random:4"},
         {"seed": 1},
         {"meaning": "ordinal"},
+        {"batches": "sorted"},
+        {"head_init_std": 0.0},
         {"val_share": 0.2},
         {"head": "batchnorm"},
     ],

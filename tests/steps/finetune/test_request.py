@@ -20,6 +20,7 @@ SIZES = {"n_classes": 10, "n_train": 900, "n_val": 100, "n_test": 250}
     [
         ({"control": False}, "asked for"),
         ({"meaning": "gaussian"}, "gaussian a position has a meaning"),
+        ({"batches": "buffer:50"}, "batches follow the positions"),
         ({"depth": "all", "meaning": "tree"}, "tree a position has a meaning"),
     ],
 )
