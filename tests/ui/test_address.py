@@ -43,7 +43,7 @@ def no_job(job_id: str):
     "choices",
     [
         Choices(),
-        choices_of(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="bfloat16"),
+        choices_of(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="float32"),
         choices_of(
             dataset="upload:" + "a" * 64, checkpoint="/models/é x", ranking=RankRequest("reference", shrinkage=0.25)
         ),
