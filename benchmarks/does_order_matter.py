@@ -2,6 +2,7 @@
 
     python benchmarks/does_order_matter.py --cifar100 train.parquet test.parquet
     python benchmarks/does_order_matter.py --cifar100 train.parquet test.parquet --quick
+    python benchmarks/does_order_matter.py --cifar100 train.parquet test.parquet --streams --random 19 --seeds 3
 
 The features are those of benchmarks/until_stable.py: 768 of whitened patches, made without labels. The heads learn on
 the first file, less a tenth for validation, from which alone the classes are ranked, and are tested once on the second.
@@ -31,6 +32,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from until_stable import cifar100_features
 
 from labelrank.finetune.analysis import Analysis
+from labelrank.finetune.batches import follow_positions
 from labelrank.finetune.design import Arm, arms, split_rows
 from labelrank.finetune.head_math import Table
 from labelrank.finetune.head_sizes import recipe_for
@@ -54,6 +56,15 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "cumulative": {"meaning": "cumulative"},
     "tree": {"meaning": "tree"},
 }
+STREAMS: dict[str, dict[str, Any]] = {
+    "shuffled": {},
+    "buffer:2000": {"batches": "buffer:2000"},
+    "buffer:500": {"batches": "buffer:500"},
+    "sorted": {"batches": "sorted"},
+    "shuffled, head from zero": {"head_init_std": 0.0},
+}
+"""Trained instead with --streams: a linear softmax whose batches follow the positions, and one for which no order can
+matter."""
 GUIDES = ("leaf", "superclass")
 
 
@@ -107,7 +118,7 @@ def accuracy_row(name: str, tables: dict[str, np.ndarray], design: Sequence[Arm]
         f"| {name} | {100 * ranked.mean:.2f} | {100 * ranked.random_mean:.2f} | {points(analysis)} "
         f"| {ranked.rank} of {ranked.of} | {ranked.p:.2g} | {spread} | {variance.p_order:.2g} "
         f"| {100 * (analysis.power.detectable or np.nan):.2f} | {control} "
-        f"| {verdict(analysis, training=Training(recipe.meaning)).finding} |"
+        f"| {verdict(analysis, training=Training(recipe.meaning, recipe.batches, recipe.head_init_std == 0)).finding} |"
     )
 
 
@@ -139,6 +150,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, help="those of the recipe where not given")
     parser.add_argument("--only", choices=EXPERIMENTS, nargs="+", default=list(EXPERIMENTS))
+    parser.add_argument("--streams", action="store_true", help="sorted streams and a head of zeros instead")
     parser.add_argument("--quick", action="store_true", help="a linear softmax and 1 position, 3 seeds, 5 epochs")
     parser.add_argument("--out", type=Path, help="JSON with the metrics of every run, written after each experiment")
     options = parser.parse_args()
@@ -148,6 +160,7 @@ def main() -> None:
     if options.quick:
         options.only, options.seeds, options.epochs = ["softmax, linear", "gaussian, 1 position"], 3, 5
     note = notes()
+    experiments = STREAMS if options.streams else {name: EXPERIMENTS[name] for name in options.only}
 
     X, y = cifar100_features(options.cifar100)
     y = y.astype(np.int32)
@@ -185,12 +198,11 @@ def main() -> None:
         flush=True,
     )
     others, kept = [], {}
-    for name in options.only:
-        settings = EXPERIMENTS[name]
+    for name, settings in experiments.items():
         head, meaning = settings.get("head", "linear"), settings.get("meaning", "softmax")
         recipe = recipe_for(len(train.y), X.shape[1], 100, head=head, meaning=meaning)
         recipe = dataclasses.replace(recipe, **settings, **({"epochs": options.epochs} if options.epochs else {}))
-        design = (*arms(spec, ranked, control=meaning == "softmax"), *shown)
+        design = (*arms(spec, ranked, control=meaning == "softmax" and not follow_positions(recipe.batches)), *shown)
         scores = {}
         for seed in seeds:
             runs = train_heads(train, val, test, design, [seed], recipe, n_classes=100, spacing=spacing)

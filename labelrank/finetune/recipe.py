@@ -94,6 +94,10 @@ class TuneRecipe:
     """Factor of the learning rate from one layer to the one below, from the head down to the patch embedding."""
     unfreeze: int | None = None
     """Number of last blocks that learn; None: all blocks and the patch embedding; 0: only the head."""
+    learns_positions: bool = False
+    """Whether the fixed position table of a masked autoencoder of images learns as well, with the patch embedding."""
+    fresh_norm: bool = False
+    """Whether the norm behind the pooling starts from 1 and 0, not from the encoder's final norm."""
     head: str = "linear"
     """linear (norm -> dropout -> dense) or reference (norm -> dense -> dropout -> dense)."""
     hidden_dim: int = 400
@@ -138,7 +142,7 @@ class TuneRecipe:
             _check_whole("unfreeze", self.unfreeze, 0, 1000)
         if self.patience is not None:
             _check_whole("patience", self.patience, 1, 100_000)
-        for name in ("per_256", "flip", "temporal_jitter"):
+        for name in ("per_256", "flip", "temporal_jitter", "learns_positions", "fresh_norm"):
             if not isinstance(value := getattr(self, name), bool):
                 raise SettingsError(f"{name} is {value!r}; choose true or false.")
 

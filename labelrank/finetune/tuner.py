@@ -17,6 +17,7 @@ from labelrank.finetune.classifier import POOLINGS, copy_encoder, pool
 from labelrank.finetune.meanings import Meaning
 from labelrank.finetune.recipe import TuneRecipe
 from labelrank.models.backend import resolve_precision
+from labelrank.models.config import EncoderConfig
 from labelrank.models.names import HEAD_NORM
 from labelrank.models.vit import ViTEncoder
 
@@ -124,7 +125,7 @@ class Tuner(keras.Model):  # type: ignore[misc]
         if self.pooling == "mean" or fc_norm:
             self._move_norm(encoder, fc_norm)
         else:
-            self.encoder = encoder
+            self.encoder = self._own(encoder, config)
         dim = config.transformer.hidden_dim
         self.hidden = None
         if recipe.head == "reference":
@@ -140,8 +141,8 @@ class Tuner(keras.Model):  # type: ignore[misc]
         self.take_steps(n_steps)
 
     def _move_norm(self, encoder: ViTEncoder, fc_norm: Mapping[str, np.ndarray] | None) -> None:
-        """Remove the encoder's final norm and add a norm after the pooling. It starts from the values of the final norm
-        or of the norm in the checkpoint's head."""
+        """Remove the encoder's final norm and add a norm after the pooling. It starts from the norm in the checkpoint's
+        head, else from the final norm, or with `fresh_norm` from 1 and 0."""
         config = encoder.config
         # The epsilon of each family's class in transformers.
         self.norm_epsilon = config.head_norm_epsilon
@@ -150,15 +151,20 @@ class Tuner(keras.Model):  # type: ignore[misc]
         if fc_norm:
             self.fc_norm.gamma.assign(fc_norm[HEAD_NORM[0]])
             self.fc_norm.beta.assign(fc_norm[HEAD_NORM[1]])
-        elif encoder.norm is not None:
+        elif encoder.norm is not None and not self.recipe.fresh_norm:
             self.fc_norm.gamma.assign(ops.convert_to_numpy(encoder.norm.gamma))
             self.fc_norm.beta.assign(ops.convert_to_numpy(encoder.norm.beta))
-        if encoder.norm is None:
-            self.encoder = encoder
-            return
-        self.encoder = ViTEncoder(replace(config, final_norm=False), name="encoder", dtype=encoder.dtype_policy)
-        self.encoder.build((None, *config.input_shape))
-        copy_encoder(encoder, self.encoder)
+        self.encoder = self._own(encoder, replace(config, final_norm=False))
+
+    def _own(self, encoder: ViTEncoder, config: EncoderConfig) -> ViTEncoder:
+        """Return an encoder of this config, with the weights of `encoder`, that learns what the recipe says."""
+        learns_positions = self.recipe.learns_positions
+        if config == encoder.config and not learns_positions:
+            return encoder
+        own = ViTEncoder(config, learns_positions=learns_positions, name="encoder", dtype=encoder.dtype_policy)
+        own.build((None, *config.input_shape))
+        copy_encoder(encoder, own)
+        return own
 
     def _freeze(self) -> None:
         unfreeze, encoder = self.recipe.unfreeze, self.encoder

@@ -189,11 +189,14 @@ class RelativeBias(keras.layers.Layer):  # type: ignore[misc]
         return ops.transpose(ops.reshape(bias, (1, *self.index.shape, self.num_heads)), (0, 3, 1, 2))
 
 
-def add_position_embedding(layer: keras.layers.Layer, hidden_dim: int, config: EncoderConfig) -> Any:
+def add_position_embedding(
+    layer: keras.layers.Layer, hidden_dim: int, config: EncoderConfig, *, learns: bool = False
+) -> Any:
     """Return a layer's position table (1, CLS and the like + N, hidden_dim); None if the encoder has none.
 
     If checkpoints store the table, it is a weight; before loading it holds the fixed table, or noise if it is learned.
-    If the table is always computed, it is an array, so that it does not count as a parameter.
+    If the table is always computed, it is an array, so that it does not count as a parameter. With `learns`, training
+    changes a stored table even where the family keeps it fixed.
     """
     cls = config.num_placed
     if config.position_embedding == "none":
@@ -212,7 +215,7 @@ def add_position_embedding(layer: keras.layers.Layer, hidden_dim: int, config: E
     return layer.add_weight(
         shape=table.shape,
         initializer=lambda shape, dtype=None: ops.convert_to_tensor(table, dtype=dtype),
-        trainable=False,
+        trainable=learns,
         name="position_embedding",
     )
 
@@ -405,13 +408,20 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
     With `branch_scale` float (B, num_layers, 2), each block's two branches are multiplied by these factors, which the
     caller draws in training: stochastic depth (Huang et al. 2016, arXiv:1603.09382).
 
+    Args:
+        learns_positions: Whether training changes a position table that the family keeps fixed; not in the config,
+            because a trained table is used as any other.
+
     Source: Dosovitskiy et al. 2021, arXiv:2010.11929; He et al. 2022, arXiv:2111.06377; Tong et al. 2022,
     arXiv:2203.12602.
     """
 
-    def __init__(self, config: EncoderConfig | dict[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self, config: EncoderConfig | dict[str, Any], *, learns_positions: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.config = config = config if isinstance(config, EncoderConfig) else encoder_config_from_dict(config)
+        self.learns_positions = learns_positions
         transformer = config.transformer
         self.patch_embedding = keras.layers.Dense(
             transformer.hidden_dim, use_bias=config.patch_bias, name="patch_embedding", dtype=self.dtype_policy
@@ -446,7 +456,7 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
         self.cls_token = self._token("cls_token", int(config.use_cls_token))
         self.distillation_token = self._token("distillation_token", int(config.use_distillation_token))
         self.register_tokens = self._token("register_tokens", config.num_registers)
-        self.position_embedding = add_position_embedding(self, dim, config)
+        self.position_embedding = add_position_embedding(self, dim, config, learns=self.learns_positions)
         self.patch_embedding.build((None, config.num_patches, config.patch_dim))
         tokens_shape = (None, config.num_prefix + config.num_patches, dim)
         if self.relative_bias is not None:

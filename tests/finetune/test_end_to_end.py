@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from labelrank.data.dataset import Sample
 from labelrank.errors import Cancelled, FinetuneError, SettingsError
@@ -15,6 +16,7 @@ from tests.finetune.small import (
     CLIPS,
     EVERYTHING,
     IMAGES,
+    PREPROCESSING,
     RECIPE,
     SAMPLING,
     arm,
@@ -504,6 +506,37 @@ def test_only_what_is_unfrozen_learns(tmp_path, unfreeze, blocks):
     assert changed(before.patch_embedding, after.patch_embedding) == (unfreeze is None)
     assert (np.asarray(before.cls_token) != np.asarray(after.cls_token)).any() == (unfreeze is None)
     assert (tuned.run.head["norm_gamma"] != np.asarray(before.norm.gamma)).any()
+
+
+def test_the_published_start_has_a_position_table_that_learns_and_a_fresh_norm(tmp_path):
+    from labelrank.finetune.meanings import meaning_of
+    from labelrank.finetune.tuner import Tuner
+    from labelrank.models.vit import sincos_position_embedding
+
+    def tuner(**changes):
+        recipe = replace(RECIPE, **changes)
+        return Tuner(encoder(), meaning_of("softmax", 3), recipe, pooling="mean", fc_norm=None, n_steps=1)
+
+    def learns(one):
+        return any(variable is one.encoder.position_embedding for variable in one.trainable_variables)
+
+    given = np.asarray(encoder().norm.gamma)
+    usual, published = tuner(), tuner(learns_positions=True, fresh_norm=True)
+    assert (learns(usual), learns(published)) == (False, True)
+    np.testing.assert_array_equal(np.asarray(usual.fc_norm.gamma), given)
+    np.testing.assert_array_equal(np.asarray(published.fc_norm.gamma), np.ones(16))
+    np.testing.assert_array_equal(np.asarray(published.fc_norm.beta), np.zeros(16))
+    # It learns with the patch embedding, so not where only blocks do.
+    assert not learns(tuner(learns_positions=True, unfreeze=1))
+
+    tuned = tune(tmp_path / "run", replace(RECIPE, epochs=1, learns_positions=True, fresh_norm=True))
+    table = np.asarray(tuned.model.encoder.position_embedding)
+    assert 1e-4 < np.abs(table - sincos_position_embedding(16, (2, 2))).max() < 1
+    names = pictures("test", 15).dataset.class_names
+    write_model(tmp_path / "model", tuned.model, order=(0, 1, 2), class_names=names, preprocessing=PREPROCESSING)
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    written = next(value for name, value in tensors.items() if "position_embeddings" in name)
+    np.testing.assert_array_equal(written.reshape(table.shape), table)
 
 
 def test_more_blocks_than_there_are_cannot_be_unfrozen(tmp_path):

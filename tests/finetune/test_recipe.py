@@ -26,8 +26,15 @@ def test_named_recipes_are_those_of_the_papers_and_a_quick_one():
     mae = found["mae"]
     assert (mae.layer_decay, mae.drop_path, mae.mixup, mae.cutmix, mae.label_smoothing) == (0.65, 0.1, 0.8, 1, 0.1)
     assert mae.head_init_std == 2e-5
+    assert (mae.learns_positions, mae.fresh_norm, paper.learns_positions, paper.fresh_norm) == (
+        True,
+        True,
+        False,
+        False,
+    )
     video = found["videomae"]
     assert (video.layer_decay, video.drop_path, video.dropout, video.temporal_jitter) == (0.7, 0.2, 0.5, True)
+    assert (video.learns_positions, video.fresh_norm) == (False, True)
 
 
 def test_base_learning_rate_grows_with_the_update_and_says_so():
