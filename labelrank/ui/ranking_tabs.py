@@ -29,8 +29,9 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
     """
     chosen = session.choices().tab
     titles = [name.capitalize() for name in TABS]
-    default = (chosen if chosen in TABS else next(iter(TABS))).capitalize()
-    drawn = st.tabs(titles, default=default, key="ranking_tabs", on_change="rerun")
+    # Not as the default of the tabs: with another default they are other tabs, and forget the one that was clicked.
+    st.session_state.setdefault("ranking_tabs", (chosen if chosen in TABS else next(iter(TABS))).capitalize())
+    drawn = st.tabs(titles, key="ranking_tabs", on_change="rerun")
     for (name, contents), tab in zip(TABS.items(), drawn, strict=True):
         if tab.open:
             session.choose(tab=name)

@@ -43,6 +43,20 @@ def test_only_the_open_tab_is_computed_and_a_reload_keeps_it(app, pixel_features
     assert set(tabs) == {"orders"}
 
 
+def test_the_tabs_are_the_same_after_another_one_was_opened(app, pixel_features, finished_job, tabs):
+    # The browser would send the next click to tabs that are no longer there.
+    def id_of_tabs() -> str:
+        return next(block.proto.id for block in app.get("tab_container") if block.proto.id)
+
+    run(app, job=finished_job(pixel_features()).id)
+    before = id_of_tabs()
+    for name in ("Orders", "Classes"):
+        app.session_state["ranking_tabs"] = name
+        app.run()
+    app.run()
+    assert id_of_tabs() == before
+
+
 def test_the_label_space_is_computed_once_for_all_tabs_and_sessions(
     app, pixel_features, finished_job, tabs, monkeypatch
 ):
