@@ -221,9 +221,9 @@ def draw(
         height=rankings.table_height(len(label_map.classes)),
         column_config={
             "Position": st.column_config.NumberColumn(width=62, help="The place that the class gets."),
-            "Likely": st.column_config.TextColumn(width=70, help=ranking_words.LIKELY_HELP),
-            "In order": st.column_config.TextColumn(width=62, help=ranking_words.IN_ORDER_HELP),
-            "Original order": st.column_config.TextColumn(help="The class that has this place in the source."),
+            "Likely": st.column_config.TextColumn(width=66, help=ranking_words.LIKELY_HELP),
+            "In order": st.column_config.TextColumn(width=60, help=ranking_words.IN_ORDER_HELP),
+            "Original": st.column_config.TextColumn(help="The class that has this place in the source."),
             "Centroid": st.column_config.NumberColumn(width=68, format="%.2f", help="Mean projection of the class."),
             "Label": st.column_config.NumberColumn(width=55, help="The number that the class has in the source."),
             "Samples": st.column_config.NumberColumn(width=70, format="localized"),

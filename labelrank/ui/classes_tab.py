@@ -30,6 +30,8 @@ FILE_HELP = {
 }
 PAIRS = 10
 """So many pairs are in either list."""
+PAIR_TEXT_PIXELS = 210
+GROUP_NAMES_PIXELS = 600
 MIXED_HELP = (
     "Samples of either class that a linear classifier took for the other when it was fitted to all other samples, as a "
     "share of both classes. The pair that is first is mixed up most even at the low end of its interval."
@@ -195,7 +197,7 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
                 class_heatmap.confusion_text(shares),
             )
     st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP if what == "Distances" else None)
-    st.altair_chart(chart, alt=f"Heat map of {len(names):,} classes. {finding}.")
+    st.altair_chart(chart, width=class_heatmap.width(len(names)), alt=f"Heat map of {len(names):,} classes. {finding}.")
     if agreement:
         st.markdown(agreement, help=AGREEMENT_HELP)
     st.caption(
@@ -248,6 +250,7 @@ def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
             "Mean distance": st.column_config.NumberColumn(
                 width=110, format="%.2f", help="Between two classes of the group: 0 alike, 1 unrelated."
             ),
+            "Names": st.column_config.TextColumn(width=GROUP_NAMES_PIXELS),
         },
         alt=f"{n_groups} groups with their classes.",
     )
@@ -286,10 +289,12 @@ def _pair(pair: NamedPair, pictures: dict[str, str]) -> None:
         for name in (pair.first, pair.second):
             if name in pictures:
                 st.image(pictures[name], width=56, alt=f"A typical image of {marks.shorten(name)}")
-        st.markdown(
-            f"**{name_text(pair.first, 30)}** and **{name_text(pair.second, 30)}**  \n"
-            f"{escape(class_words.pair_text(pair))}"
-        )
+        # So narrow that it stands beside the images, which longer text would not.
+        with st.container(width=PAIR_TEXT_PIXELS):
+            st.markdown(
+                f"**{name_text(pair.first, 30)}** and **{name_text(pair.second, 30)}**  \n"
+                f"{escape(class_words.pair_text(pair))}"
+            )
 
 
 VIEWS: dict[str, Callable[[ChosenFeatures, Ranked], None]] = {

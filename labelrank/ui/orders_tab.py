@@ -53,10 +53,10 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
 
 
 def _choice(name: str, text: str, chosen: str, refusal: str | None) -> None:
-    use, told = st.columns([1, 7], vertical_alignment="center")
+    use, told = st.columns([2, 9], vertical_alignment="center")
     with use:
         st.button(
-            "Chosen" if name == chosen else "Use",
+            "Chosen" if name == chosen else f"Use {name}",
             key=f"use_{name}",
             disabled=name == chosen or refusal is not None,
             on_click=_use,

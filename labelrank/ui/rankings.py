@@ -350,7 +350,7 @@ def positions_table(ranking: Ranking, class_names: tuple[str, ...]) -> pd.DataFr
             "Class": [marks.visible(entry.name) for entry in entries],
             "Likely": [ranking_words.likely_text(entry.rank_low, entry.rank_high) for entry in entries],
             "In order": [f"{sure:.0%}" for sure in in_order] + [""] if in_order is not None else "",
-            "Original order": [marks.visible(class_names[entry.position]) for entry in entries],
+            "Original": [marks.visible(class_names[entry.position]) for entry in entries],
             "Centroid": [entry.centroid for entry in entries],
             "Label": [entry.label for entry in entries],
             "Samples": [entry.count for entry in entries],

@@ -20,6 +20,8 @@ NEAR, FAR = "#2f7f95", "#c0652a"
 _NEAR_RGB, _FAR_RGB = (0x2F, 0x7F, 0x95), (0xC0, 0x65, 0x2A)
 _BLANK = "rgba(128, 128, 128, 0)"
 _LABEL_CHARACTERS = 18
+_LEGEND_PIXELS = 50
+"""The legend and the names below a heat map are so much higher than the names beside it are wide."""
 
 
 def binned(matrix: np.ndarray, most: int) -> tuple[np.ndarray, int]:
@@ -259,10 +261,15 @@ def _heatmap(
     return alt.layer(*layers).properties(height=height)
 
 
+def width(count: int) -> int:
+    """Return the width at which the cells of a heat map of so many classes are about as wide as high, in pixels."""
+    return round(_sizes(count)[0] - _LEGEND_PIXELS)
+
+
 def _sizes(count: int) -> tuple[float, int]:
     """Return the height of a heat map and the size of its labels in pixels."""
-    row, size = (26, 12) if count <= 20 else (15, 11) if count <= 60 else (10, 9) if count <= CELLS else (0, 10)
-    return max(220, row * count + 90) if row else 760, size
+    row, size = (34, 12) if count <= 20 else (15, 11) if count <= 60 else (10, 9) if count <= CELLS else (0, 10)
+    return max(260, row * count + 170) if row else 760, size
 
 
 def _runs(groups: np.ndarray) -> pd.DataFrame:

@@ -86,12 +86,16 @@ def differing_text(pairs: PairLists) -> str:
     if near := pairs.near_but_told_apart:
         one = min(near, key=lambda pair: pair.mixed.value)
         text += f" Near but told apart: {_both(one)} ({ordinal(one.place_by_distance)} by distance, "
-        text += f"{percent(one.mixed.value)} mixed up)."
+        text += f"{_mixed(one)})."
     if apart := pairs.confused_but_apart:
         one = max(apart, key=lambda pair: pair.place_by_distance)
         text += f" Mixed up though farther apart: {_both(one)} ({ordinal(one.place_by_distance)} by distance, "
-        text += f"{percent(one.mixed.value)} mixed up)."
+        text += f"{_mixed(one)})."
     return text
+
+
+def _mixed(pair: NamedPair) -> str:
+    return f"{percent(pair.mixed.value)} mixed up" if pair.mixed.value else "never mixed up"
 
 
 def _both(pair: NamedPair) -> str:

@@ -67,12 +67,12 @@ def p_caption(found: OrderCriteria) -> str:
 def _cell(judged: Judged, name: str, best: bool) -> str:
     value = _number(judged.value, name)
     p = f"{judged.p:.3f}" if judged.p < 0.1 else f"{judged.p:.2f}"
-    return f"{f'**{value}**' if best else value} · p {p}"
+    return f"{f'**{value}**' if best else value} · p\u00a0{p}"
 
 
 def _number(value: float, name: str) -> str:
     if name == "group_share":
         return f"{value:.0%}"
     if name == "distance_correlation":
-        return f"{value:.2f}"
+        return f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no -0.00
     return f"{value:,.0f}" if value >= 100 or name == "anti_robinson_events" else f"{value:.1f}"

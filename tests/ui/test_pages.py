@@ -376,7 +376,7 @@ def test_positions_and_labels_of_the_table_agree_with_the_original_order(app, pi
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     assert table["Position"].tolist() == list(range(10))
     assert [names[label] for label in table["Label"]] == table["Class"].tolist()
-    assert table["Original order"].tolist() == names
+    assert table["Original"].tolist() == names
     assert table["Centroid"].is_monotonic_increasing
 
 

@@ -187,3 +187,8 @@ def test_the_mean_distance_of_a_group_is_that_of_its_pairs():
         members = np.flatnonzero(tree.cut(5) == number)
         pairs = geometry.distances()[np.ix_(members, members)][np.triu_indices(int(size), 1)]
         assert np.isnan(within) if size == 1 else within == pytest.approx(pairs.mean())
+
+
+@pytest.mark.parametrize(("n_classes", "pixels"), [(2, 210), (10, 460), (51, 885), (1000, 710)])
+def test_the_cells_of_a_heat_map_are_about_square_where_there_is_room(n_classes, pixels):
+    assert class_heatmap.width(n_classes) == pixels
