@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -205,16 +206,13 @@ def _stopped(left: Standing, runs: int, seeds: int) -> str:
 
 def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
     from labelrank.steps.finetune.report import mean_over
-    from labelrank.views.comparison_words import control_text, place_of
+    from labelrank.views.comparison_words import control_text
 
     if style == "json":
         click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
         return
     for sentence in (report.verdict.text, *(one.text for one in report.verdict.details)):
         click.echo(sentence)
-    place = place_of(report)
-    if place and 0 < place.equal < place.many:
-        click.echo(f"The ranked order is {place.text('random')}.")
     click.echo()
     random = [arm for arm in report.arms if arm.kind == "random"]
     is_short = len(random) > 1 and not all_orders
@@ -223,8 +221,9 @@ def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
         rows[f"{len(random)} random"] = random
     scored = [(name, arms, mean_over(arms, "accuracy")) for name, arms in rows.items()]
     scored.sort(key=lambda one: -1.0 if one[2] is None else one[2], reverse=True)
-    header = ("order", "accuracy", "lowest", "highest", "UAR", "top-5", "loss", *_DISTANCES)
-    show_table(header, [_row(name, arms) for name, arms, _ in scored], text_columns=(0,))
+    header = ("order", "accuracy", "lowest", "highest", "scatter (points)", "UAR", "top-5", "loss", *_DISTANCES)
+    scatter = report.accuracy.scatter
+    show_table(header, [_row(name, arms, scatter) for name, arms, _ in scored], text_columns=(0,))
     if is_short:
         say("Lowest and highest are of single runs; --all-orders lists each random order.")
     # On a terminal a line may break anywhere.
@@ -234,15 +233,20 @@ def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
 _DISTANCES = ("rank distance (positions)", "centroid distance (s.d.)")
 
 
-def _row(name: str, arms: Sequence[ArmScores]) -> tuple[str, ...]:
+def _row(name: str, arms: Sequence[ArmScores], scatter: Mapping[str, float | None]) -> tuple[str, ...]:
     from labelrank.steps.finetune.report import mean_over
 
     accuracies = [value for arm in arms for value in arm.metrics["accuracy"] if value is not None]
     ends = (min(accuracies), max(accuracies)) if accuracies else (None, None)
-    shares = (mean_over(arms, "accuracy"), *ends, *(mean_over(arms, metric) for metric in ("uar", "top5")))
+    accuracy, lowest, highest, *others = (
+        _cell(None if share is None else 100 * share, ".2f", " %")
+        for share in (mean_over(arms, "accuracy"), *ends, *(mean_over(arms, metric) for metric in ("uar", "top5")))
+    )
+    spreads = [sd for arm in arms if (sd := scatter.get(arm.name)) is not None]
+    spread = 100 * math.hypot(*spreads) / math.sqrt(len(spreads)) if spreads else None
     loss, *distances = (mean_over(arms, metric) for metric in ("loss", "rank_distance", "centroid_distance"))
-    percent = (_cell(None if share is None else 100 * share, ".2f", " %") for share in shares)
-    return (name, *percent, _cell(loss, ".4f"), *(_cell(distance, ".2f") for distance in distances))
+    distant = (_cell(distance, ".2f") for distance in distances)
+    return (name, accuracy, lowest, highest, _cell(spread, ".2f"), *others, _cell(loss, ".4f"), *distant)
 
 
 def _cell(value: float | None, form: str, unit: str = "") -> str:

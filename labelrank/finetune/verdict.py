@@ -95,7 +95,7 @@ def verdict(
     elif finding == "no_effect":
         text = _no_effect(analysis)
     elif finding == "ranked_better" and analysis.ranked is not None:
-        text = _ranked_better(analysis.ranked, analysis.level)
+        text = _ranked_better(analysis.ranked, analysis.level, analysis.p_any)
     else:
         text = _order_matters(analysis, analysis.p_any)
     return Verdict(finding, text, tuple(_details(analysis, finding, training, n_test)))
@@ -121,10 +121,14 @@ def _nothing_differs(analysis: Analysis) -> bool:
     return all(len(values) < len(analysis.compared) or max(values) - min(values) <= SAME for values in known)
 
 
-def _ranked_better(ranked: RankedAmong, level: float) -> str:
+def _ranked_better(ranked: RankedAmong, level: float, p: float) -> str:
+    if ranked.if_anything is None and ranked.low is not None:
+        return (
+            f"The ranked order is better than random ones: orders differ by more than chance allows (p = {_p(p)}), and "
+            f"among them it came {place_text(ranked)}. By its mean alone that is not shown: {_lead(ranked, level)}."
+        )
     return (
-        f"The ranked order is better than random ones: {_lead(ranked, level)}. Of these {ranked.of} orders it came "
-        f"{ordinal(ranked.rank)} (p = {_p(ranked.p)})."
+        f"The ranked order is better than random ones: {_lead(ranked, level)}. Among them it came {place_text(ranked)}."
     )
 
 
@@ -136,11 +140,14 @@ def _order_matters(analysis: Analysis, p: float) -> str:
     if ranked is None:
         return text
     if ranked.p_least <= analysis.alpha + SAME:
-        shown = "But the ranked order is not shown to be better than a random one"
-        shown += "; if anything it is worse" if ranked.if_anything == "worse" else ""
+        shown = {
+            "worse": "But the ranked order is not shown to be better than a random one; if anything it is worse",
+            "better": "The ranked order is above the mean of random ones, but not shown to be better than one of them",
+            None: "But the ranked order is not shown to be better than a random one",
+        }[ranked.if_anything]
     else:
         shown = f"Whether the ranked order is better than a random one, {_random(ranked)} cannot tell"
-    return f"{text} {shown}: it came {_place(ranked)}, {_difference(ranked, analysis.level)} from their mean."
+    return f"{text} {shown}: it came {place_text(ranked)}, {_difference(ranked, analysis.level)} from their mean."
 
 
 def _no_effect(analysis: Analysis) -> str:
@@ -213,7 +220,7 @@ def _details(analysis: Analysis, finding: str, training: Training, n_test: int |
     variance, ranked = analysis.variance, analysis.ranked
     said = []
     if ranked is not None and finding in ("no_effect", "too_few") and not _nothing_differs(analysis):
-        text = f"Among the random orders the ranked one came {_place(ranked)}; equal ones count as better."
+        text = f"Among the random orders the ranked one came {place_text(ranked)}; equal ones count as better."
         said.append(Notice("", text))
         if finding == "no_effect" and ranked.p <= analysis.alpha + SAME:
             text = (
@@ -314,7 +321,8 @@ def _random(ranked: RankedAmong) -> str:
     return f"{count} random order{'' if count == 1 else 's'}"
 
 
-def _place(ranked: RankedAmong) -> str:
+def place_text(ranked: RankedAmong) -> str:
+    """Return the place of the ranked order among itself and the random ones, where equal ones count as better."""
     return f"{ordinal(ranked.rank)} of {ranked.of} (p = {_p(ranked.p)})"
 
 

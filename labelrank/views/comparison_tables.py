@@ -11,7 +11,7 @@ from labelrank import words
 from labelrank.finetune.batches import SHUFFLED
 from labelrank.finetune.recipe import TuneRecipe, from_dict, recipes
 from labelrank.steps.finetune.report import Report, mean_over
-from labelrank.views.comparison_words import HEAD_WORDS, MEANING_WORDS, bandwidth_text, place_of
+from labelrank.views.comparison_words import HEAD_WORDS, MEANING_WORDS, bandwidth_text
 from labelrank.views.measures import MEASURES, arm_title, p_text
 
 _ALONG = "between true and predicted class of the mistakes. Measured along the ranked order, which favours it."
@@ -23,6 +23,11 @@ _COLUMN_HELP = {
     "rank_distance": f"In positions, {_ALONG} Less is better.",
     "centroid_distance": f"In within-class standard deviations, {_ALONG} Less is better.",
 }
+_SCATTER = "Scatter"
+_SCATTER_HELP = (
+    "Standard deviation of the accuracy of one run of this order, beside what its seed gives all orders. Orders may "
+    "differ in it; the tests allow for that."
+)
 # Settings of recipes in words, except those that are worded elsewhere.
 _SETTINGS = {
     "head": "Head",
@@ -70,11 +75,11 @@ _OFF = {
 def figures(report: Report) -> list[tuple[str, str, str]]:
     """Return the numbers behind the verdict: title, value and help of each."""
     analysis, measure = report.accuracy, MEASURES["accuracy"]
-    mean, ranked, place = analysis.mean, analysis.ranked, place_of(report)
+    mean, ranked = analysis.mean, analysis.ranked
     found = []
     if (own := mean.get("ranked")) is not None:
         found.append(("Ranked order", measure.text(own), "Mean accuracy over the seeds (WAR)."))
-    if ranked and place:
+    if ranked:
         found.append(("Random orders", measure.text(ranked.random_mean), "Mean accuracy over orders and seeds."))
         span = ""
         if ranked.low is not None and ranked.high is not None:
@@ -86,15 +91,12 @@ def figures(report: Report) -> list[tuple[str, str, str]]:
                 f"Ranked minus random, in percentage points, with its 95 % interval{span}.",
             )
         )
-        first, last = (words.ordinal(number) for number in place.places)
-        shared = "" if first == last else f"{first} to "
-        counted = " Equal orders count against it." if place.equal else ""
         found.append(
             (
                 "Place",
-                f"{shared}{last} of {ranked.of:,}",
-                f"Place of the ranked order among the random ones: {place.text('random')}. Chance alone gives this "
-                f"place or a better one with p = {p_text(ranked.p)}.{counted}",
+                f"{words.ordinal(ranked.rank)} of {ranked.of:,}",
+                "Place of the ranked order among itself and the random ones; equal ones count as better. Chance alone "
+                f"gives this place or a better one with p = {p_text(ranked.p)}.",
             )
         )
     elif (original := mean.get("original")) is not None:
@@ -124,6 +126,8 @@ def arms_table(report: Report) -> tuple[pd.DataFrame, dict[str, Column]]:
         for name, measure in named.items():
             mean = mean_over([arm], name)
             row[measure.title] = None if mean is None else mean * measure.scale
+        if (scatter := report.accuracy.scatter.get(arm.name)) is not None:
+            row[_SCATTER] = scatter * MEASURES["accuracy"].scale
         row["Seeds"] = sum(value is not None for value in arm.metrics["accuracy"])
         rows.append(row)
     columns = {
@@ -132,6 +136,7 @@ def arms_table(report: Report) -> tuple[pd.DataFrame, dict[str, Column]]:
         )
         for name, measure in named.items()
     }
+    columns[_SCATTER] = Column(f"{_SCATTER} (points)", "%.2f", _SCATTER_HELP)
     return pd.DataFrame(rows), columns
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from labelrank import words
 from labelrank.finetune.analysis import Power, RankedAmong
@@ -11,7 +10,7 @@ from labelrank.finetune.batches import SHUFFLED
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
 from labelrank.finetune.verdict import UNSOUND
 from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, telling_design
-from labelrank.steps.finetune.report import Control, Report
+from labelrank.steps.finetune.report import Control
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
 from labelrank.views.measures import MEASURES
 from labelrank.words import about, plural
@@ -33,7 +32,6 @@ HEADLINES = {
 }
 IF_ANYTHING = {"worse": "Not better, if anything worse", "better": "Not shown to be better"}
 """Headlines of no_effect where the interval of the difference excludes 0."""
-_SAME = 1e-9
 
 
 # Before
@@ -190,55 +188,3 @@ def control_text(control: Control) -> str:
         f"The control failed: with one seed its {measure.noun} differs by {apart} from that of the original order, and "
         f"{allowed} are allowed{others}. Do not trust this comparison; report it with the report file."
     )
-
-
-@dataclass(frozen=True)
-class Place:
-    """How many orders the ranked one is compared with, and how many of them are worse, as good, and better."""
-
-    behind: int
-    equal: int
-    ahead: int
-
-    @classmethod
-    def of(cls, leads: Sequence[float]) -> Place:
-        """Return the place, from how far the ranked order is better than each other one."""
-        # Means of the same accuracies may differ in their last bits.
-        behind, ahead = (sum(sign * lead > _SAME for lead in leads) for sign in (1, -1))
-        return cls(behind, len(leads) - behind - ahead, ahead)
-
-    @property
-    def many(self) -> int:
-        """How many orders it is compared with."""
-        return self.behind + self.equal + self.ahead
-
-    def text(self, which: str) -> str:
-        """Return where the ranked order stands, as in: better than 9 and equal to 3 of 19 random orders.
-
-        Args:
-            which: Kind of the other orders, such as random.
-        """
-        parts = [("better than", self.behind), ("equal to", self.equal), ("worse than", self.ahead)]
-        among = f"{which} order{'' if self.many == 1 else 's'}"
-        if self.many > 1:
-            for word, count in parts:
-                if count == self.many:
-                    return f"{word} all {count:,} {among}"
-        # Without ties, the number of better orders follows from the first part.
-        told = [f"{word} {count:,}" for word, count in (parts if self.equal else parts[:1]) if count or not self.equal]
-        listed = f"{', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else told[0]
-        return f"{listed} of {self.many:,} {among}"
-
-    @property
-    def places(self) -> tuple[int, int]:
-        """The first and the last place that the ranked order can have among all; 1 is best. They differ with ties."""
-        return self.ahead + 1, self.ahead + self.equal + 1
-
-
-def place_of(report: Report) -> Place | None:
-    """Return where the ranked order's accuracy stands among the random ones; None where that is not known."""
-    analysis, kinds = report.accuracy, report.kinds
-    random = [analysis.mean[name] for name in analysis.compared if kinds[name] == "random"]
-    if analysis.ranked is None:
-        return None
-    return Place.of([analysis.ranked.mean - mean for mean in random if mean is not None])

@@ -9,7 +9,6 @@ import pandas as pd
 
 from labelrank.finetune.analysis import Analysis, Paired, Variance
 from labelrank.views import ranking_charts
-from labelrank.views.comparison_words import Place
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import ACCENT, NEUTRAL
 from labelrank.views.measures import MEASURES, Measure, arm_title, p_text
@@ -17,22 +16,21 @@ from labelrank.views.ranking_charts import AXIS_HEIGHT
 
 
 def paired_finding(analysis: Analysis, metric: str = "accuracy") -> str:
-    """Return how the ranked order does against each other one, seed by seed, in one sentence."""
+    """Return how many other orders the ranked one differs from, seed by seed, in one sentence."""
     known = _pairs(analysis)
     if not known:
         return "There is no other order to compare the ranked one with"
-    sign = 1 if MEASURES[metric].higher_is_better else -1
-    text = f"The ranked order is {Place.of([sign * difference for _, difference in known]).text('other')}"
+    among = "the other order" if len(known) == 1 else f"{len(known):,} other orders"
     intervals = [(one.low, one.high) for one, _ in known if one.low is not None and one.high is not None]
     above, below = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
-    better, worse = (above, below) if sign > 0 else (below, above)
+    better, worse = (above, below) if MEASURES[metric].higher_is_better else (below, above)
     if not intervals:
-        return text
+        return f"The difference to {among} has no interval with so few seeds"
     if not above and not below:
-        return f"{text}; no interval excludes 0"
-    keep = "1 interval excludes" if above + below == 1 else f"{above + below:,} intervals exclude"
+        return f"Compared with {among}, no interval of the difference excludes 0"
+    keep = "1 interval of the difference excludes" if above + below == 1 else f"{above + below:,} intervals exclude"
     sides = [f"{count:,} {word}" for count, word in ((better, "better"), (worse, "worse")) if count]
-    return f"{text}; {keep} 0 ({', '.join(sides)})"
+    return f"Compared with {among}, {keep} 0 ({', '.join(sides)})"
 
 
 def _pairs(analysis: Analysis) -> list[tuple[Paired, float]]:

@@ -7,8 +7,8 @@ import json
 import altair as alt
 import pandas as pd
 
+from labelrank.finetune.verdict import place_text
 from labelrank.steps.finetune.report import Report
-from labelrank.views.comparison_words import Place
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import ACCENT, NEUTRAL
 from labelrank.views.measures import KIND_NAMES, MEASURES, arm_title
@@ -56,11 +56,13 @@ def orders_finding(report: Report, metric: str = "accuracy") -> str:
     if "ranked" not in means.index or random.empty:
         parts = [f"{arm_title(str(arm)).lower()} {measure.text(value)}" for arm, value in means.items()]
         return f"Mean {measure.noun}: {', '.join(parts[:4])}"
-    lead = (means["ranked"] - random) * (1 if measure.higher_is_better else -1)
-    return (
-        f"The ranked order's mean {measure.noun} is {measure.text(means['ranked'])}, "
-        f"{Place.of(lead.tolist()).text('random')} (their mean is {measure.text(random.mean())})"
+    text = (
+        f"mean {measure.noun} is {measure.text(means['ranked'])}, that of random orders {measure.text(random.mean())}"
     )
+    analysis = report.statistics.get(metric)
+    if analysis is None or analysis.ranked is None:
+        return f"The ranked order's {text}"
+    return f"The ranked order came {place_text(analysis.ranked)}: its {text}"
 
 
 def orders_chart(report: Report, metric: str = "accuracy") -> alt.LayerChart:
@@ -74,7 +76,7 @@ def orders_chart(report: Report, metric: str = "accuracy") -> alt.LayerChart:
     frame["value"] = frame["value"] * measure.scale
     by_arm = frame[frame["paired"]].groupby(["arm", "kind"], sort=False)["value"]
     columns = by_arm.agg(["mean", "count"]).reset_index()
-    # As equal as `Place` takes them.
+    # Means of the same accuracies may differ in their last bits.
     columns["place"] = (columns["mean"] / measure.scale).round(9)
     columns = columns.sort_values("place", ascending=not measure.higher_is_better, kind="stable").reset_index(drop=True)
     columns["column"] = columns.index

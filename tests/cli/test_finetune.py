@@ -9,15 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from labelrank.cli import main
-from labelrank.cli.finetune import _say_preset, _say_rest, _show_report, _stopped
+from labelrank.cli.finetune import _say_preset, _say_rest, _stopped
 from labelrank.features.store import write_features
 from labelrank.finetune import heads
 from labelrank.steps.finetune.estimate import Described
-from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import read_report
 from labelrank.steps.finetune.run import Standing
-from labelrank.views.comparison_words import Place
-from tests.helpers.reports import finished
 from tests.steps.finetune.made import made_features, made_map
 
 TRAIN, TEST = made_features(), made_features(8, seed=1, split="test")
@@ -67,30 +64,15 @@ def test_random_orders_are_one_row_of_all_their_runs_unless_all_are_asked_for(fi
     options = ("--test", "test.parquet", "--orders", "ranked,random:3", "--seeds", 3, "--epochs", 2, "--no-control")
     short, long = finetune(*options), finetune(*options, "--all-orders")
     each = [cells(long.stdout, f"random-{number}") for number in (1, 2, 3)]
-    accuracy, lowest, highest, *others = cells(short.stdout, "3 random")
+    accuracy, lowest, highest, scatter, *others = cells(short.stdout, "3 random")
     assert lowest == min(row[1] for row in each) < highest == max(row[2] for row in each)
     assert "\n3 random  " in short.stdout
     assert accuracy == pytest.approx(sum(row[0] for row in each) / 3, abs=0.011)
-    assert others[0] == pytest.approx(sum(row[3] for row in each) / 3, abs=0.011)
+    assert others[0] == pytest.approx(sum(row[4] for row in each) / 3, abs=0.011)
+    assert scatter == pytest.approx((sum(row[3] ** 2 for row in each) / 3) ** 0.5, abs=0.011)
     assert "\nrandom-1" not in short.stdout
     assert "\n3 random  " not in long.stdout
     assert "--all-orders lists each random order" in short.stderr
-
-
-@pytest.mark.parametrize(
-    ("leads", "text"),
-    [
-        ((-0.1, 0.0, 0.1), "better than 1, equal to 1 and worse than 1 of 3 random orders"),
-        ((1e-12, -0.1), "equal to 1 and worse than 1 of 2 random orders"),
-        ((-0.1, 0.1), None),
-        ((0.0, 0.0), None),
-    ],
-)
-def test_ties_of_the_ranked_order_with_some_random_ones_are_said(monkeypatch, capsys, leads, text):
-    monkeypatch.setattr("labelrank.views.comparison_words.place_of", lambda report: Place.of(leads))
-    _show_report(finished(Design(orders="ranked,random:3", seeds=1))[0], "table", all_orders=False)
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("The ranked order is ")]
-    assert said == ([f"The ranked order is {text}."] if text else [])
 
 
 def test_a_second_run_uses_what_the_first_has_trained(finetune):

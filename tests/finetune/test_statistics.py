@@ -322,6 +322,29 @@ def test_the_spread_of_orders_that_is_called_detectable_is_found_as_often_as_sai
     assert 0.7 <= np.mean(hits) <= 0.9
 
 
+@pytest.mark.parametrize(
+    ("lead", "low", "high", "said"),
+    [
+        (
+            0.01,
+            0.009,
+            0.011,
+            "a difference of +1.00 points (95 % interval +0.90 to +1.10). Among them it came 1st of 20",
+        ),
+        (0.01, -0.001, 0.021, "By its mean alone that is not shown: its accuracy is"),
+        (0.0, 0.001, 0.002, "is above the mean of random ones, but not shown to be better than one of them"),
+        (0.0, -0.001, 0.002, "But the ranked order is not shown to be better than a random one: it came"),
+        (0.0, -0.002, -0.001, "if anything it is worse: it came"),
+    ],
+)
+def test_where_orders_differ_no_sentence_contradicts_its_interval(lead, low, high, said):
+    analysis = analyse(experiment(order_sd=0.0 if lead else 0.01, lead=lead, chance=0.001), DESIGN, permutations=199)
+    ranked = replace(analysis.ranked, difference=lead, low=low, high=high)
+    found = verdict(replace(analysis, ranked=ranked))
+    assert found.finding == ("ranked_better" if lead else "order_matters")
+    assert said in found.text
+
+
 def test_intervals_hold_the_truth():
     leads, orders, residuals = [], [], []
     for number in range(200):

@@ -9,10 +9,18 @@ import pytest
 from labelrank.finetune.analysis import Analysis, Paired
 from labelrank.finetune.design import Arm
 from labelrank.finetune.statistics import analyse
+from labelrank.finetune.verdict import verdict
 from labelrank.steps.finetune.progress import CurvePoint
 from labelrank.steps.finetune.report import ArmScores, Report
 from labelrank.steps.finetune.request import Design
-from labelrank.views import comparison_words, confusion_charts, curves_chart, effect_charts, kind_colours, measures
+from labelrank.views import (
+    comparison_tables,
+    confusion_charts,
+    curves_chart,
+    effect_charts,
+    kind_colours,
+    measures,
+)
 from labelrank.views import orders_chart as charts
 from tests.helpers.reports import finished
 from tests.views.test_charts import HOSTILE, contrast
@@ -131,7 +139,7 @@ def test_a_run_that_came_to_nothing_is_no_point_and_its_seed_takes_no_part_in_me
         ["ranked", 1, False],
         ["random-1", 0, True],
     ]
-    assert "mean accuracy is 50.00\u00a0%, better than 0 of 1 random order" in charts.orders_finding(told)
+    assert "mean accuracy is 50.00\u00a0%, that of random orders 60.00\u00a0%" in charts.orders_finding(told)
 
 
 def test_an_order_that_mostly_failed_does_not_take_the_seeds_of_the_others():
@@ -150,21 +158,20 @@ def test_means_of_the_chart_are_those_of_the_statistics_though_a_run_failed():
 @pytest.mark.parametrize(
     ("ranked", "said"),
     [
-        (0.9, "better than all 2 random orders (their mean is 65.00\u00a0%)"),
-        (0.65, "better than 1 of 2 random orders"),
-        (0.7, "better than 1 and equal to 1 of 2 random orders"),
-        (0.6, "equal to 1 and worse than 1 of 2 random orders"),  # as good as one is not better
-        (0.1, "worse than all 2 random orders"),
+        ((0.9, 0.9), "came 1st of 3 (p = 0.33): its mean accuracy is 90.00\u00a0%, that of random orders 65.00\u00a0%"),
+        ((0.7, 0.7), "came 2nd of 3"),  # as good as one is not better
+        ((0.1, 0.2), "came 3rd of 3"),
     ],
 )
-def test_the_finding_says_where_the_ranked_order_stands(ranked, said):
-    told = small(
-        arm("ranked", "ranked", ranked),
-        arm("random-1", "random", 0.6),
-        arm("random-2", "random", 0.7),
-        seeds=1,
+def test_chart_figure_and_verdict_give_the_ranked_order_one_place(ranked, said):
+    told = analysed(
+        arm("ranked", "ranked", *ranked), arm("random-1", "random", 0.6, 0.6), arm("random-2", "random", 0.7, 0.7)
     )
     assert said in charts.orders_finding(told)
+    place = said.split("(")[0].removeprefix("came ").strip()
+    shown = {title: value for title, value, _ in comparison_tables.figures(told)}
+    assert shown["Place"] == place
+    assert place in " ".join((told.verdict.text, *told.verdict.other_details))
 
 
 def test_without_random_orders_the_finding_gives_the_means():
@@ -172,29 +179,32 @@ def test_without_random_orders_the_finding_gives_the_means():
     assert charts.orders_finding(told) == "Mean accuracy: ranked 60.00\u00a0%, original 50.00\u00a0%"
 
 
-def test_orders_that_are_equal_share_their_places():
-    told = small(
+def analysed(*arms_):
+    told = small(*arms_)
+    table = np.array([one.metrics["accuracy"] for one in told.arms])
+    design = [Arm(one.name, one.kind, tuple(np.roll(range(9), n).tolist()), ()) for n, one in enumerate(told.arms)]
+    analysis = analyse(table, design, permutations=9)
+    return replace(told, statistics={"accuracy": analysis}, verdict=verdict(analysis))
+
+
+def test_orders_that_are_equal_count_as_better_and_are_drawn_before():
+    told = analysed(
         arm("ranked", "ranked", 0.6, 0.7),
         *(arm(f"random-{n}", "random", *values) for n, values in enumerate([(0.9, 0.8), (0.7, 0.6), (0.7, 0.6)])),
     )
-    table = np.array([one.metrics["accuracy"] for one in told.arms])
-    arms = [Arm(one.name, one.kind, tuple(np.roll(range(9), n).tolist()), ()) for n, one in enumerate(told.arms)]
-    told = replace(told, statistics={"accuracy": analyse(table, arms, permutations=9)})
-    found = comparison_words.place_of(told)
-    assert (found.behind, found.equal, found.ahead) == (0, 2, 1)
-    assert found.places == (2, 4)
-    # And the chart draws it where it says.
+    assert (told.accuracy.ranked.rank, told.accuracy.ranked.of) == (4, 4)
     chart = charts.orders_chart(told)
-    assert [row["arm"] for row in drawn(chart, layers(chart)[-1])][1] == "ranked"
+    assert "ranked" in [row["arm"] for row in drawn(chart, layers(chart)[-1])][1:]
 
 
-def test_without_random_orders_there_is_no_place():
-    assert comparison_words.place_of(ALONE) is None
-
-
-def test_equal_to_all_is_said_so():
-    assert comparison_words.Place.of([0.0, 1e-15]).text("random") == "equal to all 2 random orders"
-    assert comparison_words.Place.of([0.0]).text("random") == "equal to 1 of 1 random order"
+def test_the_table_of_orders_shows_how_much_each_scatters():
+    told = report()
+    table, columns = comparison_tables.arms_table(told)
+    assert columns["Scatter"].title == "Scatter (points)"
+    shown = dict(zip(table["Order"], table["Scatter"], strict=True))
+    assert shown["Ranked"] == pytest.approx(100 * told.accuracy.scatter["ranked"])
+    assert shown["Random 2"] == pytest.approx(100 * told.accuracy.scatter["random-2"])
+    assert np.isnan(shown["Control"])
 
 
 # Pairs and variance
@@ -214,14 +224,14 @@ def of_pairs(*pairs: Paired) -> Analysis:
         ([], "no other order"),
         ([pair("random-1", None)], "no other order"),
         ([pair("control", 0.1, 0.05, 0.2)], "no other order"),
-        ([pair("random-1", 0.01)], "better than 1 of 1 other order"),
+        ([pair("random-1", 0.01)], "to the other order has no interval"),
         (
             [pair("random-1", 0.01, -0.01, 0.03), pair("original", -0.01, -0.02, 0.0)],
-            "1 of 2 other orders; no interval",
+            "Compared with 2 other orders, no interval",
         ),
         (
             [pair("random-1", 0.01, 0.001, 0.03), pair("original", -0.01, -0.02, 0.0)],
-            "1 interval excludes 0 (1 bet",
+            "1 interval of the difference excludes 0 (1 bet",
         ),
         (
             [pair("random-1", 0.1, 0.1, 0.3), pair("original", -0.1, -0.2, -0.1)],
@@ -236,7 +246,7 @@ def test_the_finding_of_pairs_counts_orders_and_intervals(pairs, said):
 def test_of_a_loss_less_is_better():
     analysis = of_pairs(pair("random-1", -0.1, -0.2, -0.05), pair("original", 0.1, -0.1, 0.3))
     assert effect_charts.paired_finding(analysis, "loss") == (
-        "The ranked order is better than 1 of 2 other orders; 1 interval excludes 0 (1 better)"
+        "Compared with 2 other orders, 1 interval of the difference excludes 0 (1 better)"
     )
     chart = effect_charts.paired_chart(analysis, {"original": "original", "random-1": "random"}, "loss")
     points = layers(chart)[-1]

@@ -23,6 +23,7 @@ def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another
         "Loss",
         "Rank distance",
         "Centroid distance",
+        "Scatter",
         "Seeds",
     ]
     assert columns["Accuracy"].format == "%.2f"
