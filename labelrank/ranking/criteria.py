@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import toeplitz
 from scipy.stats import rankdata
 
 from labelrank.errors import RankingError
@@ -94,7 +95,8 @@ def criteria(
     Source: Chen 2002 for the anti-Robinson criteria, as Hahsler, Hornik, Buchta 2008 ("Getting things in order") and
     their package seriation define them (`AR_events`, `AR_deviations`, `Path_length`).
     """
-    asked = _checked(orders, geometry.n_classes)
+    # Orders by name and number are often the same.
+    asked, number_of = np.unique(_checked(orders, geometry.n_classes), axis=0, return_inverse=True)
     rng = np.random.default_rng(seed)
     random = np.array([rng.permutation(geometry.n_classes) for _ in range(N_RANDOM)])
     if geometry.n_classes <= MAX_PAIRED_CLASSES:
@@ -104,7 +106,10 @@ def criteria(
     if groups is not None:
         found.append(_Compared("group_share", group_shares(groups, asked), group_shares(groups, random)))
     return OrderCriteria(
-        of={name: {one.name: one.judged(number) for one in found} for number, name in enumerate(orders)},
+        of={
+            name: {one.name: one.judged(number) for one in found}
+            for name, number in zip(orders, number_of.tolist(), strict=True)
+        },
         n_random=N_RANDOM,
         n_triples=N_TRIPLES if MAX_EXACT_CLASSES < geometry.n_classes <= MAX_PAIRED_CLASSES else None,
         left_out=tuple(name for name in CRITERIA if name not in {one.name for one in found}),
@@ -160,7 +165,8 @@ def paired_criteria(distances: np.ndarray, orders: np.ndarray) -> dict[str, np.n
         distances: Of any kind, at least 0, symmetric (K, K).
         orders: int (m, K).
     """
-    ranks, near, apart = _ranks_in_rows(distances), _rank_scores(distances), np.triu(_position_scores(len(distances)))
+    ranks, near = _ranks_in_rows(distances), _rank_scores(distances)
+    apart = np.triu(toeplitz(_position_scores(len(distances))))
     found = {name: np.empty(len(orders)) for name in CRITERIA if name != "group_share"}
     size = max(1, _BATCH_VALUES // len(distances) ** 2)
     for start in range(0, len(orders), size):
@@ -239,25 +245,33 @@ def _rank_scores(values: np.ndarray) -> np.ndarray:
 
 
 def _position_scores(count: int) -> np.ndarray:
-    return _rank_scores(np.abs(np.subtract.outer(np.arange(count), np.arange(count))))
+    """Return the `_rank_scores` of distances in an order, float64 (K,), by how many places two classes are apart."""
+    pairs = count - np.arange(count, dtype=np.float64)  # so many are so far apart
+    pairs[0] = 0.0
+    ranks = np.cumsum(pairs) - (pairs - 1) / 2
+    ranks -= pairs @ ranks / pairs.sum()
+    ranks[0] = 0.0
+    length = np.sqrt(pairs @ ranks**2)
+    return ranks / length if length > 0 else np.zeros(count)
 
 
 def _estimates(distances: np.ndarray, triples: np.ndarray, orders: np.ndarray) -> dict[str, np.ndarray]:
     """Return `paired_criteria`, all but the path estimated from some triples of classes, int (t, 3)."""
     count = len(distances)
-    others = np.array([[1, 2], [0, 2], [0, 1]])
-    opposite = distances[triples[:, others[:, 0]], triples[:, others[:, 1]]]  # (t, 3): of the pair without a class
-    near = _rank_scores(distances)[triples[:, others[:, 0]], triples[:, others[:, 1]]]
-    apart = _position_scores(count)[0]  # depends only on how many places two classes are apart
+    pairs = triples[:, [1, 2, 0]].T, triples[:, [2, 0, 1]].T  # (3, t): those without the first, second, third class
+    of_pairs = distances[pairs]
+    near = _rank_scores(distances)[pairs]
+    apart = _position_scores(count)
     found: dict[str, list[float]] = {name: [] for name in CRITERIA if name != "group_share"}
     for order in orders:
-        places = np.argsort(order)[triples]
-        between = np.abs(places[:, others[:, 0]] - places[:, others[:, 1]])
-        # In the order of their places i < j < k, the opposite pairs are jk, ik and ij.
-        jk, ik, ij = np.take_along_axis(opposite, np.argsort(places, axis=1), axis=1).T
+        places = np.argsort(order)
+        between = np.abs(places[pairs[0]] - places[pairs[1]])
+        # In the order of their places i < j < k, the pair ik is farthest apart.
+        outer = between == between.max(axis=0)
+        excess = np.maximum(of_pairs - np.sum(of_pairs, axis=0, where=outer), 0.0)
         found["path_length"].append(distances[order[:-1], order[1:]].sum())
-        found["anti_robinson_events"].append(np.mean(ij > ik) + np.mean(jk > ik))
-        found["anti_robinson_deviation"].append(np.maximum(ij - ik, 0).mean() + np.maximum(jk - ik, 0).mean())
+        found["anti_robinson_events"].append(np.count_nonzero(excess) / len(triples))
+        found["anti_robinson_deviation"].append(excess.sum() / len(triples))
         found["distance_correlation"].append(np.mean(near * apart[between]))
     n_pairs = count * (count - 1) / 2
     n_triples = n_pairs * (count - 2) / 3
