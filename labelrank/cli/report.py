@@ -46,7 +46,8 @@ def report(
     ranked = rank(found, request, resamples=resamples)
     command = shlex.join(["labelrank", *sys.argv[1:]])
     # Where a ranking may not shrink by default, the space still does: it is not the published procedure.
-    space = LabelSpace(found, "auto" if request.shrinkage == DEFAULT_SHRINKAGE else request.shrinkage)
+    shrinkage = "auto" if request.shrinkage == DEFAULT_SHRINKAGE else request.shrinkage
+    space = ranked.space if ranked.shrinkage == shrinkage else LabelSpace(found, shrinkage)
     text = report_html(ranked, space, command=command, version=__version__)
     write_file(out, text.encode())
     for notice in ranked.notices:

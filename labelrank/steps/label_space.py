@@ -243,11 +243,12 @@ class LabelSpace:
         from labelrank.ranking import orders
         from labelrank.ranking.ranker import LabelRanker
 
+        if name == "centroid" and self.shrinkage is not None:  # without shrinkage, few rows need another solver
+            ranker = LabelRanker.of_moments(self.moments, self.shrinkage, white=self.whitening)
+            return ranker.order_
         if name in METHODS:
             shrinkage = None if name == "reference" else self.shrinkage
-            ranker = LabelRanker(name, shrinkage=shrinkage).fit(self.features.X, self.features.y)
-            result: np.ndarray = ranker.order_
-            return result
+            return LabelRanker(name, shrinkage=shrinkage).fit(self.features.X, self.features.y).order_
         match name:
             case "optimal-leaf":
                 return self.tree.order

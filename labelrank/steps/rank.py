@@ -91,6 +91,8 @@ class Ranked:
     """Shrinkage that was asked for: None, "auto" or a number in [0, 1]."""
     resamples: int
     """Draws that intervals of positions come from; 0 for none."""
+    space: LabelSpace = field(repr=False)
+    """The label space of the features with this shrinkage."""
 
     @cached_property
     def intervals(self) -> RankIntervals | None:
@@ -99,8 +101,7 @@ class Ranked:
             return None
         from labelrank.ranking.intervals import rank_intervals
 
-        moments = LabelSpace(self.features, self.shrinkage).moments
-        return rank_intervals(moments, shrinkage=self.shrinkage, resamples=self.resamples)
+        return rank_intervals(self.space.moments, shrinkage=self.shrinkage, resamples=self.resamples)
 
     @cached_property
     def label_map_with_intervals(self) -> LabelMap:
@@ -122,13 +123,21 @@ class Ranked:
         }
 
 
-def rank(features: FeatureSet, request: RankRequest | None = None, *, resamples: int = RESAMPLES) -> Ranked:
+def rank(
+    features: FeatureSet,
+    request: RankRequest | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    space: LabelSpace | None = None,
+) -> Ranked:
     """Return the ranked order of the classes, with the label map and all warnings.
 
     Args:
         features: Rows of at least two classes.
         request: How to rank; the defaults without it.
         resamples: Draws for `Ranked.intervals`, which are computed when they are asked for; 0 for none.
+        space: The label space of these features with the shrinkage of the request, where there is one, so that its
+            parts are not computed again.
 
     Raises:
         RankingError: The features cannot be ranked in this way.
@@ -140,8 +149,9 @@ def rank(features: FeatureSet, request: RankRequest | None = None, *, resamples:
     ranker = _fitted(features, request)
     notices = tuple(_notices(features, request))
     label_map = LabelMap.from_ranking(ranker, features.class_names, features.public_provenance, notices=notices)
+    space = space or LabelSpace(features, request.shrinkage_asked)
     if request.method not in METHODS:
-        label_map = _in_order(label_map, LabelSpace(features, request.shrinkage_asked), request.method)
+        label_map = _in_order(label_map, space, request.method)
     return Ranked(
         label_map=label_map,
         notices=notices,
@@ -152,6 +162,7 @@ def rank(features: FeatureSet, request: RankRequest | None = None, *, resamples:
         features=features,
         shrinkage=request.shrinkage_asked,
         resamples=resamples,
+        space=space,
     )
 
 

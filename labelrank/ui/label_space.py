@@ -44,11 +44,12 @@ def _kept(found: ChosenFeatures) -> tuple[LabelSpace, threading.RLock]:
     # Where a ranking may not shrink by default, the space still does: it is not the published procedure.
     shrinkage = "auto" if asked == DEFAULT_SHRINKAGE else asked
     with held_file(found.path) as modified_ns:
-        return _space(found.path, modified_ns, features_of(found.path, modified_ns).digest, shrinkage)
+        return space_of(found.path, modified_ns, features_of(found.path, modified_ns).digest, shrinkage)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _space(
+def space_of(
     path: Path, modified_ns: int, digest: str, shrinkage: float | str | None
 ) -> tuple[LabelSpace, threading.RLock]:
+    """Return the label space of a features file, and a lock that whoever computes its parts holds."""
     return LabelSpace(features_of(path, modified_ns), shrinkage), threading.RLock()

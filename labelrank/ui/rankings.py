@@ -22,6 +22,7 @@ from labelrank.steps.rank import Ranked, RankRequest, rank
 from labelrank.ui import choices, session
 from labelrank.ui.datasets import dataset, look
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
+from labelrank.ui.label_space import space_of
 from labelrank.views import marks, ranking_charts, ranking_words
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def _work_out(ranked: Ranked) -> None:
 
 @st.cache_resource(max_entries=4, show_spinner="Ranking the labels")
 def _ranking(path: Path, modified_ns: int, digest: str, request: RankRequest) -> Ranking:
-    return Ranking.begin(rank(features_of(path, modified_ns), request))
+    space, _ = space_of(path, modified_ns, digest, request.shrinkage_asked)
+    return Ranking.begin(rank(features_of(path, modified_ns), request, space=space))
 
 
 def ranking(path: Path, chosen: choices.Choices) -> Ranking:
