@@ -79,11 +79,11 @@ def typical_rows(X: np.ndarray, y: np.ndarray, geometry: ClassGeometry) -> np.nd
     """
     turned = geometry.whitening.matrix @ geometry.turn[:, :_TELLING_DIRECTIONS]
     means = geometry.discriminants[:, :_TELLING_DIRECTIONS]
-    placed = X @ turned - (
-        geometry.whitening.origin @ turned + geometry.centre @ geometry.turn[:, :_TELLING_DIRECTIONS]
-    )
-    index = np.searchsorted(geometry.labels, y)
-    apart = np.sum((placed - means[index]) ** 2, axis=1)
+    middle = geometry.whitening.origin @ turned + geometry.centre @ geometry.turn[:, :_TELLING_DIRECTIONS]
+    index, apart = np.searchsorted(geometry.labels, y), np.empty(len(y))
+    for start in range(0, len(y), _BLOCK_ROWS):  # rows are converted to float64, never as a whole
+        block = slice(start, start + _BLOCK_ROWS)
+        apart[block] = np.sum((X[block] @ turned - middle - means[index[block]]) ** 2, axis=1)
     by_class = np.lexsort((apart, index))
     result: np.ndarray = by_class[np.searchsorted(index[by_class], np.arange(geometry.n_classes))]
     return result
