@@ -96,6 +96,20 @@ def test_many_copies_of_one_row_are_one_group():
     assert (found.group[1::2] == -1).all()
 
 
+def test_the_bound_of_some_directions_loses_no_pair(monkeypatch):
+    X, y = drawn()
+    rng = np.random.default_rng(2)
+    X[::5] = X[1::5] + rng.uniform(0.1, 1.0, (80, 1)) * rng.normal(size=(80, 60)) * X.std(axis=0)
+    found = near_duplicates(X, *space(X, y))
+    assert 10 < np.sum(found.group >= 0) < 160
+    for module_value in ({"_FEW_PAIRS": -1}, {"_FEW_PAIRS": len(X) ** 2, "_FIRST_SHARE": 0.1}):
+        for name, value in module_value.items():
+            monkeypatch.setattr(f"labelrank.ranking.duplicates.{name}", value)
+        again = near_duplicates(X, *space(X, y))
+        np.testing.assert_array_equal(again.nearest, found.nearest)
+        np.testing.assert_allclose(again.likeness, found.likeness, atol=1e-6)
+
+
 def test_features_that_tell_little_give_identical_rows_alone():
     X, y = drawn(n_features=2)
     X[3] = X[200]
