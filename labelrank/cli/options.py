@@ -14,9 +14,18 @@ from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
 from labelrank.ranking import ORDERS, SOLVERS
-from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, refusal
+from labelrank.ranking.methods import (
+    AUTO_IS,
+    DEFAULT_SHRINKAGE,
+    MANY_CLASSES,
+    RESAMPLES,
+    RESAMPLES_OF_MANY,
+    refusal,
+)
 from labelrank.steps.extract.request import PREPROCESSINGS
 from labelrank.steps.rank import RankRequest
+
+RESAMPLES_DEFAULT = f"{RESAMPLES}; {RESAMPLES_OF_MANY} of more than {MANY_CLASSES} classes"
 
 
 def dataset_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelrank.cli.extract import extracted
-from labelrank.cli.options import given, given_features_options, ranking_options, ranking_request
+from labelrank.cli.options import RESAMPLES_DEFAULT, given, given_features_options, ranking_options, ranking_request
 from labelrank.cli.progress import say, say_given
 from labelrank.cli.tables import printable, show_table
 from labelrank.exports import FORMATS
-from labelrank.ranking.methods import RESAMPLES
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
     from labelrank.label_map import LabelMap
 
 
-def ranked(features: FeatureSet, *, resamples: int = 0, **options: Any) -> LabelMap:
+def ranked(features: FeatureSet, *, resamples: int | None = 0, **options: Any) -> LabelMap:
     """Return the label map of some features, and warn of what makes it doubtful.
 
     Args:
         features: Rows to rank.
-        resamples: Draws for the intervals of the positions; 0 for none.
+        resamples: Draws for the intervals of the positions; 0 for none, None for the default.
         options: Those of `ranking_options`.
     """
     from labelrank.steps.rank import rank
@@ -62,8 +61,7 @@ def show(label_map: LabelMap, style: str) -> None:
 @click.option(
     "--resamples",
     type=click.IntRange(min=0),
-    default=RESAMPLES,
-    show_default=True,
+    show_default=RESAMPLES_DEFAULT,
     help="Draws for the 90 % interval of each position (from, to) with the default method; 0 for none.",
 )
 @click.option(

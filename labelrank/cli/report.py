@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from labelrank import __version__
-from labelrank.cli.options import given_features_options, order_options, ranking_request
+from labelrank.cli.options import RESAMPLES_DEFAULT, given_features_options, order_options, ranking_request
 from labelrank.cli.progress import say, say_given
-from labelrank.ranking.methods import DEFAULT_SHRINKAGE, RESAMPLES
+from labelrank.ranking.methods import DEFAULT_SHRINKAGE
 
 
 @click.command()
@@ -21,14 +21,18 @@ from labelrank.ranking.methods import DEFAULT_SHRINKAGE, RESAMPLES
 @click.option(
     "--resamples",
     type=click.IntRange(min=0),
-    default=RESAMPLES,
-    show_default=True,
+    show_default=RESAMPLES_DEFAULT,
     help="Draws for the intervals of the positions; 0 for none.",
 )
 @given_features_options
 @order_options
 def report(
-    features: Path, out: Path, resamples: int, features_column: str | None, label_column: str | None, **options: Any
+    features: Path,
+    out: Path,
+    resamples: int | None,
+    features_column: str | None,
+    label_column: str | None,
+    **options: Any,
 ) -> None:
     """Write what a features file says of its classes as one HTML page: charts, tables, warnings and provenance.
 

@@ -16,8 +16,9 @@ LINKAGE = "average"
 
 SOLVERS = ("auto", "svd", "eigen")
 DEFAULT_SHRINKAGE = "default"
-RESAMPLES = 200
-"""Draws that intervals of positions come from, unless another number is asked for."""
+RESAMPLES, RESAMPLES_OF_MANY, MANY_CLASSES = 200, 60, 300
+"""Draws that intervals of positions come from unless another number is asked for, and those of more than so many
+classes, where each draw takes long: the ends of 90 % intervals of 60 draws hold 88.5 %."""
 PRIORS = ("auto", "equal", "frequency")
 EQUAL_PRIORS_FROM = 3
 """Priors auto are equal where the largest class has this many times the rows of the smallest, else by frequency."""

@@ -19,10 +19,12 @@ from labelrank.ranking.methods import (
     END_RULES,
     GEOMETRY_ORDERS,
     LINKAGE,
+    MANY_CLASSES,
     METHODS,
     NAME_ORDERS,
     NEIGHBOURS,
     RESAMPLES,
+    RESAMPLES_OF_MANY,
     TIE_RULES,
     refusal,
     shrinkage_asked,
@@ -127,7 +129,7 @@ def rank(
     features: FeatureSet,
     request: RankRequest | None = None,
     *,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
     space: LabelSpace | None = None,
 ) -> Ranked:
     """Return the ranked order of the classes, with the label map and all warnings.
@@ -135,7 +137,8 @@ def rank(
     Args:
         features: Rows of at least two classes.
         request: How to rank; the defaults without it.
-        resamples: Draws for `Ranked.intervals`, which are computed when they are asked for; 0 for none.
+        resamples: Draws for `Ranked.intervals`, which are computed when they are asked for; 0 for none. By default
+            `RESAMPLES`, or `RESAMPLES_OF_MANY` of more than `MANY_CLASSES` classes.
         space: The label space of these features with the shrinkage of the request, where there is one, so that its
             parts are not computed again.
 
@@ -149,6 +152,8 @@ def rank(
     ranker = _fitted(features, request)
     notices = tuple(_notices(features, request))
     label_map = LabelMap.from_ranking(ranker, features.class_names, features.public_provenance, notices=notices)
+    if resamples is None:
+        resamples = RESAMPLES_OF_MANY if len(label_map.classes) > MANY_CLASSES else RESAMPLES
     space = space or LabelSpace(features, request.shrinkage_asked)
     if request.method not in METHODS:
         label_map = _in_order(label_map, space, request.method)

@@ -71,7 +71,7 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
             icon=":material/download:",
             key="report",
             help="One HTML page with the order, these views, pairs, samples to look at and provenance, which needs no "
-            "network. It takes a few seconds to make.",
+            "network. It takes seconds to make, or a minute or two with 1,000 classes.",
         )
     try:
         VIEWS[view](found, ranked)

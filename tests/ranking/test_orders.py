@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from labelrank.errors import RankingError
 from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet
-from labelrank.ranking import ORDERS, orders
+from labelrank.ranking import ORDERS, LabelRanker, orders
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.methods import END_RULES, GEOMETRY_ORDERS, GOOD_FOR, NAME_ORDERS, TIE_RULES, refusal
 from labelrank.ranking.path import MAX_EXACT, shortest_path
@@ -246,3 +246,14 @@ def test_orders_of_real_classes_rank_by_length_as_they_do_by_kind():
     lengths = {name: length(distances, space.order(name)) for name in ORDERS if name != "reference"}
     assert lengths["path"] < lengths["optimal-leaf"] < 0.75 * min(lengths["spectral"], lengths["centroid"])
     assert max(lengths["spectral"], lengths["centroid"]) < 0.9 * lengths["original"]
+
+
+@pytest.mark.parametrize(("n_classes", "asked", "draws"), [(300, None, 200), (301, None, 60), (301, 200, 200)])
+def test_intervals_of_many_classes_come_from_fewer_draws_unless_asked(n_classes, asked, draws):
+    assert rank(features_of(n_classes, rows=2), resamples=asked).resamples == draws
+
+
+def test_the_order_by_centroids_is_that_of_the_ranker():
+    features = features_of(30)
+    space = LabelSpace(features)
+    assert space.order("centroid").tolist() == LabelRanker().fit(features.X, features.y).order_.tolist()
