@@ -103,7 +103,7 @@ def _map(found: ChosenFeatures, ranked: Ranked) -> None:
         pictures = _pictures(found, space)
         agreement = _agreement(space)
     position = space.positions(ranked.label_map.position_of)
-    finding = class_map.map_finding(space.nearest_pair, places.kept)
+    finding = class_map.map_finding(space.nearest_pair, places.kept, len(names))
     st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP)
     frame = class_map.map_frame(
         places.points,
@@ -286,8 +286,9 @@ def _pairs(found: ChosenFeatures, ranked: Ranked) -> None:
 
 def _pair(pair: NamedPair, pictures: dict[str, str]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        for name in (pair.first, pair.second):
-            if name in pictures:
+        names = (pair.first, pair.second)
+        if all(name in pictures for name in names):  # one alone could be of either
+            for name in names:
                 st.image(pictures[name], width=56, alt=f"A typical image of {marks.shorten(name)}")
         # So narrow that it stands beside the images, which longer text would not.
         with st.container(width=PAIR_TEXT_PIXELS):

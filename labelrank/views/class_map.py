@@ -106,7 +106,7 @@ def _pixels(values: np.ndarray, length: float) -> np.ndarray:
     return result
 
 
-def map_finding(nearest_pair: tuple[str, str], kept: float) -> str:
+def map_finding(nearest_pair: tuple[str, str], kept: float, n_classes: int) -> str:
     """Return what the map shows, in one sentence.
 
     Args:
@@ -114,6 +114,8 @@ def map_finding(nearest_pair: tuple[str, str], kept: float) -> str:
         kept: Share of the nearest classes that the map keeps.
     """
     one, other = (marks.shorten(name, 30) for name in nearest_pair)
+    if n_classes == 2:
+        return f"{one} and {other} are the only classes; a map says more of three or more"
     return f"{one} and {other} are most alike; the map keeps {kept:.0%} of who is near whom"
 
 

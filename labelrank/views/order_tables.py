@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from labelrank.ranking.criteria import Judged, OrderCriteria
@@ -26,12 +28,19 @@ DEFINITIONS = {
 
 def orders_finding(found: OrderCriteria) -> str:
     """Return what the criteria say of the orders, in one sentence."""
-    shortest, truest = (" and ".join(found.best(name)) for name in ("path_length", "distance_correlation"))
+    shortest, truest = (found.best(name) for name in ("path_length", "distance_correlation"))
+    if len(shortest) == len(found.of) > 1:
+        return "All orders have steps of the same length: so few classes need no order"
+    takes, follows = ("" if len(names) > 1 else "s" for names in (shortest, truest))
     if not truest:
-        return f"{shortest}: the shortest steps from class to class"
+        return f"{_all(shortest)} take{takes} the shortest steps from class to class"
     if shortest == truest:
-        return f"{shortest} puts similar classes nearest together"
-    return f"{shortest} takes the shortest steps; {truest} follows the distances best"
+        return f"{_all(shortest)} put{takes} similar classes nearest together"
+    return f"{_all(shortest)} take{takes} the shortest steps; {_all(truest)} follow{follows} the distances best"
+
+
+def _all(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def criteria_table(found: OrderCriteria, chosen: str) -> pd.DataFrame:

@@ -142,6 +142,8 @@ def projection_finding(class_names: Sequence[str], told_apart: int | None = None
     runs = f"The order runs from {first} to {last}"
     if told_apart is None:
         return runs
+    if len(class_names) == 2:
+        return f"{runs}; the two are {'told' if told_apart else 'not told'} apart"
     return (
         f"{runs}; {told_apart:,} of {len(class_names) - 1:,} neighbours {'is' if told_apart == 1 else 'are'} told apart"
     )

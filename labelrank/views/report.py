@@ -157,7 +157,7 @@ def _map(space: LabelSpace, ranked: Ranked) -> str:
     position = space.positions(ranked.label_map.position_of)
     frame = class_map.map_frame(places.points, names, position, geometry.count, [[]] * len(names), {})
     return _section(
-        class_map.map_finding(space.nearest_pair, places.kept),
+        class_map.map_finding(space.nearest_pair, places.kept, len(space.names)),
         "",
         _figure(
             class_map.class_map(frame),

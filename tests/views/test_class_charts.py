@@ -189,6 +189,11 @@ def test_the_mean_distance_of_a_group_is_that_of_its_pairs():
         assert np.isnan(within) if size == 1 else within == pytest.approx(pairs.mean())
 
 
+def test_a_map_of_two_classes_does_not_say_that_they_are_most_alike():
+    assert class_map.map_finding(("a", "b"), 1.0, 2) == "a and b are the only classes; a map says more of three or more"
+    assert class_map.map_finding(("a", "b"), 0.5, 3).startswith("a and b are most alike")
+
+
 @pytest.mark.parametrize(("n_classes", "pixels"), [(2, 210), (10, 460), (51, 885), (1000, 710)])
 def test_the_cells_of_a_heat_map_are_about_square_where_there_is_room(n_classes, pixels):
     assert class_heatmap.width(n_classes) == pixels
