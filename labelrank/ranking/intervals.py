@@ -22,6 +22,8 @@ _LARGE = 150
 # With fewer rows than features the prior bears most of what the scatter leaves open; then this share of the degrees of
 # freedom held best: docs/label-space.md.
 _LEAST_SHARE = 0.5
+# Squares of singular values of class means below this share of the largest are rounding.
+_RANK_SQUARE = 1e-10
 # Kendall's tau takes longer than a draw of few classes, and its mean needs fewer of them than the ends of intervals.
 _TAU_EVERY = 4
 
@@ -62,41 +64,41 @@ def rank_intervals(
     Args:
         moments: Of two or more classes, one with two rows or more.
         shrinkage: Of the within-class covariance; see `LabelRanker`.
-        resamples: Number of draws.
+        resamples: Number of draws; 2 at least are made.
         seed: Of the draws.
 
     Raises:
         RankingError: These moments have no axis; see `LabelRanker`.
 
     Source: the posterior of a normal model with one covariance, Gelman et al. 2013, "Bayesian Data Analysis", 3.6, with
-    a flat prior of the means. Shrinkage is the prior of the covariance: an intensity a stands for a / (1 - a) times the
-    degrees of freedom that the rows have. Of these, r - m are taken away, as for the inverse of a Wishart matrix in m
-    of its r directions (Muirhead 1982, "Aspects of Multivariate Statistical Theory", theorem 3.2.11).
+    a flat prior of the means, around means whose separations along the axes are corrected: `_without_false_gaps`, ours.
+    Shrinkage is the prior of the covariance: an intensity a stands for a / (1 - a) times the degrees of freedom that
+    the rows have. Of these, r - m are taken away, as for the inverse of a Wishart matrix in m of its r directions
+    (Muirhead 1982, "Aspects of Multivariate Statistical Theory", theorem 3.2.11).
     """
     check_counts(moments.labels, moments.count)
     white = whitening(moments, shrinkage)
     ranker = LabelRanker.of_moments(moments, shrinkage, white=white)
     if reason := _reason_to_withhold(moments, shrinkage):
         return RankIntervals(withheld=reason)
+    resamples = max(resamples, 2)  # tau is that of two draws
     seen = ranker.centroids_
     order, places = ranker.order_, np.empty((resamples, len(seen)), dtype=np.int32)
-    in_order, taus, reversed_ = np.zeros(len(seen) - 1), [], 0
+    in_order, reversed_ = np.zeros(len(seen) - 1), 0
     for number, drawn in enumerate(_draws(moments, white, resamples, seed)):
         place = places[number]
         centroids = sign_along(drawn, seen) * drawn
         place[np.argsort(centroids, kind="stable")] = np.arange(len(seen))
         in_order += np.diff(place[order]) > 0
-        if number % _TAU_EVERY == 0:
-            taus.append(kendalltau(place, ranker.position_of_).statistic)
         reversed_ += centroids.max() + centroids.min() > 2 * centroids.mean()
     ends = np.quantile(places, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0, method="inverted_cdf")
-    reliability = max(np.sin(np.pi / 2 * np.mean(taus)), 0.0)
+    # Two draws lie as far apart as two samples of one truth.
+    taus = [abs(kendalltau(places[i - 1], places[i]).statistic) for i in range(0, resamples, _TAU_EVERY)]
     return RankIntervals(
         low=np.minimum(ends[0].astype(np.int64), ranker.position_of_),
         high=np.maximum(ends[1].astype(np.int64), ranker.position_of_),
         in_order=in_order / resamples,
-        # Truth lies between two samples: the correlation of one with it, squared, is that of both.
-        tau=float(2 / np.pi * np.arcsin(reliability**2)),
+        tau=float(np.mean(taus)),
         reversal=float(reversed_ / resamples) if len(seen) > 2 else None,
     )
 
@@ -121,7 +123,7 @@ def _draws(moments: ClassMoments, white: Whitening, resamples: int, seed: int) -
 
     Let X (K, r) be the class means in whitened coordinates, centred and weighted by the roots of their counts. A truth
     has X T + E: T T' is Wishart, the inverse of the covariance, and E has normal entries. Neither has a preferred
-    direction. So with X = U S Q' (U and Q orthonormal, S m x m, m = min(K - 1, r)), all of it follows from m x m parts:
+    direction. So with X = U S Q' (U and Q orthonormal, S diagonal, m = min(K - 1, r)), all follows from m x m parts:
     S A + E' with Bartlett's factor A, and the Gram matrix of what E adds outside of U or Q, which is Wishart, too.
     """
     rng = np.random.default_rng(seed)
@@ -129,21 +131,15 @@ def _draws(moments: ClassMoments, white: Whitening, resamples: int, seed: int) -
     weighted = root[:, None] * white(moments.mean) * np.sqrt(rows_freedom / n)  # whitening divides by n
     (n_classes, r), middle = weighted.shape, root / np.sqrt(n)
     wide = n_classes - 1 <= r
-    if wide:
-        basis = qr(middle[:, None])[0][:, 1:]  # (K, m)
-        inner = qr((basis.T @ weighted).T, mode="r")[0][: n_classes - 1].T
-    else:
-        basis, triangle = qr(np.column_stack([middle, weighted]), mode="economic")
-        basis, inner = basis[:, 1:], triangle[1:, 1:]
-    m = len(inner)
+    basis, size = _coordinates(weighted, middle, rng)
+    m = len(size)
     freedom = rows_freedom / max(1 - white.shrinkage, 1e-9)
     freedom = max(freedom - (r - m), _LEAST_SHARE * freedom, m + 1)
+    size = _without_false_gaps(size, freedom, max(r, n_classes - 1))
     outside = r - m if wide else n_classes - 1 - m
-    start = None
-    if m > _LARGE:
-        start = _first_direction(inner @ inner.T if wide else inner.T @ inner, np.ones(m))
+    start = np.eye(m)[0] if m > _LARGE else None
     for _ in range(resamples):
-        part = inner @ _bartlett(m, freedom, rng) / np.sqrt(freedom) + rng.standard_normal((m, m))
+        part = size[:, None] * _bartlett(m, freedom, rng) / np.sqrt(freedom) + rng.standard_normal((m, m))
         gram = part @ part.T if wide else part.T @ part
         if outside:
             own = rng.standard_normal((m, outside)) if outside < m else _bartlett(m, outside, rng)
@@ -158,6 +154,48 @@ def _draws(moments: ClassMoments, white: Whitening, resamples: int, seed: int) -
             away -= middle * (middle @ away) + basis @ (basis.T @ away)
             centroids += away * (np.linalg.norm(own.T @ first) / np.linalg.norm(away))
         yield centroids / root
+
+
+def _coordinates(weighted: np.ndarray, middle: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return left singular vectors (K, m), orthogonal to `middle`, and the singular values (m,), largest first.
+
+    By the smaller Gram matrix: an orthogonal decomposition of 10,000 classes takes 10 times as long.
+    """
+    n_classes, r = weighted.shape
+    if n_classes - 1 <= r:
+        gram = weighted @ weighted.T
+        gram += 2 * np.trace(gram) * np.outer(middle, middle)  # comes first, and is left out
+        square, vectors = eigh(gram, check_finite=False)
+        return vectors[:, -2::-1], np.sqrt(np.maximum(square[-2::-1], 0.0))
+    square, right = (found[..., ::-1] for found in eigh(weighted.T @ weighted, check_finite=False))
+    told = int((square > _RANK_SQUARE * square[0]).sum())
+    basis, size = rng.standard_normal((n_classes, r)), np.sqrt(np.maximum(square, 0.0))
+    basis[:, :told] = weighted @ right[:, :told] / size[:told]
+    if told < r:  # any directions that are left do for those in which class means do not differ
+        known = np.column_stack([middle, basis[:, :told]])
+        basis[:, told:] = qr(basis[:, told:] - known @ (known.T @ basis[:, told:]), mode="economic")[0]
+    return basis, size
+
+
+def _without_false_gaps(size: np.ndarray, freedom: float, noise: float) -> np.ndarray:
+    """Return singular values (m,) whose gaps to the first are as wide as in truth, as far as can be told.
+
+    Noise turns two directions into the one that looks better, so the gap of their squares is seen too wide: its square
+    has an excess of 8 v, where v is the variance by which means and covariance mix the two. Draws around it would turn
+    around an axis that chance chose of two equal ones. (To first order: the gap of the eigenvalues of a symmetric 2 x 2
+    matrix with half-difference a and mixing b is 2 sqrt(a^2 + b^2), and the noise of both a and b has the variance v.)
+
+    Args:
+        size: Singular values (m,), largest first.
+        freedom: Degrees of freedom of the covariance.
+        noise: The part of their squares that class means of one place would have.
+    """
+    square = size**2
+    signal = np.maximum(square - noise, 0.0)
+    mixing = signal[0] + signal + signal[0] * signal / freedom
+    gap = np.sqrt(np.maximum((square[0] - square) ** 2 - 8 * mixing, 0.0))
+    result: np.ndarray = np.sqrt(square[0] - gap)
+    return result
 
 
 def _bartlett(size: int, freedom: float, rng: np.random.Generator) -> np.ndarray:

@@ -30,7 +30,11 @@ def position(values):
 
 @pytest.mark.parametrize(
     ("options", "shrinkage"),
-    [({}, "auto"), ({}, None), ({"n_classes": 30, "n_features": 40, "rows": 20}, "auto")],
+    [
+        ({"n_classes": 30}, "auto"),
+        ({"n_classes": 30}, None),
+        ({"n_classes": 30, "n_features": 40, "rows": 20}, "auto"),
+    ],
     ids=["auto", "none", "more features than classes"],
 )
 def test_nine_of_ten_intervals_hold_the_true_position(options, shrinkage):
@@ -45,6 +49,31 @@ def test_nine_of_ten_intervals_hold_the_true_position(options, shrinkage):
         said.append(found.in_order.mean())
     assert 0.83 < np.mean(held) < 0.99
     assert np.mean(said) == pytest.approx(np.mean(neighbours), abs=0.1)
+
+
+def test_an_axis_between_two_equally_good_ones_is_left_open():
+    held = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        columns = np.column_stack([np.ones(30), rng.normal(size=(30, 2))])
+        plane = np.linalg.qr(columns)[0][:, 1:]  # centred, with equal spread in every direction
+        y = np.repeat(np.arange(30), 50)
+        X = rng.normal(size=(1500, 4))
+        X[:, :2] += 5 * plane[y]
+        seen = LabelRanker().fit(X, y).centroids_
+        found = rank_intervals(moments_of(X, y), resamples=40)
+        true = position(sign_along(plane[:, 0], seen) * plane[:, 0])  # any direction is as true
+        held.append(np.mean((found.low <= true) & (true <= found.high)))
+    assert np.mean(held) > 0.82
+
+
+def test_the_means_of_classes_may_not_differ_in_a_direction():
+    X, y, _ = sample(n_classes=30, n_features=3, rows=20)
+    still = np.random.default_rng(1).normal(size=(len(X), 2))
+    for label in range(30):
+        still[y == label] -= still[y == label].mean(axis=0)
+    found = rank_intervals(moments_of(np.column_stack([X, still]), y), resamples=20)
+    assert found.tau > 0.5
 
 
 def test_more_rows_narrow_the_intervals_and_raise_the_expected_tau():
