@@ -47,6 +47,12 @@ if TYPE_CHECKING:
 @click.option(
     "--files", type=click.Path(path_type=Path, file_okay=False), help="Folder for all results, and the model."
 )
+@click.option("--groups", type=click.Path(path_type=Path), help="Groups of the classes (csv), with --target geometry.")
+@click.option(
+    "--targets-out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Csv to write the targets to, with --target geometry.",
+)
 @click.option("--model/--no-model", default=True, help="Whether --files has the model of the best run.  [model]")
 @click.option("--recompute", is_flag=True, help="Train all runs again, even finished ones.")
 @click.option("--all-orders", is_flag=True, help="List each random order in the table, instead of all in one row.")
@@ -62,6 +68,8 @@ def finetune(
     checkpoint: str | None,
     out: Path | None,
     files: Path | None,
+    groups: Path | None,
+    targets_out: Path | None,
     model: bool,
     recompute: bool,
     all_orders: bool,
@@ -70,18 +78,20 @@ def finetune(
     style: str,
     **options: Any,
 ) -> None:
-    """Find out whether the order of the classes matters: train with each order, several times, and compare.
+    """Find out whether the order of the classes matters: train with each order, several times, and compare. With
+    --target geometry: whether it helps to soften targets by the distances between classes.
 
     FEATURES is a features file. Prints a verdict and the scores of each order; --out keeps the report, --files all
     results. A stopped comparison goes on from its finished runs.
     """
+    from labelrank.class_groups import read_groups
     from labelrank.features.joining import read_features
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
     from labelrank.steps.finetune.inputs import NO_MODEL, gather_files
     from labelrank.steps.finetune.reporting import FAILED_RUNS
-    from labelrank.steps.finetune.request import HEADS_ALONE, Design, Inputs
-    from labelrank.steps.finetune.results import check_replaceable, copy_results, write_report
+    from labelrank.steps.finetune.request import HEADS_ALONE, ONE_HOT, Design, Inputs
+    from labelrank.steps.finetune.results import check_replaceable, copy_results, copy_targets, write_report
     from labelrank.steps.finetune.run import compare, describe_material, standing, unloadable
     from labelrank.views.comparison_words import limits_text
 
@@ -90,9 +100,15 @@ def finetune(
         raise click.UsageError("--order, --solver and --shrinkage find an order; with --label-map there is one.")
     with_model = model and files is not None
     end_to_end = options["depth"] not in (None, HEADS_ALONE)
-    _check_applicable(options["meaning"], end_to_end=end_to_end, has_files=files is not None)
-    if out:
-        check_folder(out)
+    _check_applicable(
+        options["meaning"],
+        end_to_end=end_to_end,
+        has_files=files is not None,
+        compares_targets=options["target"] not in (None, ONE_HOT),
+    )
+    for path in (out, targets_out):
+        if path:
+            check_folder(path)
     if files:
         check_replaceable(files)
     chosen = {name: value for name, value in options.items() if value is not None}
@@ -100,11 +116,13 @@ def finetune(
     preset = {name: getattr(start, name) for name in ("orders", "seeds") if end_to_end and name not in chosen}
     design = dataclasses.replace(start, **chosen)
     read = partial(read_features, features_column=features_column, label_column=label_column)
+    train = read(features)
     inputs = Inputs(
-        train=read(features),
+        train=train,
         label_map=read_label_map(label_map) if label_map else None,
         test=read(test) if test else None,
         val=read(val) if val else None,
+        groups=read_groups(groups, train.class_names).groups if groups else None,
     )
     say_given(inputs.train)
     settings = Settings.from_env()
@@ -151,6 +169,9 @@ def finetune(
     if out:
         write_report(out, outcome.report)
         say(f"Wrote {out}.")
+    if targets_out:
+        copy_targets(outcome.folder, targets_out)
+        say(f"Wrote {targets_out}.")
     if files:
         copy_results(outcome.folder, files)
         say(f"Wrote {files}.")
@@ -160,9 +181,15 @@ def finetune(
         raise FinetuneError(f"{' '.join(notice.text for notice in unmet)} All other results are here{ways}.")
 
 
-def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool) -> None:
+def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool, compares_targets: bool) -> None:
     """Raise UsageError for an option that has no effect with the others."""
+    options = {"targets": "arms", "method": "order"}
     for name, applies, needed in (
+        *((name, compares_targets, "--target geometry") for name in ("targets", "sharpness", "groups", "targets_out")),
+        *(
+            (name, not compares_targets, "orders, which --target geometry does not compare")
+            for name in ("orders", "label_map", "method", "solver", "shrinkage", "all_orders", "control")
+        ),
         ("bandwidth", meaning == "gaussian", "--meaning gaussian"),
         ("unit", meaning == "gaussian", "--meaning gaussian"),
         ("flip", end_to_end, "--depth"),
@@ -174,7 +201,7 @@ def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool)
         ("val_share", not given("val"), "rows held out to validate, so not with --val"),
     ):
         if given(name) and not applies:
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with {needed}.")
+            raise click.UsageError(f"--{options.get(name, name).replace('_', '-')} goes with {needed}.")
 
 
 def _say_preset(preset: Mapping[str, object]) -> None:
@@ -213,6 +240,9 @@ def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
         return
     for sentence in (report.verdict.text, *(one.text for one in report.verdict.details)):
         click.echo(sentence)
+    if report.targets:
+        _show_targets(report)
+        return
     click.echo()
     random = [arm for arm in report.arms if arm.kind == "random"]
     is_short = len(random) > 1 and not all_orders
@@ -228,6 +258,38 @@ def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
         say("Lowest and highest are of single runs; --all-orders lists each random order.")
     # On a terminal a line may break anywhere.
     say(control_text(report.control).replace("\u00a0", " "))
+
+
+def _show_targets(report: Report) -> None:
+    from labelrank.views.comparison_words import softness_text
+
+    if report.targets:
+        click.echo(softness_text(report.targets.chosen))
+    click.echo()
+    permuted = [arm for arm in report.arms if arm.kind == "permuted"]
+    rows = {arm.name: [arm] for arm in report.arms if arm.kind != "permuted"}
+    if permuted:
+        rows[f"{len(permuted)} permuted" if len(permuted) > 1 else "permuted"] = permuted
+    groups = "within_group" in report.statistics
+    header = ("targets", "accuracy", "lowest", "highest", "UAR", "top-5", "loss", "calibration error")
+    header += ("distance of mistakes", *(("mistakes in group",) if groups else ()))
+    show_table(header, [_target_row(name, arms, groups) for name, arms in rows.items()], text_columns=(0,))
+
+
+def _target_row(name: str, arms: Sequence[ArmScores], groups: bool) -> tuple[str, ...]:
+    from labelrank.finetune.metrics import TARGET_METRICS
+    from labelrank.steps.finetune.report import mean_over
+
+    accuracies = [value for arm in arms for value in arm.metrics["accuracy"] if value is not None]
+    ends = (min(accuracies), max(accuracies)) if accuracies else (None, None)
+    mean = {metric: mean_over(arms, metric) for metric in TARGET_METRICS}
+    shares = map(_percent_cell, (mean["accuracy"], *ends, mean["uar"], mean["top5"]))
+    own = (_cell(mean["loss"], ".4f"), _percent_cell(mean["calibration"]), _cell(mean["class_distance"], ".3f"))
+    return (name, *shares, *own, *((_percent_cell(mean["within_group"]),) if groups else ()))
+
+
+def _percent_cell(share: float | None) -> str:
+    return _cell(None if share is None else 100 * share, ".2f", " %")
 
 
 _DISTANCES = ("rank distance (positions)", "centroid distance (s.d.)")

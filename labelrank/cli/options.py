@@ -23,6 +23,7 @@ from labelrank.ranking.methods import (
     refusal,
 )
 from labelrank.steps.extract.request import PREPROCESSINGS
+from labelrank.steps.finetune.request import MOST, TARGET_CHOICES, TARGETS
 from labelrank.steps.rank import RankRequest
 
 RESAMPLES_DEFAULT = f"{RESAMPLES}; {RESAMPLES_OF_MANY} of more than {MANY_CLASSES} classes"
@@ -62,6 +63,18 @@ def _shrinkage(ctx: click.Context, param: click.Parameter, value: str | None) ->
         number = -1.0
     if not 0 <= number <= 1:
         raise click.BadParameter(f"{value!r} is not none, auto or a number from 0 to 1.")
+    return number
+
+
+def _sharpness(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    if value is None or value == "auto":
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= MOST["sharpness"]:
+        raise click.BadParameter(f"{value!r} is not auto or a number above 0, such as 3.")
     return number
 
 
@@ -237,6 +250,23 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--batches",
             help="shuffled, or as a stream that comes class by class: sorted, or buffer:N, shuffled N samples at a "
             "time. There the order matters.  [shuffled]",
+        ),
+        click.option(
+            "--target",
+            type=click.Choice(TARGET_CHOICES),
+            help="onehot compares orders; geometry asks whether targets softened by distances between classes help.  "
+            "[onehot]",
+        ),
+        click.option(
+            "--arms",
+            "targets",
+            help="Targets to compare with --target geometry: onehot, geometry, permuted:N, smoothing, tuned-smoothing, "
+            f"groups.  [{TARGETS}]",
+        ),
+        click.option(
+            "--sharpness",
+            callback=_sharpness,
+            help="Of --target geometry: the larger, the nearer to one-hot; auto chooses on validation rows.  [auto]",
         ),
         click.option("--flip/--no-flip", default=None, help="Mirror half of the images, with --depth."),
         click.option("--control/--no-control", default=None, help="Check that classes are exchangeable.  [control]"),

@@ -1,4 +1,4 @@
-"""The design of an experiment: arms (orders of the classes), and which rows train, validate and test."""
+"""The design of an experiment: arms (orders of the classes, or targets), and which rows train, validate and test."""
 
 from __future__ import annotations
 
@@ -16,27 +16,34 @@ ORDERS = ("ranked", "original", "reversed")
 """Orders that a specification may name, beside `random:N`."""
 MAX_RANDOM = 1_000
 
+TARGETS = ("onehot", "geometry", "smoothing", "tuned-smoothing", "groups")
+"""Targets that a specification may name, beside `permuted:N`; see `labelrank.steps.finetune.targets`."""
+
 _EXAMPLE = "ranked,original,random:19"
-_RANDOM_WORD = "random"
+_TARGETS_EXAMPLE = "onehot,geometry,permuted:19"
+_RANDOM_WORD, _PERMUTED_WORD = "random", "permuted"
 _MAX_SHARE = 0.9
 # Purposes of random streams, so that no two share their numbers.
-_RANDOM, _CONTROL = 1, 2
+_RANDOM, _CONTROL, _PERMUTED = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One order of the classes, as an experiment compares it."""
+    """One order of the classes, or one kind of targets, as an experiment compares it."""
 
     name: str
-    """The name in reports: ranked, original, reversed, random-1, .., control."""
+    """The name in reports: ranked, original, reversed, random-1, .., control; of targets those of `TARGETS`, and
+    permuted-1, .."""
     kind: str
-    """ranked, original, reversed, random or control."""
+    """ranked, original, reversed, random or control; of targets those of `TARGETS`, or permuted."""
     order: tuple[int, ...]
     """`order[position] = label`."""
     head_rows: tuple[int, ...]
     """For each position, the row of the random initial head that it starts from: 0, 1, .., K - 1. The control arm
     permutes the rows along with its classes (`head_rows = order`), so that every class starts from the same row as in
     the original order."""
+    permutation: tuple[int, ...] | None = None
+    """Of the classes in the targets of an arm of kind permuted; None of the others."""
 
     @property
     def position_of(self) -> tuple[int, ...]:
@@ -73,7 +80,7 @@ def arms(spec: str, ranked: Sequence[int], *, seed: int = 0, control: bool = Tru
     original = tuple(range(n_classes))
     fixed = {"ranked": order, "original": original, "reversed": order[::-1]}
 
-    words, n_random = _words(spec)
+    words, n_random = _words(spec, ORDERS, _RANDOM_WORD, "Orders", _EXAMPLE)
     taken = {fixed[word] for word in words if word in fixed}
     free = math.factorial(n_classes) - len(taken)
     if n_random > free:
@@ -123,45 +130,88 @@ def check_head_rows(arm: Arm, meaning: str, *, exchangeable: bool, batches: str)
     )
 
 
+def target_arms(spec: str, n_classes: int, *, seed: int = 0) -> tuple[Arm, ...]:
+    """Return the arms of a specification like `onehot,geometry,permuted:19`, in the same sequence.
+
+    All have the original order. Permutations are drawn as random orders are; none is the identity.
+
+    Args:
+        spec: Names of `TARGETS` and at most one `permuted:N`, separated by commas; each at most once.
+        seed: Seed of the permutations.
+
+    Raises:
+        SettingsError: An unknown or repeated word, fewer than two classes, or more permutations than exist.
+    """
+    if n_classes < 2:
+        raise SettingsError(f"Targets of {n_classes} classes leave nothing to compare. Use two classes or more.")
+    words, n_permuted = _words(spec, TARGETS, _PERMUTED_WORD, "Targets", _TARGETS_EXAMPLE)
+    free = math.factorial(min(n_classes, 8)) - 1
+    if n_permuted > free:
+        raise SettingsError(
+            f"permuted:{n_permuted} asks for more permutations than the {free} that {n_classes} classes have besides "
+            f"none. Ask for at most permuted:{free}."
+        )
+    original = tuple(range(n_classes))
+    rng, taken = np.random.default_rng([seed, _PERMUTED]), {original}
+    found = []
+    for word in words:
+        if word in TARGETS:
+            found.append(Arm(word, word, original, original))
+            continue
+        for number in range(1, n_permuted + 1):
+            drawn = _another(n_classes, taken, rng)
+            taken.add(drawn)
+            found.append(Arm(f"permuted-{number}", "permuted", original, original, permutation=drawn))
+    return tuple(found)
+
+
+def fitting_targets(spec: str, n_classes: int) -> str:
+    """Return a specification with fewer permutations if `n_classes` classes do not have as many."""
+    return _fitting(spec, _PERMUTED_WORD, math.factorial(min(n_classes, 8)) - 1)
+
+
 def fitting_orders(spec: str, n_classes: int) -> str:
     """Return a specification with fewer random orders if `n_classes` classes do not have as many.
 
     If there are none besides the named orders, `random` is left out.
     """
-    words = [word.strip() for word in spec.split(",")]
-    fixed = [word for word in words if not word.startswith(f"{_RANDOM_WORD}:")]
+    named = sum(not word.strip().startswith(f"{_RANDOM_WORD}:") for word in spec.split(","))
     # 8 classes already have more orders than a specification may ask for.
-    free = math.factorial(min(n_classes, 8)) - len(fixed)
+    return _fitting(spec, _RANDOM_WORD, math.factorial(min(n_classes, 8)) - named)
+
+
+def _fitting(spec: str, drawn: str, free: int) -> str:
+    words = [word.strip() for word in spec.split(",")]
+    fixed = [word for word in words if not word.startswith(f"{drawn}:")]
     fitted = []
     for word in words:
         if word in fixed:
             fitted.append(word)
         elif (count := min(int(word.partition(":")[2]), free)) > 0:
-            fitted.append(f"{_RANDOM_WORD}:{count}")
+            fitted.append(f"{drawn}:{count}")
     return ",".join(fitted)
 
 
-def _words(spec: str) -> tuple[list[str], int]:
-    """Return the words of a specification, and how many random orders it asks for."""
+def _words(spec: str, named: Sequence[str], drawn: str, what: str, example: str) -> tuple[list[str], int]:
+    """Return the words of a specification, and how many orders or targets it asks to draw."""
     words: list[str] = []
-    n_random = 0
+    n_drawn = 0
     for word in (part.strip() for part in spec.split(",")):
         name, colon, count = word.partition(":")
-        if name == _RANDOM_WORD:
+        if name == drawn:
             if not (colon and count.isascii() and count.isdigit() and 1 <= len(count) <= 4):
-                raise SettingsError(f"Orders hold {word!r}; say how many random orders, as in random:19.")
-            n_random = int(count)
-            if not 1 <= n_random <= MAX_RANDOM:
-                raise SettingsError(f"Orders hold {word!r}; random orders are from 1 to {MAX_RANDOM:,}.")
-        elif word not in ORDERS:
+                raise SettingsError(f"{what} hold {word!r}; say how many {drawn} {what.lower()}, as in {drawn}:19.")
+            n_drawn = int(count)
+            if not 1 <= n_drawn <= MAX_RANDOM:
+                raise SettingsError(f"{what} hold {word!r}; {drawn} {what.lower()} are from 1 to {MAX_RANDOM:,}.")
+        elif word not in named:
             raise SettingsError(
-                f"Orders hold {word!r}; expected {', '.join(ORDERS)} or random:N, with commas between, as in "
-                f"{_EXAMPLE}."
+                f"{what} hold {word!r}; expected {', '.join(named)} or {drawn}:N, with commas between, as in {example}."
             )
         if name in (known.partition(":")[0] for known in words):
-            raise SettingsError(f"Orders hold {name!r} twice: {spec!r}. Name each once, as in {_EXAMPLE}.")
+            raise SettingsError(f"{what} hold {name!r} twice: {spec!r}. Name each once, as in {example}.")
         words.append(word)
-    return words, n_random
+    return words, n_drawn
 
 
 def _another(n_classes: int, taken: set[tuple[int, ...]], rng: np.random.Generator) -> tuple[int, ...]:

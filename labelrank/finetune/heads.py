@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -36,7 +36,7 @@ from labelrank.finetune.head_math import (
     turned,
 )
 from labelrank.finetune.head_sizes import arms_at_once, values_of
-from labelrank.finetune.meanings import meaning_of, ordered_thresholds
+from labelrank.finetune.meanings import loss_towards, meaning_of, ordered_thresholds
 from labelrank.finetune.recipe import HeadRecipe
 from labelrank.finetune.runs import TOP, Epoch, Run
 
@@ -58,6 +58,7 @@ def train_heads(
     *,
     n_classes: int,
     spacing: Sequence[float] | np.ndarray | None = None,
+    targets: Mapping[str, np.ndarray] | None = None,
     on_epoch: OnEpoch | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Run]:
@@ -76,6 +77,10 @@ def train_heads(
     the effect of the learning rate, but not which functions a linear head can learn. `reference` begins with a norm of
     each row. Batch norm uses the statistics of all training rows; usual moving averages only estimate these. All of
     this is folded into `Run.head`. The test rows are used once, at the end; `val` may be empty.
+
+    Args:
+        targets: The targets of each arm, float32 (K, K) by label: row y is the distribution for a sample of class y.
+            None: those of the recipe's meaning. Needs the meaning softmax without smoothing.
 
     Returns:
         Runs whose `head` has kernel (D, n_columns) and bias (n_outputs,), or for ordinal thresholds (K - 1,); it takes
@@ -99,12 +104,15 @@ def train_heads(
     )
     for arm in arms:
         check_head_rows(arm, meaning.name, exchangeable=meaning.exchangeable, batches=recipe.batches)
+    _check_targets(targets, arms, recipe, n_classes)
     prepare = Preparation.of(train.X, recipe.head)
     task = Task(prepare(train.X), train.y, prepare(val.X), val.y, recipe, meaning, Schedule.of(len(train.y), recipe))
     size = arms_at_once(len(arms), len(seeds), values_of(train.X.shape[1], meaning.n_columns, recipe))
     if follow_positions(recipe.batches):
         size = 1  # each order has batches of its own
-    blocks = [_Block(task, seed, arms[first : first + size]) for seed in seeds for first in range(0, len(arms), size)]
+    blocks = [
+        _Block(task, seed, arms[first : first + size], targets) for seed in seeds for first in range(0, len(arms), size)
+    ]
     runs = _train(
         blocks,
         lambda block: block.finish(test, prepare),
@@ -150,13 +158,33 @@ def _check(train: Table, val: Table, test: Table, arms: Sequence[Arm], seeds: Se
         raise FinetuneError(f"The training features have shape {train.X.shape}; give at least one row and one feature.")
 
 
+def _check_targets(
+    targets: Mapping[str, np.ndarray] | None, arms: Sequence[Arm], recipe: HeadRecipe, n_classes: int
+) -> None:
+    if targets is None:
+        return
+    if recipe.meaning != "softmax" or recipe.label_smoothing:
+        raise SettingsError(
+            f"Targets go with the meaning softmax without label smoothing, not with {recipe.meaning} and "
+            f"{recipe.label_smoothing:g}. Leave these out."
+        )
+    for arm in arms:
+        q = targets.get(arm.name)
+        if q is None or q.shape != (n_classes, n_classes) or not np.allclose(q.sum(axis=1), 1, atol=1e-4):
+            raise SettingsError(
+                f"The {arm.name} arm has no targets of {n_classes} classes; expected a square table with rows of sum 1."
+            )
+
+
 # --- What learns
 
 
 class _Block:
     """A few arms of one seed, trained together."""
 
-    def __init__(self, task: Task, seed: int, arms: Sequence[Arm]) -> None:
+    def __init__(
+        self, task: Task, seed: int, arms: Sequence[Arm], targets: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         self.seed, self.arms = seed, arms
         self.epochs: list[list[Epoch]] = [[] for _ in arms]
         """The epochs of each arm."""
@@ -167,6 +195,10 @@ class _Block:
         self._problems: dict[int, str] = {}
         self._positions = np.array([arm.position_of for arm in arms])
         self._orders = np.array([arm.order for arm in arms], dtype=np.int32)
+        # By label, and by position: what a row of this label should give at each position.
+        self._targets = None
+        if targets is not None:
+            self._targets = np.stack([targets[arm.name][:, list(arm.order)] for arm in arms]).astype(np.float32)
         meaning = task.meaning
         places = np.array([arm.head_rows[: meaning.n_columns] for arm in arms])
         layers = Reference if task.recipe.head == "reference" else Linear
@@ -192,6 +224,7 @@ class _Block:
         top = min(TOP, self._positions.shape[1])
         predicted = np.empty((len(self.arms), len(test.y), top), np.int32)
         nll = np.empty((len(self.arms), len(test.y)), np.float32)
+        confidence = None if self._targets is None else np.empty(nll.shape, np.float32)
         alive = self._alive
         with np.errstate(all="ignore"):
             for rows in self._windows(len(test.y)):
@@ -199,6 +232,8 @@ class _Block:
                 nll[alive, rows] = self._nll(log_probabilities, test.y[rows])
                 best = _best_first(log_probabilities, top)
                 predicted[alive, rows] = self._orders[alive[:, None, None], best]
+                if confidence is not None:
+                    confidence[alive, rows] = np.exp(log_probabilities.max(axis=2))
         self._end(~np.isfinite(nll[alive]).all(axis=1), "on the test rows")
         seconds = (self._seconds + time.thread_time() - began) / len(self.arms)
         runs = []
@@ -214,6 +249,7 @@ class _Block:
                     head={} if problem else self._head(int(np.searchsorted(self._alive, index)), prepare),
                     problem=problem,
                     seconds=seconds,
+                    confidence=None if problem or confidence is None else confidence[index],
                 )
             )
         return runs
@@ -229,8 +265,7 @@ class _Block:
             x = task.seen(batch)
             columns, passed = self._layers.columns(x, task.mask(masks, len(batch)))
             outputs = meaning.outputs(columns, self._bias.value)
-            positions = self._positions[self._alive][:, task.y[batch]]
-            losses, gradient = meaning.loss_and_gradient(outputs, positions)
+            losses, gradient = self._loss_and_gradient(outputs, task.y[batch])
             total += losses.sum(axis=1, dtype=np.float64)
             gradient *= (1 - BETA_1) / len(batch)
             self._bias.gradient[...] = meaning.bias_gradient(gradient, self._bias.value)
@@ -240,6 +275,12 @@ class _Block:
                 weight.update(step)
             self._step += 1
         return total / len(task.y)
+
+    def _loss_and_gradient(self, outputs: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the loss of each row (A, B) and its gradient by the outputs (A, B, n_outputs), which it overwrites."""
+        if self._targets is not None:
+            return loss_towards(outputs, self._targets[self._alive[:, None], y])
+        return self._task.meaning.loss_and_gradient(outputs, self._positions[self._alive][:, y])
 
     def _validate(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the loss and the accuracy of each living arm on the validation rows, (A,); NaN without rows."""

@@ -250,15 +250,26 @@ class _Gaussian(_Categorical):
         self.targets = targets
 
     def loss_and_gradient(self, outputs: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        z = outputs
-        z -= z.max(axis=-1, keepdims=True)
-        q = np.take(self.targets, positions, axis=0)
-        towards = np.einsum("...k,...k->...", q, z)
-        np.exp(z, out=z)
-        total = z.sum(axis=-1, keepdims=True)
-        z /= total
-        z -= q
-        return np.log(total[..., 0]) - towards, z
+        return loss_towards(outputs, np.take(self.targets, positions, axis=0))
+
+
+def loss_towards(outputs: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cross-entropy of a softmax with any targets, and its gradient; see `Meaning.loss_and_gradient`.
+
+    With one-hot targets it is that of `softmax` to the last bit.
+
+    Args:
+        outputs: float32 (..., B, K); overwritten.
+        q: Distributions over positions, float32 (..., B, K).
+    """
+    z = outputs
+    z -= z.max(axis=-1, keepdims=True)
+    towards = np.einsum("...k,...k->...", q, z)
+    np.exp(z, out=z)
+    total = z.sum(axis=-1, keepdims=True)
+    z /= total
+    z -= q
+    return np.log(total[..., 0]) - towards, z
 
 
 # --- cumulative, tree

@@ -19,6 +19,14 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "centroid_distance": ("Centroid distance of mistakes", "lower", "standard deviations"),
 }
 """Title, better direction and unit of each number of `Scores`. A verdict is about the first one."""
+BINS = 15
+TARGET_METRICS: dict[str, tuple[str, str, str]] = {
+    **{name: METRICS[name] for name in ("accuracy", "uar", "top5", "loss")},
+    "calibration": (f"Expected calibration error, {BINS} equally full bins", "lower", "fraction"),
+    "class_distance": ("Distance of mistakes in the class geometry", "lower", "cosine distance"),
+    "within_group": ("Mistakes within the group", "higher", "fraction"),
+}
+"""The same where targets are compared: no order has a part in it. Groups need a file, so the last may be unknown."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,23 @@ class Scores:
     """Recall per label; None if no test row has this label."""
     mistakes: int
     """Rows whose first label is wrong."""
+    calibration: float | None = None
+    """Expected calibration error of the first label's probability; None where the run does not have it."""
+    class_distance: float | None = None
+    """Mean distance between true and predicted class over the mistakes, in the geometry of the training rows; None
+    without it or without a mistake."""
+    within_group: float | None = None
+    """Share of the mistakes whose true and predicted class are of one group; None without groups or a mistake."""
 
 
 def score(
-    run: Run, y_test: np.ndarray, *, position_of_ranked: Sequence[int], centroids_by_label: Sequence[float]
+    run: Run,
+    y_test: np.ndarray,
+    *,
+    position_of_ranked: Sequence[int],
+    centroids_by_label: Sequence[float],
+    distances: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> Scores:
     """Return the scores of a complete run on the test rows.
 
@@ -54,6 +75,8 @@ def score(
         y_test: True labels (n_test,), at least one.
         position_of_ranked: Position of each label in the ranked order.
         centroids_by_label: Centroid of each label on the discriminant axis.
+        distances: Between the classes (K, K), NaN where one is not known; None: not measured.
+        groups: Group of each label (K,); None: not measured.
 
     Raises:
         FinetuneError: The run failed, or does not have one prediction per row.
@@ -72,6 +95,8 @@ def score(
     true, guess = y[~right], first[~right]
     per_class = np.bincount(y, minlength=len(positions))
     hits = np.bincount(y[right], minlength=len(positions))
+    apart = np.empty(0) if distances is None else distances[true, guess]
+    apart = apart[np.isfinite(apart)]
     recall = tuple(int(hit) / int(n) if n else None for hit, n in zip(hits, per_class, strict=True))
     return Scores(
         accuracy=float(right.mean()),
@@ -82,7 +107,23 @@ def score(
         centroid_distance=float(np.abs(centroids[true] - centroids[guess]).mean()) if len(true) else None,
         recall=recall,
         mistakes=len(true),
+        calibration=None if run.confidence is None else calibration_error(run.confidence, right),
+        class_distance=float(apart.mean()) if len(apart) else None,
+        within_group=float((groups[true] == groups[guess]).mean()) if groups is not None and len(true) else None,
     )
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
+    """Return the expected calibration error: the mean over bins of |accuracy - mean confidence|, by their rows.
+
+    Bins are equally full, one row more or less: rows sorted by confidence, cut into `bins` parts.
+
+    Source: Naeini, Cooper & Hauskrecht 2015 (AAAI); equally full bins as in Nguyen & O'Connor 2015 (EMNLP).
+    """
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    gaps = [abs(float(right[part].mean()) - float(confidence[part].mean(dtype=np.float64))) for part in parts]
+    return float(np.average(gaps, weights=[len(part) for part in parts]))
 
 
 def confusion(predicted_top1: np.ndarray, y: np.ndarray, n_classes: int) -> np.ndarray:

@@ -40,3 +40,5 @@ class Run:
     problem: str | None = None
     """Why the run failed, and what to do; None if it is complete."""
     seconds: float = 0.0
+    confidence: np.ndarray | None = None
+    """Probability of the first predicted label, float32 (n_test,); None where targets are not compared."""

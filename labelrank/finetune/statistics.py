@@ -36,6 +36,8 @@ LEVEL = 0.95
 """Confidence level of all intervals."""
 
 _MIN_EXCHANGEABLE = 3
+# Kinds of arms that are compared with the ranked one, but are no orders.
+_BESIDE = ("control", "beside")
 # The ranked order's own residual replaces that of all orders where it is larger by a test at this level. In simulations
 # with 19 random orders and 5 seeds, a ranked order that scatters 3 times as much then makes 5 % false findings instead
 # of 22 %; where all scatter alike, a lead that was found in 72 % of the experiments is found in 67 %.
@@ -58,8 +60,8 @@ def analyse(
     """Return the statistics of a table of one metric.
 
     First, arms that finished fewer than half of the seeds are left out, then seeds that any other arm did not finish;
-    `notes` say so. The control arm is compared with the ranked order, but is not part of tests, means over orders or
-    the variance split. The same holds for an arm with the same order as an earlier one.
+    `notes` say so. The control arm, and those of kind beside, are compared with the ranked order, but are not part of
+    tests, means over orders or the variance split. The same holds for an arm with the same order as an earlier one.
 
     Args:
         table: Float (arms, seeds), NaN where a run failed.
@@ -141,7 +143,7 @@ def analyse(
     paired = [
         Paired(arms[i].name, *_paired(kept[ranked] - kept[i]))
         for i in range(len(arms))
-        if ranked is not None and i != ranked and (i in used or arms[i].kind == "control")
+        if ranked is not None and i != ranked and (i in used or arms[i].kind in _BESIDE)
     ]
     return replace(
         analysis,
@@ -163,7 +165,7 @@ def _complete(values: np.ndarray, arms: Sequence[Arm]) -> tuple[list[int], np.nd
     """Return the arms that are compared, the seeds that all of them finished, bool (S,), and notes on the rest."""
     finished = np.isfinite(values)
     n_seeds = values.shape[1]
-    compared = [i for i, arm in enumerate(arms) if arm.kind != "control"]
+    compared = [i for i, arm in enumerate(arms) if arm.kind not in _BESIDE]
     used = [i for i in compared if finished[i].any() and 2 * finished[i].sum() >= n_seeds]
     notes = []
     if left_out := [arms[i].name for i in compared if i not in used]:
@@ -389,6 +391,28 @@ def _paired(differences: np.ndarray) -> tuple[float | None, float | None, float 
     if n == 1 or float(np.ptp(differences)) <= SAME:
         return mean, None, None
     half = float(stdtrit(n - 1, (1 + LEVEL) / 2) * differences.std(ddof=1) / math.sqrt(n))
+    return mean, mean - half, mean + half
+
+
+def paired_over_rows(differences: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Return the mean of differences (S, n) between two arms, by seed and test row, and its interval.
+
+    The interval is for new seeds and new test rows: both are random, and crossed. The ends are None with one seed, or
+    if all differences are the same.
+
+    Source: the two-way random model without replication, Searle, Casella & McCulloch 1992, section 4.3; Satterthwaite
+    1946 for the degrees of freedom.
+    """
+    n_seeds, n_rows = differences.shape
+    mean = float(differences.mean())
+    if n_seeds < 2 or n_rows < 2 or float(np.ptp(differences)) <= SAME:
+        return mean, None, None
+    found = _MeanSquares(differences)
+    parts = (found.order / differences.size, found.order_df), (found.seed / differences.size, found.seed_df)
+    # Each of the two holds the residual once, so their sum has it once too often.
+    variance = max(sum(part for part, _ in parts) - found.residual / differences.size, *(part for part, _ in parts))
+    df = variance**2 / sum(part**2 / of for part, of in parts if part)
+    half = float(stdtrit(max(df, 1.0), (1 + LEVEL) / 2)) * math.sqrt(variance)
     return mean, mean - half, mean + half
 
 

@@ -124,8 +124,9 @@ def _nothing_differs(analysis: Analysis) -> bool:
 def _ranked_better(ranked: RankedAmong, level: float, p: float) -> str:
     if ranked.if_anything is None and ranked.low is not None:
         return (
-            f"The ranked order is better than random ones: orders differ by more than chance allows (p = {_p(p)}), and "
-            f"among them it came {place_text(ranked)}. By its mean alone that is not shown: {_lead(ranked, level)}."
+            "The ranked order is better than random ones: orders differ by more than chance allows "
+            f"(p = {p_text(p)}), and among them it came {place_text(ranked)}. By its mean alone that is "
+            f"not shown: {_lead(ranked, level)}."
         )
     return (
         f"The ranked order is better than random ones: {_lead(ranked, level)}. Among them it came {place_text(ranked)}."
@@ -135,7 +136,8 @@ def _ranked_better(ranked: RankedAmong, level: float, p: float) -> str:
 def _order_matters(analysis: Analysis, p: float) -> str:
     ranked = analysis.ranked
     text = (
-        f"The order of the classes matters: accuracy differs between orders by more than chance allows (p = {_p(p)})."
+        "The order of the classes matters: accuracy differs between orders by more than chance allows "
+        f"(p = {p_text(p)})."
     )
     if ranked is None:
         return text
@@ -147,7 +149,7 @@ def _order_matters(analysis: Analysis, p: float) -> str:
         }[ranked.if_anything]
     else:
         shown = f"Whether the ranked order is better than a random one, {_random(ranked)} cannot tell"
-    return f"{text} {shown}: it came {place_text(ranked)}, {_difference(ranked, analysis.level)} from their mean."
+    return f"{text} {shown}: it came {place_text(ranked)}, {lead_text(ranked, analysis.level)} from their mean."
 
 
 def _no_effect(analysis: Analysis) -> str:
@@ -163,13 +165,13 @@ def _no_effect(analysis: Analysis) -> str:
         return (
             f"The ranked order may be better than random ones, but this is not shown: {lead}. The interval is about "
             f"this difference alone; two tests share the {_share(analysis.alpha)} of false findings, and give p = "
-            f"{_p(analysis.p_any or 1.0)}.{_would_see_lead(power)}"
+            f"{p_text(analysis.p_any or 1.0)}.{_would_see_lead(power)}"
         )
     return f"No detectable effect of the order of the classes: {lead}.{_would_see_lead(power)}"
 
 
 def _all_equal(analysis: Analysis) -> str:
-    mean = _percent(analysis.mean[analysis.compared[0]] or 0.0)
+    mean = percent_text(analysis.mean[analysis.compared[0]] or 0.0)
     return (
         f"The order of the classes has no effect here: all orders have the same accuracy with each seed ({mean} on "
         "average), as they must where the head starts at zero."
@@ -184,7 +186,7 @@ def _too_few(analysis: Analysis, n_classes: int | None) -> str:
     if analysis.n_arms < 2:
         return f"One order leaves nothing to compare. Train the ranked order beside {needed} random ones."
     if _nothing_differs(analysis):
-        mean = _percent(analysis.mean[analysis.compared[0]] or 0.0)
+        mean = percent_text(analysis.mean[analysis.compared[0]] or 0.0)
         return (
             f"Nothing can be told: all orders have the same accuracy with each seed ({mean} on average), so that "
             "nothing shows what an order, or chance, can do. Take a harder task or more test samples."
@@ -201,13 +203,13 @@ def _too_few(analysis: Analysis, n_classes: int | None) -> str:
         so_far = f" So far {_lead(ranked, analysis.level, _OF_RANKED)}." if ranked is not None else ""
         return (
             f"Too few classes to tell: {n_classes} classes have {n_orders} orders in all, of which any one comes first "
-            f"by chance with p = {_p(1 / n_orders)}. No design can show that the ranked order is better.{so_far}"
+            f"by chance with p = {p_text(1 / n_orders)}. No design can show that the ranked order is better.{so_far}"
         )
     if ranked is not None and ranked.p_least > alpha + SAME:
         lead = _lead(ranked, analysis.level, _OF_RANKED)
         return (
             f"Too few random orders to tell: of {ranked.of} orders any one comes first by chance, with "
-            f"p = {_p(ranked.p_least)}. Use {needed} random orders or more. So far {lead}."
+            f"p = {p_text(ranked.p_least)}. Use {needed} random orders or more. So far {lead}."
         )
     if ranked is None and "ranked" in analysis.mean and not has_ranked:
         return "Too few runs to tell: too few of the ranked order gave a number."
@@ -304,16 +306,17 @@ def theory(training: Training, finding: str) -> str:
 
 def _lead(ranked: RankedAmong, level: float, whose: str = "its") -> str:
     return (
-        f"{whose} accuracy is {_percent(ranked.mean)}, that of random orders {_percent(ranked.random_mean)} on "
-        f"average, a difference of {_difference(ranked, level)}"
+        f"{whose} accuracy is {percent_text(ranked.mean)}, that of random orders {percent_text(ranked.random_mean)} on "
+        f"average, a difference of {lead_text(ranked, level)}"
     )
 
 
-def _difference(ranked: RankedAmong, level: float) -> str:
-    text = f"{_signed(ranked.difference)} points"
+def lead_text(ranked: RankedAmong, level: float) -> str:
+    """Return how far the ranked order is ahead of the mean of the random ones, in points, with the interval."""
+    text = f"{signed_text(ranked.difference)} points"
     if ranked.low is None or ranked.high is None:
         return text
-    return f"{text} ({_share(level)} interval {_signed(ranked.low)} to {_signed(ranked.high)})"
+    return f"{text} ({_share(level)} interval {signed_text(ranked.low)} to {signed_text(ranked.high)})"
 
 
 def _random(ranked: RankedAmong) -> str:
@@ -323,7 +326,7 @@ def _random(ranked: RankedAmong) -> str:
 
 def place_text(ranked: RankedAmong) -> str:
     """Return the place of the ranked order among itself and the random ones, where equal ones count as better."""
-    return f"{ordinal(ranked.rank)} of {ranked.of} (p = {_p(ranked.p)})"
+    return f"{ordinal(ranked.rank)} of {ranked.of} (p = {p_text(ranked.p)})"
 
 
 def _would_see_lead(power: Power) -> str:
@@ -355,7 +358,8 @@ def _share(fraction: float) -> str:
     return f"{100 * fraction:.0f} %"
 
 
-def _percent(fraction: float) -> str:
+def percent_text(fraction: float) -> str:
+    """Return a fraction as a percentage."""
     return f"{100 * fraction:.2f} %"
 
 
@@ -363,10 +367,12 @@ def _points(fraction: float) -> str:
     return f"{100 * fraction:.2f} points"
 
 
-def _signed(fraction: float) -> str:
+def signed_text(fraction: float) -> str:
+    """Return a difference of fractions in points, with its sign and no unit."""
     text = f"{100 * fraction:+.2f}"
     return text if float(text) else text[1:]
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """Return a p-value."""
     return f"{p:.2g}"

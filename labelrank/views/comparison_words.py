@@ -12,6 +12,7 @@ from labelrank.finetune.verdict import UNSOUND
 from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, telling_design
 from labelrank.steps.finetune.report import Control
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
+from labelrank.steps.finetune.targets import Chosen
 from labelrank.views.measures import MEASURES
 from labelrank.words import about, plural
 
@@ -29,6 +30,10 @@ HEADLINES = {
     "no_effect": "No detectable effect",
     "too_few": "Too little to tell",
     "unsound": "The control failed",
+    "geometry_better": "Class geometry helps",
+    "softer_better": "Softer targets help",
+    "geometry_worse": "Class geometry makes it worse",
+    "no_gain": "No gain shown",
 }
 IF_ANYTHING = {"worse": "Not better, if anything worse", "better": "Not shown to be better"}
 """Headlines of no_effect where the interval of the difference excludes 0."""
@@ -38,7 +43,9 @@ IF_ANYTHING = {"worse": "Not better, if anything worse", "better": "Not shown to
 
 
 def orders_text(design: Design) -> str:
-    """Return what is compared with the ranked order in a few words."""
+    """Return what is compared with the ranked order, or the targets that are compared, in a few words."""
+    if design.compares_targets:
+        return f"Targets {design.targets.replace(',', ', ')}; {plural(design.seeds, 'seed')} each"
     fixed, random = parts_of(design.orders)
     others = [*fixed, *([f"{random:,} random"] if random else [])]
     return f"Ranked against {', '.join(others) or 'nothing'}; {plural(design.seeds, 'seed')} each"
@@ -163,6 +170,22 @@ def power_text(power: Power) -> list[str]:
             f"Orders that differ with a standard deviation of {spread} would have been found with a chance of {chance}."
         )
     return said or ["With so few orders or seeds, no size of effect is sure to be found. Take more of both."]
+
+
+def softness_text(chosen: Chosen) -> str:
+    """Return how soft targets are, and how that was chosen, in sentences."""
+    how = {
+        "given": "as given",
+        "validation": "chosen on the validation samples",
+        "default": "the default, for too few samples validate to choose one",
+    }[chosen.how]
+    text = (
+        f"Sharpness of the geometry: {chosen.sharpness:g}, {how}; its targets have a mean entropy of "
+        f"{chosen.entropy:.2f} nats, as label smoothing of {chosen.smoothing:.3f} has."
+    )
+    if any(one.smoothing_accuracy is not None for one in chosen.tried):
+        text += f" Label smoothing chosen on the validation samples: {chosen.tuned_smoothing:.3f}."
+    return text
 
 
 def control_text(control: Control) -> str:

@@ -325,3 +325,46 @@ def test_a_class_that_is_missing_in_training_is_told(finetune, tmp_path):
     done = finetune("--label-map", "map.json", "--test", "test.parquet", *QUICK, features="part.parquet")
     assert done.exit_code == 0, done.output
     assert "No training row is of class 'elk': nothing can be learned of it." in done.stderr
+
+
+TARGETS = ("--target", "geometry", "--seeds", 2, "--epochs", 3, "--sharpness", 3)
+
+
+def test_targets_are_compared_and_written(finetune, tmp_path):
+    arms = ("--arms", "onehot,geometry,permuted:2,smoothing,groups")
+    (tmp_path / "groups.csv").write_text("name,group\nant,a\nbee,a\ncat,b\ndog,b\nelk,b\n")
+    done = finetune("--test", "test.parquet", *TARGETS, *arms, "--groups", "groups.csv", "--targets-out", "targets.csv")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.startswith("targets"))
+    assert lines[header].endswith("calibration error  distance of mistakes  mistakes in group")
+    found = [line.split("  ")[0] for line in lines[header + 1 :]]
+    assert found == ["onehot", "geometry", "smoothing", "groups", "2 permuted"]
+    assert any(line.startswith("Sharpness of the geometry: 3, as given") for line in lines)
+    assert "and the same geometry with classes permuted in 2 ways, 2 seeds each: 12 runs." in done.stderr
+    written = (tmp_path / "targets.csv").read_text().splitlines()
+    assert written[0] == "ant,bee,cat,dog,elk"
+    assert [round(sum(map(float, line.split(","))), 5) for line in written[1:]] == [1.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--sharpness", 3), "--sharpness goes with --target geometry."),
+        (("--arms", "geometry"), "--arms goes with --target geometry."),
+        (("--targets-out", "t.csv"), "--targets-out goes with --target geometry."),
+        (("--target", "geometry", "--orders", "ranked"), "--orders goes with orders"),
+        (("--target", "geometry", "--order", "path"), "--order goes with orders"),
+        (("--target", "geometry", "--sharpness", "sharp"), "'sharp' is not auto or a number above 0"),
+    ],
+)
+def test_options_of_targets_and_of_orders_do_not_mix(finetune, options, said):
+    done = finetune(*options)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_targets_do_not_train_an_encoder_yet(finetune):
+    done = finetune("--target", "geometry", "--depth", 1)
+    assert done.exit_code == 1
+    assert "Target geometry trains heads on the features of a frozen encoder so far, but depth is 1." in done.stderr

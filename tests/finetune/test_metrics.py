@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from labelrank.errors import FinetuneError
-from labelrank.finetune.metrics import METRICS, Scores, confusion, score, worst_confusions
+from labelrank.finetune.metrics import (
+    METRICS,
+    TARGET_METRICS,
+    Scores,
+    calibration_error,
+    confusion,
+    score,
+    worst_confusions,
+)
 from labelrank.finetune.runs import Run
 
 POSITION_OF = (2, 0, 1, 3, 5, 4, 6)
@@ -35,6 +43,27 @@ def test_scores_of_known_predictions():
     assert found.centroid_distance == pytest.approx((3.5 + 2 + 2) / 3)
 
 
+def test_mistakes_are_measured_by_distances_and_groups():
+    distances = np.abs(np.arange(7)[:, None] - np.arange(7)) / 10
+    distances[2, 1] = np.nan
+    groups = np.array([0, 1, 1, 2, 0, 3, 3])
+    found = score(
+        run(), Y, position_of_ranked=POSITION_OF, centroids_by_label=CENTROIDS, distances=distances, groups=groups
+    )
+    assert found.class_distance == pytest.approx((0.4 + 0.1) / 2)  # 0 -> 4 and 1 -> 2; that of 2 -> 1 is not known
+    assert found.within_group == 1.0
+    assert scores().class_distance is None
+
+
+def test_calibration_error_is_that_of_equally_full_bins():
+    confidence = np.array([0.9, 0.2, 0.8, 0.3], dtype=np.float32)
+    right = np.array([True, False, False, True])
+    # bins {.2, .3} and {.8, .9}: accuracy .5 each
+    assert calibration_error(confidence, right, bins=2) == pytest.approx((0.25 + 0.35) / 2, rel=1e-6)
+    assert calibration_error(np.ones(3), np.ones(3, bool)) == 0.0
+    assert scores(confidence=np.full(6, 0.5, np.float32)).calibration == pytest.approx(0.5)
+
+
 def test_recall_is_unknown_of_classes_without_test_rows():
     assert scores().recall == (pytest.approx(2 / 3), 0.5, 0.0, None, None, None, None)
 
@@ -64,8 +93,9 @@ def test_a_run_is_scored_on_the_rows_it_predicted():
 
 
 def test_metrics_are_those_of_the_scores():
-    assert list(METRICS) == [name for name in Scores.__dataclass_fields__ if name not in ("recall", "mistakes")]
-    assert {better for _, better, _ in METRICS.values()} == {"higher", "lower"}
+    both = {**METRICS, **TARGET_METRICS}
+    assert list(both) == [name for name in Scores.__dataclass_fields__ if name not in ("recall", "mistakes")]
+    assert {better for _, better, _ in both.values()} == {"higher", "lower"}
 
 
 def test_confusion_has_true_labels_as_rows():

@@ -18,7 +18,7 @@ from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
 from labelrank.steps.finetune.inputs import NO_MODEL, Material
-from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.request import GEOMETRY, Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
 
 _NOTE = "best.json"
@@ -33,11 +33,11 @@ class Exporter:
 
     def __init__(self, material: Material, design: Design, arms: Sequence[Arm], folder: Path) -> None:
         self._material, self._design, self._folder = material, design, folder
-        self._arm = next((arm for arm in arms if arm.kind == "ranked"), arms[0])
+        self._arm = next((arm for arm in arms if arm.kind in ("ranked", GEOMETRY)), arms[0])
 
     @property
     def arm(self) -> str:
-        """The arm whose models are written: the ranked order, or the first arm if that is not compared."""
+        """The arm whose models are written: the ranked order or the geometry, or the first arm if neither is there."""
         return self._arm.name
 
     def offer(self, run: Run, model: Any, val_accuracy: float) -> None:
@@ -141,6 +141,7 @@ class Exporter:
             depth = self._design.depth
             blocks = "last block" if depth == "1" else f"last {depth} blocks"
             trained = f"{'the whole encoder' if depth == 'all' else f'the {blocks} of the encoder'}, and the head"
+        what, whose = ("Targets", "their") if self._design.compares_targets else ("Order", "this order's")
         test_accuracy = float(np.mean(run.predicted[:, 0] == material.test.y))
         return {
             "order": self._arm.order,
@@ -156,7 +157,7 @@ class Exporter:
                 masked_pretraining=made_by.checkpoint.masked_pretraining,
                 lines=(
                     f"Trained: {trained}; {len(material.train.y):,} samples.",
-                    f"Order {self.arm}, seed {run.seed}: of this order's seeds the one that did best on the validation "
+                    f"{what} {self.arm}, seed {run.seed}: of {whose} seeds the one that did best on the validation "
                     "samples.",
                     f"Accuracy on {len(material.val.y):,} validation samples: {100 * val_accuracy:.2f} %.",
                     f"Accuracy on {len(material.test.y):,} test samples, which had no part in that choice: "

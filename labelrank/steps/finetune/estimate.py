@@ -11,6 +11,7 @@ from labelrank.finetune.design import fitting_orders
 from labelrank.finetune.export_forms import UNKNOWN_TO_TRANSFORMERS, class_for
 from labelrank.finetune.head_math import NORM_EPSILON
 from labelrank.steps.finetune.request import ALL_BLOCKS, Design
+from labelrank.steps.finetune.targets import choosing_runs
 from labelrank.words import plural
 
 if TYPE_CHECKING:
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 
 TELLING_RANDOM, TELLING_SEEDS = 19, 2
 """With fewer, no result can show that the ranked order is better; see `labelrank.finetune.statistics`."""
-_NAMED = {"ranked": "the ranked order", "original": "the original one", "reversed": "the ranked one reversed"}
+_NAMED = {
+    "ranked": "the ranked order",
+    "original": "the original one",
+    "reversed": "the ranked one reversed",
+    "onehot": "one-hot targets",
+    "geometry": "targets by class geometry",
+    "groups": "targets by groups",
+    "smoothing": "label smoothing of equal entropy",
+    "tuned-smoothing": "label smoothing chosen on validation",
+}
 
 
 def spec_of(fixed: Sequence[str], n_random: int) -> str:
@@ -35,7 +45,12 @@ def parts_of(spec: str) -> tuple[list[str], int]:
 
 
 def telling_design(design: Design, n_classes: int) -> Design | None:
-    """Return the smallest design that can show that the ranked order is better; None with too few classes."""
+    """Return the smallest design that can show that the ranked order is better; None with too few classes.
+
+    Where targets are compared, it is the design itself.
+    """
+    if design.compares_targets:
+        return design
     fixed, random = parts_of(design.orders)
     orders = spec_of(fixed, max(random, TELLING_RANDOM))
     if parts_of(fitting_orders(orders, n_classes))[1] < TELLING_RANDOM:
@@ -98,6 +113,7 @@ def describe(
     chosen = design.arms(tuple(reversed(range(n_classes))))
     kinds = [arm.kind for arm in chosen]
     runs = len(chosen) * design.seeds
+    trained = runs + choosing_runs(design.sharpness, kinds, n_val) if design.compares_targets else runs
     return Described(
         runs=runs,
         arms=len(chosen),
@@ -105,7 +121,7 @@ def describe(
         control="control" in kinds,
         words=_in_words(design, kinds, runs),
         rows=f"{n_train:,} rows train, {n_val:,} validate, {n_test:,} test.",
-        seconds=_seconds(design, runs, (n_train, n_val, n_test), n_classes, n_features, encoder, flops_per_s),
+        seconds=_seconds(design, trained, (n_train, n_val, n_test), n_classes, n_features, encoder, flops_per_s),
     )
 
 
@@ -121,6 +137,8 @@ def _in_words(design: Design, kinds: Sequence[str], runs: int) -> str:
     named = [_NAMED[kind] for kind in kinds if kind in _NAMED]
     if random := kinds.count("random"):
         named.append(plural(random, "random one"))
+    if permuted := kinds.count("permuted"):
+        named.append(f"the same geometry with classes permuted in {plural(permuted, 'way')}")
     if "control" in kinds:
         named.append("a control")
     listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]

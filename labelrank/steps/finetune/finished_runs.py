@@ -94,6 +94,8 @@ def _write(run: Run, path: Path) -> None:
         "curves": curves,
         **{f"{_HEAD}{name}": np.asarray(values) for name, values in run.head.items()},
     }
+    if run.confidence is not None:
+        tensors["confidence"] = run.confidence
     facts = {"arm": run.arm, "seed": run.seed, "problem": run.problem, "seconds": run.seconds}
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, metadata={"run": json.dumps(facts)})
 
@@ -116,4 +118,5 @@ def _read(path: Path) -> Run:
         head={name.removeprefix(_HEAD): values for name, values in tensors.items() if name.startswith(_HEAD)},
         problem=facts["problem"],
         seconds=facts["seconds"],
+        confidence=tensors.get("confidence"),
     )

@@ -75,6 +75,8 @@ class Material:
     """The encoder that made the features; None if it was not looked up, or not found."""
     notices: tuple[Notice, ...] = ()
     """What a user should know of this comparison."""
+    groups: np.ndarray | None = None
+    """Group of each label, int (K,); None if not known."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -232,6 +234,7 @@ def gather_files(
         FILE if inputs.val is not None else TRAIN,
         FILE if inputs.test is not None else TRAIN,
         notices=(*notices, *_about_classes(train, val, test)),
+        groups=inputs.groups,
     )
     if design.end_to_end:
         return _with_samples(material, inputs, settings, data, checkpoint)

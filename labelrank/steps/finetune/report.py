@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelrank.finetune.analysis import Analysis
-from labelrank.finetune.metrics import METRICS
+from labelrank.finetune.metrics import METRICS, TARGET_METRICS
+from labelrank.finetune.target_verdict import Pair
 from labelrank.finetune.verdict import Training, Verdict
 from labelrank.json_values import fields_in, plain
 from labelrank.notices import Notice
 from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.targets import Chosen
 
 FORMAT_VERSION = 1
 """Version of report.json; changes when an older reader would misread it."""
@@ -87,7 +89,8 @@ class ArmScores:
     name: str
     kind: str
     metrics: Mapping[str, tuple[float | None, ...]]
-    """Values by seed, for each of METRICS; None for a failed run, or if the metric is not known."""
+    """Values by seed, for each of METRICS, or of TARGET_METRICS where targets are compared; None for a failed run, or
+    if the metric is not known."""
     recall: tuple[float | None, ...]
     """Mean recall of each label over the seeds."""
 
@@ -98,13 +101,14 @@ class ArmScores:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ArmScores:
         """Return the scores of `to_json`."""
-        metrics = {name: tuple(value[name]) for name in METRICS}
+        known = TARGET_METRICS if "calibration" in value else METRICS
+        metrics = {name: tuple(value[name]) for name in known if name in value}
         return cls(value["name"], value["kind"], metrics, tuple(value["recall"]))
 
 
 def mean_over(arms: Iterable[ArmScores], metric: str) -> float | None:
     """Return the mean of a metric over all runs of some orders; None if no value is known."""
-    known = [value for arm in arms for value in arm.metrics[metric] if value is not None]
+    known = [value for arm in arms for value in arm.metrics.get(metric, ()) if value is not None]
     return sum(known) / len(known) if known else None
 
 
@@ -128,6 +132,26 @@ class Control:
 
 
 @dataclass(frozen=True)
+class TargetFacts:
+    """What a comparison of targets adds to a report."""
+
+    chosen: Chosen
+    pairs: tuple[Pair, ...]
+    """Accuracy of the geometry less that of each other arm that is no permutation of it."""
+    permutations: Mapping[str, tuple[int, ...]]
+    """Arm -> permutation of the classes: label k has the place of label permutation[k] among those with rows."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TargetFacts:
+        """Return the same from what `plain` made of it."""
+        return cls(
+            Chosen.from_json(value["chosen"]),
+            tuple(Pair(**fields_in(one, Pair)) for one in value["pairs"]),
+            {name: tuple(one) for name, one in value["permutations"].items()},
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a comparison found, and how."""
 
@@ -147,9 +171,12 @@ class Report:
     arms: tuple[ArmScores, ...]
     control: Control
     statistics: Mapping[str, Analysis]
-    """Analysis of each of METRICS."""
+    """Analysis of each metric of the arms."""
     verdict: Verdict
     notices: tuple[Notice, ...]
+    targets: TargetFacts | None = None
+    """Where targets are compared; there, `statistics` have the geometry as the ranked order, and permutations of it as
+    random ones."""
 
     @property
     def accuracy(self) -> Analysis:
@@ -182,6 +209,7 @@ class Report:
                 "statistics": self.statistics,
                 "verdict": self.verdict.to_json(),
                 "notices": [notice.text for notice in self.notices],
+                **({"targets": self.targets} if self.targets else {}),
             }
         )
         return values
@@ -221,4 +249,5 @@ class Report:
             statistics=statistics,
             verdict=Verdict.from_json(value["verdict"], training=training),
             notices=tuple(Notice("", text) for text in value["notices"]),
+            targets=TargetFacts.from_json(value["targets"]) if value.get("targets") else None,
         )

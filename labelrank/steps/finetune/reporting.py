@@ -11,14 +11,16 @@ import numpy as np
 
 from labelrank.errors import FinetuneError
 from labelrank.finetune.design import Arm
-from labelrank.finetune.metrics import METRICS, Scores, score
+from labelrank.finetune.metrics import METRICS, TARGET_METRICS, Scores, score
 from labelrank.finetune.runs import Run
-from labelrank.finetune.statistics import analyse
+from labelrank.finetune.statistics import analyse, paired_over_rows
+from labelrank.finetune.target_verdict import Pair, target_verdict
 from labelrank.finetune.verdict import UNSOUND, Training, verdict
 from labelrank.label_map import LabelMap
 from labelrank.notices import Notice
-from labelrank.steps.finetune.report import ArmScores, Compared, Control, Data, Order, RankedOrder, Report
-from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.report import ArmScores, Compared, Control, Data, Order, RankedOrder, Report, TargetFacts
+from labelrank.steps.finetune.request import GEOMETRY, Design
+from labelrank.steps.finetune.targets import Chosen
 
 CONTROL_ROWS = 2
 CONTROL_SHARE = 1e-3
@@ -49,6 +51,19 @@ class Facts:
     notices: Sequence[Notice] = ()
 
 
+@dataclass(frozen=True)
+class TargetsUsed:
+    """What a comparison of targets trained with, and measures mistakes by."""
+
+    chosen: Chosen
+    distances: np.ndarray
+    """Between the labels, in the geometry of the training rows, float (K, K)."""
+    groups: np.ndarray | None
+    """Group of each label, int (K,)."""
+    table: np.ndarray
+    """The geometry's targets, float32 (K, K)."""
+
+
 def report_of(
     facts: Facts,
     design: Design,
@@ -57,6 +72,7 @@ def report_of(
     runs: Sequence[Run],
     y_test: np.ndarray,
     label_map: LabelMap,
+    targets: TargetsUsed | None = None,
 ) -> Report:
     """Return the complete report.
 
@@ -64,24 +80,34 @@ def report_of(
         arms: Arms with finished runs: all arms of the design, or only some if the first seed is not finished.
         seeds: Seeds with finished runs; each has one run of every arm.
         y_test: Labels of the test rows (n_test,).
+        targets: Where targets are compared.
 
     Raises:
         FinetuneError: All runs failed.
     """
     by_run = {(run.arm, run.seed): run for run in runs}
-    scores = {(arm.name, seed): _scored(by_run[arm.name, seed], y_test, label_map) for arm in arms for seed in seeds}
+    scores = {
+        (arm.name, seed): _scored(by_run[arm.name, seed], y_test, label_map, targets) for arm in arms for seed in seeds
+    }
     if not any(scores.values()):
         problem = next(run.problem for run in runs if run.problem)
         raise FinetuneError(f"All {len(runs):,} runs failed. The first: {problem}")
+    metrics = _metrics(targets)
+    analysed = arms if targets is None else _as_orders(arms)
     statistics = {
-        name: analyse(_table(scores, arms, seeds, name), arms, better=METRICS[name][1], rng=design.seed)
-        for name in METRICS
+        name: analyse(_table(scores, arms, seeds, name), analysed, better=better, rng=design.seed)
+        for name, (_, better, _) in metrics.items()
     }
     names = [arm.name for arm in arms]
     n_classes = len(facts.data.class_names)
     control = _control(design, by_run, arms, seeds, y_test)
-    training = Training(design.meaning, design.batches, zero_head=facts.recipe.get("head_init_std") == 0)
-    found = verdict(statistics["accuracy"], training=training, n_test=len(y_test), n_classes=n_classes)
+    pairs = () if targets is None else _pairs(arms, seeds, by_run, y_test)
+    if targets is None:
+        training = Training(design.meaning, design.batches, zero_head=facts.recipe.get("head_init_std") == 0)
+        found = verdict(statistics["accuracy"], training=training, n_test=len(y_test), n_classes=n_classes)
+    else:
+        error = statistics["calibration"].mean
+        found = target_verdict(statistics["accuracy"], pairs, n_test=len(y_test), calibration=error)
     unsound = _unsound(control)
     if unsound:
         found = replace(found, finding=UNSOUND, text=f"{_UNSOUND} What they say: {found.text}")
@@ -108,12 +134,46 @@ def report_of(
             tuple(arm.name for arm in design.arms(label_map.order) if arm.name not in names),
         ),
         recipe=facts.recipe,
-        arms=tuple(_arm(arm, seeds, scores, n_classes) for arm in arms),
+        arms=tuple(_arm(arm, seeds, scores, n_classes, tuple(metrics)) for arm in arms),
         control=control,
         statistics=statistics,
         verdict=found,
         notices=(*unsound, *facts.notices, *_failures([run for run in runs if run.problem], len(runs))),
+        targets=None
+        if targets is None
+        else TargetFacts(
+            targets.chosen, pairs, {arm.name: arm.permutation for arm in arms if arm.permutation is not None}
+        ),
     )
+
+
+def _metrics(targets: TargetsUsed | None) -> Mapping[str, tuple[str, str, str]]:
+    if targets is None:
+        return METRICS
+    return {name: one for name, one in TARGET_METRICS.items() if name != "within_group" or targets.groups is not None}
+
+
+def _as_orders(arms: Sequence[Arm]) -> list[Arm]:
+    """Return arms for the statistics of orders: the geometry as the ranked one, permutations of it as random ones.
+
+    If the geometry says nothing of the classes, it is a permutation like all others. The other targets stand beside.
+    """
+    kinds = {GEOMETRY: "ranked", "permuted": "random"}
+    return [replace(arm, kind=kinds.get(arm.kind, "beside"), order=arm.permutation or arm.order) for arm in arms]
+
+
+def _pairs(
+    arms: Sequence[Arm], seeds: Sequence[int], by_run: Mapping[tuple[str, int], Run], y_test: np.ndarray
+) -> tuple[Pair, ...]:
+    """Return the accuracy of the geometry less that of each other arm except permutations, over the seeds of both."""
+    pairs = []
+    for arm in arms:
+        both = [(by_run[GEOMETRY, seed], by_run[arm.name, seed]) for seed in seeds if (GEOMETRY, seed) in by_run]
+        whole = [pair for pair in both if not (pair[0].problem or pair[1].problem)]
+        if arm.kind not in (GEOMETRY, "permuted") and whole:
+            rights = [[(run.predicted[:, 0] == y_test).astype(np.float64) for run in pair] for pair in whole]
+            pairs.append(Pair(arm.name, *paired_over_rows(np.array([one - other for one, other in rights]))))
+    return tuple(pairs)
 
 
 def centroids_by_label(label_map: LabelMap) -> list[float]:
@@ -122,11 +182,16 @@ def centroids_by_label(label_map: LabelMap) -> list[float]:
     return [by_label[label] for label in range(len(by_label))]
 
 
-def _scored(run: Run, y_test: np.ndarray, label_map: LabelMap) -> Scores | None:
+def _scored(run: Run, y_test: np.ndarray, label_map: LabelMap, targets: TargetsUsed | None) -> Scores | None:
     if run.problem is not None:
         return None
     return score(
-        run, y_test, position_of_ranked=label_map.position_of, centroids_by_label=centroids_by_label(label_map)
+        run,
+        y_test,
+        position_of_ranked=label_map.position_of,
+        centroids_by_label=centroids_by_label(label_map),
+        distances=None if targets is None else targets.distances,
+        groups=None if targets is None else targets.groups,
     )
 
 
@@ -143,10 +208,10 @@ def _value(scored: Scores | None, name: str) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _arm(arm: Arm, seeds: Sequence[int], scores: _AllScores, n_classes: int) -> ArmScores:
+def _arm(arm: Arm, seeds: Sequence[int], scores: _AllScores, n_classes: int, names: Sequence[str]) -> ArmScores:
     of_arm = [scores[arm.name, seed] for seed in seeds]
     recalls = [[scored.recall[label] for scored in of_arm if scored is not None] for label in range(n_classes)]
-    metrics = {name: tuple(_value(scored, name) for scored in of_arm) for name in METRICS}
+    metrics = {name: tuple(_value(scored, name) for scored in of_arm) for name in names}
     return ArmScores(arm.name, arm.kind, metrics, tuple(_mean(recall) for recall in recalls))
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.batches import SHUFFLED, buffer_size, follow_positions
-from labelrank.finetune.design import Arm, arms, fitting_orders
+from labelrank.finetune.design import Arm, arms, fitting_orders, fitting_targets, target_arms
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, HeadRecipe, TuneRecipe, named_recipe
 from labelrank.label_map import LabelMap
 from labelrank.steps.rank import RankRequest
@@ -21,6 +23,10 @@ HEADS_ALONE = "heads"
 ALL_BLOCKS = "all"
 ORDERS = "ranked,original,random:19"
 """19 random orders are the fewest with which a permutation test can reach p = 0.05."""
+ONE_HOT, GEOMETRY = "onehot", "geometry"
+TARGET_CHOICES = (ONE_HOT, GEOMETRY)
+TARGETS = "onehot,geometry,permuted:19,smoothing,tuned-smoothing"
+"""19 permutations for the same reason."""
 _QUICK_ORDERS, _QUICK_SEEDS = "ranked,original", 1
 MAX_SEEDS = 100
 DEFAULT_RECIPE = "quick"
@@ -28,13 +34,22 @@ NEVER_MIRRORED = ("digits", "moving-digits")
 
 _SHARES = ("val_share", "test_share")
 # The largest value of each setting that recipes allow.
-MOST = {"epochs": 100_000, "batch_size": 1 << 20, "learning_rate": 1000, "weight_decay": 1000, "bandwidth": 1_000_000}
+MOST = {
+    "epochs": 100_000,
+    "batch_size": 1 << 20,
+    "learning_rate": 1000,
+    "weight_decay": 1000,
+    "bandwidth": 1_000_000,
+    "sharpness": 1_000,
+}
 _COUNTS = ("epochs", "batch_size")
 _FRACTIONS = ("dropout", "label_smoothing")
 _OF_A_RECIPE = (
     *("epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "label_smoothing", "head_init_std"),
     "batches",
 )
+# Reports and runs of a version that did not know these stay what they were.
+_SINCE_0_1 = ("head_init_std", "batches", "target", "targets", "sharpness")
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,14 @@ class Design:
     """Share of the training rows to hold out if there is no validation split."""
     test_share: float = 0.2
     """Share of all rows to hold out if there is no test split."""
+    target: str = ONE_HOT
+    """onehot: orders are compared; geometry: targets softened by the distances between classes are compared with
+    others, and no order is."""
+    targets: str = TARGETS
+    """What is compared with target geometry, as `labelrank.finetune.design.target_arms` reads it. If few classes have
+    fewer permutations than the default asks for, all of them are compared."""
+    sharpness: float | None = None
+    """Of targets by geometry; None: chosen on the validation rows."""
 
     def __post_init__(self) -> None:
         for name, known in (("head", HEADS), ("meaning", MEANINGS), ("unit", UNITS)):
@@ -135,8 +158,37 @@ class Design:
             )
         if self.end_to_end:
             self.tune_recipe()
+        self._check_target()
         # Reports an unknown order before a dataset is read; with this many classes, nothing else can be wrong.
         arms(self.orders, range(1_000), seed=self.seed, control=False)
+
+    def _check_target(self) -> None:
+        if self.target not in TARGET_CHOICES:
+            raise SettingsError(f"Target is {self.target!r}; choose one of {', '.join(TARGET_CHOICES)}.")
+        if self.sharpness is not None and not 0 < self.sharpness <= MOST["sharpness"]:
+            raise SettingsError(
+                f"Sharpness is {self.sharpness}; expected a number above 0 and at most {MOST['sharpness']:,}, like 3."
+            )
+        if not self.compares_targets:
+            return
+        if self.end_to_end:
+            raise SettingsError(
+                f"Target geometry trains heads on the features of a frozen encoder so far, but depth is {self.depth}. "
+                "Leave the depth out, or the target."
+            )
+        if self.meaning != "softmax" or self.label_smoothing:
+            raise SettingsError(
+                "Target geometry goes with meaning softmax and without label smoothing, which is one of its arms. "
+                "Leave these out."
+            )
+        names = [arm.kind for arm in target_arms(self.targets, 1_000, seed=self.seed)]
+        if GEOMETRY not in names:
+            raise SettingsError(f"Targets are {self.targets!r}; expected geometry among them, as in {TARGETS}.")
+
+    @property
+    def compares_targets(self) -> bool:
+        """Whether targets are compared, and not orders."""
+        return self.target != ONE_HOT
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Design:
@@ -162,6 +214,8 @@ class Design:
     @property
     def control_reason(self) -> str | None:
         """Why no control is run; None if one is run."""
+        if self.compares_targets:
+            return "Targets are compared, all with the original order."
         if not self.control:
             return "No control was asked for."
         if self.meaning != "softmax":
@@ -180,11 +234,14 @@ class Design:
         return None
 
     def arms(self, ranked: tuple[int, ...]) -> tuple[Arm, ...]:
-        """Return the orders that are compared, given the ranked one.
+        """Return the orders or targets that are compared, given the ranked order.
 
         Raises:
-            SettingsError: The classes have fewer different orders than the design needs.
+            SettingsError: The classes have fewer different orders or permutations than the design needs.
         """
+        if self.compares_targets:
+            targets = fitting_targets(self.targets, len(ranked)) if self.targets == TARGETS else self.targets
+            return target_arms(targets, len(ranked), seed=self.seed)
         orders = fitting_orders(self.orders, len(ranked)) if self.orders == ORDERS else self.orders
         return arms(orders, ranked, seed=self.seed, control=self.control_reason is None)
 
@@ -218,8 +275,16 @@ class Design:
         return {name: value for name in _OF_A_RECIPE if (value := getattr(self, name)) is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
+        """Return JSON values; of `_SINCE_0_1` only those that were set, unless targets are compared."""
+        fields = self.__dataclass_fields__
+        unset = {name for name in _SINCE_0_1 if getattr(self, name) == fields[name].default}
+        left_out = () if self.compares_targets else unset
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines runs besides arms and seeds, as JSON values."""
+        return {name: value for name, value in self.to_dict().items() if name not in ("seeds", "orders", "targets")}
 
 
 def _training_precision(recipe: TuneRecipe) -> str:
@@ -267,6 +332,8 @@ class Inputs:
     """None: rows of `train` are held out."""
     val: FeatureSet | None = None
     """None: rows of `train` are held out."""
+    groups: np.ndarray | None = None
+    """Group of each label, int (K,), where targets are compared; None: not known."""
 
 
 def evaluation_splits(dataset: Dataset | DatasetInfo, chosen: str | None) -> tuple[str | None, str | None]:

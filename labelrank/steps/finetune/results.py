@@ -21,20 +21,23 @@ from typing import Any
 import numpy as np
 
 from labelrank.errors import FinetuneError
+from labelrank.exports import neutral_cell
 from labelrank.features.store import FeatureSet
 from labelrank.files import replacing, replacing_folder
+from labelrank.finetune.metrics import METRICS, TARGET_METRICS
 from labelrank.finetune.runs import Run
 from labelrank.label_map import LabelMap
 from labelrank.steps.finetune.report import FORMAT_VERSION, Report
+from labelrank.steps.finetune.request import GEOMETRY
 
 REPORT, RUNS, CURVES, PREDICTIONS = "report.json", "runs.csv", "curves.csv", "predictions.parquet"
 LABEL_MAP, MODEL, KERAS_MODEL = "label_map.json", "model", "model.keras"
 GUIDE = "README.txt"
 
-RUN_COLUMNS = (
-    *("arm", "kind", "seed", "accuracy", "uar", "top5", "loss", "rank_distance", "centroid_distance"),
-    *("epochs", "seconds", "problem"),
-)
+TARGETS = "targets.csv"
+
+RUN_COLUMNS = ("arm", "kind", "seed", *METRICS, "epochs", "seconds", "problem")
+TARGET_RUN_COLUMNS = ("arm", "kind", "seed", *TARGET_METRICS, "epochs", "seconds", "problem")
 CURVE_COLUMNS = ("arm", "seed", "epoch", "train_loss", "val_loss", "val_accuracy")
 _GUIDE = """\
 Results of `labelrank finetune`.
@@ -56,6 +59,33 @@ predictions.parquet  A row for each test row: key, label (the true class), and f
                      "design", "arms", and for the ranked order in label_map.json.
 label_map.json       The ranked order, with the names of the classes and how it was found.
 """
+_TARGET_GUIDE = """\
+Results of `labelrank finetune --target geometry`.
+
+report.json          Everything that was found: verdict, scores by seed, how soft the targets are ("targets"), settings,
+                     versions, statistics (there "ranked" is the geometry, and "random" are its permutations).
+runs.csv             A row for each run (an arm with a seed):
+    arm, kind            the targets: onehot, geometry, permuted-1, .., smoothing, tuned-smoothing or groups
+    seed                 of first weights and batches, which all arms share
+    accuracy, uar, top5  on the test rows, fractions: accuracy, mean recall of the classes, right among the first five
+    loss                 mean negative log probability of the true class, in nats
+    calibration          expected calibration error over 15 equally full bins
+    class_distance       of a mistake, on average: cosine distance between true and predicted class (training rows)
+    within_group         share of mistakes within the true class's group; empty without groups
+    epochs, seconds      how long it trained
+    problem              why it came to nothing; empty where it is whole
+curves.csv           A row for each epoch of each run: arm, seed, epoch (from 1), train_loss, val_loss, val_accuracy.
+predictions.parquet  A row for each test row: key, label (the true class), and for each run a column "arm/seed" with the
+                     class that it predicted.
+targets.csv          The targets of the geometry: names of the classes, then a row for each class, in the order of the
+                     labels: how much of its target each class gets. For training elsewhere:
+
+    targets = numpy.loadtxt("targets.csv", delimiter=",", skiprows=1, dtype="float32")
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets)[labels])       # PyTorch
+    loss = keras.losses.categorical_crossentropy(targets[labels], logits, from_logits=True)   # Keras
+
+label_map.json       The ranked order, which has no part in this comparison.
+"""
 _GUIDE_TO_MODEL = """\
 model/               The best run of the {arm} order as a model. Output i stands for the class at position i: see
                      id2label in model/config.json. model/README.md says how to load it.
@@ -76,6 +106,8 @@ def write_results(
     test: FeatureSet,
     label_map: LabelMap,
     model: Path | None = None,
+    *,
+    targets: np.ndarray | None = None,
 ) -> None:
     """Write a folder of results, completely or not at all; it replaces an existing folder of results.
 
@@ -85,6 +117,7 @@ def write_results(
         runs: The runs of the report, in any order.
         test: The rows that were predicted; their features are not written.
         model: A folder with `model/` and `model.keras`, which are added to the results.
+        targets: Those of the geometry (K, K), where targets were compared.
 
     Raises:
         FinetuneError: The folder holds something else, cannot be written, or the disk is full.
@@ -92,11 +125,16 @@ def write_results(
     check_replaceable(folder)
     with _new_folder(folder) as partial:
         write_report(partial / REPORT, report)
-        _write_csv(partial / RUNS, RUN_COLUMNS, _run_rows(report, runs))
+        columns = RUN_COLUMNS if targets is None else TARGET_RUN_COLUMNS
+        _write_csv(partial / RUNS, columns, _run_rows(report, runs, columns[3:-3]))
         _write_csv(partial / CURVES, CURVE_COLUMNS, _curve_rows(runs))
         _write_predictions(partial / PREDICTIONS, runs, test)
         label_map.save(partial / LABEL_MAP)
-        guide = _GUIDE + (_GUIDE_TO_MODEL.format(arm=_exported(report)) if model else "")
+        if targets is not None:
+            write_targets(partial / TARGETS, report.data.class_names, targets)
+        guide = (_GUIDE if targets is None else _TARGET_GUIDE) + (
+            _GUIDE_TO_MODEL.format(arm=_exported(report)) if model else ""
+        )
         (partial / GUIDE).write_text(guide, encoding="utf-8")
         if model:
             shutil.copytree(model / MODEL, partial / MODEL, copy_function=_link)
@@ -106,7 +144,26 @@ def write_results(
 def _exported(report: Report) -> str:
     """Return the order whose model is written; see `labelrank.steps.finetune.best_model.Exporter`."""
     names = [arm.name for arm in report.arms]
-    return "ranked" if "ranked" in names else names[0]
+    return next((name for name in ("ranked", GEOMETRY) if name in names), names[0])
+
+
+def write_targets(path: Path, class_names: Sequence[str], targets: np.ndarray) -> None:
+    """Write targets (K, K) as csv: names of the classes, then a line for each label, in their order."""
+    rows = ([f"{value:.9g}" for value in row] for row in targets.tolist())
+    _write_csv(path, [neutral_cell(name) for name in class_names], rows)
+
+
+def copy_targets(folder: Path, target: Path) -> None:
+    """Copy the targets of a folder of results.
+
+    Raises:
+        FinetuneError: The file cannot be written.
+    """
+    try:
+        with replacing(target) as partial:
+            shutil.copyfile(folder / TARGETS, partial)
+    except OSError as error:
+        raise unwritable(target, error) from error
 
 
 def copy_results(folder: Path, target: Path) -> None:
@@ -267,13 +324,12 @@ def confusion_of(folder: Path, arm: str) -> np.ndarray:
     return counts
 
 
-def _run_rows(report: Report, runs: Sequence[Run]) -> Iterator[tuple[Any, ...]]:
+def _run_rows(report: Report, runs: Sequence[Run], scores: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     by_run = {(run.arm, run.seed): run for run in runs}
-    scores = RUN_COLUMNS[3:9]
     for arm in report.arms:
         for place, seed in enumerate(report.compared.seeds):
             run = by_run[arm.name, seed]
-            values = (_cell(arm.metrics[name][place]) for name in scores)
+            values = (_cell(arm.metrics[name][place] if name in arm.metrics else None) for name in scores)
             yield arm.name, arm.kind, seed, *values, len(run.epochs), f"{run.seconds:.3f}", run.problem or ""
 
 

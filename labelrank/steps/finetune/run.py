@@ -29,7 +29,7 @@ from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material, gather, sizes_of
 from labelrank.steps.finetune.progress import ComparisonResult, Live, LiveReport, OnReport
 from labelrank.steps.finetune.report import Data, Report
-from labelrank.steps.finetune.reporting import Facts, report_of
+from labelrank.steps.finetune.reporting import Facts, TargetsUsed, report_of
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KEPT, write_results
 from labelrank.steps.finetune.train import EndToEnd, Heads
@@ -342,8 +342,14 @@ class _Work:
             notices=(*dict.fromkeys(live.notices), *notices),
         )
         design = replace(self._design, seeds=len(seeds))
-        report = report_of(facts, design, arms, list(seeds), runs, material.test.y, material.label_map)
-        write_results(folder, report, runs, material.test, material.label_map, model)
+        targets = None
+        if training.targets is not None and training.chosen is not None:
+            table = training.targets.geometry(training.chosen.sharpness)
+            targets = TargetsUsed(training.chosen, training.targets.distances, material.groups, table)
+        report = report_of(facts, design, arms, list(seeds), runs, material.test.y, material.label_map, targets)
+        write_results(
+            folder, report, runs, material.test, material.label_map, model, targets=targets.table if targets else None
+        )
         return ComparisonOutcome(report, folder, reused)
 
 
@@ -352,12 +358,12 @@ def _digest(material: Material, design: Design, arms: Sequence[Arm], training: H
     whole = {
         "version": _VERSION,
         "kind": training.kind,
-        "arms": [[arm.name, arm.order, arm.head_rows] for arm in arms],
+        "arms": [[arm.name, arm.order, arm.head_rows, *([arm.permutation] if arm.permutation else [])] for arm in arms],
         "class_names": material.class_names,
         "label_map": material.label_map.content_hash,
         "rows": {role: rows_digest(getattr(material, role)) for role in ("train", "val", "test")},
         "from": [material.val_from, material.test_from],
-        "design": {k: v for k, v in design.to_dict().items() if k not in ("seeds", "orders")},
+        "design": design.identity,
         **training.identity,
     }
     text = json.dumps(whole, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=list)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,9 +25,25 @@ from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material
 from labelrank.steps.finetune.progress import Live
 from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.targets import (
+    CHOICE_SEEDS,
+    DEFAULT_SHARPNESS,
+    LEAST_VAL_ROWS,
+    SHARPNESS_GRID,
+    Chosen,
+    ClassTargets,
+    check_room,
+    choose,
+    read_choice,
+    write_choice,
+)
+
+if TYPE_CHECKING:
+    from labelrank.finetune.heads import OnEpoch
 
 # Share of the memory that is free when training starts; features and other processes need the rest.
 _SHARE_OF_MEMORY = 0.5
+_CHOICE = "targets.json"
 
 
 def spacing_of(material: Material) -> np.ndarray:
@@ -51,11 +67,22 @@ class Heads:
         self._recipe = design.head_recipe(n_train, n_features, self._n_classes)
         self.recipe: Mapping[str, Any] = to_dict(self._recipe)
         self.epochs = self._recipe.epochs
+        self._design = design
+        self.targets = ClassTargets(material.train, material.groups) if design.compares_targets else None
+        self.chosen: Chosen | None = None
+        """How soft targets are; known once training has begun, where targets are compared."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """What determines the runs besides rows, orders and seeds."""
-        return {"recipe": self.recipe}
+        if self.targets is None:
+            return {"recipe": self.recipe}
+        groups = self._material.groups
+        return {
+            "recipe": self.recipe,
+            "choice": [SHARPNESS_GRID, DEFAULT_SHARPNESS, CHOICE_SEEDS, LEAST_VAL_ROWS],
+            "groups": None if groups is None else groups.tolist(),
+        }
 
     def train(
         self,
@@ -73,20 +100,15 @@ class Heads:
         Raises:
             As `labelrank.finetune.heads.train_heads`.
         """
-        from labelrank.finetune.head_math import Table
         from labelrank.finetune.head_sizes import runs_at_once
-        from labelrank.finetune.heads import train_heads
 
-        def table(features: FeatureSet) -> Table:
-            return Table(features.X, features.y)
-
-        material = self._material
-        n_train, n_features = material.train.X.shape
+        n_train, n_features = self._material.train.X.shape
         free = free_memory_bytes()
         memory = math.inf if free is None else free * _SHARE_OF_MEMORY
         n_arms, n_seeds = runs_at_once(
             n_train, n_features, self._n_classes, len(arms), self._recipe, memory_bytes=memory
         )
+        targets = self._targets_of(arms, kept, live, should_stop)
         for first in range(0, len(seeds), n_seeds):
             block = seeds[first : first + n_seeds]
             # Runs do not depend on each other.
@@ -104,24 +126,69 @@ class Heads:
                         live.epoch(some[row].name, block[column], epoch, float(accuracy), loss)
                     live.tell()
 
-                yield train_heads(
-                    table(material.train),
-                    table(material.val),
-                    table(material.test),
-                    some,
-                    block,
-                    self._recipe,
-                    n_classes=self._n_classes,
-                    spacing=spacing_of(material),
-                    on_epoch=follow,
-                    should_stop=should_stop,
-                )
+                yield self._trained(some, block, targets, self._material.test, follow, should_stop)
+
+    def _targets_of(
+        self, arms: Sequence[Arm], kept: KeptRuns, live: Live, should_stop: ShouldStop | None
+    ) -> Mapping[str, np.ndarray] | None:
+        """Return the targets of each arm, after choosing how soft they are; None where orders are compared."""
+        if self.targets is None:
+            return None
+        check_room(len(arms), self._n_classes)
+        path = kept.path / _CHOICE
+        self.chosen = read_choice(path)
+        if self.chosen is None:
+            live.say("Choosing how soft targets are, on the validation rows")
+            none = self._no_rows()
+
+            def accuracies(arms: Sequence[Arm], tables: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
+                runs = self._trained(arms, [seed], tables, none, None, should_stop)
+                return {run.arm: run.epochs[-1].val_accuracy for run in runs if run.problem is None}
+
+            n_val = len(self._material.val.y)
+            self.chosen = choose(self.targets, self._design.sharpness, arms, n_val, accuracies)
+            write_choice(path, self.chosen)
+        return {arm.name: self.targets.of(arm, self.chosen) for arm in arms}
+
+    def _no_rows(self) -> FeatureSet:
+        """Return test rows for runs that choose: none, so that no test row has a part in the choice."""
+        test = self._material.test
+        return replace(test, X=test.X[:0], y=test.y[:0], keys=(), rows=None)
+
+    def _trained(
+        self,
+        arms: Sequence[Arm],
+        seeds: Sequence[int],
+        targets: Mapping[str, np.ndarray] | None,
+        test: FeatureSet,
+        on_epoch: OnEpoch | None,
+        should_stop: ShouldStop | None,
+    ) -> list[Run]:
+        from labelrank.finetune.head_math import Table
+        from labelrank.finetune.heads import train_heads
+
+        train, val, tested = (Table(rows.X, rows.y) for rows in (self._material.train, self._material.val, test))
+        return train_heads(
+            train,
+            val,
+            tested,
+            arms,
+            seeds,
+            self._recipe,
+            n_classes=self._n_classes,
+            spacing=spacing_of(self._material),
+            targets=targets,
+            on_epoch=on_epoch,
+            should_stop=should_stop,
+        )
 
 
 class EndToEnd:
     """Fine-tunes encoders, one run after the other."""
 
     kind = "end-to-end"
+    targets = None
+    chosen = None
 
     def __init__(self, material: Material, design: Design) -> None:
         if material.encoder is None or material.datasets is None:

@@ -1,0 +1,175 @@
+"""The finding of a comparison of targets, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from labelrank.finetune.analysis import SAME, Analysis, RankedAmong
+from labelrank.finetune.verdict import Verdict, lead_text, percent_text, place_text, signed_text
+from labelrank.notices import Notice
+
+TARGET_FINDINGS = ("geometry_better", "softer_better", "geometry_worse", "no_gain", "too_few")
+"""The possible findings of a comparison of targets."""
+_CLAIMED = ("onehot", "smoothing", "tuned-smoothing")
+NAMES = {
+    "onehot": "one-hot targets",
+    "smoothing": "label smoothing of equal entropy",
+    "tuned-smoothing": "label smoothing chosen on the validation samples",
+    "groups": "targets by groups",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The accuracy with targets by geometry less that of another arm, paired by seed and test row."""
+
+    arm: str
+    difference: float
+    low: float | None
+    """`low` to `high`: interval for new seeds and new test rows; None with one seed or if nothing differs."""
+    high: float | None
+
+    @property
+    def sign(self) -> int:
+        """1 if the geometry is better, -1 if it is worse, 0 if the interval tells neither."""
+        if self.low is None or self.high is None:
+            return 0
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+
+def target_verdict(
+    analysis: Analysis, pairs: Sequence[Pair], *, n_test: int, calibration: Mapping[str, float | None] | None = None
+) -> Verdict:
+    """Return the verdict on whether class geometry helps.
+
+    Args:
+        analysis: Of accuracies as fractions, in which the geometry stands for the ranked order and its permutations for
+            random ones.
+        pairs: The geometry less each other arm that is no permutation of it.
+        n_test: Number of test rows.
+        calibration: Expected calibration error of each arm, where it is known.
+    """
+    by_arm = {pair.arm: pair for pair in pairs}
+    finding = _finding(analysis, by_arm)
+    details = [
+        *_details(analysis, pairs),
+        *_calibrated(calibration or {}),
+        Notice("", f"All of this is about these training samples, tested on {n_test:,}; other data may say otherwise."),
+    ]
+    return Verdict(finding, _text(finding, analysis, by_arm), tuple(details))
+
+
+def _finding(analysis: Analysis, by_arm: dict[str, Pair]) -> str:
+    onehot = by_arm.get("onehot")
+    if onehot is None or onehot.low is None:
+        return "too_few"
+    if onehot.sign < 0:
+        return "geometry_worse"
+    if onehot.sign == 0:
+        return "no_gain"
+    others = [by_arm[name] for name in _CLAIMED if name in by_arm]
+    smoothed = any(name in by_arm for name in _CLAIMED[1:])
+    if smoothed and all(pair.sign > 0 for pair in others) and _beats_permutations(analysis):
+        return "geometry_better"
+    return "softer_better"
+
+
+def _beats_permutations(analysis: Analysis) -> bool:
+    among, p_any = analysis.ranked, analysis.p_any
+    if among is None or p_any is None:
+        return False
+    return p_any <= analysis.alpha and among.p <= analysis.alpha + SAME
+
+
+def _text(finding: str, analysis: Analysis, by_arm: dict[str, Pair]) -> str:
+    if finding == "too_few":
+        if "onehot" not in by_arm:
+            return "Nothing is said of class geometry: one-hot targets are not compared with it. Add the arm onehot."
+        return (
+            "Too few runs to tell: with one seed, or equal predictions, nothing tells the targets from chance. Use 2 "
+            "seeds or more; 5 are usual."
+        )
+    pair = by_arm["onehot"]
+    level = analysis.level
+    against = f"{_difference(pair, level)} against one-hot targets"
+    if finding == "geometry_worse":
+        return f"Class geometry makes it worse: {against}."
+    if finding == "no_gain":
+        return f"Class geometry is not shown to help: {against}."
+    rest = [f"{_difference(by_arm[name], level)} against {NAMES[name]}" for name in _CLAIMED[1:] if name in by_arm]
+    if analysis.ranked is not None:
+        rest.append(_among(analysis.ranked, level))
+    if finding == "geometry_better":
+        own = percent_text(analysis.ranked.mean) if analysis.ranked is not None else ""
+        return f"Class geometry helps: its accuracy is {own}, {'; '.join([against, *rest])}."
+    lacking = _lacking(analysis, by_arm)
+    return (
+        f"Softer targets help, but it is not shown that the geometry is what helps: {'; '.join([against, *rest])}. "
+        f"{lacking}"
+    )
+
+
+def _lacking(analysis: Analysis, by_arm: dict[str, Pair]) -> str:
+    """Return what keeps a gain over one-hot targets from being the geometry's, in a sentence."""
+    worse = [NAMES[name] for name in _CLAIMED[1:] if name in by_arm and by_arm[name].sign < 0]
+    if worse:
+        return f"It is worse than {_listed(worse)}."
+    equal = [NAMES[name] for name in _CLAIMED[1:] if name in by_arm and by_arm[name].sign == 0]
+    if equal:
+        return f"The interval does not tell it from {_listed(equal)}."
+    if not any(name in by_arm for name in _CLAIMED[1:]):
+        return "Label smoothing is not compared with it: add the arm smoothing."
+    if analysis.ranked is None or analysis.ranked.p_least > analysis.alpha + SAME:
+        return "That takes 19 permutations of the classes or more: permuted:19."
+    return "Its own permutations are not shown to be worse."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _among(among: RankedAmong, level: float) -> str:
+    return (
+        f"{lead_text(among, level)} against the same geometry with permuted classes, among which it came "
+        f"{place_text(among)}"
+    )
+
+
+def _details(analysis: Analysis, pairs: Sequence[Pair]) -> list[Notice]:
+    said = []
+    if pairs:
+        said.append(
+            "Intervals against one-hot targets, smoothing and groups are for new seeds and new test samples of the "
+            "same kind; that against permuted classes is for new seeds and permutations on these."
+        )
+    groups = next((pair for pair in pairs if pair.arm == "groups"), None)
+    if groups is not None:
+        said.append(f"{_difference(groups, analysis.level)} against {NAMES['groups']} of equal entropy.")
+    said.append(
+        "All arms share the recipe. Where that lets one-hot targets fit the training samples too closely, any softer "
+        "targets help: judge the geometry by its lead on smoothing."
+    )
+    return [Notice("", text) for text in (*said, *analysis.notes)]
+
+
+def _calibrated(error: Mapping[str, float | None]) -> list[Notice]:
+    """Return that the geometry's probabilities are further off than those of one-hot targets, if they are."""
+    own, onehot = error.get("geometry"), error.get("onehot")
+    if own is None or onehot is None or own <= onehot:
+        return []
+    return [
+        Notice(
+            "",
+            f"Its probabilities are further off: the expected calibration error is {percent_text(own)}, against "
+            f"{percent_text(onehot)} with one-hot targets. Where probabilities count, divide the logits by a "
+            "temperature chosen on validation samples.",
+        )
+    ]
+
+
+def _difference(pair: Pair, level: float) -> str:
+    text = f"{signed_text(pair.difference)} points"
+    if pair.low is None or pair.high is None:
+        return text
+    return f"{text} ({100 * level:.0f} % interval {signed_text(pair.low)} to {signed_text(pair.high)})"
