@@ -86,9 +86,14 @@ def _text(finding: str, analysis: Analysis, by_arm: dict[str, Pair]) -> str:
     if finding == "too_few":
         if "onehot" not in by_arm:
             return "Nothing is said of class geometry: one-hot targets are not compared with it. Add the arm onehot."
+        if analysis.n_seeds > 1:
+            return (
+                "Nothing can be told: targets by class geometry and one-hot targets are right on the same test samples "
+                "with each seed. Take a harder task or more test samples."
+            )
         return (
-            "Too few runs to tell: with one seed, or equal predictions, nothing tells the targets from chance. Use 2 "
-            "seeds or more; 5 are usual."
+            "Too few runs to tell: with one seed nothing tells the targets from chance. Use 2 seeds or more; 5 are "
+            "usual."
         )
     pair = by_arm["onehot"]
     level = analysis.level

@@ -58,7 +58,7 @@ def test_a_gain_is_not_put_down_to_the_geometry_otherwise(pairs, changed, said):
     [
         (pair("onehot", 0.004), "no_gain", "not shown to help: +0.40 points (95 % interval -0.10 to +0.90)"),
         (pair("onehot", -0.02), "geometry_worse", "makes it worse: -2.00 points (95 % interval -2.50 to -1.50)"),
-        (Pair("onehot", 0.02, None, None), "too_few", "Use 2 seeds or more"),
+        (Pair("onehot", 0.0, None, None), "too_few", "are right on the same test samples with each seed"),
     ],
 )
 def test_no_sentence_contradicts_its_interval(one, finding, said):
@@ -102,6 +102,11 @@ def test_a_planted_gain_is_found_and_an_absent_one_is_not_claimed():
     assert found[0.3].count("geometry_better") >= 17
     assert found[0.0].count("geometry_better") == 0
     assert found[0.0].count("no_gain") >= 17
+
+
+def test_one_seed_tells_nothing():
+    found = target_verdict(made(seeds=1), (Pair("onehot", 0.02, None, None),), n_test=500)
+    assert (found.finding, "Use 2 seeds or more" in found.text) == ("too_few", True)
 
 
 def test_worse_probabilities_are_said():

@@ -34,6 +34,7 @@ from labelrank.steps.finetune.targets import (
     ClassTargets,
     check_room,
     choose,
+    choosing_runs,
     read_choice,
     write_choice,
 )
@@ -138,14 +139,15 @@ class Heads:
         path = kept.path / _CHOICE
         self.chosen = read_choice(path)
         if self.chosen is None:
-            live.say("Choosing how soft targets are, on the validation rows")
+            n_val = len(self._material.val.y)
+            if choosing_runs(self._design.sharpness, [arm.kind for arm in arms], n_val):
+                live.say("Choosing how soft targets are, on the validation rows")
             none = self._no_rows()
 
             def accuracies(arms: Sequence[Arm], tables: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
                 runs = self._trained(arms, [seed], tables, none, None, should_stop)
                 return {run.arm: run.epochs[-1].val_accuracy for run in runs if run.problem is None}
 
-            n_val = len(self._material.val.y)
             self.chosen = choose(self.targets, self._design.sharpness, arms, n_val, accuracies)
             write_choice(path, self.chosen)
         return {arm.name: self.targets.of(arm, self.chosen) for arm in arms}
