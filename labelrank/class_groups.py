@@ -15,6 +15,7 @@ import numpy as np
 
 from labelrank.data.list_files import read_text
 from labelrank.errors import DatasetError, GroupsError
+from labelrank.exports import neutral_cell
 from labelrank.ranking.tree import ClassTree
 from labelrank.words import plural, size_text
 
@@ -51,7 +52,12 @@ def read_groups(path: Path, classes: Sequence[str], known: Collection[str] = ())
     Raises:
         GroupsError: It cannot be read or is neither, a class has no group or is there twice.
     """
-    rows = [(_as_read(name), group.strip()) for name, group in _rows(path)]
+    there = {*map(_as_read, classes), *map(_as_read, known)}
+    in_cell = {neutral_cell(name): name for name in there}  # as `groups_csv` writes them
+    rows = [
+        (name if name in there else in_cell.get(name, name), group.strip())
+        for name, group in ((_as_read(name), group) for name, group in _rows(path))
+    ]
     if twice := [name for name, times in Counter(name for name, _ in rows).items() if times > 1]:
         raise GroupsError(f"{path} has {_some(twice)} more than once. Give each class one group.")
     if empty := [name for name, group in rows if not group]:
@@ -65,7 +71,6 @@ def read_groups(path: Path, classes: Sequence[str], known: Collection[str] = ())
         )
     names = tuple(dict.fromkeys(group_of[name] for name in wanted))
     number = {name: place for place, name in enumerate(names)}
-    there = {*wanted, *map(_as_read, known)}
     return GivenGroups(
         groups=np.array([number[group_of[name]] for name in wanted], dtype=np.int64),
         names=names,
@@ -74,12 +79,15 @@ def read_groups(path: Path, classes: Sequence[str], known: Collection[str] = ())
 
 
 def groups_csv(classes: Sequence[str], labels: Sequence[int], groups: np.ndarray) -> bytes:
-    """Return a csv of name, group and label, the classes by group; `read_groups` reads it."""
+    """Return a csv of name, group and label, the classes by group, in which a spreadsheet runs nothing.
+
+    `read_groups` reads it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "group", "label"])
     for number in np.argsort(groups, kind="stable"):
-        writer.writerow([classes[number], int(groups[number]), int(labels[number])])
+        writer.writerow([neutral_cell(classes[number]), int(groups[number]), int(labels[number])])
     return text.getvalue().encode()
 
 
@@ -134,8 +142,10 @@ def _of_csv(path: Path, text: str) -> list[tuple[str, str]]:
     except csv.Error as error:
         raise GroupsError(f"{path} is not a csv: {error}. Give {_EXPECTED}.") from None
     header = [column.strip().lower() for column in lines[0]] if lines else []
-    if "name" not in header or "group" not in header:
-        raise GroupsError(f"{path} begins with {first[:80]!r}; expected a first line with the columns name and group.")
+    if header.count("name") != 1 or header.count("group") != 1:
+        raise GroupsError(
+            f"{path} begins with {first[:80]!r}; expected a first line with one column name and one column group."
+        )
     name, group = header.index("name"), header.index("group")
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(header):

@@ -57,6 +57,7 @@ def test_names_that_are_no_classes_are_told(tmp_path):
         (GOOD + "cat,wild\n", "g.csv", r"has 'cat' more than once"),
         (GOOD.replace("dog,pets", "dog, "), "g.csv", r"no group for 'dog': the value is empty"),
         ("cat,pets\ndog,pets\n", "g.csv", r"begins with 'cat,pets'; expected a first line"),
+        ("name,group,group\ncat,a,b\n", "g.csv", "one column name and one column group"),
         ("", "g.csv", r"begins with ''; expected a first line"),
         ("name,group\na, b,letters\n", "g.csv", r"3 values in row 2, which begins with 'a'; its first line has 2"),
         ("name,group\nc\xe4t,pets\n".encode("latin-1"), "g.csv", "not valid UTF-8"),
@@ -80,6 +81,14 @@ def test_a_csv_that_was_written_is_read(tmp_path):
     content = groups_csv(CLASSES, [4, 5, 6], np.array([1, 0, 1]))
     assert content.decode() == 'name,group,label\ndog,0,5\ncat,1,4\n"a, b",1,6\n'
     assert read_groups(written(tmp_path, content), CLASSES).groups.tolist() == [0, 1, 0]
+
+
+def test_names_in_a_csv_run_nothing_in_a_spreadsheet_and_are_read_again(tmp_path):
+    names = ("=1+1", "new\nline", "plain")
+    content = groups_csv(names, [0, 1, 2], np.array([0, 0, 1]))
+    assert content.decode() == "name,group,label\n'=1+1,0,0\nnew\\x0aline,0,1\nplain,1,2\n"
+    assert read_groups(written(tmp_path, content), names).groups.tolist() == [0, 0, 1]
+    assert read_groups(written(tmp_path, "name,group\n=1+1,a\nplain,b\n"), ("=1+1", "plain")).names == ("a", "b")
 
 
 def test_the_tree_as_json_and_newick():

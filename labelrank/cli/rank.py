@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from labelrank.cli.tables import printable, show_table
 from labelrank.exports import FORMATS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from labelrank.features.store import FeatureSet
     from labelrank.label_map import LabelMap
 
@@ -93,27 +94,35 @@ def rank(
         )
     found = read_features(features, features_column=features_column, label_column=label_column)
     say_given(found)
+    given_groups = _groups(groups, found) if groups else None
     label_map = ranked(found, **options)
     if out:
         label_map.save(out)
         say(f"Wrote {out}, content hash {label_map.content_hash}.")
     show(label_map, style)
-    if groups:
-        _say_share(groups, label_map, found.class_names)
+    if given_groups is not None:
+        _say_share(given_groups, label_map)
 
 
-def _say_share(path: Path, label_map: LabelMap, known: Sequence[str]) -> None:
+def _groups(path: Path, features: FeatureSet) -> np.ndarray:
+    """Return the group of each label, int64 (K,), and tell what else is in the file."""
+    from labelrank.class_groups import read_groups
+    from labelrank.views.group_words import unknown_text
+
+    found = read_groups(path, features.class_names)
+    if text := unknown_text(found):
+        say(f"Note: {text}")
+    return found.groups
+
+
+def _say_share(groups: np.ndarray, label_map: LabelMap) -> None:
     import numpy as np
 
-    from labelrank.class_groups import read_groups
     from labelrank.ranking.criteria import expected_share, group_shares
-    from labelrank.views.group_words import share_sentence, unknown_text
+    from labelrank.views.group_words import share_sentence
 
-    given = read_groups(path, label_map.names, known)
-    if text := unknown_text(given):
-        say(f"Note: {text}")
-    share = group_shares(given.groups, np.arange(len(given.groups))[None])
-    say(share_sentence(float(share[0]), expected_share(given.groups)))
+    share = group_shares(groups, np.array([label_map.order]))
+    say(share_sentence(float(share[0]), expected_share(groups)))
 
 
 @click.command()

@@ -524,7 +524,7 @@ def test_classes_shows_groups_and_orders_and_writes_them(features, tmp_path):
     found = in_process("classes", features, "--clusters", 4, "--groups-out", groups, "--tree-out", tree, "--orders")
     assert found.exit_code == 0, found.output
     assert "Groups\n" in found.stdout and "  3: " in found.stdout and "  4: " not in found.stdout
-    assert "AR events" in found.stdout and "random" in found.stdout and "same group" not in found.stdout
+    assert "Misplaced triples" in found.stdout and "random" in found.stdout and "Same group" not in found.stdout
     assert groups.read_text().startswith("name,group,label\n")
     assert tree.read_text().endswith(");\n")
     found = in_process("classes", features, "--clusters", 4, "--groups", groups, "--orders", "--format", "json")
@@ -556,3 +556,8 @@ def test_rank_says_how_many_neighbours_share_a_group(features, tmp_path):
     assert json.loads(found.stdout)["order"] == list(range(12))
     assert "91 % of neighbours share a group (random order: 45 %)." in found.stderr
     assert "1 name in the groups file is no class here and left out: ten." in " ".join(found.stderr.split())
+
+    groups.write_text("name,group\nclass_00,1\n")
+    found = in_process("rank", features, "--groups", groups, "--out", tmp_path / "map.json")
+    assert found.exit_code == 1 and "lacks 11 classes of 12" in found.stderr
+    assert not found.stdout and not (tmp_path / "map.json").exists()
