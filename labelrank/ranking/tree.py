@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
@@ -173,14 +173,6 @@ class ClassTree:
         # A quote within a name is written twice.
         return self.fold(lambda number: "'" + names[number].replace("'", "''") + "'", join) + ";"
 
-    def nested(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the tree as JSON values: classes have a `name`, joins a `distance` and two `children`."""
-
-        def join(a: dict[str, Any], b: dict[str, Any], row: int) -> dict[str, Any]:
-            return {"distance": float(self.linkage[row, 2]), "children": [a, b]}
-
-        return self.fold(lambda number: {"name": names[number]}, join)
-
     def _parts(self) -> np.ndarray:
         """Return both parts of each join, int64 (K - 1, 2)."""
         result: np.ndarray = self.linkage[:, :2].astype(np.int64)
@@ -285,5 +277,5 @@ def _random_tree(points: np.ndarray, rng: np.random.Generator) -> ClassTree:
     norm = np.linalg.norm(drawn, axis=1, keepdims=True)
     np.divide(drawn, norm, out=drawn, where=norm > 0)
     distances = 1 - drawn @ drawn.T
-    joined = linkage(np.maximum(distances[np.triu_indices(len(drawn), 1)], 0.0), "average")
+    joined = linkage(np.maximum(distances[np.triu_indices(len(drawn), 1)], 0.0), LINKAGE)
     return ClassTree(linkage=joined, order=_leaves(joined), points=drawn)

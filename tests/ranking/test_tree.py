@@ -1,7 +1,6 @@
 """The tree of the classes: what is joined, in which order the leaves are read, and cuts."""
 
 import itertools
-import json
 import re
 
 import numpy as np
@@ -141,25 +140,6 @@ def test_newick_quotes_names_and_its_branches_add_up(known):
 
 def nodes_of(children):
     return {leaf: up for child in children for leaf, up in child.items()}
-
-
-def test_the_nested_tree_has_all_classes_and_distances(known):
-    found = ClassTree.of(known[0])
-    root = json.loads(json.dumps(found.nested([str(number) for number in range(20)])))
-    names, distances = [], []
-
-    def walk(part):
-        if "name" in part:
-            names.append(int(part["name"]))
-        else:
-            distances.append(part["distance"])
-            for child in part["children"]:
-                walk(child)
-
-    walk(root)
-    assert names == found.order.tolist()
-    np.testing.assert_allclose(sorted(distances), found.linkage[:, 2])
-    assert root["distance"] == found.linkage[-1, 2]
 
 
 def test_the_number_of_groups_that_were_planted_is_suggested(known):
