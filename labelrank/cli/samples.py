@@ -56,7 +56,7 @@ def samples(
     if class_name is not None:
         if class_name not in space.names:
             raise FeaturesError(
-                f"No sample has the class {class_name!r}; expected one of {', '.join(space.names[:10])}"
+                f"No sample has the class {class_name!r}; expected one of {', '.join(map(repr, space.names[:10]))}"
                 f"{' and others' if len(space.names) > 10 else ''}. Give a class as `labelrank rank` prints it."
             )
         chosen = chosen[space.samples.own[chosen] == space.names.index(class_name)]

@@ -13,7 +13,7 @@ from labelrank.exports import neutral_cell
 from labelrank.features.store import FeatureSet
 from labelrank.ranking.audit import SampleAudit
 from labelrank.ranking.duplicates import NearDuplicates
-from labelrank.words import plural
+from labelrank.words import plural, share_text
 
 COLUMNS = {
     "rank": "Place in the list, from 1.",
@@ -109,9 +109,9 @@ def threshold_text(duplicates: NearDuplicates) -> str:
     """Return what nearly identical means here."""
     if duplicates.threshold == 1:
         return "With so few features, only identical ones are told from chance."
-    apart = 1 - duplicates.threshold
+    apart = share_text(1 - duplicates.threshold)
     return (
-        f"Nearly identical: their squared distance is at most {apart:.0%} of what two samples of a class have, as for "
+        f"Nearly identical: their squared distance is at most {apart} of what two samples of a class have, as for "
         "an image saved anew, resized or brightened. Some pairs are only very similar: look at them."
     )
 

@@ -60,7 +60,7 @@ def test_one_class_and_a_limit(features):
 def test_an_unknown_class_is_told_with_those_there_are(features):
     done = call(features, "--class", "dog")
     assert done.exit_code == 1
-    assert "No sample has the class 'dog'; expected one of cat, =dog, owl." in done.stderr
+    assert "No sample has the class 'dog'; expected one of 'cat', '=dog', 'owl'." in done.stderr
 
 
 def test_samples_of_both_splits_are_a_leak(features, tmp_path):
