@@ -22,6 +22,7 @@ from common import cpu_model, parser_of, peak_above, print_header, status_mib
 
 from labelrank.features.store import FeatureSet
 from labelrank.ranking.methods import ORDERS
+from labelrank.steps.class_summary import summary_of
 from labelrank.steps.label_space import LabelSpace
 
 SIZES = ((10_000, 100), (50_000, 1_000))
@@ -53,7 +54,7 @@ def parts(space: LabelSpace) -> dict[str, Callable[[], object]]:
         "orders": lambda: [space.order(name) for name in orders],
         "criteria": lambda: space.criteria({name: space.order(name) for name in orders}),
         "confusions": lambda: space.confusions,
-        "pairs": lambda: space.pairs(),
+        "pairs": lambda: summary_of(space),
         "2-D map": lambda: (space.places, space.typical),
         "samples": lambda: space.samples,
         "near-identical samples": lambda: space.duplicates,

@@ -13,6 +13,7 @@ import click
 from labelrank.cli.options import given_features_options, label_space_options
 from labelrank.cli.progress import say, say_given
 from labelrank.cli.tables import printable, show_table
+from labelrank.errors import RankingError
 from labelrank.ranking.methods import PRIORS
 from labelrank.words import plural
 
@@ -87,15 +88,26 @@ def classes(
     space = LabelSpace(found, shrinkage, priors)
     given = _given(groups, space)
     summary = summary_of(space, pairs=pairs)
-    grouped = groups_of(space, clusters, given.groups if given else None, judge_orders=orders)
-    _write(space, len(grouped.groups), groups_out, tree_out)
+    grouped, no_groups = None, None
+    try:
+        grouped = groups_of(space, clusters, given.groups if given else None, judge_orders=orders)
+        _write(space, len(grouped.groups), groups_out, tree_out)
+    except RankingError as error:
+        if clusters or groups_out or tree_out or groups or orders:  # what was asked for cannot be had
+            raise
+        no_groups = str(error)
     if style == "json":
-        click.echo(json.dumps(summary.to_json() | {"groups": grouped.to_json()}, indent=2, ensure_ascii=False))
+        told = {"groups": grouped.to_json() if grouped else None, "no_groups": no_groups}
+        click.echo(json.dumps(summary.to_json() | told, indent=2, ensure_ascii=False))
         return
     show(summary, pairs)
+    if grouped is None:
+        if no_groups != summary.no_distances:
+            say_paragraph(f"\nNo groups: {no_groups}")
+        return
     _show_groups(grouped, given)
     if grouped.orders:
-        _show_orders(grouped.orders)
+        _show_orders(grouped.orders, grouped.refused)
 
 
 def _given(path: Path | None, space: LabelSpace) -> GivenGroups | None:
@@ -140,7 +152,7 @@ def show(summary: ClassSummary, lines: int) -> None:
     _show_pairs("Most confused pairs", summary.pairs.most_confused)
     _show_pairs("Nearest pairs", summary.pairs.nearest)
     click.echo()
-    say_paragraph(differing_text(summary.pairs))
+    say_paragraph(summary.no_distances or differing_text(summary.pairs))
     _show_classes(summary.classes, lines)
 
 
@@ -160,8 +172,8 @@ def _show_pairs(title: str, pairs: Sequence[NamedPair]) -> None:
             _short(pair.second),
             *_share(pair.mixed),
             f"{pair.place_by_confusion:,}" if pair.place_by_confusion else "-",
-            f"{pair.distance:.3f}",
-            f"{pair.place_by_distance:,}",
+            f"{pair.distance:.3f}" if pair.place_by_distance else "-",
+            f"{pair.place_by_distance:,}" if pair.place_by_distance else "-",
         )
         for pair in pairs
     ]
@@ -191,14 +203,13 @@ def _show_groups(found: GroupSummary, given: GivenGroups | None) -> None:
         click.echo(click.wrap_text(text, width=80, initial_indent="  ", subsequent_indent="     "))
 
 
-def _show_orders(found: OrderCriteria) -> None:
-    from labelrank.views.group_words import CRITERIA_ARE, criteria_rows, left_out_text
+def _show_orders(found: OrderCriteria, refused: dict[str, str]) -> None:
+    from labelrank.views.order_tables import ASTERISK, criteria_rows, definitions_text, limits_text
 
     click.echo("\nOrders")
-    say_paragraph(CRITERIA_ARE)
+    say_paragraph(definitions_text(found))
     show_table(*criteria_rows(found), text_columns=(0,))
-    if text := left_out_text(found):
-        say_paragraph(text)
+    say_paragraph(f"{ASTERISK.format(found.n_random)} {limits_text(found, refused)}")
 
 
 def _share(share: Share) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +22,9 @@ class ClassPair:
     confused: MixedPair
     """The classes, as indices a < b, and how often they were mixed up."""
     distance: float
-    """Cosine distance, in [0, 2]."""
-    place_by_distance: int
-    """1 for the nearest pair of all."""
+    """Cosine distance, in [0, 2]; NaN without a geometry."""
+    place_by_distance: int | None
+    """1 for the nearest pair of all; None without a geometry."""
     place_by_confusion: int | None
     """1 for the pair most mixed up; None if not one row was."""
 
@@ -49,10 +50,14 @@ class Pairs:
         return tuple(pair for pair in self.most_confused if pair not in self.nearest)
 
 
-def pairs(geometry: ClassGeometry, confusions: Confusions, n: int) -> Pairs:
+def pairs(geometry: ClassGeometry | None, confusions: Confusions, n: int) -> Pairs:
     """Return the n nearest pairs and the n most confused ones; fewer where there are fewer.
 
     No matrix of all classes is made.
+
+    Args:
+        geometry: None where the class means lie no farther apart than by chance; then no pair is nearest.
+        confusions: Of the same classes.
 
     Raises:
         RankingError: n is less than 1.
@@ -60,6 +65,9 @@ def pairs(geometry: ClassGeometry, confusions: Confusions, n: int) -> Pairs:
     if n < 1:
         raise RankingError(f"{n} pairs were asked for; ask for 1 or more.")
     confused = confusions.mixed_pairs
+    if geometry is None:
+        ranked = enumerate(confused[:n].tolist(), start=1)
+        return Pairs((), tuple(ClassPair(confusions.mixed(a, b), math.nan, None, place) for place, (a, b) in ranked))
     points = geometry.points
     apart = np.clip(1 - np.einsum("ms,ms->m", points[confused[:n, 0]], points[confused[:n, 1]]), 0.0, 2.0)
     nearest, distances, nearer = _nearest(geometry, n, apart)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from labelrank.errors import RankingError
 from labelrank.json_values import plain
 
 if TYPE_CHECKING:
     from labelrank.ranking.confusions import Share
-    from labelrank.ranking.pairs import ClassPair
+    from labelrank.ranking.pairs import ClassPair, Pairs
     from labelrank.steps.label_space import LabelSpace
 
 
@@ -53,7 +54,7 @@ class NamedPair:
     first: str
     second: str
     distance: float
-    place_by_distance: int
+    place_by_distance: int | None
     place_by_confusion: int | None
     first_as_second: int
     """Rows of the first that were taken for the second."""
@@ -92,6 +93,8 @@ class ClassSummary:
     absent: tuple[str, ...]
     """Names of classes without rows."""
     pairs: PairLists
+    no_distances: str | None
+    """Why no pair is nearest: the class means lie no farther apart than by chance. None where that is known."""
     confusions: tuple[Cell, ...]
     """All cells with rows beside the diagonal, by label."""
 
@@ -105,11 +108,17 @@ def summary_of(space: LabelSpace, *, pairs: int = 20) -> ClassSummary:
     """Return what is known of the classes, with as many pairs in each list.
 
     Raises:
-        RankingError: As for `LabelSpace.geometry` and `LabelSpace.confusions`, or `pairs` is less than 1.
+        RankingError: As for `LabelSpace.confusions`, or `pairs` is less than 1.
     """
     from labelrank.ranking.confusions import LEVEL, MAX_SETBACK
+    from labelrank.ranking.pairs import pairs as pairs_of
 
     found = space.confusions
+    geometry, no_distances = None, None
+    try:
+        geometry = space.geometry
+    except RankingError as error:
+        no_distances = str(error)
     cells = _cells(space)
     return ClassSummary(
         expected=Expected(
@@ -123,7 +132,8 @@ def summary_of(space: LabelSpace, *, pairs: int = 20) -> ClassSummary:
         ),
         classes=_classes(space, cells),
         absent=space.absent,
-        pairs=_pairs(space, pairs),
+        pairs=_named(pairs_of(geometry, found, pairs), space.names),
+        no_distances=no_distances,
         confusions=cells,
     )
 
@@ -155,10 +165,7 @@ def _classes(space: LabelSpace, cells: Sequence[Cell]) -> tuple[ClassLine, ...]:
     )
 
 
-def _pairs(space: LabelSpace, n: int) -> PairLists:
-    names = space.names
-    found = space.pairs(n)
-
+def _named(found: Pairs, names: Sequence[str]) -> PairLists:
     def named(pairs: Sequence[ClassPair]) -> tuple[NamedPair, ...]:
         return tuple(
             NamedPair(

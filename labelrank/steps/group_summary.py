@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from labelrank.errors import RankingError
 from labelrank.json_values import plain
-from labelrank.ranking.methods import ORDERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +27,8 @@ class GroupSummary:
     """With groups that were given."""
     orders: OrderCriteria | None
     """How orders show which classes are near each other; where asked for."""
+    refused: dict[str, str]
+    """Why the other orders are not judged: the features do not allow them."""
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values: the fields of this class and of those in it."""
@@ -57,19 +57,11 @@ def groups_of(
     groups: list[list[str]] = [[] for _ in range(cut.max() + 1)]
     for number in space.tree.order:
         groups[cut[number]].append(space.names[number])
+    orders, refused = space.orders() if judge_orders else ({}, {})
     return GroupSummary(
         suggestion=suggestion,
         groups=tuple(map(tuple, groups)),
         agreement=None if given is None else agreement(cut, given),
-        orders=space.criteria(_orders(space), given) if judge_orders else None,
+        orders=space.criteria(orders, given) if judge_orders else None,
+        refused=refused,
     )
-
-
-def _orders(space: LabelSpace) -> dict[str, np.ndarray]:
-    found = {}
-    for name in ORDERS:
-        try:
-            found[name] = space.order(name)
-        except RankingError:  # such as `reference`, which needs as many rows in every class
-            continue
-    return found

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from labelrank.ranking.duplicates import NearDuplicates
     from labelrank.ranking.geometry import ClassGeometry
     from labelrank.ranking.moments import ClassMoments
-    from labelrank.ranking.pairs import Pairs
     from labelrank.ranking.placing import Places
     from labelrank.ranking.tree import ClassTree, GroupSuggestion
     from labelrank.ranking.whitening import Whitening
@@ -85,16 +84,6 @@ class LabelSpace:
         from labelrank.ranking.confusions import confusions
 
         return confusions(self.features.X, self.features.y, self.moments, self.whitening, self.priors)
-
-    def pairs(self, n: int = 20) -> Pairs:
-        """Return the n nearest pairs of classes and the n most mixed up.
-
-        Raises:
-            RankingError: As for `geometry` and `confusions`, or n is less than 1.
-        """
-        from labelrank.ranking.pairs import pairs
-
-        return pairs(self.geometry, self.confusions, n)
 
     @cached_property
     def distance_agreement(self) -> DistanceAgreement:
@@ -234,6 +223,16 @@ class LabelSpace:
         if name not in self._orders:
             self._orders[name] = self._order(name)
         return self._orders[name]
+
+    def orders(self) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+        """Return all orders that the features allow, by name, and why each of the others cannot be had."""
+        found, refused = {}, {}
+        for name in ORDERS:
+            try:
+                found[name] = self.order(name)
+            except RankingError as error:  # such as of `reference`, which needs as many rows in every class
+                refused[name] = str(error)
+        return found, refused
 
     @cached_property
     def _orders(self) -> dict[str, np.ndarray]:

@@ -265,10 +265,10 @@ def _n_groups(space: LabelSpace) -> int:
 def _pairs(found: ChosenFeatures, ranked: Ranked) -> None:
     with computing(found, "Looking for pairs of classes") as space:
         summary = summary_of(space, pairs=PAIRS)
-        pictures = _pictures(found, space)
+        pictures = {} if summary.no_distances else _pictures(found, space)
     by_name = {space.names[number]: picture for number, picture in pictures.items()}
     st.subheader(escape(class_words.pairs_finding(summary.pairs)), anchor=False, help=DISTANCE_HELP)
-    st.markdown(escape(class_words.differing_text(summary.pairs)))
+    st.markdown(escape(summary.no_distances or class_words.differing_text(summary.pairs)))
     for column, (title, help_text, pairs) in zip(
         st.columns(2, gap="medium"),
         (

@@ -16,8 +16,7 @@ from labelrank.ui import rankings
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.label_space import computing
 from labelrank.ui.messages import error_box, escape
-from labelrank.views import marks, order_tables
-from labelrank.words import plural
+from labelrank.views import group_words, order_tables
 
 MAX_UPLOAD_MB = 32
 
@@ -43,7 +42,7 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
     with place:
         st.subheader(escape(order_tables.orders_finding(judged)), anchor=False)
         st.table(order_tables.criteria_table(judged, chosen))
-        st.caption(escape(order_tables.p_caption(judged)))
+        st.caption(escape(f"{order_tables.p_text(judged)} {order_tables.limits_text(judged, {})}"))
         with st.expander("What the columns mean", key="criteria_meanings"):
             for name, title in order_tables.TITLES.items():
                 st.markdown(f"**{title}**: {escape(order_tables.DEFINITIONS[name])}")
@@ -81,12 +80,7 @@ def _judged(space: LabelSpace, groups: tuple[int, ...] | None) -> tuple[LabelSpa
     """Return the criteria of all orders, and why some cannot be had; the space comes too, so that its id stays its."""
     import numpy as np
 
-    orders, refused = {}, {}
-    for name in rankings.METHOD_TEXT:
-        try:
-            orders[name] = space.order(name)
-        except LabelRankError as error:
-            refused[name] = str(error)
+    orders, refused = space.orders()
     return space, space.criteria(orders, None if groups is None else np.array(groups)), refused
 
 
@@ -110,7 +104,6 @@ def _groups(space: LabelSpace) -> GivenGroups | None:
         except GroupsError as error:
             error_box(GroupsError(str(error).replace(str(path), repr(file.name))))
             return None
-    if given.unknown:
-        named = ", ".join(marks.shorten(name) for name in given.unknown[:5])
-        st.caption(escape(f"{plural(len(given.unknown), 'name')} of the file are no classes here: {named}."))
+    if text := group_words.unknown_text(given):
+        st.caption(escape(text))
     return given

@@ -6,7 +6,7 @@ from labelrank.ranking.distance_agreement import DistanceAgreement
 from labelrank.steps.class_summary import Expected, NamedPair, PairLists
 from labelrank.views.marks import shorten
 from labelrank.views.measures import percent
-from labelrank.words import ordinal, plural
+from labelrank.words import ordinal, plural, share_text
 
 PRIORS_ARE = {
     "equal": "All classes are taken as equally frequent.",
@@ -23,7 +23,7 @@ def expected_text(expected: Expected) -> str:
     found = expected.accuracy
     text = (
         f"A linear classifier is expected to be right for {percent(found.value)} of new samples "
-        f"({expected.level:.0%} interval {percent(found.low)} to {percent(found.high)}): so it was for "
+        f"({share_text(expected.level)} interval {percent(found.low)} to {percent(found.high)}): so it was for "
         f"{plural(found.of, 'sample')}, each left out in turn. {PRIORS_ARE[expected.priors]}"
     )
     if expected.too_low:
@@ -52,10 +52,14 @@ def agreement_text(found: DistanceAgreement) -> str:
 
 def pairs_finding(pairs: PairLists) -> str:
     """Return which pair is nearest and which is mixed up most, in one sentence."""
+    worst = pairs.most_confused[0] if pairs.most_confused else None
+    if not pairs.nearest:
+        return (
+            f"{_both(worst)} are mixed up most ({percent(worst.mixed.value)})" if worst else "No classes are mixed up"
+        )
     nearest = _both(pairs.nearest[0])
-    if not pairs.most_confused:
+    if worst is None:
         return f"{nearest} are nearest; no classes are mixed up"
-    worst = pairs.most_confused[0]
     if (worst.first, worst.second) == (pairs.nearest[0].first, pairs.nearest[0].second):
         return f"{nearest} are nearest, and mixed up most ({percent(worst.mixed.value)})"
     return f"{nearest} are nearest; {_both(worst)} are mixed up most ({percent(worst.mixed.value)})"
@@ -68,11 +72,15 @@ def pair_text(pair: NamedPair) -> str:
         found = pair.mixed
         mixed = f"{percent(found.value)} mixed up ({100 * found.low:.1f} to {100 * found.high:.1f}"
         mixed += f", {ordinal(pair.place_by_confusion)})"
+    if pair.place_by_distance is None:
+        return mixed
     return f"distance {pair.distance:.2f} ({ordinal(pair.place_by_distance)}), {mixed}"
 
 
 def differing_text(pairs: PairLists) -> str:
     """Return how far the nearest pairs are the most confused ones, with the clearest exception of either kind."""
+    if not pairs.nearest:
+        return ""
     if not pairs.most_confused:
         return "No sample was taken for another class, so no pair is mixed up."
     n, common = len(pairs.nearest), len(pairs.nearest) - len(pairs.near_but_told_apart)
@@ -82,20 +90,23 @@ def differing_text(pairs: PairLists) -> str:
             if n > 1
             else ("The nearest pair is the most confused.")
         )
-    text = f"{common:,} of the {plural(n, 'nearest pair')} are among the {len(pairs.most_confused):,} most confused."
+    are = "is" if common == 1 else "are"
+    text = f"{common:,} of the {plural(n, 'nearest pair')} {are} among the {len(pairs.most_confused):,} most confused."
     if near := pairs.near_but_told_apart:
         one = min(near, key=lambda pair: pair.mixed.value)
-        text += f" Near but told apart: {_both(one)} ({ordinal(one.place_by_distance)} by distance, "
-        text += f"{_mixed(one)})."
+        text += f" Near but told apart: {_both(one)} ({_place(one)} by distance, {_mixed(one)})."
     if apart := pairs.confused_but_apart:
-        one = max(apart, key=lambda pair: pair.place_by_distance)
-        text += f" Mixed up though farther apart: {_both(one)} ({ordinal(one.place_by_distance)} by distance, "
-        text += f"{_mixed(one)})."
+        one = max(apart, key=lambda pair: pair.distance)
+        text += f" Mixed up though farther apart: {_both(one)} ({_place(one)} by distance, {_mixed(one)})."
     return text
 
 
 def _mixed(pair: NamedPair) -> str:
     return f"{percent(pair.mixed.value)} mixed up" if pair.mixed.value else "never mixed up"
+
+
+def _place(pair: NamedPair) -> str:
+    return ordinal(pair.place_by_distance) if pair.place_by_distance else "-"
 
 
 def _both(pair: NamedPair) -> str:

@@ -1,12 +1,13 @@
-"""Orders of the classes beside each other: a table of criteria, and what they say."""
+"""Orders of the classes beside each other: tables of criteria, and what they say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from labelrank.ranking.criteria import Judged, OrderCriteria
+from labelrank.words import share_text
 
 TITLES = {
     "path_length": "Path length",
@@ -24,6 +25,7 @@ DEFINITIONS = {
     "unlike they are. 1 is best, 0 is chance.",
     "group_share": "The share of neighbours that belong to the same of your groups. More is better.",
 }
+ASTERISK = "An asterisk marks the best; random is the mean of {:,} random orders."
 
 
 def orders_finding(found: OrderCriteria) -> str:
@@ -43,6 +45,21 @@ def _all(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
+def definitions_text(found: OrderCriteria) -> str:
+    """Return what the columns mean, in one paragraph."""
+    return " ".join(f"{title}: {DEFINITIONS[name]}" for name, title in TITLES.items() if name not in found.left_out)
+
+
+def criteria_rows(found: OrderCriteria) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return a header, and a row for each order and one for random ones; the best of a column has an asterisk."""
+    names = [name for name in TITLES if name not in found.left_out]
+    rows = [
+        (order, *(_figure(judged[name].value, name) + ("*" if order in found.best(name) else " ") for name in names))
+        for order, judged in found.of.items()
+    ]
+    return ("order", *(TITLES[name] + " " for name in names)), [*rows, ("random", *_random(found, names, " "))]
+
+
 def criteria_table(found: OrderCriteria, chosen: str) -> pd.DataFrame:
     """Return a row for each order, its criteria in markdown, the best in bold; last the mean of random orders.
 
@@ -51,37 +68,58 @@ def criteria_table(found: OrderCriteria, chosen: str) -> pd.DataFrame:
     """
     names = [name for name in TITLES if name not in found.left_out]
     rows = [
-        {"Order": f"{order} (chosen)" if order == chosen else order}
-        | {TITLES[name]: _cell(judged[name], name, order in found.best(name)) for name in names}
+        (
+            f"{order} (chosen)" if order == chosen else order,
+            *(_cell(judged[name], name, order in found.best(name)) for name in names),
+        )
         for order, judged in found.of.items()
     ]
-    some = next(iter(found.of.values()))
-    rows.append({"Order": "random"} | {TITLES[name]: _number(some[name].random, name) for name in names})
-    return pd.DataFrame(rows).set_index("Order")
+    columns = ["Order", *(TITLES[name] for name in names)]
+    return pd.DataFrame([*rows, ("random", *_random(found, names))], columns=columns).set_index("Order")
 
 
-def p_caption(found: OrderCriteria) -> str:
-    """Return what p is, and what was left out."""
-    text = (
+def p_text(found: OrderCriteria) -> str:
+    """Return what bold and p are in `criteria_table`."""
+    return (
         f"Bold is best. p is the share of {found.n_random:,} random orders that are at least as good: where it is "
         "large, chance does as well."
     )
-    if found.n_triples is not None:
-        text += f" Random orders are judged by {found.n_triples:,} triples of classes."
-    if left_out := [TITLES[name] for name in found.left_out if name != "group_share"]:
-        text += f" Left out for so many classes: {', '.join(left_out)}."
-    return text
+
+
+def limits_text(found: OrderCriteria, refused: Mapping[str, str]) -> str:
+    """Return which orders are no better than random ones, what was not computed and what was estimated.
+
+    Args:
+        refused: Order -> why it is not judged.
+    """
+    parts = []
+    if poor := [order for order, judged in found.of.items() if all(one.p > 0.05 for one in judged.values())]:
+        parts.append(f"Not told from random orders by any of these (p above .05): {', '.join(poor)}.")
+    if found.n_triples:
+        parts.append(f"Random orders were judged by {found.n_triples:,} triples of classes.")
+    if left := [TITLES[name] for name in found.left_out if name != "group_share"]:
+        parts.append(f"Left out, as there are too many classes: {', '.join(left)}.")
+    parts += [f"Not judged is {name}: {why}" for name, why in refused.items()]
+    return " ".join(parts)
+
+
+def _random(found: OrderCriteria, names: list[str], after: str = "") -> list[str]:
+    some = next(iter(found.of.values()))
+    return [_figure(some[name].random, name) + after for name in names]
 
 
 def _cell(judged: Judged, name: str, best: bool) -> str:
-    value = _number(judged.value, name)
+    value = _figure(judged.value, name)
     p = f"{judged.p:.3f}" if judged.p < 0.1 else f"{judged.p:.2f}"
     return f"{f'**{value}**' if best else value} · p\u00a0{p}"
 
 
-def _number(value: float, name: str) -> str:
-    if name == "group_share":
-        return f"{value:.0%}"
-    if name == "distance_correlation":
-        return f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no -0.00
-    return f"{value:,.0f}" if value >= 100 or name == "anti_robinson_events" else f"{value:.1f}"
+def _figure(value: float, criterion: str) -> str:
+    match criterion:
+        case "group_share":
+            return share_text(value)
+        case "distance_correlation":
+            return f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no -0.00
+        case "anti_robinson_events":
+            return f"{value:,.0f}"
+    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"

@@ -14,10 +14,9 @@ import pandas as pd
 from labelrank.errors import RankingError
 from labelrank.ranking.methods import GOOD_FOR
 from labelrank.steps.class_summary import NamedPair, summary_of
-from labelrank.steps.group_summary import groups_of
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
-from labelrank.views import class_heatmap, class_map, class_tree, class_words, group_words, marks, ranking_charts
+from labelrank.views import class_heatmap, class_map, class_tree, class_words, marks, order_tables, ranking_charts
 from labelrank.views.measures import percent
 from labelrank.words import CITATION, plural
 
@@ -204,8 +203,8 @@ def _pairs(space: LabelSpace, ranked: Ranked) -> str:
             (
                 pair.first,
                 pair.second,
-                f"{pair.distance:.2f}",
-                pair.place_by_distance,
+                "-" if pair.place_by_distance is None else f"{pair.distance:.2f}",
+                pair.place_by_distance or "-",
                 f"{percent(pair.mixed.value)} ({100 * pair.mixed.low:.1f} to {100 * pair.mixed.high:.1f})",
                 pair.place_by_confusion or "-",
             )
@@ -218,21 +217,21 @@ def _pairs(space: LabelSpace, ranked: Ranked) -> str:
         class_words.pairs_finding(summary.pairs),
         class_words.differing_text(summary.pairs),
         _paragraph(class_words.expected_text(summary.expected)),
-        table("Nearest pairs", summary.pairs.nearest),
-        table("Pairs most mixed up", summary.pairs.most_confused),
+        table("Nearest pairs", summary.pairs.nearest) if summary.pairs.nearest else "",
+        table("Pairs most mixed up", summary.pairs.most_confused) if summary.pairs.most_confused else "",
         _note(class_words.COLUMNS),
     )
 
 
 def _orders(space: LabelSpace, ranked: Ranked) -> str:
-    judged = groups_of(space, judge_orders=True).orders
-    assert judged is not None
-    header, rows = group_words.criteria_rows(judged)
+    orders, refused = space.orders()
+    judged = space.criteria(orders)
+    header, rows = order_tables.criteria_rows(judged)
     return _section(
         "How orders compare",
-        group_words.left_out_text(judged),
+        f"{order_tables.ASTERISK.format(judged.n_random)} {order_tables.limits_text(judged, refused)}",
         _table("Criteria of orders", header, rows, numbers=range(1, len(header))),
-        _note(group_words.CRITERIA_ARE),
+        _note(order_tables.definitions_text(judged)),
     )
 
 

@@ -109,3 +109,42 @@ def test_sentences(given):
         every.pairs
     )
     assert differing_text(PairLists(every.pairs.nearest, (), every.pairs.nearest, ())).startswith("No sample was taken")
+
+
+@pytest.fixture
+def alike(tmp_path):
+    """Features of one's own of four classes that differ by chance alone, one of another size."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), [20, 20, 20, 21])
+    X = rng.normal(size=(81, 6))
+    means = np.array([X[y == label].mean(axis=0) for label in range(4)])
+    path = tmp_path / "alike.npz"
+    np.savez(path, X=X - 0.9 * means[y], y=y)
+    return path
+
+
+def test_classes_that_differ_by_chance_alone_are_judged_without_distances(alike):
+    done = classes(alike)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("A linear classifier is expected to be right for ")
+    assert "Most confused pairs" in done.stdout and "Nearest pairs" not in done.stdout
+    assert done.stdout.count("nothing is known of which classes are near each other") == 1
+    told = json.loads(classes(alike, "--format", "json").stdout)
+    assert told["pairs"]["nearest"] == [] and told["pairs"]["most_confused"][0]["distance"] is None
+    assert told["groups"] is None and told["no_groups"] == told["no_distances"]
+
+
+def test_what_is_asked_for_and_cannot_be_had_is_an_error(alike, tmp_path):
+    done = classes(alike, "--groups-out", tmp_path / "groups.csv")
+    assert done.exit_code == 1 and "nothing is known" in done.stderr
+    assert not done.stdout and not (tmp_path / "groups.csv").exists()
+
+
+def test_orders_that_the_features_do_not_allow_are_told(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), [20, 20, 20, 21])
+    np.savez(tmp_path / "unequal.npz", X=rng.normal(size=(81, 6)) + y[:, None], y=y)
+    told = " ".join(classes(tmp_path / "unequal.npz", "--orders").stdout.split())
+    assert "Not judged is reference: method='reference' pairs the rows of each class" in told
+    printed = json.loads(classes(tmp_path / "unequal.npz", "--orders", "--format", "json").stdout)["groups"]
+    assert list(printed["refused"]) == ["reference"] and "reference" not in printed["orders"]["of"]
