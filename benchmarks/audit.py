@@ -1,13 +1,14 @@
 """How many planted label errors the first samples to look at hold: labelrank's list against cleanlab's.
 
     python benchmarks/audit.py --cifar100 PARQUET --peer-python PEER/bin/python
-    python benchmarks/audit.py --features F.parquet --peer-python PEER/bin/python
+    python benchmarks/audit.py --features F.parquet --seeds 2 --peer-python PEER/bin/python
 
-5 % of the labels are changed: half of them to the nearest class, half to any other. labelrank ranks by the squared
-distance to the own class less that to the nearest other. cleanlab (in an environment of its own, PEER) gets the
-probabilities of a softmax regression of the standardised features, out of sample in four folds, and ranks what its
-find_label_issues returns by self-confidence, and all samples by each of its label quality scores. Printed is the share
-of planted errors among the first 200.
+5 % of the labels are changed: half of them to the nearest class, half to any other. labelrank ranks by
+how little a sample fits its own class; beside it stands the squared distance to the own class less that to the nearest
+other, in the whole whitened space. cleanlab (in an environment of its own, PEER) gets the probabilities of a softmax
+regression of the standardised features, out of sample in four folds, once with scikit-learn's defaults and once with
+the penalty that foretells the given labels best. It ranks what its find_label_issues returns by self-confidence, and
+all samples by each of its label quality scores. Printed is the share of planted errors among the first 200.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from common import parser_of, print_header
 
 FIRST = 200
 SHARE = 0.05
+USUAL = 1.0
+"""The inverse of the penalty of the softmax regression, by default."""
 PENALTIES = (0.001, 0.01, 0.1)
-"""The inverse of the penalty of the softmax regression; the one with the best out-of-sample accuracy is taken."""
+"""Others, of which the one with the best out-of-sample accuracy is taken."""
 
 
 def planted(X: np.ndarray, y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,10 +53,24 @@ def ours(X: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the rows in the order in which to look at them."""
     from labelrank.ranking import ClassMoments
     from labelrank.ranking.audit import audit
+    from labelrank.ranking.geometry import ClassGeometry
+
+    return audit(X, y, ClassGeometry.of(ClassMoments(X.shape[1]).update(X, y))).order
+
+
+def by_distance(X: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the rows by squared distance to the own class, without the row, less that to the nearest other."""
+    from labelrank.ranking import ClassMoments
     from labelrank.ranking.whitening import whitening
 
     moments = ClassMoments(X.shape[1]).update(X, y)
-    return audit(X, y, moments, whitening(moments, "auto")).order
+    white = whitening(moments, "auto")
+    rows, means, at = white(X), white(moments.mean), np.arange(len(y))
+    distance = (rows**2).sum(axis=1)[:, None] + (means**2).sum(axis=1) - 2 * rows @ means.T
+    own = np.searchsorted(moments.labels, y)
+    without = distance[at, own] * (moments.count[own] / (moments.count[own] - 1)) ** 2
+    distance[at, own] = np.inf
+    return np.argsort(distance.min(axis=1) - without, kind="stable")
 
 
 def peer(path: Path) -> dict[str, list[int]]:
@@ -67,19 +84,24 @@ def peer(path: Path) -> dict[str, list[int]]:
 
     data = np.load(path)
     X, y = data["X"], data["y"]
-    best = (-1.0, np.empty(0))
-    for penalty in PENALTIES:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=60))
+    found: dict[str, list[int]] = {}
+
+    def fitted(penalty: float) -> tuple[float, float, np.ndarray]:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=penalty))
         folds = StratifiedKFold(4, shuffle=True, random_state=0)
         probabilities = cross_val_predict(model, X, y, cv=folds, method="predict_proba")
-        best = max(best, (float(np.mean(probabilities.argmax(axis=1) == y)), probabilities), key=lambda pair: pair[0])
-    accuracy, probabilities = best
-    found = {f"softmax, out-of-sample accuracy {accuracy:.1%}": []}
-    issues = find_label_issues(y, probabilities, return_indices_ranked_by="self_confidence")
-    found["find_label_issues by self-confidence"] = issues[:FIRST].tolist()
-    for method in ("self_confidence", "normalized_margin", "confidence_weighted_entropy"):
-        order = np.argsort(get_label_quality_scores(y, probabilities, method=method), kind="stable")
-        found[f"label quality, {method}"] = order[:FIRST].tolist()
+        return float(np.mean(probabilities.argmax(axis=1) == y)), penalty, probabilities
+
+    def add(accuracy: float, penalty: float, probabilities: np.ndarray) -> None:
+        found[f"C={penalty:g}: out-of-sample accuracy {accuracy:.1%}"] = []
+        issues = find_label_issues(y, probabilities, return_indices_ranked_by="self_confidence")
+        found[f"C={penalty:g}: find_label_issues by self-confidence"] = issues[:FIRST].tolist()
+        for method in ("self_confidence", "normalized_margin", "confidence_weighted_entropy"):
+            order = np.argsort(get_label_quality_scores(y, probabilities, method=method), kind="stable")
+            found[f"C={penalty:g}: label quality, {method}"] = order[:FIRST].tolist()
+
+    add(*fitted(USUAL))
+    add(*max((fitted(penalty) for penalty in PENALTIES), key=lambda fit: fit[0]))
     return found
 
 
@@ -113,10 +135,11 @@ def main() -> None:
     for name, X, y in sets(options):
         for seed in range(options.seeds):
             labels, wrong = planted(X, y, seed)
-            began = time.perf_counter()
-            first = ours(X, labels)[:FIRST]
-            row = f"| {name} | {seed} | labelrank | {wrong[first].mean():.1%} | {time.perf_counter() - began:.1f} |"
-            print(row, flush=True)
+            for title, ranked in (("labelrank", ours), ("distances alone", by_distance)):
+                began = time.perf_counter()
+                first = ranked(X, labels)[:FIRST]
+                row = f"| {name} | {seed} | {title} | {wrong[first].mean():.1%} | {time.perf_counter() - began:.1f} |"
+                print(row, flush=True)
             if options.peer_python is None:
                 continue
             with tempfile.TemporaryDirectory() as folder:

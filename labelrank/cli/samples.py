@@ -37,9 +37,9 @@ def samples(
     shrinkage: float | str | None,
     style: str,
 ) -> None:
-    """List the samples to look at first: those nearer to another class, and those that are nearly identical.
+    """List the samples to look at first: those that fit their class least, and those that are nearly identical.
 
-    Nothing is said of their labels: a sample far from its class may be a rare view as well as a slip.
+    Nothing is said of their labels: a sample that fits its class little may be a rare view as well as a slip.
     """
     from labelrank.features.joining import read_features
     from labelrank.label_map import write_file
@@ -69,7 +69,7 @@ def samples(
         chosen=chosen[:shown_rows],
         leaks=(leaks, others.keys) if leaks and others else None,
     )
-    say(f"{words.audit_text(space.samples)}. {words.duplicates_text(space.samples, space.duplicates)}.")
+    say(f"{words.audit_text(space.samples)}. {words.duplicates_text(space.samples.own, space.duplicates)}.")
     say(words.threshold_text(space.duplicates))
     if leaks and others and (text := words.leak_text(leaks, len(others.keys), str(against))):
         click.secho(text, fg="red", err=True)
@@ -85,16 +85,16 @@ def samples(
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    names = ("rank", "key", "class", "nearest_other", "score", "duplicates_of")
+    names = ("rank", "key", "class", "nearest_other", "own_fit", "other_fit", "duplicates_of")
     shown = [
         tuple(
             printable(value)
             if isinstance(value, str)
-            else f"{value:,.1f}"
+            else f"{value:.3f}"
             if isinstance(value, float)
             else f"{value or ''}"
             for value in (row[name] for name in names)
         )
         for row in rows
     ]
-    show_table(names, shown, text_columns=(1, 2, 3, 5))
+    show_table(names, shown, text_columns=(1, 2, 3, 6))

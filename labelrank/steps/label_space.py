@@ -167,14 +167,14 @@ class LabelSpace:
 
     @cached_property
     def samples(self) -> SampleAudit:
-        """The rows compared with their own class and the nearest other, in the order in which to look at them.
+        """The rows compared with their own class and the others, in the order in which to look at them.
 
         Raises:
-            RankingError: As for `whitening`.
+            RankingError: As for `geometry`.
         """
         from labelrank.ranking.audit import audit
 
-        return audit(self.features.X, self.features.y, self.moments, self.whitening)
+        return audit(self.features.X, self.features.y, self.geometry)
 
     @cached_property
     def duplicates(self) -> NearDuplicates:

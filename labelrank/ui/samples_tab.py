@@ -21,13 +21,13 @@ GROUPS_PER_PAGE = 10
 GROUP_COLUMNS = 6
 """Samples of a group that are shown."""
 TILE_PIXELS = 150
-NEARER_HELP = (
-    "Distances are measured in all directions of the features, in which the samples of a class are scattered evenly. A "
-    "sample's own class is taken without it."
+ELSEWHERE_HELP = (
+    "Classes are compared by the directions that tell them apart. A sample's own class is taken without it. Where "
+    "samples are fewer than features, all seem to fit better than they do."
 )
-SCORE_HELP = (
-    "The squared distance to the mean of its own class less that to the mean of the nearest other class. Above 0 the "
-    "sample lies nearer to the other class; the higher, the more so."
+FIT_HELP = (
+    "How well the sample fits its own class, from 0 to 100 %, and after it how well it fits the nearest other class. "
+    "The fits of all classes sum to 100 %."
 )
 DUPLICATES_HELP = "Samples that hang together in pairs of nearly identical ones are one group."
 GONE = "Their dataset is no longer here, so they have no images."
@@ -46,10 +46,10 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
     VIEWS[view](found)
 
 
-def _nearer(found: ChosenFeatures) -> None:
+def _least_fit(found: ChosenFeatures) -> None:
     with computing(found, "Comparing the samples with the classes") as space:
         audit = space.samples
-    st.subheader(escape(sample_list.audit_text(audit)), anchor=False, help=NEARER_HELP)
+    st.subheader(escape(sample_list.audit_text(audit)), anchor=False, help=ELSEWHERE_HELP)
     st.markdown(
         "Look at these first. Such a sample may be a rare view, its class may run into another, or its label may be a "
         "slip: only you can tell."
@@ -77,13 +77,13 @@ def _nearer(found: ChosenFeatures) -> None:
             on_click="ignore",
             icon=":material/download:",
             key="samples_csv",
-            help=f"All {len(chosen):,} samples in this order, with scores, distances and near-identical samples.",
+            help=f"All {len(chosen):,} samples in this order, with fits and near-identical samples.",
         )
     page: Sequence[int] = paged(chosen.tolist(), PER_PAGE, key=f"samples_page_{only}")
     strips = rankings.strips_of(space.features, found.source, tuple((space.features.keys[i],) for i in page), 1)
     st.caption(
-        f"{len(chosen):,} samples, the highest score first." + ("" if any(s.still for s in strips) else f" {GONE}"),
-        help=SCORE_HELP,
+        f"{len(chosen):,} samples, the lowest fit first." + ("" if any(s.still for s in strips) else f" {GONE}"),
+        help=FIT_HELP,
     )
     with st.container(horizontal=True, gap="small"):
         for row, strip in zip(page, strips, strict=True):
@@ -95,17 +95,19 @@ def _tile(space: LabelSpace, row: int, strip: Strip) -> None:
     audit, key = space.samples, space.features.keys[row]
     own, other = (name_text(space.names[index], 24) for index in (audit.own[row], audit.other[row]))
     _picture(strip, f"Sample {marks.shorten(key)} of class {marks.shorten(space.names[audit.own[row]])}")
-    score = "alone in its class" if np.isnan(audit.score[row]) else f"score {audit.score[row]:,.1f}"
-    st.markdown(f"**{own}**  \nnear {other}  \n:small[{score}]  \n:small[{name_text(_end(key), 28)}]")
+    alone = np.isnan(audit.own_fit[row])
+    fit = "alone in its class" if alone else f"fit {audit.own_fit[row]:.1%}, there {audit.other_fit[row]:.1%}"
+    st.markdown(f"**{own}**  \nnear {other}  \n:small[{fit}]  \n:small[{name_text(_end(key), 28)}]")
 
 
 def _identical(found: ChosenFeatures) -> None:
     with computing(found, "Looking for samples that are nearly identical") as space:
-        audit, duplicates = space.samples, space.duplicates
-    st.subheader(escape(sample_list.duplicates_text(audit, duplicates)), anchor=False, help=DUPLICATES_HELP)
+        duplicates = space.duplicates
+    own = np.searchsorted(space.moments.labels, space.features.y)
+    st.subheader(escape(sample_list.duplicates_text(own, duplicates)), anchor=False, help=DUPLICATES_HELP)
     st.markdown(escape(sample_list.threshold_text(duplicates)))
     groups = [np.flatnonzero(duplicates.group == group) for group in range(int(duplicates.group.max()) + 1)]
-    groups.sort(key=lambda rows: -len(set(audit.own[rows].tolist())))  # those of several classes first
+    groups.sort(key=lambda rows: -len(set(own[rows].tolist())))  # those of several classes first
     shown = paged(groups, GROUPS_PER_PAGE, key="duplicates_page")
     if not shown:
         return
@@ -115,7 +117,7 @@ def _identical(found: ChosenFeatures) -> None:
         st.caption(GONE)
     for rows, group_keys, strip in zip(shown, keys, strips, strict=True):
         with st.container(border=True, gap="xsmall"):
-            names = [space.names[index] for index in dict.fromkeys(audit.own[rows].tolist())]
+            names = [space.names[index] for index in dict.fromkeys(own[rows].tolist())]
             likeness = duplicates.likeness[rows].min()
             across = ":material/call_split: " if len(names) > 1 else ""
             st.markdown(
@@ -146,6 +148,6 @@ def _csv(space: LabelSpace, chosen: np.ndarray) -> bytes:
 
 
 VIEWS: dict[str, Callable[[ChosenFeatures], None]] = {
-    "Nearer to another class": _nearer,
+    "Least fit for their class": _least_fit,
     "Nearly identical": _identical,
 }

@@ -16,9 +16,18 @@ from labelrank.ranking.methods import GOOD_FOR
 from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
-from labelrank.views import class_heatmap, class_map, class_tree, class_words, marks, order_tables, ranking_charts
+from labelrank.views import (
+    class_heatmap,
+    class_map,
+    class_tree,
+    class_words,
+    marks,
+    order_tables,
+    ranking_charts,
+    sample_list,
+)
 from labelrank.views.measures import percent
-from labelrank.words import CITATION, plural
+from labelrank.words import CITATION
 
 WIDTH = 860
 """Of a chart, in pixels; it shrinks with the window."""
@@ -244,19 +253,30 @@ def _agreement(space: LabelSpace) -> str:
 
 def _samples(space: LabelSpace, ranked: Ranked) -> str:
     audit, names, keys = space.samples, space.names, space.features.keys
-    first = [row for row in audit.order[:SAMPLES] if audit.score[row] > 0]
+    first = [row for row in audit.order[:SAMPLES] if audit.elsewhere[row]]
     rows = [
-        (place, keys[row], names[audit.own[row]], names[audit.other[row]], f"{audit.score[row]:.1f}")
+        (
+            place,
+            keys[row],
+            names[audit.own[row]],
+            names[audit.other[row]],
+            f"{audit.own_fit[row]:.1%}",
+            f"{audit.other_fit[row]:.1%}",
+        )
         for place, row in enumerate(first, start=1)
     ]
-    nearer = int(np.sum(audit.score > 0))
     return _section(
-        f"{plural(nearer, 'sample')} of {len(keys):,} lie nearer to another class",
+        sample_list.audit_text(audit),
         "They may be labelled as they should be and look unusual, or belong to the other class: look at them.",
-        _table("Samples to look at first", ("", "Key", "Class", "Nearest other", "Score"), rows, numbers=(0, 4)),
+        _table(
+            "Samples to look at first",
+            ("", "Key", "Class", "Nearest other", "Fit", "There"),
+            rows,
+            numbers=(0, 4, 5),
+        ),
         _note(
-            "Score: squared distance to its own class, taken without the sample, less that to the nearest other one, "
-            "in within-class standard deviations."
+            "Fit: how well the sample fits its own class, taken without it, and the nearest other one. The fits of all "
+            "classes sum to 100 %."
         ),
     )
 

@@ -19,10 +19,9 @@ COLUMNS = {
     "rank": "Place in the list, from 1.",
     "key": "Name of the sample in the dataset.",
     "class": "The class that it has in the dataset.",
-    "nearest_other": "The other class that it lies nearest to.",
-    "score": "Squared distance to its own class less that to the nearest other one; above 0 that one is nearer.",
-    "own_distance": "Distance to the mean of its own class without it, in within-class standard deviations.",
-    "other_distance": "Distance to the mean of the nearest other class.",
+    "nearest_other": "The other class that it fits best.",
+    "own_fit": "How well it fits its own class, which is taken without it: a probability from 0 to 1, lowest first.",
+    "other_fit": "How well it fits the nearest other class; the fits of all classes sum to 1.",
     "duplicates_of": "The sample of the same features that it is most like, if it is nearly identical to one.",
     "likeness": "Of these two: 1 is identical, 0 as far apart as two samples of a class.",
     "duplicate_group": "Samples with the same number are nearly identical, in pairs that hang together.",
@@ -58,9 +57,8 @@ def sample_rows(
             "key": features.keys[i],
             "class": names[audit.own[i]],
             "nearest_other": names[audit.other[i]],
-            "score": _number(audit.score[i]),
-            "own_distance": _number(audit.own_distance[i]),
-            "other_distance": _number(audit.other_distance[i]),
+            "own_fit": _number(audit.own_fit[i]),
+            "other_fit": _number(audit.other_fit[i]),
             "duplicates_of": features.keys[near] if near >= 0 else None,
             "likeness": _number(duplicates.likeness[i]),
             "duplicate_group": group if group >= 0 else None,
@@ -85,21 +83,26 @@ def samples_csv(rows: Sequence[dict[str, str | int | float | None]], *, with_lea
 
 
 def audit_text(audit: SampleAudit) -> str:
-    """Return how many samples lie nearer to another class than to their own."""
-    n = len(audit.score)
-    nearer = int(np.sum(audit.score > 0))
-    if not nearer:
-        return f"All {n:,} samples lie nearest to their own class" if n > 1 else "The sample lies nearest to its class"
-    return f"{nearer:,} of {n:,} samples {'lies' if nearer == 1 else 'lie'} nearer to another class than to their own"
+    """Return how many samples fit another class better than their own."""
+    n, elsewhere = len(audit.own), int(audit.elsewhere.sum())
+    if not elsewhere:
+        return f"None of {n:,} samples fits another class better than its own"
+    if elsewhere == 1:
+        return f"1 of {n:,} samples fits another class better than its own"
+    return f"{elsewhere:,} of {n:,} samples fit another class better than their own"
 
 
-def duplicates_text(audit: SampleAudit, duplicates: NearDuplicates) -> str:
-    """Return how many samples are nearly identical, and how many of their groups are in several classes."""
+def duplicates_text(own: np.ndarray, duplicates: NearDuplicates) -> str:
+    """Return how many samples are nearly identical, and how many of their groups are in several classes.
+
+    Args:
+        own: The class of each sample, int64 (n,).
+    """
     there = duplicates.group >= 0
     if not there.any():
         return "No samples are nearly identical"
     groups = int(duplicates.group.max()) + 1
-    pairs = np.unique(np.stack([duplicates.group[there], audit.own[there]]), axis=1)
+    pairs = np.unique(np.stack([duplicates.group[there], own[there]]), axis=1)
     across = int(np.sum(np.bincount(pairs[0]) > 1))
     several = f", {across:,} of them in several classes" if across else ""
     return f"{int(there.sum()):,} samples are nearly identical to another, in {plural(groups, 'group')}{several}"

@@ -41,7 +41,7 @@ def test_the_csv_holds_every_sample_first_to_look_at_first(features, tmp_path):
     assert "2 samples are nearly identical to another, in 1 group, 1 of them in several classes." in done.stderr
     rows = list(csv.DictReader((tmp_path / "look_at.csv").open(newline="")))
     assert [row["rank"] for row in rows] == [str(i) for i in range(1, 61)]
-    assert [float(row["score"]) for row in rows] == sorted((float(row["score"]) for row in rows), reverse=True)
+    assert [float(row["own_fit"]) for row in rows] == sorted(float(row["own_fit"]) for row in rows)
     assert {row["class"] for row in rows} == {"cat", "'=dog", "owl"}
     assert {row["key"]: row["duplicates_of"] for row in rows if row["duplicates_of"]} == {
         "photo-1.png": "photo-25.png",

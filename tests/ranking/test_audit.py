@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from labelrank.errors import RankingError
 from labelrank.ranking import ClassMoments
 from labelrank.ranking.audit import audit
 from labelrank.ranking.duplicates import LIKENESS, duplicates_among, likeness_needed, near_duplicates
+from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.whitening import whitening
 
 
@@ -23,46 +25,93 @@ def space(X, y, shrinkage="auto"):
     return moments, whitening(moments, shrinkage)
 
 
+def audited(X, y, shrinkage="auto"):
+    return audit(X, y, ClassGeometry.of(ClassMoments(X.shape[1]).update(X, y), shrinkage))
+
+
 def test_planted_label_errors_come_first():
     X, y = drawn()
     labels, wrong = y.copy(), np.arange(0, 400, 21)
     labels[wrong] = (y[wrong] + 3) % 10
-    found = audit(X, labels, *space(X, labels))
+    found = audited(X, labels)
     first = found.order[: len(wrong)]
     assert np.isin(first, wrong).mean() > 0.9
     planted = first[np.isin(first, wrong)]
     np.testing.assert_array_equal(found.own[planted], labels[planted])
     np.testing.assert_array_equal(found.other[planted], y[planted])
-    assert (found.score[planted] > 0).all()
+    assert found.elsewhere[planted].all()
 
 
-def test_distances_are_those_to_centroids_without_the_row():
+def test_fits_are_a_softmax_of_similarities_with_the_own_class_taken_without_the_row():
     X, y = drawn(n_classes=4, rows=9, n_features=5)
-    moments, white = space(X, y, None)
-    found = audit(X, y, moments, white)
-    inverse = np.linalg.inv(moments.scatter / len(y))
-    for row in (0, 17, 35):
-        others = {k: X[(y == k) & (np.arange(36) != row)].mean(axis=0, dtype=np.float64) for k in range(4)}
-        distance = {k: float(np.sqrt((X[row] - m) @ inverse @ (X[row] - m))) for k, m in others.items()}
-        assert found.own_distance[row] == pytest.approx(distance.pop(y[row]), rel=1e-5)
-        assert found.other_distance[row] == pytest.approx(min(distance.values()), rel=1e-5)
-        assert found.other[row] == min(distance, key=distance.get)
-    np.testing.assert_allclose(found.score, found.own_distance**2 - found.other_distance**2, rtol=1e-9)
+    geometry = ClassGeometry.of(ClassMoments(5).update(X, y))
+    found = audit(X, y, geometry)
+    kept = geometry.signal > 0
+    rows, scatter = (geometry.project(X) * geometry.signal)[:, kept], np.sum(geometry.signal**2)
+    similarity = np.empty((36, 4))
+    for row in range(36):
+        for k in range(4):
+            mean = rows[(y == k) & (np.arange(36) != row)].mean(axis=0)
+            similarity[row, k] = (
+                rows[row] @ mean / np.linalg.norm(mean) / np.sqrt(np.linalg.norm(rows[row]) ** 2 + scatter)
+            )
+
+    def fits(temperature):
+        odds = np.exp(similarity / temperature)
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    at, fit = np.arange(36), fits(found.temperature)
+    np.testing.assert_allclose(found.own_fit, fit[at, y], rtol=1e-6)
+    fit[at, y] = 0
+    np.testing.assert_array_equal(found.other, fit.argmax(axis=1))
+    np.testing.assert_allclose(found.other_fit, fit.max(axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(found.order, np.argsort(found.own_fit, kind="stable"))
+    likelihoods = [np.log(fits(found.temperature * by)[at, y]).mean() for by in (0.95, 1.0, 1.05)]
+    assert likelihoods[1] == max(likelihoods)
 
 
 def test_a_row_alone_in_its_class_comes_last():
     X, y = drawn(n_classes=3, rows=10)
     y[0] = 7
-    found = audit(X, y, *space(X, y))
+    found = audited(X, y)
     assert found.order[-1] == 0
-    assert np.isnan([found.score[0], found.own_distance[0]]).all()
-    assert np.isfinite(np.delete(found.score, 0)).all()
+    assert np.isnan(found.own_fit[0])
+    assert not found.elsewhere[0]
+    assert np.isfinite(np.delete(found.own_fit, 0)).all()
+    assert np.isfinite(found.other_fit).all()
 
 
-def test_two_classes_have_each_other():
+def test_of_two_classes_rows_on_the_wrong_side_come_first():
     X, y = drawn(n_classes=2)
-    found = audit(X, y + 5, *space(X, y + 5))
+    y[[3, 50]] = 1 - y[[3, 50]]
+    found = audited(X, y + 5)
     np.testing.assert_array_equal(found.other, 1 - found.own)
+    assert set(found.order[:2]) == {3, 50}
+    assert len(np.unique(found.own_fit)) == len(y)
+
+
+def test_rows_that_nothing_tells_apart_from_a_class_in_the_middle_are_judged_by_the_others():
+    X, y = drawn(n_classes=3, rows=40, n_features=6)
+    X[y == 2] += (X[y < 2].mean(axis=0) - X[y == 2].mean(axis=0)).astype(np.float32)  # midway between the two others
+    found = audited(X, y)
+    assert np.isfinite(found.own_fit).all()
+    assert ((found.own_fit >= 0) & (found.own_fit <= 1)).all()
+    assert found.elsewhere[y < 2].mean() < 0.2
+
+
+def test_labels_that_tell_nothing_are_refused():
+    rows = np.random.default_rng(3).normal(size=(20, 3))
+    with pytest.raises(RankingError, match="do by chance"):
+        audited(np.concatenate([rows, rows + 0.01]).astype(np.float32), np.repeat(np.arange(2), 20))
+
+
+def test_some_rows_of_many_choose_nearly_the_same_temperature(monkeypatch):
+    X, y = drawn(rows=200, n_features=20)
+    whole = audited(X, y)
+    monkeypatch.setattr("labelrank.ranking.audit._BLOCK_VALUES", 10_000)
+    part = audited(X, y)
+    assert part.temperature == pytest.approx(whole.temperature, rel=0.25)
+    assert part.temperature == audited(X, y).temperature
 
 
 def test_planted_copies_are_found_and_only_these():
@@ -132,10 +181,10 @@ def test_rows_of_another_split_are_found():
 def test_tiles_change_nothing(monkeypatch):
     X, y = drawn()
     X[::7] = X[1] + 0.02 * np.random.default_rng(2).normal(size=X[::7].shape) * X.std(axis=0)
-    whole = near_duplicates(X, *space(X, y)), audit(X, y, *space(X, y))
+    whole = near_duplicates(X, *space(X, y)), audited(X, y)
     monkeypatch.setattr("labelrank.ranking.duplicates._TILE_ROWS", 64)
     monkeypatch.setattr("labelrank.ranking.audit._BLOCK_ROWS", 64)
-    tiled = near_duplicates(X, *space(X, y)), audit(X, y, *space(X, y))
+    tiled = near_duplicates(X, *space(X, y)), audited(X, y)
     np.testing.assert_array_equal(tiled[0].group, whole[0].group)
     np.testing.assert_array_equal(tiled[0].nearest, whole[0].nearest)
     np.testing.assert_array_equal(tiled[1].order, whole[1].order)

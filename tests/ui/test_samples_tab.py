@@ -25,15 +25,15 @@ def features(pixel_features, monkeypatch):
 
 
 def tiles(app):
-    return [element.value for element in app.markdown if ":small[score" in element.value]
+    return [element.value for element in app.markdown if ":small[fit" in element.value]
 
 
 def test_the_worst_come_first_in_pages_with_pictures(app, features, finished_job):
     run(app, job=finished_job(features).id)
-    assert any("nearer to another class than to their own" in s.value for s in app.subheader)
-    scores = [float(tile.split("score ")[1].split("]")[0].replace(",", "")) for tile in tiles(app)]
-    assert len(scores) == samples_tab.PER_PAGE
-    assert scores == sorted(scores, reverse=True)
+    assert any("another class better than" in s.value for s in app.subheader)
+    fits = [float(tile.split("fit ")[1].split("%")[0]) for tile in tiles(app)]
+    assert len(fits) == samples_tab.PER_PAGE
+    assert fits == sorted(fits)
     assert len(app.get("image")) >= samples_tab.PER_PAGE
 
 
