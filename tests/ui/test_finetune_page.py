@@ -405,7 +405,7 @@ def test_a_finished_comparison_shows_verdict_figures_chart_and_downloads(ready, 
 @pytest.mark.parametrize(
     ("tab", "said"),
     [
-        ("Orders", "The ranked order is better than all 4 other orders"),
+        ("Orders", "Compared with 4 other orders"),
         ("Variance", "of the variance between runs"),
         ("Confusions", "positions from the truth in the ranked order"),
         ("Recall", "recall runs from"),
