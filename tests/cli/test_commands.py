@@ -424,7 +424,7 @@ def test_a_keras_backend_that_cannot_do_it_is_named(run_cli, command, backend):
         ("extract", "digits", "--checkpoint", "c", "--out", "o", "--either-direction"),
         ("extract", "digits", "--checkpoint", "c", "--out", "o", "--shrinkage", "auto"),
         ("merge", "--out", "o"),
-        ("rank", "f.parquet", "--method", "alphabetical"),
+        ("rank", "f.parquet", "--method", "colour"),
         ("rank", "f.parquet", "--shrinkage", "much"),
         ("rank", "f.parquet", "--shrinkage", "2"),
         ("export", "m.json", "--format", "xml", "--out", "x"),
