@@ -1,13 +1,20 @@
 """Where the classes lie: distances that tell groups apart, in any units, order and blocks."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
+from sklearn.metrics import roc_auc_score
 
 from labelrank.errors import RankingError
+from labelrank.features.joining import read_features
 from labelrank.ranking import ClassMoments, LabelRanker, geometry
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.whitening import whitening
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def grouped(n_groups=5, per_group=4, rows=30, n_features=24, seed=0):
@@ -142,3 +149,16 @@ def test_a_matrix_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     for matrix in (found.distances, found.mahalanobis):
         with pytest.raises(RankingError, match="20 classes take 3.2 kB.*enough for 19 classes"):
             matrix()
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs features of CIFAR-100 that are not part of the project")
+def test_classes_of_one_superclass_are_nearest_in_features_of_a_pretrained_encoder():
+    features = read_features(DATA / "cifar100-test-dinov2s.parquet")
+    known = json.loads((DATA / "labels" / "cifar100_labels.json").read_text(encoding="utf-8"))
+    superclass_of = dict(zip(known["fine"], known["fine_to_coarse"], strict=True))
+    coarse = np.array([superclass_of[name] for name in features.class_names])
+    found = of(features.X, features.y)
+    pairs = np.triu_indices(100, 1)
+    same = (coarse[:, None] == coarse)[pairs]
+    assert roc_auc_score(same, -found.distances()[pairs]) >= 0.94
+    assert roc_auc_score(same, -found.mahalanobis()[pairs]) < 0.8
