@@ -33,7 +33,14 @@ def press(page: Page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).click()
 
 
+def settled(page: Page) -> None:
+    # A click in a run of the page may be lost with the widgets that the run replaces.
+    expect(page.locator("[data-test-script-state=notRunning]")).to_have_count(1)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+
+
 def extract(page: Page) -> None:
+    settled(page)
     press(page, "Extract features")
     expect(page.get_by_role("button", name="Rank labels", exact=True)).to_be_visible(timeout=JOB_TIMEOUT_MS)
 
@@ -43,12 +50,6 @@ def rank(page: Page) -> None:
     # The page before has a chart, too.
     heading(page, "Ranking")
     expect(page.locator(CHART).first).to_be_visible()
-
-
-def settled(page: Page) -> None:
-    # A click in a run of the page may be lost with the widgets that the run replaces.
-    expect(page.locator("[data-test-script-state=notRunning]")).to_have_count(1)
-    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
 
 
 def fits(page: Page) -> bool:

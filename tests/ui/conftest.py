@@ -132,6 +132,10 @@ def labels(app: AppTest) -> list[str]:
     return [b.label for b in app.button]
 
 
+def downloads(app: AppTest) -> list[str]:
+    return [b.proto.label for b in app.get("download_button")]
+
+
 def texts(app: AppTest) -> str:
     elements = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error, *app.success]
     return "\n".join(element.value for element in elements)

@@ -32,6 +32,7 @@ from tests.ui.conftest import (
     button,
     chips,
     choices_of,
+    downloads,
     labels,
     run,
     settings_label,
@@ -399,7 +400,7 @@ def test_the_reference_order_on_unequal_classes_says_why_not_and_offers_ways_out
     app.switch_page("pages/ranking.py").run()
     button(app, "Use centroid").click().run()
     assert chips(app)[3] == "order: centroid"
-    assert app.get("download_button")
+    assert downloads(app)
     assert "reference" not in app.selectbox(key="method").options
 
 
@@ -410,7 +411,7 @@ def test_every_format_can_be_downloaded_and_previewed(app, pixel_features, finis
     assert not app.error
     # An option that is copied from the page is the one that is meant.
     assert "\u2060" not in "".join(caption.value for caption in app.caption)
-    assert [b.proto.label for b in app.get("download_button")] == ["Download"]
+    assert downloads(app) == ["Download", "Report"]
     assert any(e.label.startswith("Preview of ") for e in app.expander)
     cautions = [one.value for one in app.warning if "wrong name" in one.value]
     assert len(cautions) == (form in ("hf", "card"))
@@ -422,7 +423,7 @@ def test_a_format_that_cannot_carry_a_name_says_so_instead_of_a_download(app, pi
     assert not app.error
     app.selectbox(key="format").select("labels-txt").run()
     assert "line break" in app.error[0].value
-    assert not app.get("download_button")
+    assert downloads(app) == ["Report"]
 
 
 def test_features_that_are_gone_say_so(app, pixel_features, finished_job):
@@ -658,7 +659,8 @@ def test_pages_import_only_what_pages_may():
             for name in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(name, ast.Import | ast.ImportFrom)
         ]
-        assert all((module or "").split(".")[0] in ("streamlit", "labelrank") for module in modules), (path, modules)
+        packages = {(module or "").split(".")[0] for module in modules}
+        assert packages <= {"streamlit", "labelrank", "typing"}, (path, modules)
 
 
 def test_ranking_errors_reach_the_page_word_for_word(app, pixel_features, finished_job, monkeypatch):

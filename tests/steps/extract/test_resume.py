@@ -505,8 +505,12 @@ def test_merged_shards_are_the_whole(shards, tmp_path):
         0,
         f"Wrote {tmp_path / 'all.parquet'}: 200 rows of 96 features.\n",
     )
-    assert content(tmp_path / "all.parquet") == content(shards / "whole.parquet")
-    assert read_features(tmp_path / "all.parquet").digest == read_features(shards / "whole.parquet").digest
+    merged, whole = read_features(tmp_path / "all.parquet"), read_features(shards / "whole.parquet")
+    assert merged.digest == whole.digest
+    assert merged.keys == whole.keys
+    np.testing.assert_array_equal(merged.y, whole.y)
+    # On some processors OpenVINO rounds a row by its place in the batch, which a shard may change.
+    np.testing.assert_allclose(merged.X, whole.X, rtol=0, atol=2e-6)
 
 
 @pytest.mark.slow
