@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from labelrank.cli.options import given_features_options, label_space_options
-from labelrank.cli.progress import say, say_given
+from labelrank.cli.progress import say, say_given, say_shard
 from labelrank.cli.tables import printable, show_table
 from labelrank.errors import RankingError
 from labelrank.ranking.methods import PRIORS
@@ -85,6 +85,7 @@ def classes(
 
     found = read_features(features, features_column=features_column, label_column=label_column)
     say_given(found)
+    say_shard(found)
     space = LabelSpace(found, shrinkage, priors)
     given = _given(groups, space)
     summary = summary_of(space, pairs=pairs)

@@ -74,6 +74,18 @@ def say_given(features: FeatureSet) -> None:
         )
 
 
+def say_shard(features: FeatureSet, name: str = "") -> None:
+    """Warn of features that are one shard of several.
+
+    Args:
+        name: Of the features, where there are several.
+    """
+    from labelrank.features.joining import shard_notice  # loads NumPy, which --help does not need
+
+    if alone := shard_notice(features):
+        say(f"Warning: {f'{name}: ' if name else ''}{alone.text}")
+
+
 class ExtractionReporter:
     """Says how an extraction runs: what it runs on once, what is reused, and each estimate of the stability.
 

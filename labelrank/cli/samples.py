@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from labelrank.cli.options import given_features_options, label_space_options
-from labelrank.cli.progress import say, say_given
+from labelrank.cli.progress import say, say_given, say_shard
 from labelrank.cli.tables import printable, show_table
 from labelrank.errors import FeaturesError
 
@@ -49,8 +49,11 @@ def samples(
     columns = {"features_column": features_column, "label_column": label_column}
     found = read_features(features, **columns)
     say_given(found)
+    say_shard(found)
     space = LabelSpace(found, shrinkage)
     others = read_features(against, **columns) if against else None
+    if others:
+        say_shard(others, str(against))
     leaks = space.duplicates_among(others) if others else None
     chosen = space.samples.order
     if class_name is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from labelrank.errors import FeaturesError
 from labelrank.features.given import is_given, read_given
 from labelrank.features.store import VOLATILE, FeatureSet, classes_without_rows, read_part
+from labelrank.notices import Notice
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 
@@ -231,7 +232,16 @@ def _check_all_shards(found: Sequence[tuple[Path, FeatureSet]]) -> None:
         )
 
 
-def _shard_of(path: Path, part: FeatureSet) -> tuple[int, int] | None:
+def shard_notice(features: FeatureSet) -> Notice | None:
+    """Return what to say of one shard that is read alone: whatever is told of it, is of a part of the samples."""
+    index, count = _shard_of("These features", features) or (1, 1)
+    if count == 1:
+        return None
+    text = f"This is shard {index} of {count} alone. Join all shards with `labelrank merge` first."
+    return Notice("shard", text)
+
+
+def _shard_of(path: Path | str, part: FeatureSet) -> tuple[int, int] | None:
     """Return index (from 1) and count of a shard; None for a whole extraction."""
     if (shard := part.provenance.get("shard")) is None:
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelrank.errors import FeaturesError, RankingError
+from labelrank.features.joining import shard_notice
 from labelrank.map_comparison import kendall
 from labelrank.models.curated import CURATED
 from labelrank.notices import Notice
@@ -313,7 +314,8 @@ def _other_data(here: str, first_name: str, there: str, name: str) -> FeaturesEr
 
 def _circumstances(files: Mapping[str, FeatureSet]) -> list[Notice]:
     """Return what else keeps the rows of the table from being compared."""
-    notices = []
+    alone = ((name, shard_notice(features)) for name, features in files.items())
+    notices = [Notice(notice.kind, f"{name}: {notice.text}") for name, notice in alone if notice]
     if len(files) == 1:
         notices.append(Notice("one_file", "There is one file; give another encoder's features of the same samples."))
     unknown = [name for name, features in files.items() if features.of_unknown_encoder]

@@ -11,6 +11,7 @@ import numpy as np
 
 from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.errors import RankingError
+from labelrank.features.joining import shard_notice
 from labelrank.label_map import LabelMap
 from labelrank.models.curated import EMBEDDED
 from labelrank.notices import Notice
@@ -228,9 +229,8 @@ def _notices(features: FeatureSet, request: RankRequest) -> list[Notice]:
     from labelrank.ranking.ranker import is_underdetermined, telling_rows
 
     found = []
-    if shard := features.provenance.get("shard"):
-        text = f"This is shard {shard['index']} of {shard['count']} alone. Merge all shards before you rank."
-        found.append(Notice("shard", text))
+    if alone := shard_notice(features):
+        found.append(alone)
     checkpoint, dataset = ((features.provenance.get(of) or {}).get("id") for of in ("checkpoint", "dataset"))
     if checkpoint in EMBEDDED and dataset is not None and dataset not in EXAMPLES:
         found.append(Notice("digits_alone", DIGITS_ALONE.format(checkpoint)))

@@ -294,14 +294,15 @@ def test_a_stopped_extraction_says_how_to_go_on_and_nothing_after_that(monkeypat
     assert done.stderr.endswith("\nStopped. Finished parts are kept: the same command goes on from them.\n")
 
 
-def test_a_shard_that_is_ranked_alone_gets_a_warning_and_is_not_overwritten_by_merging(features, tmp_path):
+def test_a_shard_alone_gets_a_warning_and_is_not_overwritten_by_merging(features, tmp_path):
     whole = read_features(features)
     half = tmp_path / "half.parquet"
     shard = {"shard": {"index": 1, "count": 2}}
     rows = np.arange(len(whole.y))
     write_features(FeatureSet(whole.X, whole.y, whole.keys, whole.class_names, shard, (), rows), half)
-    assert "shard 1 of 2 alone. Merge all shards before you rank" in in_process("rank", half).stderr
-    assert "shard" not in in_process("rank", features).stderr
+    for command in ("rank", "classes", "samples", "encoders"):
+        assert "shard 1 of 2 alone. Join all shards with `labelrank merge`" in in_process(command, half).stderr, command
+        assert "shard" not in in_process(command, features).stderr, command
     before = half.read_bytes()
     merged = in_process("merge", half, "--out", half)
     assert merged.exit_code == 1
