@@ -22,9 +22,12 @@ _CHANCE_PAIRS = 0.01
 # Above this no pair is told from chance in float32; only identical rows are found.
 _MOST_LIKE = 0.999
 _TILE_ROWS = 2_048
-# The cosine of two rows is at most that along a share of the directions, plus the product of both rows' lengths along
-# the others: this rules out almost all pairs at less than half the cost.
-_FIRST_SHARE = 0.4
+# The cosine of two rows is at most that along some directions, plus the product of both rows' lengths along the others.
+# This rules out almost all pairs at a third of the cost. Used is the least of these shares of the directions that
+# leaves no more than so many of the pairs of some rows.
+_SHARES = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
+_FEW = 2e-4
+_TRIED_ROWS = 1_024
 _FEW_PAIRS = 8_192
 _ROUNDING = 1e-5
 
@@ -67,7 +70,7 @@ def near_duplicates(X: np.ndarray, moments: ClassMoments, white: Whitening) -> N
         found.take(rows, others, np.ones(len(rows), np.float32))
     threshold = likeness_needed(white.matrix.shape[1], n * (n - 1) / 2)
     if threshold < 1:
-        directions = _Directions.of(X[distinct] if len(copies) else X, moments, white)
+        directions = _Directions.of(X[distinct] if len(copies) else X, moments, white, threshold)
         for a in _tiles(len(distinct)):
             for b in _tiles(len(distinct), a.start):
                 i, j, likeness = directions.alike(a, directions, b, threshold)
@@ -94,7 +97,8 @@ def duplicates_among(X: np.ndarray, others: np.ndarray, moments: ClassMoments, w
     found.take(same, first[same], np.ones(len(same), np.float32))
     threshold = likeness_needed(white.matrix.shape[1], len(X) * len(others))
     if threshold < 1:
-        rows, their = _Directions.of(X, moments, white), _Directions.of(others, moments, white)
+        rows = _Directions.of(X, moments, white, threshold)
+        their = _Directions.of(others, moments, white, threshold, rows.n_first)
         for a in _tiles(len(X)):
             for b in _tiles(len(others)):
                 found.take(*rows.alike(a, their, b, threshold))
@@ -122,55 +126,81 @@ def likeness_needed(n_directions: int, pairs: float) -> float:
 
 @dataclass(frozen=True)
 class _Directions:
-    """Rows as seen from the centroid nearest to each: float32 unit (n, r), and float64 squared lengths (n,).
+    """Rows as seen from the centroid nearest to each, of length 1, and their squared lengths, float64 (n,).
 
-    `first` are the directions of most spread, and `rest` is the length of `unit` along the others, float32 (n,).
+    `unit`, float32 (n, 1 + r), has the directions of most spread first, behind one column: the row's length along all but the
+    first `n_first`. So one product of some columns bounds cosines from above.
     """
 
     unit: np.ndarray
     square: np.ndarray
-    first: slice
-    rest: np.ndarray
+    n_first: int
     typical: float
 
     @classmethod
-    def of(cls, X: np.ndarray, moments: ClassMoments, white: Whitening) -> _Directions:
+    def of(
+        cls, X: np.ndarray, moments: ClassMoments, white: Whitening, threshold: float, n_first: int | None = None
+    ) -> _Directions:
+        """Return rows (n, d) for pairs from this likeness on; `n_first` is chosen where it is None."""
         centres = white(moments.mean[moments.count >= _CENTRE_ROWS])
         centres = np.concatenate([centres, np.zeros((1, centres.shape[1]))])  # the mean of all rows
         turned, half_square = centres.T.astype(np.float32), np.sum(centres**2, axis=1) / 2
-        unit, square = np.empty((len(X), centres.shape[1]), np.float32), np.empty(len(X))
+        unit, square = np.empty((len(X), 1 + centres.shape[1]), np.float32), np.empty(len(X))
         for rows in _tiles(len(X)):
             from_centre = white(X[rows])
             from_centre -= centres[np.argmin(half_square - from_centre.astype(np.float32) @ turned, axis=1)]
-            square[rows] = np.sum(from_centre**2, axis=1)
+            square[rows] = np.einsum("ij,ij->i", from_centre, from_centre)
             length = np.sqrt(square[rows])[:, None]
             np.divide(from_centre, length, out=from_centre, where=length > 0)
-            unit[rows] = from_centre
-        others = int((1 - _FIRST_SHARE) * unit.shape[1])  # their spread ascends
-        rest = np.sqrt(np.einsum("ij,ij->i", unit[:, :others], unit[:, :others]))
+            unit[rows, 1:] = from_centre[:, ::-1]  # their spread ascends
         # The variance within classes along all directions, which rows have as squared length on average.
-        return cls(unit, square, slice(others, None), rest, float(2 * white.spread.sum()))
+        found = cls(
+            unit,
+            square,
+            _n_first(unit[:, 1:], threshold) if n_first is None else n_first,
+            float(2 * white.spread.sum()),
+        )
+        np.sqrt(np.einsum("ij,ij->i", found._rest, found._rest), out=unit[:, 0])
+        return found
+
+    @property
+    def _rest(self) -> np.ndarray:
+        return self.unit[:, 1 + self.n_first :]
 
     def alike(
         self, a: slice, others: _Directions, b: slice, threshold: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the pairs of rows of `a` and `others` of `b` from this likeness on: two int64 (p,), float32 (p,)."""
-        most = self.unit[a, self.first] @ others.unit[b, self.first].T
-        most += self.rest[a, None] * others.rest[b]
-        i, j = _from(most, threshold - _ROUNDING)
+        bounding, all_directions = slice(1 + self.n_first), slice(1, None)
+        i, j = _from(self.unit[a, bounding] @ others.unit[b, bounding].T, threshold - _ROUNDING)
+        one, other = self.unit[a, all_directions], others.unit[b, all_directions]
         if len(i) <= _FEW_PAIRS:
-            cosine = np.einsum("ij,ij->i", self.unit[a][i], others.unit[b][j])
+            cosine = np.einsum("ij,ij->i", one[i], other[j])
         else:
-            most = self.unit[a] @ others.unit[b].T
-            i, j = _from(most, threshold)
-            cosine = most[i, j]
+            cosines = one @ other.T
+            i, j = _from(cosines, threshold)
+            cosine = cosines[i, j]
         # No likeness exceeds the cosine.
         i, j = i + a.start, j + b.start
-        one, other = self.square[i], others.square[j]
-        distance = one + other - 2 * np.sqrt(one * other) * cosine
-        likeness = (1 - distance / np.minimum(one + other, self.typical)).astype(np.float32)
+        square, other_square = self.square[i], others.square[j]
+        distance = square + other_square - 2 * np.sqrt(square * other_square) * cosine
+        likeness = (1 - distance / np.minimum(square + other_square, self.typical)).astype(np.float32)
         enough = likeness >= threshold
         return i[enough], j[enough], likeness[enough]
+
+
+def _n_first(unit: np.ndarray, threshold: float) -> int:
+    """Return along how many of the first directions cosines are to be bounded, for unit rows (n, r)."""
+    tried = unit[np.linspace(0, len(unit) - 1, min(len(unit), _TRIED_ROWS)).astype(np.int64)]
+    for share in _SHARES:
+        n_first = max(1, int(share * unit.shape[1]))
+        rest = np.sqrt(np.einsum("ij,ij->i", tried[:, n_first:], tried[:, n_first:]))
+        most = tried[:, :n_first] @ tried[:, :n_first].T
+        most += rest[:, None] * rest
+        np.fill_diagonal(most, 0.0)
+        if np.count_nonzero(most >= threshold) <= _FEW * most.size:
+            break
+    return n_first
 
 
 class _Best:
@@ -192,7 +222,9 @@ class _Best:
 
 def _from(values: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Return where values (a, b) are at least this, two int64 (p,)."""
-    return np.divmod(np.flatnonzero(values >= least), values.shape[1])
+    rows = np.flatnonzero(values.max(axis=1) >= least)  # few: the rest are looked at once
+    place, columns = np.divmod(np.flatnonzero(values[rows] >= least), values.shape[1])
+    return rows[place], columns
 
 
 def _first_identical(X: np.ndarray, others: np.ndarray) -> np.ndarray:

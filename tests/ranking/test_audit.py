@@ -145,18 +145,33 @@ def test_many_copies_of_one_row_are_one_group():
     assert (found.group[1::2] == -1).all()
 
 
-def test_the_bound_of_some_directions_loses_no_pair(monkeypatch):
+def likeness_of_all(X, moments, white):
+    """Return the likeness of all pairs by its definition."""
+    from_all = white(X)[:, None] - np.vstack([white(moments.mean), np.zeros(white.matrix.shape[1])])
+    square = np.sum(from_all**2, axis=2)
+    nearest = square.argmin(axis=1)
+    rows = from_all[np.arange(len(X)), nearest]
+    square = square[np.arange(len(X)), nearest]
+    cosine = rows @ rows.T / np.sqrt(square[:, None] * square)
+    apart = square[:, None] + square - 2 * np.sqrt(square[:, None] * square) * cosine
+    result = 1 - apart / np.minimum(square[:, None] + square, 2 * white.spread.sum())
+    np.fill_diagonal(result, -np.inf)
+    return result
+
+
+@pytest.mark.parametrize("changed", [{}, {"_FEW_PAIRS": -1}, {"_SHARES": (0.1,), "_FEW_PAIRS": 400**2}])
+def test_bounds_lose_no_pair(monkeypatch, changed):
     X, y = drawn()
     rng = np.random.default_rng(2)
     X[::5] = X[1::5] + rng.uniform(0.1, 1.0, (80, 1)) * rng.normal(size=(80, 60)) * X.std(axis=0)
+    for name, value in changed.items():
+        monkeypatch.setattr(f"labelrank.ranking.duplicates.{name}", value)
     found = near_duplicates(X, *space(X, y))
-    assert 10 < np.sum(found.group >= 0) < 160
-    for module_value in ({"_FEW_PAIRS": -1}, {"_FEW_PAIRS": len(X) ** 2, "_FIRST_SHARE": 0.1}):
-        for name, value in module_value.items():
-            monkeypatch.setattr(f"labelrank.ranking.duplicates.{name}", value)
-        again = near_duplicates(X, *space(X, y))
-        np.testing.assert_array_equal(again.nearest, found.nearest)
-        np.testing.assert_allclose(again.likeness, found.likeness, atol=1e-6)
+    expected = likeness_of_all(X, *space(X, y))
+    there = expected.max(axis=1) >= LIKENESS
+    assert 10 < there.sum() < 160
+    np.testing.assert_array_equal(found.nearest, np.where(there, expected.argmax(axis=1), -1))
+    np.testing.assert_allclose(found.likeness[there], expected.max(axis=1)[there], atol=1e-6)
 
 
 def test_features_that_tell_little_give_identical_rows_alone():
