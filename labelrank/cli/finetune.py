@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from labelrank.steps.finetune.report import ArmScores, Report
     from labelrank.steps.finetune.run import Standing
 
+_OPTIONS = {"targets": "arms", "method": "order"}
+"""Options that are not called as what they set."""
+
 
 @click.command()
 @click.argument("features", type=click.Path(path_type=Path))
@@ -112,8 +115,9 @@ def finetune(
     if files:
         check_replaceable(files)
     chosen = {name: value for name, value in options.items() if value is not None}
-    start = Design.starting(chosen.get("depth", HEADS_ALONE))
-    preset = {name: getattr(start, name) for name in ("orders", "seeds") if end_to_end and name not in chosen}
+    start = Design.starting(chosen.get("depth", HEADS_ALONE), chosen.get("target", ONE_HOT))
+    compared = "targets" if start.compares_targets else "orders"
+    preset = {name: getattr(start, name) for name in (compared, "seeds") if end_to_end and name not in chosen}
     design = dataclasses.replace(start, **chosen)
     read = partial(read_features, features_column=features_column, label_column=label_column)
     train = read(features)
@@ -183,7 +187,6 @@ def finetune(
 
 def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool, compares_targets: bool) -> None:
     """Raise UsageError for an option that has no effect with the others."""
-    options = {"targets": "arms", "method": "order"}
     for name, applies, needed in (
         *((name, compares_targets, "--target geometry") for name in ("targets", "sharpness", "groups", "targets_out")),
         *(
@@ -201,13 +204,13 @@ def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool,
         ("val_share", not given("val"), "rows held out to validate, so not with --val"),
     ):
         if given(name) and not applies:
-            raise click.UsageError(f"--{options.get(name, name).replace('_', '-')} goes with {needed}.")
+            raise click.UsageError(f"--{_OPTIONS.get(name, name).replace('_', '-')} goes with {needed}.")
 
 
 def _say_preset(preset: Mapping[str, object]) -> None:
     """Say which options a comparison that trains encoders has by default."""
     if preset:
-        options = " and ".join(f"--{name} {value}" for name, value in preset.items())
+        options = " and ".join(f"--{_OPTIONS.get(name, name)} {value}" for name, value in preset.items())
         say(f"With --depth each run trains an encoder, so it takes {options} unless you say otherwise.")
 
 

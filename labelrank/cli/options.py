@@ -23,7 +23,7 @@ from labelrank.ranking.methods import (
     refusal,
 )
 from labelrank.steps.extract.request import PREPROCESSINGS
-from labelrank.steps.finetune.request import MOST, TARGET_CHOICES, TARGETS
+from labelrank.steps.finetune.request import MOST, QUICK_TARGETS, TARGET_CHOICES, TARGETS
 from labelrank.steps.rank import RankRequest
 
 RESAMPLES_DEFAULT = f"{RESAMPLES}; {RESAMPLES_OF_MANY} of more than {MANY_CLASSES} classes"
@@ -222,7 +222,9 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Orders to compare: ranked, original, reversed, random:N.  [ranked,original,random:19; with --depth "
             "ranked,original]",
         ),
-        click.option("--seeds", type=click.IntRange(1, 100), help="Runs of each order.  [5; with --depth 1]"),
+        click.option(
+            "--seeds", type=click.IntRange(1, 100), help="Runs of each order.  [5; with --depth 1, or 3 of targets]"
+        ),
         click.option(
             "--depth", help="What learns: heads alone, the last N blocks of the encoder too, or all.  [heads]"
         ),
@@ -261,7 +263,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--arms",
             "targets",
             help="Targets to compare with --target geometry: onehot, geometry, permuted:N, smoothing, tuned-smoothing, "
-            f"groups.  [{TARGETS}]",
+            f"groups.  [{TARGETS}; with --depth {QUICK_TARGETS}]",
         ),
         click.option(
             "--sharpness",

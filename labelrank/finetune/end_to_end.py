@@ -31,6 +31,7 @@ from labelrank.finetune.memory import free_memory_bytes, gpu_bytes_at_start, ste
 from labelrank.finetune.recipe import TuneRecipe, to_dict
 from labelrank.finetune.runs import TOP, Epoch, Run
 from labelrank.finetune.samples import Reader, TrainingSamples, budget
+from labelrank.finetune.soft_targets import check_targets
 from labelrank.models.config import EncoderConfig
 from labelrank.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
@@ -89,6 +90,7 @@ def fine_tune(
     spacing: Sequence[float] | np.ndarray | None = None,
     pooling: str = "mean",
     fc_norm: Mapping[str, np.ndarray] | None = None,
+    targets: np.ndarray | None = None,
     steps: int = 1,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_progress: Progress | None = None,
@@ -110,6 +112,8 @@ def fine_tune(
         folder: For snapshots of this run only; created if missing. Remove it once the result is stored.
         pooling: mean, cls, or fc_norm, which is the mean, with the norm of the checkpoint's head to start from.
         fc_norm: The tensors of that norm, by name (`labelrank.models.names.HEAD_NORM`); None without one.
+        targets: float32 (K, K) by label: row y is the distribution that a sample of class y should have. None: that of
+            the meaning. Needs the meaning softmax without smoothing. Mixed samples mix their targets.
         steps: Minimum steps per update. Give the `Tuned.steps` of an earlier run of the same kind, which fitted into
             memory.
         on_progress: Called as (updates done, updates in all, stage).
@@ -133,6 +137,13 @@ def fine_tune(
         label_smoothing=recipe.label_smoothing,
     )
     check_head_rows(arm, means.name, exchangeable=means.exchangeable, batches=recipe.batches)
+    if targets is not None:
+        if means.name != "softmax" or recipe.label_smoothing:
+            raise SettingsError(
+                f"Targets go with the meaning softmax without label smoothing, not with {means.name} and "
+                f"{recipe.label_smoothing:g}. Leave these out."
+            )
+        check_targets(targets, arm.name, n_classes)
     for name, split in (("train", train), ("test", test)):
         if not split.dataset.samples:
             raise FinetuneError(f"The {name} split has no {NOUNS[split.dataset.media][1]}; use another one.")
@@ -146,6 +157,7 @@ def fine_tune(
             means,
             pooling,
             fc_norm,
+            targets,
             folder,
             pool,
             steps,
@@ -205,6 +217,7 @@ class _Tuning:
         meaning: Meaning,
         pooling: str,
         fc_norm: Mapping[str, np.ndarray] | None,
+        targets: np.ndarray | None,
         folder: Path,
         pool: ThreadPoolExecutor,
         steps: int,
@@ -213,6 +226,9 @@ class _Tuning:
         self.build_encoder, self.splits, self.arm, self.seed = build_encoder, splits, arm, seed
         self.recipe, self.meaning, self.pooling, self.fc_norm = recipe, meaning, pooling, fc_norm
         self.folder, self._on_notice = folder, on_notice
+        self.has_targets = targets is not None
+        self.targets = meaning.targets if targets is None else targets[np.ix_(arm.order, arm.order)]
+        """Row p: the distribution over positions for a sample at position p, float32 (K, K)."""
         self.notices: list[str] = []
         memory = budget()
         train, val, test = splits
@@ -297,6 +313,7 @@ class _Tuning:
             epochs=tuple(self._curve.epochs),
             head=self._head(tuner),
             seconds=time.monotonic() - began,
+            confidence=np.exp(log_probabilities.max(axis=1)).astype(np.float32) if self.has_targets else None,
         )
         keys = tuple(s.key for s, ok in zip(dataset.samples, readable, strict=True) if ok)
         model = self._classifier(tuner, run.head)
@@ -392,7 +409,7 @@ class _Tuning:
             "arm": [self.arm.order, self.arm.head_rows],
             "seed": self.seed,
             "meaning": self.meaning.name,
-            "targets": hashlib.sha256(self.meaning.targets.tobytes()).hexdigest(),
+            "targets": hashlib.sha256(np.ascontiguousarray(self.targets).tobytes()).hexdigest(),
             "pooling": self.pooling,
             "precision": self.precision,
             "backend": preferred_backend(training=True),
@@ -534,7 +551,7 @@ class _Tuning:
         if recipe.dropout:
             dim = recipe.hidden_dim if recipe.head == "reference" else self.config.transformer.hidden_dim
             inputs["dropout"] = dropout_factors(generator(seed, _DROPOUT, epoch, number), count, dim, recipe.dropout)
-        return inputs, targets @ self.meaning.targets, readable.astype(np.float32)
+        return inputs, targets @ self.targets, readable.astype(np.float32)
 
     # --- Evaluation
 

@@ -39,6 +39,7 @@ from labelrank.finetune.head_sizes import arms_at_once, values_of
 from labelrank.finetune.meanings import loss_towards, meaning_of, ordered_thresholds
 from labelrank.finetune.recipe import HeadRecipe
 from labelrank.finetune.runs import TOP, Epoch, Run
+from labelrank.finetune.soft_targets import check_targets
 
 OnEpoch = Callable[[int, dict[str, np.ndarray]], None]
 """Called with the epoch, from 1, and train_loss, val_loss and val_accuracy, each float32 (arms, seeds)."""
@@ -169,11 +170,7 @@ def _check_targets(
             f"{recipe.label_smoothing:g}. Leave these out."
         )
     for arm in arms:
-        q = targets.get(arm.name)
-        if q is None or q.shape != (n_classes, n_classes) or not np.allclose(q.sum(axis=1), 1, atol=1e-4):
-            raise SettingsError(
-                f"The {arm.name} arm has no targets of {n_classes} classes; expected a square table with rows of sum 1."
-            )
+        check_targets(targets.get(arm.name), arm.name, n_classes)
 
 
 # --- What learns

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from labelrank.errors import SettingsError
+
 _IN_GROUP = 0.5
 _SHARPEST = 1e6
 _HALVINGS = 80
@@ -62,6 +64,14 @@ def permuted(targets: np.ndarray, permutation: np.ndarray) -> np.ndarray:
     """Return targets (K, K) in which class k stands in for class permutation[k]; each class still leads its own."""
     result: np.ndarray = targets[np.ix_(permutation, permutation)]
     return result
+
+
+def check_targets(targets: np.ndarray | None, arm: str, n_classes: int) -> None:
+    """Raise SettingsError if these are no targets of `n_classes` classes: a square table with rows of sum 1."""
+    if targets is None or targets.shape != (n_classes, n_classes) or not np.allclose(targets.sum(axis=1), 1, atol=1e-4):
+        raise SettingsError(
+            f"The {arm} arm has no targets of {n_classes} classes; expected a square table with rows of sum 1."
+        )
 
 
 def over_all(targets: np.ndarray, present: np.ndarray, n_classes: int) -> np.ndarray:

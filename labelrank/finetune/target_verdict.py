@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from labelrank.finetune.analysis import SAME, Analysis, RankedAmong
 from labelrank.finetune.verdict import Verdict, lead_text, percent_text, place_text, signed_text
 from labelrank.notices import Notice
+from labelrank.words import plural
 
 TARGET_FINDINGS = ("geometry_better", "softer_better", "geometry_worse", "no_gain", "too_few")
 """The possible findings of a comparison of targets."""
@@ -125,8 +126,12 @@ def _lacking(analysis: Analysis, by_arm: dict[str, Pair]) -> str:
         return f"The interval does not tell it from {_listed(equal)}."
     if not any(name in by_arm for name in _CLAIMED[1:]):
         return "Label smoothing is not compared with it: add the arm smoothing."
-    if analysis.ranked is None or analysis.ranked.p_least > analysis.alpha + SAME:
+    if analysis.ranked is None:
         return "That takes 19 permutations of the classes or more: permuted:19."
+    if analysis.ranked.p_least > analysis.alpha + SAME:
+        some = plural(analysis.n_random, "permutation")
+        are = "is" if analysis.n_random == 1 else "are"
+        return f"{some} of the classes {are} too few for that; it takes 19 or more: permuted:19."
     return "Its own permutations are not shown to be worse."
 
 
@@ -151,11 +156,29 @@ def _details(analysis: Analysis, pairs: Sequence[Pair]) -> list[Notice]:
     groups = next((pair for pair in pairs if pair.arm == "groups"), None)
     if groups is not None:
         said.append(f"{_difference(groups, analysis.level)} against {NAMES['groups']} of equal entropy.")
+    if analysis.ranked is not None and analysis.ranked.p_least > analysis.alpha + SAME:
+        said.append(
+            f"{_few(analysis.n_random)} Heads on the features of the frozen encoder compare 19 permutations in a "
+            "fraction of the time."
+        )
     said.append(
         "All arms share the recipe. Where that lets one-hot targets fit the training samples too closely, any softer "
         "targets help: judge the geometry by its lead on smoothing."
     )
     return [Notice("", text) for text in (*said, *analysis.notes)]
+
+
+def _few(n_permuted: int) -> str:
+    """Return what so few permutations can show, and what they cannot, in a sentence."""
+    if n_permuted == 1:
+        return (
+            "One permutation shows that its neighbours do worse or better, not that most would: a geometry that says "
+            "nothing of the classes beats it in 1 of 2 comparisons."
+        )
+    return (
+        f"{n_permuted} permutations show that their neighbours do worse or better, not that most would: a geometry "
+        f"that says nothing of the classes comes first among them in 1 of {n_permuted + 1} comparisons."
+    )
 
 
 def _calibrated(error: Mapping[str, float | None]) -> list[Notice]:

@@ -112,13 +112,18 @@ def limits_text(
     some = "one run" if runs == 1 else f"{runs:,} runs side by side"
     if design.seeds < TELLING_SEEDS:
         text = f"This shows {some}; it cannot tell an effect from chance"
+    elif design.compares_targets:
+        text = "This can tell whether these targets help, but not whether the geometry is what helps"
     else:
         text = "This can tell whether orders differ, but not whether the ranked one is better than chance"
+    what, needed = "orders", f"{TELLING_RANDOM} random orders"
+    if design.compares_targets:
+        what, needed = "permutations", f"one-hot targets, label smoothing, {TELLING_RANDOM} permutations"
     if telling is None:
-        return f"{text}: {n_classes:,} classes have too few orders for that."
+        return f"{text}: {n_classes:,} classes have too few {what} for that."
     seconds = seconds_of(telling)
     time = f", {about(seconds)}" if seconds is not None else ""
-    return f"{text} (that takes {TELLING_RANDOM} random orders and {TELLING_SEEDS} seeds{time})."
+    return f"{text} (that takes {needed} and {TELLING_SEEDS} seeds{time})."
 
 
 # While it runs

@@ -364,7 +364,17 @@ def test_options_of_targets_and_of_orders_do_not_mix(finetune, options, said):
     assert said in done.stderr
 
 
-def test_targets_do_not_train_an_encoder_yet(finetune):
-    done = finetune("--target", "geometry", "--depth", 1)
-    assert done.exit_code == 1
-    assert "Target geometry trains heads on the features of a frozen encoder so far, but depth is 1." in done.stderr
+@pytest.mark.slow
+def test_encoders_are_trained_with_targets_and_a_small_comparison_says_what_it_cannot_show(run_cli, tmp_path):
+    asked = ("extract", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", 12, "--out", "f.parquet")
+    assert run_cli(*asked).returncode == 0
+    options = ("--target", "geometry", "--depth", 1, "--epochs", 1, "--seeds", 2, "--sharpness", 3)
+    done = run_cli("finetune", "f.parquet", *options, "--files", "out", "--targets-out", "t.csv")
+    assert done.returncode == 0, done.stderr
+    assert "it takes --arms onehot,geometry,permuted:1,smoothing unless you say otherwise" in done.stderr
+    assert "One-hot targets, targets by class geometry, label smoothing of equal entropy and the same" in done.stderr
+    assert "but not whether the geometry is what helps (that takes one-hot targets, label smoothing, 19" in done.stderr
+    out = tmp_path / "out"
+    assert read_report(out).kind == "end-to-end"
+    assert "- Targets geometry, seed" in (out / "model" / "README.md").read_text(encoding="utf-8")
+    assert (out / "targets.csv").read_bytes() == (tmp_path / "t.csv").read_bytes()

@@ -149,6 +149,74 @@ def test_a_sorted_stream_shows_the_classes_by_their_positions(tmp_path, monkeypa
         tune(tmp_path, replace(RECIPE, batches="sorted"), which=arm((2, 0, 1), (2, 0, 1)))
 
 
+SOFT = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.15, 0.75]], np.float32)
+
+
+def test_onehot_targets_are_those_of_the_plain_softmax_to_the_last_bit(plain, tmp_path):
+    tuned = tune(tmp_path, targets=np.eye(3, dtype=np.float32))
+    assert curve(tuned) == curve(plain)
+    assert (tuned.run.nll == plain.run.nll).all()
+    assert plain.run.confidence is None
+    likeliest = tuned.run.predicted[:, 0] == tuned.y
+    assert tuned.run.confidence[likeliest] == pytest.approx(np.exp(-tuned.run.nll[likeliest]), rel=1e-5)
+
+
+def test_each_sample_has_the_targets_of_its_class_whatever_the_order_and_mixed_ones_their_mixture(
+    tmp_path, monkeypatch
+):
+    from labelrank.finetune.tuner import Tuner
+
+    shown = []
+    update = Tuner.update
+
+    def watched(self, inputs, targets, *rest):
+        shown.append(targets)
+        return update(self, inputs, targets, *rest)
+
+    monkeypatch.setattr(Tuner, "update", watched)
+    order = (2, 0, 1)
+    runs = [
+        tune(tmp_path / name, replace(RECIPE, epochs=1, mixup=0.8), which=which, targets=SOFT)
+        for name, which in (("plain", arm()), ("control", arm(order, order)))
+    ]
+    by_label, by_position = shown[:4], shown[4:]
+    for one, other in zip(by_label, by_position, strict=True):
+        np.testing.assert_allclose(one[:, order], other, rtol=1e-6)
+        shares = one @ np.linalg.inv(SOFT)  # of the classes that were mixed
+        assert (shares > -1e-5).all() and ((shares > 1e-5).sum(axis=1) <= 2).all()
+        np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+    assert runs[1].run.nll == pytest.approx(runs[0].run.nll, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "options", "said"),
+    [
+        ({}, {"targets": np.ones((3, 3), np.float32)}, "no targets of 3 classes"),
+        ({"label_smoothing": 0.1}, {"targets": SOFT}, "not with softmax and 0.1"),
+        ({}, {"targets": SOFT, "meaning": "tree"}, "not with tree and 0"),
+    ],
+)
+def test_targets_that_cannot_be_learned_are_refused(tmp_path, changed, options, said):
+    with pytest.raises(SettingsError, match=said):
+        tune(tmp_path, replace(RECIPE, **changed), **options)
+
+
+@pytest.mark.slow
+def test_a_run_with_soft_targets_goes_on_to_the_same_end_and_no_other_targets_take_it_up(tmp_path):
+    whole = tune(tmp_path / "whole", targets=SOFT)
+    asked = []
+    with pytest.raises(Cancelled):
+        tune(tmp_path / "cut", targets=SOFT, should_stop=lambda: asked.append(1) or len(asked) > 6)
+    trained = []
+    other = tune(tmp_path / "cut", replace(RECIPE, epochs=3), targets=SOFT, on_progress=lambda d, *_: trained.append(d))
+    assert trained[0] == 5
+    assert (other.run.nll == whole.run.nll).all()
+    assert (other.run.confidence == whole.run.confidence).all()
+    trained.clear()
+    tune(tmp_path / "cut", targets=SOFT[::-1, ::-1].copy(), on_progress=lambda d, *_: trained.append(d))
+    assert trained[0] == 1
+
+
 # --- Kill and resume
 
 

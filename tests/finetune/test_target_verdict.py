@@ -43,7 +43,8 @@ def test_geometry_is_better_only_where_it_leads_everything():
         ((*HELPED[:2], pair("tuned-smoothing", 0.001)), {}, "does not tell it from label smoothing chosen"),
         ((*HELPED[:1], pair("smoothing", -0.01)), {}, "It is worse than label smoothing of equal entropy."),
         (HELPED[:1], {}, "Label smoothing is not compared with it"),
-        (HELPED, {"n_permuted": 5}, "That takes 19 permutations"),
+        (HELPED, {"n_permuted": 5}, "5 permutations of the classes are too few for that; it takes 19"),
+        (HELPED, {"n_permuted": 0}, "That takes 19 permutations"),
         (HELPED, {"geometry": 0.0, "permuted": 0.0}, "Its own permutations are not shown to be worse."),
     ],
 )
@@ -102,6 +103,14 @@ def test_a_planted_gain_is_found_and_an_absent_one_is_not_claimed():
     assert found[0.3].count("geometry_better") >= 17
     assert found[0.0].count("geometry_better") == 0
     assert found[0.0].count("no_gain") >= 17
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_few_permutations_say_what_they_can_show(n):
+    found = target_verdict(made(n_permuted=n), HELPED, n_test=500)
+    assert found.finding == "softer_better"
+    assert any(f"in 1 of {n + 1} comparisons" in one.text for one in found.details)
+    assert not any("comparisons" in one.text for one in target_verdict(made(), HELPED, n_test=500).details)
 
 
 def test_one_seed_tells_nothing():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from labelrank.errors import SettingsError
-from labelrank.finetune.design import fitting_orders
+from labelrank.finetune.design import fitting_orders, fitting_targets
 from labelrank.finetune.export_forms import UNKNOWN_TO_TRANSFORMERS, class_for
 from labelrank.finetune.head_math import NORM_EPSILON
 from labelrank.steps.finetune.request import ALL_BLOCKS, Design
@@ -45,17 +45,31 @@ def parts_of(spec: str) -> tuple[list[str], int]:
 
 
 def telling_design(design: Design, n_classes: int) -> Design | None:
-    """Return the smallest design that can show that the ranked order is better; None with too few classes.
+    """Return the smallest design that can show that the ranked order, or the geometry as a target, is better.
 
-    Where targets are compared, it is the design itself.
+    None with too few classes.
     """
     if design.compares_targets:
-        return design
+        return _telling_targets(design, n_classes)
     fixed, random = parts_of(design.orders)
     orders = spec_of(fixed, max(random, TELLING_RANDOM))
     if parts_of(fitting_orders(orders, n_classes))[1] < TELLING_RANDOM:
         return None
     return replace(design, orders=orders, seeds=max(design.seeds, TELLING_SEEDS))
+
+
+def _telling_targets(design: Design, n_classes: int) -> Design | None:
+    words = [word.strip() for word in design.targets.split(",")]
+    permuted = next((int(word.partition(":")[2]) for word in words if word.startswith("permuted:")), 0)
+    others = [word for word in words if not word.startswith("permuted:")]
+    wanted = ("onehot", "geometry", *(() if "tuned-smoothing" in others else ("smoothing",)))
+    others += [word for word in wanted if word not in others]
+    telling = ",".join([*others, f"permuted:{max(permuted, TELLING_RANDOM)}"])
+    if f"permuted:{TELLING_RANDOM}" not in fitting_targets(f"permuted:{TELLING_RANDOM}", n_classes):
+        return None
+    if permuted >= TELLING_RANDOM and set(wanted) <= set(words):
+        telling = design.targets
+    return replace(design, targets=telling, seeds=max(design.seeds, TELLING_SEEDS))
 
 
 def sizes(design: Design, rows: int, *, val_rows: int | None = None, test_rows: int | None = None) -> dict[str, int]:
@@ -113,7 +127,7 @@ def describe(
     chosen = design.arms(tuple(reversed(range(n_classes))))
     kinds = [arm.kind for arm in chosen]
     runs = len(chosen) * design.seeds
-    trained = runs + choosing_runs(design.sharpness, kinds, n_val) if design.compares_targets else runs
+    choosing = choosing_runs(design.sharpness, kinds, n_val) if design.compares_targets else 0
     return Described(
         runs=runs,
         arms=len(chosen),
@@ -121,7 +135,9 @@ def describe(
         control="control" in kinds,
         words=_in_words(design, kinds, runs),
         rows=f"{n_train:,} rows train, {n_val:,} validate, {n_test:,} test.",
-        seconds=_seconds(design, trained, (n_train, n_val, n_test), n_classes, n_features, encoder, flops_per_s),
+        seconds=_seconds(
+            design, (runs, choosing), (n_train, n_val, n_test), n_classes, n_features, encoder, flops_per_s
+        ),
     )
 
 
@@ -154,18 +170,21 @@ def _rate(design: Design) -> float | None:
 
 def _seconds(
     design: Design,
-    runs: int,
+    n_runs: tuple[int, int],
     rows: tuple[int, int, int],
     n_classes: int,
     n_features: int | None,
     encoder: EncoderConfig | None,
     flops_per_s: float | None,
 ) -> float | None:
+    """Return how long the runs take, and those of heads that choose how soft targets are; None if unknown."""
     if flops_per_s is None:
         return None
+    runs, choosing = n_runs
     if design.end_to_end:
         if encoder is None:
             return None
+        # Heads that choose take seconds, and these runs much longer.
         from labelrank.finetune.end_to_end import estimated_seconds as seconds_end_to_end
 
         return seconds_end_to_end(encoder, *rows, design.tune_recipe(), n_runs=runs, flops_per_s=flops_per_s)
@@ -174,7 +193,7 @@ def _seconds(
     from labelrank.finetune.head_sizes import estimated_seconds
 
     recipe = design.head_recipe(rows[0], n_features, n_classes)
-    return estimated_seconds(*rows, n_features, n_classes, runs, recipe, flops_per_s=flops_per_s)
+    return estimated_seconds(*rows, n_features, n_classes, runs + choosing, recipe, flops_per_s=flops_per_s)
 
 
 def unknown_to_transformers(

@@ -28,6 +28,7 @@ TARGET_CHOICES = (ONE_HOT, GEOMETRY)
 TARGETS = "onehot,geometry,permuted:19,smoothing,tuned-smoothing"
 """19 permutations for the same reason."""
 _QUICK_ORDERS, _QUICK_SEEDS = "ranked,original", 1
+QUICK_TARGETS, _QUICK_TARGET_SEEDS = "onehot,geometry,permuted:1,smoothing", 3
 MAX_SEEDS = 100
 DEFAULT_RECIPE = "quick"
 NEVER_MIRRORED = ("digits", "moving-digits")
@@ -171,11 +172,6 @@ class Design:
             )
         if not self.compares_targets:
             return
-        if self.end_to_end:
-            raise SettingsError(
-                f"Target geometry trains heads on the features of a frozen encoder so far, but depth is {self.depth}. "
-                "Leave the depth out, or the target."
-            )
         if self.meaning != "softmax" or self.label_smoothing:
             raise SettingsError(
                 "Target geometry goes with meaning softmax and without label smoothing, which is one of its arms. "
@@ -197,14 +193,18 @@ class Design:
         return cls(**{name: value for name, value in params.get("design", {}).items() if name in known})
 
     @classmethod
-    def starting(cls, depth: str) -> Design:
-        """Return the default design for this depth: a small one if each run trains an encoder.
+    def starting(cls, depth: str, target: str = ONE_HOT) -> Design:
+        """Return the default design for this depth and target: a small one if each run trains an encoder.
 
         Raises:
-            SettingsError: The depth is unknown.
+            SettingsError: The depth or the target is unknown.
         """
-        design = cls(depth=depth)
-        return replace(design, orders=_QUICK_ORDERS, seeds=_QUICK_SEEDS) if design.end_to_end else design
+        design = cls(depth=depth, target=target)
+        if not design.end_to_end:
+            return design
+        if design.compares_targets:
+            return replace(design, targets=QUICK_TARGETS, seeds=_QUICK_TARGET_SEEDS)
+        return replace(design, orders=_QUICK_ORDERS, seeds=_QUICK_SEEDS)
 
     @property
     def end_to_end(self) -> bool:
@@ -263,12 +263,15 @@ class Design:
         """
         recipe = named_recipe(self.recipe or DEFAULT_RECIPE)
         mirrored = recipe.flip and dataset_id not in NEVER_MIRRORED
+        given = self._given()
+        if self.compares_targets:
+            given["label_smoothing"] = 0.0  # it is one of the targets that are compared
         return replace(
             recipe,
             head=self.head or recipe.head,
             unfreeze=None if self.depth == ALL_BLOCKS else int(self.depth),
             flip=mirrored if self.flip is None else self.flip,
-            **self._given(),
+            **given,
         )
 
     def _given(self) -> dict[str, Any]:

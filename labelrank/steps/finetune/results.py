@@ -87,7 +87,7 @@ targets.csv          The targets of the geometry: names of the classes, then a r
 label_map.json       The ranked order, which has no part in this comparison.
 """
 _GUIDE_TO_MODEL = """\
-model/               The best run of the {arm} order as a model. Output i stands for the class at position i: see
+model/               The best run {arm} as a model. Output i stands for the class at position i: see
                      id2label in model/config.json. model/README.md says how to load it.
 model.keras          The same model for Keras; where labelrank is installed:
 
@@ -142,9 +142,10 @@ def write_results(
 
 
 def _exported(report: Report) -> str:
-    """Return the order whose model is written; see `labelrank.steps.finetune.best_model.Exporter`."""
+    """Return whose model is written, in words; see `labelrank.steps.finetune.best_model.Exporter`."""
     names = [arm.name for arm in report.arms]
-    return next((name for name in ("ranked", GEOMETRY) if name in names), names[0])
+    name = next((name for name in ("ranked", GEOMETRY) if name in names), names[0])
+    return f"with targets {name}" if report.targets else f"of the {name} order"
 
 
 def write_targets(path: Path, class_names: Sequence[str], targets: np.ndarray) -> None:

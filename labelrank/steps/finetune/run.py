@@ -343,9 +343,10 @@ class _Work:
         )
         design = replace(self._design, seeds=len(seeds))
         targets = None
-        if training.targets is not None and training.chosen is not None:
-            table = training.targets.geometry(training.chosen.sharpness)
-            targets = TargetsUsed(training.chosen, training.targets.distances, material.groups, table)
+        softness = training.softness
+        if softness is not None and softness.chosen is not None:
+            table = softness.targets.geometry(softness.chosen.sharpness)
+            targets = TargetsUsed(softness.chosen, softness.targets.distances, material.groups, table)
         report = report_of(facts, design, arms, list(seeds), runs, material.test.y, material.label_map, targets)
         write_results(
             folder, report, runs, material.test, material.label_map, model, targets=targets.table if targets else None

@@ -14,7 +14,7 @@ from labelrank.errors import FinetuneError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
 from labelrank.finetune.memory import free_memory_bytes
-from labelrank.finetune.recipe import to_dict
+from labelrank.finetune.recipe import HeadRecipe, to_dict
 from labelrank.finetune.runs import Epoch, Run
 from labelrank.models.backend import select_backend
 from labelrank.models.runtime import build_encoder
@@ -52,6 +52,94 @@ def spacing_of(material: Material) -> np.ndarray:
     return np.array([ranked.centroid for ranked in material.label_map.classes])
 
 
+class Softness:
+    """The targets of a comparison of targets, and how soft they are.
+
+    Both come from the features of the frozen encoder, also where encoders are trained: the distances from those of the
+    training rows, the sharpness from the accuracy of heads on the validation rows. Test rows have no part in either.
+
+    Args:
+        recipe: Of the heads that choose.
+    """
+
+    def __init__(self, material: Material, design: Design, recipe: HeadRecipe) -> None:
+        self._material, self._recipe, self._sharpness = material, recipe, design.sharpness
+        self.targets = ClassTargets(material.train, material.groups)
+        self.chosen: Chosen | None = None
+        """Known once training has begun."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What determines the targets besides the rows, the sharpness and the recipe."""
+        groups = self._material.groups
+        return {
+            "choice": [SHARPNESS_GRID, DEFAULT_SHARPNESS, CHOICE_SEEDS, LEAST_VAL_ROWS],
+            "groups": None if groups is None else groups.tolist(),
+        }
+
+    def tables(
+        self, arms: Sequence[Arm], kept: KeptRuns, live: Live, should_stop: ShouldStop | None
+    ) -> Mapping[str, np.ndarray]:
+        """Return the targets of each arm, float32 (K, K), after choosing how soft they are, or reading the choice.
+
+        Raises:
+            SettingsError: The tables take too much memory, or an arm needs groups.
+            Cancelled: `should_stop` returned true.
+        """
+        check_room(len(arms), len(self._material.class_names))
+        path = kept.path / _CHOICE
+        self.chosen = read_choice(path)
+        if self.chosen is None:
+            n_val = len(self._material.val.y)
+            if choosing_runs(self._sharpness, [arm.kind for arm in arms], n_val):
+                live.say("Choosing how soft targets are, by heads on the frozen features and the validation rows")
+
+            def accuracies(arms: Sequence[Arm], tables: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
+                runs = train_on_features(
+                    self._material, self._no_rows(), self._recipe, arms, [seed], tables, None, should_stop
+                )
+                return {run.arm: run.epochs[-1].val_accuracy for run in runs if run.problem is None}
+
+            self.chosen = choose(self.targets, self._sharpness, arms, n_val, accuracies)
+            write_choice(path, self.chosen)
+        return {arm.name: self.targets.of(arm, self.chosen) for arm in arms}
+
+    def _no_rows(self) -> FeatureSet:
+        """Return test rows for runs that choose: none, so that no test row has a part in the choice."""
+        test = self._material.test
+        return replace(test, X=test.X[:0], y=test.y[:0], keys=(), rows=None)
+
+
+def train_on_features(
+    material: Material,
+    test: FeatureSet,
+    recipe: HeadRecipe,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    targets: Mapping[str, np.ndarray] | None,
+    on_epoch: OnEpoch | None,
+    should_stop: ShouldStop | None,
+) -> list[Run]:
+    """Train heads on the material's features; see `labelrank.finetune.heads.train_heads`."""
+    from labelrank.finetune.head_math import Table
+    from labelrank.finetune.heads import train_heads
+
+    train, val, tested = (Table(rows.X, rows.y) for rows in (material.train, material.val, test))
+    return train_heads(
+        train,
+        val,
+        tested,
+        arms,
+        seeds,
+        recipe,
+        n_classes=len(material.class_names),
+        spacing=spacing_of(material),
+        targets=targets,
+        on_epoch=on_epoch,
+        should_stop=should_stop,
+    )
+
+
 class Heads:
     """Trains heads on the features of a frozen encoder, as many at a time as fit into memory."""
 
@@ -68,22 +156,12 @@ class Heads:
         self._recipe = design.head_recipe(n_train, n_features, self._n_classes)
         self.recipe: Mapping[str, Any] = to_dict(self._recipe)
         self.epochs = self._recipe.epochs
-        self._design = design
-        self.targets = ClassTargets(material.train, material.groups) if design.compares_targets else None
-        self.chosen: Chosen | None = None
-        """How soft targets are; known once training has begun, where targets are compared."""
+        self.softness = Softness(material, design, self._recipe) if design.compares_targets else None
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """What determines the runs besides rows, orders and seeds."""
-        if self.targets is None:
-            return {"recipe": self.recipe}
-        groups = self._material.groups
-        return {
-            "recipe": self.recipe,
-            "choice": [SHARPNESS_GRID, DEFAULT_SHARPNESS, CHOICE_SEEDS, LEAST_VAL_ROWS],
-            "groups": None if groups is None else groups.tolist(),
-        }
+        return {"recipe": self.recipe, **(self.softness.identity if self.softness else {})}
 
     def train(
         self,
@@ -109,7 +187,7 @@ class Heads:
         n_arms, n_seeds = runs_at_once(
             n_train, n_features, self._n_classes, len(arms), self._recipe, memory_bytes=memory
         )
-        targets = self._targets_of(arms, kept, live, should_stop)
+        targets = self.softness.tables(arms, kept, live, should_stop) if self.softness else None
         for first in range(0, len(seeds), n_seeds):
             block = seeds[first : first + n_seeds]
             # Runs do not depend on each other.
@@ -127,70 +205,15 @@ class Heads:
                         live.epoch(some[row].name, block[column], epoch, float(accuracy), loss)
                     live.tell()
 
-                yield self._trained(some, block, targets, self._material.test, follow, should_stop)
-
-    def _targets_of(
-        self, arms: Sequence[Arm], kept: KeptRuns, live: Live, should_stop: ShouldStop | None
-    ) -> Mapping[str, np.ndarray] | None:
-        """Return the targets of each arm, after choosing how soft they are; None where orders are compared."""
-        if self.targets is None:
-            return None
-        check_room(len(arms), self._n_classes)
-        path = kept.path / _CHOICE
-        self.chosen = read_choice(path)
-        if self.chosen is None:
-            n_val = len(self._material.val.y)
-            if choosing_runs(self._design.sharpness, [arm.kind for arm in arms], n_val):
-                live.say("Choosing how soft targets are, on the validation rows")
-            none = self._no_rows()
-
-            def accuracies(arms: Sequence[Arm], tables: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
-                runs = self._trained(arms, [seed], tables, none, None, should_stop)
-                return {run.arm: run.epochs[-1].val_accuracy for run in runs if run.problem is None}
-
-            self.chosen = choose(self.targets, self._design.sharpness, arms, n_val, accuracies)
-            write_choice(path, self.chosen)
-        return {arm.name: self.targets.of(arm, self.chosen) for arm in arms}
-
-    def _no_rows(self) -> FeatureSet:
-        """Return test rows for runs that choose: none, so that no test row has a part in the choice."""
-        test = self._material.test
-        return replace(test, X=test.X[:0], y=test.y[:0], keys=(), rows=None)
-
-    def _trained(
-        self,
-        arms: Sequence[Arm],
-        seeds: Sequence[int],
-        targets: Mapping[str, np.ndarray] | None,
-        test: FeatureSet,
-        on_epoch: OnEpoch | None,
-        should_stop: ShouldStop | None,
-    ) -> list[Run]:
-        from labelrank.finetune.head_math import Table
-        from labelrank.finetune.heads import train_heads
-
-        train, val, tested = (Table(rows.X, rows.y) for rows in (self._material.train, self._material.val, test))
-        return train_heads(
-            train,
-            val,
-            tested,
-            arms,
-            seeds,
-            self._recipe,
-            n_classes=self._n_classes,
-            spacing=spacing_of(self._material),
-            targets=targets,
-            on_epoch=on_epoch,
-            should_stop=should_stop,
-        )
+                yield train_on_features(
+                    self._material, self._material.test, self._recipe, some, block, targets, follow, should_stop
+                )
 
 
 class EndToEnd:
     """Fine-tunes encoders, one run after the other."""
 
     kind = "end-to-end"
-    targets = None
-    chosen = None
 
     def __init__(self, material: Material, design: Design) -> None:
         if material.encoder is None or material.datasets is None:
@@ -207,6 +230,7 @@ class EndToEnd:
         prepare_backend()
         self.precision = training_precision(self._recipe.precision)
         self.device = "GPU" if on_gpu() else "CPU"
+        self.softness = Softness(material, design, self._choosing) if design.compares_targets else None
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -222,7 +246,16 @@ class EndToEnd:
             # Each backend rounds in its own way: runs of two backends would differ by more than order and seed.
             "runtime": self.runtime,
             "device": self.device,
+            **({**self.softness.identity, "choosing": to_dict(self._choosing)} if self.softness else {}),
         }
+
+    @property
+    def _choosing(self) -> HeadRecipe:
+        """The recipe of the heads on frozen features that choose how soft targets are."""
+        from labelrank.finetune.head_sizes import recipe_for
+
+        n_train, n_features = self._material.train.X.shape
+        return recipe_for(n_train, n_features, len(self._material.class_names))
 
     @property
     def _pooling(self) -> str:
@@ -247,6 +280,7 @@ class EndToEnd:
         from labelrank.finetune.end_to_end import fine_tune
         from labelrank.finetune.samples import TrainingSamples
 
+        targets = self.softness.tables(arms, kept, live, should_stop) if self.softness else {}
         self._fetch(live, should_stop)
         encoder = self._encoder
         samples = {
@@ -285,6 +319,7 @@ class EndToEnd:
                     spacing=spacing_of(self._material),
                     pooling=self._pooling,
                     fc_norm=fc_norm_of(encoder.checkpoint) if self._pooling == "fc_norm" else None,
+                    targets=targets.get(arm.name),
                     n_classes=len(self._material.class_names),
                     folder=folder,
                     steps=steps,

@@ -9,17 +9,23 @@ import pytest
 
 from labelrank.errors import Cancelled, FinetuneError
 from labelrank.finetune import end_to_end, export
+from labelrank.finetune.soft_targets import mean_entropy
 from labelrank.progress import Kind
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
+from labelrank.steps.finetune import train
 from labelrank.steps.finetune.inputs import EncoderUsed, Material
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import read_report
 from labelrank.steps.finetune.run import compare
+from labelrank.steps.finetune.targets import ClassTargets
 from labelrank.steps.rank import rank
 from tests.steps.finetune.made import made_features, made_run
 
 DESIGN = Design(orders="ranked,random:2", seeds=2, depth="1", epochs=3, control=False)
+TARGETS = Design(target="geometry", targets="onehot,geometry,permuted:2,smoothing,groups", seeds=1, depth="1", epochs=3)
+tables = {}
+"""The targets that each arm was last trained with."""
 
 
 @pytest.fixture
@@ -50,9 +56,11 @@ def tuned(monkeypatch, keras):
     """The (arm, seed) pairs that were trained, and the models that were written; stands where encoders learn."""
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     calls, models, snapshots = [], [], []
+    tables.clear()
 
     def fine_tune(build_encoder, train, val, test, arm, seed, recipe, *, folder, on_epoch, on_progress, **options):
         calls.append((arm.name, seed))
+        tables[arm.name] = options["targets"]
         snapshots.append((folder / "last.safetensors").exists())
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "last.safetensors").write_bytes(b"snapshot")
@@ -156,7 +164,6 @@ def test_another_precision_or_depth_is_another_comparison(settings, material, tu
 
 def test_runs_of_another_backend_or_device_are_none_of_this_comparison(settings, material, tuned, monkeypatch):
     from labelrank.finetune import tuner
-    from labelrank.steps.finetune import train
 
     calls, *_ = tuned
     compare(material, DESIGN, settings)
@@ -179,6 +186,62 @@ def test_a_run_starts_with_the_steps_that_memory_sufficed_for_in_the_run_before(
     monkeypatch.setattr(end_to_end, "fine_tune", short_of_memory)
     compare(material, DESIGN, settings)
     assert asked == [1, 4, 4, 4, 4, 4]
+
+
+def told_apart(material):
+    """The material with groups, and enough rows on which heads can choose how soft targets are."""
+    X = np.random.default_rng(5).normal(size=(120, 4)).astype(np.float32)
+    y = np.tile(np.arange(10, dtype=np.int32), 12)
+    X[:, 0] += y
+    val = replace(material.val, X=X, y=y, keys=tuple(f"val {i}" for i in range(120)))
+    return replace(material, val=val, groups=np.arange(10) // 5)
+
+
+def test_encoders_learn_the_targets_of_the_training_rows_as_soft_as_heads_choose(settings, material, tuned):
+    _, models, _ = tuned
+    material = told_apart(material)
+    report = compare(material, TARGETS, settings).report
+    found = ClassTargets(material.train, material.groups)
+    chosen = report.targets.chosen
+    assert chosen.how == "validation"
+    assert {one.smoothing_accuracy for one in chosen.tried} == {None}
+    np.testing.assert_array_equal(tables["onehot"], np.eye(10))
+    np.testing.assert_array_equal(tables["geometry"], found.geometry(chosen.sharpness))
+    permutation = np.array(report.targets.permutations["permuted-2"])
+    np.testing.assert_array_equal(tables["permuted-2"], tables["geometry"][np.ix_(permutation, permutation)])
+    assert mean_entropy(tables["smoothing"]) == pytest.approx(mean_entropy(tables["geometry"]), rel=1e-4)
+    assert mean_entropy(tables["groups"]) == pytest.approx(mean_entropy(tables["geometry"]), rel=1e-4)
+    assert models == ["geometry/0"]
+    assert report.recipe["label_smoothing"] == 0
+
+
+def test_validation_and_test_rows_have_no_part_in_the_targets_of_encoders(settings, material, tuned):
+    """Planted: validation and test rows whose classes lie elsewhere altogether."""
+    design = replace(TARGETS, sharpness=2.0)
+    plain = compare(told_apart(material), design, settings, with_model=False)
+    before = dict(tables)
+    planted = told_apart(material)
+    moved = {
+        role: replace(rows, X=rows.X[::-1] * 9 - 5) for role in ("val", "test") for rows in [getattr(planted, role)]
+    }
+    other = compare(replace(planted, **moved), design, settings, with_model=False)
+    assert plain.folder != other.folder
+    assert all((tables[name] == table).all() for name, table in before.items())
+    moved = replace(planted, train=replace(planted.train, X=planted.train.X[::-1].copy()))
+    compare(moved, design, settings, with_model=False)
+    assert (tables["geometry"] != before["geometry"]).any()
+
+
+def test_the_choice_of_encoders_is_made_once(settings, material, tuned, monkeypatch):
+    calls, *_ = tuned
+    material = told_apart(material)
+    with pytest.raises(Cancelled):
+        compare(material, TARGETS, settings, should_stop=lambda: len(calls) == 2)
+    before = tables["geometry"]
+    monkeypatch.setattr(train, "choose", lambda *_: pytest.fail("It is kept."))
+    report = compare(material, TARGETS, settings).report
+    assert [arm for arm, _ in calls] == [arm.name for arm in report.arms]
+    assert (before == ClassTargets(material.train).geometry(report.targets.chosen.sharpness)).all()
 
 
 @pytest.mark.slow

@@ -225,7 +225,7 @@ def test_a_class_without_rows_has_no_part():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"depth": "2"}, "frozen encoder so far, but depth is 2"),
+        ({"depth": "2", "label_smoothing": 0.1}, "which is one of its arms"),
         ({"meaning": "tree"}, "goes with meaning softmax"),
         ({"label_smoothing": 0.1}, "which is one of its arms"),
         ({"targets": "onehot,smoothing"}, "expected geometry among them"),
