@@ -52,7 +52,8 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
 
 
 def _choice(name: str, text: str, chosen: str, refusal: str | None) -> None:
-    use, told = st.columns([2, 9], vertical_alignment="center")
+    # On a narrow screen the columns lie below each other: first what is chosen, then its button.
+    told, use = st.columns([9, 2], vertical_alignment="center")
     with use:
         st.button(
             "Chosen" if name == chosen else f"Use {name}",
