@@ -89,6 +89,10 @@ class GroupsError(LabelRankError, ValueError):
     """A file of groups cannot be read, or does not give each class one group."""
 
 
+class CostsError(LabelRankError, ValueError):
+    """A file of costs cannot be read, or is no table of what each mistake costs."""
+
+
 class FinetuneError(LabelRankError, ValueError):
     """Orders cannot be compared with this input, or the results of a comparison cannot be read or written."""
 

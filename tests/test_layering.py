@@ -20,7 +20,7 @@ FLOORS = (
     ("labelrank.steps.extract.run",),
     ("labelrank.steps.extract.engines",),
     ("labelrank.steps.extract",),
-    ("labelrank.finetune", "labelrank.patches", "labelrank.class_groups"),
+    ("labelrank.finetune", "labelrank.patches", "labelrank.class_groups", "labelrank.class_costs"),
     ("labelrank.exports",),
     ("labelrank.features",),
     ("labelrank.models",),

@@ -50,7 +50,13 @@ _OPTIONS = {"targets": "arms", "method": "order"}
 @click.option(
     "--files", type=click.Path(path_type=Path, file_okay=False), help="Folder for all results, and the model."
 )
-@click.option("--groups", type=click.Path(path_type=Path), help="Groups of the classes (csv), with --target geometry.")
+@click.option(
+    "--groups", type=click.Path(path_type=Path), help="Groups of the classes (csv), with --target geometry or --cost."
+)
+@click.option(
+    "--cost",
+    help="Also decide by least expected cost: geometry, groups, or a csv with what each mistake costs.  [none]",
+)
 @click.option(
     "--targets-out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -72,6 +78,7 @@ def finetune(
     out: Path | None,
     files: Path | None,
     groups: Path | None,
+    cost: str | None,
     targets_out: Path | None,
     model: bool,
     recompute: bool,
@@ -87,8 +94,10 @@ def finetune(
     FEATURES is a features file. Prints a verdict and the scores of each order; --out keeps the report, --files all
     results. A stopped comparison goes on from its finished runs.
     """
+    from labelrank.class_costs import read_costs
     from labelrank.class_groups import read_groups
     from labelrank.features.joining import read_features
+    from labelrank.finetune.decision import COSTS, GIVEN
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
     from labelrank.steps.finetune.inputs import NO_MODEL, gather_files
@@ -108,6 +117,7 @@ def finetune(
         end_to_end=end_to_end,
         has_files=files is not None,
         compares_targets=options["target"] not in (None, ONE_HOT),
+        has_cost=cost is not None,
     )
     for path in (out, targets_out):
         if path:
@@ -118,7 +128,8 @@ def finetune(
     start = Design.starting(chosen.get("depth", HEADS_ALONE), chosen.get("target", ONE_HOT))
     compared = "targets" if start.compares_targets else "orders"
     preset = {name: getattr(start, name) for name in (compared, "seeds") if end_to_end and name not in chosen}
-    design = dataclasses.replace(start, **chosen)
+    is_file = cost is not None and cost not in COSTS
+    design = dataclasses.replace(start, **chosen, cost=GIVEN if is_file else cost)
     read = partial(read_features, features_column=features_column, label_column=label_column)
     train = read(features)
     inputs = Inputs(
@@ -127,6 +138,7 @@ def finetune(
         test=read(test) if test else None,
         val=read(val) if val else None,
         groups=read_groups(groups, train.class_names).groups if groups else None,
+        costs=read_costs(Path(cost), train.class_names) if cost and is_file else None,
     )
     say_given(inputs.train)
     settings = Settings.from_env()
@@ -185,10 +197,13 @@ def finetune(
         raise FinetuneError(f"{' '.join(notice.text for notice in unmet)} All other results are here{ways}.")
 
 
-def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool, compares_targets: bool) -> None:
+def _check_applicable(
+    meaning: str | None, *, end_to_end: bool, has_files: bool, compares_targets: bool, has_cost: bool
+) -> None:
     """Raise UsageError for an option that has no effect with the others."""
     for name, applies, needed in (
-        *((name, compares_targets, "--target geometry") for name in ("targets", "sharpness", "groups", "targets_out")),
+        *((name, compares_targets, "--target geometry") for name in ("targets", "sharpness", "targets_out")),
+        ("groups", compares_targets or has_cost, "--target geometry or --cost"),
         *(
             (name, not compares_targets, "orders, which --target geometry does not compare")
             for name in ("orders", "label_map", "method", "solver", "shrinkage", "all_orders", "control")
@@ -245,6 +260,7 @@ def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
         click.echo(sentence)
     if report.targets:
         _show_targets(report)
+        _show_decisions(report)
         return
     click.echo()
     random = [arm for arm in report.arms if arm.kind == "random"]
@@ -261,6 +277,31 @@ def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
         say("Lowest and highest are of single runs; --all-orders lists each random order.")
     # On a terminal a line may break anywhere.
     say(control_text(report.control).replace("\u00a0", " "))
+    _show_decisions(report)
+
+
+def _show_decisions(report: Report) -> None:
+    """Print what deciding by cost gets right beside the likeliest class, from the same probabilities."""
+    from labelrank.views.comparison_words import decision_text
+
+    if report.decisions is None or not report.decisions.arms:
+        return
+    click.echo()
+    rows = []
+    for one in report.decisions.arms:
+        click.echo(decision_text(report.decisions.cost, one))
+        for name, way in (("likeliest class", one.likeliest), ("least expected cost", one.least_cost)):
+            mean = {metric: _mean(values) for metric, values in way.items()}
+            cells = (_percent_cell(mean["accuracy"]), _cell(mean["cost"], ".4f"), _cell(mean["class_distance"], ".3f"))
+            rows.append((f"{one.arm}: {name}", *cells, _percent_cell(mean["within_group"])))
+    click.echo()
+    header = ("decision", "accuracy", "cost", "distance of mistakes", "mistakes in group")
+    show_table(header, rows, text_columns=(0,))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _show_targets(report: Report) -> None:

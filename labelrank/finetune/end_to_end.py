@@ -25,6 +25,7 @@ from labelrank.data.dataset import NOUNS
 from labelrank.errors import Cancelled, FinetuneError, SettingsError
 from labelrank.finetune.augment import drop_path_factors, dropout_factors, generator, mix
 from labelrank.finetune.batches import row_sequence
+from labelrank.finetune.decision import temperature_of
 from labelrank.finetune.design import Arm, check_head_rows
 from labelrank.finetune.meanings import Meaning, meaning_of, ordered_thresholds
 from labelrank.finetune.memory import free_memory_bytes, gpu_bytes_at_start, step_bytes
@@ -314,10 +315,18 @@ class _Tuning:
             head=self._head(tuner),
             seconds=time.monotonic() - began,
             confidence=np.exp(log_probabilities.max(axis=1)).astype(np.float32) if self.has_targets else None,
+            log_probabilities=log_probabilities[:, list(self.arm.position_of)].astype(np.float32),
+            temperature=self._temperature(tuner),
         )
         keys = tuple(s.key for s, ok in zip(dataset.samples, readable, strict=True) if ok)
         model = self._classifier(tuner, run.head)
         return Tuned(run, model, keys, dataset.labels[readable], epoch, tuple(self.notices), self.steps)
+
+    def _temperature(self, tuner: Tuner) -> float | None:
+        if not len(self.positions[1]):
+            return None
+        log_probabilities, readable = self._predict(tuner, self.val)
+        return temperature_of(log_probabilities[readable], self.positions[1][readable])
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from labelrank.cores import cpu_cores
 from labelrank.errors import Cancelled, FinetuneError, SettingsError
 from labelrank.finetune.batches import follow_positions
+from labelrank.finetune.decision import temperature_of
 from labelrank.finetune.design import Arm, check_head_rows
 from labelrank.finetune.head_math import (
     BETA_1,
@@ -60,6 +61,7 @@ def train_heads(
     n_classes: int,
     spacing: Sequence[float] | np.ndarray | None = None,
     targets: Mapping[str, np.ndarray] | None = None,
+    in_full: Collection[str] = (),
     on_epoch: OnEpoch | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Run]:
@@ -82,6 +84,7 @@ def train_heads(
     Args:
         targets: The targets of each arm, float32 (K, K) by label: row y is the distribution for a sample of class y.
             None: those of the recipe's meaning. Needs the meaning softmax without smoothing.
+        in_full: Arms whose runs have the probabilities of all classes.
 
     Returns:
         Runs whose `head` has kernel (D, n_columns) and bias (n_outputs,), or for ordinal thresholds (K - 1,); it takes
@@ -112,7 +115,9 @@ def train_heads(
     if follow_positions(recipe.batches):
         size = 1  # each order has batches of its own
     blocks = [
-        _Block(task, seed, arms[first : first + size], targets) for seed in seeds for first in range(0, len(arms), size)
+        _Block(task, seed, arms[first : first + size], targets, in_full)
+        for seed in seeds
+        for first in range(0, len(arms), size)
     ]
     runs = _train(
         blocks,
@@ -180,8 +185,14 @@ class _Block:
     """A few arms of one seed, trained together."""
 
     def __init__(
-        self, task: Task, seed: int, arms: Sequence[Arm], targets: Mapping[str, np.ndarray] | None = None
+        self,
+        task: Task,
+        seed: int,
+        arms: Sequence[Arm],
+        targets: Mapping[str, np.ndarray] | None = None,
+        in_full: Collection[str] = (),
     ) -> None:
+        self._in_full = in_full
         self.seed, self.arms = seed, arms
         self.epochs: list[list[Epoch]] = [[] for _ in arms]
         """The epochs of each arm."""
@@ -222,11 +233,16 @@ class _Block:
         predicted = np.empty((len(self.arms), len(test.y), top), np.int32)
         nll = np.empty((len(self.arms), len(test.y)), np.float32)
         confidence = None if self._targets is None else np.empty(nll.shape, np.float32)
-        alive = self._alive
+        shape = (len(test.y), self._positions.shape[1])
+        whole = {index: np.empty(shape, np.float32) for index, arm in enumerate(self.arms) if arm.name in self._in_full}
+        alive, temperatures = self._alive, self._temperatures()
         with np.errstate(all="ignore"):
             for rows in self._windows(len(test.y)):
                 log_probabilities = self._log_probabilities(prepare(test.X[rows]))
                 nll[alive, rows] = self._nll(log_probabilities, test.y[rows])
+                for place, arm_index in enumerate(alive.tolist()):
+                    if arm_index in whole:
+                        whole[arm_index][rows] = log_probabilities[place][:, self._positions[arm_index]]
                 best = _best_first(log_probabilities, top)
                 predicted[alive, rows] = self._orders[alive[:, None, None], best]
                 if confidence is not None:
@@ -247,6 +263,8 @@ class _Block:
                     problem=problem,
                     seconds=seconds,
                     confidence=None if problem or confidence is None else confidence[index],
+                    log_probabilities=None if problem else whole.get(index),
+                    temperature=None if problem else temperatures.get(index),
                 )
             )
         return runs
@@ -292,6 +310,28 @@ class _Block:
             positions = self._positions[self._alive][:, task.y_val[rows]]
             right += (log_probabilities.argmax(axis=2) == positions).sum(axis=1)
         return nll / count, right / count
+
+    def _temperatures(self) -> dict[int, float | None]:
+        """Return the temperature of each living arm whose probabilities are kept."""
+        task, places = (
+            self._task,
+            [
+                (place, index)
+                for place, index in enumerate(self._alive.tolist())
+                if self.arms[index].name in self._in_full
+            ],
+        )
+        if not places:
+            return {}
+        found: dict[int, list[np.ndarray]] = {index: [] for _, index in places}
+        for rows in self._windows(len(task.y_val)):
+            log_probabilities = self._log_probabilities(task.X_val[rows])
+            for place, index in places:
+                found[index].append(log_probabilities[place])
+        return {
+            index: temperature_of(np.concatenate(of_arm), self._positions[index][task.y_val]) if of_arm else None
+            for index, of_arm in found.items()
+        }
 
     def _log_probabilities(self, seen: np.ndarray) -> np.ndarray:
         """Return log-probabilities of positions (A, B, K) for prepared features (B, D)."""

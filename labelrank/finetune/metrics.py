@@ -95,8 +95,7 @@ def score(
     true, guess = y[~right], first[~right]
     per_class = np.bincount(y, minlength=len(positions))
     hits = np.bincount(y[right], minlength=len(positions))
-    apart = np.empty(0) if distances is None else distances[true, guess]
-    apart = apart[np.isfinite(apart)]
+    class_distance, within_group = severity(first, y, distances, groups)
     recall = tuple(int(hit) / int(n) if n else None for hit, n in zip(hits, per_class, strict=True))
     return Scores(
         accuracy=float(right.mean()),
@@ -108,8 +107,22 @@ def score(
         recall=recall,
         mistakes=len(true),
         calibration=None if run.confidence is None else calibration_error(run.confidence, right),
-        class_distance=float(apart.mean()) if len(apart) else None,
-        within_group=float((groups[true] == groups[guess]).mean()) if groups is not None and len(true) else None,
+        class_distance=class_distance,
+        within_group=within_group,
+    )
+
+
+def severity(
+    predicted: np.ndarray, y: np.ndarray, distances: np.ndarray | None, groups: np.ndarray | None
+) -> tuple[float | None, float | None]:
+    """Return `Scores.class_distance` and `Scores.within_group` of predicted labels (n,); see `score`."""
+    wrong = predicted != y
+    true, guess = y[wrong], predicted[wrong]
+    apart = np.empty(0) if distances is None else distances[true, guess]
+    apart = apart[np.isfinite(apart)]
+    return (
+        float(apart.mean()) if len(apart) else None,
+        float((groups[true] == groups[guess]).mean()) if groups is not None and len(true) else None,
     )
 
 

@@ -42,3 +42,8 @@ class Run:
     seconds: float = 0.0
     confidence: np.ndarray | None = None
     """Probability of the first predicted label, float32 (n_test,); None where targets are not compared."""
+    log_probabilities: np.ndarray | None = None
+    """Of each label, float32 (n_test, K); None where they are not kept."""
+    temperature: float | None = None
+    """That of the validation rows, by `labelrank.finetune.decision.temperature_of`; None without these, or where
+    probabilities are not kept."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from labelrank import words
 from labelrank.finetune.analysis import Power, RankedAmong
 from labelrank.finetune.batches import SHUFFLED
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
-from labelrank.finetune.verdict import UNSOUND
+from labelrank.finetune.verdict import UNSOUND, signed_text
 from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, telling_design
-from labelrank.steps.finetune.report import Control
+from labelrank.steps.finetune.report import Control, Decided
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
 from labelrank.steps.finetune.targets import Chosen
 from labelrank.views.measures import MEASURES
@@ -191,6 +193,24 @@ def softness_text(chosen: Chosen) -> str:
     if any(one.smoothing_accuracy is not None for one in chosen.tried):
         text += f" Label smoothing chosen on the validation samples: {chosen.tuned_smoothing:.3f}."
     return text
+
+
+def decision_text(cost: str, decided: Decided) -> str:
+    """Return what deciding by least expected cost changes, in a sentence."""
+    whose = {"geometry": "by class geometry", "groups": "by groups", "given": "as given"}[cost]
+    change = decided.change
+    interval = ""
+    if change.low is not None and change.high is not None:
+        interval = f" (95 % interval {signed_text(change.low)} to {signed_text(change.high)})"
+    costs = [
+        np.mean([one for one in way["cost"] if one is not None]) for way in (decided.likeliest, decided.least_cost)
+    ]
+    does = "lowers" if costs[1] < costs[0] else "does not lower"
+    return (
+        f"Deciding by least expected cost ({whose}) from the probabilities of {decided.arm} {does} the mean cost: "
+        f"{costs[0]:.4f} with the likeliest class, {costs[1]:.4f} so; its accuracy changes by "
+        f"{signed_text(change.difference)} points{interval}. Nothing is trained for it."
+    )
 
 
 def control_text(control: Control) -> str:

@@ -347,9 +347,30 @@ def test_targets_are_compared_and_written(finetune, tmp_path):
     assert [round(sum(map(float, line.split(","))), 5) for line in written[1:]] == [1.0] * 5
 
 
+@pytest.mark.parametrize("cost", ["geometry", "groups", "costs.csv"])
+def test_decisions_by_cost_are_told_beside_the_likeliest_class(finetune, tmp_path, cost):
+    (tmp_path / "groups.csv").write_text("name,group\nant,a\nbee,a\ncat,b\ndog,b\nelk,b\n")
+    (tmp_path / "costs.csv").write_text("\n".join(",".join("01"[i != j] for i in range(5)) for j in range(5)))
+    done = finetune("--test", "test.parquet", *QUICK, "--cost", cost, "--groups", "groups.csv")
+    assert done.exit_code == 0, done.output
+    header = next(line for line in done.stdout.splitlines() if line.startswith("decision  "))
+    assert header.endswith("accuracy    cost  distance of mistakes  mistakes in group")
+    rows = [cells(done.stdout, f"ranked: {way}") for way in ("likeliest class", "least expected cost")]
+    if cost == "costs.csv":  # all mistakes cost the same
+        assert rows[0] == rows[1]
+        assert "does not lower the mean cost" in done.stdout
+
+
+def test_costs_that_cannot_be_read_are_told_in_one_line(finetune):
+    done = finetune("--cost", "dear.csv")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: Cannot read dear.csv: No such file")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (("--groups", "groups.csv"), "--groups goes with --target geometry or --cost."),
         (("--sharpness", 3), "--sharpness goes with --target geometry."),
         (("--arms", "geometry"), "--arms goes with --target geometry."),
         (("--targets-out", "t.csv"), "--targets-out goes with --target geometry."),

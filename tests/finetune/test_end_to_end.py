@@ -56,6 +56,10 @@ def test_fine_tune_learns_and_tests_once(plain):
     assert plain.keys == tuple(f"test/{i}" for i in range(15))
     assert plain.epoch == plain.run.epochs[-1]
     assert plain.notices == ()
+    own = plain.run.log_probabilities[np.arange(15), plain.y]
+    np.testing.assert_array_equal(-own, plain.run.nll)
+    np.testing.assert_array_equal(plain.run.log_probabilities.argmax(axis=1), plain.run.predicted[:, 0])
+    assert 0.05 <= plain.run.temperature <= 20
 
 
 def test_exported_model_predicts_what_the_run_predicted(plain, tmp_path):
@@ -186,6 +190,8 @@ def test_each_sample_has_the_targets_of_its_class_whatever_the_order_and_mixed_o
         assert (shares > -1e-5).all() and ((shares > 1e-5).sum(axis=1) <= 2).all()
         np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
     assert runs[1].run.nll == pytest.approx(runs[0].run.nll, abs=1e-4)
+    np.testing.assert_allclose(runs[1].run.log_probabilities, runs[0].run.log_probabilities, atol=1e-3)  # by label
+    assert runs[1].run.temperature == pytest.approx(runs[0].run.temperature, rel=1e-2)
 
 
 @pytest.mark.parametrize(

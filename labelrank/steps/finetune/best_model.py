@@ -18,7 +18,7 @@ from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
 from labelrank.steps.finetune.inputs import NO_MODEL, Material
-from labelrank.steps.finetune.request import GEOMETRY, Design
+from labelrank.steps.finetune.request import GEOMETRY, ONE_HOT, Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
 
 _NOTE = "best.json"
@@ -33,12 +33,18 @@ class Exporter:
 
     def __init__(self, material: Material, design: Design, arms: Sequence[Arm], folder: Path) -> None:
         self._material, self._design, self._folder = material, design, folder
+        self._arms = arms
         self._arm = next((arm for arm in arms if arm.kind in ("ranked", GEOMETRY)), arms[0])
 
     @property
     def arm(self) -> str:
         """The arm whose models are written: the ranked order or the geometry, or the first arm if neither is there."""
         return self._arm.name
+
+    @property
+    def in_full(self) -> tuple[str, ...]:
+        """Arms whose runs are kept with their heads and all probabilities: that one, and one-hot targets."""
+        return tuple(arm.name for arm in self._arms if arm.name == self.arm or arm.kind == ONE_HOT)
 
     def offer(self, run: Run, model: Any, val_accuracy: float) -> None:
         """Take a run's complete model, and write it if it is the arm's best so far.
@@ -162,9 +168,20 @@ class Exporter:
                     f"Accuracy on {len(material.val.y):,} validation samples: {100 * val_accuracy:.2f} %.",
                     f"Accuracy on {len(material.test.y):,} test samples, which had no part in that choice: "
                     f"{100 * test_accuracy:.2f} %.",
+                    *self._temperature_line(run),
                 ),
             ),
         }
+
+    def _temperature_line(self, run: Run) -> tuple[str, ...]:
+        """Return what makes probabilities of the outputs fit, in a sentence, where outputs are logits."""
+        from labelrank.finetune.meanings import LOGIT_MEANINGS
+
+        if run.temperature is None or self._design.meaning not in LOGIT_MEANINGS:
+            return ()
+        return (
+            f"Temperature: logits divided by {run.temperature:.3g} give probabilities that fit the validation samples.",
+        )
 
     def _write_note(self, run: Run, val_accuracy: float) -> None:
         note = {"arm": run.arm, "seed": run.seed, "val_accuracy": val_accuracy}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from labelrank.errors import FinetuneError
 from labelrank.files import replacing
 from labelrank.finetune.runs import Epoch, Run
 
-_HEAD = "head."
+_HEAD, _ALL = "head.", "log_probabilities"
+MAX_PROBABILITIES = 50_000_000
+"""Of a run with more test rows x classes, the probabilities are not stored: 200 MB."""
 _CURVES = ("epoch", "train_loss", "val_loss", "val_accuracy")
 
 
@@ -50,11 +52,22 @@ class KeptRuns:
         """Return whether there is a file of this run; only `read` checks that it is not damaged."""
         return self._of(arm, seed).is_file()
 
-    def write(self, runs: Iterable[Run], *, with_heads: str | None = None) -> None:
+    def log_probabilities(self, arm: str, seed: int) -> np.ndarray | None:
+        """Return those of all labels for the test rows, float32 (n_test, K); None if they were not kept."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._of(arm, seed), framework="np") as file:
+                found: np.ndarray | None = file.get_tensor(_ALL) if _ALL in file.keys() else None  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+        return found
+
+    def write(self, runs: Iterable[Run], *, in_full: Collection[str] = ()) -> None:
         """Store finished runs.
 
         Args:
-            with_heads: The arm whose trained heads are stored as well.
+            in_full: Arms whose trained heads are stored as well, and the probabilities of all labels.
 
         Raises:
             FinetuneError: A run cannot be written; those before it stay.
@@ -63,7 +76,7 @@ class KeptRuns:
             self.path.mkdir(parents=True, exist_ok=True)
             for run in runs:
                 with replacing(self._of(run.arm, run.seed)) as partial:
-                    _write(run if run.arm == with_heads else replace(run, head={}), partial)
+                    _write(run if run.arm in in_full else without_extras(run), partial)
         except OSError as error:
             raise FinetuneError(
                 f"{self.path} cannot be written ({error.strerror or error}). Finished runs are kept: free some space, "
@@ -82,6 +95,11 @@ class KeptRuns:
         return self.path / f"{seed:04d}-{arm}.safetensors"
 
 
+def without_extras(run: Run) -> Run:
+    """Return a run without its head and the probabilities of all labels, which take memory."""
+    return replace(run, head={}, log_probabilities=None)
+
+
 def _write(run: Run, path: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -94,9 +112,13 @@ def _write(run: Run, path: Path) -> None:
         "curves": curves,
         **{f"{_HEAD}{name}": np.asarray(values) for name, values in run.head.items()},
     }
+    if run.log_probabilities is not None and run.log_probabilities.size <= MAX_PROBABILITIES:
+        tensors[_ALL] = run.log_probabilities
     if run.confidence is not None:
         tensors["confidence"] = run.confidence
     facts = {"arm": run.arm, "seed": run.seed, "problem": run.problem, "seconds": run.seconds}
+    if run.temperature is not None:
+        facts["temperature"] = run.temperature
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, metadata={"run": json.dumps(facts)})
 
 
@@ -106,7 +128,8 @@ def _read(path: Path) -> Run:
     try:
         with safe_open(path, framework="np") as file:
             facts = json.loads((file.metadata() or {})["run"])
-            tensors: Mapping[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Of all labels, probabilities would fill the memory.
+            tensors: Mapping[str, np.ndarray] = {name: file.get_tensor(name) for name in file.keys() if name != _ALL}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(error) from None
     return Run(
@@ -119,4 +142,5 @@ def _read(path: Path) -> Run:
         problem=facts["problem"],
         seconds=facts["seconds"],
         confidence=tensors.get("confidence"),
+        temperature=facts.get("temperature"),
     )

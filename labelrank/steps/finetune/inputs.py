@@ -77,6 +77,8 @@ class Material:
     """What a user should know of this comparison."""
     groups: np.ndarray | None = None
     """Group of each label, int (K,); None if not known."""
+    costs: np.ndarray | None = None
+    """`costs[y, j]` of predicting label j where y is true, float (K, K); None if not known."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -235,6 +237,7 @@ def gather_files(
         FILE if inputs.test is not None else TRAIN,
         notices=(*notices, *_about_classes(train, val, test)),
         groups=inputs.groups,
+        costs=inputs.costs,
     )
     if design.end_to_end:
         return _with_samples(material, inputs, settings, data, checkpoint)

@@ -152,6 +152,44 @@ class TargetFacts:
 
 
 @dataclass(frozen=True)
+class Decided:
+    """One arm, decided by the likeliest class and by the least expected cost, from the same probabilities."""
+
+    arm: str
+    likeliest: Mapping[str, tuple[float | None, ...]]
+    """By seed: accuracy, cost (mean over the test rows), class_distance and within_group as in TARGET_METRICS."""
+    least_cost: Mapping[str, tuple[float | None, ...]]
+    temperature: tuple[float | None, ...]
+    """What log probabilities were divided by, by seed: chosen on the validation rows; None without these, for 1."""
+    change: Pair
+    """Accuracy by least cost less that of the likeliest class, paired by seed and test row."""
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Decided:
+        """Return the same from what `plain` made of it."""
+        likeliest, least = (
+            {name: tuple(one) for name, one in value[way].items()} for way in ("likeliest", "least_cost")
+        )
+        return cls(
+            value["arm"], likeliest, least, tuple(value["temperature"]), Pair(**fields_in(value["change"], Pair))
+        )
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What deciding by cost adds to a report."""
+
+    cost: str
+    """One of `labelrank.finetune.decision.COSTS`."""
+    arms: tuple[Decided, ...]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Decisions:
+        """Return the same from what `plain` made of it."""
+        return cls(value["cost"], tuple(Decided.from_json(one) for one in value["arms"]))
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that a comparison found, and how."""
 
@@ -177,6 +215,8 @@ class Report:
     targets: TargetFacts | None = None
     """Where targets are compared; there, `statistics` have the geometry as the ranked order, and permutations of it as
     random ones."""
+    decisions: Decisions | None = None
+    """Where decisions by cost were asked for."""
 
     @property
     def accuracy(self) -> Analysis:
@@ -210,6 +250,7 @@ class Report:
                 "verdict": self.verdict.to_json(),
                 "notices": [notice.text for notice in self.notices],
                 **({"targets": self.targets} if self.targets else {}),
+                **({"decisions": self.decisions} if self.decisions else {}),
             }
         )
         return values
@@ -250,4 +291,5 @@ class Report:
             verdict=Verdict.from_json(value["verdict"], training=training),
             notices=tuple(Notice("", text) for text in value["notices"]),
             targets=TargetFacts.from_json(value["targets"]) if value.get("targets") else None,
+            decisions=Decisions.from_json(value["decisions"]) if value.get("decisions") else None,
         )

@@ -11,6 +11,7 @@ import numpy as np
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.batches import SHUFFLED, buffer_size, follow_positions
+from labelrank.finetune.decision import COSTS
 from labelrank.finetune.design import Arm, arms, fitting_orders, fitting_targets, target_arms
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, HeadRecipe, TuneRecipe, named_recipe
 from labelrank.label_map import LabelMap
@@ -50,7 +51,7 @@ _OF_A_RECIPE = (
     "batches",
 )
 # Reports and runs of a version that did not know these stay what they were.
-_SINCE_0_1 = ("head_init_std", "batches", "target", "targets", "sharpness")
+_SINCE_0_1 = ("head_init_std", "batches", "target", "targets", "sharpness", "cost")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ class Design:
     fewer permutations than the default asks for, all of them are compared."""
     sharpness: float | None = None
     """Of targets by geometry; None: chosen on the validation rows."""
+    cost: str | None = None
+    """What mistakes cost, for decisions that are reported beside the likeliest class: one of
+    `labelrank.finetune.decision.COSTS`; None: none are. It changes no run."""
 
     def __post_init__(self) -> None:
         for name, known in (("head", HEADS), ("meaning", MEANINGS), ("unit", UNITS)):
@@ -160,6 +164,8 @@ class Design:
         if self.end_to_end:
             self.tune_recipe()
         self._check_target()
+        if self.cost is not None and self.cost not in COSTS:
+            raise SettingsError(f"Cost is {self.cost!r}; choose one of {', '.join(COSTS)}, or none.")
         # Reports an unknown order before a dataset is read; with this many classes, nothing else can be wrong.
         arms(self.orders, range(1_000), seed=self.seed, control=False)
 
@@ -287,7 +293,8 @@ class Design:
     @property
     def identity(self) -> dict[str, Any]:
         """What determines runs besides arms and seeds, as JSON values."""
-        return {name: value for name, value in self.to_dict().items() if name not in ("seeds", "orders", "targets")}
+        beside = ("seeds", "orders", "targets", "cost")
+        return {name: value for name, value in self.to_dict().items() if name not in beside}
 
 
 def _training_precision(recipe: TuneRecipe) -> str:
@@ -336,7 +343,9 @@ class Inputs:
     val: FeatureSet | None = None
     """None: rows of `train` are held out."""
     groups: np.ndarray | None = None
-    """Group of each label, int (K,), where targets are compared; None: not known."""
+    """Group of each label, int (K,), for targets or costs by groups; None: not known."""
+    costs: np.ndarray | None = None
+    """`costs[y, j]` of predicting label j where y is true, float (K, K), for cost given; None: not known."""
 
 
 def evaluation_splits(dataset: Dataset | DatasetInfo, chosen: str | None) -> tuple[str | None, str | None]:

@@ -27,14 +27,15 @@ from labelrank.files import replacing, replacing_folder
 from labelrank.finetune.metrics import METRICS, TARGET_METRICS
 from labelrank.finetune.runs import Run
 from labelrank.label_map import LabelMap
-from labelrank.steps.finetune.report import FORMAT_VERSION, Report
+from labelrank.steps.finetune.report import FORMAT_VERSION, Order, Report
 from labelrank.steps.finetune.request import GEOMETRY
 
 REPORT, RUNS, CURVES, PREDICTIONS = "report.json", "runs.csv", "curves.csv", "predictions.parquet"
 LABEL_MAP, MODEL, KERAS_MODEL = "label_map.json", "model", "model.keras"
 GUIDE = "README.txt"
 
-TARGETS = "targets.csv"
+TARGETS, COSTS = "targets.csv", "decision_cost.csv"
+_CARD = "README.md"
 
 RUN_COLUMNS = ("arm", "kind", "seed", *METRICS, "epochs", "seconds", "problem")
 TARGET_RUN_COLUMNS = ("arm", "kind", "seed", *TARGET_METRICS, "epochs", "seconds", "problem")
@@ -94,6 +95,34 @@ model.keras          The same model for Keras; where labelrank is installed:
     import keras, labelrank.finetune.classifier
     model = keras.saving.load_model("model.keras")
 """
+_GUIDE_TO_COSTS = """\
+decision_cost.csv    What each mistake costs, in the order of the labels: names of the classes, then a row for each true
+                     class: what predicting each class costs. predictions.parquet has a column "arm by cost/seed" with
+                     the classes of least expected cost, and report.json ("decisions") how they do beside the likeliest.
+"""
+_CARD_OF_TARGETS = """
+## Targets
+
+It was trained with the targets `{arm}` of `labelrank finetune --target geometry`. `targets.csv` has those of the
+geometry, in the order of the outputs: names of the classes, then a row for each class: how much of its target each
+class gets, which falls with exp(-{sharpness:g} x cosine distance between the classes). They are as soft as label
+smoothing of {smoothing:.3f}, so probabilities are too even: where they count, divide the logits by a temperature chosen
+on validation samples.
+"""
+_CARD_OF_COSTS = """
+## Deciding by cost
+
+`decision_cost.csv` says what each mistake costs, in the order of the outputs: names of the classes, then a row for each
+true class: what predicting each class costs. The model does not depend on it, and no library reads it unasked. The
+class of least expected cost, instead of the likeliest one:
+
+```python
+import numpy
+
+costs = numpy.loadtxt("decision_cost.csv", delimiter=",", skiprows=1, dtype="float32")
+decided = (probabilities @ costs).argmin(axis=-1)  # (samples, classes), from the softmax of logits / temperature
+```
+"""
 KEPT = "finetunes"
 """Folder of the workspace with the results of comparisons, `<digest>/<n>-seeds/`."""
 _WAY_OUT = "Give a folder, or the report.json in one, that `labelrank finetune` wrote; or run it again."
@@ -108,6 +137,8 @@ def write_results(
     model: Path | None = None,
     *,
     targets: np.ndarray | None = None,
+    costs: np.ndarray | None = None,
+    decided: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Write a folder of results, completely or not at all; it replaces an existing folder of results.
 
@@ -118,6 +149,8 @@ def write_results(
         test: The rows that were predicted; their features are not written.
         model: A folder with `model/` and `model.keras`, which are added to the results.
         targets: Those of the geometry (K, K), where targets were compared.
+        costs: Of predicting label j where y is true (K, K), where decisions by cost were asked for.
+        decided: Those decisions, int (n_test,), by `<arm>/<seed>`.
 
     Raises:
         FinetuneError: The folder holds something else, cannot be written, or the disk is full.
@@ -128,29 +161,57 @@ def write_results(
         columns = RUN_COLUMNS if targets is None else TARGET_RUN_COLUMNS
         _write_csv(partial / RUNS, columns, _run_rows(report, runs, columns[3:-3]))
         _write_csv(partial / CURVES, CURVE_COLUMNS, _curve_rows(runs))
-        _write_predictions(partial / PREDICTIONS, runs, test)
+        _write_predictions(partial / PREDICTIONS, runs, test, decided or {})
         label_map.save(partial / LABEL_MAP)
         if targets is not None:
-            write_targets(partial / TARGETS, report.data.class_names, targets)
-        guide = (_GUIDE if targets is None else _TARGET_GUIDE) + (
-            _GUIDE_TO_MODEL.format(arm=_exported(report)) if model else ""
-        )
+            write_class_table(partial / TARGETS, report.data.class_names, targets)
+        if costs is not None:
+            write_class_table(partial / COSTS, report.data.class_names, costs)
+        guide = _GUIDE if targets is None else _TARGET_GUIDE
+        guide += "" if costs is None else _GUIDE_TO_COSTS
+        guide += _GUIDE_TO_MODEL.format(arm=_in_words(report)) if model else ""
         (partial / GUIDE).write_text(guide, encoding="utf-8")
         if model:
             shutil.copytree(model / MODEL, partial / MODEL, copy_function=_link)
             _link(model / KERAS_MODEL, partial / KERAS_MODEL)
+            _write_beside(partial / MODEL, report, targets, costs)
 
 
-def _exported(report: Report) -> str:
-    """Return whose model is written, in words; see `labelrank.steps.finetune.best_model.Exporter`."""
-    names = [arm.name for arm in report.arms]
-    name = next((name for name in ("ranked", GEOMETRY) if name in names), names[0])
+def _exported(report: Report) -> Order:
+    """Return whose model is written; see `labelrank.steps.finetune.best_model.Exporter`."""
+    by_name = {arm.name: arm for arm in report.compared.arms}
+    return next((by_name[name] for name in ("ranked", GEOMETRY) if name in by_name), report.compared.arms[0])
+
+
+def _in_words(report: Report) -> str:
+    name = _exported(report).name
     return f"with targets {name}" if report.targets else f"of the {name} order"
 
 
-def write_targets(path: Path, class_names: Sequence[str], targets: np.ndarray) -> None:
-    """Write targets (K, K) as csv: names of the classes, then a line for each label, in their order."""
-    rows = ([f"{value:.9g}" for value in row] for row in targets.tolist())
+def _write_beside(folder: Path, report: Report, targets: np.ndarray | None, costs: np.ndarray | None) -> None:
+    """Write tables of all classes beside a model, in the order of its outputs, and say in its card what they are.
+
+    Other libraries read neither, so they load the model as they would without them.
+    """
+    exported = _exported(report)
+    order = list(exported.order)
+    names = [report.data.class_names[label] for label in order]
+    card = folder / _CARD
+    said = card.read_text(encoding="utf-8") if card.exists() else ""
+    if targets is not None and report.targets:
+        write_class_table(folder / TARGETS, names, targets[np.ix_(order, order)])
+        chosen = report.targets.chosen
+        said += _CARD_OF_TARGETS.format(arm=exported.name, sharpness=chosen.sharpness, smoothing=chosen.smoothing)
+    if costs is not None:
+        write_class_table(folder / COSTS, names, costs[np.ix_(order, order)])
+        said += _CARD_OF_COSTS
+    card.unlink(missing_ok=True)  # it may be a link to the card that other results share
+    card.write_text(said, encoding="utf-8")
+
+
+def write_class_table(path: Path, class_names: Sequence[str], table: np.ndarray) -> None:
+    """Write a table (K, K) as csv: names of the classes, then a line for each of them, in their order."""
+    rows = ([f"{value:.9g}" for value in row] for row in table.tolist())
     _write_csv(path, [neutral_cell(name) for name in class_names], rows)
 
 
@@ -352,7 +413,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
         writer.writerows(rows)
 
 
-def _write_predictions(path: Path, runs: Sequence[Run], test: FeatureSet) -> None:
+def _write_predictions(path: Path, runs: Sequence[Run], test: FeatureSet, decided: Mapping[str, np.ndarray]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -360,6 +421,9 @@ def _write_predictions(path: Path, runs: Sequence[Run], test: FeatureSet) -> Non
     for run in runs:
         if run.problem is None:
             columns[f"{run.arm}/{run.seed}"] = pa.array(run.predicted[:, 0], pa.int32())
+    for name, labels in decided.items():
+        arm, _, seed = name.rpartition("/")
+        columns[f"{arm} by cost/{seed}"] = pa.array(labels, pa.int32())
     pq.write_table(pa.table(columns), path, compression="zstd")
 
 

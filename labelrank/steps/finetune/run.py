@@ -24,8 +24,9 @@ from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.here import now, versions
 from labelrank.steps.finetune.best_model import Exporter
+from labelrank.steps.finetune.decisions import Costs, costs_of, decide
 from labelrank.steps.finetune.estimate import Described, describe, unknown_to_transformers
-from labelrank.steps.finetune.finished_runs import KeptRuns
+from labelrank.steps.finetune.finished_runs import KeptRuns, without_extras
 from labelrank.steps.finetune.inputs import Material, gather, sizes_of
 from labelrank.steps.finetune.progress import ComparisonResult, Live, LiveReport, OnReport
 from labelrank.steps.finetune.report import Data, Report
@@ -168,10 +169,13 @@ def compare(
         kept.clear()
         with contextlib.suppress(OSError):
             anew.touch()
+    costs = None
+    if design.cost is not None:
+        costs = costs_of(design.cost, material, training.softness.targets if training.softness else None)
     with _holding(entry):
         exporter = Exporter(material, design, arms, entry / _BEST)
         results = settings.workspace / KEPT / entry.name
-        work = _Work(material, design, arms, training, kept, exporter, results, with_model, on_report)
+        work = _Work(material, design, arms, training, kept, exporter, results, with_model, on_report, costs)
         outcome = work.do(on_progress, should_stop)
         anew.unlink(missing_ok=True)
     cache.evict(settings, spare=[entry])
@@ -231,10 +235,11 @@ class _Work:
         results: Path,
         with_model: bool,
         on_report: OnReport | None,
+        costs: Costs | None,
     ) -> None:
         self._material, self._design, self._arms, self._training = material, design, arms, training
         self._kept, self._exporter, self._results = kept, exporter, results
-        self._with_model, self._on_report = with_model, on_report
+        self._with_model, self._on_report, self._costs = with_model, on_report, costs
         self._done: dict[int, dict[str, Run]] = {}
         """Finished runs by seed and arm; only those of the exporter's arm have heads."""
         self._left = (0, 0)
@@ -263,9 +268,12 @@ class _Work:
             self._training.train(self._arms, missing, self._kept, live, self._exporter, should_stop)
         ) as finished:
             for runs in finished:
-                self._kept.write(runs, with_heads=self._exporter.arm)
-                # Heads of many orders and seeds would fill the memory.
-                runs = [run if run.arm == self._exporter.arm else replace(run, head={}) for run in runs]
+                self._kept.write(runs, in_full=self._exporter.in_full)
+                # Heads of many orders and seeds would fill the memory, and probabilities even sooner.
+                runs = [
+                    replace(run, log_probabilities=None) if run.arm == self._exporter.arm else without_extras(run)
+                    for run in runs
+                ]
                 for run in runs:
                     self._done.setdefault(run.seed, {})[run.arm] = run
                 live.add(runs)
@@ -348,8 +356,21 @@ class _Work:
             table = softness.targets.geometry(softness.chosen.sharpness)
             targets = TargetsUsed(softness.chosen, softness.targets.distances, material.groups, table)
         report = report_of(facts, design, arms, list(seeds), runs, material.test.y, material.label_map, targets)
+        decided: dict[str, np.ndarray] = {}
+        if self._costs is not None and notice is None:
+            names = [name for name in self._exporter.in_full if name in {arm.name for arm in arms}]
+            decisions, decided, said = decide(self._costs, names, seeds, runs, self._kept, material.test.y)
+            report = replace(report, decisions=decisions, notices=(*report.notices, *said))
         write_results(
-            folder, report, runs, material.test, material.label_map, model, targets=targets.table if targets else None
+            folder,
+            report,
+            runs,
+            material.test,
+            material.label_map,
+            model,
+            targets=targets.table if targets else None,
+            costs=self._costs.table if self._costs else None,
+            decided=decided,
         )
         return ComparisonOutcome(report, folder, reused)
 

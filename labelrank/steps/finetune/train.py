@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,7 @@ class Softness:
 
             def accuracies(arms: Sequence[Arm], tables: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
                 runs = train_on_features(
-                    self._material, self._no_rows(), self._recipe, arms, [seed], tables, None, should_stop
+                    self._material, self._no_rows(), self._recipe, arms, [seed], tables, (), None, should_stop
                 )
                 return {run.arm: run.epochs[-1].val_accuracy for run in runs if run.problem is None}
 
@@ -117,6 +117,7 @@ def train_on_features(
     arms: Sequence[Arm],
     seeds: Sequence[int],
     targets: Mapping[str, np.ndarray] | None,
+    in_full: Collection[str],
     on_epoch: OnEpoch | None,
     should_stop: ShouldStop | None,
 ) -> list[Run]:
@@ -135,6 +136,7 @@ def train_on_features(
         n_classes=len(material.class_names),
         spacing=spacing_of(material),
         targets=targets,
+        in_full=in_full,
         on_epoch=on_epoch,
         should_stop=should_stop,
     )
@@ -206,7 +208,15 @@ class Heads:
                     live.tell()
 
                 yield train_on_features(
-                    self._material, self._material.test, self._recipe, some, block, targets, follow, should_stop
+                    self._material,
+                    self._material.test,
+                    self._recipe,
+                    some,
+                    block,
+                    targets,
+                    exporter.in_full,
+                    follow,
+                    should_stop,
                 )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from labelrank.errors import Cancelled, FinetuneError
 from labelrank.finetune import end_to_end, export
+from labelrank.finetune.decision import geometry_costs
 from labelrank.finetune.soft_targets import mean_entropy
 from labelrank.progress import Kind
 from labelrank.steps.extract.plan import plan
@@ -213,6 +214,38 @@ def test_encoders_learn_the_targets_of_the_training_rows_as_soft_as_heads_choose
     assert mean_entropy(tables["groups"]) == pytest.approx(mean_entropy(tables["geometry"]), rel=1e-4)
     assert models == ["geometry/0"]
     assert report.recipe["label_smoothing"] == 0
+
+
+def test_targets_and_costs_lie_beside_a_model_that_is_what_it_is_without_them(settings, material, tuned):
+    """Files that transformers does not read: config and weights are the same to the last byte."""
+    design = replace(TARGETS, cost="geometry", sharpness=2.0)
+    plain = compare(told_apart(material), replace(design, cost=None), settings).folder
+    (kept,) = settings.workspace.glob("runs/*/best/model")
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    config = (plain / "model" / "config.json").read_bytes()
+    assert sorted(path.name for path in (plain / "model").iterdir()) == ["README.md", "config.json", "targets.csv"]
+    folder = compare(told_apart(material), design, settings).folder
+    assert (folder / "model" / "config.json").read_bytes() == config
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
+    card = (folder / "model" / "README.md").read_text()
+    assert "as soft as label\nsmoothing of" in card
+    found = ClassTargets(material.train)
+    for name, table in (("targets", found.geometry(2.0)), ("decision_cost", geometry_costs(found.distances))):
+        assert f"`{name}.csv`" in card
+        read = np.loadtxt(folder / "model" / f"{name}.csv", delimiter=",", skiprows=1)
+        np.testing.assert_allclose(read, table, rtol=1e-6)
+
+
+def test_tables_beside_a_model_are_in_the_order_of_its_outputs(settings, material, tuned):
+    table = np.add.outer(100 * np.arange(10.0), np.arange(10)) * (1 - np.eye(10)) + 0.0
+    given = replace(material, costs=table)
+    folder = compare(given, replace(DESIGN, cost="given"), settings).folder
+    order = list(material.label_map.order)
+    header, *rows = (folder / "model" / "decision_cost.csv").read_text().splitlines()
+    assert header.split(",") == [material.class_names[label] for label in order]
+    np.testing.assert_array_equal([list(map(float, row.split(","))) for row in rows], table[np.ix_(order, order)])
+    whole = np.loadtxt(folder / "decision_cost.csv", delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(whole, table)
 
 
 def test_validation_and_test_rows_have_no_part_in_the_targets_of_encoders(settings, material, tuned):

@@ -13,7 +13,7 @@ Y = np.tile(np.arange(5, dtype=np.int32), 4)
 def test_a_kept_run_is_the_same_run(tmp_path):
     kept, run = KeptRuns(tmp_path / "runs", len(Y)), made_run("ranked", 3, Y)
     assert kept.read("ranked", 3) is None
-    kept.write([run], with_heads="ranked")
+    kept.write([run], in_full=("ranked",))
     found = kept.read("ranked", 3)
     assert (found.arm, found.seed, found.problem, found.seconds) == ("ranked", 3, None, 0.25)
     assert found.epochs == run.epochs
@@ -25,7 +25,7 @@ def test_a_kept_run_is_the_same_run(tmp_path):
 
 def test_heads_are_kept_of_the_one_arm_whose_model_is_written(tmp_path):
     kept = KeptRuns(tmp_path, len(Y))
-    kept.write([made_run("ranked", 0, Y), made_run("original", 0, Y)], with_heads="ranked")
+    kept.write([made_run("ranked", 0, Y), made_run("original", 0, Y)], in_full=("ranked",))
     assert set(kept.read("ranked", 0).head) == {"kernel", "bias"}
     assert kept.read("original", 0).head == {}
 
