@@ -128,8 +128,8 @@ def likeness_needed(n_directions: int, pairs: float) -> float:
 class _Directions:
     """Rows as seen from the centroid nearest to each, of length 1, and their squared lengths, float64 (n,).
 
-    `unit`, float32 (n, 1 + r), has the directions of most spread first, behind one column: the row's length along all but the
-    first `n_first`. So one product of some columns bounds cosines from above.
+    `unit`, float32 (n, 1 + r), has the directions of most spread first, behind one column: the row's length along all
+    but the first `n_first`. So one product of some columns bounds cosines from above.
     """
 
     unit: np.ndarray
