@@ -182,10 +182,10 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
         groups = space.tree.cut(_n_groups(space))
         agreement = _agreement(space) if what == "Distances" else ""
         if what == "Distances":
-            distances = space.geometry.distances()
-            finding = class_heatmap.distance_finding(distances, order, f"order {order_name}")
+            points = space.geometry.points
+            finding = class_heatmap.distance_finding(points, order, f"order {order_name}")
             chart, words = (
-                class_heatmap.distance_heatmap(distances, order, names, groups),
+                class_heatmap.distance_heatmap(points, order, names, groups),
                 class_heatmap.distance_text(len(names)),
             )
         else:

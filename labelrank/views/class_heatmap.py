@@ -24,27 +24,44 @@ _LEGEND_PIXELS = 50
 """The legend and the names below a heat map are so much higher than the names beside it are wide."""
 
 
-def binned(matrix: np.ndarray, most: int) -> tuple[np.ndarray, int]:
-    """Return a matrix (K, K) as means over square blocks of neighbours, at most `most` a side, and the blocks' side."""
+def binned(matrix: np.ndarray, most: int) -> np.ndarray:
+    """Return a matrix (K, K) as means over square blocks of neighbours in the least size that gives `most` a side."""
     span = -(-len(matrix) // most)
     if span == 1:
-        return matrix, 1
+        return matrix
     starts = np.arange(0, len(matrix), span)
     sizes = np.diff(starts, append=len(matrix))
     sums = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
     means: np.ndarray = sums / (sizes[:, None] * sizes)
-    return means, span
+    return means
 
 
-def distance_finding(distances: np.ndarray, order: np.ndarray, title: str) -> str:
+def binned_distances(points: np.ndarray, most: int) -> np.ndarray:
+    """Return what `binned` gives of the cosine distances of points (K, s), without the matrix of all pairs.
+
+    Args:
+        points: Of length 1, or 0: at distance 1 from all others, like those of `ClassGeometry`.
+    """
+    starts = np.arange(0, len(points), -(-len(points) // most))
+    sizes = np.diff(starts, append=len(points))
+    sums = np.add.reduceat(points, starts, axis=0)
+    means: np.ndarray = 1 - sums @ sums.T / (sizes[:, None] * sizes)
+    nowhere = np.add.reduceat(~points.any(axis=1), starts, dtype=np.int64)  # no class is apart from itself
+    np.fill_diagonal(means, np.diag(means) - nowhere / sizes**2)
+    return np.clip(means, 0.0, 2.0, out=means)
+
+
+def distance_finding(points: np.ndarray, order: np.ndarray, title: str) -> str:
     """Return how near neighbours in an order are, in one sentence.
 
     Args:
-        distances: float (K, K).
+        points: float (K, s), as for `binned_distances`.
         order: int (K,), the classes in this order, called `title`.
     """
-    beside = float(distances[order[:-1], order[1:]].mean())
-    usual = float(distances.sum() / (len(order) * (len(order) - 1)))
+    count = len(order)
+    beside = 1 - float(np.sum(points[order[:-1]] * points[order[1:]])) / (count - 1)
+    cosines = float(np.sum(points.sum(axis=0) ** 2) - np.sum(points**2))
+    usual = 1 - cosines / (count * (count - 1))
     return f"Neighbours in {title} are {beside:.2f} apart, any two classes {usual:.2f}"
 
 
@@ -95,7 +112,7 @@ def _thinned(n_classes: int) -> str:
 
 
 def distance_heatmap(
-    distances: np.ndarray,
+    points: np.ndarray,
     order: np.ndarray,
     names: Sequence[str],
     groups: np.ndarray | None = None,
@@ -105,17 +122,23 @@ def distance_heatmap(
     """Return the distances between classes as colours.
 
     Args:
-        distances: float (K, K), 0 alike, 1 unrelated, 2 opposite.
+        points: float (K, s), as for `binned_distances`.
         order: int (K,), the classes in the order of rows and columns.
         names: Of the classes.
         groups: int (K,), the group of each class, to be outlined where its classes stand in a row.
         hover: Whether cells can be pointed at.
     """
-    ordered = distances[np.ix_(order, order)]
-    scale = alt.Scale(domain=[0, 1, 2], range=[NEAR, _BLANK, FAR], interpolate="rgb")
-    hidden = 1 - ordered
+    points = points[order]
     return _heatmap(
-        ordered, hidden, order, names, groups, scale=scale, value=("Distance", ".2~f"), axes=(None, None), hover=hover
+        binned_distances(points, CELLS),
+        1 - binned_distances(points, PIXELS),
+        order,
+        names,
+        groups,
+        scale=alt.Scale(domain=[0, 1, 2], range=[NEAR, _BLANK, FAR], interpolate="rgb"),
+        value=("Distance", ".2~f"),
+        axes=(None, None),
+        hover=hover,
     )
 
 
@@ -138,8 +161,8 @@ def confusion_heatmap(
     np.fill_diagonal(shade, np.diag(ordered))
     scale = alt.Scale(domain=[0, full], range=[_BLANK, FAR], clamp=True)
     return _heatmap(
-        ordered,
-        shade,
+        binned(ordered, CELLS),
+        binned(shade, PIXELS),
         order,
         names,
         groups,
@@ -157,7 +180,7 @@ def _full(confusion: np.ndarray) -> float:
 
 
 def _heatmap(
-    values: np.ndarray,
+    means: np.ndarray,
     shade: np.ndarray,
     order: np.ndarray,
     names: Sequence[str],
@@ -169,7 +192,7 @@ def _heatmap(
     hover: bool,
 ) -> alt.LayerChart:
     count = len(order)
-    means, span = binned(values, CELLS)
+    span = -(-count // CELLS)
     titles = [marks.shorten(names[order[start]], _LABEL_CHARACTERS) for start in range(0, count, span)]
     told = [
         f"{title} and {min(span, count - span * i) - 1} more" if span > 1 else title for i, title in enumerate(titles)
@@ -280,10 +303,10 @@ def _runs(groups: np.ndarray) -> pd.DataFrame:
 
 
 def _png(shade: np.ndarray) -> str:
-    """Return shades (K, K) from -1 (far) over 0 (blank) to 1 (near) as the address of a picture, binned if large."""
+    """Return shades from -1 (far) over 0 (blank) to 1 (near) as the address of a picture."""
     from PIL import Image
 
-    shade = np.clip(binned(shade, PIXELS)[0], -1.0, 1.0)
+    shade = np.clip(shade, -1.0, 1.0)
     picture = Image.fromarray(np.round(127.5 * (shade + 1)).astype(np.uint8), mode="P")
     picture.putpalette([channel for level in range(256) for channel in (_NEAR_RGB if level > 127 else _FAR_RGB)])
     alpha = bytes(round(abs(2 * level - 255)) for level in range(256))

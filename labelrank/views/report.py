@@ -176,13 +176,13 @@ def _map(space: LabelSpace, ranked: Ranked) -> str:
 
 
 def _heatmap(space: LabelSpace, ranked: Ranked) -> str:
-    distances, order = space.geometry.distances(), space.tree.order
+    points, order = space.geometry.points, space.tree.order
     groups = space.tree.cut(space.suggestion.n_groups)
     return _section(
-        class_heatmap.distance_finding(distances, order, "order optimal-leaf"),
+        class_heatmap.distance_finding(points, order, "order optimal-leaf"),
         "",
         _figure(
-            class_heatmap.distance_heatmap(distances, order, space.names, groups, hover=False),
+            class_heatmap.distance_heatmap(points, order, space.names, groups, hover=False),
             f"{class_heatmap.distance_text(len(order))} Outlined are the groups of the tree.",
         ),
         _agreement(space),

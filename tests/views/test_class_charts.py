@@ -90,10 +90,9 @@ def test_what_a_map_keeps_is_said_in_classes():
     assert "100% of the classes the nearest one" in class_map.map_text(1, 1.0, 0.5, False)
 
 
-def distances(n_classes):
+def unit_points(n_classes):
     points = np.random.default_rng(0).normal(size=(n_classes, 30))
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return 1 - points @ points.T
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
 def picture(chart):
@@ -103,8 +102,7 @@ def picture(chart):
 
 
 def test_cells_of_a_heat_map_stand_in_the_order_and_blank_is_unrelated():
-    matrix = np.array([[0, 1, 2], [1, 0, 0.5], [2, 0.5, 0]], dtype=float)
-    chart = class_heatmap.distance_heatmap(matrix, np.array([2, 0, 1]), ["a", "b", "c"])
+    chart = class_heatmap.distance_heatmap(np.array([[1.0, 0], [0, 1], [-1, 0]]), np.array([2, 0, 1]), ["a", "b", "c"])
     drawn = picture(chart)
     assert drawn.shape == (3, 3, 4)
     assert drawn[0, 0].tolist() == [*class_heatmap._NEAR_RGB, 255]
@@ -118,8 +116,10 @@ def test_cells_of_a_heat_map_stand_in_the_order_and_blank_is_unrelated():
 def test_heat_maps_are_less_than_2_mb_and_say_where_cells_are_joined(n_classes):
     names = [f"species {number}" for number in range(n_classes)]
     for chart in (
-        class_heatmap.distance_heatmap(distances(n_classes), np.arange(n_classes), names),
-        class_heatmap.confusion_heatmap(abs(distances(n_classes)), np.arange(n_classes), names),
+        class_heatmap.distance_heatmap(unit_points(n_classes), np.arange(n_classes), names),
+        class_heatmap.confusion_heatmap(
+            abs(unit_points(n_classes) @ unit_points(n_classes).T), np.arange(n_classes), names
+        ),
     ):
         assert len(json.dumps(chart.to_dict())) < 2_000_000
         assert max(picture(chart).shape) <= class_heatmap.PIXELS
@@ -129,23 +129,33 @@ def test_heat_maps_are_less_than_2_mb_and_say_where_cells_are_joined(n_classes):
 
 def test_blocks_of_neighbours_are_means_also_where_the_last_is_smaller():
     matrix = np.arange(25.0).reshape(5, 5)
-    means, span = class_heatmap.binned(matrix, 3)
-    assert span == 2
+    means = class_heatmap.binned(matrix, 3)
     assert means[0, 0] == matrix[:2, :2].mean()
     assert means[2, 1] == matrix[4, 2:4].mean()
 
 
+@pytest.mark.parametrize("most", [3, 10])
+def test_blocks_of_distances_are_those_of_the_matrix(most):
+    points = unit_points(10)
+    points[4] = 0.0
+    distances = 1 - points @ points.T
+    np.fill_diagonal(distances, 0.0)
+    np.testing.assert_allclose(
+        class_heatmap.binned_distances(points, most), class_heatmap.binned(distances, most), atol=1e-12
+    )
+
+
 def test_groups_of_two_and_more_neighbours_are_outlined():
     groups = np.array([0, 0, 1, 2, 2, 2])
-    chart = class_heatmap.distance_heatmap(distances(6), np.arange(6), list("abcdef"), groups)
+    chart = class_heatmap.distance_heatmap(unit_points(6), np.arange(6), list("abcdef"), groups)
     runs = chart.layer[1].data
     assert runs[["start", "end"]].to_numpy().tolist() == [[0, 2], [3, 6]]
 
 
 def test_findings_of_heat_maps():
-    matrix = np.array([[0, 1, 2], [1, 0, 0.5], [2, 0.5, 0]])
-    assert class_heatmap.distance_finding(matrix, np.array([0, 1, 2]), "order original") == (
-        "Neighbours in order original are 0.75 apart, any two classes 1.17"
+    points = np.array([[1.0, 0], [0, 1], [-1, 0]])
+    assert class_heatmap.distance_finding(points, np.array([0, 2, 1]), "order original") == (
+        "Neighbours in order original are 1.50 apart, any two classes 1.33"
     )
     shares = np.array([[0.7, 0.3], [0.1, 0.9]])
     assert class_heatmap.confusion_finding(shares, ["a", "b"]) == (
