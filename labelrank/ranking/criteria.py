@@ -102,7 +102,8 @@ def criteria(
     if geometry.n_classes <= MAX_PAIRED_CLASSES:
         found = _of_pairs(geometry.distances(), asked, random, rng)
     else:
-        found = [_Compared("path_length", *(_path_lengths(geometry, some) for some in (asked, random)))]
+        lengths = _path_lengths(geometry, np.concatenate((asked, random)))
+        found = [_Compared("path_length", lengths[: len(asked)], lengths[len(asked) :])]
     if groups is not None:
         found.append(_Compared("group_share", group_shares(groups, asked), group_shares(groups, random)))
     return OrderCriteria(
@@ -281,6 +282,9 @@ def _estimates(distances: np.ndarray, triples: np.ndarray, orders: np.ndarray) -
 
 def _path_lengths(geometry: ClassGeometry, orders: np.ndarray) -> np.ndarray:
     """Return the lengths of paths through all classes, float64 (m,), without the distances of all pairs."""
-    points = geometry.points
-    steps = [np.einsum("ij,ij->i", points[order[:-1]], points[order[1:]]) for order in orders]
-    return np.array([np.sum(1 - step) for step in steps])
+    following = np.empty_like(orders)  # the next class on each path; itself, at distance 0, of the last one
+    np.put_along_axis(following, orders, np.column_stack((orders[:, 1:], orders[:, -1:])), axis=1)
+    lengths = np.zeros(len(orders))
+    for block, distances in geometry.blocks():
+        lengths += np.take_along_axis(distances, following[:, block].T, axis=1).sum(axis=0)
+    return lengths

@@ -99,8 +99,8 @@ def _correlation(X: np.ndarray, y: np.ndarray, half: np.ndarray, shrinkage: floa
     pairs = np.triu_indices(len(both), 1)
 
     def distances(geometry: ClassGeometry) -> np.ndarray:
-        classes = np.searchsorted(geometry.labels, both)
-        found: np.ndarray = geometry.distances_of(classes)[:, classes][pairs]
+        points = geometry.points[np.searchsorted(geometry.labels, both)]
+        found: np.ndarray = 1 - (points @ points.T)[pairs]
         return found
 
     first, second = distances(a), distances(b)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 from labelrank.ranking.geometry import ClassGeometry
@@ -116,8 +117,12 @@ def _embedded(points: np.ndarray, start: np.ndarray) -> np.ndarray:
 
 def _nearest(block: slice, distances: np.ndarray, m: int) -> np.ndarray:
     """Return the m nearest classes of some, int64 (b, m), from their distances (b, K) to all, which are overwritten."""
-    distances[np.arange(len(distances)), np.arange(distances.shape[1])[block]] = np.inf
-    return np.argsort(distances, axis=1, kind="stable")[:, :m]
+    rows, nearest = np.arange(len(distances)), np.empty((len(distances), m), dtype=np.int64)
+    distances[rows, np.arange(distances.shape[1])[block]] = np.inf
+    for rank in range(m):  # of equally near ones argmin takes the first
+        nearest[:, rank] = distances.argmin(axis=1)
+        distances[rows, nearest[:, rank]] = np.inf
+    return nearest
 
 
 def kept(points: np.ndarray, nearest: np.ndarray) -> float:
@@ -125,6 +130,7 @@ def kept(points: np.ndarray, nearest: np.ndarray) -> float:
     found = 0
     for start in range(0, len(points), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        on_map = _nearest(block, np.sum((points[block, None] - points) ** 2, axis=2), nearest.shape[1])
+        apart = cdist(points[block], points, "sqeuclidean")
+        on_map = _nearest(block, apart, nearest.shape[1])
         found += int(np.sum(nearest[block, :, None] == on_map[:, None]))
     return found / nearest.size

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import numpy as np
 import pandas as pd
+from scipy.spatial import KDTree
 
 from labelrank.views import marks
 
@@ -17,6 +18,8 @@ _SIDES = {"right": (8, 0, "left"), "left": (-8, 0, "right"), "above": (0, -11, "
 """Where a name may stand beside its point: offset in pixels, and how the text is aligned."""
 _FONT_PIXELS = 11
 _NAME_CHARACTERS = 20
+# For so many of the loneliest classes a place of the name is looked for; there is no room for more.
+_MOST_NAMES = 2_000
 # In pixels: how wide a plot is inside its padding on a wide and on a narrow page, and the padding.
 _WIDE, _NARROW, _PADDING = 790, 250, 44
 
@@ -73,16 +76,12 @@ def _sides(x: np.ndarray, y: np.ndarray, lengths: np.ndarray, width: float, heig
         width, height: Of the plot in pixels.
     """
     at = np.column_stack([_pixels(x, width), height - _pixels(y, height)])
-    gaps = np.full(len(at), np.inf)
-    for number, place in enumerate(at):
-        apart = np.sum((at - place) ** 2, axis=1)
-        apart[number] = np.inf
-        gaps[number] = apart.min()
+    gaps = KDTree(at).query(at, k=2)[0][:, 1]
     # Left, top, right and bottom of what is drawn already: points first.
     taken = np.concatenate([np.column_stack([at - 5, at + 5]), np.empty((len(at), 4))])
     used = len(at)
     found: list[str | None] = [None] * len(at)
-    for number in np.argsort(-gaps, kind="stable"):
+    for number in np.argsort(-gaps, kind="stable")[:_MOST_NAMES]:
         long = 0.56 * _FONT_PIXELS * lengths[number]
         for side, (dx, dy, align) in _SIDES.items():
             left = at[number, 0] + dx - {"left": 0, "right": long, "center": long / 2}[align]

@@ -63,8 +63,7 @@ def tree_chart(tree: ClassTree, names: Sequence[str], n_groups: int) -> alt.Laye
     leaf_of = tree.cut(BRANCHES) if tree.n_classes > ROW_CLASSES else np.argsort(tree.order)
     n_leaves = int(leaf_of.max()) + 1
     titles = []
-    for leaf in range(n_leaves):
-        members = [number for number in tree.order if leaf_of[number] == leaf]
+    for members in np.split(tree.order, np.flatnonzero(np.diff(leaf_of[tree.order])) + 1):
         more = f" and {len(members) - 1:,} more" if len(members) > 1 else ""
         titles.append(marks.shorten(names[members[0]], 40 if not more else 18) + more)
     joins = _joins(tree, leaf_of, tree.cut(n_groups))
@@ -138,10 +137,9 @@ def _joins(tree: ClassTree, leaf_of: np.ndarray, groups: np.ndarray) -> pd.DataF
 
 def groups_table(tree: ClassTree, names: Sequence[str], n_groups: int) -> pd.DataFrame:
     """Return one row per group: its number, its classes by name, and the mean distance of two of them (NaN of one)."""
-    group = tree.cut(n_groups)
+    group = tree.cut(n_groups)[tree.order]  # ascending
     found = []
-    for number in range(n_groups):
-        members = [int(label) for label in tree.order if group[label] == number]
+    for number, members in enumerate(np.split(tree.order, np.flatnonzero(np.diff(group)) + 1)):
         size = len(members)
         total = tree.points[members].sum(axis=0)
         own = float(np.sum(tree.points[members] ** 2))
