@@ -42,8 +42,13 @@ def duration(seconds: float) -> str:
 def share_text(share: float) -> str:
     """Return a fraction in percent with sensible digits."""
     if 0 < share < 0.0005:
-        return "less than 0.1 %"
-    return f"{share:.1%}".replace("%", " %") if share < 0.1 else f"{share:.0%}".replace("%", " %")
+        return f"less than {percent(0.001)}"
+    return percent(share, 1 if share < 0.1 else 0)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a fraction in percent with so many digits after the point."""
+    return f"{100 * share:.{digits}f}\u00a0%"
 
 
 def rate_text(rate: float, nouns: str) -> str:

@@ -215,13 +215,14 @@ def draw(
     places.chart.altair_chart(chart, alt=f"Projection of the samples. {finding}.")
     places.caption.caption(f"{rankings.projection_caption(drawn)}  \n{ranking_words.shrunk_text(label_map)}")
     places.title.subheader("Positions", anchor=False)
+    likely = ranking_words.likely_help(len(label_map.classes), ranking.ranked.resamples)
     places.table.dataframe(
         rankings.positions_table(ranking, feature_files.features(found.path).class_names),
         hide_index=True,
         height=rankings.table_height(len(label_map.classes)),
         column_config={
             "Position": st.column_config.NumberColumn(width=62, help="The place that the class gets."),
-            "Likely": st.column_config.TextColumn(width=66, help=ranking_words.LIKELY_HELP),
+            "Likely": st.column_config.TextColumn(width=66, help=likely),
             "In order": st.column_config.TextColumn(width=60, help=ranking_words.IN_ORDER_HELP),
             "Original": st.column_config.TextColumn(help="The class that has this place in the source."),
             "Centroid": st.column_config.NumberColumn(width=68, format="%.2f", help="Mean projection of the class."),

@@ -15,7 +15,7 @@ from labelrank.cli.progress import say, say_given, say_shard
 from labelrank.cli.tables import printable, show_table
 from labelrank.errors import RankingError
 from labelrank.ranking.methods import PRIORS
-from labelrank.words import plural
+from labelrank.words import percent, plural
 
 if TYPE_CHECKING:
     from labelrank.class_groups import GivenGroups
@@ -216,8 +216,6 @@ def _show_orders(found: OrderCriteria, refused: dict[str, str]) -> None:
 def _share(share: Share) -> tuple[str, str]:
     if math.isnan(share.value):
         return "-", "-"
-    from labelrank.views.measures import percent
-
     return percent(share.value), f"{100 * share.low:.1f} to {100 * share.high:.1f}"
 
 

@@ -35,9 +35,14 @@ def ranked(features: FeatureSet, *, resamples: int | None = 0, **options: Any) -
     found = rank(features, ranking_request(**options), resamples=resamples)
     for notice in found.notices:
         say(f"Warning: {notice.text}")
+    label_map = found.label_map_with_intervals
     if found.intervals and found.intervals.withheld:
         say(f"No intervals of the positions: {found.intervals.withheld}")
-    return found.label_map_with_intervals
+    elif found.intervals:
+        from labelrank.views.ranking_words import confidence_text
+
+        say(f"From and to: {confidence_text(len(label_map.classes), found.resamples)}.")
+    return label_map
 
 
 def show(label_map: LabelMap, style: str) -> None:

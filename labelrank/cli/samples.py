@@ -12,6 +12,7 @@ from labelrank.cli.options import given_features_options, label_space_options
 from labelrank.cli.progress import say, say_given, say_shard
 from labelrank.cli.tables import printable, show_table
 from labelrank.errors import FeaturesError
+from labelrank.words import plural
 
 
 @click.command()
@@ -72,7 +73,10 @@ def samples(
         chosen=chosen[:shown_rows],
         leaks=(leaks, others.keys) if leaks and others else None,
     )
-    say(f"{words.audit_text(space.samples)}. {words.duplicates_text(space.samples.own, space.duplicates)}.")
+    n_features = found.X.shape[1]
+    say(f"{words.audit_text(space.samples, n_features)}. {words.duplicates_text(space.samples.own, space.duplicates)}.")
+    if doubt := words.too_well_text(len(found.y), n_features):
+        say(doubt)
     say(words.threshold_text(space.duplicates))
     if leaks and others and (text := words.leak_text(leaks, len(others.keys), str(against))):
         click.secho(text, fg="red", err=True)
@@ -80,7 +84,7 @@ def samples(
         say(f"No sample is nearly identical to one in {against}.")
     if out:
         write_file(out, words.samples_csv(rows, with_leaks=leaks is not None))
-        say(f"Wrote {out}, {len(rows):,} samples, the first to look at first.")
+        say(f"Wrote {out}, {plural(len(rows), 'sample')}, the first to look at first.")
     if style == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif not out or limit:

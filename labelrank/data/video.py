@@ -18,7 +18,7 @@ from labelrank.data.reading import note, one_sample, take_memory
 from labelrank.data.video_end import asf_duration_s, is_cut
 from labelrank.errors import LabelRankError, MediaError
 from labelrank.settings import Settings
-from labelrank.words import plural
+from labelrank.words import percent, plural
 
 if TYPE_CHECKING:
     # PyAV is imported in the functions that use it: the import takes 0.2 s, and a page of images does not need it.
@@ -549,7 +549,9 @@ def _note_or_refuse(name: str, share: float, text: str) -> None:
     if share >= MIN_SHARE:
         note(CUT_SHORT, text)
         return
-    raise MediaError(f"{name!r} is cut short or damaged: {text}; at least {MIN_SHARE:.0%} are needed. {_ADVICE}")
+    raise MediaError(
+        f"{name!r} is cut short or damaged: {text}; at least {percent(MIN_SHARE, 0)} are needed. {_ADVICE}"
+    )
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 
 from labelrank.data.dataset import NOUNS, Dataset
 from labelrank.models.pretrain_recipe import PretrainRecipe, PretrainResult
+from labelrank.words import percent
 
 
 def loss_curve_svg(losses: list[float]) -> str:
@@ -71,7 +72,7 @@ def pretraining_card(
         f"{', each standardised' if recipe.norm_pix_loss else ''}.\n"
         f"- AdamW (0.9, 0.95), peak learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}, "
         f"batch {recipe.batch_size}, {recipe.warmup_epochs} warm-up epochs, then cosine to 0 over {recipe.epochs}.\n"
-        f"- Random resized crop of at least {recipe.min_crop_scale:.0%} of the area, flips "
+        f"- Random resized crop of at least {percent(recipe.min_crop_scale, 0)} of the area, flips "
         f"{'on' if recipe.flip else 'off'}, seed {recipe.seed}.\n"
         f"- Mean loss {result.losses[0]:.4f} in the first epoch, {result.losses[-1]:.4f} in the last; "
         f"{result.duration_s / 60:.1f} minutes in all on {os.cpu_count()} CPU cores.",

@@ -11,6 +11,7 @@ from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import MediaError
 from labelrank.models.pooling import pool_tokens, poolings_of
+from labelrank.words import percent
 
 if TYPE_CHECKING:
     from labelrank.models.mae import MaskedAutoencoder
@@ -76,18 +77,19 @@ def probe_report(
 
     def random_row(pooling: str) -> str:
         values = [s[pooling] for s in untrained]
-        return f"{np.mean(values):.1%} (from {min(values):.1%} to {max(values):.1%} over {len(values)} seeds)"
+        least, mean, most = (percent(float(of(values))) for of in (min, np.mean, max))
+        return f"{mean} (from {least} to {most} over {len(values)} seeds)"
 
     names = {"mean": "mean of the patch tokens", "cls": "CLS token"}
     short = {"mean": "mean", "cls": "CLS"}
-    rows = [(f"this encoder, {names[p]}", f"{trained[p]:.1%}") for p in poolings]
+    rows = [(f"this encoder, {names[p]}", percent(trained[p])) for p in poolings]
     rows += [(f"the same encoder at random initialisation, {short[p]}", random_row(p)) for p in poolings]
-    rows += [("raw pixels" if sampling is None else "raw pixels (every 4th frame, grey, averaged 2 x 2)", f"{raw:.1%}")]
+    rows += [("raw pixels" if sampling is None else "raw pixels (every 4th frame, grey, averaged 2 x 2)", percent(raw))]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"""## What a linear model reads off the features
 
 Accuracy of a logistic regression on {n:,} held-out {nouns} ({splits}), fitted on {len(fit_labels):,}. One
-such figure is uncertain by about {half_width:.1%} either way (95 %).
+such figure is uncertain by about {percent(half_width)} either way (95 %).
 
 | features | accuracy |
 |---|---|

@@ -28,19 +28,19 @@ AUTO_IS = (
 )
 
 GOOD_FOR = {
-    "centroid": "For heads that output one score along an axis, and to rank as the Label Ranker paper means it: one "
-    "axis holds only a part of what separates the classes.",
-    "reference": "To reproduce the published procedure step by step; it needs as many samples in every class.",
-    "optimal-leaf": "For people, heat maps, confusion matrices, soft targets and trees: similar classes stand beside "
-    "each other, in groups.",
-    "spectral": "For the coarse picture along a whole order, where groups matter less: neighbours are less alike than "
-    "in optimal-leaf.",
-    "path": "For the smallest steps from each class to the next; groups are torn apart, which spoils the picture as a "
-    "whole.",
-    "original": "To keep the numbers that the dataset has, or as the order to compare others with; it says nothing "
-    "about the features.",
-    "alphabetical": "To find a class by its name; it says nothing about the features.",
-    "frequency": "To see the long tail of rare classes; it says nothing about the features.",
+    "centroid": "Ranks as the Label Ranker paper means it, by the one axis that separates the classes best; the axis "
+    "holds only a part of what separates them. Good for models that output one score.",
+    "reference": "Follows the published procedure step by step; it needs as many samples in every class.",
+    "optimal-leaf": "Puts similar classes beside each other, in groups. Good for people, heat maps, confusion "
+    "matrices, soft targets and trees.",
+    "spectral": "Shows the coarse picture along a whole order, where groups matter less: neighbours are less alike "
+    "than in optimal-leaf.",
+    "path": "Takes the smallest steps from each class to the next; groups are torn apart, which spoils the picture as "
+    "a whole.",
+    "original": "Keeps the numbers that the dataset has, as an order to compare others with; it says nothing about "
+    "the features.",
+    "alphabetical": "Sorts the names, so that a class is found; it says nothing about the features.",
+    "frequency": "Shows the long tail of rare classes; it says nothing about the features.",
 }
 """Order -> what it is good for, in a sentence."""
 

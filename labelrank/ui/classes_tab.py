@@ -18,6 +18,7 @@ from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.label_space import computing, label_space
 from labelrank.ui.messages import error_box, escape, message_text, name_text
 from labelrank.views import class_heatmap, class_map, class_tree, class_words, marks
+from labelrank.words import plural
 
 MAX_PICTURE_CHARACTERS = 1_000_000
 """Pictures in one chart together; what does not fit is left out."""
@@ -201,8 +202,8 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
     if agreement:
         st.markdown(agreement, help=AGREEMENT_HELP)
     st.caption(
-        f"{escape(words)} Outlined are the {groups.max() + 1:,} groups that are chosen in Groups, where their classes "
-        "stand side by side."
+        f"{escape(words)} Outlined {'are the groups' if groups.max() else 'is the group'} that you chose in Groups "
+        f"({groups.max() + 1:,}), where the classes stand side by side."
     )
 
 
@@ -247,12 +248,12 @@ def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
         column_config={
             "Group": st.column_config.NumberColumn(width=70, help="In the order of the tree, from 0."),
             "Classes": st.column_config.NumberColumn(width=70, help="How many classes it has."),
-            "Mean distance": st.column_config.NumberColumn(
-                width=110, format="%.2f", help="Between two classes of the group: 0 alike, 1 unrelated."
+            "Mean distance": st.column_config.TextColumn(
+                width=110, help="Between two classes of the group: 0 alike, 1 unrelated."
             ),
             "Names": st.column_config.TextColumn(width=GROUP_NAMES_PIXELS),
         },
-        alt=f"{n_groups} groups with their classes.",
+        alt=f"{plural(n_groups, 'group')} with their classes.",
     )
 
 

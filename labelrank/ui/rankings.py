@@ -24,6 +24,7 @@ from labelrank.ui.datasets import dataset, look
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
 from labelrank.ui.label_space import space_of
 from labelrank.views import marks, ranking_charts, ranking_words
+from labelrank.words import percent
 
 if TYPE_CHECKING:
     from labelrank.label_map import LabelMap
@@ -351,7 +352,7 @@ def positions_table(ranking: Ranking, class_names: tuple[str, ...]) -> pd.DataFr
             "Position": [entry.position for entry in entries],
             "Class": [marks.visible(entry.name) for entry in entries],
             "Likely": [ranking_words.likely_text(entry.rank_low, entry.rank_high) for entry in entries],
-            "In order": [f"{sure:.0%}" for sure in in_order] + [""] if in_order is not None else "",
+            "In order": [percent(sure, 0) for sure in in_order] + [""] if in_order is not None else "",
             "Original": [marks.visible(class_names[entry.position]) for entry in entries],
             "Centroid": [entry.centroid for entry in entries],
             "Label": [entry.label for entry in entries],

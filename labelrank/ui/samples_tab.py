@@ -15,6 +15,7 @@ from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.label_space import computing
 from labelrank.ui.messages import escape, name_text, paged
 from labelrank.views import marks, sample_list, thumbnails
+from labelrank.words import percent, plural
 
 PER_PAGE = 20
 GROUPS_PER_PAGE = 10
@@ -22,8 +23,7 @@ GROUP_COLUMNS = 6
 """Samples of a group that are shown."""
 TILE_PIXELS = 150
 ELSEWHERE_HELP = (
-    "Classes are compared by the directions that tell them apart. A sample's own class is taken without it. Where "
-    "samples are fewer than features, all seem to fit better than they do."
+    "Classes are compared by the directions that tell them apart. A sample's own class is taken without it."
 )
 FIT_HELP = (
     "How well the sample fits its own class, from 0 to 100 %, and after it how well it fits the nearest other class. "
@@ -49,11 +49,13 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
 def _least_fit(found: ChosenFeatures) -> None:
     with computing(found, "Comparing the samples with the classes") as space:
         audit = space.samples
-    st.subheader(escape(sample_list.audit_text(audit)), anchor=False, help=ELSEWHERE_HELP)
+    st.subheader(escape(sample_list.audit_text(audit, space.features.X.shape[1])), anchor=False, help=ELSEWHERE_HELP)
     st.markdown(
         "Look at these first. Such a sample may be a rare view, its class may run into another, or its label may be a "
         "slip: only you can tell."
     )
+    if text := sample_list.too_well_text(*space.features.X.shape):
+        st.caption(escape(text))
     chosen = audit.order
     with st.container(horizontal=True, vertical_alignment="bottom"):
         by_name = sorted(range(len(space.names)), key=lambda number: space.names[number].casefold())
@@ -82,7 +84,8 @@ def _least_fit(found: ChosenFeatures) -> None:
     page: Sequence[int] = paged(chosen.tolist(), PER_PAGE, key=f"samples_page_{only}")
     strips = rankings.strips_of(space.features, found.source, tuple((space.features.keys[i],) for i in page), 1)
     st.caption(
-        f"{len(chosen):,} samples, the lowest fit first." + ("" if any(s.still for s in strips) else f" {GONE}"),
+        f"{plural(len(chosen), 'sample')}, the lowest fit first."
+        + ("" if any(s.still for s in strips) else f" {GONE}"),
         help=FIT_HELP,
     )
     with st.container(horizontal=True, gap="small"):
@@ -96,7 +99,7 @@ def _tile(space: LabelSpace, row: int, strip: Strip) -> None:
     own, other = (name_text(space.names[index], 24) for index in (audit.own[row], audit.other[row]))
     _picture(strip, f"Sample {marks.shorten(key)} of class {marks.shorten(space.names[audit.own[row]])}")
     alone = np.isnan(audit.own_fit[row])
-    fit = "alone in its class" if alone else f"fit {audit.own_fit[row]:.1%}, there {audit.other_fit[row]:.1%}"
+    fit = "alone in its class" if alone else f"fit {percent(audit.own_fit[row])}, there {percent(audit.other_fit[row])}"
     st.markdown(f"**{own}**  \nnear {other}  \n:small[{fit}]  \n:small[{name_text(_end(key), 28)}]")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from labelrank.views import marks, thumbnails
+from labelrank.words import percent
 
 CELLS = 150
 """Up to this many classes each pair can be pointed at; of more, so many blocks of neighbours in the order."""
@@ -86,7 +87,7 @@ def confusion_finding(confusion: np.ndarray, names: Sequence[str]) -> str:
     if not mistakes[true, told]:
         return "No class is expected to be taken for another"
     one, other = marks.shorten(names[true], 30), marks.shorten(names[told], 30)
-    return f"{one} is most often taken for another class: {mistakes[true, told]:.0%} of its samples for {other}"
+    return f"{one} is most often taken for another class: {percent(mistakes[true, told], 0)} of its samples for {other}"
 
 
 def confusion_text(confusion: np.ndarray) -> str:
@@ -97,7 +98,7 @@ def confusion_text(confusion: np.ndarray) -> str:
     """
     return (
         "Rows are true classes, columns what a linear classifier on these features takes them for. Orange is mistaken, "
-        f"full colour from {_full(confusion):.0%} of the class on; the diagonal is what it gets right, in blue."
+        f"full colour from {percent(_full(confusion), 0)} of the class on; the diagonal is what it gets right, in blue."
         f"{_thinned(len(confusion))}"
     )
 

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.spatial import KDTree
 
 from labelrank.views import marks
+from labelrank.words import percent
 
 NARROW_PIXELS = 620
 """A map narrower than this is turned upright, and has the names that find room there."""
@@ -115,7 +116,7 @@ def map_finding(nearest_pair: tuple[str, str], kept: float, n_classes: int) -> s
     one, other = (marks.shorten(name, 30) for name in nearest_pair)
     if n_classes == 2:
         return f"{one} and {other} are the only classes; a map says more of three or more"
-    return f"{one} and {other} are most alike; the map keeps {kept:.0%} of who is near whom"
+    return f"{one} and {other} are most alike; the map keeps {percent(kept, 0)} of who is near whom"
 
 
 def map_text(neighbours: int, kept: float, by_chance: float, embedded: bool) -> str:
@@ -128,7 +129,10 @@ def map_text(neighbours: int, kept: float, by_chance: float, embedded: bool) -> 
     """
     drawn = "a method that keeps neighbours together (t-SNE)" if embedded else "the plane in which they spread most"
     if neighbours == 1:
-        told = f"For {kept:.0%} of the classes the nearest one is nearest on the map, too; by chance {by_chance:.0%}."
+        told = (
+            f"For {percent(kept, 0)} of the classes the nearest one is nearest on the map, too; by chance "
+            f"{percent(by_chance, 0)}."
+        )
     else:
         told = (
             f"Of the {neighbours} classes nearest to a class, {neighbours * kept:.1f} are among its {neighbours} "

@@ -136,14 +136,14 @@ def _joins(tree: ClassTree, leaf_of: np.ndarray, groups: np.ndarray) -> pd.DataF
 
 
 def groups_table(tree: ClassTree, names: Sequence[str], n_groups: int) -> pd.DataFrame:
-    """Return one row per group: its number, its classes by name, and the mean distance of two of them (NaN of one)."""
+    """Return one row per group: its number, how many classes, the mean distance of two of them, and their names."""
     group = tree.cut(n_groups)[tree.order]  # ascending
     found = []
     for number, members in enumerate(np.split(tree.order, np.flatnonzero(np.diff(group)) + 1)):
         size = len(members)
         total = tree.points[members].sum(axis=0)
         own = float(np.sum(tree.points[members] ** 2))
-        within = 1 - (float(total @ total) - own) / (size * (size - 1)) if size > 1 else np.nan
+        within = f"{1 - (float(total @ total) - own) / (size * (size - 1)):.2f}" if size > 1 else "one class"
         found.append((number, size, within, ", ".join(marks.visible(names[label]) for label in members)))
     return pd.DataFrame(found, columns=["Group", "Classes", "Mean distance", "Names"])
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from labelrank.ranking.distance_agreement import DistanceAgreement
 from labelrank.steps.class_summary import Expected, NamedPair, PairLists
 from labelrank.views.marks import shorten
-from labelrank.views.measures import percent
-from labelrank.words import ordinal, plural, share_text
+from labelrank.words import ordinal, percent, plural, share_text
 
 PRIORS_ARE = {
     "equal": "All classes are taken as equally frequent.",

@@ -166,7 +166,7 @@ def headline_text(finding: str, ranked: RankedAmong | None) -> str:
 def power_text(power: Power) -> list[str]:
     """Return which effects the design could have found, in sentences."""
     measure = MEASURES["accuracy"]
-    chance = f"{power.power:.0%}".replace("%", " %")
+    chance = words.percent(power.power, 0)
     said = []
     if power.detectable is not None:
         lead = measure.size(power.detectable)

@@ -13,8 +13,9 @@ from labelrank.steps.finetune.report import Report
 from labelrank.views import marks, ranking_charts
 from labelrank.views.kind_colours import KIND_COLOURS
 from labelrank.views.marks import NEUTRAL
-from labelrank.views.measures import arm_title, percent
+from labelrank.views.measures import arm_title
 from labelrank.views.ranking_charts import AXIS_HEIGHT
+from labelrank.words import percent
 
 RIGHT = "#5f8097"
 MISTAKE = "#c0652a"
@@ -81,7 +82,7 @@ def confusion_text(confusion: np.ndarray) -> str:
         confusion: As for `mistake_distance`.
     """
     numbers = " Numbers are percent of the true class." if len(confusion) <= NUMBERED_CELLS else ""
-    share = f"{full_share(confusion):.0%}".replace("%", "\u00a0%")
+    share = percent(full_share(confusion), 0)
     return (
         "Rows are true classes. Blue is right, orange is mistaken. A stronger colour is a larger share of the true "
         f"class, up to full colour from {share} on.{numbers}"

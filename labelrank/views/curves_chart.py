@@ -13,7 +13,8 @@ import pandas as pd
 
 from labelrank.steps.finetune.progress import CurvePoint
 from labelrank.views.kind_colours import kind_colour
-from labelrank.views.measures import KIND_NAMES, arm_title, percent
+from labelrank.views.measures import KIND_NAMES, arm_title
+from labelrank.words import percent
 
 CURVES_HEIGHT = 300
 CURVES_TEXT = "Lines are means over seeds, bands reach from the lowest to the highest seed."

@@ -13,6 +13,7 @@ from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import ACCENT, NEUTRAL
 from labelrank.views.measures import MEASURES, Measure, arm_title, p_text
 from labelrank.views.ranking_charts import AXIS_HEIGHT
+from labelrank.words import percent
 
 
 def paired_finding(analysis: Analysis, metric: str = "accuracy") -> str:
@@ -91,7 +92,7 @@ def variance_finding(analysis: Analysis) -> str:
     if variance is None or variance.shares is None:
         return "This design cannot separate the order's part of the variance from the seed's"
     share = max(0.0, variance.shares[0])
-    told = "nothing" if share < 0.005 else f"{share:.0%}".replace("%", "\u00a0%")
+    told = "nothing" if share < 0.005 else percent(share, 0)
     text = f"The order accounts for {told} of the variance between runs"
     if variance.F is not None:
         text += f" (F {variance.F:.2f}, p {p_text(variance.p_order)})"

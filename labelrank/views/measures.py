@@ -59,11 +59,6 @@ DISTANCES = ("rank_distance", "centroid_distance")
 """Measured along the ranked order, whatever order was trained."""
 
 
-def percent(share: float) -> str:
-    """Return a fraction in percent, where small differences do not matter."""
-    return f"{share:.1%}".replace("%", "\u00a0%")
-
-
 def p_text(p: float) -> str:
     """Return a probability in sensible digits."""
     return "below 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.01 else f"{p:.2f}"

@@ -7,21 +7,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labelrank.views.marks import shorten
+from labelrank.words import percent, plural
 
 if TYPE_CHECKING:
     from labelrank.label_map import LabelMap
     from labelrank.ranking.intervals import RankIntervals
 
+FEW_CLASSES = 20
+"""Up to so many classes, intervals of whole positions hold more than they are asked to."""
 TOLD_APART = 0.95
 """Neighbours are told apart where they are in this order with at least this probability."""
 TOLD_APART_HELP = (
-    f"Two neighbours are told apart where the chance that they are in this order in truth is {TOLD_APART:.0%} or more. "
-    "The others may as well stand the other way round: more samples of each class tell more of them apart."
+    "Two neighbours are told apart where the chance that they are in this order in truth is "
+    f"{percent(TOLD_APART, 0)} or more. The others may as well stand the other way round: more samples of each class "
+    "tell more of them apart."
 )
-LIKELY_HELP = "The positions that the class may have in truth, at 90 % confidence: what a sample cannot tell."
 IN_ORDER_HELP = "The chance that this class and the one after it are in this order in truth. 50 % says nothing."
 SHARE_HELP = "How much of the variance between class means lies on this one axis; the rest is not in the order."
 CENTROID_ALONE = "How sure the positions are is worked out for the order centroid alone."
+
+
+def confidence_text(n_classes: int, resamples: int) -> str:
+    """Return what the intervals of positions are: their confidence, and how many draws they come from."""
+    least = "at least " if n_classes <= FEW_CLASSES else ""
+    return f"intervals that hold the true position of {least}90\u00a0% of the classes, from {plural(resamples, 'draw')}"
+
+
+def likely_help(n_classes: int, resamples: int) -> str:
+    """Return what the column of the intervals holds."""
+    return f"Where the class may stand in truth: {confidence_text(n_classes, resamples)}."
 
 
 def told_apart(in_order: np.ndarray) -> int:
@@ -36,7 +50,7 @@ def figures(share: float, intervals: RankIntervals | None) -> list[tuple[str, st
         share: Between-class variance on the axis, as a fraction in [0, 1].
         intervals: How sure the positions are, where that is known.
     """
-    found = [("Share of between-class variance", f"{share:.1%}", SHARE_HELP)]
+    found = [("Share of between-class variance", percent(share), SHARE_HELP)]
     if intervals is not None and intervals.tau is not None:
         kept = round(50 * (1 + intervals.tau))
         help_text = (
@@ -54,8 +68,8 @@ def shrunk_text(label_map: LabelMap) -> str:
     if (shrunk := label_map.parameters.get("shrinkage_found")) is None:
         return ""
     return (
-        f"Auto shrinkage found {shrunk:.1%}: so far the within-class covariance was pulled towards its diagonal. The "
-        "fewer rows there are per dimension, the more."
+        f"Auto shrinkage found {percent(shrunk)}: so far the within-class covariance was pulled towards its diagonal. "
+        "The fewer rows there are per dimension, the more."
     )
 
 
@@ -81,6 +95,6 @@ def class_told(label_map: LabelMap, position: int, in_order: np.ndarray | None) 
     beside = []
     for word, other in (("after", position - 1), ("before", position + 1)):
         if 0 <= other <= last:
-            sure = "" if in_order is None else f" ({in_order[min(position, other)]:.0%} sure)"
+            sure = "" if in_order is None else f" ({percent(in_order[min(position, other)], 0)} sure)"
             beside.append(f"{word} {shorten(label_map.classes[other].name)}{sure}")
-    return f"{place}. It stands {' and '.join(beside)}. Centroid {entry.centroid:.2f}; {entry.count:,} samples."
+    return f"{place}. It stands {' and '.join(beside)}. Centroid {entry.centroid:.2f}; {plural(entry.count, 'sample')}."

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from labelrank.errors import RankingError
@@ -24,10 +23,10 @@ from labelrank.views import (
     marks,
     order_tables,
     ranking_charts,
+    ranking_words,
     sample_list,
 )
-from labelrank.views.measures import percent
-from labelrank.words import CITATION
+from labelrank.words import CITATION, percent
 
 WIDTH = 860
 """Of a chart, in pixels; it shrinks with the window."""
@@ -141,6 +140,8 @@ def _order(ranked: Ranked) -> str:
         )
         for entry in label_map.classes
     ]
+    told = ranking_words.confidence_text(len(rows), ranked.resamples)
+    caption = "Positions" if label_map.classes[0].rank_low is None else f"Positions; Likely: {told}"
     withheld = ranked.intervals.withheld if ranked.intervals is not None else None
     return _section(
         finding,
@@ -150,9 +151,9 @@ def _order(ranked: Ranked) -> str:
             ranking_charts.projection_chart(samples, classes),
             f"{len(samples):,} of {len(ranked.position):,} samples on the axis that separates the classes best.",
         ),
-        _note(withheld) if withheld else "",
+        _note(withheld or ""),
         _table(
-            "Positions, with 90 % intervals where they are known",
+            caption,
             ("Position", "Class", "Label", "Centroid", "Likely", "Samples"),
             rows,
             numbers=(0, 2, 3, 4, 5),
@@ -192,15 +193,11 @@ def _heatmap(space: LabelSpace, ranked: Ranked) -> str:
 def _groups(space: LabelSpace, ranked: Ranked) -> str:
     tree, names, n_groups = space.tree, space.names, space.suggestion.n_groups
     table = class_tree.groups_table(tree, names, n_groups)
-    rows = [
-        (group, size, "-" if np.isnan(within) else f"{within:.2f}", text)
-        for group, size, within, text in table.itertuples(index=False)
-    ]
     return _section(
         class_tree.groups_finding(space.suggestion),
         class_tree.groups_text(space.suggestion),
         _figure(class_tree.tree_chart(tree, names, n_groups), class_tree.tree_text(len(names))),
-        _table("Groups", ("Group", "Classes", "Mean distance", "Names"), rows, numbers=(0, 1, 2)),
+        _table("Groups", tuple(table.columns), table.itertuples(index=False), numbers=(0, 1, 2)),
     )
 
 
@@ -260,13 +257,13 @@ def _samples(space: LabelSpace, ranked: Ranked) -> str:
             keys[row],
             names[audit.own[row]],
             names[audit.other[row]],
-            f"{audit.own_fit[row]:.1%}",
-            f"{audit.other_fit[row]:.1%}",
+            percent(audit.own_fit[row]),
+            percent(audit.other_fit[row]),
         )
         for place, row in enumerate(first, start=1)
     ]
     return _section(
-        sample_list.audit_text(audit),
+        sample_list.audit_text(audit, space.features.X.shape[1]),
         "They may be labelled as they should be and look unusual, or belong to the other class: look at them.",
         _table(
             "Samples to look at first",
@@ -274,6 +271,7 @@ def _samples(space: LabelSpace, ranked: Ranked) -> str:
             rows,
             numbers=(0, 4, 5),
         ),
+        _note(sample_list.too_well_text(*space.features.X.shape)),
         _note(
             "Fit: how well the sample fits its own class, taken without it, and the nearest other one. The fits of all "
             "classes sum to 100 %."
@@ -339,7 +337,7 @@ def _paragraph(text: str) -> str:
 
 
 def _note(text: str) -> str:
-    return f'<p class="note">{_text(text)}</p>'
+    return f'<p class="note">{_text(text)}</p>' if text else ""
 
 
 def _table(

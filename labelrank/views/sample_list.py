@@ -27,6 +27,9 @@ COLUMNS = {
     "duplicate_group": "Samples with the same number are nearly identical, in pairs that hang together.",
 }
 """Column of the CSV -> what it holds."""
+FITS_HOLD_FROM = 10
+"""Samples per feature. Of 5 and fewer, twice to many times as many samples as `SampleAudit.elsewhere` says are taken
+for another class where each is left out in full (CIFAR-100, DINOv2-small)."""
 LEAK_COLUMN = "in_other_file"
 """Column of the samples of another split that these are nearly identical to."""
 
@@ -82,14 +85,25 @@ def samples_csv(rows: Sequence[dict[str, str | int | float | None]], *, with_lea
     return table.getvalue().encode()
 
 
-def audit_text(audit: SampleAudit) -> str:
+def audit_text(audit: SampleAudit, n_features: int) -> str:
     """Return how many samples fit another class better than their own."""
     n, elsewhere = len(audit.own), int(audit.elsewhere.sum())
-    if not elsewhere:
-        return f"None of {n:,} samples fits another class better than its own"
-    if elsewhere == 1:
-        return f"1 of {n:,} samples fits another class better than its own"
-    return f"{elsewhere:,} of {n:,} samples fit another class better than their own"
+    doubt = ", as far as so few samples tell" if too_well_text(n, n_features) else ""
+    if elsewhere > 1:
+        return f"{elsewhere:,} of {n:,} samples fit another class better than their own{doubt}"
+    return f"{elsewhere or 'None'} of {n:,} samples fits another class better than its own{doubt}"
+
+
+def too_well_text(n_samples: int, n_features: int) -> str:
+    """Return why fits are too high and what is not; empty where there are samples enough."""
+    if n_samples >= FITS_HOLD_FROM * n_features:
+        return ""
+    return (
+        f"{n_samples:,} samples of {n_features:,} features are few: the directions that tell the classes apart were "
+        "found with these very samples, so nearly all seem to fit their own class, and the fits are too high. The "
+        "expected accuracy (`labelrank classes`, or Pairs in the tab Classes) leaves each sample out of all that, and "
+        "holds. Take this list as an order in which to look."
+    )
 
 
 def duplicates_text(own: np.ndarray, duplicates: NearDuplicates) -> str:
@@ -123,10 +137,10 @@ def leak_text(leaks: NearDuplicates, n_others: int, where: str) -> str | None:
     """Return that samples are in another split too; None where none is."""
     if not (found := int(np.sum(leaks.nearest >= 0))):
         return None
-    others = len(np.unique(leaks.nearest[leaks.nearest >= 0]))
+    others, are = len(np.unique(leaks.nearest[leaks.nearest >= 0])), "is" if found == 1 else "are"
     return (
-        f"Leak: {found:,} of {len(leaks.nearest):,} samples are nearly identical to {others:,} of the {n_others:,} in "
-        f"{where}. An accuracy measured across the two is too good; take these samples out of one of them."
+        f"Leak: {found:,} of {len(leaks.nearest):,} samples {are} nearly identical to {others:,} of the {n_others:,} "
+        f"in {where}. An accuracy measured across the two is too good; take these samples out of one of them."
     )
 
 

@@ -555,7 +555,7 @@ def test_rank_says_how_many_neighbours_share_a_group(features, tmp_path):
     groups.write_text("name,group\n" + "".join(f"class_{k:02},{k // 6}\n" for k in range(12)) + "ten,2\n")
     found = in_process("rank", features, "--order", "original", "--groups", groups, "--format", "json")
     assert json.loads(found.stdout)["order"] == list(range(12))
-    assert "91 % of neighbours share a group (random order: 45 %)." in found.stderr
+    assert "91\u00a0% of neighbours share a group (random order: 45\u00a0%)." in found.stderr
     assert "1 name in the groups file is no class here and left out: ten." in " ".join(found.stderr.split())
 
     groups.write_text("name,group\nclass_00,1\n")

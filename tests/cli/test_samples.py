@@ -34,6 +34,16 @@ def features(tmp_path):
     return tmp_path / "train.parquet"
 
 
+def test_few_samples_are_not_said_to_fit_their_classes(tmp_path):
+    written(tmp_path / "few.parquet", n_features=100)
+    few = call(tmp_path / "few.parquet")
+    assert "1 of 60 samples fits another class better than its own, as far as so few samples tell. " in few.stderr
+    assert "60 samples of 100 features are few" in few.stderr
+    written(tmp_path / "enough.parquet", n_features=6)
+    enough = call(tmp_path / "enough.parquet").stderr
+    assert "are few" not in enough and "as far as" not in enough
+
+
 def test_the_csv_holds_every_sample_first_to_look_at_first(features, tmp_path):
     done = call(features, "--out", tmp_path / "look_at.csv")
     assert done.exit_code == 0, done.output
@@ -73,7 +83,7 @@ def test_samples_of_both_splits_are_a_leak(features, tmp_path):
     keys = tuple(f"test-{i}" for i in range(60))
     write_features(FeatureSet(Z, y, keys, ("cat", "=dog", "owl"), {"checkpoint": {"id": "mae"}}), other)
     done = call(features, "--against", other, "--format", "json")
-    assert "Leak: 1 of 60 samples are nearly identical to 1 of the 60 in" in done.stderr
+    assert "Leak: 1 of 60 samples is nearly identical to 1 of the 60 in" in done.stderr
     assert {row["key"]: row["in_other_file"] for row in json.loads(done.stdout) if row["in_other_file"]} == {
         "photo-9.png": "test-4"
     }

@@ -149,7 +149,7 @@ def test_a_running_job_tells_device_precision_and_what_it_did_not_have_to_do_aga
 def test_an_encoder_that_waits_for_data_is_told_where_that_costs_time(app, running, waited, told):
     job, _ = running(report(waited=waited))
     run(app, job=job.id)
-    assert ("the encoder waits 25 % of the time for images" in plain(app)) is told
+    assert ("the encoder waits 25\u00a0% of the time for images" in plain(app)) is told
 
 
 def test_before_its_first_report_a_job_tells_what_it_is_going_to_run_on(app, running):
@@ -162,7 +162,7 @@ def test_what_could_not_be_used_is_told_with_its_share_and_reasons_while_the_job
     reasons = [["Image <b>x</b> is truncated.", 12], ["It has 0 pixels.", 2]]
     job, _ = running(report(failed=16, reasons=reasons))
     run(app, job=job.id)
-    assert "16 images left out so far (5.0 %)" in plain(app)
+    assert "16 images left out so far (5.0\u00a0%)" in plain(app)
     assert "- 12 × Image <b>x</b> is truncated.\n- 2 × It has 0 pixels.\n- 2 for other reasons" in plain(app)
     assert "<b>" not in texts(app)
 
@@ -485,7 +485,14 @@ def test_an_estimated_duration_is_no_finer_than_it_can_be_known(seconds, text):
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0.0, "0.0 %"), (0.0001, "less than 0.1 %"), (0.0123, "1.2 %"), (0.5, "50 %"), (1.0, "100 %")]
+    ("share", "text"),
+    [
+        (0.0, "0.0\u00a0%"),
+        (0.0001, "less than 0.1\u00a0%"),
+        (0.0123, "1.2\u00a0%"),
+        (0.5, "50\u00a0%"),
+        (1.0, "100\u00a0%"),
+    ],
 )
 def test_shares_are_percentages_with_sensible_digits(share, text):
     assert words.share_text(share) == text

@@ -106,7 +106,7 @@ def test_what_it_runs_on_what_is_reused_and_waiting_are_told():
     told = ["CPU (AMD EPYC)", "bfloat16", "OpenVINO", "160 of 640 images from finished parts"]
     assert extraction.circumstances(report, "images") == told
     report = replace(report, reused_samples=0, encoder_reused=True, waited=0.25)
-    told = [*told[:3], "encoder from the cache", "the encoder waits 25 % of the time for images"]
+    told = [*told[:3], "encoder from the cache", "the encoder waits 25\u00a0% of the time for images"]
     assert extraction.circumstances(report, "images") == told
 
 
@@ -123,7 +123,7 @@ def test_reasons_that_are_rare_are_counted_together():
 
 
 def test_the_share_that_was_left_out_is_of_what_is_done():
-    assert extraction.left_out_text(16, 320, ("image", "images")) == "16 images left out so far (5.0 %)"
+    assert extraction.left_out_text(16, 320, ("image", "images")) == "16 images left out so far (5.0\u00a0%)"
     assert extraction.left_out_text(1, 0, ("image", "images")) == "1 image left out so far"
 
 
@@ -133,7 +133,7 @@ def test_remarks_are_not_counted_as_left_out():
     left_out, remark = Problem("a/1.png", "It is empty."), Problem("train", "The folder is read as a class.", "note")
     assert extraction.failures_text(replace(features, failures=(remark,))) == "1 remark on how the data were read."
     assert extraction.failures_text(replace(features, failures=(left_out, remark))) == (
-        "1 file or class left out (20 %), each with its reason. 1 remark on how the data were read."
+        "1 file or class left out (20\u00a0%), each with its reason. 1 remark on how the data were read."
     )
 
 
