@@ -7,7 +7,7 @@ import io
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,13 +69,23 @@ def read_groups(path: Path, classes: Sequence[str], known: Collection[str] = ())
             f"{path} lacks {plural(len(missing), 'class', 'classes')} of {len(wanted):,}: {_some(missing)}. Add a line "
             "for each, with the names as they are in the features file."
         )
-    names = tuple(dict.fromkeys(group_of[name] for name in wanted))
-    number = {name: place for place, name in enumerate(names)}
     return GivenGroups(
-        groups=np.array([number[group_of[name]] for name in wanted], dtype=np.int64),
-        names=names,
+        groups=numbered_groups(group_of, wanted),
+        names=tuple(dict.fromkeys(group_of[name] for name in wanted)),
         unknown=tuple(name for name in group_of if name not in there),
     )
+
+
+def numbered_groups(group_of: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:
+    """Return the group of each class as a number, int64 (K,); groups are counted as they first come.
+
+    Raises:
+        GroupsError: A class has no group.
+    """
+    if missing := [name for name in classes if name not in group_of]:
+        raise GroupsError(f"The groups lack {_some(missing)}. Give each class a group.")
+    number = {group: place for place, group in enumerate(dict.fromkeys(group_of[name] for name in classes))}
+    return np.array([number[group_of[name]] for name in classes], dtype=np.int64)
 
 
 def groups_csv(classes: Sequence[str], labels: Sequence[int], groups: np.ndarray) -> bytes:

@@ -21,7 +21,7 @@ from labelrank.ranking import ORDERS, SOLVERS
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
-from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.request import GEOMETRY, TARGET_CHOICES, Design
 from labelrank.steps.rank import RankRequest
 from labelrank.ui.choices import RANKING_TABS, Choices, is_hub_id, kind_of
 
@@ -96,6 +96,10 @@ def _shrinkage(text: str) -> str | float:
     return number
 
 
+def _targets(text: str) -> str:
+    return Design(target=GEOMETRY, targets=text).targets
+
+
 def _design(name: str, read: Callable[[str], Any] = str) -> Callable[[str], Any]:
     """Return the reader of one field of a fine-tune's design; `Design` checks its limits."""
     return lambda text: getattr(Design(**{name: read(text)}), name)
@@ -148,6 +152,12 @@ _DESIGN = {
         "label_smoothing", _design("label_smoothing", float), "a fraction from 0 to below 1", none="auto"
     ),
     "flip": Row("flip", _bool, "true, false or auto", none="auto"),
+    "head_init_std": Row("head_init_std", _design("head_init_std", float), "a number from 0 to 1", none="auto"),
+    "batches": Row("batches", _design("batches"), "shuffled, sorted or buffer:N"),
+    "control": Row("control", _bool, "true or false"),
+    "target": Row("target", _one_of(*TARGET_CHOICES), " or ".join(TARGET_CHOICES)),
+    "targets": Row("targets", _targets, "geometry, onehot, smoothing and permuted:19, joined by commas"),
+    "sharpness": Row("sharpness", _design("sharpness", float), "a number above 0", none="auto"),
 }
 _OWN = {
     "test_split": Row("test_split", str, "the name of a split, or auto", none="auto"),
@@ -181,7 +191,8 @@ def choices_of_job(job: Job) -> Choices:
     chosen = replace(usual, extraction=extraction, design=replace(Design.from_params(job.params), seed=Design.seed))
     if job.kind == "finetune":
         ranking, test_split = RankRequest.from_params(job.params), job.params.get("test_split")
-        return replace(chosen, ranking=ranking, test_split=test_split, finetune=job.id)
+        groups = job.params.get("groups")
+        return replace(chosen, ranking=ranking, test_split=test_split, groups=groups, finetune=job.id)
     ranking = RankRequest()
     # 0.1 says null where no stability was asked for, however the classes were ranked.
     if job.params.get("until_stable") is not None and (asked := job.params.get("ranking_shrinkage")) != "auto":
@@ -199,7 +210,13 @@ def _choices_of_jobs(jobs: Mapping[str, Job]) -> Choices:
         if name in jobs:
             own = choices_of_job(jobs[name])
             if name == "finetune" and len(jobs) > 1:
-                chosen = replace(chosen, design=own.design, test_split=own.test_split, finetune=own.finetune)
+                chosen = replace(
+                    chosen,
+                    design=own.design,
+                    test_split=own.test_split,
+                    groups=own.groups,
+                    finetune=own.finetune,
+                )
             else:
                 chosen = own
     return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from labelrank.files import local_path
 from labelrank.finetune.recipe import TUNE_HEADS
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.steps.extract.request import Request
-from labelrank.steps.finetune.request import HEADS_ALONE, Design, job_params
+from labelrank.steps.finetune.request import HEADS_ALONE, ONE_HOT, Design, job_params
 from labelrank.steps.rank import RankRequest
 
 N = TypeVar("N", int, float)
@@ -93,6 +93,8 @@ class Choices:
     """What a fine-tune compares. Its seed is that of the extraction; see `compared`."""
     test_split: str | None = None
     """The split that a fine-tune is tested on; None: what the dataset has, else held-out rows."""
+    groups: Mapping[str, str] | None = None
+    """Class -> group, for targets by groups; None: not known. Not in the address, for it may be long."""
     job: str | None = None
     """The job whose progress the Features page shows."""
     features: str | None = None
@@ -121,6 +123,8 @@ class Choices:
             values["flip"] = None
         if self.design.meaning != "gaussian":
             values |= {"bandwidth": Design.bandwidth, "unit": Design.unit}
+        if not self.design.compares_targets:
+            values |= {"targets": Design.targets, "sharpness": None}
         return replace(self.design, **values)
 
     def with_design(self, **changes: Any) -> Choices:
@@ -134,6 +138,8 @@ class Choices:
             values["recipe"] = None
         elif values["head"] not in TUNE_HEADS:
             values["head"] = None
+        if values["target"] != ONE_HOT:
+            values |= {"meaning": Design.meaning, "label_smoothing": None, "batches": Design.batches}
         return replace(self, design=Design(**values))
 
     def extract_params(self, *, recompute: bool = False) -> dict[str, Any]:
@@ -147,7 +153,10 @@ class Choices:
             recompute: Train all runs again, on the features that exist.
         """
         extract_params = self.extract_params(recompute=recompute)
-        return job_params(extract_params, self.compared, ranking=self.ranking, test_split=self.test_split)
+        groups = self.groups if self.design.compares_targets else None
+        return job_params(
+            extract_params, self.compared, ranking=self.ranking, test_split=self.test_split, groups=groups
+        )
 
 
 def samples_per_class_options(chosen: int | None) -> list[int | None]:

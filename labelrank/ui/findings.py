@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import zipfile
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from labelrank.finetune.metrics import worst_confusions
 from labelrank.jobs.store import Job
 from labelrank.preview import looks
 from labelrank.preview.images import Strip
-from labelrank.steps.finetune.progress import RANDOM, ComparisonResult, CurvePoint
+from labelrank.steps.finetune.progress import SHARED_CURVES, ComparisonResult, CurvePoint
 from labelrank.steps.finetune.report import Control, Report
 from labelrank.steps.finetune.request import evaluation_splits
 from labelrank.steps.finetune.results import (
@@ -30,14 +31,17 @@ from labelrank.steps.finetune.results import (
     PREDICTIONS,
     REPORT,
     RUNS,
+    TARGETS,
+    Lead,
     Predictions,
     confusion_of,
+    leads_over,
     read_predictions,
     read_report,
 )
 from labelrank.ui import address, datasets, session
 from labelrank.ui.messages import message_text
-from labelrank.views.comparison_words import headline_text
+from labelrank.views.verdict_words import headline_text
 
 CONFUSIONS = 8
 """Kinds of mistakes shown with images."""
@@ -49,11 +53,10 @@ def headline(job: Job) -> str | None:
     """Return the result of a fine-tune in a few words; None before there is one."""
     if job.state != "succeeded" or not job.result:
         return None
-    ranked = None
+    results = None
     with contextlib.suppress(LabelRankError):
         results = results_of(job)
-        ranked = results.report.accuracy.ranked if results else None
-    return headline_text(ComparisonResult.from_json(job.result).finding, ranked)
+    return headline_text(ComparisonResult.from_json(job.result).finding, results.report if results else None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Results:
 
     @property
     def arms(self) -> dict[str, str]:
-        """Order -> kind, the control left out."""
+        """Arm -> kind, the control left out."""
         return {name: kind for name, kind in self.report.kinds.items() if kind != "control"}
 
     @property
@@ -137,7 +140,7 @@ def _curves(folder: Path, modified_ns: int, kinds: dict[str, str]) -> list[Curve
         raise FinetuneError(f"{folder / CURVES} cannot be read ({error}). Run the comparison again.") from error
     frame = frame[frame["arm"].isin(list(kinds))].dropna(subset=["val_accuracy"])
     frame["kind"] = frame["arm"].map(kinds)
-    frame["arm"] = frame["arm"].where(frame["kind"] != "random", RANDOM)
+    frame["arm"] = frame["arm"].where(~frame["kind"].isin(SHARED_CURVES), frame["kind"])
     by_epoch = frame.groupby(["arm", "kind", "epoch"], sort=False)["val_accuracy"]
     found = by_epoch.agg(["mean", "min", "max"]).reset_index()
     return [CurvePoint(*row) for row in found.itertuples(index=False)]
@@ -146,7 +149,7 @@ def _curves(folder: Path, modified_ns: int, kinds: dict[str, str]) -> list[Curve
 def curves(results: Results) -> list[CurvePoint]:
     """Return the validation accuracy of each order after each epoch: mean, lowest and highest over the seeds.
 
-    The random orders are one curve, as in the reports of a running fine-tune.
+    The random orders are one curve, and so are permutations, as in the reports of a running fine-tune.
 
     Raises:
         FinetuneError: The curves are gone, or cannot be read.
@@ -225,7 +228,8 @@ def _strips_of(report: Report, job: Job, keys: tuple[tuple[str, ...], ...]) -> t
 
 
 def sentence(text: str) -> str:
-    """Return markdown of a sentence of the report, whose numbers keep their units on a narrow page."""
+    """Return markdown of a sentence of the report: numbers keep their units on a narrow page, and minus is minus."""
+    text = re.sub(r"(?<![\w.-])-(?=\d)", "\u2212", text)
     return message_text(re.sub(r"(?<=\d) (?=%|points)", "\u00a0", text))
 
 
@@ -240,41 +244,107 @@ def control_icon(control: Control) -> str:
     }[control.passed]
 
 
+@st.cache_data(max_entries=32, show_spinner=False)
+def _leads(folder: Path, modified_ns: int) -> tuple[Lead, ...]:
+    return leads_over(folder, "onehot")
+
+
+def leads(results: Results) -> tuple[Lead, ...]:
+    """Return how far each arm is ahead of one-hot targets, permutations left out.
+
+    Raises:
+        FinetuneError: The predictions are gone, or cannot be read.
+    """
+    return _leads(results.folder, _modified_ns(results.folder))
+
+
 # Downloads
 
 
-def downloads(results: Results) -> None:
-    """Show the downloads: the report, its tables, the label map, and the fine-tuned model."""
-    folder, data = results.folder, dataset_stem(results.report)
-    with st.container(horizontal=True):
-        for title, name, mime, help_text in _FILES:
-            if (folder / name).is_file():
-                _download(title, (folder / name).read_bytes, f"{data}-{name}", mime, help_text)
-        if (folder / MODEL).is_dir():
-            _download(
-                "Model (Hugging Face)",
-                lambda: zip_of(folder / MODEL),
-                f"{data}-{MODEL}.zip",
-                "application/zip",
-                "Encoder and head of the ranked order's best run as safetensors, with id2label in ranked order, "
-                "preprocessing and a model card.",
-            )
-        if (folder / KERAS_MODEL).is_file():
-            _download(
+@dataclass(frozen=True)
+class Download:
+    """A file of the results, as it is offered."""
+
+    title: str
+    name: str
+    """Of the file that is saved."""
+    mime: str
+    help: str
+    data: Callable[[], bytes]
+
+
+def files_of(results: Results) -> list[Download]:
+    """Return the files to take home, the one that answers the question first."""
+    folder, stem = results.folder, dataset_stem(results.report)
+    found = [
+        Download(title, f"{stem}-{name}", mime, text, (folder / name).read_bytes)
+        for title, name, mime, text in _FILES
+        if (folder / name).is_file()
+    ]
+    found.append(
+        Download(
+            "Recipe (JSON)",
+            f"{stem}-recipe.json",
+            "application/json",
+            "What was trained and how: design and every setting of the training, as numbers.",
+            lambda: recipe_json(results.report),
+        )
+    )
+    if (folder / KERAS_MODEL).is_file():
+        found.append(
+            Download(
                 "Model (Keras)",
-                (folder / KERAS_MODEL).read_bytes,
-                f"{data}-{KERAS_MODEL}",
+                f"{stem}-{KERAS_MODEL}",
                 "application/octet-stream",
-                "The same model as one file. It loads with\n\n"
+                "Encoder and head as one file. It loads with\n\n"
                 "```python\nimport keras\nimport labelrank.finetune.classifier\n\n"
-                f'model = keras.saving.load_model("{data}-{KERAS_MODEL}")\n```',
+                f'model = keras.saving.load_model("{stem}-{KERAS_MODEL}")\n```',
+                (folder / KERAS_MODEL).read_bytes,
             )
+        )
+    if (folder / MODEL).is_dir():
+        model = Download(
+            "Model (Hugging Face)",
+            f"{stem}-{MODEL}.zip",
+            "application/zip",
+            "Encoder and head of the best run as safetensors, with the names of its outputs, preprocessing and a model "
+            "card.",
+            lambda: zip_of(folder / MODEL),
+        )
+        # The targets come before it where these are what was asked for.
+        found.insert(1 if found[0].title == TARGETS_TITLE else 0, model)
+    return found
 
 
+def recipe_json(report: Report) -> bytes:
+    """Return what was trained and how, as JSON."""
+    whole = report.to_json()
+    targets = whole.get("targets") or {}
+    recipe = {
+        "design": report.compared.design.to_dict(),
+        "recipe": whole["recipe"],
+        **({"sharpness": targets["chosen"]["sharpness"]} if targets else {}),
+        "data": {name: whole["data"][name] for name in ("train", "val", "test", "provenance")},
+        "versions": whole["versions"],
+    }
+    return (json.dumps(recipe, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+TARGETS_TITLE = "Targets (CSV)"
 _FILES = (
-    ("Report", REPORT, "application/json", "Everything that is shown here, as JSON."),
-    ("Runs (CSV)", RUNS, "text/csv", "One row per order and seed."),
-    ("Curves (CSV)", CURVES, "text/csv", "One row per order, seed and epoch: losses and validation accuracy."),
+    (
+        TARGETS_TITLE,
+        TARGETS,
+        "text/csv",
+        "The targets by class geometry: a line of class names, then a row for each class. To train with them "
+        "elsewhere:\n\n```python\n"
+        'targets = numpy.loadtxt("targets.csv", delimiter=",", skiprows=1, dtype="float32")\n'
+        "loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets)[labels])\n"
+        "loss = keras.losses.categorical_crossentropy(targets[labels], logits, from_logits=True)\n```",
+    ),
+    ("Report (JSON)", REPORT, "application/json", "Everything that is shown here."),
+    ("Runs (CSV)", RUNS, "text/csv", "One row per run."),
+    ("Curves (CSV)", CURVES, "text/csv", "One row per run and epoch: losses and validation accuracy."),
     (
         "Predictions (Parquet)",
         PREDICTIONS,
@@ -282,9 +352,9 @@ _FILES = (
         "One row per test sample: its key, its label, and the label that each run gave it. Labels are those of the "
         "data, not positions.",
     ),
-    ("Label map", LABEL_MAP, "application/json", "The ranked order that was compared."),
+    ("Label map (JSON)", LABEL_MAP, "application/json", "The ranked order of the classes."),
 )
-"""Title, file, type and help of each that every fine-tune has."""
+"""Title, file, type and help."""
 
 
 def dataset_stem(report: Report) -> str:
@@ -292,18 +362,6 @@ def dataset_stem(report: Report) -> str:
     known = report.data.provenance.get("dataset") or {}
     title = session.dataset_title(str(known["id"])) if known.get("id") else "fine-tune"
     return re.sub(r"[^\w.-]+", "-", title.rpartition("/")[2]).strip("-.")[:60] or "fine-tune"
-
-
-def _download(title: str, data: Callable[[], bytes], file_name: str, mime: str, help_text: str) -> None:
-    st.download_button(
-        title,
-        data=data,
-        file_name=file_name,
-        mime=mime,
-        on_click="ignore",
-        icon=":material/download:",
-        help=help_text,
-    )
 
 
 def zip_of(folder: Path) -> bytes:

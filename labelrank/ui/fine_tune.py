@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import streamlit as st
@@ -22,7 +22,7 @@ from labelrank.ui import address, choices, datasets, feature_files, job_panel, s
 from labelrank.ui.findings import Results, results_of, sentence
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import error_box, escape, message_text
-from labelrank.views import comparison_words, curves_chart
+from labelrank.views import comparison_words, curves_chart, questions
 from labelrank.views.comparison_words import kept_text, limits_text
 from labelrank.words import plural
 
@@ -53,6 +53,29 @@ def encoder_of(found: feature_files.ChosenFeatures) -> EncoderConfig | None:
     return prospect.encoder if prospect else None
 
 
+def question_text(found: feature_files.ChosenFeatures, question: str) -> str:
+    """Return how a question is answered, in a sentence, with its runs and time."""
+    text = questions.QUESTIONS[question].answer
+    try:
+        planned = comparison(found, questions.asking(session.choices().design, question))
+    except LabelRankError:
+        return text  # once it is asked, the page shows this error
+    return f"{text} {questions.cost_text(planned.runs, planned.seconds)}."
+
+
+def ask(question: str) -> NoReturn:
+    """Ask another question: show the newest fine-tune of this session that answers it for the same features."""
+    chosen = session.choices()
+    wanted = questions.asking(chosen.design, question)
+    params = replace(chosen, design=wanted).finetune_params()
+    jobs = (job for job in session.my_jobs() if job.kind == "finetune" and session.same_features(job.params, params))
+    job = next((job for job in jobs if questions.question_of(Design.from_params(job.params)) == question), None)
+    if job is not None:
+        wanted = replace(Design.from_params(job.params), seed=Design.seed)
+    session.choose(design=wanted, finetune=None if job is None else job.id)
+    st.rerun()
+
+
 def mirrors(chosen: choices.Choices) -> bool:
     """Return whether an end-to-end fine-tune of these choices mirrors images by default."""
     return replace(chosen.design, flip=None).tune_recipe(chosen.extraction.dataset).flip
@@ -67,26 +90,28 @@ def design_text(job: Job) -> str:
 class Comparison:
     """What a fine-tune would be, before it is started."""
 
-    words: str
     runs: int
     test: str
     """The samples it is tested on."""
     seconds: float | None
-    control: str | None
-    """Why there is no control; None if there is a control."""
     limits: str | None
     """What it cannot show and what could, in a sentence; None if it can show everything."""
     model: str | None
     """What keeps transformers from loading the best model; None if nothing does, as far as known."""
 
 
-def comparison(found: feature_files.ChosenFeatures) -> Comparison:
+def comparison(found: feature_files.ChosenFeatures, design: Design | None = None) -> Comparison:
     """Return what would be compared, and about how long that takes here.
+
+    Args:
+        design: None: the one that is chosen.
 
     Raises:
         LabelRankError: The choices contradict each other, or the dataset cannot be used.
     """
     chosen = choices_for(found)
+    if design is not None:
+        chosen = replace(chosen, design=design)
     design, features = chosen.compared, feature_files.features(found.path)
     data = datasets.dataset(chosen.source, wait=False) if chosen.source else None
     test, validation = evaluation_splits(data, chosen.test_split) if data else (None, None)
@@ -119,12 +144,12 @@ def comparison(found: feature_files.ChosenFeatures) -> Comparison:
         return None if busy or told.seconds is None else told.seconds + START_SECONDS + to_extract
 
     return Comparison(
-        words=told.words,
         runs=told.runs,
         test=f"{plural(counts['test'], *nouns)} {f'of the split {test}' if test else held_out}",
         seconds=seconds_of(told),
-        control=design.control_reason,
-        limits=limits_text(
+        limits=None
+        if questions.question_of(design) == questions.MODEL
+        else limits_text(
             design, n_classes=n_classes, runs=told.runs, seconds_of=lambda other: seconds_of(describe_it(other))
         ),
         model=unknown_to_transformers(

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import streamlit as st
 
-from labelrank.class_groups import GivenGroups, read_groups
-from labelrank.errors import GroupsError, LabelRankError
+from labelrank.errors import LabelRankError
 from labelrank.ranking.criteria import OrderCriteria
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
 from labelrank.ui import rankings
 from labelrank.ui.feature_files import ChosenFeatures
+from labelrank.ui.groups_upload import uploaded_groups
 from labelrank.ui.label_space import computing
 from labelrank.ui.messages import error_box, escape
-from labelrank.views import group_words, order_tables
-
-MAX_UPLOAD_MB = 32
+from labelrank.views import order_tables
 
 
 def show(found: ChosenFeatures, ranked: Ranked) -> None:
@@ -34,7 +29,12 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
             error_box(error)
             return
     place = st.container()
-    given = _groups(space)
+    given = uploaded_groups(
+        space.names,
+        space.absent,
+        key="groups_file",
+        use="The table then says how many neighbours in each order share a group.",
+    )
     if given is not None:
         with computing(found, "Judging the orders") as space:
             orders = _orders(space, tuple(given.groups.tolist()))
@@ -83,28 +83,3 @@ def _judged(space: LabelSpace, groups: tuple[int, ...] | None) -> tuple[LabelSpa
 
     orders, refused = space.orders()
     return space, space.criteria(orders, None if groups is None else np.array(groups)), refused
-
-
-def _groups(space: LabelSpace) -> GivenGroups | None:
-    """Let the visitor upload groups; return them, or None and the reason on the page."""
-    file = st.file_uploader(
-        "Your groups of classes, if you have some",
-        type=["csv", "tsv", "json"],
-        max_upload_size=MAX_UPLOAD_MB,
-        key="groups_file",
-        help="A csv with the columns name and group, or a JSON object of names and groups. The table then says how "
-        "many neighbours in each order share a group.",
-    )
-    if file is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"groups{Path(file.name).suffix.lower()}"
-        path.write_bytes(file.getvalue())
-        try:
-            given = read_groups(path, space.names, space.absent)
-        except GroupsError as error:
-            error_box(GroupsError(str(error).replace(str(path), repr(file.name))))
-            return None
-    if text := group_words.unknown_text(given):
-        st.caption(escape(text))
-    return given

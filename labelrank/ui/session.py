@@ -164,10 +164,13 @@ def active_jobs() -> tuple[Job, ...]:
 
 def same_comparison(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two fine-tune jobs' parameters ask for the same comparison of the same ranking."""
-    first, second = (
-        (Design.from_params(params), RankRequest.from_params(params), params.get("test_split"))
-        for params in (one, other)
-    )
+    first, second = ((Design.from_params(params), params.get("groups")) for params in (one, other))
+    return first == second and same_features(one, other)
+
+
+def same_features(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two fine-tune jobs' parameters ask for the same ranking, and training and test rows."""
+    first, second = ((RankRequest.from_params(params), params.get("test_split")) for params in (one, other))
     return first == second and same_work(one, other)
 
 

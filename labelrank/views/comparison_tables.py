@@ -9,10 +9,11 @@ import pandas as pd
 
 from labelrank import words
 from labelrank.finetune.batches import SHUFFLED
+from labelrank.finetune.metrics import BINS
 from labelrank.finetune.recipe import TuneRecipe, from_dict, recipes
 from labelrank.steps.finetune.report import Report, mean_over
 from labelrank.views.comparison_words import HEAD_WORDS, MEANING_WORDS, bandwidth_text
-from labelrank.views.measures import MEASURES, arm_title, p_text
+from labelrank.views.measures import MEASURES, arm_title
 
 _ALONG = "between true and predicted class of the mistakes. Measured along the ranked order, which favours it."
 _COLUMN_HELP = {
@@ -22,10 +23,15 @@ _COLUMN_HELP = {
     "loss": "In nats: the mean negative log probability of the true class. Less is better.",
     "rank_distance": f"In positions, {_ALONG} Less is better.",
     "centroid_distance": f"In within-class standard deviations, {_ALONG} Less is better.",
+    "calibration": f"Expected calibration error, in percent: how far the probability of the first class is from its "
+    f"share of right answers, over {BINS} equally full bins. Less is better.",
+    "class_distance": "Mean cosine distance between true and predicted class of the mistakes, from the training "
+    "samples: 0 is alike, 1 unrelated. Less is better.",
+    "within_group": "Percent of the mistakes whose true and predicted class are of one group. More is better.",
 }
 _SCATTER = "Scatter"
 _SCATTER_HELP = (
-    "Standard deviation of the accuracy of one run of this order, beside what its seed gives all orders. Orders may "
+    "Standard deviation of the accuracy of one run, beside what its seed gives all arms. Orders may "
     "differ in it; the tests allow for that."
 )
 # Settings of recipes in words, except those that are worded elsewhere.
@@ -72,38 +78,6 @@ _OFF = {
 """Values at which a setting does nothing, or what it always does."""
 
 
-def figures(report: Report) -> list[tuple[str, str, str]]:
-    """Return the numbers behind the verdict: title, value and help of each."""
-    analysis, measure = report.accuracy, MEASURES["accuracy"]
-    mean, ranked = analysis.mean, analysis.ranked
-    found = []
-    if (own := mean.get("ranked")) is not None:
-        found.append(("Ranked order", measure.text(own), "Mean accuracy over the seeds (WAR)."))
-    if ranked:
-        found.append(("Random orders", measure.text(ranked.random_mean), "Mean accuracy over orders and seeds."))
-        span = ""
-        if ranked.low is not None and ranked.high is not None:
-            span = f" ({measure.difference(ranked.low)} to {measure.difference(ranked.high)})"
-        found.append(
-            (
-                "Difference",
-                measure.difference(ranked.difference),
-                f"Ranked minus random, in percentage points, with its 95 % interval{span}.",
-            )
-        )
-        found.append(
-            (
-                "Place",
-                f"{words.ordinal(ranked.rank)} of {ranked.of:,}",
-                "Place of the ranked order among itself and the random ones; equal ones count as better. Chance alone "
-                f"gives this place or a better one with p = {p_text(ranked.p)}.",
-            )
-        )
-    elif (original := mean.get("original")) is not None:
-        found.append(("Original order", measure.text(original), "Mean accuracy over the seeds (WAR)."))
-    return found
-
-
 @dataclass(frozen=True)
 class Column:
     """How a column of numbers is shown."""
@@ -115,20 +89,27 @@ class Column:
 
 
 def arms_table(report: Report) -> tuple[pd.DataFrame, dict[str, Column]]:
-    """Return the mean of every metric for every order, one row each, and how its columns of metrics are shown.
+    """Return the mean of every metric for every arm, one row each, and how its columns of metrics are shown.
 
-    If all classes have equally many test rows, recall is the accuracy and has no column.
+    If all classes have equally many test rows, recall is the accuracy and has no column. Permutations of targets have
+    one row together.
     """
-    named = {name: one for name, one in MEASURES.items() if not _same_as_accuracy(report, name)}
+    named = {
+        name: one for name, one in MEASURES.items() if name in report.statistics and not _same_as_accuracy(report, name)
+    }
+    permuted = [arm for arm in report.arms if arm.kind == "permuted"]
+    together = [(arm_title(arm.name), [arm]) for arm in report.arms if arm.kind != "permuted"]
+    if permuted:
+        together.append((f"{words.plural(len(permuted), 'permutation')} of the geometry", permuted))
     rows = []
-    for arm in report.arms:
-        row: dict[str, Any] = {"Order": arm_title(arm.name)}
+    for title, arms in together:
+        row: dict[str, Any] = {"Targets" if report.targets else "Order": title}
         for name, measure in named.items():
-            mean = mean_over([arm], name)
+            mean = mean_over(arms, name)
             row[measure.title] = None if mean is None else mean * measure.scale
-        if (scatter := report.accuracy.scatter.get(arm.name)) is not None:
+        if report.targets is None and (scatter := report.accuracy.scatter.get(arms[0].name)) is not None:
             row[_SCATTER] = scatter * MEASURES["accuracy"].scale
-        row["Seeds"] = sum(value is not None for value in arm.metrics["accuracy"])
+        row["Runs"] = sum(value is not None for arm in arms for value in arm.metrics["accuracy"])
         rows.append(row)
     columns = {
         measure.title: Column(
@@ -136,7 +117,8 @@ def arms_table(report: Report) -> tuple[pd.DataFrame, dict[str, Column]]:
         )
         for name, measure in named.items()
     }
-    columns[_SCATTER] = Column(f"{_SCATTER} (points)", "%.2f", _SCATTER_HELP)
+    if any(_SCATTER in row for row in rows):
+        columns[_SCATTER] = Column(f"{_SCATTER} (points)", "%.2f", _SCATTER_HELP)
     return pd.DataFrame(rows), columns
 
 
@@ -175,7 +157,7 @@ def settings_rows(report: Report) -> list[tuple[str, str]]:
     """Return the settings of a fine-tune that had an effect, in words."""
     recipe, design = report.recipe, report.compared.design
     end_to_end = report.kind == "end-to-end"
-    rows = [("A position means", MEANING_WORDS[design.meaning])]
+    rows = [("Training target", MEANING_WORDS[design.meaning])] if not design.compares_targets else []
     if design.meaning == "gaussian":
         rows.append(("Bandwidth", bandwidth_text(design.bandwidth, design.unit)))
     if end_to_end and recipe.get("name") in recipes():

@@ -7,24 +7,26 @@ from collections.abc import Callable
 import numpy as np
 
 from labelrank import words
-from labelrank.finetune.analysis import Power, RankedAmong
+from labelrank.finetune.analysis import Power
 from labelrank.finetune.batches import SHUFFLED
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
-from labelrank.finetune.verdict import UNSOUND, signed_text
-from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, telling_design
+from labelrank.finetune.verdict import signed_text
+from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, target_parts, telling_design
 from labelrank.steps.finetune.report import Control, Decided
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
 from labelrank.steps.finetune.targets import Chosen
-from labelrank.views.measures import MEASURES
+from labelrank.views.measures import KIND_NAMES, MEASURES
+from labelrank.views.questions import MODEL, question_of
 from labelrank.words import about, plural
 
 MEANING_WORDS = {
-    "softmax": "nothing (softmax)",
-    "gaussian": "neighbours share targets (gaussian)",
-    "ordinal": "a rank (ordinal)",
-    "cumulative": "a threshold (cumulative)",
-    "tree": "a leaf (binary tree)",
+    "softmax": "plain classification",
+    "gaussian": "shared with neighbours",
+    "ordinal": "a rank",
+    "cumulative": "thresholds",
+    "tree": "a binary tree",
 }
+"""What is trained, for each meaning of a position."""
 HEAD_WORDS = {"linear": "linear", "reference": "as published", "batchnorm": "batch norm, linear"}
 HEADLINES = {
     "ranked_better": "The ranked order is better",
@@ -46,11 +48,18 @@ IF_ANYTHING = {"worse": "Not better, if anything worse", "better": "Not shown to
 
 def orders_text(design: Design) -> str:
     """Return what is compared with the ranked order, or the targets that are compared, in a few words."""
+    seeds = plural(design.seeds, "seed")
     if design.compares_targets:
-        return f"Targets {design.targets.replace(',', ', ')}; {plural(design.seeds, 'seed')} each"
+        others, permuted = target_parts(design.targets)
+        named = [KIND_NAMES[name].lower() for name in others]
+        named += [plural(permuted, "permutation")] if permuted else []
+        sharp = "" if design.sharpness is None else f" of sharpness {design.sharpness:g}"
+        return f"Class geometry{sharp} against {', '.join(named) or 'nothing'}; {seeds} each"
+    if question_of(design) == MODEL:
+        return "One model" if design.seeds == 1 else f"The best of {design.seeds} tries"
     fixed, random = parts_of(design.orders)
     others = [*fixed, *([f"{random:,} random"] if random else [])]
-    return f"Ranked against {', '.join(others) or 'nothing'}; {plural(design.seeds, 'seed')} each"
+    return f"Ranked against {', '.join(others) or 'nothing'}; {seeds} each"
 
 
 def training_text(design: Design) -> str:
@@ -61,10 +70,10 @@ def training_text(design: Design) -> str:
         learns = "Whole encoder" if design.depth == ALL_BLOCKS else f"Last {plural(int(design.depth), 'block')}"
         parts = [learns, f"recipe {recipes()[design.recipe or DEFAULT_RECIPE].title}"]
         parts += [f"{design.head} head"] if design.head else []
-    meaning = design.meaning
-    if meaning == "gaussian":
-        meaning += f" targets (bandwidth {bandwidth_text(design.bandwidth, design.unit)})"
-    parts.append(meaning)
+    if design.meaning == "gaussian":
+        parts.append(f"gaussian targets (bandwidth {bandwidth_text(design.bandwidth, design.unit)})")
+    elif design.meaning != "softmax":
+        parts.append(f"{design.meaning} targets")
     for name, word in (("epochs", "epochs"), ("batch_size", "per batch"), ("learning_rate", "learning rate")):
         if (value := getattr(design, name)) is not None:
             parts.append(f"{word} {value:g}" if name == "learning_rate" else f"{value:,} {word}")
@@ -146,21 +155,6 @@ def kept_text(runs_done: int, runs: int, *, begun: bool, way: str) -> str:
 
 
 # After
-
-
-def headline_text(finding: str, ranked: RankedAmong | None) -> str:
-    """Return what a comparison has found in a few words.
-
-    Args:
-        ranked: Of its accuracies; None where that is not known.
-    """
-    text = HEADLINES[finding]
-    if ranked is None or finding == UNSOUND:
-        return text
-    if finding == "no_effect" and ranked.if_anything:
-        text = IF_ANYTHING[ranked.if_anything]
-    whose = "ranked " if finding == "order_matters" else ""
-    return f"{text}, {whose}{MEASURES['accuracy'].difference(ranked.difference)}"
 
 
 def power_text(power: Power) -> list[str]:

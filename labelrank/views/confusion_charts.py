@@ -9,6 +9,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from labelrank.finetune.design import TARGETS
+from labelrank.finetune.metrics import worst_confusions
 from labelrank.steps.finetune.report import Report
 from labelrank.views import marks, ranking_charts
 from labelrank.views.kind_colours import KIND_COLOURS
@@ -60,6 +62,24 @@ def confusion_finding(confusion: np.ndarray, ranked: Sequence[int]) -> str:
     return (
         f"A mistake lies {apart:.1f} positions from the truth in the ranked order, {original:.1f} in the original one, "
         f"and would lie {chance:.1f} in a random one"
+    )
+
+
+def mistakes_finding(confusion: np.ndarray, names: Sequence[str]) -> str:
+    """Return the share of mistakes and the most frequent one, in one sentence.
+
+    Args:
+        confusion: As for `mistake_distance`.
+        names: Class names by label.
+    """
+    found = worst_confusions(confusion, 1)
+    if not found:
+        return "No test sample was mistaken"
+    true, predicted, _, share = found[0]
+    wrong = 1 - float(np.trace(confusion)) / float(confusion.sum())
+    return (
+        f"{percent(wrong)} of the test samples are mistaken, most often {marks.shorten(names[true])} for "
+        f"{marks.shorten(names[predicted])} ({percent(share)} of the class)"
     )
 
 
@@ -164,53 +184,60 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
 
 
 def recall_frame(report: Report, arm: str = "ranked") -> pd.DataFrame:
-    """Return one row per class that the test has: position, label, class, recall of an arm, and of the random orders.
+    """Return one row per class that the test has: position, label, class, recall of an arm, and of what it is compared
+    with: random orders, or one-hot targets.
 
-    Recalls are means over seeds, as fractions; `random` is NaN without random orders.
+    Recalls are means over seeds, as fractions; `other` is NaN where there is nothing to compare with.
     """
     order, names = report.label_map.order, report.data.class_names
     of_arm = next(one.recall for one in report.arms if one.name == arm)
-    others = [one.recall for one in report.arms if one.kind == "random"]
+    others = [one.recall for one in report.arms if one.kind in ("random", "onehot") and one.name != arm]
     rows = []
     for position, label in enumerate(order):
         if of_arm[label] is None:
             continue
-        random = [value for recall in others if (value := recall[label]) is not None]
+        other = [value for recall in others if (value := recall[label]) is not None]
         rows.append(
             {
                 "position": position,
                 "label": label,
                 "class": marks.shorten(names[label]),
                 "recall": of_arm[label],
-                "random": float(np.mean(random)) if random else np.nan,
+                "other": float(np.mean(other)) if other else np.nan,
             }
         )
-    return pd.DataFrame(rows, columns=["position", "label", "class", "recall", "random"])
+    return pd.DataFrame(rows, columns=["position", "label", "class", "recall", "other"])
 
 
-def recall_finding(frame: pd.DataFrame, arm: str = "ranked") -> str:
+def recall_finding(frame: pd.DataFrame, arm: str | None = "ranked") -> str:
     """Return which classes are recognised worst and best, in one sentence.
 
     Args:
         frame: As `recall_frame` returns it.
+        arm: None: there is no other, so it is not named.
     """
     if frame.empty:
         return "No class has test samples"
     low, high = frame.iloc[frame["recall"].argmin()], frame.iloc[frame["recall"].argmax()]
-    return (
-        f"With the {arm_title(arm).lower()} order, recall runs from {percent(low['recall'])} ({low['class']}) to "
-        f"{percent(high['recall'])} ({high['class']})"
-    )
+    text = "Recall" if arm is None else f"{_with(arm)}, recall"
+    return f"{text} runs from {percent(low['recall'])} ({low['class']}) to {percent(high['recall'])} ({high['class']})"
+
+
+def _with(arm: str) -> str:
+    """Return the words for what was trained."""
+    if arm in TARGETS or arm.startswith("permuted-"):
+        return f"Trained with {arm_title(arm).lower()}"
+    return f"With the {arm_title(arm).lower()} order"
 
 
 def recall_chart(frame: pd.DataFrame, kind: str = "ranked") -> alt.LayerChart:
-    """Return the recall of every class, in ranked order, beside what the random orders reach.
+    """Return the recall of every class, in ranked order, beside that of what it is compared with.
 
     Args:
         frame: As `recall_frame` returns it; at least one row.
         kind: Of the arm.
     """
-    frame = frame.assign(row=range(len(frame)), recall=frame["recall"] * 100, random=frame["random"] * 100)
+    frame = frame.assign(row=range(len(frame)), recall=frame["recall"] * 100, other=frame["other"] * 100)
     row, axis = ranking_charts.rows(list(frame["class"]))
     x = alt.X(
         "recall:Q",
@@ -227,13 +254,13 @@ def recall_chart(frame: pd.DataFrame, kind: str = "ranked") -> alt.LayerChart:
         alt.Tooltip("recall:Q", title="recall (%)", format=".1f"),
     ]
     layers: list[alt.Chart] = []
-    if frame["random"].notna().any():
-        tooltip.append(alt.Tooltip("random:Q", title="random orders (%)", format=".1f"))
-        known = alt.Chart(frame.dropna(subset=["random"]))
-        layers.append(known.mark_rule(color=NEUTRAL, opacity=0.6).encode(x=x, x2="random:Q", y=y))
+    if frame["other"].notna().any():
+        tooltip.append(alt.Tooltip("other:Q", title="compared with (%)", format=".1f"))
+        known = alt.Chart(frame.dropna(subset=["other"]))
+        layers.append(known.mark_rule(color=NEUTRAL, opacity=0.6).encode(x=x, x2="other:Q", y=y))
         layers.append(
             known.mark_point(color=NEUTRAL, size=size, filled=False, strokeWidth=1.6, opacity=1).encode(
-                x=alt.X("random:Q", title="Recall (%)"), y=y, tooltip=tooltip
+                x=alt.X("other:Q", title="Recall (%)"), y=y, tooltip=tooltip
             )
         )
     layers.append(

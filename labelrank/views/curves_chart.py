@@ -1,4 +1,4 @@
-"""How the orders of a comparison learn, epoch by epoch: a chart and the sentence that it shows.
+"""How the arms of a comparison learn, epoch by epoch: a chart and the sentence that it shows.
 
 Like all charts here, pure, and readable on a light and on a dark page without asking which one it is.
 """
@@ -19,36 +19,40 @@ from labelrank.words import percent
 CURVES_HEIGHT = 300
 CURVES_TEXT = "Lines are means over seeds, bands reach from the lowest to the highest seed."
 _STEEP_SHARE = 0.2
+_TOLD = ("geometry", "onehot", "smoothing", "permuted", "ranked", "random", "original", "reversed")
+"""Kinds whose accuracy is told."""
+_DRAWN = (
+    *("permuted", "groups", "tuned-smoothing", "smoothing", "onehot", "geometry"),
+    *("random", "reversed", "original", "ranked"),
+)
+"""Kinds in the order in which they are drawn; the last lies on top."""
 
 
 def curves_finding(curves: Sequence[CurvePoint]) -> str:
-    """Return how far training is and how the orders stand by then, in one sentence."""
+    """Return how far training is and how the arms stand by then, in one sentence."""
     if not curves:
         return "No epoch is finished yet"
     frame = pd.DataFrame([asdict(point) for point in curves])
     epoch = int(frame["epoch"].max())
     last = frame.sort_values("epoch").groupby("arm", sort=False).tail(1)
     means = last.groupby("kind")["mean"].mean()
-    parts = [
-        f"{KIND_NAMES[kind].lower()} {percent(means[kind])}"
-        for kind in ("ranked", "random", "original", "reversed")
-        if kind in means.index
-    ]
+    named = [kind for kind in _TOLD if kind in means.index] or list(means.index)
+    parts = [f"{KIND_NAMES[kind].lower()} {percent(means[kind])}" for kind in named]
     return f"Validation accuracy after epoch {epoch:,}: {', '.join(parts)}"
 
 
 def curves_chart(curves: Sequence[CurvePoint], n_epochs: int | None = None) -> alt.LayerChart:
-    """Return the validation accuracy over the epochs: a line per order, with a band over its seeds.
+    """Return the validation accuracy over the epochs: a line per arm, with a band over its seeds.
 
-    Where several random orders come one by one, they are thin lines without a band.
+    Where several arms of one kind come one by one, they are thin lines without a band.
 
     Args:
         curves: At least one point.
         n_epochs: Epochs of a run, so that the axis is as long as the training; None: those there are.
     """
     frame = pd.DataFrame([asdict(point) for point in curves])
-    # The control runs on the line of the original order. The last kind is drawn last: the ranked order lies on top.
-    kinds = [kind for kind in ("random", "reversed", "original", "ranked") if kind in set(frame["kind"])]
+    # The control runs on the line of the original order.
+    kinds = [kind for kind in _DRAWN if kind in set(frame["kind"])]
     for column in ("mean", "low", "high"):
         frame[column] = frame[column] * 100
     frame["title"] = frame["arm"].map(arm_title)
@@ -78,7 +82,7 @@ def curves_chart(curves: Sequence[CurvePoint], n_epochs: int | None = None) -> a
             )
         line = base.mark_line(
             clip=True,
-            strokeWidth=1 if several else 2.5 if kind == "ranked" else 1.8,
+            strokeWidth=1 if several else 2.5 if kind in ("ranked", "geometry") else 1.8,
             opacity=0.5 if several else 1,
             point=alt.OverlayMarkDef(size=30, filled=True) if part["epoch"].nunique() == 1 else False,
         )
@@ -89,7 +93,7 @@ def curves_chart(curves: Sequence[CurvePoint], n_epochs: int | None = None) -> a
                 color=colour,
                 detail="arm:N",
                 tooltip=[
-                    alt.Tooltip("title:N", title="order"),
+                    alt.Tooltip("title:N", title="trained"),
                     alt.Tooltip("epoch:Q", title="epoch", format=",d"),
                     alt.Tooltip("mean:Q", title="accuracy (%)", format=".1f"),
                     alt.Tooltip("low:Q", title="seeds from", format=".1f"),

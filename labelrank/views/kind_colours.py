@@ -1,4 +1,4 @@
-"""The colour of each kind of order in charts."""
+"""The colour of each kind of arm in charts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ KIND_COLOURS = {
     "reversed": "#9a60b4",
     "random": "#7d8b96",
     "control": "#5f8a3d",
+    "geometry": ACCENT,
+    "onehot": "#b86a2b",
+    "smoothing": "#9a60b4",
+    "tuned-smoothing": "#b1578a",
+    "groups": "#5f8a3d",
+    "permuted": "#7d8b96",
 }
 """Each with a contrast of 3:1 to a white and to a near-black page."""
 

@@ -1,4 +1,4 @@
-"""The metrics and orders of a comparison, in words and numbers for people. Accuracies are fractions until here."""
+"""The metrics and arms of a comparison, in words and numbers for people. Accuracies are fractions until here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ KIND_NAMES = {
     "reversed": "Reversed",
     "random": "Random",
     "control": "Control",
+    "geometry": "Class geometry",
+    "onehot": "One-hot",
+    "smoothing": "Equal smoothing",
+    "tuned-smoothing": "Tuned smoothing",
+    "groups": "Groups",
+    "permuted": "Permuted classes",
 }
+"""Kinds of arms, orders first, then targets; charts name them in this order."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,13 @@ MEASURES = {
     "centroid_distance": Measure(
         "Centroid distance", "centroid distance of mistakes", "standard deviations", "s.d.", False, 1, ".2f"
     ),
+    "calibration": Measure("Calibration error", "calibration error", "%", "points", False, 100, ".2f"),
+    "class_distance": Measure(
+        "Distance of mistakes", "distance of mistakes", "cosine distance", "of cosine distance", False, 1, ".3f"
+    ),
+    "within_group": Measure(
+        "Mistakes within the group", "share of mistakes within the group", "%", "points", True, 100, ".2f"
+    ),
 }
 DISTANCES = ("rank_distance", "centroid_distance")
 """Measured along the ranked order, whatever order was trained."""
@@ -65,6 +79,8 @@ def p_text(p: float) -> str:
 
 
 def arm_title(name: str) -> str:
-    """Return the name of an order for people: Ranked, Random 3."""
-    kind, _, number = name.partition("-")
+    """Return the name of an arm for people: Ranked, Random 3."""
+    kind, _, number = name.rpartition("-")
+    if not number.isdigit():
+        kind, number = name, ""
     return f"{KIND_NAMES.get(kind, kind.capitalize())} {number}".strip()

@@ -9,13 +9,15 @@ import numpy as np
 
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.runs import TOP, Epoch, Run
+from labelrank.finetune.soft_targets import mean_entropy, soft_targets
 from labelrank.label_map import LabelMap
 from labelrank.notices import Notice
 from labelrank.ranking import LabelRanker
 from labelrank.steps.finetune.report import Data, Report
-from labelrank.steps.finetune.reporting import Facts, report_of
+from labelrank.steps.finetune.reporting import Facts, TargetsUsed, report_of
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL, write_results
+from labelrank.steps.finetune.targets import Chosen
 
 
 def label_map_of(n_classes: int, names: Sequence[str] | None = None) -> LabelMap:
@@ -25,6 +27,15 @@ def label_map_of(n_classes: int, names: Sequence[str] | None = None) -> LabelMap
     X = np.repeat(rng.permutation(n_classes), 4)[:, np.newaxis] + 0.1 * rng.normal(size=(4 * n_classes, 3))
     ranker = LabelRanker(method="centroid", shrinkage="auto").fit(X, y)
     return LabelMap.from_ranking(ranker, tuple(names or (f"class {i}" for i in range(n_classes))), {})
+
+
+def targets_used(n_classes: int) -> TargetsUsed:
+    """Return targets of sharpness 3 from the distances of classes on a circle."""
+    angle = 2 * np.pi * np.arange(n_classes) / n_classes
+    distances = 1 - np.cos(angle[:, np.newaxis] - angle)
+    table = soft_targets(distances, 3.0).astype(np.float32)
+    chosen = Chosen(3.0, mean_entropy(table), 0.5, "validation", 0.4, 1.0)
+    return TargetsUsed(chosen, distances, None, table)
 
 
 def finished(
@@ -46,7 +57,7 @@ def finished(
 
     Args:
         accuracy: Of the orders, on average; a mistake falls on a class near by in the ranked order.
-        effect: By how much more the ranked order gets right.
+        effect: By how much more the ranked order, or the geometry, gets right.
         failing: Arms that come to nothing with the last seed.
         y_test: Labels of `keys`.
     """
@@ -66,7 +77,9 @@ def finished(
                 empty = np.empty((0, min(TOP, n_classes)), np.int32), np.empty(0, np.float32)
                 runs.append(Run(arm.name, seed, *empty, (), problem="The loss is not finite. Lower the learning rate."))
                 continue
-            right = rng.random(len(y)) < accuracy + 0.01 * rng.normal() + (effect if arm.kind == "ranked" else 0.0)
+            right = rng.random(len(y)) < accuracy + 0.01 * rng.normal() + (
+                effect if arm.kind in ("ranked", "geometry") else 0.0
+            )
             step = rng.choice([-2, -1, 1, 2], size=len(y))
             near = order[np.clip(position_of[y] + step, 0, n_classes - 1)]
             first = np.where(right, y, near).astype(np.int32)
@@ -76,7 +89,8 @@ def finished(
                 Epoch(e, 2 / e, 1.8 / e, float(accuracy * (1 - 0.7 ** (2 * e)) + gain)) for e in range(1, epochs + 1)
             )
             nll = np.where(right, 0.2, 2.0).astype(np.float32)
-            runs.append(Run(arm.name, seed, others.astype(np.int32), nll, curve, seconds=0.5))
+            confidence = np.where(right, 0.8, 0.6).astype(np.float32) if design.compares_targets else None
+            runs.append(Run(arm.name, seed, others.astype(np.int32), nll, curve, seconds=0.5, confidence=confidence))
     facts = Facts(
         kind="end-to-end" if design.end_to_end else "heads",
         data=Data(
@@ -97,7 +111,8 @@ def finished(
         seconds=31.4,
         notices=tuple(Notice("made_up", text) for text in notices),
     )
-    report = report_of(facts, design, arms, seeds, runs, y, label_map)
+    targets = targets_used(n_classes) if design.compares_targets else None
+    report = report_of(facts, design, arms, seeds, runs, y, label_map, targets)
     test = FeatureSet(
         np.zeros((len(y), 1), np.float32),
         y,
@@ -116,7 +131,9 @@ def written(folder: Path, **what: Any) -> Report:
         model = Path(place)
         (model / MODEL).mkdir()
         (model / MODEL / "config.json").write_text('{"id2label": {"0": "zero"}}', encoding="utf-8")
+        (model / MODEL / "README.md").write_text("# A model", encoding="utf-8")
         (model / MODEL / "model.safetensors").write_bytes(bytes(64))
         (model / KERAS_MODEL).write_bytes(b"keras")
-        write_results(folder, report, runs, test, label_map, model)
+        targets = targets_used(len(report.data.class_names)).table if report.targets else None
+        write_results(folder, report, runs, test, label_map, model, targets=targets)
     return report

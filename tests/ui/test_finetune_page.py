@@ -26,8 +26,10 @@ from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels
 from tests.views.test_charts import HOSTILE
 
 DESIGN = Design(orders="ranked,original,random:3", seeds=2)
+TARGETS = Design(target="geometry", targets="onehot,geometry,permuted:19,smoothing", seeds=2)
+MODEL = Design(orders="original", seeds=1, control=False)
 SETTINGS = ("button_group", "select_slider", "slider", "number_input", "selectbox", "checkbox", "toggle")
-VERDICT_TITLES = ("Ranked order", "Random orders", "Difference", "Place")
+LEAD = "Ranked less random orders"
 
 
 def plain(app) -> str:
@@ -100,9 +102,15 @@ def metrics(app) -> dict[str, str]:
     return {one.label: one.value.replace("\u00a0", " ") for one in app.metric}
 
 
-def open_tab(app, name: str):
-    app.session_state["finetune_tabs"] = name
+def open_tab(app, name: str, question: str = "order"):
+    app.session_state[f"finetune_tabs_{question}"] = name
     return app.run()
+
+
+def ask(app, question: str):
+    app.main.radio[0].set_value(question).run()
+    assert not app.exception
+    return app
 
 
 def curve(epochs: int) -> list[dict]:
@@ -124,14 +132,76 @@ def test_without_features_the_page_leads_to_where_they_are_made(app):
     assert title(app) == "Features"
 
 
-def test_what_is_compared_is_told_in_words_with_runs_test_and_time_before_it_starts(ready):
+def test_each_question_is_told_with_a_sentence_its_runs_and_time(ready):
     run(ready, "finetune", dataset="digits", split="train")
-    text = plain(ready)
-    assert "The ranked order, the original one, 19 random ones and a control, 5 seeds each: 110 runs." in text
+    (asked,) = ready.main.radio
+    assert asked.label == "What do you want to know?"
+    told = dict(zip(asked.options, asked.proto.captions, strict=True))
+    for question, runs in (
+        ("Does the order matter?", "110 runs, about"),
+        ("Does class geometry help?", "115 runs, about"),
+        ("Just train me a model", "1 run, about"),
+    ):
+        assert runs in told[question], question
     # As many of each class as the features were taken of, or all that the split has.
-    assert "Tested once, on 250 images of the split test." in text
-    assert "on this device" in text
+    assert "Tested once, on 250 images of the split test." in plain(ready)
+    # Everything else is folded.
+    (settings,) = ready.main.expander
+    assert settings.label.startswith("Settings: Ranked against original, 19 random; 5 seeds each")
+    assert not settings.proto.expanded
     assert "Compare the orders" in labels(ready)
+
+
+@pytest.mark.parametrize(
+    ("question", "press", "asked"),
+    [
+        ("order", "Compare the orders", Design()),
+        ("geometry", "Compare the targets", Design(target="geometry")),
+        ("model", "Train the model", Design(orders="original", seeds=1, control=False)),
+    ],
+)
+def test_each_question_starts_the_request_that_answers_it(ready, store, question, press, asked):
+    run(ready, "finetune", dataset="digits", split="train")
+    if question != "order":
+        ask(ready, question)
+    button(ready, press).click().run()
+    (job,) = store.list()
+    assert Design.from_params(job.params) == asked
+    # The same question and settings come back from the address.
+    chosen, notices = from_address(address(ready), session.store().get, session.settings())
+    assert (chosen.design, notices) == (asked, [])
+
+
+def test_asking_another_question_shows_what_was_found_of_it(ready, compared):
+    order, _ = compared()
+    geometry, _ = compared(TARGETS)
+    run(ready, job=order.id)
+    ask(ready, "geometry")
+    assert address(ready)["finetune"] == geometry.id
+    assert "Gain over one-hot targets" in metrics(ready)
+    ask(ready, "order")
+    assert LEAD in metrics(ready)
+    ask(ready, "model")
+    assert "finetune" not in address(ready)
+    assert metrics(ready) == {}
+    assert "Train the model" in labels(ready)
+
+
+def test_targets_are_chosen_in_the_settings_with_groups_that_were_uploaded(ready, store):
+    run(ready, "finetune", dataset="digits", split="train", target="geometry")
+    pills = next(one for one in ready.get("button_group") if one.label == "Compare class geometry with")
+    assert "Your groups" not in pills.options
+    names = digits("test").class_names
+    csv = "name,group\n" + "".join(f"{name},{'low' if n < 5 else 'high'}\n" for n, name in enumerate(names))
+    ready.file_uploader(key="groups_of_targets").set_value(("groups.csv", csv.encode(), "text/csv")).run()
+    ready.number_input(key="sharpness").set_value(2.0).run()
+    assert "2 groups of 10 classes are known." in plain(ready)
+    button(ready, "Compare the targets").click().run()
+    (job,) = store.list()
+    design = Design.from_params(job.params)
+    assert (design.targets.split(",")[-1], design.sharpness) == ("groups", 2.0)
+    assert job.params["groups"] == {name: "low" if n < 5 else "high" for n, name in enumerate(names)}
+    assert choices_of_job(job).finetune_params() == job.params
 
 
 def test_starting_queues_a_job_with_the_choices_and_shows_it(ready, store):
@@ -176,7 +246,9 @@ def test_choices_of_the_page_are_in_the_address_and_come_back(ready):
     assert notices == []
     assert (chosen.meaning, chosen.unit, chosen.bandwidth, chosen.epochs) == ("gaussian", "centroids", 2.5, 7)
     labels_of = [one.label for one in ready.expander]
-    assert "Linear head on frozen features, gaussian targets (bandwidth 2.5 s.d.), 7 epochs" in labels_of
+    assert any(
+        "Linear head on frozen features, gaussian targets (bandwidth 2.5 s.d.), 7 epochs" in one for one in labels_of
+    )
 
 
 def test_an_address_that_asks_for_no_possible_design_is_told(ready):
@@ -216,13 +288,15 @@ CHANGES = {
     "Head": ("reference", {"head": "reference"}),
     "Distance measured in": ("centroids", {"unit": "centroids"}),
     "Bandwidth (within-class standard deviations)": (2.5, {"bandwidth": 2.5}),
-    "What a position means to the loss": ("tree", {"meaning": "tree"}),
+    "Training target": ("tree", {"meaning": "tree"}),
     "Epochs": (7, {"epochs": 7}),
     "Batch size (samples)": (32, {"batch_size": 32}),
     "Learning rate": (0.01, {"learning_rate": 0.01}),
     "Weight decay": (0.3, {"weight_decay": 0.3}),
     "Dropout (fraction)": (0.2, {"dropout": 0.2}),
     "Label smoothing (fraction)": (0.1, {"label_smoothing": 0.1}),
+    "First weights of the head": (0.01, {"head_init_std": 0.01}),
+    "Batches": ("sorted", {"batches": "sorted"}),
     "What learns": ("blocks", {"depth": "2"}),
 }
 
@@ -248,7 +322,7 @@ def test_the_summary_says_what_the_widgets_say(ready):
     run(ready, "finetune", dataset="digits", split="train")
     for label, value in (("Random orders", 3), ("Seeds of each order", 2)):
         next(one for one in ready.select_slider if one.label == label).set_value(value).run()
-    assert "Ranked against original, 3 random; 2 seeds each" in [one.label for one in ready.expander]
+    assert any("Ranked against original, 3 random; 2 seeds each" in one.label for one in ready.expander)
 
 
 def test_a_recipe_brings_its_head(ready):
@@ -375,43 +449,102 @@ def test_updates_of_an_encoder_are_counted_as_such(ready, store):
 # After
 
 
-def test_a_finished_comparison_shows_verdict_figures_chart_and_downloads(ready, compared):
+def test_a_finished_comparison_shows_one_sentence_one_number_one_chart_and_downloads(ready, compared):
     job, folder = compared()
     run(ready, job=job.id)
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     boxes = [*ready.info, *ready.warning, *ready.success]
-    verdict = report["verdict"]["text"].replace("\u00a0", " ")
-    assert any(box.value.replace("\\", "").replace("\u00a0", " ") == verdict for box in boxes)
-    assert tuple(metrics(ready)) == VERDICT_TITLES
+    # The sentence is the report's, without its numbers; these are beside it.
+    claim = report["verdict"]["text"].partition(": ")[0]
+    assert any(box.value.replace("\\", "").startswith(claim) for box in boxes)
     ranked = report["statistics"]["accuracy"]["ranked"]
-    assert metrics(ready)["Ranked order"] == f"{100 * ranked['mean']:.2f} %"
-    # In the digits of the verdict.
-    assert metrics(ready)["Difference"].removesuffix(" points").replace("−", "-") in report["verdict"]["text"]
-    assert metrics(ready)["Place"].endswith(" of 4")
+    assert metrics(ready) == {LEAD: f"{100 * ranked['difference']:+.2f} points".replace("-", "−")}
+    whole = findings.sentence(report["verdict"]["text"]).replace("\\", "").replace("\u00a0", " ")
+    assert whole in plain(ready)
     assert downloads(ready) == [
-        "Report",
+        "Model (Hugging Face)",
+        "Report (JSON)",
         "Runs (CSV)",
         "Curves (CSV)",
         "Predictions (Parquet)",
-        "Label map",
-        "Model (Hugging Face)",
+        "Label map (JSON)",
+        "Recipe (JSON)",
         "Model (Keras)",
     ]
-    assert "Accuracy of every run. The ranked order" in charts(ready)[0]
+    assert "The ranked order came" in charts(ready)[0]
     # Done with these choices: nothing is left to start.
     assert "Compare the orders" not in labels(ready)
+
+
+def test_finished_targets_show_the_gain_that_the_report_holds_and_the_targets_to_take_home(ready, compared):
+    job, folder = compared(TARGETS)
+    run(ready, job=job.id)
+    report = read_report(folder)
+    pair = next(one for one in report.targets.pairs if one.arm == "onehot")
+    assert metrics(ready) == {"Gain over one-hot targets": f"{100 * pair.difference:+.2f} points".replace("-", "−")}
+    interval = f"95 % interval {100 * pair.low:+.2f} to {100 * pair.high:+.2f}".replace("-", "−")
+    assert ready.metric[0].delta.replace("\u00a0", " ") == interval
+    box = next(one for one in [*ready.info, *ready.success] if one.value.startswith(report.verdict.text[:20]))
+    assert "%" not in box.value
+    assert "Points over one-hot targets: class geometry" in charts(ready)[0]
+    assert downloads(ready)[:2] == ["Targets (CSV)", "Model (Hugging Face)"]
+    for tab, said in (
+        ("How sure", report.verdict.other_details[0]),
+        ("Targets", "Sharpness of the geometry: 3, chosen on the validation samples"),
+        ("Calibration", "over 15 bins of equally many test samples"),
+        ("Classes", "Mean distance of mistakes: one-hot"),
+        ("Classes", "Trained with class geometry, recall runs from"),
+        ("Details", "Validation accuracy after epoch 6: class geometry"),
+    ):
+        open_tab(ready, tab, "geometry")
+        assert not ready.exception
+        assert not ready.error
+        assert said in plain(ready), tab
+    assert "Rows tested on" in ready.dataframe[-1].value["What"].tolist()
+
+
+def test_a_finished_model_shows_its_accuracy_and_has_no_verdict(ready, compared):
+    job, folder = compared(MODEL)
+    run(ready, job=job.id)
+    accuracy = read_report(folder).arms[0].metrics["accuracy"][0]
+    assert metrics(ready) == {"Accuracy on 250 test samples": f"{100 * accuracy:.2f} %"}
+    assert not [*ready.info, *ready.warning, *ready.success]
+    assert "Recall runs from" in charts(ready)[0]
+    assert downloads(ready)[0] == "Model (Hugging Face)"
+    open_tab(ready, "Classes", "model")
+    assert "of the test samples are mistaken, most often" in plain(ready)
+    run(ready, "jobs")
+    assert f"**{100 * accuracy:.2f} % right**" in plain(ready)
+
+
+@pytest.mark.parametrize("design", [TARGETS, MODEL])
+def test_any_fine_tune_that_failed_says_why_and_can_go_on(ready, store, design):
+    job = store.create("finetune", params(design), "local", "digits")
+    store.fail(job.id, store.claim("a worker").attempt, "There is no geometry.")
+    run(ready, job=job.id)
+    assert "There is no geometry" in ready.error[0].value
+    button(ready, "Resume").click().run()
+    assert store.get(job.id).state == "queued"
+
+
+def test_cancelled_targets_show_what_their_finished_seeds_found(ready, compared):
+    job, _ = compared(replace(TARGETS, seeds=5), ended="cancelled", seeds=[0, 1])
+    run(ready, job=job.id)
+    assert "had finished 2 seeds of 5" in plain(ready)
+    assert tuple(metrics(ready)) == ("Gain over one-hot targets",)
+    assert "Resume" in labels(ready)
 
 
 @pytest.mark.parametrize(
     ("tab", "said"),
     [
         ("Orders", "Compared with 4 other orders"),
-        ("Variance", "of the variance between runs"),
-        ("Confusions", "positions from the truth in the ranked order"),
-        ("Recall", "recall runs from"),
-        ("Curves", "Validation accuracy after epoch 6"),
-        ("Control", "The control holds: with every seed its accuracy exactly equals that of the original order"),
-        ("Details", "All of this is about these training samples and these 250 test samples"),
+        ("How sure", "of the variance between runs"),
+        ("How sure", "The control holds: with every seed its accuracy exactly equals that of the original order"),
+        ("How sure", "All of this is about these training samples and these 250 test samples"),
+        ("Classes", "positions from the truth in the ranked order"),
+        ("Classes", "recall runs from"),
+        ("Details", "Validation accuracy after epoch 6"),
     ],
 )
 def test_every_tab_says_what_it_found(ready, compared, tab, said):
@@ -426,7 +559,7 @@ def test_every_tab_says_what_it_found(ready, compared, tab, said):
 def test_mistakes_are_shown_with_their_pictures_of_the_test_split(ready, compared):
     job, _ = compared()
     run(ready, job=job.id)
-    open_tab(ready, "Confusions")
+    open_tab(ready, "Classes")
     assert len(ready.get("image")) == findings.CONFUSIONS
     results = findings.results_of(job)
     worst = findings.worst(results, "ranked", job)[0]
@@ -451,26 +584,26 @@ def test_names_of_classes_are_data_and_never_markup(ready, compared):
     names = [*HOSTILE, "*seven*", "$x$", ":smile:"]
     job, _ = compared(names=names)
     run(ready, job=job.id)
-    for tab in ("Confusions", "Recall"):
-        open_tab(ready, tab)
-        assert not ready.exception
-        assert not ready.error
-        assert "<script>" not in texts(ready)
-        assert "*seven*" not in texts(ready).replace("**", "")
+    open_tab(ready, "Classes")
+    assert not ready.exception
+    assert not ready.error
+    assert "<script>" not in texts(ready)
+    assert "*seven*" not in texts(ready).replace("**", "")
 
 
 def test_the_confusions_of_another_order_can_be_seen(ready, compared):
     job, _ = compared()
     run(ready, job=job.id)
-    open_tab(ready, "Confusions")
+    open_tab(ready, "Classes")
     before = charts(ready)
-    ready.selectbox(key="arm_confusions").set_value("random-1").run()
+    ready.selectbox(key="arm").set_value("random-1").run()
     assert charts(ready) != before
 
 
 def test_another_metric_is_shown_beside_the_verdict(ready, compared):
     job, _ = compared()
     run(ready, job=job.id)
+    open_tab(ready, "Orders")
     ready.segmented_control(key="metric").set_value("rank_distance").run()
     assert "mean rank distance of mistakes is" in plain(ready)
     assert "Measured along the ranked order for every trained order, which favours the ranked one" in plain(ready)
@@ -489,7 +622,7 @@ def test_a_cancelled_comparison_shows_what_its_finished_seeds_found_and_can_go_o
     job, _ = compared(whole, ended="cancelled", seeds=[0, 1])
     run(ready, job=job.id)
     assert "All orders had finished 2 seeds of 5" in plain(ready)
-    assert tuple(metrics(ready)) == VERDICT_TITLES
+    assert tuple(metrics(ready)) == (LEAD,)
     button(ready, "Resume").click().run()
     assert store.get(job.id).state == "queued"
 
@@ -511,10 +644,10 @@ def test_a_finished_comparison_can_be_computed_anew(ready, compared, store):
     assert session.same_comparison(again.params, job.params)
 
 
-def test_what_theory_expects_stands_under_the_verdict_and_once(ready, compared):
+def test_what_theory_expects_is_told_once(ready, compared):
     job, _ = compared()
     run(ready, job=job.id)
-    open_tab(ready, "Details")
+    open_tab(ready, "How sure")
     expected = findings.results_of(job).report.verdict.expected
     assert expected.startswith("With a plain softmax no order is better on average")
     assert plain(ready).count("With a plain softmax no order is better on average") == 1
@@ -547,7 +680,7 @@ def test_a_comparison_of_earlier_choices_stays_and_another_can_be_started(ready,
     run(ready, "finetune", job=job.id, seeds="10")
     assert "started with earlier choices" in plain(ready)
     assert "2 seeds each" in plain(ready)
-    assert tuple(metrics(ready)) == VERDICT_TITLES
+    assert tuple(metrics(ready)) == (LEAD,)
     assert "Compare the orders" in labels(ready)
 
 
@@ -555,13 +688,13 @@ def test_results_can_be_looked_at_though_the_features_are_gone(app, compared, mo
     job, _ = compared()
     monkeypatch.setattr("labelrank.ui.feature_files.chosen_features", lambda **_: None)
     run(app, "finetune", job=job.id)
-    assert tuple(metrics(app)) == VERDICT_TITLES
+    assert tuple(metrics(app)) == (LEAD,)
 
 
 def test_the_model_is_a_zip_with_its_folder(compared):
     _, folder = compared()
     with zipfile.ZipFile(BytesIO(findings.zip_of(folder / "model"))) as archive:
-        assert archive.namelist() == ["model/config.json", "model/model.safetensors"]
+        assert archive.namelist() == ["model/README.md", "model/config.json", "model/model.safetensors"]
         assert archive.testzip() is None
 
 
@@ -623,7 +756,7 @@ def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
     run(app, "jobs")
     text = plain(app)
     assert "**fine-tune**: digits / train" in text
-    assert "Ranked against original, 3 random; 2 seeds each; Linear head on frozen features, softmax" in text
+    assert "Ranked against original, 3 random; 2 seeds each; Linear head on frozen features" in text
     report = findings.results_of(job).report
     difference = 100 * report.accuracy.ranked.difference
     assert (

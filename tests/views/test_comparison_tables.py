@@ -24,7 +24,7 @@ def test_the_table_of_orders_has_fixed_digits_and_no_column_that_repeats_another
         "Rank distance",
         "Centroid distance",
         "Scatter",
-        "Seeds",
+        "Runs",
     ]
     assert columns["Accuracy"].format == "%.2f"
     assert columns["Rank distance"].help.startswith("In positions")

@@ -1,6 +1,6 @@
 """A comparison in sentences, for every face."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 
@@ -50,19 +50,3 @@ def test_where_a_control_does_not_apply_the_reason_is_told():
     told, *_ = finished(Design(orders="ranked,random:3", seeds=2, meaning="ordinal"))
     assert "With ordinal a position has a meaning of its own" in comparison_words.control_text(told.control)
     assert comparison_tables.control_table(told).empty
-
-
-def test_a_headline_is_the_finding_with_the_difference_unless_the_control_failed():
-    ranked = finished(Design(orders="ranked,random:3", seeds=2), effect=0.05)[0].accuracy.ranked
-    difference = f"{100 * ranked.difference:+.2f}\u00a0points"
-    for ends, words in (
-        ((-0.1, 0.1), "No detectable effect"),
-        ((-0.2, -0.1), "Not better, if anything worse"),
-        ((0.1, 0.2), "Not shown to be better"),
-        ((None, None), "No detectable effect"),
-    ):
-        told = replace(ranked, low=ends[0], high=ends[1])
-        assert comparison_words.headline_text("no_effect", told) == f"{words}, {difference}"
-    assert comparison_words.headline_text("order_matters", ranked) == f"The order matters, ranked {difference}"
-    assert comparison_words.headline_text("too_few", None) == "Too little to tell"
-    assert comparison_words.headline_text("unsound", ranked) == "The control failed"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from labelrank.errors import SettingsError
-from labelrank.finetune.design import fitting_orders, fitting_targets
+from labelrank.finetune.design import TARGETS, fitting_orders, fitting_targets
 from labelrank.finetune.export_forms import UNKNOWN_TO_TRANSFORMERS, class_for
 from labelrank.finetune.head_math import NORM_EPSILON
-from labelrank.steps.finetune.request import ALL_BLOCKS, Design
+from labelrank.steps.finetune.request import ALL_BLOCKS, GEOMETRY, Design
 from labelrank.steps.finetune.targets import choosing_runs
 from labelrank.words import plural
 
@@ -42,6 +42,21 @@ def parts_of(spec: str) -> tuple[list[str], int]:
     words = [word.strip() for word in spec.split(",")]
     random = next((int(word.partition(":")[2]) for word in words if word.startswith("random:")), 0)
     return [word for word in words if word in ("original", "reversed")], random
+
+
+def target_spec_of(fixed: Sequence[str], n_permuted: int) -> str:
+    """Return the specification of targets for `Design`: the geometry, the named others, and permutations of it."""
+    words = [name for name in TARGETS if name == GEOMETRY or name in fixed]
+    if n_permuted:
+        words.insert(words.index(GEOMETRY) + 1, f"permuted:{n_permuted}")
+    return ",".join(words)
+
+
+def target_parts(spec: str) -> tuple[list[str], int]:
+    """Return the targets in a specification except the geometry, and its number of permutations."""
+    words = [word.strip() for word in spec.split(",")]
+    permuted = next((int(word.partition(":")[2]) for word in words if word.startswith("permuted:")), 0)
+    return [word for word in words if word in TARGETS and word != GEOMETRY], permuted
 
 
 def telling_design(design: Design, n_classes: int) -> Design | None:

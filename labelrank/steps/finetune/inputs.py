@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from labelrank.class_groups import numbered_groups
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, FinetuneError, HubError
@@ -106,6 +107,7 @@ def gather(
         DatasetError, CheckpointError, HubError, FeaturesError, SettingsError: As for an extraction.
         RankingError, LabelMapError: The features cannot be ranked.
         FinetuneError: There are too few rows, or the splits have different classes.
+        GroupsError: A class has no group.
         Cancelled: `should_stop` returned true.
     """
     if on_progress:
@@ -149,6 +151,7 @@ def gather(
         SPLIT if "test" in features else TRAIN,
         encoder=EncoderUsed.of(plans["train"]),
         notices=(*notices, *_about_classes(train, val, test)),
+        groups=numbered_groups(params["groups"], dataset.class_names) if params.get("groups") else None,
     )
     if design.end_to_end:
         by_role = {"train": plans["train"], "val": plans.get("val", plans["train"])}

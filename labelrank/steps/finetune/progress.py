@@ -16,8 +16,8 @@ from labelrank.json_values import fields_in, plain
 from labelrank.notices import Notice
 from labelrank.progress import Kind, Progress, Stage
 
-RANDOM = "random"
-"""Name of the curve that all random orders share."""
+SHARED_CURVES = ("random", "permuted")
+"""Kinds whose arms share one curve, of this name."""
 _MIN_INTERVAL_S = 0.5
 _MAX_POINTS = 60
 _CURVES = ("val_accuracy", "val_loss")
@@ -25,10 +25,10 @@ _CURVES = ("val_accuracy", "val_loss")
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One order after one epoch, over its seeds; all random orders together count as one order."""
+    """One arm after one epoch, over its seeds; all arms of one of SHARED_CURVES together count as one."""
 
     arm: str
-    """Name of the order; RANDOM for all random orders."""
+    """Name of the arm; one of SHARED_CURVES for all of its kind."""
     kind: str
     epoch: int
     """Counted from 1."""
@@ -199,7 +199,7 @@ class Live:
         step = -(-self._epochs // _MAX_POINTS)
         series: dict[tuple[str, str], list[int]] = {}
         for number, arm in enumerate(self._arms):
-            name = RANDOM if arm.kind == "random" else arm.name
+            name = arm.kind if arm.kind in SHARED_CURVES else arm.name
             series.setdefault((name, arm.kind), []).append(number)
         for (name, kind), numbers in series.items():
             accuracy, loss = (self._values[curve][numbers].reshape(-1, self._epochs) for curve in _CURVES)

@@ -313,6 +313,7 @@ def job_params(
     *,
     ranking: RankRequest | None = None,
     test_split: str | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the parameters of a fine-tune job.
 
@@ -321,6 +322,7 @@ def job_params(
         ranking: How the classes are ranked.
         test_split: The split to test on. None: test, else val, else held-out rows. If it is the training split, rows
             of it are held out.
+        groups: Class -> group, where targets are compared; None: not known.
     """
     # A nested object, because extraction has a seed and a batch size, too.
     return {
@@ -328,6 +330,7 @@ def job_params(
         **(ranking or RankRequest()).to_params(),
         "test_split": test_split,
         "design": design.to_dict(),
+        **({"groups": dict(groups)} if groups else {}),
     }
 
 

@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,43 @@ def confusion_of(folder: Path, arm: str) -> np.ndarray:
     for predicted in predictions.of(arm):
         counts += confusion(predicted, predictions.y, n_classes)
     return counts
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The accuracy of an arm less that of another, paired by seed and test row."""
+
+    arm: str
+    difference: float
+    low: float | None
+    """`low` to `high`: interval for new seeds and new test rows; None with one seed or if nothing differs."""
+    high: float | None
+
+
+def leads_over(folder: Path, base: str) -> tuple[Lead, ...]:
+    """Return the accuracy of each arm less that of `base`, with its interval; permutations are left out.
+
+    Args:
+        folder: Results of a comparison of targets.
+
+    Raises:
+        FinetuneError: The results cannot be read.
+    """
+    from labelrank.finetune.statistics import paired_over_rows
+
+    report, predictions = read_report(folder), read_predictions(folder)
+
+    def right(arm: str, seed: int) -> np.ndarray | None:
+        guesses = predictions.columns.get(f"{arm}/{seed}")
+        return None if guesses is None else (guesses == predictions.y).astype(np.float64)
+
+    found = []
+    for arm in report.arms:
+        both = ((right(arm.name, seed), right(base, seed)) for seed in report.compared.seeds)
+        leads = [one - other for one, other in both if one is not None and other is not None]
+        if arm.name != base and arm.kind != "permuted" and leads:
+            found.append(Lead(arm.name, *paired_over_rows(np.array(leads))))
+    return tuple(found)
 
 
 def _run_rows(report: Report, runs: Sequence[Run], scores: Sequence[str]) -> Iterator[tuple[Any, ...]]:
