@@ -116,7 +116,7 @@ def finetune(
         options["meaning"],
         end_to_end=end_to_end,
         has_files=files is not None,
-        compares_targets=options["target"] not in (None, ONE_HOT),
+        target=options["target"] or ONE_HOT,
         has_cost=cost is not None,
     )
     for path in (out, targets_out):
@@ -197,15 +197,14 @@ def finetune(
         raise FinetuneError(f"{' '.join(notice.text for notice in unmet)} All other results are here{ways}.")
 
 
-def _check_applicable(
-    meaning: str | None, *, end_to_end: bool, has_files: bool, compares_targets: bool, has_cost: bool
-) -> None:
+def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool, target: str, has_cost: bool) -> None:
     """Raise UsageError for an option that has no effect with the others."""
     for name, applies, needed in (
-        *((name, compares_targets, "--target geometry") for name in ("targets", "sharpness", "targets_out")),
-        ("groups", compares_targets or has_cost, "--target geometry or --cost"),
+        *((name, target == "geometry", "--target geometry") for name in ("sharpness", "targets_out")),
+        ("targets", target != "onehot", "--target geometry or smoothing"),
+        ("groups", target != "onehot" or has_cost, "--target geometry or smoothing, or --cost"),
         *(
-            (name, not compares_targets, "orders, which --target geometry does not compare")
+            (name, target == "onehot", f"orders, which --target {target} does not compare")
             for name in ("orders", "label_map", "method", "solver", "shrinkage", "all_orders", "control")
         ),
         ("bandwidth", meaning == "gaussian", "--meaning gaussian"),

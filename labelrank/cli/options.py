@@ -256,8 +256,8 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--target",
             type=click.Choice(TARGET_CHOICES),
-            help="onehot compares orders; geometry asks whether targets softened by distances between classes help.  "
-            "[onehot]",
+            help="onehot compares orders; geometry asks whether targets softened by distances between classes help, "
+            "smoothing whether label smoothing does.  [onehot]",
         ),
         click.option(
             "--arms",

@@ -10,9 +10,13 @@ from labelrank.finetune.verdict import Verdict, lead_text, percent_text, place_t
 from labelrank.notices import Notice
 from labelrank.words import plural
 
-TARGET_FINDINGS = ("geometry_better", "softer_better", "geometry_worse", "no_gain", "too_few")
+TARGET_FINDINGS = (
+    *("geometry_better", "softer_better", "geometry_worse", "no_gain", "too_few"),
+    *("smoothing_better", "smoothing_worse"),
+)
 """The possible findings of a comparison of targets."""
 _CLAIMED = ("onehot", "smoothing", "tuned-smoothing")
+_SUBJECTS = {"geometry": "class geometry", "smoothing": "label smoothing"}
 NAMES = {
     "onehot": "one-hot targets",
     "smoothing": "label smoothing of equal entropy",
@@ -23,7 +27,7 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Pair:
-    """The accuracy with targets by geometry less that of another arm, paired by seed and test row."""
+    """The accuracy with the targets in question less that of another arm, paired by seed and test row."""
 
     arm: str
     difference: float
@@ -33,32 +37,38 @@ class Pair:
 
     @property
     def sign(self) -> int:
-        """1 if the geometry is better, -1 if it is worse, 0 if the interval tells neither."""
+        """1 if these targets are better, -1 if they are worse, 0 if the interval tells neither."""
         if self.low is None or self.high is None:
             return 0
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
 def target_verdict(
-    analysis: Analysis, pairs: Sequence[Pair], *, n_test: int, calibration: Mapping[str, float | None] | None = None
+    analysis: Analysis,
+    pairs: Sequence[Pair],
+    *,
+    n_test: int,
+    subject: str = "geometry",
+    calibration: Mapping[str, float | None] | None = None,
 ) -> Verdict:
-    """Return the verdict on whether class geometry helps.
+    """Return the verdict on whether class geometry, or label smoothing, helps.
 
     Args:
         analysis: Of accuracies as fractions, in which the geometry stands for the ranked order and its permutations for
             random ones.
         pairs: The geometry less each other arm that is no permutation of it.
         n_test: Number of test rows.
+        subject: geometry or smoothing: the targets that the comparison is about.
         calibration: Expected calibration error of each arm, where it is known.
     """
     by_arm = {pair.arm: pair for pair in pairs}
-    finding = _finding(analysis, by_arm)
+    finding = _finding(analysis, by_arm) if subject == "geometry" else _of_smoothing(by_arm)
     details = [
-        *_details(analysis, pairs),
-        *_calibrated(calibration or {}),
+        *_details(analysis, pairs, subject),
+        *_calibrated(calibration or {}, subject),
         Notice("", f"All of this is about these training samples, tested on {n_test:,}; other data may say otherwise."),
     ]
-    return Verdict(finding, _text(finding, analysis, by_arm), tuple(details))
+    return Verdict(finding, _text(finding, analysis, by_arm, subject), tuple(details))
 
 
 def _finding(analysis: Analysis, by_arm: dict[str, Pair]) -> str:
@@ -76,6 +86,13 @@ def _finding(analysis: Analysis, by_arm: dict[str, Pair]) -> str:
     return "softer_better"
 
 
+def _of_smoothing(by_arm: dict[str, Pair]) -> str:
+    onehot = by_arm.get("onehot")
+    if onehot is None or onehot.low is None:
+        return "too_few"
+    return {1: "smoothing_better", -1: "smoothing_worse", 0: "no_gain"}[onehot.sign]
+
+
 def _beats_permutations(analysis: Analysis) -> bool:
     among, p_any = analysis.ranked, analysis.p_any
     if among is None or p_any is None:
@@ -83,13 +100,14 @@ def _beats_permutations(analysis: Analysis) -> bool:
     return p_any <= analysis.alpha and among.p <= analysis.alpha + SAME
 
 
-def _text(finding: str, analysis: Analysis, by_arm: dict[str, Pair]) -> str:
+def _text(finding: str, analysis: Analysis, by_arm: dict[str, Pair], subject: str) -> str:
+    what = _SUBJECTS[subject]
     if finding == "too_few":
         if "onehot" not in by_arm:
-            return "Nothing is said of class geometry: one-hot targets are not compared with it. Add the arm onehot."
+            return f"Nothing is said of {what}: one-hot targets are not compared with it. Add the arm onehot."
         if analysis.n_seeds > 1:
             return (
-                "Nothing can be told: targets by class geometry and one-hot targets are right on the same test samples "
+                f"Nothing can be told: targets by {what} and one-hot targets are right on the same test samples "
                 "with each seed. Take a harder task or more test samples."
             )
         return (
@@ -99,10 +117,12 @@ def _text(finding: str, analysis: Analysis, by_arm: dict[str, Pair]) -> str:
     pair = by_arm["onehot"]
     level = analysis.level
     against = f"{_difference(pair, level)} against one-hot targets"
-    if finding == "geometry_worse":
-        return f"Class geometry makes it worse: {against}."
+    if finding in ("geometry_worse", "smoothing_worse"):
+        return f"{what.capitalize()} makes it worse: {against}."
     if finding == "no_gain":
-        return f"Class geometry is not shown to help: {against}."
+        return f"{what.capitalize()} is not shown to help: {against}."
+    if finding == "smoothing_better":
+        return f"{what.capitalize()} helps: {against}."
     rest = [f"{_difference(by_arm[name], level)} against {NAMES[name]}" for name in _CLAIMED[1:] if name in by_arm]
     if analysis.ranked is not None:
         rest.append(_among(analysis.ranked, level))
@@ -146,9 +166,11 @@ def _among(among: RankedAmong, level: float) -> str:
     )
 
 
-def _details(analysis: Analysis, pairs: Sequence[Pair]) -> list[Notice]:
+def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str) -> list[Notice]:
     said = []
-    if pairs:
+    if pairs and subject == "smoothing":
+        said.append("Intervals are for new seeds and new test samples of the same kind.")
+    elif pairs:
         said.append(
             "Intervals against one-hot targets, smoothing and groups are for new seeds and new test samples of the "
             "same kind; that against permuted classes is for new seeds and permutations on these."
@@ -161,10 +183,11 @@ def _details(analysis: Analysis, pairs: Sequence[Pair]) -> list[Notice]:
             f"{_few(analysis.n_random)} Heads on the features of the frozen encoder compare 19 permutations in a "
             "fraction of the time."
         )
-    said.append(
+    text = (
         "All arms share the recipe. Where that lets one-hot targets fit the training samples too closely, any softer "
-        "targets help: judge the geometry by its lead on smoothing."
+        "targets help"
     )
+    said.append(f"{text}: judge the geometry by its lead on smoothing." if subject == "geometry" else f"{text}.")
     return [Notice("", text) for text in (*said, *analysis.notes)]
 
 
@@ -181,9 +204,9 @@ def _few(n_permuted: int) -> str:
     )
 
 
-def _calibrated(error: Mapping[str, float | None]) -> list[Notice]:
-    """Return that the geometry's probabilities are further off than those of one-hot targets, if they are."""
-    own, onehot = error.get("geometry"), error.get("onehot")
+def _calibrated(error: Mapping[str, float | None], subject: str) -> list[Notice]:
+    """Return that the subject's probabilities are further off than those of one-hot targets, if they are."""
+    own, onehot = error.get(subject), error.get("onehot")
     if own is None or onehot is None or own <= onehot:
         return []
     return [

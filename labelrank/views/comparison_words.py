@@ -13,7 +13,7 @@ from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
 from labelrank.finetune.verdict import signed_text
 from labelrank.steps.finetune.estimate import TELLING_RANDOM, TELLING_SEEDS, parts_of, target_parts, telling_design
 from labelrank.steps.finetune.report import Control, Decided
-from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
+from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, SMOOTHING, Design
 from labelrank.steps.finetune.targets import Chosen
 from labelrank.views.measures import KIND_NAMES, MEASURES
 from labelrank.views.questions import MODEL, question_of
@@ -38,6 +38,8 @@ HEADLINES = {
     "softer_better": "Softer targets help",
     "geometry_worse": "Class geometry makes it worse",
     "no_gain": "No gain shown",
+    "smoothing_better": "Label smoothing helps",
+    "smoothing_worse": "Label smoothing makes it worse",
 }
 IF_ANYTHING = {"worse": "Not better, if anything worse", "better": "Not shown to be better"}
 """Headlines of no_effect where the interval of the difference excludes 0."""
@@ -50,11 +52,14 @@ def orders_text(design: Design) -> str:
     """Return what is compared with the ranked order, or the targets that are compared, in a few words."""
     seeds = plural(design.seeds, "seed")
     if design.compares_targets:
-        others, permuted = target_parts(design.targets)
-        named = [KIND_NAMES[name].lower() for name in others]
+        others, permuted = target_parts(design.compared_targets)
+        named = [KIND_NAMES[name].lower() for name in others if name != design.target]
         named += [plural(permuted, "permutation")] if permuted else []
-        sharp = "" if design.sharpness is None else f" of sharpness {design.sharpness:g}"
-        return f"Class geometry{sharp} against {', '.join(named) or 'nothing'}; {seeds} each"
+        how = "" if design.sharpness is None else f" of sharpness {design.sharpness:g}"
+        if design.target == SMOOTHING:
+            how = "" if design.label_smoothing is None else f" of {design.label_smoothing:g}"
+        what = "Label smoothing" if design.target == SMOOTHING else "Class geometry"
+        return f"{what}{how} against {', '.join(named) or 'nothing'}; {seeds} each"
     if question_of(design) == MODEL:
         return "One model" if design.seeds == 1 else f"The best of {design.seeds} tries"
     fixed, random = parts_of(design.orders)
@@ -180,6 +185,8 @@ def softness_text(chosen: Chosen) -> str:
         "validation": "chosen on the validation samples",
         "default": "the default, for too few samples validate to choose one",
     }[chosen.how]
+    if chosen.sharpness is None:
+        return f"Share of label smoothing: {chosen.smoothing:g}, {how}; mean entropy {chosen.entropy:.2f} nats."
     text = (
         f"Sharpness of the geometry: {chosen.sharpness:g}, {how}; its targets have a mean entropy of "
         f"{chosen.entropy:.2f} nats, as label smoothing of {chosen.smoothing:.3f} has."

@@ -347,6 +347,16 @@ def test_targets_are_compared_and_written(finetune, tmp_path):
     assert [round(sum(map(float, line.split(","))), 5) for line in written[1:]] == [1.0] * 5
 
 
+def test_label_smoothing_is_a_target_of_its_own(finetune):
+    done = finetune("--test", "test.parquet", "--target", "smoothing", "--seeds", 2, "--epochs", 3)
+    assert done.exit_code == 0, done.output
+    assert "One-hot targets and label smoothing, 2 seeds each: 4 runs." in done.stderr
+    assert "Share of label smoothing: 0.1, the default, for too few samples validate to choose one" in done.stdout
+    given = finetune("--target", "smoothing", "--label-smoothing", 0.4, "--seeds", 2, "--epochs", 3)
+    assert "Share of label smoothing: 0.4, as given" in given.stdout
+    assert finetune("--target", "smoothing", "--sharpness", 2).exit_code == 2
+
+
 @pytest.mark.parametrize("cost", ["geometry", "groups", "costs.csv"])
 def test_decisions_by_cost_are_told_beside_the_likeliest_class(finetune, tmp_path, cost):
     (tmp_path / "groups.csv").write_text("name,group\nant,a\nbee,a\ncat,b\ndog,b\nelk,b\n")
@@ -370,9 +380,9 @@ def test_costs_that_cannot_be_read_are_told_in_one_line(finetune):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--groups", "groups.csv"), "--groups goes with --target geometry or --cost."),
+        (("--groups", "groups.csv"), "--groups goes with --target geometry or smoothing, or --cost."),
         (("--sharpness", 3), "--sharpness goes with --target geometry."),
-        (("--arms", "geometry"), "--arms goes with --target geometry."),
+        (("--arms", "geometry"), "--arms goes with --target geometry or smoothing."),
         (("--targets-out", "t.csv"), "--targets-out goes with --target geometry."),
         (("--target", "geometry", "--orders", "ranked"), "--orders goes with orders"),
         (("--target", "geometry", "--order", "path"), "--order goes with orders"),

@@ -7,7 +7,7 @@ import pytest
 
 from labelrank.finetune.design import Arm
 from labelrank.finetune.statistics import analyse, paired_over_rows
-from labelrank.finetune.target_verdict import Pair, target_verdict
+from labelrank.finetune.target_verdict import TARGET_FINDINGS, Pair, target_verdict
 
 K = 12
 IDENTITY = tuple(range(K))
@@ -111,6 +111,26 @@ def test_few_permutations_say_what_they_can_show(n):
     assert found.finding == "softer_better"
     assert any(f"in 1 of {n + 1} comparisons" in one.text for one in found.details)
     assert not any("comparisons" in one.text for one in target_verdict(made(), HELPED, n_test=500).details)
+
+
+@pytest.mark.parametrize(
+    ("difference", "finding", "said"),
+    [
+        (
+            0.02,
+            "smoothing_better",
+            "Label smoothing helps: +2.00 points (95 % interval +1.50 to +2.50) against one-hot",
+        ),
+        (-0.02, "smoothing_worse", "Label smoothing makes it worse: -2.00 points"),
+        (0.002, "no_gain", "Label smoothing is not shown to help: +0.20 points"),
+    ],
+)
+def test_label_smoothing_has_verdicts_of_its_own(difference, finding, said):
+    found = target_verdict(made(), (pair("onehot", difference),), n_test=500, subject="smoothing")
+    assert found.finding == finding
+    assert found.finding in TARGET_FINDINGS
+    assert found.text.startswith(said)
+    assert not any("geometry" in text for text in (found.text, *(one.text for one in found.details)))
 
 
 def test_one_seed_tells_nothing():

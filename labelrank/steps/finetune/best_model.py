@@ -18,7 +18,7 @@ from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
 from labelrank.steps.finetune.inputs import NO_MODEL, Material
-from labelrank.steps.finetune.request import GEOMETRY, ONE_HOT, Design
+from labelrank.steps.finetune.request import ONE_HOT, Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
 
 _NOTE = "best.json"
@@ -34,11 +34,11 @@ class Exporter:
     def __init__(self, material: Material, design: Design, arms: Sequence[Arm], folder: Path) -> None:
         self._material, self._design, self._folder = material, design, folder
         self._arms = arms
-        self._arm = next((arm for arm in arms if arm.kind in ("ranked", GEOMETRY)), arms[0])
+        self._arm = next((arm for arm in arms if arm.kind == design.subject), arms[0])
 
     @property
     def arm(self) -> str:
-        """The arm whose models are written: the ranked order or the geometry, or the first arm if neither is there."""
+        """The arm whose models are written: what the comparison is about, or the first arm if it is not there."""
         return self._arm.name
 
     @property

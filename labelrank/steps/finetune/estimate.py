@@ -10,7 +10,7 @@ from labelrank.errors import SettingsError
 from labelrank.finetune.design import TARGETS, fitting_orders, fitting_targets
 from labelrank.finetune.export_forms import UNKNOWN_TO_TRANSFORMERS, class_for
 from labelrank.finetune.head_math import NORM_EPSILON
-from labelrank.steps.finetune.request import ALL_BLOCKS, GEOMETRY, Design
+from labelrank.steps.finetune.request import ALL_BLOCKS, GEOMETRY, SMOOTHING, Design
 from labelrank.steps.finetune.targets import choosing_runs
 from labelrank.words import plural
 
@@ -64,6 +64,8 @@ def telling_design(design: Design, n_classes: int) -> Design | None:
 
     None with too few classes.
     """
+    if design.target == SMOOTHING:
+        return replace(design, seeds=max(design.seeds, TELLING_SEEDS))
     if design.compares_targets:
         return _telling_targets(design, n_classes)
     fixed, random = parts_of(design.orders)
@@ -142,7 +144,7 @@ def describe(
     chosen = design.arms(tuple(reversed(range(n_classes))))
     kinds = [arm.kind for arm in chosen]
     runs = len(chosen) * design.seeds
-    choosing = choosing_runs(design.sharpness, kinds, n_val) if design.compares_targets else 0
+    choosing = choosing_runs(design, kinds, n_val)
     return Described(
         runs=runs,
         arms=len(chosen),
@@ -165,7 +167,8 @@ def _check_depth(depth: str, blocks: int) -> None:
 
 
 def _in_words(design: Design, kinds: Sequence[str], runs: int) -> str:
-    named = [_NAMED[kind] for kind in kinds if kind in _NAMED]
+    names = {**_NAMED, "smoothing": "label smoothing"} if design.target == SMOOTHING else _NAMED
+    named = [names[kind] for kind in kinds if kind in names]
     if random := kinds.count("random"):
         named.append(plural(random, "random one"))
     if permuted := kinds.count("permuted"):

@@ -19,7 +19,7 @@ from labelrank.finetune.verdict import UNSOUND, Training, verdict
 from labelrank.label_map import LabelMap
 from labelrank.notices import Notice
 from labelrank.steps.finetune.report import ArmScores, Compared, Control, Data, Order, RankedOrder, Report, TargetFacts
-from labelrank.steps.finetune.request import GEOMETRY, Design
+from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.targets import Chosen
 
 CONTROL_ROWS = 2
@@ -60,8 +60,8 @@ class TargetsUsed:
     """Between the labels, in the geometry of the training rows, float (K, K)."""
     groups: np.ndarray | None
     """Group of each label, int (K,)."""
-    table: np.ndarray
-    """The geometry's targets, float32 (K, K)."""
+    table: np.ndarray | None
+    """The geometry's targets, float32 (K, K); None where it is not compared."""
 
 
 def report_of(
@@ -93,7 +93,7 @@ def report_of(
         problem = next(run.problem for run in runs if run.problem)
         raise FinetuneError(f"All {len(runs):,} runs failed. The first: {problem}")
     metrics = _metrics(targets)
-    analysed = arms if targets is None else _as_orders(arms)
+    analysed = arms if targets is None else _as_orders(arms, design.subject)
     statistics = {
         name: analyse(_table(scores, arms, seeds, name), analysed, better=better, rng=design.seed)
         for name, (_, better, _) in metrics.items()
@@ -101,13 +101,15 @@ def report_of(
     names = [arm.name for arm in arms]
     n_classes = len(facts.data.class_names)
     control = _control(design, by_run, arms, seeds, y_test)
-    pairs = () if targets is None else _pairs(arms, seeds, by_run, y_test)
+    pairs = () if targets is None else _pairs(design.subject, arms, seeds, by_run, y_test)
     if targets is None:
         training = Training(design.meaning, design.batches, zero_head=facts.recipe.get("head_init_std") == 0)
         found = verdict(statistics["accuracy"], training=training, n_test=len(y_test), n_classes=n_classes)
     else:
         error = statistics["calibration"].mean
-        found = target_verdict(statistics["accuracy"], pairs, n_test=len(y_test), calibration=error)
+        found = target_verdict(
+            statistics["accuracy"], pairs, n_test=len(y_test), subject=design.subject, calibration=error
+        )
     unsound = _unsound(control)
     if unsound:
         found = replace(found, finding=UNSOUND, text=f"{_UNSOUND} What they say: {found.text}")
@@ -150,27 +152,32 @@ def report_of(
 def _metrics(targets: TargetsUsed | None) -> Mapping[str, tuple[str, str, str]]:
     if targets is None:
         return METRICS
-    return {name: one for name, one in TARGET_METRICS.items() if name != "within_group" or targets.groups is not None}
+    known = {"within_group": targets.groups is not None, "class_distance": bool(np.isfinite(targets.distances).any())}
+    return {name: one for name, one in TARGET_METRICS.items() if known.get(name, True)}
 
 
-def _as_orders(arms: Sequence[Arm]) -> list[Arm]:
-    """Return arms for the statistics of orders: the geometry as the ranked one, permutations of it as random ones.
+def _as_orders(arms: Sequence[Arm], subject: str) -> list[Arm]:
+    """Return arms for the statistics of orders: the subject as the ranked one, permutations of it as random ones.
 
     If the geometry says nothing of the classes, it is a permutation like all others. The other targets stand beside.
     """
-    kinds = {GEOMETRY: "ranked", "permuted": "random"}
+    kinds = {subject: "ranked", "permuted": "random"}
     return [replace(arm, kind=kinds.get(arm.kind, "beside"), order=arm.permutation or arm.order) for arm in arms]
 
 
 def _pairs(
-    arms: Sequence[Arm], seeds: Sequence[int], by_run: Mapping[tuple[str, int], Run], y_test: np.ndarray
+    subject: str,
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    by_run: Mapping[tuple[str, int], Run],
+    y_test: np.ndarray,
 ) -> tuple[Pair, ...]:
-    """Return the accuracy of the geometry less that of each other arm except permutations, over the seeds of both."""
+    """Return the accuracy of the subject less that of each other arm except permutations, over the seeds of both."""
     pairs = []
     for arm in arms:
-        both = [(by_run[GEOMETRY, seed], by_run[arm.name, seed]) for seed in seeds if (GEOMETRY, seed) in by_run]
+        both = [(by_run[subject, seed], by_run[arm.name, seed]) for seed in seeds if (subject, seed) in by_run]
         whole = [pair for pair in both if not (pair[0].problem or pair[1].problem)]
-        if arm.kind not in (GEOMETRY, "permuted") and whole:
+        if arm.kind not in (subject, "permuted") and whole:
             rights = [[(run.predicted[:, 0] == y_test).astype(np.float64) for run in pair] for pair in whole]
             pairs.append(Pair(arm.name, *paired_over_rows(np.array([one - other for one, other in rights]))))
     return tuple(pairs)

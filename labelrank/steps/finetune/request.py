@@ -24,10 +24,13 @@ HEADS_ALONE = "heads"
 ALL_BLOCKS = "all"
 ORDERS = "ranked,original,random:19"
 """19 random orders are the fewest with which a permutation test can reach p = 0.05."""
-ONE_HOT, GEOMETRY = "onehot", "geometry"
-TARGET_CHOICES = (ONE_HOT, GEOMETRY)
+ONE_HOT, GEOMETRY, SMOOTHING = "onehot", "geometry", "smoothing"
+TARGET_CHOICES = (ONE_HOT, GEOMETRY, SMOOTHING)
 TARGETS = "onehot,geometry,permuted:19,smoothing,tuned-smoothing"
 """19 permutations for the same reason."""
+SMOOTHING_TARGETS = "onehot,smoothing"
+"""What is compared with target smoothing."""
+_OF_SMOOTHING = ("onehot", "smoothing", "groups")
 _QUICK_ORDERS, _QUICK_SEEDS = "ranked,original", 1
 QUICK_TARGETS, _QUICK_TARGET_SEEDS = "onehot,geometry,permuted:1,smoothing", 3
 MAX_SEEDS = 100
@@ -98,10 +101,12 @@ class Design:
     """Share of all rows to hold out if there is no test split."""
     target: str = ONE_HOT
     """onehot: orders are compared; geometry: targets softened by the distances between classes are compared with
-    others, and no order is."""
+    others, and no order is; smoothing: label smoothing is. Its share is `label_smoothing`, or is chosen on the
+    validation rows."""
     targets: str = TARGETS
-    """What is compared with target geometry, as `labelrank.finetune.design.target_arms` reads it. If few classes have
-    fewer permutations than the default asks for, all of them are compared."""
+    """What is compared with target geometry, as `labelrank.finetune.design.target_arms` reads it; with target smoothing
+    the default stands for `SMOOTHING_TARGETS`. If few classes have fewer permutations than the default asks for, all of
+    them are compared."""
     sharpness: float | None = None
     """Of targets by geometry; None: chosen on the validation rows."""
     cost: str | None = None
@@ -178,19 +183,39 @@ class Design:
             )
         if not self.compares_targets:
             return
-        if self.meaning != "softmax" or self.label_smoothing:
+        if self.meaning != "softmax":
+            raise SettingsError(f"Target {self.target} goes with meaning softmax, not {self.meaning}. Leave it out.")
+        names = [arm.kind for arm in target_arms(self.compared_targets, 1_000, seed=self.seed)]
+        if self.target not in names:
+            example = TARGETS if self.target == GEOMETRY else SMOOTHING_TARGETS
+            raise SettingsError(f"Targets are {self.targets!r}; expected {self.target} among them, as in {example}.")
+        if self.target == GEOMETRY:
+            if self.label_smoothing:
+                raise SettingsError(
+                    "Target geometry goes without label smoothing, which is one of its arms. Leave it out, or choose "
+                    "target smoothing."
+                )
+        elif others := [name for name in names if name not in _OF_SMOOTHING]:
             raise SettingsError(
-                "Target geometry goes with meaning softmax and without label smoothing, which is one of its arms. "
-                "Leave these out."
+                f"Target smoothing compares {', '.join(_OF_SMOOTHING)}, not {others[0]}. Choose target geometry."
             )
-        names = [arm.kind for arm in target_arms(self.targets, 1_000, seed=self.seed)]
-        if GEOMETRY not in names:
-            raise SettingsError(f"Targets are {self.targets!r}; expected geometry among them, as in {TARGETS}.")
+        elif self.label_smoothing == 0:
+            raise SettingsError("Label smoothing of 0 is one-hot targets. Give a share above 0, or leave it out.")
 
     @property
     def compares_targets(self) -> bool:
         """Whether targets are compared, and not orders."""
         return self.target != ONE_HOT
+
+    @property
+    def subject(self) -> str:
+        """The arm that a comparison is about and whose model is written: the ranked order, or the target."""
+        return self.target if self.compares_targets else "ranked"
+
+    @property
+    def compared_targets(self) -> str:
+        """What is compared where targets are, before permutations are limited to those that there are."""
+        return SMOOTHING_TARGETS if self.target == SMOOTHING and self.targets == TARGETS else self.targets
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Design:
@@ -209,7 +234,8 @@ class Design:
         if not design.end_to_end:
             return design
         if design.compares_targets:
-            return replace(design, targets=QUICK_TARGETS, seeds=_QUICK_TARGET_SEEDS)
+            targets = QUICK_TARGETS if target == GEOMETRY else SMOOTHING_TARGETS
+            return replace(design, targets=targets, seeds=_QUICK_TARGET_SEEDS)
         return replace(design, orders=_QUICK_ORDERS, seeds=_QUICK_SEEDS)
 
     @property
@@ -246,7 +272,13 @@ class Design:
             SettingsError: The classes have fewer different orders or permutations than the design needs.
         """
         if self.compares_targets:
-            targets = fitting_targets(self.targets, len(ranked)) if self.targets == TARGETS else self.targets
+            if self.target == GEOMETRY and len(ranked) == 2:
+                raise SettingsError(
+                    "Two classes have one distance, so targets by it are label smoothing. Take more classes, or choose "
+                    "target smoothing."
+                )
+            targets = self.compared_targets
+            targets = fitting_targets(targets, len(ranked)) if targets == TARGETS else targets
             return target_arms(targets, len(ranked), seed=self.seed)
         orders = fitting_orders(self.orders, len(ranked)) if self.orders == ORDERS else self.orders
         return arms(orders, ranked, seed=self.seed, control=self.control_reason is None)
@@ -269,19 +301,18 @@ class Design:
         """
         recipe = named_recipe(self.recipe or DEFAULT_RECIPE)
         mirrored = recipe.flip and dataset_id not in NEVER_MIRRORED
-        given = self._given()
-        if self.compares_targets:
-            given["label_smoothing"] = 0.0  # it is one of the targets that are compared
         return replace(
             recipe,
             head=self.head or recipe.head,
             unfreeze=None if self.depth == ALL_BLOCKS else int(self.depth),
             flip=mirrored if self.flip is None else self.flip,
-            **given,
+            **self._given(),
         )
 
     def _given(self) -> dict[str, Any]:
-        return {name: value for name in _OF_A_RECIPE if (value := getattr(self, name)) is not None}
+        given = {name: value for name in _OF_A_RECIPE if (value := getattr(self, name)) is not None}
+        # Where targets are compared, label smoothing is one of them.
+        return {**given, "label_smoothing": 0.0} if self.compares_targets else given
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; of `_SINCE_0_1` only those that were set, unless targets are compared."""

@@ -29,7 +29,7 @@ from labelrank.finetune.metrics import METRICS, TARGET_METRICS
 from labelrank.finetune.runs import Run
 from labelrank.label_map import LabelMap
 from labelrank.steps.finetune.report import FORMAT_VERSION, Order, Report
-from labelrank.steps.finetune.request import GEOMETRY
+from labelrank.steps.finetune.request import SMOOTHING
 
 REPORT, RUNS, CURVES, PREDICTIONS = "report.json", "runs.csv", "curves.csv", "predictions.parquet"
 LABEL_MAP, MODEL, KERAS_MODEL = "label_map.json", "model", "model.keras"
@@ -62,10 +62,10 @@ predictions.parquet  A row for each test row: key, label (the true class), and f
 label_map.json       The ranked order, with the names of the classes and how it was found.
 """
 _TARGET_GUIDE = """\
-Results of `labelrank finetune --target geometry`.
+Results of `labelrank finetune --target {target}`.
 
 report.json          Everything that was found: verdict, scores by seed, how soft the targets are ("targets"), settings,
-                     versions, statistics (there "ranked" is the geometry, and "random" are its permutations).
+                     versions, statistics (there "ranked" is the target {target}, and "random" are its permutations).
 runs.csv             A row for each run (an arm with a seed):
     arm, kind            the targets: onehot, geometry, permuted-1, .., smoothing, tuned-smoothing or groups
     seed                 of first weights and batches, which all arms share
@@ -79,6 +79,9 @@ runs.csv             A row for each run (an arm with a seed):
 curves.csv           A row for each epoch of each run: arm, seed, epoch (from 1), train_loss, val_loss, val_accuracy.
 predictions.parquet  A row for each test row: key, label (the true class), and for each run a column "arm/seed" with the
                      class that it predicted.
+label_map.json       The ranked order, which has no part in this comparison.
+"""
+_GUIDE_TO_TARGETS = """\
 targets.csv          The targets of the geometry: names of the classes, then a row for each class, in the order of the
                      labels: how much of its target each class gets. For training elsewhere:
 
@@ -86,7 +89,6 @@ targets.csv          The targets of the geometry: names of the classes, then a r
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets)[labels])       # PyTorch
     loss = keras.losses.categorical_crossentropy(targets[labels], logits, from_logits=True)   # Keras
 
-label_map.json       The ranked order, which has no part in this comparison.
 """
 _GUIDE_TO_MODEL = """\
 model/               The best run {arm} as a model. Output i stands for the class at position i: see
@@ -104,11 +106,16 @@ decision_cost.csv    What each mistake costs, in the order of the labels: names 
 _CARD_OF_TARGETS = """
 ## Targets
 
-It was trained with the targets `{arm}` of `labelrank finetune --target geometry`. `targets.csv` has those of the
-geometry, in the order of the outputs: names of the classes, then a row for each class: how much of its target each
-class gets, which falls with exp(-{sharpness:g} x cosine distance between the classes). They are as soft as label
-smoothing of {smoothing:.3f}, so probabilities are too even: where they count, divide the logits by a temperature chosen
-on validation samples.
+It was trained with targets by class geometry, `targets.csv`, in the order of the outputs: names of the classes, then a
+row for each class: how much of its target each class gets, which falls with exp(-{sharpness:g} x distance) for the
+cosine distance between the classes. They are as soft as label smoothing of {smoothing:.3f}, so probabilities are too
+even: where they count, divide the logits by a temperature chosen on validation samples.
+"""
+_CARD_OF_SMOOTHING = """
+## Targets
+
+It was trained with label smoothing of {smoothing:.3g}, so probabilities are too even: where they count, divide the
+logits by a temperature chosen on validation samples.
 """
 _CARD_OF_COSTS = """
 ## Deciding by cost
@@ -149,7 +156,7 @@ def write_results(
         runs: The runs of the report, in any order.
         test: The rows that were predicted; their features are not written.
         model: A folder with `model/` and `model.keras`, which are added to the results.
-        targets: Those of the geometry (K, K), where targets were compared.
+        targets: Those of the geometry (K, K), where it was compared.
         costs: Of predicting label j where y is true (K, K), where decisions by cost were asked for.
         decided: Those decisions, int (n_test,), by `<arm>/<seed>`.
 
@@ -159,7 +166,7 @@ def write_results(
     check_replaceable(folder)
     with _new_folder(folder) as partial:
         write_report(partial / REPORT, report)
-        columns = RUN_COLUMNS if targets is None else TARGET_RUN_COLUMNS
+        columns = TARGET_RUN_COLUMNS if report.targets else RUN_COLUMNS
         _write_csv(partial / RUNS, columns, _run_rows(report, runs, columns[3:-3]))
         _write_csv(partial / CURVES, CURVE_COLUMNS, _curve_rows(runs))
         _write_predictions(partial / PREDICTIONS, runs, test, decided or {})
@@ -168,7 +175,8 @@ def write_results(
             write_class_table(partial / TARGETS, report.data.class_names, targets)
         if costs is not None:
             write_class_table(partial / COSTS, report.data.class_names, costs)
-        guide = _GUIDE if targets is None else _TARGET_GUIDE
+        guide = _TARGET_GUIDE.format(target=report.compared.design.target) if report.targets else _GUIDE
+        guide += "" if targets is None else _GUIDE_TO_TARGETS
         guide += "" if costs is None else _GUIDE_TO_COSTS
         guide += _GUIDE_TO_MODEL.format(arm=_in_words(report)) if model else ""
         (partial / GUIDE).write_text(guide, encoding="utf-8")
@@ -181,7 +189,7 @@ def write_results(
 def _exported(report: Report) -> Order:
     """Return whose model is written; see `labelrank.steps.finetune.best_model.Exporter`."""
     by_name = {arm.name: arm for arm in report.compared.arms}
-    return next((by_name[name] for name in ("ranked", GEOMETRY) if name in by_name), report.compared.arms[0])
+    return by_name.get(report.compared.design.subject, report.compared.arms[0])
 
 
 def _in_words(report: Report) -> str:
@@ -199,10 +207,12 @@ def _write_beside(folder: Path, report: Report, targets: np.ndarray | None, cost
     names = [report.data.class_names[label] for label in order]
     card = folder / _CARD
     said = card.read_text(encoding="utf-8") if card.exists() else ""
-    if targets is not None and report.targets:
+    chosen = report.targets.chosen if report.targets else None
+    if targets is not None and chosen:
         write_class_table(folder / TARGETS, names, targets[np.ix_(order, order)])
-        chosen = report.targets.chosen
-        said += _CARD_OF_TARGETS.format(arm=exported.name, sharpness=chosen.sharpness, smoothing=chosen.smoothing)
+        said += _CARD_OF_TARGETS.format(sharpness=chosen.sharpness, smoothing=chosen.smoothing)
+    elif chosen and exported.name == SMOOTHING:
+        said += _CARD_OF_SMOOTHING.format(smoothing=chosen.smoothing)
     if costs is not None:
         write_class_table(folder / COSTS, names, costs[np.ix_(order, order)])
         said += _CARD_OF_COSTS

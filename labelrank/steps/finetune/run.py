@@ -353,7 +353,8 @@ class _Work:
         targets = None
         softness = training.softness
         if softness is not None and softness.chosen is not None:
-            table = softness.targets.geometry(softness.chosen.sharpness)
+            sharpness = softness.chosen.sharpness
+            table = None if sharpness is None else softness.targets.geometry(sharpness)
             targets = TargetsUsed(softness.chosen, softness.targets.distances, material.groups, table)
         report = report_of(facts, design, arms, list(seeds), runs, material.test.y, material.label_map, targets)
         decided: dict[str, np.ndarray] = {}

@@ -25,10 +25,15 @@ from labelrank.finetune.soft_targets import (
     soft_targets,
 )
 from labelrank.json_values import fields_in, plain
+from labelrank.steps.finetune.request import SMOOTHING, Design
 from labelrank.words import size_text
 
 SHARPNESS_GRID = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 """What the geometry's sharpness is chosen from; that of smoothing has the entropies that these give."""
+SMOOTHING_GRID = (0.1, 0.2, 0.4, 0.6, 0.8, 0.9)
+"""What the share of label smoothing is chosen from where it is what a comparison is about."""
+DEFAULT_SMOOTHING = 0.1
+"""Its share where too few rows validate to choose one (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
 DEFAULT_SHARPNESS = 3.0
 """The sharpness where too few rows validate to choose one."""
 LEAST_VAL_ROWS = 100
@@ -45,7 +50,8 @@ Accuracies = Callable[[Sequence[Arm], Mapping[str, np.ndarray], int], Mapping[st
 class Tried:
     """One value of the grid."""
 
-    sharpness: float
+    sharpness: float | None
+    """Of the geometry; None where it is not compared."""
     entropy: float
     """Mean entropy of the targets, in nats."""
     smoothing: float
@@ -59,8 +65,8 @@ class Tried:
 class Chosen:
     """How soft the targets are, and how that was chosen."""
 
-    sharpness: float
-    """Of the geometry, and of its permutations."""
+    sharpness: float | None
+    """Of the geometry, and of its permutations; None where it is not compared."""
     entropy: float
     smoothing: float
     """Share of the label smoothing that has the same entropy."""
@@ -85,20 +91,22 @@ class ClassTargets:
     Args:
         train: The rows that heads learn from; validation and test rows have no part in it.
         groups: Group of each label, int (K,), for targets of kind groups.
+        needs_geometry: Whether targets by geometry are asked for; else it is an error only when one is.
 
     Raises:
         RankingError: The classes of these rows differ no more than by chance, or are too many for a table of all pairs.
     """
 
-    def __init__(self, train: FeatureSet, groups: np.ndarray | None = None) -> None:
+    def __init__(self, train: FeatureSet, groups: np.ndarray | None = None, *, needs_geometry: bool = True) -> None:
         from labelrank.steps.label_space import LabelSpace
 
+        self._present = np.unique(train.y).astype(np.int64)
+        self._distances = np.full((len(self._present),) * 2, np.nan)
         try:
-            geometry = LabelSpace(train).geometry
-            self._distances = geometry.distances()
+            self._distances = LabelSpace(train).geometry.distances()
         except RankingError as error:
-            raise RankingError(f"There are no targets by class geometry. {error}") from None
-        self._present = geometry.labels.astype(np.int64)
+            if needs_geometry:
+                raise RankingError(f"There are no targets by class geometry. {error}") from None
         self._n_classes = len(train.class_names)
         self._even = even_distances(len(self._present))
         self._groups = None if groups is None else group_distances(groups[self._present])
@@ -106,7 +114,7 @@ class ClassTargets:
     @property
     def distances(self) -> np.ndarray:
         """Cosine distances between the labels in the geometry of the training rows, float64 (K, K); NaN for a class
-        without rows."""
+        without rows, and for all where there is no geometry."""
         whole = np.full((self._n_classes,) * 2, np.nan)
         whole[np.ix_(self._present, self._present)] = self._distances
         return whole
@@ -119,6 +127,11 @@ class ClassTargets:
         """Return the share that label smoothing of this entropy spreads evenly over all classes."""
         q = self._smoothing(entropy)
         return float(1 - (q[0, 0] - q[0, 1]))
+
+    def smoothing_entropy(self, share: float) -> float:
+        """Return the mean entropy of label smoothing that spreads this share evenly over all classes, in nats."""
+        count = len(self._present)
+        return mean_entropy((1 - share) * np.eye(count) + share / count)
 
     def geometry(self, sharpness: float, permutation: Sequence[int] | None = None) -> np.ndarray:
         """Return the geometry's targets float32 (K, K), with its classes permuted if asked for."""
@@ -139,6 +152,7 @@ class ClassTargets:
         """
         match arm.kind:
             case "geometry" | "permuted":
+                assert chosen.sharpness is not None
                 return self.geometry(chosen.sharpness, arm.permutation)
             case "smoothing":
                 return self.smoothing(chosen.entropy)
@@ -167,26 +181,27 @@ def check_room(n_arms: int, n_classes: int) -> None:
         )
 
 
-def choose(
-    targets: ClassTargets, sharpness: float | None, arms: Sequence[Arm], n_val: int, accuracies: Accuracies
-) -> Chosen:
+def choose(targets: ClassTargets, design: Design, arms: Sequence[Arm], n_val: int, accuracies: Accuracies) -> Chosen:
     """Choose the sharpness of the geometry and that of label smoothing, each by accuracy on the validation rows.
 
     Both families have the same number of values, of the same entropies, seeds and batches. The best mean over the seeds
-    is taken, of equal ones the sharper.
+    is taken, of equal ones the sharper. Where the comparison is about label smoothing, it has a grid of its own.
 
     Args:
-        sharpness: Of the geometry, where it is given.
-        arms: What is compared; smoothing is tried only if tuned-smoothing is among them.
+        design: What is given is not chosen.
+        arms: What is compared; beside the geometry, smoothing is tried only if tuned-smoothing is among them.
         n_val: Number of validation rows.
         accuracies: Trains and validates.
     """
-    families = _families(sharpness, [arm.kind for arm in arms], n_val)
+    families = _families(design, [arm.kind for arm in arms], n_val)
+    if design.target == SMOOTHING:
+        return _choose_smoothing(targets, design.label_smoothing, families, accuracies)
     entropies = {value: targets.entropy(value) for value in SHARPNESS_GRID}
-    found = _found(targets, families, entropies, accuracies) if families else {}
+    make = {"geometry": targets.geometry, "smoothing": lambda value: targets.smoothing(entropies[value])}
+    found = _found({(name, value): make[name](value) for name in families for value in SHARPNESS_GRID}, accuracies)
     best = {name: _best(found, name) for name in families}
-    how = GIVEN if sharpness is not None else CHOSEN if best.get("geometry") else DEFAULT
-    chosen = sharpness or best.get("geometry") or DEFAULT_SHARPNESS
+    how = GIVEN if design.sharpness is not None else CHOSEN if best.get("geometry") else DEFAULT
+    chosen = design.sharpness or best.get("geometry") or DEFAULT_SHARPNESS
     entropy = targets.entropy(chosen)
     tuned = best.get("smoothing")
     tuned_entropy = entropy if tuned is None else entropies[tuned]
@@ -210,32 +225,50 @@ def choose(
     )
 
 
-def choosing_runs(sharpness: float | None, kinds: Collection[str], n_val: int) -> int:
+def _choose_smoothing(
+    targets: ClassTargets, given: float | None, families: Sequence[str], accuracies: Accuracies
+) -> Chosen:
+    entropies = {share: targets.smoothing_entropy(share) for share in SMOOTHING_GRID}
+    tables = {(name, -share): targets.smoothing(entropies[share]) for name in families for share in SMOOTHING_GRID}
+    found = _found(tables, accuracies)
+    best = _best(found, "smoothing")  # of equal ones the sharper: that of the smaller share
+    how = GIVEN if given is not None else CHOSEN if best else DEFAULT
+    share = given or (-best if best else DEFAULT_SMOOTHING)
+    entropy = targets.smoothing_entropy(share)
+    tried = tuple(
+        Tried(None, entropies[one], one, None, found.get(("smoothing", -one))) for one in SMOOTHING_GRID if families
+    )
+    return Chosen(None, entropy, share, how, share, entropy, tried)
+
+
+def choosing_runs(design: Design, kinds: Collection[str], n_val: int) -> int:
     """Return how many runs `choose` needs for arms of these kinds."""
-    return len(_families(sharpness, kinds, n_val)) * len(SHARPNESS_GRID) * len(CHOICE_SEEDS)
+    return len(_families(design, kinds, n_val)) * len(SHARPNESS_GRID) * len(CHOICE_SEEDS)
 
 
-def _families(sharpness: float | None, kinds: Collection[str], n_val: int) -> list[str]:
+def _families(design: Design, kinds: Collection[str], n_val: int) -> list[str]:
     """Return what is chosen on the validation rows: geometry, smoothing, both or nothing."""
-    wanted = {"geometry": sharpness is None, "smoothing": "tuned-smoothing" in kinds}
-    return [name for name, is_wanted in wanted.items() if is_wanted and n_val >= LEAST_VAL_ROWS]
+    if not design.compares_targets or n_val < LEAST_VAL_ROWS:
+        return []
+    if design.target == SMOOTHING:
+        return ["smoothing"] if design.label_smoothing is None else []
+    wanted = {"geometry": design.sharpness is None, "smoothing": "tuned-smoothing" in kinds}
+    return [name for name, is_wanted in wanted.items() if is_wanted]
 
 
-def _found(
-    targets: ClassTargets, families: Sequence[str], entropies: Mapping[float, float], accuracies: Accuracies
-) -> dict[tuple[str, float], float]:
+def _found(tables: Mapping[tuple[str, float], np.ndarray], accuracies: Accuracies) -> dict[tuple[str, float], float]:
     """Return the mean accuracy of each family and value, on the validation rows; without those that gave no number."""
-    make = {"geometry": targets.geometry, "smoothing": lambda value: targets.smoothing(entropies[value])}
-    tables = {f"{name}@{value:g}": make[name](value) for name in families for value in SHARPNESS_GRID}
-    original = tuple(range(len(next(iter(tables.values())))))
-    arms = [Arm(name, name.partition("@")[0], original, original) for name in tables]
-    by_seed = [accuracies(arms, tables, seed) for seed in CHOICE_SEEDS]
+    if not tables:
+        return {}
+    named = {f"{family}@{value:g}": table for (family, value), table in tables.items()}
+    original = tuple(range(len(next(iter(named.values())))))
+    arms = [Arm(name, name.partition("@")[0], original, original) for name in named]
+    by_seed = [accuracies(arms, named, seed) for seed in CHOICE_SEEDS]
     found = {}
-    for family in families:
-        for value in SHARPNESS_GRID:
-            mean = float(np.mean([one.get(f"{family}@{value:g}", np.nan) for one in by_seed]))
-            if np.isfinite(mean):
-                found[family, value] = mean
+    for family, value in tables:
+        mean = float(np.mean([one.get(f"{family}@{value:g}", np.nan) for one in by_seed]))
+        if np.isfinite(mean):
+            found[family, value] = mean
     return found
 
 

@@ -24,12 +24,14 @@ from labelrank.steps.finetune.best_model import Exporter, fc_norm_of
 from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material
 from labelrank.steps.finetune.progress import Live
-from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.request import GEOMETRY, SMOOTHING, Design
 from labelrank.steps.finetune.targets import (
     CHOICE_SEEDS,
     DEFAULT_SHARPNESS,
+    DEFAULT_SMOOTHING,
     LEAST_VAL_ROWS,
     SHARPNESS_GRID,
+    SMOOTHING_GRID,
     Chosen,
     ClassTargets,
     check_room,
@@ -63,8 +65,9 @@ class Softness:
     """
 
     def __init__(self, material: Material, design: Design, recipe: HeadRecipe) -> None:
-        self._material, self._recipe, self._sharpness = material, recipe, design.sharpness
-        self.targets = ClassTargets(material.train, material.groups)
+        self._material, self._recipe, self._design = material, recipe, design
+        needs_geometry = design.target == GEOMETRY
+        self.targets = ClassTargets(material.train, material.groups, needs_geometry=needs_geometry)
         self.chosen: Chosen | None = None
         """Known once training has begun."""
 
@@ -72,8 +75,11 @@ class Softness:
     def identity(self) -> Mapping[str, Any]:
         """What determines the targets besides the rows, the sharpness and the recipe."""
         groups = self._material.groups
+        grid = (SHARPNESS_GRID, DEFAULT_SHARPNESS)
+        if self._design.target == SMOOTHING:
+            grid = (SMOOTHING_GRID, DEFAULT_SMOOTHING)
         return {
-            "choice": [SHARPNESS_GRID, DEFAULT_SHARPNESS, CHOICE_SEEDS, LEAST_VAL_ROWS],
+            "choice": [*grid, CHOICE_SEEDS, LEAST_VAL_ROWS],
             "groups": None if groups is None else groups.tolist(),
         }
 
@@ -91,7 +97,7 @@ class Softness:
         self.chosen = read_choice(path)
         if self.chosen is None:
             n_val = len(self._material.val.y)
-            if choosing_runs(self._sharpness, [arm.kind for arm in arms], n_val):
+            if choosing_runs(self._design, [arm.kind for arm in arms], n_val):
                 live.say("Choosing how soft targets are, by heads on the frozen features and the validation rows")
 
             def accuracies(arms: Sequence[Arm], tables: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
@@ -100,7 +106,7 @@ class Softness:
                 )
                 return {run.arm: run.epochs[-1].val_accuracy for run in runs if run.problem is None}
 
-            self.chosen = choose(self.targets, self._sharpness, arms, n_val, accuracies)
+            self.chosen = choose(self.targets, self._design, arms, n_val, accuracies)
             write_choice(path, self.chosen)
         return {arm.name: self.targets.of(arm, self.chosen) for arm in arms}
 

@@ -228,7 +228,7 @@ def test_targets_and_costs_lie_beside_a_model_that_is_what_it_is_without_them(se
     assert (folder / "model" / "config.json").read_bytes() == config
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
     card = (folder / "model" / "README.md").read_text()
-    assert "as soft as label\nsmoothing of" in card
+    assert "They are as soft as label smoothing of" in card
     found = ClassTargets(material.train)
     for name, table in (("targets", found.geometry(2.0)), ("decision_cost", geometry_costs(found.distances))):
         assert f"`{name}.csv`" in card

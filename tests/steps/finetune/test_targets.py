@@ -203,8 +203,10 @@ def test_classes_that_differ_by_chance_have_no_geometry():
 
 def test_few_validation_rows_choose_nothing():
     targets = ClassTargets(clustered(12))
-    arms = Design(target="geometry").arms(tuple(range(K)))
-    chosen = choose(targets, None, arms, 99, lambda *_: pytest.fail("Nothing may be trained."))
+    design = Design(target="geometry")
+    chosen = choose(
+        targets, design, design.arms(tuple(range(K))), 99, lambda *_: pytest.fail("Nothing may be trained.")
+    )
     assert (chosen.how, chosen.sharpness, chosen.tried) == ("default", DEFAULT_SHARPNESS, ())
     assert chosen.tuned_smoothing == chosen.smoothing
 
@@ -214,8 +216,9 @@ def test_a_class_without_rows_has_no_part():
     kept = features.y != 4
     keys = tuple(key for key, is_kept in zip(features.keys, kept, strict=True) if is_kept)
     found = ClassTargets(replace(features, X=features.X[kept], y=features.y[kept], keys=keys), GROUPS)
-    arms = Design(target="geometry", targets="geometry,permuted:2,groups,smoothing").arms(tuple(range(K)))
-    chosen = choose(found, 2.0, arms, 0, lambda *_: {})
+    design = Design(target="geometry", targets="geometry,permuted:2,groups,smoothing", sharpness=2.0)
+    arms = design.arms(tuple(range(K)))
+    chosen = choose(found, design, arms, 0, lambda *_: {})
     for arm in arms:
         q = found.of(arm, chosen)
         assert q[4, 4] == 1 and q[:, 4].sum() == 1
@@ -233,6 +236,13 @@ def test_a_class_without_rows_has_no_part():
         ({"targets": "geometry,geometry"}, "'geometry' twice"),
         ({"sharpness": -1.0}, "Sharpness is -1.0"),
         ({"target": "soft"}, "Target is 'soft'"),
+        (
+            {"target": "smoothing", "targets": "onehot,geometry,smoothing"},
+            "compares onehot, smoothing, groups, not geom",
+        ),
+        ({"target": "smoothing", "targets": "onehot,groups"}, "expected smoothing among them, as in onehot,smoothing"),
+        ({"target": "smoothing", "label_smoothing": 0.0}, "of 0 is one-hot targets"),
+        ({"target": "smoothing", "meaning": "tree"}, "goes with meaning softmax, not tree"),
     ],
 )
 def test_designs_that_cannot_work_are_refused(changed, said):
@@ -253,6 +263,51 @@ def test_permutations_are_as_many_as_there_are():
         Design(target="geometry", targets="geometry,permuted:9").arms((0, 1, 2))
     with pytest.raises(SettingsError, match="fewer permutations"):
         check_room(23, 5_000)
+
+
+SMOOTHING = Design(target="smoothing", targets="onehot,smoothing,groups", seeds=2, epochs=3)
+
+
+def test_label_smoothing_is_compared_by_itself_with_a_share_chosen_on_validation_rows(settings):
+    outcome = compare(material_of(settings), SMOOTHING, settings)
+    report = read_report(outcome.folder)
+    chosen = report.targets.chosen
+    assert (chosen.how, chosen.sharpness) == ("validation", None)
+    assert [one.smoothing for one in chosen.tried] == [0.1, 0.2, 0.4, 0.6, 0.8, 0.9]
+    best = max(one.smoothing_accuracy for one in chosen.tried)
+    assert chosen.smoothing == min(one.smoothing for one in chosen.tried if one.smoothing_accuracy == best)
+    assert [pair.arm for pair in report.targets.pairs] == ["onehot", "groups"]
+    assert report.verdict.finding in ("smoothing_better", "smoothing_worse", "no_gain")
+    assert "abel smoothing" in report.verdict.text
+    assert not (outcome.folder / "targets.csv").exists()
+    assert "--target smoothing" in (outcome.folder / "README.txt").read_text()
+    assert report.statistics["class_distance"].mean["smoothing"] is not None
+
+
+def test_a_given_share_is_that_of_the_recipe_s_label_smoothing(settings):
+    """The same as a plain comparison of orders with this label smoothing, up to the rounding of another formula."""
+    given = replace(SMOOTHING, label_smoothing=0.3, targets="onehot,smoothing")
+    report = compare(material_of(settings), given, settings).report
+    assert (report.targets.chosen.how, report.targets.chosen.smoothing) == ("given", 0.3)
+    assert report.recipe["label_smoothing"] == 0
+    orders = Design(orders="original", control=False, seeds=2, epochs=3, label_smoothing=0.3)
+    plain = compare(material_of(settings), orders, settings).report.arms[0]
+    own = next(arm for arm in report.arms if arm.name == "smoothing")
+    assert own.metrics["loss"] == pytest.approx(plain.metrics["loss"], rel=1e-4)
+
+
+def test_label_smoothing_needs_no_geometry(settings):
+    noise = np.repeat(np.random.default_rng(1).normal(size=(12, DIM)).astype(np.float32), K, axis=0)
+    material = material_of(settings, SMOOTHING)
+    report = compare(replace(material, train=replace(material.train, X=noise)), SMOOTHING, settings).report
+    assert "class_distance" not in report.statistics
+    assert "within_group" in report.statistics
+
+
+def test_two_classes_have_no_geometry_to_learn_from():
+    with pytest.raises(SettingsError, match="targets by it are label smoothing"):
+        Design(target="geometry").arms((0, 1))
+    assert [arm.name for arm in Design(target="smoothing").arms((0, 1))] == ["onehot", "smoothing"]
 
 
 def test_designs_of_orders_are_what_they_were():
