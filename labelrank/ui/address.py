@@ -21,7 +21,7 @@ from labelrank.ranking import ORDERS, SOLVERS
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
-from labelrank.steps.finetune.request import GEOMETRY, TARGET_CHOICES, Design
+from labelrank.steps.finetune.request import GEOMETRY, ONE_HOT, Design
 from labelrank.steps.rank import RankRequest
 from labelrank.ui.choices import RANKING_TABS, Choices, is_hub_id, kind_of
 
@@ -155,7 +155,7 @@ _DESIGN = {
     "head_init_std": Row("head_init_std", _design("head_init_std", float), "a number from 0 to 1", none="auto"),
     "batches": Row("batches", _design("batches"), "shuffled, sorted or buffer:N"),
     "control": Row("control", _bool, "true or false"),
-    "target": Row("target", _one_of(*TARGET_CHOICES), " or ".join(TARGET_CHOICES)),
+    "target": Row("target", _one_of(ONE_HOT, GEOMETRY), f"{ONE_HOT} or {GEOMETRY}"),
     "targets": Row("targets", _targets, "geometry, onehot, smoothing and permuted:19, joined by commas"),
     "sharpness": Row("sharpness", _design("sharpness", float), "a number above 0", none="auto"),
 }

@@ -323,7 +323,7 @@ def recipe_json(report: Report) -> bytes:
     recipe = {
         "design": report.compared.design.to_dict(),
         "recipe": whole["recipe"],
-        **({"sharpness": targets["chosen"]["sharpness"]} if targets else {}),
+        **({name: targets["chosen"][name] for name in ("sharpness", "smoothing")} if targets else {}),
         "data": {name: whole["data"][name] for name in ("train", "val", "test", "provenance")},
         "versions": whole["versions"],
     }
