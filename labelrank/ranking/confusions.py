@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -21,8 +22,9 @@ from labelrank.ranking.whitening import Whitening
 LEVEL = 0.95
 """Confidence level of the intervals."""
 MAX_SETBACK = 0.5
-# Values of a block of rows and classes: few enough to stay in the processor's cache.
-_BLOCK_VALUES = 1 << 19
+# Values of a block of rows and classes: enough for fast products, and of a part of it: few enough to stay in the
+# processor's cache.
+_BLOCK_VALUES, _PART_VALUES = 1 << 22, 1 << 16
 _MAX_BLOCK_ROWS = 2_048
 # Without shrinkage, a row that alone gives a direction its spread leaves a covariance without an inverse.
 _LEAST_LEFT = 1e-7
@@ -236,6 +238,7 @@ def _left_out(
     square = np.einsum("kr,kr->k", means, means)
     weight = -2 * np.log(count) if priors == "frequency" else np.zeros(len(count))
     size = max(1, min(_MAX_BLOCK_ROWS, _BLOCK_VALUES // len(count)))
+    part = max(1, _PART_VALUES // len(count))
     by_class = np.argsort(codes, kind="stable")
     by_class = by_class[count[codes[by_class]] > 1]
     for start in range(0, len(by_class), size):
@@ -250,21 +253,28 @@ def _left_out(
         left = 1 - share * length
         if (left < _LEAST_LEFT).any():
             raise RankingError(_cannot_be_left_out(int(rows[np.argmin(left)]), moments, white))
-        # (x - m) . r for every mean m, here along all classes; the squared distance, less r . r, is then
-        # |m - own mean|^2 + 2 (x - m) . r - 2 r . r + share / left ((x - m) . r)^2.
         along = residual @ turned
-        np.subtract((length + along[np.arange(len(rows)), own])[:, None], along, out=along)
-        classes, index = np.unique(own, return_inverse=True)
-        apart = square[classes, None] + square - 2 * (means[classes] @ turned) + weight
-        distance = (share / left)[:, None] * along
-        distance += 2
-        distance *= along
-        distance += apart[index]
+        # (x - m) . r for every mean m is this less `along`. The squared distance, less r . r, is then
+        # |m - own mean|^2 + 2 (x - m) . r - 2 r . r + share / left ((x - m) . r)^2.
+        longest = length + along[np.arange(len(rows)), own]
+        curved = share / left
         mine = factor**2 * length / left + length
         if priors == "frequency":
             mine -= 2 * np.log(count[own] - 1)
-        distance[np.arange(len(rows)), own] = mine
-        yield rows, distance.argmin(axis=1)
+        classes, first = np.unique(own, return_index=True)
+        apart = square[classes, None] + square - 2 * (means[classes] @ turned) + weight
+        nearest = np.empty(len(rows), dtype=np.int64)
+        for number, (begin, end) in enumerate(pairwise((*first.tolist(), len(rows)))):
+            for at in range(begin, end, part):
+                some = slice(at, min(at + part, end))
+                from_means = np.subtract(longest[some, None], along[some], out=along[some])
+                distance = from_means * curved[some, None]
+                distance += 2
+                distance *= from_means
+                distance += apart[number]
+                distance[:, classes[number]] = mine[some]
+                nearest[some] = distance.argmin(axis=1)
+        yield rows, nearest
 
 
 def _cannot_be_left_out(row: int, moments: ClassMoments, white: Whitening) -> str:
