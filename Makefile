@@ -34,6 +34,8 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python benchmarks/extract_images.py --quick
 	$(BIN)/python benchmarks/extract_clips.py --quick
 	$(BIN)/python benchmarks/until_stable.py --quick
+	$(BIN)/python benchmarks/label_space.py --quick
+	$(BIN)/python benchmarks/label_space.py --commands 4000 1000 128
 	$(BIN)/python benchmarks/gpu.py --quick
 	$(BIN)/python benchmarks/heads.py --quick
 	$(BIN)/python benchmarks/fine_tune.py --quick

@@ -166,7 +166,9 @@ def class_map(frame: pd.DataFrame, chosen: int | None = None) -> alt.LayerChart:
         color=alt.Color(
             "position:Q",
             legend=None,
-            scale=alt.Scale(domain=[0, max(1, n_classes - 1)], range=marks.position_colours(min(n_classes, 24))),
+            scale=alt.Scale(
+                domain=[0, max(1, int(frame["position"].max()))], range=marks.position_colours(min(n_classes, 24))
+            ),
         ),
         tooltip=[
             alt.Tooltip("image:N"),

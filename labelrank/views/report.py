@@ -26,7 +26,7 @@ from labelrank.views import (
     ranking_words,
     sample_list,
 )
-from labelrank.words import CITATION, percent
+from labelrank.words import CITATION, ordinal, percent
 
 WIDTH = 860
 """Of a chart, in pixels; it shrinks with the window."""
@@ -35,6 +35,10 @@ SAMPLES = 50
 PAIRS = 20
 DRAWN_SAMPLES = 2_500
 """So many samples are drawn in the projection."""
+DRAWN_CLASSES = 2_000
+"""Of more classes, evenly spaced ones are drawn in the projection and on the map."""
+LISTED = 500
+"""Of more classes than twice this, so many of either end are listed; of more groups, twice as many of the largest."""
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c2730; --soft: #55646f; --line: #d5dde2; --page: #ffffff; }
 @media (prefers-color-scheme: dark) {
@@ -129,6 +133,13 @@ def _order(ranked: Ranked) -> str:
     if classes["low"].isna().any():
         classes = classes.drop(columns=["low", "high"])
     finding = f"The order runs from {marks.shorten(names[0], 30)} to {marks.shorten(names[-1], 30)}"
+    listed, thinned = label_map.classes, ""
+    if len(listed) > 2 * LISTED:
+        listed = listed[:LISTED] + listed[-LISTED:]
+        thinned = _note(
+            f"Listed are the first and the last {LISTED:,} of {len(names):,} classes; the label map has all of them."
+        )
+    drawn_classes, drawn_text = _drawn(classes)
     rows = [
         (
             entry.position,
@@ -138,9 +149,9 @@ def _order(ranked: Ranked) -> str:
             "-" if entry.rank_low is None else f"{entry.rank_low} to {entry.rank_high}",
             f"{entry.count:,}",
         )
-        for entry in label_map.classes
+        for entry in listed
     ]
-    told = ranking_words.confidence_text(len(rows), ranked.resamples)
+    told = ranking_words.confidence_text(len(names), ranked.resamples)
     caption = "Positions" if label_map.classes[0].rank_low is None else f"Positions; Likely: {told}"
     withheld = ranked.intervals.withheld if ranked.intervals is not None else None
     return _section(
@@ -148,8 +159,9 @@ def _order(ranked: Ranked) -> str:
         f"Order: {label_map.method}. {GOOD_FOR.get(label_map.method, '')} The axis of the projection holds "
         f"{percent(ranked.share)} of the variance between class means; the rest is in the sections below.",
         _figure(
-            ranking_charts.projection_chart(samples, classes),
-            f"{len(samples):,} of {len(ranked.position):,} samples on the axis that separates the classes best.",
+            ranking_charts.projection_chart(samples, drawn_classes),
+            f"{len(samples):,} of {len(ranked.position):,} samples on the axis that separates the classes best."
+            f"{drawn_text}",
         ),
         _note(withheld or ""),
         _table(
@@ -158,6 +170,7 @@ def _order(ranked: Ranked) -> str:
             rows,
             numbers=(0, 2, 3, 4, 5),
         ),
+        thinned,
     )
 
 
@@ -165,13 +178,15 @@ def _map(space: LabelSpace, ranked: Ranked) -> str:
     places, geometry, names = space.places, space.geometry, space.names
     position = space.positions(ranked.label_map.position_of)
     frame = class_map.map_frame(places.points, names, position, geometry.count, [[]] * len(names), {})
+    frame, thinned = _drawn(frame)
     return _section(
         class_map.map_finding(space.nearest_pair, places.kept, len(space.names)),
         "",
         _figure(
             class_map.class_map(frame),
             "The line follows the order of the label map, and colour is the position in it. "
-            + class_map.map_text(places.neighbours, places.kept, places.kept_by_chance, places.embedded),
+            + class_map.map_text(places.neighbours, places.kept, places.kept_by_chance, places.embedded)
+            + thinned,
         ),
     )
 
@@ -193,11 +208,19 @@ def _heatmap(space: LabelSpace, ranked: Ranked) -> str:
 def _groups(space: LabelSpace, ranked: Ranked) -> str:
     tree, names, n_groups = space.tree, space.names, space.suggestion.n_groups
     table = class_tree.groups_table(tree, names, n_groups)
+    listed, thinned = table, ""
+    if len(table) > 2 * LISTED:
+        listed = table.nlargest(2 * LISTED, "Classes")
+        thinned = _note(
+            f"Listed are the {2 * LISTED:,} largest of {len(table):,} groups; labelrank classes --groups-out writes "
+            "all of them."
+        )
     return _section(
         class_tree.groups_finding(space.suggestion),
         class_tree.groups_text(space.suggestion),
         _figure(class_tree.tree_chart(tree, names, n_groups), class_tree.tree_text(len(names))),
-        _table("Groups", tuple(table.columns), table.itertuples(index=False), numbers=(0, 1, 2)),
+        _table("Groups", tuple(table.columns), listed.itertuples(index=False), numbers=(0, 1, 2)),
+        thinned,
     )
 
 
@@ -295,6 +318,14 @@ def _origin(ranked: Ranked, command: str, version: str) -> str:
         f"<h3>To make this report again</h3>\n<pre>{_text(command)}</pre>",
         f"<h3>Citation</h3>\n<pre>{html.escape(CITATION)}</pre>",
     )
+
+
+def _drawn(classes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return no more rows, one a class by position, than are drawn, and a sentence where these are not all."""
+    step = -(-len(classes) // DRAWN_CLASSES)
+    if step == 1:
+        return classes, ""
+    return classes[::step], f" Of {len(classes):,} classes, every {ordinal(step)} in the order is drawn."
 
 
 def svg(chart: alt.Chart | alt.LayerChart, width: int = WIDTH) -> str:

@@ -117,3 +117,12 @@ def test_what_the_features_do_not_allow_is_told_in_its_place(monkeypatch):
 
 def test_two_classes_have_a_report():
     assert "There are too few classes to look for groups" in report(features(2))
+
+
+def test_of_very_many_classes_some_are_drawn_and_listed_and_it_says_so(monkeypatch):
+    monkeypatch.setattr("labelrank.views.report.DRAWN_CLASSES", 8)
+    monkeypatch.setattr("labelrank.views.report.LISTED", 2)
+    text = Parsed(report(features(20))).text
+    assert text.count("Of 20 classes, every 3rd in the order is drawn.") == 2
+    assert "the first and the last 2 of 20 classes" in text
+    assert "the 4 largest of 5 groups" in text
