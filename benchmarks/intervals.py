@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from common import cpu_model, notes, parser_of, peak_above, print_header
-from until_stable import cifar100_features, kendall, population
+from until_stable import SPECTRA, cifar100_features, kendall, population
 
 from labelrank.features.joining import read_features
 from labelrank.ranking import ClassMoments, LabelRanker
@@ -35,12 +35,16 @@ from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.half_fits import sign_along
 from labelrank.ranking.intervals import rank_intervals
 
+SPECTRA["two equal"] = (1.0, 1.0, 0.5, 0.3, 0.2)
 PER_CLASS = (16, 32, 64, 100)
 SIMULATED = (
     *((5, 20, n, "falling", "auto") for n in (10, 40)),
+    *((classes, 20, 20, "falling", "auto") for classes in (12, 20)),
     *((30, 20, n, "falling", shrinkage) for n in (8, 30) for shrinkage in ("auto", None)),
     *((30, 60, n, "near tie", shrinkage) for n in (8, 30) for shrinkage in ("auto", None)),
     *((100, 30, n, "falling", "auto") for n in (8, 30)),
+    *((30, 20, 50, "two equal", shrinkage) for shrinkage in ("auto", None)),
+    *((100, 30, 30, spectrum, None) for spectrum in ("two equal", "five equal")),
 )
 """Classes, features, rows of each class, spectrum of the class means, shrinkage."""
 DISTANCES = tuple((classes, rows) for classes in (100, 30, 10) for rows in (5, 10, 25, 50, 100))
@@ -67,7 +71,10 @@ def held(moments: ClassMoments, shrinkage: float | str | None, truth: np.ndarray
 
 
 def simulated(case: tuple[int, int, int, str, str | None], seed: int) -> tuple[float, ...] | None:
-    """Return `held`, and tau with one other sample."""
+    """Return `held`, and tau with one other sample.
+
+    Of equal axes, the one that is called first is as good a truth as another.
+    """
     n_classes, n_features, per_class, spectrum, shrinkage = case
     rng = np.random.default_rng([seed, n_classes, per_class])
     classes = population(n_classes, n_features, spectrum, "normal", 0.7, heavy=False, rng=rng)
@@ -123,9 +130,11 @@ def print_rows(header: str, cases: Iterable[tuple[str, list[tuple[float, ...] | 
             print(f"| {name} | withheld |", flush=True)
             continue
         inside, width, said, true, tau, realised = told.mean(axis=0)
+        sd = told[:, 0].std()
+        error = sd / np.sqrt(len(told))
         print(
-            f"| {name} | {len(told)} | {inside:.1%} | {told[:, 0].std():.1%} | {width:.2f} | {said:.2f} | {true:.2f} | "
-            f"{tau:.2f} | {realised:.2f} |",
+            f"| {name} | {len(told)} | {100 * inside:.1f} +- {100 * error:.1f} % | {100 * sd:.0f} % | {width:.2f} | "
+            f"{said:.2f} | {true:.2f} | {tau:.2f} | {realised:.2f} |",
             flush=True,
         )
 
@@ -186,6 +195,7 @@ def main() -> None:
     parser.add_argument("--cifar100", type=Path, nargs="+", metavar="PARQUET", help="with img and fine_label")
     parser.add_argument("--features", type=Path, nargs="+", metavar="PARQUET", help="of the same classes")
     parser.add_argument("--samples", type=int, default=20, help="of real rows, for each row of the table")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes of all but --time")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--memory", type=int, nargs=3, help=argparse.SUPPRESS)
@@ -195,7 +205,7 @@ def main() -> None:
         return
     print(f"CPU: {cpu_model()}; NumPy {np.__version__}.\n")
     note = notes()
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(options.workers) as pool:
         if options.simulate:
             seeds = range(options.simulate)
             print_rows(
