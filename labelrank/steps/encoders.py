@@ -158,7 +158,6 @@ class _Judged:
 
 def _judged(features: FeatureSet) -> _Judged:
     # Imported here, because these load scikit-learn.
-    from labelrank.ranking import LabelRanker
     from labelrank.ranking.confusions import Share
     from labelrank.ranking.neighbours import nearest_rows, vote
 
@@ -169,7 +168,7 @@ def _judged(features: FeatureSet) -> _Judged:
     asked = np.linspace(0, n - 1, min(n, MAX_QUERIES)).astype(int)
     blocks = nearest_rows(features.X, min(NEIGHBOURS, n - 1), asked)
     voted = np.concatenate([vote(y[places], cosines) for places, cosines in blocks])
-    ranker = LabelRanker().fit(features.X, y)
+    ranker = space.ranker("centroid")
     return _Judged(
         lda=found.accuracy,
         right=(found.labels[found.predicted] == y)[was_judged],

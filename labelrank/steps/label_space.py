@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labelrank.errors import RankingError
-from labelrank.ranking.methods import METHODS, ORDERS
+from labelrank.ranking.methods import DEFAULT_SHRINKAGE, GEOMETRY_ORDERS, METHODS, ORDERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from labelrank.ranking.distance_agreement import DistanceAgreement
     from labelrank.ranking.duplicates import NearDuplicates
     from labelrank.ranking.geometry import ClassGeometry
+    from labelrank.ranking.intervals import RankIntervals
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.placing import Places
+    from labelrank.ranking.ranker import LabelRanker
     from labelrank.ranking.tree import ClassTree, GroupSuggestion
     from labelrank.ranking.whitening import Whitening
 
@@ -238,16 +240,46 @@ class LabelSpace:
     def _orders(self) -> dict[str, np.ndarray]:
         return {}
 
-    def _order(self, name: str) -> np.ndarray:
-        from labelrank.ranking import orders
+    def ranker(
+        self, order: str, solver: str = "auto", shrinkage: float | str | None = DEFAULT_SHRINKAGE
+    ) -> LabelRanker:
+        """Return the fitted ranker along whose axis an order lies, or whose centroids stand beside it.
+
+        Args:
+            order: One of `labelrank.ranking.methods.ORDERS`.
+            solver: Of the axis; see `LabelRanker`.
+            shrinkage: As in a request; the default is that of this space, and none for `reference`.
+
+        Raises:
+            RankingError: The features cannot be ranked in this way.
+        """
         from labelrank.ranking.ranker import LabelRanker
 
-        if name == "centroid" and self.shrinkage is not None:  # without shrinkage, few rows need another solver
-            ranker = LabelRanker.of_moments(self.moments, self.shrinkage, white=self.whitening)
-            return ranker.order_
+        if shrinkage == DEFAULT_SHRINKAGE:
+            shrinkage = None if order == "reference" or solver == "svd" else self.shrinkage
+        if order in GEOMETRY_ORDERS:
+            solver = "eigen"  # as the geometry
+        method = order if order in METHODS else "centroid"
+        # Without shrinkage, few rows need another solver than that of the moments.
+        if method == "centroid" and solver != "svd" and shrinkage is not None and shrinkage == self.shrinkage:
+            return LabelRanker.of_moments(self.moments, shrinkage, white=self.whitening)
+        return LabelRanker(method, solver, shrinkage).fit(self.features.X, self.features.y)
+
+    def intervals(self, resamples: int) -> RankIntervals:
+        """Return how sure the positions of the order `centroid` are.
+
+        Raises:
+            RankingError: As for `ranker`.
+        """
+        from labelrank.ranking.intervals import rank_intervals
+
+        return rank_intervals(self.moments, shrinkage=self.shrinkage, resamples=resamples, white=self.whitening)
+
+    def _order(self, name: str) -> np.ndarray:
+        from labelrank.ranking import orders
+
         if name in METHODS:
-            shrinkage = None if name == "reference" else self.shrinkage
-            return LabelRanker(name, shrinkage=shrinkage).fit(self.features.X, self.features.y).order_
+            return self.ranker(name).order_
         match name:
             case "optimal-leaf":
                 return self.tree.order

@@ -18,7 +18,6 @@ from labelrank.notices import Notice
 from labelrank.ranking.methods import (
     DEFAULT_SHRINKAGE,
     END_RULES,
-    GEOMETRY_ORDERS,
     LINKAGE,
     MANY_CLASSES,
     METHODS,
@@ -34,7 +33,6 @@ from labelrank.steps.label_space import LabelSpace
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
-    from labelrank.ranking import LabelRanker
     from labelrank.ranking.intervals import RankIntervals
 
 TEST_SPLIT = "This is the test split: its labels decide the order. To report test accuracy, rank the training split."
@@ -102,9 +100,7 @@ class Ranked:
         """How sure the place of each class is; None without draws, and for other orders than those by centroids."""
         if self.resamples == 0 or self.label_map.method != "centroid":
             return None
-        from labelrank.ranking.intervals import rank_intervals
-
-        return rank_intervals(self.space.moments, shrinkage=self.shrinkage, resamples=self.resamples)
+        return self.space.intervals(self.resamples)
 
     @cached_property
     def label_map_with_intervals(self) -> LabelMap:
@@ -150,12 +146,12 @@ def rank(
     request = request or RankRequest()
     if refused := refusal(request.method, request.solver, request.shrinkage):
         raise RankingError(refused)
-    ranker = _fitted(features, request)
-    notices = tuple(_notices(features, request))
+    space = space or LabelSpace(features, request.shrinkage_asked)
+    ranker = space.ranker(request.method, request.solver, request.shrinkage_asked)
+    notices = tuple(_notices(space, request))
     label_map = LabelMap.from_ranking(ranker, features.class_names, features.public_provenance, notices=notices)
     if resamples is None:
         resamples = RESAMPLES_OF_MANY if len(label_map.classes) > MANY_CLASSES else RESAMPLES
-    space = space or LabelSpace(features, request.shrinkage_asked)
     if request.method not in METHODS:
         label_map = _in_order(label_map, space, request.method)
     return Ranked(
@@ -193,16 +189,6 @@ def rank_as(label_map: LabelMap, features: FeatureSet, *, source: str) -> Ranked
     return ranked
 
 
-def _fitted(features: FeatureSet, request: RankRequest) -> LabelRanker:
-    # Imported here, because it loads scikit-learn, which pages do not need before a ranking.
-    from labelrank.ranking import LabelRanker
-
-    if request.method in METHODS:
-        return LabelRanker(**asdict(request)).fit(features.X, features.y)
-    solver = "eigen" if request.method in GEOMETRY_ORDERS else request.solver  # as the geometry
-    return LabelRanker("centroid", solver, request.shrinkage_asked).fit(features.X, features.y)
-
-
 _ORDER_PARAMETERS: dict[str, dict[str, Any]] = {
     "optimal-leaf": {"distance": "cosine", "linkage": LINKAGE},
     "spectral": {"distance": "cosine", "neighbours": NEIGHBOURS},
@@ -225,10 +211,11 @@ def _in_order(label_map: LabelMap, space: LabelSpace, name: str) -> LabelMap:
     )
 
 
-def _notices(features: FeatureSet, request: RankRequest) -> list[Notice]:
+def _notices(space: LabelSpace, request: RankRequest) -> list[Notice]:
+    # Imported here, because it loads scikit-learn, which pages do not need before a ranking.
     from labelrank.ranking.ranker import is_underdetermined, telling_rows
 
-    found = []
+    features, found = space.features, []
     if alone := shard_notice(features):
         found.append(alone)
     checkpoint, dataset = ((features.provenance.get(of) or {}).get("id") for of in ("checkpoint", "dataset"))
@@ -246,4 +233,9 @@ def _notices(features: FeatureSet, request: RankRequest) -> list[Notice]:
                 f"{telling_rows(dim, n_classes):,} samples of each class.",
             )
         )
+    if request.method == "centroid" and request.solver != "svd":
+        try:
+            _ = space.geometry
+        except RankingError as error:
+            found.append(Notice("chance", f"This order may be chance. {error}"))
     return found
