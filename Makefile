@@ -39,6 +39,7 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python benchmarks/gpu.py --quick
 	$(BIN)/python benchmarks/heads.py --quick
 	$(BIN)/python benchmarks/fine_tune.py --quick
+	$(BIN)/python benchmarks/pretrain.py --quick
 	$(BIN)/python benchmarks/verdict.py --quick
 	$(BIN)/python benchmarks/does_order_matter.py --quick
 

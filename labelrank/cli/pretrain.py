@@ -67,3 +67,24 @@ def pretrain(
         sys.exit(1)
     say_left_out(result.problems)
     say(f"Wrote {out}: {result.num_parameters:,} parameters, {duration(result.duration_s)}.")
+    if result.rate:
+        say(_rate_text(result.rate, result.flops))
+
+
+def _rate_text(rate: float, flops: float) -> str:
+    """Return how fast the steps were, and how fast matrix products alone would be.
+
+    Args:
+        rate: Samples a second.
+        flops: Floating-point operations of a sample.
+    """
+    from labelrank.models.device import has_gpu, matmul_rate
+
+    text = f"Training: {rate:,.1f} samples/s, {flops / 1e9:,.3g} GFLOP each"
+    if has_gpu():  # its speed is not known
+        return f"{text}."
+    most = matmul_rate()
+    return (
+        f"{text}: {flops * rate / most:.0%} of the {most / 1e9:,.0f} GFLOP/s that NumPy's matrix product reaches here, "
+        f"with which it would be {most / flops:,.0f} samples/s."
+    )

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 from labelrank.models.backend import devices, resolve_precision
-from labelrank.models.config import EncoderConfig
+from labelrank.models.config import EncoderConfig, TransformerConfig
 from labelrank.models.device import matmul_rate
 
 # The share of NumPy's matmul rate that OpenVINO reaches in a whole ViT-B, and the speed-up by native bfloat16.
 _SHARE_OF_MATMUL = 0.85
 _BFLOAT16_GAIN = 1.9
+# Forward, and the backward pass, which has two products for each: for the inputs and for the weights.
+_PASSES = 3
 
 
 def encoder_flops(config: EncoderConfig) -> float:
     """Return the floating-point operations of the matrix products for one image or clip; a multiply-add is two."""
-    size = config.transformer
-    tokens, dim = config.num_patches + config.num_prefix, size.hidden_dim
+    return _embedding(config) + _blocks(config.transformer, config.num_patches + config.num_prefix)
+
+
+def pretraining_flops(config: EncoderConfig) -> float:
+    """Return the same of one image or clip in a step of masked pre-training, with encoder, decoder and backward pass.
+
+    The encoder sees the visible patches alone; the decoder all of them.
+    """
+    decoder = config.decoder
+    assert decoder is not None
+    visible, tokens = (count + config.num_prefix for count in (config.num_visible, config.num_patches))
+    joints = visible * config.transformer.hidden_dim + config.num_patches * config.patch_dim
+    forward = _embedding(config) + _blocks(config.transformer, visible) + _blocks(decoder, tokens)
+    return _PASSES * (forward + 2.0 * joints * decoder.hidden_dim)
+
+
+def _embedding(config: EncoderConfig) -> float:
+    return 2.0 * config.num_patches * config.patch_dim * config.transformer.hidden_dim
+
+
+def _blocks(size: TransformerConfig, tokens: int) -> float:
+    dim = size.hidden_dim
     # Query, key, value and output; scores and their mixing; the two layers of the MLP, and its gate.
     layers = 3 if size.gated_mlp else 2
     block = 4 * tokens * dim**2 + 2 * tokens**2 * dim + layers * tokens * dim * size.mlp_dim
-    return 2.0 * (config.num_patches * config.patch_dim * dim + size.num_layers * block)
+    return 2.0 * size.num_layers * block
 
 
 def estimated_rate(config: EncoderConfig, precision: str) -> float | None:

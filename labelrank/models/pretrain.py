@@ -19,6 +19,7 @@ from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import Cancelled, CheckpointError, DatasetError, MediaError
 from labelrank.models.config import EncoderConfig
+from labelrank.models.cost import pretraining_flops
 from labelrank.models.families import write_config
 from labelrank.models.pretrain_card import loss_curve_svg, pretraining_card
 from labelrank.models.pretrain_recipe import PretrainRecipe, PretrainResult
@@ -41,7 +42,7 @@ def pretrain(
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> PretrainResult:
-    """Train a masked autoencoder on a dataset's images or videos and write its checkpoint into an empty folder.
+    """Train a masked autoencoder on a dataset's images or videos and write its checkpoint into a new or empty folder.
 
     Args:
         command: The command that made the checkpoint, for its model card.
@@ -112,8 +113,11 @@ def pretrain(
         batches.begin_at(len(losses), kept.facts["random_state"])
         earlier_s = kept.facts["seconds"]
 
+    step_ends: list[float] = []
+
     class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            step_ends.append(time.monotonic())
             done, total = len(losses) * steps + batch + 1, recipe.epochs * steps
             if on_progress:
                 told = f"epoch {len(losses) + 1} of {recipe.epochs}" + (f", loss {losses[-1]:.4f}" if losses else "")
@@ -159,6 +163,9 @@ def pretrain(
         num_parameters=model.count_params(),
         duration_s=earlier_s + time.monotonic() - began,
         problems=(*dataset.problems, *problems),
+        # The first step compiles.
+        rate=(len(step_ends) - 1) * recipe.batch_size / (step_ends[-1] - step_ends[0]) if len(step_ends) > 1 else None,
+        flops=pretraining_flops(config),
     )
     card = pretraining_card(dataset, recipe, result, command, probe_section)
     _write_checkpoint(model, preprocessing, folder, card, losses)
@@ -339,6 +346,7 @@ def _write_checkpoint(
     from labelrank.models.convert import save_tensors
 
     config = model.config
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(write_config(config), indent=2) + "\n", encoding="utf-8")
     (folder / PREPROCESSOR).write_text(json.dumps(preprocessing.to_config(), indent=2) + "\n", encoding="utf-8")
     tensors = save_tensors(model.encoder, model.decoder)

@@ -104,3 +104,7 @@ class PretrainResult:
     num_parameters: int
     duration_s: float
     problems: tuple[Problem, ...]
+    rate: float | None = None
+    """Samples a second in the steps of this call; None if it made fewer than two."""
+    flops: float = 0.0
+    """Floating-point operations of a sample in a step; see `labelrank.models.cost.pretraining_flops`."""

@@ -134,7 +134,7 @@ def _digest(dataset: Dataset, recipe: PretrainRecipe) -> str:
 
 @contextlib.contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that becomes `out` at the end; on any error it is removed.
+    """Yield a path beside `out`, which is to become a folder, and then `out`; on any error it is removed.
 
     Raises:
         CheckpointError: `out` exists and is not an empty folder, or a folder beside it cannot be created.
@@ -145,6 +145,8 @@ def _new_folder(out: Path) -> Iterator[Path]:
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
+        # Only a try: a process that is killed within the hours of training leaves no folder behind.
+        partial.rmdir()
     except OSError as error:
         raise CheckpointError(f"{out} cannot be written ({error.strerror}); choose another --out.") from error
     try:

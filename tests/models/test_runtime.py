@@ -20,6 +20,7 @@ from labelrank.models.checkpoint import open_checkpoint
 from labelrank.models.config import EncoderConfig, TransformerConfig
 from labelrank.models.device import Device, cpu
 from labelrank.models.exported import Unwritable, load_kept
+from labelrank.models.pretrain_recipe import PretrainRecipe
 from tests.conftest import GOLDEN
 from tests.models.test_device import H200, OLD_DRIVER, T4
 
@@ -158,6 +159,23 @@ def test_flops_are_those_of_the_published_sizes():
     assert cost.encoder_flops(VIT_B) == pytest.approx(35.1e9, rel=0.002)
     clips = replace(VIT_B, model_type="videomae", num_frames=16, tubelet_size=2, use_cls_token=False)
     assert cost.encoder_flops(clips) == pytest.approx(361e9, rel=0.002)
+
+
+def test_pretraining_flops_are_those_of_its_kernels(keras):
+    from labelrank.models.mae import MaskedAutoencoder
+
+    config = PretrainRecipe().encoder_config()
+    model = MaskedAutoencoder(config)
+    model.build()
+    seen, every = 1 + config.num_visible, 1 + config.num_patches
+    flops = 0
+    for variable in model.trainable_variables:
+        if variable.path.endswith("kernel"):
+            is_of_visible = "/encoder/block" in variable.path or variable.path.endswith("decoder/embed/kernel")
+            flops += 2 * (seen if is_of_visible else every) * np.prod(variable.shape)
+    for size, tokens in ((config.transformer, seen), (config.decoder, every)):
+        flops += 4 * tokens**2 * size.hidden_dim * size.num_layers
+    assert cost.pretraining_flops(config) == pytest.approx(3 * flops, rel=0.02)
 
 
 def test_the_estimated_rate_follows_the_measured_matmul(system, monkeypatch):

@@ -94,6 +94,7 @@ def test_a_killed_and_stopped_run_goes_on_to_the_same_weights(keras, tmp_path):
     with subprocess.Popen(start, env=environment, stderr=subprocess.DEVNULL) as process:
         wait_for(lambda: list(runs.glob("*/last.safetensors")), timeout_s=240)
         process.kill()
+    assert list(tmp_path.iterdir()) == [tmp_path / "workspace"]
     data = digits("val")
     recipe = replace(recipe_for(data), epochs=epochs, warmup_epochs=1, **SIZES)
     steps = len(data.samples) // recipe.batch_size
