@@ -66,7 +66,7 @@ FULL_TARGETS = "onehot,geometry,permuted:19,smoothing,tuned-smoothing"
 PRETRAINED = "vit-mae-cifar100"
 PRETRAINING = {
     "hidden_dim": 192,
-    "num_layers": 6,
+    "num_layers": 7,
     "num_heads": 3,
     "decoder_dim": 96,
     "norm_pix_loss": True,
@@ -97,6 +97,11 @@ class Study:
     @property
     def settings(self) -> Settings:
         return replace(Settings.from_env(), workspace=self.folder / "workspace")
+
+    @property
+    def pretrained(self) -> Path:
+        """Where the part pretrain writes its checkpoint."""
+        return self.folder / (f"{PRETRAINED}-quick" if self.quick else PRETRAINED)
 
     def should_stop(self) -> bool:
         return time.monotonic() > self.ends_at
@@ -377,10 +382,10 @@ class GeometryPart:
             inputs = Inputs(sets["train"], test=sets["test"], val=sets["val"])
             return gather_files(inputs, design, study.settings)
         else:
-            checkpoint = {"mae-tiny": "mae-tiny-digits", "vit": str(study.folder / PRETRAINED)}.get(
+            checkpoint = {"mae-tiny": "mae-tiny-digits", "vit": str(study.pretrained)}.get(
                 self.features, study.checkpoint
             )
-            if self.features == "vit" and not (study.folder / PRETRAINED).exists():
+            if self.features == "vit" and not (study.pretrained).exists():
                 raise Missing("run the part pretrain first")
             shared = {"checkpoint": checkpoint, "label_column": "fine_label"}
             if self.features == "gpu":
@@ -474,13 +479,14 @@ class PretrainPart:
     minutes: float
 
     def work(self, study: Study) -> None:
-        if (out := study.folder / PRETRAINED).exists():
+        if (out := study.pretrained).exists():
             return
         from labelrank.data import SourceOptions
         from labelrank.steps.pretrain import PretrainRequest, pretrain
 
         options = SourceOptions(label_column="fine_label")
-        changes = {**PRETRAINING, **({"epochs": 1, "warmup_epochs": 0} if study.quick else {})}
+        small = {"hidden_dim": 48, "num_layers": 2, "epochs": 1, "warmup_epochs": 0}
+        changes = {**PRETRAINING, **(small if study.quick else {})}
         pretrain(
             PretrainRequest(str(study.images(0)), options, changes),
             out,
@@ -517,7 +523,7 @@ PARTS: dict[str, EncoderPart | GeometryPart | PretrainPart] = {
         ),
         EncoderPart("tree-digits", "twenty orders, tree head", "spread", "digits", 30, 8, meaning="tree"),
         GeometryPart("geometry-patch768", "CIFAR-100, whitened patches", "patch768", 8),
-        PretrainPart("pretrain", "a ViT-MAE of 3 million parameters on CIFAR-100", 60),
+        PretrainPart("pretrain", "a ViT-MAE of 3.3 million parameters on CIFAR-100", 60),
         GeometryPart(
             "geometry-vit",
             "CIFAR-100, end to end",
@@ -598,7 +604,7 @@ def tables(study: Study, parts: Sequence[EncoderPart | GeometryPart | PretrainPa
                 done = sum(map(stored.has, stored.cells))
                 state = f"unfinished: {done} of {len(stored.cells)} runs" if done else "not run yet"
                 left.append(f"| {part.name} | {part.about} | {state} | {command} |")
-        elif not (study.folder / PRETRAINED).exists():
+        elif not (study.pretrained).exists():
             left.append(f"| {part.name} | {part.about} | not run yet | {command} |")
     for kind, rows in (
         ("order", _order_table),
@@ -649,7 +655,7 @@ def _order_table(finished: Finished) -> Iterator[str]:
             ends = " to ".join(f"{scale * end:+.{digits}f}" for end in (shift.low, shift.high))
             yield (
                 f"| {part.name} | {name} | {told(one)} | {told(many)} | {found.ks:.3f}, {found.ks_p:.2g} "
-                f"| {found.spread.F:.2f}, {found.spread.p:.2g} | {scale * shift.value:+.{digits}f} ({ends}) "
+                f"| {found.spread.statistic:.2f}, {found.spread.p:.2g} | {scale * shift.value:+.{digits}f} ({ends}) "
                 f"| {scale * found.sd * 2 / 3:.{digits}f} | {ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f}) "
                 f"| {found.finding if is_accuracy else '-'} |"
             )
@@ -662,7 +668,7 @@ def _spread_table(finished: Finished) -> Iterator[str]:
         values = np.array([stored.accuracy(run) for _, run in runs]).reshape(len({run.arm for _, run in runs}), -1)
         found = spread(values)
         yield (
-            f"| {part.name} | {100 * values.mean():.2f} %, {100 * values.std(ddof=1):.2f} | {found.F:.2f} "
+            f"| {part.name} | {100 * values.mean():.2f} %, {100 * values.std(ddof=1):.2f} | {found.statistic:.2f} "
             f"| {found.p:.2g} | {'yes' if found.p <= 0.05 else 'no'} |"
         )
 
@@ -757,7 +763,7 @@ def _geometry_tables(reports: Sequence[tuple[GeometryPart, Report]]) -> Iterator
         smoothing = f"{chosen.smoothing:.3f}, {chosen.tuned_smoothing:.3f}"
         yield (
             f"| {part.name} | {rows} | {seeds} | {chosen.sharpness:g} ({chosen.how}) | {smoothing} "
-            f"| {report.verdict.text} |"
+            f"| {report.verdict.text.split(':')[0].rstrip('.')} |"
         )
 
 

@@ -34,9 +34,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """The spread between orders: one-way F, and its p-value by permutation."""
+    """The spread between orders: F of the one-way analysis of variance, and its p-value by permutation."""
 
-    F: float
+    statistic: float
     p: float
 
 
