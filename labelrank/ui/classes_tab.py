@@ -128,12 +128,13 @@ def _map(found: ChosenFeatures, ranked: Ranked) -> None:
     if chosen is not None:
         _one_class(space, chosen, pictures)
     ringed = None if chosen is None else int(position[chosen])
+    frame, thinned = marks.drawn_classes(frame, ringed)
     st.altair_chart(class_map.class_map(frame, ringed), alt=f"Map of {len(names):,} classes. {finding}.")
     words = class_map.map_text(places.neighbours, places.kept, places.kept_by_chance, places.embedded)
     st.markdown(agreement, help=AGREEMENT_HELP)
     st.caption(
-        f"The line follows the order of the label map, and colour is the position in it. {escape(words)} Names are "
-        "written where there is room; hover for the others"
+        f"The line follows the order of the label map, and colour is the position in it. {escape(words)}{thinned} "
+        "Names are written where there is room; hover for the others"
         + (" and for a typical image of each class." if pictures else ".")
     )
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from typing import TYPE_CHECKING
 
+from labelrank.words import ordinal
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DRAWN_CLASSES = 2_000
+"""Of more classes, evenly spaced ones are drawn in the order and on the map."""
 NEUTRAL = "#6b8aa0"
 ACCENT = "#2f7f95"
 _DIRECTION_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
@@ -25,6 +33,20 @@ def shorten(name: str, length: int = 40) -> str:
     """Return `name` on one line with at most `length` characters."""
     text = visible(name)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def drawn_classes(classes: pd.DataFrame, chosen: int | None = None) -> tuple[pd.DataFrame, str]:
+    """Return the rows that are drawn, and a sentence, which begins with a space, where these are not all.
+
+    Args:
+        classes: A row for each class, by its column position, from 0.
+        chosen: Position of a class that is drawn in any case.
+    """
+    step = -(-len(classes) // DRAWN_CLASSES)
+    if step == 1:
+        return classes, ""
+    kept = (classes["position"] % step == 0) | (classes["position"] == chosen)
+    return classes[kept], f" Of {len(classes):,} classes, every {ordinal(step)} in the order is drawn."
 
 
 def _oklch(lightness: float, chroma: float, hue: float) -> str:

@@ -26,7 +26,7 @@ from labelrank.views import (
     ranking_words,
     sample_list,
 )
-from labelrank.words import CITATION, ordinal, percent
+from labelrank.words import CITATION, percent
 
 WIDTH = 860
 """Of a chart, in pixels; it shrinks with the window."""
@@ -35,8 +35,6 @@ SAMPLES = 50
 PAIRS = 20
 DRAWN_SAMPLES = 2_500
 """So many samples are drawn in the projection."""
-DRAWN_CLASSES = 2_000
-"""Of more classes, evenly spaced ones are drawn in the projection and on the map."""
 LISTED = 500
 """Of more classes than twice this, so many of either end are listed; of more groups, twice as many of the largest."""
 _STYLE = """
@@ -139,7 +137,7 @@ def _order(ranked: Ranked) -> str:
         thinned = _note(
             f"Listed are the first and the last {LISTED:,} of {len(names):,} classes; the label map has all of them."
         )
-    drawn_classes, drawn_text = _drawn(classes)
+    spaced, spaced_text = marks.drawn_classes(classes)
     rows = [
         (
             entry.position,
@@ -159,9 +157,9 @@ def _order(ranked: Ranked) -> str:
         f"Order: {label_map.method}. {GOOD_FOR.get(label_map.method, '')} The axis of the projection holds "
         f"{percent(ranked.share)} of the variance between class means; the rest is in the sections below.",
         _figure(
-            ranking_charts.projection_chart(samples, drawn_classes),
+            ranking_charts.projection_chart(samples, spaced),
             f"{len(samples):,} of {len(ranked.position):,} samples on the axis that separates the classes best."
-            f"{drawn_text}",
+            f"{spaced_text}",
         ),
         _note(withheld or ""),
         _table(
@@ -178,7 +176,7 @@ def _map(space: LabelSpace, ranked: Ranked) -> str:
     places, geometry, names = space.places, space.geometry, space.names
     position = space.positions(ranked.label_map.position_of)
     frame = class_map.map_frame(places.points, names, position, geometry.count, [[]] * len(names), {})
-    frame, thinned = _drawn(frame)
+    frame, thinned = marks.drawn_classes(frame)
     return _section(
         class_map.map_finding(space.nearest_pair, places.kept, len(space.names)),
         "",
@@ -318,14 +316,6 @@ def _origin(ranked: Ranked, command: str, version: str) -> str:
         f"<h3>To make this report again</h3>\n<pre>{_text(command)}</pre>",
         f"<h3>Citation</h3>\n<pre>{html.escape(CITATION)}</pre>",
     )
-
-
-def _drawn(classes: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return no more rows, one a class by position, than are drawn, and a sentence where these are not all."""
-    step = -(-len(classes) // DRAWN_CLASSES)
-    if step == 1:
-        return classes, ""
-    return classes[::step], f" Of {len(classes):,} classes, every {ordinal(step)} in the order is drawn."
 
 
 def svg(chart: alt.Chart | alt.LayerChart, width: int = WIDTH) -> str:

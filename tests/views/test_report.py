@@ -120,7 +120,7 @@ def test_two_classes_have_a_report():
 
 
 def test_of_very_many_classes_some_are_drawn_and_listed_and_it_says_so(monkeypatch):
-    monkeypatch.setattr("labelrank.views.report.DRAWN_CLASSES", 8)
+    monkeypatch.setattr("labelrank.views.marks.DRAWN_CLASSES", 8)
     monkeypatch.setattr("labelrank.views.report.LISTED", 2)
     text = Parsed(report(features(20))).text
     assert text.count("Of 20 classes, every 3rd in the order is drawn.") == 2
