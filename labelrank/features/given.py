@@ -302,7 +302,8 @@ def _npz(path: Path, features_column: str | None, label_column: str | None) -> _
         why = error if zipfile.is_zipfile(path) else "it is no zip"
         raise FeaturesError(f"{path} cannot be read as an npz archive ({why}). {_NPZ_HELP}") from error
     all_ = ", ".join(f"{name!r} {array.dtype} {array.shape}" for name, array in arrays.items()) or "no array"
-    vectors = [name for name, array in arrays.items() if array.ndim == 2 and array.dtype.kind in "fiu" and array.shape[1]]
+    tables = {name: array for name, array in arrays.items() if array.ndim == 2 and array.shape[1]}
+    vectors = [name for name, array in tables.items() if array.dtype.kind in "fiu"]
     found = _chosen(path, "features", "--features-column", features_column, vectors, _VECTORS, all_, arrays)
     if found is None:
         raise FeaturesError(f"{path} has no array (n, d) of features; it has {all_}. {_NPZ_HELP}")
