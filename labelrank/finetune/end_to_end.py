@@ -92,6 +92,7 @@ def fine_tune(
     pooling: str = "mean",
     fc_norm: Mapping[str, np.ndarray] | None = None,
     targets: np.ndarray | None = None,
+    in_full: bool = True,
     steps: int = 1,
     on_epoch: Callable[[Epoch], None] | None = None,
     on_progress: Progress | None = None,
@@ -115,6 +116,8 @@ def fine_tune(
         fc_norm: The tensors of that norm, by name (`labelrank.models.names.HEAD_NORM`); None without one.
         targets: float32 (K, K) by label: row y is the distribution that a sample of class y should have. None: that of
             the meaning. Needs the meaning softmax without smoothing. Mixed samples mix their targets.
+        in_full: Whether the run has the probabilities of all classes, and their temperature, which takes another pass
+            over the validation samples.
         steps: Minimum steps per update. Give the `Tuned.steps` of an earlier run of the same kind, which fitted into
             memory.
         on_progress: Called as (updates done, updates in all, stage).
@@ -159,6 +162,7 @@ def fine_tune(
             pooling,
             fc_norm,
             targets,
+            in_full,
             folder,
             pool,
             steps,
@@ -219,6 +223,7 @@ class _Tuning:
         pooling: str,
         fc_norm: Mapping[str, np.ndarray] | None,
         targets: np.ndarray | None,
+        in_full: bool,
         folder: Path,
         pool: ThreadPoolExecutor,
         steps: int,
@@ -227,7 +232,7 @@ class _Tuning:
         self.build_encoder, self.splits, self.arm, self.seed = build_encoder, splits, arm, seed
         self.recipe, self.meaning, self.pooling, self.fc_norm = recipe, meaning, pooling, fc_norm
         self.folder, self._on_notice = folder, on_notice
-        self.has_targets = targets is not None
+        self.has_targets, self.in_full = targets is not None, in_full
         self.targets = meaning.targets if targets is None else targets[np.ix_(arm.order, arm.order)]
         """Row p: the distribution over positions for a sample at position p, float32 (K, K)."""
         self.notices: list[str] = []
@@ -315,8 +320,10 @@ class _Tuning:
             head=self._head(tuner),
             seconds=time.monotonic() - began,
             confidence=np.exp(log_probabilities.max(axis=1)).astype(np.float32) if self.has_targets else None,
-            log_probabilities=log_probabilities[:, list(self.arm.position_of)].astype(np.float32),
-            temperature=self._temperature(tuner),
+            log_probabilities=log_probabilities[:, list(self.arm.position_of)].astype(np.float32)
+            if self.in_full
+            else None,
+            temperature=self._temperature(tuner) if self.in_full else None,
         )
         keys = tuple(s.key for s, ok in zip(dataset.samples, readable, strict=True) if ok)
         model = self._classifier(tuner, run.head)

@@ -30,6 +30,7 @@ class Pair:
     """The accuracy with the targets in question less that of another arm, paired by seed and test row."""
 
     arm: str
+    """Its name; permuted for the mean of all permutations."""
     difference: float
     low: float | None
     """`low` to `high`: interval for new seeds and new test rows; None with one seed or if nothing differs."""
@@ -56,7 +57,7 @@ def target_verdict(
     Args:
         analysis: Of accuracies as fractions, in which the geometry stands for the ranked order and its permutations for
             random ones.
-        pairs: The geometry less each other arm that is no permutation of it.
+        pairs: The subject less each other kind of targets, and less the mean of all permutations (arm permuted).
         n_test: Number of test rows.
         subject: geometry or smoothing: the targets that the comparison is about.
         calibration: Expected calibration error of each arm, where it is known.
@@ -179,8 +180,9 @@ def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str) -> list[No
     if groups is not None:
         said.append(f"{_difference(groups, analysis.level)} against {NAMES['groups']} of equal entropy.")
     if analysis.ranked is not None and analysis.ranked.p_least > analysis.alpha + SAME:
+        lead = next((f"{_difference(one, analysis.level)}; " for one in pairs if one.arm == "permuted"), "")
         said.append(
-            f"{_few(analysis.n_random)} Heads on the features of the frozen encoder compare 19 permutations in a "
+            f"{_few(analysis.n_random, lead)} Heads on the features of the frozen encoder compare 19 permutations in a "
             "fraction of the time."
         )
     text = (
@@ -191,16 +193,16 @@ def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str) -> list[No
     return [Notice("", text) for text in (*said, *analysis.notes)]
 
 
-def _few(n_permuted: int) -> str:
-    """Return what so few permutations can show, and what they cannot, in a sentence."""
+def _few(n_permuted: int, lead: str) -> str:
+    """Return what so few permutations show, and what they cannot, in a sentence."""
     if n_permuted == 1:
         return (
-            "One permutation shows that its neighbours do worse or better, not that most would: a geometry that says "
-            "nothing of the classes beats it in 1 of 2 comparisons."
+            f"Against the one permutation here: {lead}that is about these wrong neighbours, not about most. A geometry "
+            "that says nothing of the classes beats one permutation in 1 of 2 comparisons."
         )
     return (
-        f"{n_permuted} permutations show that their neighbours do worse or better, not that most would: a geometry "
-        f"that says nothing of the classes comes first among them in 1 of {n_permuted + 1} comparisons."
+        f"Against the {n_permuted} permutations here: {lead}that is about these wrong neighbours, not about most. A "
+        f"geometry that says nothing of the classes comes first of them in 1 of {n_permuted + 1} comparisons."
     )
 
 

@@ -161,6 +161,9 @@ def test_onehot_targets_are_those_of_the_plain_softmax_to_the_last_bit(plain, tm
     assert curve(tuned) == curve(plain)
     assert (tuned.run.nll == plain.run.nll).all()
     assert plain.run.confidence is None
+    short = tune(tmp_path, targets=np.eye(3, dtype=np.float32), in_full=False)
+    assert (short.run.nll == tuned.run.nll).all()
+    assert (short.run.log_probabilities, short.run.temperature) == (None, None)
     likeliest = tuned.run.predicted[:, 0] == tuned.y
     assert tuned.run.confidence[likeliest] == pytest.approx(np.exp(-tuned.run.nll[likeliest]), rel=1e-5)
 

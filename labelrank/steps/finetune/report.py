@@ -137,7 +137,7 @@ class TargetFacts:
 
     chosen: Chosen
     pairs: tuple[Pair, ...]
-    """Accuracy of the geometry less that of each other arm that is no permutation of it."""
+    """Accuracy with the targets in question less that of each other kind, and less the mean of all permutations."""
     permutations: Mapping[str, tuple[int, ...]]
     """Arm -> permutation of the classes: label k has the place of label permutation[k] among those with rows."""
 

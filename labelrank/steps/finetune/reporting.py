@@ -172,14 +172,25 @@ def _pairs(
     by_run: Mapping[tuple[str, int], Run],
     y_test: np.ndarray,
 ) -> tuple[Pair, ...]:
-    """Return the accuracy of the subject less that of each other arm except permutations, over the seeds of both."""
+    """Return the accuracy of the subject less that of each other kind of targets, over the seeds that both finished.
+
+    All permutations together are one kind: their mean.
+    """
+
+    def right(run: Run) -> np.ndarray:
+        found: np.ndarray = (run.predicted[:, 0] == y_test).astype(np.float64)
+        return found
+
     pairs = []
-    for arm in arms:
-        both = [(by_run[subject, seed], by_run[arm.name, seed]) for seed in seeds if (subject, seed) in by_run]
-        whole = [pair for pair in both if not (pair[0].problem or pair[1].problem)]
-        if arm.kind not in (subject, "permuted") and whole:
-            rights = [[(run.predicted[:, 0] == y_test).astype(np.float64) for run in pair] for pair in whole]
-            pairs.append(Pair(arm.name, *paired_over_rows(np.array([one - other for one, other in rights]))))
+    for kind in dict.fromkeys(arm.kind for arm in arms if arm.kind != subject):
+        names = [arm.name for arm in arms if arm.kind == kind]
+        leads = []
+        for seed in seeds:
+            runs = [run for name in (subject, *names) if (run := by_run.get((name, seed)))]
+            if len(runs) == 1 + len(names) and not any(run.problem for run in runs):
+                leads.append(right(runs[0]) - np.mean([right(run) for run in runs[1:]], axis=0))
+        if leads:
+            pairs.append(Pair(kind, *paired_over_rows(np.array(leads))))
     return tuple(pairs)
 
 

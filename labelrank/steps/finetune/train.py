@@ -336,6 +336,7 @@ class EndToEnd:
                     pooling=self._pooling,
                     fc_norm=fc_norm_of(encoder.checkpoint) if self._pooling == "fc_norm" else None,
                     targets=targets.get(arm.name),
+                    in_full=arm.name in exporter.in_full,
                     n_classes=len(self._material.class_names),
                     folder=folder,
                     steps=steps,

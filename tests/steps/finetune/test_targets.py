@@ -142,7 +142,11 @@ def test_results_say_everything_and_can_be_read_again(settings):
         *("onehot", "geometry", "permuted-1", "permuted-2", "permuted-3", "smoothing", "groups")
     ]
     assert report.targets.chosen.how == "given"
-    assert [pair.arm for pair in report.targets.pairs] == ["onehot", "smoothing", "groups"]
+    pairs = {pair.arm: pair for pair in report.targets.pairs}
+    assert list(pairs) == ["onehot", "permuted", "smoothing", "groups"]
+    means = report.statistics["accuracy"].mean
+    others = np.mean([means[f"permuted-{number}"] for number in (1, 2, 3)])
+    assert pairs["permuted"].difference == pytest.approx(means["geometry"] - others)
     assert {"calibration", "class_distance", "within_group"} <= report.statistics.keys()
     assert report.verdict.finding in ("softer_better", "no_gain", "geometry_worse")
     table = np.loadtxt(outcome.folder / "targets.csv", delimiter=",", skiprows=1, dtype="float32")
