@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -117,14 +118,21 @@ class ClassTree:
                 f"{n_groups:,} groups were asked for; {self.n_classes:,} classes make 1 to {self.n_classes:,}. "
                 "Choose a number in this range."
             )
-        parts = self._parts()
-        top = np.arange(2 * self.n_classes - 1)  # of each part: the uncut part that holds it
-        for row in range(self.n_classes - n_groups - 1, -1, -1):
-            top[parts[row]] = top[self.n_classes + row]
-        of_leaf = top[self.order]  # the leaves of a group lie in a row
+        begins = np.zeros(self.n_classes, dtype=np.int64)
+        begins[self._meets[self.n_classes - n_groups :]] = 1
         group = np.empty(self.n_classes, dtype=np.int64)
-        group[self.order] = np.cumsum(np.diff(of_leaf, prepend=of_leaf[0]) != 0)
+        group[self.order] = np.cumsum(begins)
         return group
+
+    @cached_property
+    def _meets(self) -> np.ndarray:
+        """Where, in the order of the leaves, the second part of each join begins, int64 (K - 1,)."""
+        first = np.empty(2 * self.n_classes - 1, dtype=np.int64)
+        first[self.order] = np.arange(self.n_classes)
+        for number, (a, _) in enumerate(self._parts().tolist(), start=self.n_classes):
+            first[number] = first[a]
+        result: np.ndarray = first[self._parts()[:, 1]]
+        return result
 
     def suggest(self) -> GroupSuggestion:
         """Return the number of groups, from 2 to K - 1, whose mean silhouette on the cosine distance is highest.
