@@ -12,7 +12,10 @@ from labelrank.cli.options import given_features_options, label_space_options
 from labelrank.cli.progress import say, say_given, say_shard
 from labelrank.cli.tables import printable, show_table
 from labelrank.errors import FeaturesError
-from labelrank.words import plural
+from labelrank.words import about, plural
+
+# A longer search for samples that are nearly identical is told beforehand.
+_LONG_S = 60
 
 
 @click.command()
@@ -42,8 +45,10 @@ def samples(
 
     Nothing is said of their labels: a sample that fits its class little may be a rare view as well as a slip.
     """
+    from labelrank.cores import cpu_cores
     from labelrank.features.joining import read_features
     from labelrank.label_map import write_file
+    from labelrank.ranking.duplicates import expected_seconds
     from labelrank.steps.label_space import LabelSpace
     from labelrank.views import sample_list as words
 
@@ -51,6 +56,11 @@ def samples(
     found = read_features(features, **columns)
     say_given(found)
     say_shard(found)
+    if (seconds := expected_seconds(len(found.y), found.X.shape[1], cpu_cores())) > _LONG_S:
+        say(
+            f"Comparing all {len(found.y):,} samples with each other takes {about(seconds)}; half of them take a "
+            "quarter of it."
+        )
     space = LabelSpace(found, shrinkage)
     others = read_features(against, **columns) if against else None
     if others:
