@@ -206,7 +206,7 @@ def decision_text(cost: str, decided: Decided) -> str:
     costs = [
         np.mean([one for one in way["cost"] if one is not None]) for way in (decided.likeliest, decided.least_cost)
     ]
-    does = "lowers" if costs[1] < costs[0] else "does not lower"
+    does = {-1: "lowers", 0: "is not shown to change", 1: "raises"}[decided.cost_change.sign]
     return (
         f"Deciding by least expected cost ({whose}) from the probabilities of {decided.arm} {does} the mean cost: "
         f"{costs[0]:.4f} with the likeliest class, {costs[1]:.4f} so; its accuracy changes by "

@@ -118,8 +118,9 @@ def _decided(
 ) -> Decided:
     """Return the scores of both ways to decide, of predictions int (seeds, n_test)."""
     right = [(predicted == y).astype(np.float64) for predicted in (least, likeliest)]
-    change = Pair(arm, *paired_over_rows(right[0] - right[1]))
-    return Decided(arm, _scores(costs, likeliest, y), _scores(costs, least, y), tuple(temperatures), change)
+    paid = [costs.table[y, predicted] for predicted in (least, likeliest)]
+    changes = [Pair(arm, *paired_over_rows(after - before)) for after, before in (right, paid)]
+    return Decided(arm, _scores(costs, likeliest, y), _scores(costs, least, y), tuple(temperatures), *changes)
 
 
 def _scores(costs: Costs, predicted: np.ndarray, y: np.ndarray) -> Mapping[str, tuple[float | None, ...]]:

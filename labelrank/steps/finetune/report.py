@@ -163,6 +163,8 @@ class Decided:
     """What log probabilities were divided by, by seed: chosen on the validation rows; None without these, for 1."""
     change: Pair
     """Accuracy by least cost less that of the likeliest class, paired by seed and test row."""
+    cost_change: Pair
+    """The same of the cost of a row."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Decided:
@@ -170,9 +172,8 @@ class Decided:
         likeliest, least = (
             {name: tuple(one) for name, one in value[way].items()} for way in ("likeliest", "least_cost")
         )
-        return cls(
-            value["arm"], likeliest, least, tuple(value["temperature"]), Pair(**fields_in(value["change"], Pair))
-        )
+        changes = (Pair(**fields_in(value[name], Pair)) for name in ("change", "cost_change"))
+        return cls(value["arm"], likeliest, least, tuple(value["temperature"]), *changes)
 
 
 @dataclass(frozen=True)

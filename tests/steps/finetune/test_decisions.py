@@ -66,6 +66,8 @@ def test_decisions_are_those_of_the_kept_heads(settings, design, arm):
     assert one.change.difference == pytest.approx(
         np.subtract(one.least_cost["accuracy"], one.likeliest["accuracy"]).mean()
     )
+    costs_of_both = [np.mean(way["cost"]) for way in (one.least_cost, one.likeliest)]
+    assert one.cost_change.difference == pytest.approx(costs_of_both[0] - costs_of_both[1], abs=1e-12)
     assert Report.from_json(outcome.report.to_json()).decisions == outcome.report.decisions
 
 
