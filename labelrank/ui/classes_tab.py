@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import streamlit as st
+from scipy.sparse import coo_array
 
 from labelrank import __version__, class_groups
 from labelrank.errors import LabelRankError, RankingError
@@ -191,8 +192,10 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
                 class_heatmap.distance_text(len(names)),
             )
         else:
-            counts = space.confusions.matrix()
-            shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+            counts = space.confusions.counts.tocoo()
+            shares = coo_array(
+                (counts.data / space.confusions.judged[counts.row], (counts.row, counts.col)), shape=counts.shape
+            )
             finding = class_heatmap.confusion_finding(shares, names)
             chart, words = (
                 class_heatmap.confusion_heatmap(shares, order, names, groups),

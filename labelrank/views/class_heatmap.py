@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import altair as alt
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
 
 from labelrank.views import marks, thumbnails
 from labelrank.words import percent
@@ -25,14 +26,17 @@ _LEGEND_PIXELS = 50
 """The legend and the names below a heat map are so much higher than the names beside it are wide."""
 
 
-def binned(matrix: np.ndarray, most: int) -> np.ndarray:
-    """Return a matrix (K, K) as means over square blocks of neighbours in the least size that gives `most` a side."""
-    span = -(-len(matrix) // most)
-    if span == 1:
-        return matrix
-    starts = np.arange(0, len(matrix), span)
-    sizes = np.diff(starts, append=len(matrix))
-    sums = np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
+def binned(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, count: int, most: int) -> np.ndarray:
+    """Return a matrix (count, count) as means over square blocks of neighbours, of the least size for `most` a side.
+
+    Args:
+        rows, columns, values: Its cells that are not 0, each (m,).
+    """
+    span = -(-count // most)
+    side = -(-count // span)
+    cells = rows.astype(np.int64) // span * side + columns // span
+    sums = np.bincount(cells, weights=values, minlength=side**2).reshape(side, side)
+    sizes = np.bincount(np.arange(count) // span)
     means: np.ndarray = sums / (sizes[:, None] * sizes)
     return means
 
@@ -74,23 +78,23 @@ def distance_text(n_classes: int) -> str:
     )
 
 
-def confusion_finding(confusion: np.ndarray, names: Sequence[str]) -> str:
+def confusion_finding(confusion: coo_array, names: Sequence[str]) -> str:
     """Return which class is taken for which most often, in one sentence.
 
     Args:
-        confusion: float (K, K), rows of shares summing to 1, [true class, told class].
+        confusion: float (K, K) sparse, rows of shares summing to 1, [true class, told class].
         names: Of the classes.
     """
-    mistakes = confusion.copy()
-    np.fill_diagonal(mistakes, 0.0)
-    true, told = divmod(int(mistakes.argmax()), len(mistakes))
-    if not mistakes[true, told]:
+    shares = _mistakes(confusion)
+    most = int(shares.argmax())
+    true, told = confusion.row[most], confusion.col[most]
+    if not shares[most]:
         return "No class is expected to be taken for another"
     one, other = marks.shorten(names[true], 30), marks.shorten(names[told], 30)
-    return f"{one} is most often taken for another class: {percent(mistakes[true, told], 0)} of its samples for {other}"
+    return f"{one} is most often taken for another class: {percent(float(shares[most]), 0)} of its samples for {other}"
 
 
-def confusion_text(confusion: np.ndarray) -> str:
+def confusion_text(confusion: coo_array) -> str:
     """Return how to read a heat map of expected confusions, in sentences.
 
     Args:
@@ -99,7 +103,7 @@ def confusion_text(confusion: np.ndarray) -> str:
     return (
         "Rows are true classes, columns what a linear classifier on these features takes them for. Orange is mistaken, "
         f"full colour from {percent(_full(confusion), 0)} of the class on; the diagonal is what it gets right, in blue."
-        f"{_thinned(len(confusion))}"
+        f"{_thinned(confusion.shape[0])}"
     )
 
 
@@ -144,7 +148,7 @@ def distance_heatmap(
 
 
 def confusion_heatmap(
-    confusion: np.ndarray,
+    confusion: coo_array,
     order: np.ndarray,
     names: Sequence[str],
     groups: np.ndarray | None = None,
@@ -156,14 +160,14 @@ def confusion_heatmap(
     Args:
         confusion: As for `confusion_finding`.
     """
-    ordered = confusion[np.ix_(order, order)]
-    full = _full(confusion)
-    shade = -np.sqrt(np.minimum(ordered / full, 1.0))
-    np.fill_diagonal(shade, np.diag(ordered))
+    full, right = _full(confusion), confusion.row == confusion.col
+    shade = np.where(right, confusion.data, -np.sqrt(np.minimum(confusion.data / full, 1.0)))
+    position = np.argsort(order)
+    cells = position[confusion.row], position[confusion.col]
     scale = alt.Scale(domain=[0, full], range=[_BLANK, FAR], clamp=True)
     return _heatmap(
-        binned(ordered, CELLS),
-        binned(shade, PIXELS),
+        binned(*cells, confusion.data, len(order), CELLS),
+        binned(*cells, shade, len(order), PIXELS),
         order,
         names,
         groups,
@@ -174,10 +178,13 @@ def confusion_heatmap(
     )
 
 
-def _full(confusion: np.ndarray) -> float:
-    mistakes = confusion.copy()
-    np.fill_diagonal(mistakes, 0.0)
-    return max(0.05, float(mistakes.max()))
+def _mistakes(confusion: coo_array) -> np.ndarray:
+    """Return the shares of the cells, 0 on the diagonal."""
+    return np.where(confusion.row == confusion.col, 0.0, confusion.data)
+
+
+def _full(confusion: coo_array) -> float:
+    return max(0.05, float(_mistakes(confusion).max()))
 
 
 def _heatmap(

@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.sparse import coo_array
 
 from labelrank.ranking.tree import ClassTree
 from labelrank.views import class_heatmap, class_map, class_tree
@@ -118,7 +119,7 @@ def test_heat_maps_are_less_than_2_mb_and_say_where_cells_are_joined(n_classes):
     for chart in (
         class_heatmap.distance_heatmap(unit_points(n_classes), np.arange(n_classes), names),
         class_heatmap.confusion_heatmap(
-            abs(unit_points(n_classes) @ unit_points(n_classes).T), np.arange(n_classes), names
+            coo_array(abs(unit_points(n_classes) @ unit_points(n_classes).T)), np.arange(n_classes), names
         ),
     ):
         assert len(json.dumps(chart.to_dict())) < 2_000_000
@@ -129,7 +130,7 @@ def test_heat_maps_are_less_than_2_mb_and_say_where_cells_are_joined(n_classes):
 
 def test_blocks_of_neighbours_are_means_also_where_the_last_is_smaller():
     matrix = np.arange(25.0).reshape(5, 5)
-    means = class_heatmap.binned(matrix, 3)
+    means = class_heatmap.binned(*np.indices((5, 5)).reshape(2, -1), matrix.ravel(), 5, 3)
     assert means[0, 0] == matrix[:2, :2].mean()
     assert means[2, 1] == matrix[4, 2:4].mean()
 
@@ -141,7 +142,9 @@ def test_blocks_of_distances_are_those_of_the_matrix(most):
     distances = 1 - points @ points.T
     np.fill_diagonal(distances, 0.0)
     np.testing.assert_allclose(
-        class_heatmap.binned_distances(points, most), class_heatmap.binned(distances, most), atol=1e-12
+        class_heatmap.binned_distances(points, most),
+        class_heatmap.binned(*np.indices((10, 10)).reshape(2, -1), distances.ravel(), 10, most),
+        atol=1e-12,
     )
 
 
@@ -158,10 +161,13 @@ def test_findings_of_heat_maps():
         "Neighbours in order original are 1.50 apart, any two classes 1.33"
     )
     shares = np.array([[0.7, 0.3], [0.1, 0.9]])
-    assert class_heatmap.confusion_finding(shares, ["a", "b"]) == (
+    assert class_heatmap.confusion_finding(coo_array(shares), ["a", "b"]) == (
         "a is most often taken for another class: 30\u00a0% of its samples for b"
     )
-    assert class_heatmap.confusion_finding(np.eye(2), ["a", "b"]) == "No class is expected to be taken for another"
+    assert (
+        class_heatmap.confusion_finding(coo_array(np.eye(2)), ["a", "b"])
+        == "No class is expected to be taken for another"
+    )
 
 
 def tree_of(n_groups=4, per_group=3):
