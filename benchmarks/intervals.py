@@ -44,7 +44,8 @@ SIMULATED = (
     *((30, 60, n, "near tie", shrinkage) for n in (8, 30) for shrinkage in ("auto", None)),
     *((100, 30, n, "falling", "auto") for n in (8, 30)),
     *((30, 20, 50, "two equal", shrinkage) for shrinkage in ("auto", None)),
-    *((100, 30, 30, spectrum, None) for spectrum in ("two equal", "five equal")),
+    *((100, 30, 30, "two equal", shrinkage) for shrinkage in ("auto", None)),
+    (100, 30, 30, "five equal", None),
 )
 """Classes, features, rows of each class, spectrum of the class means, shrinkage."""
 DISTANCES = tuple((classes, rows) for classes in (100, 30, 10) for rows in (5, 10, 25, 50, 100))

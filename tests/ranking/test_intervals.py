@@ -64,7 +64,7 @@ def test_an_axis_between_two_equally_good_ones_is_left_open():
         found = rank_intervals(moments_of(X, y), resamples=40)
         true = position(sign_along(plane[:, 0], seen) * plane[:, 0])  # any direction is as true
         held.append(np.mean((found.low <= true) & (true <= found.high)))
-    assert np.mean(held) > 0.82
+    assert np.mean(held) > 0.9  # .87 where only the mean excess is taken from the gap
 
 
 def test_the_means_of_classes_may_not_differ_in_a_direction():
