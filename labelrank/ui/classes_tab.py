@@ -205,10 +205,8 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
     st.altair_chart(chart, width=class_heatmap.width(len(names)), alt=f"Heat map of {len(names):,} classes. {finding}.")
     if agreement:
         st.markdown(agreement, help=AGREEMENT_HELP)
-    st.caption(
-        f"{escape(words)} Outlined {'are the groups' if groups.max() else 'is the group'} that you chose in Groups "
-        f"({groups.max() + 1:,}), where the classes stand side by side."
-    )
+    outlined = "is the 1 group that is" if groups.max() == 0 else f"are the {groups.max() + 1:,} groups that are"
+    st.caption(f"{escape(words)} Outlined {outlined} chosen in Groups, where their classes stand side by side.")
 
 
 def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
