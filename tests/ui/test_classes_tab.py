@@ -59,7 +59,7 @@ def test_groups_are_cut_where_the_slider_stands_and_can_be_downloaded(app, pixel
     assert table["Classes"].sum() == 10
     assert len(table) == 3
     view(app, "Heat map")
-    assert "the 3 groups that are chosen" in texts(app).replace("\\", "")
+    assert "are the groups that you chose in Groups (3)" in texts(app).replace("\\", "")
 
 
 def test_pairs_are_two_lists_with_what_tells_them_apart(app, pixel_features, finished_job):
