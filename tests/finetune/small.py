@@ -41,6 +41,8 @@ RECIPE = TuneRecipe(epochs=3, batch_size=8, learning_rate=1e-2, warmup_epochs=1.
 EVERYTHING = replace(
     RECIPE, mixup=0.8, cutmix=1.0, drop_path=0.3, dropout=0.2, random_erasing=0.3, min_crop_scale=0.6, patience=9
 )
+SOFT = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.15, 0.75]], np.float32)
+"""Targets by label."""
 SAMPLING = ClipSampling(frames=4, stride=1)
 
 
@@ -129,5 +131,8 @@ if __name__ == "__main__":
         if kill_in and done == kill_in * 4 - 2:  # 4 updates an epoch
             os.kill(os.getpid(), signal.SIGKILL)
 
-    tuned = tune(folder, EVERYTHING, on_epoch=lambda epoch: print(in_full(epoch), flush=True), on_progress=progress)
+    def say(epoch):
+        print(in_full(epoch), flush=True)
+
+    tuned = tune(folder, EVERYTHING, targets=SOFT, on_epoch=say, on_progress=progress)
     print(tuned.run.nll.tobytes().hex(), flush=True)

@@ -19,6 +19,7 @@ from tests.finetune.small import (
     PREPROCESSING,
     RECIPE,
     SAMPLING,
+    SOFT,
     arm,
     dataset,
     encoder,
@@ -153,9 +154,6 @@ def test_a_sorted_stream_shows_the_classes_by_their_positions(tmp_path, monkeypa
         tune(tmp_path, replace(RECIPE, batches="sorted"), which=arm((2, 0, 1), (2, 0, 1)))
 
 
-SOFT = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.15, 0.75]], np.float32)
-
-
 def test_onehot_targets_are_those_of_the_plain_softmax_to_the_last_bit(plain, tmp_path):
     tuned = tune(tmp_path, targets=np.eye(3, dtype=np.float32))
     assert curve(tuned) == curve(plain)
@@ -210,22 +208,6 @@ def test_targets_that_cannot_be_learned_are_refused(tmp_path, changed, options, 
         tune(tmp_path, replace(RECIPE, **changed), **options)
 
 
-@pytest.mark.slow
-def test_a_run_with_soft_targets_goes_on_to_the_same_end_and_no_other_targets_take_it_up(tmp_path):
-    whole = tune(tmp_path / "whole", targets=SOFT)
-    asked = []
-    with pytest.raises(Cancelled):
-        tune(tmp_path / "cut", targets=SOFT, should_stop=lambda: asked.append(1) or len(asked) > 6)
-    trained = []
-    other = tune(tmp_path / "cut", replace(RECIPE, epochs=3), targets=SOFT, on_progress=lambda d, *_: trained.append(d))
-    assert trained[0] == 5
-    assert (other.run.nll == whole.run.nll).all()
-    assert (other.run.confidence == whole.run.confidence).all()
-    trained.clear()
-    tune(tmp_path / "cut", targets=SOFT[::-1, ::-1].copy(), on_progress=lambda d, *_: trained.append(d))
-    assert trained[0] == 1
-
-
 # --- Kill and resume
 
 
@@ -243,7 +225,7 @@ def child(folder, kill_in=0):
 @pytest.mark.slow
 def test_run_killed_in_an_epoch_goes_on_to_the_same_losses_and_predictions(tmp_path):
     whole = []
-    tuned = tune(tmp_path / "whole", EVERYTHING, on_epoch=lambda epoch: whole.append(in_full(epoch)))
+    tuned = tune(tmp_path / "whole", EVERYTHING, targets=SOFT, on_epoch=lambda epoch: whole.append(in_full(epoch)))
     assert len(whole) == 3
     code, first, errors = child(tmp_path / "killed", kill_in=3)
     assert code == -9, errors
@@ -274,13 +256,10 @@ def test_cancelled_run_keeps_finished_epochs_and_goes_on_to_the_same_end(plain, 
 @pytest.mark.slow
 def test_snapshot_of_other_settings_is_not_taken_up(tmp_path):
     tune(tmp_path, replace(RECIPE, epochs=1))
-    trained = []
-    tune(
-        tmp_path,
-        replace(RECIPE, epochs=1, learning_rate=1e-3),
-        on_progress=lambda done, total, stage: trained.append(done),
-    )
-    assert trained[0] == 1
+    for recipe, targets in ((replace(RECIPE, epochs=1, learning_rate=1e-3), None), (replace(RECIPE, epochs=1), SOFT)):
+        trained = []
+        tune(tmp_path, recipe, targets=targets, on_progress=lambda done, *_, trained=trained: trained.append(done))
+        assert trained[0] == 1
 
 
 def test_finished_run_is_not_trained_again(tmp_path):
