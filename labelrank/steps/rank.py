@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 TEST_SPLIT = "This is the test split: its labels decide the order. To report test accuracy, rank the training split."
 
+CHANCE = (
+    "This order may be chance: the class means lie no farther apart than those of equal classes with so few samples. "
+    "Take more samples of each class, check that the labels belong to these features, or use another checkpoint."
+)
+
 DIGITS_ALONE = (
     "{} knows only handwritten digits: its order of anything else shows how labelrank works, not how the classes "
     "relate. Take another checkpoint."
@@ -236,6 +241,6 @@ def _notices(space: LabelSpace, request: RankRequest) -> list[Notice]:
     if request.method == "centroid" and request.solver != "svd":
         try:
             _ = space.geometry
-        except RankingError as error:
-            found.append(Notice("chance", f"This order may be chance. {error}"))
+        except RankingError:
+            found.append(Notice("chance", CHANCE))
     return found

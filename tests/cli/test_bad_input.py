@@ -85,7 +85,7 @@ def test_equal_centroids_give_an_order_by_chance_and_nothing_by_distance(tmp_pat
     path = written(tmp_path / "f.parquet", *alike())
     done = {command: call(command, path) for command in COMMANDS}
     chance = "class means lie no farther apart than means of 10 rows a class do by chance"
-    assert f"Warning: This order may be chance. The 4 {chance}" in done["rank"].stderr
+    assert "Warning: This order may be chance: the class means lie no farther apart" in done["rank"].stderr
     assert done["samples"].exit_code == 1 and chance in done["samples"].stderr
     assert chance in " ".join(done["classes"].stdout.split())
     assert chance in path.with_suffix(".html").read_text()
