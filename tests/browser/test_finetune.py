@@ -31,12 +31,6 @@ def compare(page: Page) -> None:
     settled(page)
 
 
-def ask(page: Page, question: str) -> None:
-    settled(page)
-    page.get_by_test_id("stRadio").get_by_text(question, exact=True).click()
-    settled(page)
-
-
 def saved(page: Page, name: str) -> bytes:
     if not page.get_by_role("button", name=name, exact=True).is_visible():
         press(page, "More files")
@@ -88,8 +82,9 @@ def geometry(finished, chromium):
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(30_000)
     page = context.new_page()
-    page.goto(f"{server.url}/finetune?dataset=digits&split=train&epochs=4&targets=onehot,geometry,permuted:4&seeds=2")
-    ask(page, "Does class geometry help?")
+    quick = "target=geometry&targets=onehot,geometry,permuted:4&seeds=2&epochs=4"
+    page.goto(f"{server.url}/finetune?dataset=digits&split=train&{quick}")
+    settled(page)
     page.get_by_text("Settings: Class geometry").click()
     expect(page.get_by_text("Sharpness", exact=True)).to_be_visible()
     press(page, "Compare the targets")
@@ -114,7 +109,7 @@ def test_a_comparison_of_targets_says_what_its_report_holds_and_gives_them(geome
     expect(page.get_by_test_id("stMetricValue")).to_have_text(
         f"{100 * pair.difference:+.2f}\u00a0points".replace("-", "−")
     )
-    expect(page.get_by_role("alert").first).to_contain_text(report.verdict.text.partition(": ")[0])
+    expect(page.get_by_test_id("stAlert").first).to_contain_text(report.verdict.text.partition(": ")[0])
     table = saved(page, "Targets (CSV)").decode().splitlines()
     assert len(table) == 11
     assert all(abs(sum(map(float, row.split(","))) - 1) < 1e-5 for row in table[1:])
@@ -125,7 +120,8 @@ def test_a_comparison_of_targets_says_what_its_report_holds_and_gives_them(geome
 def test_a_model_can_be_trained_without_a_comparison(finished, open_page):
     server, _ = finished
     page = open_page(f"{server.url}/finetune?dataset=digits&split=train&epochs=4", width=400)
-    ask(page, "Just train me a model")
+    settled(page)
+    page.get_by_test_id("stRadio").get_by_text("Just train me a model", exact=True).click()
     press(page, "Train the model")
     expect(page.get_by_text("Accuracy on 250 test samples")).to_be_visible(timeout=JOB_TIMEOUT_MS)
     settled(page)
