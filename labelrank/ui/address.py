@@ -12,6 +12,7 @@ from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data import SourceOptions
 from labelrank.data.zip_names import ENCODINGS
 from labelrank.errors import JobError
+from labelrank.finetune.decision import COSTS
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS, recipes
 from labelrank.jobs.store import Job
 from labelrank.models.backend import PRECISIONS, resolve_precision
@@ -157,6 +158,7 @@ _DESIGN = {
     "control": Row("control", _bool, "true or false"),
     "target": Row("target", _one_of(ONE_HOT, GEOMETRY), f"{ONE_HOT} or {GEOMETRY}"),
     "targets": Row("targets", _targets, "geometry, onehot, smoothing and permuted:19, joined by commas"),
+    "cost": Row("cost", _one_of(*COSTS[:2]), " or ".join(COSTS[:2]), none="auto"),
     "sharpness": Row("sharpness", _design("sharpness", float), "a number above 0", none="auto"),
 }
 _OWN = {

@@ -12,6 +12,7 @@ from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data import SourceOptions
 from labelrank.errors import DatasetError
 from labelrank.files import local_path
+from labelrank.finetune.decision import GROUPS
 from labelrank.finetune.recipe import TUNE_HEADS
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.steps.extract.request import Request
@@ -138,6 +139,8 @@ class Choices:
             values["recipe"] = None
         elif values["head"] not in TUNE_HEADS:
             values["head"] = None
+        if values["cost"] == GROUPS and self.groups is None:
+            values["cost"] = None
         if values["target"] != ONE_HOT:
             values |= {"meaning": Design.meaning, "label_smoothing": None, "batches": Design.batches}
         return replace(self, design=Design(**values))
@@ -153,7 +156,7 @@ class Choices:
             recompute: Train all runs again, on the features that exist.
         """
         extract_params = self.extract_params(recompute=recompute)
-        groups = self.groups if self.design.compares_targets else None
+        groups = self.groups if self.design.compares_targets or self.design.cost == GROUPS else None
         return job_params(
             extract_params, self.compared, ranking=self.ranking, test_split=self.test_split, groups=groups
         )

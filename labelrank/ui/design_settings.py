@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from labelrank.finetune.batches import buffer_size
+from labelrank.finetune.decision import GEOMETRY, GROUPS
 from labelrank.finetune.design import fitting_orders, fitting_targets
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, recipes
 from labelrank.models.config import EncoderConfig
@@ -20,6 +21,8 @@ from labelrank.words import plural
 
 OTHERS = {"original": "The original order", "reversed": "The reverse"}
 OTHER_TARGETS = ("onehot", "smoothing", "tuned-smoothing", "groups")
+NO_COST = "likeliest"
+COST_TEXT = {NO_COST: "Likeliest class", GEOMETRY: "Cost by class geometry", GROUPS: "Cost by groups"}
 MODEL_ORDERS = {"original": "As in the dataset", "ranked": "Ranked"}
 BATCHES = {"shuffled": "Shuffled", "sorted": "Sorted by class", "buffer": "Mixed in a buffer"}
 BUFFER = 500
@@ -78,6 +81,8 @@ def choose_design(found: feature_files.ChosenFeatures, *, running: bool) -> None
     summary = f"Settings: {comparison_words.design_text(design)}"
     with st.expander(summary, icon=":material/tune:", key=f"settings_{'running' if running else 'idle'}"):
         changes = _COMPARED[question](design, names)
+        changes["cost"] = _choose_cost(design)
+        _choose_groups(names)
         session.choose(test_split=_choose_test(chosen))
         changes |= _choose_training(design, fine_tune.encoder_of(found), question)
     if session.change_design(**changes) != chosen:
@@ -156,7 +161,6 @@ def _choose_targets(chosen: Design, names: Sequence[str]) -> dict[str, object]:
             help="How much of a target the true class keeps: near 0 all classes share evenly, 10 is nearly one-hot. "
             "Empty: of 1, 2, 3, 4, 6 and 8 the best on the validation samples.",
         )
-    _choose_groups(names)
     return {"targets": target_spec_of(picked, n_permuted), "seeds": seeds, "sharpness": sharpness}
 
 
@@ -168,14 +172,16 @@ def _choose_groups(names: Sequence[str]) -> None:
     given = uploaded_groups(
         names,
         key="groups_of_targets",
-        use="Targets by groups are then compared too, and mistakes within a group are counted.",
+        use="They can then be targets and say what a mistake costs, and mistakes within a group are counted.",
     )
     if given is not None:
         of_class = {name: given.names[number] for name, number in zip(names, given.groups, strict=True)}
         if of_class != chosen:
             session.choose(groups=of_class)
-            fixed, permuted = target_parts(session.choices().design.targets)
-            session.change_design(targets=target_spec_of([*fixed, "groups"], permuted))
+            design = session.choices().design
+            if design.compares_targets:
+                fixed, permuted = target_parts(design.targets)
+                session.change_design(targets=target_spec_of([*fixed, GROUPS], permuted))
             st.rerun()
     if chosen:
         n_groups = plural(len(set(chosen.values())), "group")
@@ -184,6 +190,22 @@ def _choose_groups(names: Sequence[str]) -> None:
             if given is None and st.button("Forget the groups", type="tertiary"):
                 session.choose(groups=None)
                 st.rerun()
+
+
+def _choose_cost(chosen: Design) -> str | None:
+    """Show what mistakes cost, for decisions beside the likeliest class."""
+    offered = [name for name in COST_TEXT if name != GROUPS or session.choices().groups]
+    picked = st.segmented_control(
+        "Decide by",
+        offered,
+        default=chosen.cost if chosen.cost in offered else NO_COST,
+        required=True,
+        format_func=COST_TEXT.__getitem__,
+        key=f"cost_{len(offered)}",
+        help="The class of a prediction: the likeliest one, or beside it that of the least expected cost, where a "
+        "mistake costs less the nearer the classes are. Nothing is trained for it, and both are reported.",
+    )
+    return None if picked == NO_COST else picked
 
 
 def _choose_model(chosen: Design, names: Sequence[str]) -> dict[str, object]:

@@ -24,6 +24,7 @@ from labelrank.steps.finetune.progress import SHARED_CURVES, ComparisonResult, C
 from labelrank.steps.finetune.report import Control, Report
 from labelrank.steps.finetune.request import evaluation_splits
 from labelrank.steps.finetune.results import (
+    COSTS,
     CURVES,
     KERAS_MODEL,
     LABEL_MAP,
@@ -313,6 +314,15 @@ def files_of(results: Results) -> list[Download]:
         )
         # The targets come before it where these are what was asked for.
         found.insert(1 if found[0].title == TARGETS_TITLE else 0, model)
+    found.append(
+        Download(
+            "All files (zip)",
+            f"{stem}-fine-tune.zip",
+            "application/zip",
+            "All of these in one folder, with a README.txt that describes them.",
+            lambda: zip_of(folder),
+        )
+    )
     return found
 
 
@@ -341,6 +351,12 @@ _FILES = (
         'targets = numpy.loadtxt("targets.csv", delimiter=",", skiprows=1, dtype="float32")\n'
         "loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets)[labels])\n"
         "loss = keras.losses.categorical_crossentropy(targets[labels], logits, from_logits=True)\n```",
+    ),
+    (
+        "Costs (CSV)",
+        COSTS,
+        "text/csv",
+        "What each mistake costs: a line of class names, then a row for each true class.",
     ),
     ("Report (JSON)", REPORT, "application/json", "Everything that is shown here."),
     ("Runs (CSV)", RUNS, "text/csv", "One row per run."),

@@ -273,7 +273,8 @@ def stopped(job: Job, results: Results | None, *, current: bool) -> None:
             st.error(message_text(job.error), icon=":material/error:")
         if results is not None:
             done, asked = plural(results.n_seeds, "seed"), job.params["design"]["seeds"]
-            orders = "All orders" if results.whole else plural(len(results.arms), "order")
+            arms = ("kind of targets", "kinds of targets") if results.report.targets else ("order", "orders")
+            orders = f"All {arms[1]}" if results.whole else plural(len(results.arms), *arms)
             st.markdown(f"{orders} had finished {done} of {asked:,}; the results below cover only these.")
         report = LiveReport.from_json(job.report or {})
         begun = Design.from_params(job.params).end_to_end and bool(report.curves)

@@ -65,7 +65,7 @@ def _figure(results: Results, question: str) -> tuple[str, alt.LayerChart | None
         arm = next(iter(results.arms))
         frame = confusion_charts.recall_frame(report, arm)
         finding = confusion_charts.recall_finding(frame, None)
-        chart = None if frame.empty else confusion_charts.recall_chart(frame, results.arms[arm])
+        chart = None if frame.empty else confusion_charts.recall_chart(frame)
         return finding, chart, "Recall: the share of a class's test samples that is found. Classes in ranked order."
     random = " The dashed line is the mean of the random orders." if "random" in results.arms.values() else ""
     return (

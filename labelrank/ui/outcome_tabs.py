@@ -46,10 +46,9 @@ def _sure(_: Shown, results: Results) -> None:
     st.markdown(findings.sentence(report.verdict.text))
     if report.verdict.expected:
         st.markdown(findings.sentence(report.verdict.expected))
-    analysis = report.accuracy
+    st.markdown("\n".join(f"- {findings.sentence(sentence)}" for sentence in report.verdict.other_details))
     if report.targets is None:
-        for sentence in comparison_words.power_text(analysis.power):
-            st.markdown(messages.escape(sentence))
+        analysis = report.accuracy
         finding = effect_charts.variance_finding(analysis)
         st.markdown(f"**{messages.escape(finding)}**")
         if analysis.variance:
@@ -59,27 +58,13 @@ def _sure(_: Shown, results: Results) -> None:
                 f"How much one run's accuracy varies over {over}: with the order, with the seed, and with neither "
                 "alone. Lines are 95\u00a0% intervals."
             )
-        _control(results)
-    for sentence in report.verdict.other_details:
-        st.markdown(f"- {findings.sentence(sentence)}")
-
-
-def _control(results: Results) -> None:
-    control = results.report.control
-    st.markdown(f"{findings.control_icon(control)} {messages.escape(comparison_words.control_text(control))}")
-    table = comparison_tables.control_table(results.report)
-    if table.empty:
-        return
-    st.caption(
-        "The control trains a random order whose first weights are permuted along with the classes. So every class "
-        "starts as in the original order. If the computation is sound, both end with the same result."
-    )
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config=dict.fromkeys(table.columns[1:], st.column_config.NumberColumn(format="%.2f")),
-        alt="Accuracy of the original order and of the control, by seed.",
-    )
+        control = report.control
+        st.markdown(f"{findings.control_icon(control)} {messages.escape(comparison_words.control_text(control))}")
+        if control.applies:
+            st.caption(
+                "The control trains a random order whose first weights are permuted along with the classes. So every "
+                "class starts as in the original order. If the computation is sound, both end with the same result."
+            )
 
 
 # Every arm
@@ -162,6 +147,10 @@ def _table(results: Results, arm: str) -> None:
 
 def _classes(shown: Shown, results: Results) -> None:
     arm = _choose_arm(results)
+    if decisions := results.report.decisions:
+        for one in decisions.arms:
+            if one.arm == arm:
+                st.markdown(findings.sentence(comparison_words.decision_text(decisions.cost, one)))
     if questions.question_of(results.report.compared.design) != questions.MODEL:
         _recall(results, arm)
     _mistakes(shown, results, arm)
@@ -215,11 +204,12 @@ def _mistakes(shown: Shown, results: Results, arm: str) -> None:
 def _mistake(mistake: Mistake, results: Results, *, moving: bool) -> None:
     true, predicted = (messages.name_text(name) for name in (mistake.true, mistake.predicted))
     st.markdown(f"**{true}** taken for **{predicted}**")
-    st.caption(
-        f"{mistake.count:,} times over {words.plural(results.n_seeds, 'seed')}, "
-        f"{words.share_text(mistake.share)} of the class · "
-        f"{words.plural(mistake.apart, 'position')} apart in the ranked order"
-    )
+    parts = [f"{words.plural(mistake.count, 'time')}, {words.share_text(mistake.share)} of the class"]
+    if results.n_seeds > 1:
+        parts.append(f"over {words.plural(results.n_seeds, 'seed')}")
+    if questions.question_of(results.report.compared.design) == questions.ORDER:
+        parts.append(f"{words.plural(mistake.apart, 'position')} apart in the ranked order")
+    st.caption(" · ".join(parts))
     alt = f"{words.plural(mistake.shown, 'sample')} of {mistake.true} taken for {mistake.predicted}"
     if moving and mistake.moving:
         st.image(thumbnails.data_uri(mistake.moving, "webp"), alt=f"{alt}, playing")

@@ -128,16 +128,6 @@ def _same_as_accuracy(report: Report, name: str) -> bool:
     return name == "uar" and all(one == other or abs((one or 0) - (other or 0)) < 1e-9 for one, other in pairs)
 
 
-def control_table(report: Report) -> pd.DataFrame:
-    """Return the accuracy of the original order and of the control, one row per seed; empty without a control."""
-    by_kind = {arm.kind: arm.metrics["accuracy"] for arm in report.arms}
-    if "control" not in by_kind:
-        return pd.DataFrame()
-    percent = [[None if v is None else 100 * v for v in by_kind[kind]] for kind in ("original", "control")]
-    columns = dict(zip(("Original (%)", "Control (%)"), percent, strict=True))
-    return pd.DataFrame({"Seed": report.compared.seeds, **columns})
-
-
 def facts_table(report: Report) -> pd.DataFrame:
     """Return the settings and circumstances of a fine-tune, one row each."""
     data, rows = report.data, []

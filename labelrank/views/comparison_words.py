@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from labelrank import words
-from labelrank.finetune.analysis import Power
 from labelrank.finetune.batches import SHUFFLED
 from labelrank.finetune.recipe import HEADS, TuneRecipe, recipes
 from labelrank.finetune.verdict import signed_text
@@ -85,6 +84,8 @@ def training_text(design: Design) -> str:
     for name in ("weight_decay", "dropout", "label_smoothing", "head_init_std"):
         if (value := getattr(design, name)) is not None:
             parts.append(f"{name.replace('_', ' ')} {value:g}")
+    if design.cost is not None:
+        parts.append(f"cost by {design.cost}")
     if design.batches != SHUFFLED:
         parts.append(f"batches {design.batches}")
     if design.flip is not None and design.depth != HEADS_ALONE:
@@ -160,22 +161,6 @@ def kept_text(runs_done: int, runs: int, *, begun: bool, way: str) -> str:
 
 
 # After
-
-
-def power_text(power: Power) -> list[str]:
-    """Return which effects the design could have found, in sentences."""
-    measure = MEASURES["accuracy"]
-    chance = words.percent(power.power, 0)
-    said = []
-    if power.detectable is not None:
-        lead = measure.size(power.detectable)
-        said.append(f"A ranked order that is better by {lead} would have been found with a chance of {chance}.")
-    if power.detectable_order_sd is not None:
-        spread = measure.size(power.detectable_order_sd)
-        said.append(
-            f"Orders that differ with a standard deviation of {spread} would have been found with a chance of {chance}."
-        )
-    return said or ["With so few orders or seeds, no size of effect is sure to be found. Take more of both."]
 
 
 def softness_text(chosen: Chosen) -> str:

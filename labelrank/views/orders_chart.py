@@ -78,7 +78,10 @@ def orders_chart(report: Report, metric: str = "accuracy") -> alt.LayerChart:
     columns = by_arm.agg(["mean", "count"]).reset_index()
     # Means of the same accuracies may differ in their last bits.
     columns["place"] = (columns["mean"] / measure.scale).round(9)
-    columns = columns.sort_values("place", ascending=not measure.higher_is_better, kind="stable").reset_index(drop=True)
+    # Of equal ones the ranked order comes last, as its place counts.
+    columns["ranked"] = columns["kind"] == "ranked"
+    columns = columns.sort_values(["place", "ranked"], ascending=[not measure.higher_is_better, True], kind="stable")
+    columns = columns.reset_index(drop=True)
     columns["column"] = columns.index
     columns["title"] = columns["arm"].map(arm_title)
     frame = frame.merge(columns[["arm", "column", "title"]], on="arm")

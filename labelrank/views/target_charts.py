@@ -112,7 +112,7 @@ def arms_chart(report: Report, metric: str) -> alt.LayerChart:
     frame["title"] = frame["arm"].map(arm_title)
     ticks = pd.DataFrame({"row": range(len(kinds)), "kind": kinds, "value": means.to_numpy()})
     title = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
-    x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(tickCount=6))
+    x = alt.X("value:Q", title=title, scale=alt.Scale(zero=False, nice=True, padding=8), axis=alt.Axis(tickCount=6))
     y, colour = _rows_axis(kinds), kind_colour(kinds, legend=False)
     tooltip = [
         alt.Tooltip("title:N", title="targets"),

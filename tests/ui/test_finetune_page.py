@@ -295,6 +295,7 @@ CHANGES = {
     "Weight decay": (0.3, {"weight_decay": 0.3}),
     "Dropout (fraction)": (0.2, {"dropout": 0.2}),
     "Label smoothing (fraction)": (0.1, {"label_smoothing": 0.1}),
+    "Decide by": ("geometry", {"cost": "geometry"}),
     "First weights of the head": (0.01, {"head_init_std": 0.01}),
     "Batches": ("sorted", {"batches": "sorted"}),
     "What learns": ("blocks", {"depth": "2"}),
@@ -470,6 +471,7 @@ def test_a_finished_comparison_shows_one_sentence_one_number_one_chart_and_downl
         "Label map (JSON)",
         "Recipe (JSON)",
         "Model (Keras)",
+        "All files (zip)",
     ]
     assert "The ranked order came" in charts(ready)[0]
     # Done with these choices: nothing is left to start.
@@ -530,7 +532,7 @@ def test_any_fine_tune_that_failed_says_why_and_can_go_on(ready, store, design):
 def test_cancelled_targets_show_what_their_finished_seeds_found(ready, compared):
     job, _ = compared(replace(TARGETS, seeds=5), ended="cancelled", seeds=[0, 1])
     run(ready, job=job.id)
-    assert "had finished 2 seeds of 5" in plain(ready)
+    assert "All kinds of targets had finished 2 seeds of 5" in plain(ready)
     assert tuple(metrics(ready)) == ("Gain over one-hot targets",)
     assert "Resume" in labels(ready)
 

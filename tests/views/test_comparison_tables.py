@@ -53,10 +53,3 @@ def test_settings_that_do_something_are_told_in_words():
     assert rows["Width of the head's hidden layer"] == "400"
     assert rows["Half of the images mirrored"] == "yes"
     assert "0.0005 x" in rows["Learning rate, at its peak"]
-
-
-def test_the_table_of_the_control_has_a_row_for_each_seed():
-    told, *_ = finished(DESIGN)
-    table = comparison_tables.control_table(told)
-    assert table["Seed"].tolist() == [0, 1]
-    assert table["Original (%)"].tolist() == table["Control (%)"].tolist()

@@ -7,7 +7,7 @@ import pytest
 from labelrank.steps.finetune.estimate import telling_design
 from labelrank.steps.finetune.progress import CurvePoint
 from labelrank.steps.finetune.request import Design
-from labelrank.views import comparison_tables, comparison_words
+from labelrank.views import comparison_words
 from tests.helpers.reports import finished
 
 DESIGN = Design(orders="ranked,original,random:3", seeds=2)
@@ -49,4 +49,3 @@ def test_what_a_stopped_comparison_keeps_is_told(done, runs, begun, said):
 def test_where_a_control_does_not_apply_the_reason_is_told():
     told, *_ = finished(Design(orders="ranked,random:3", seeds=2, meaning="ordinal"))
     assert "With ordinal a position has a meaning of its own" in comparison_words.control_text(told.control)
-    assert comparison_tables.control_table(told).empty
