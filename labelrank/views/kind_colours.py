@@ -36,6 +36,8 @@ def kind_colour(kinds: Sequence[str], *, legend: bool) -> alt.Color:
         legend=alt.Legend(
             title=None,
             orient="top",
+            # In one row, as many as targets have would be cut off on a telephone.
+            columns=2 if len(shown) > 3 else 0,
             labelExpr=f"{json.dumps(titles)}[datum.value]",
             symbolType="stroke",
             symbolStrokeWidth=3,

@@ -112,4 +112,5 @@ def headline_text(finding: str, report: Report | None) -> str:
     if finding == "no_effect" and ranked is not None and ranked.if_anything:
         text = IF_ANYTHING[ranked.if_anything]
     whose = "ranked " if finding == "order_matters" else ""
-    return f"{text}, {whose}{number.value}"
+    span = f" ({number.interval.partition('interval ')[2]})" if number.interval else ""
+    return f"{text}, {whose}{number.value}{span}"

@@ -762,7 +762,7 @@ def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
     report = findings.results_of(job).report
     difference = 100 * report.accuracy.ranked.difference
     assert (
-        f"**{comparison_words.HEADLINES[job.result['finding']]}, {difference:+.2f} points**".replace("+-", "−") in text
+        f"**{comparison_words.HEADLINES[job.result['finding']]}, {difference:+.2f} points (".replace("+-", "−") in text
     )
     # The whole verdict is on the page that Open leads to.
     assert job.result["verdict"].replace("\u00a0", " ") not in text

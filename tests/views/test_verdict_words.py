@@ -60,16 +60,16 @@ def test_a_headline_is_the_finding_with_the_difference_unless_the_control_failed
     report = finished(ORDERS, effect=0.05)[0]
     ranked = report.accuracy.ranked
     difference = f"{100 * ranked.difference:+.2f}\u00a0points"
-    for ends, words in (
-        ((-0.1, 0.1), "No detectable effect"),
-        ((-0.2, -0.1), "Not better, if anything worse"),
-        ((0.1, 0.2), "Not shown to be better"),
-        ((None, None), "No detectable effect"),
+    for ends, words, span in (
+        ((-0.1, 0.1), "No detectable effect", " (\u221210.00 to +10.00)"),
+        ((-0.2, -0.1), "Not better, if anything worse", " (\u221220.00 to \u221210.00)"),
+        ((0.1, 0.2), "Not shown to be better", " (+10.00 to +20.00)"),
+        ((None, None), "No detectable effect", ""),
     ):
         accuracy = replace(report.accuracy, ranked=replace(ranked, low=ends[0], high=ends[1]))
         told = replace(report, statistics={**report.statistics, "accuracy": accuracy})
-        assert verdict_words.headline_text("no_effect", told) == f"{words}, {difference}"
-    assert verdict_words.headline_text("order_matters", report) == f"The order matters, ranked {difference}"
+        assert verdict_words.headline_text("no_effect", told) == f"{words}, {difference}{span}"
+    assert verdict_words.headline_text("order_matters", report).startswith(f"The order matters, ranked {difference} (")
     assert verdict_words.headline_text("too_few", None) == "Too little to tell"
     assert verdict_words.headline_text("unsound", report) == "The control failed"
 
