@@ -100,6 +100,26 @@ class MAEDecoder(keras.layers.Layer):  # type: ignore[misc]
             x = block(x)
         return self.predict(self.norm(x))[:, 1:]
 
+    def predict_hidden(self, tokens: Any, visible: Any, hidden: Any) -> Any:
+        """Return the pixels of the hidden patches alone (B, M, patch_dim), from tokens in any order.
+
+        A patch that is in neither list is no token of the decoder at all.
+
+        Args:
+            tokens: Encoded visible tokens (B, 1 + V, D), CLS first.
+            visible: int (B, V), the places of the visible patches.
+            hidden: int (B, M), the places of the patches that a mask token stands for.
+        """
+        position = ops.cast(ops.convert_to_tensor(self.position_embedding), self.compute_dtype)
+        x = self.embed(tokens)
+        cls = x[:, :1] + position[:, :1]
+        shown = x[:, 1:] + ops.take(position[0], visible + 1, axis=0)
+        masked = ops.cast(self.mask_token, self.compute_dtype) + ops.take(position[0], hidden + 1, axis=0)
+        x = ops.concatenate([cls, shown, masked], axis=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.predict(self.norm(x[:, 1 + shown.shape[1] :]))
+
     def compute_output_shape(
         self, tokens_shape: tuple[int | None, ...], restore_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:

@@ -483,18 +483,25 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
         ]
 
     def call(self, images: Any, visible: Any = None, branch_scale: Any = None) -> Any:
-        config, place = self.config, None
-        tokens = self.patch_embedding(patchify(images, config.patch_size, config.tubelet_size))
-        if self.position_embedding is not None:
-            place = ops.cast(ops.convert_to_tensor(self.position_embedding), self.compute_dtype)
-            tokens = tokens + place[:, config.num_placed :]
+        tokens = self.embed_patches(images)
         if visible is not None:
-            if config.rotary or config.relative_bias:
-                raise ValueError(f"A {config.model_type} encoder encodes every patch, and some were chosen.")
+            if self.config.rotary or self.config.relative_bias:
+                raise ValueError(f"A {self.config.model_type} encoder encodes every patch, and some were chosen.")
             tokens = ops.take_along_axis(tokens, visible[:, :, None], axis=1)
-        if config.num_prefix:
+        return self.encode_patches(tokens, branch_scale)
+
+    def embed_patches(self, images: Any) -> Any:
+        """Return the tokens of the patches before the first block, with their positions, (B, N, D)."""
+        config = self.config
+        tokens = self.patch_embedding(patchify(images, config.patch_size, config.tubelet_size))
+        place = self._places()
+        return tokens if place is None else tokens + place[:, config.num_placed :]
+
+    def encode_patches(self, tokens: Any, branch_scale: Any = None) -> Any:
+        """Return what the encoder makes of some of `embed_patches`' tokens, (B, V, D): tokens (B, P + V, D)."""
+        if self.config.num_prefix:
             # Broadcast against the batch without asking for its size, which is unknown while tracing.
-            before = self._prefix(place) + ops.zeros_like(tokens[:, :1])
+            before = self._prefix(self._places()) + ops.zeros_like(tokens[:, :1])
             tokens = ops.concatenate([before, tokens], axis=1)
         if self.pre_norm is not None:
             tokens = self.pre_norm(tokens)
@@ -503,6 +510,12 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
             scale = None if branch_scale is None else branch_scale[:, i]
             tokens = block(tokens, branch_scale=scale, bias=bias)
         return tokens if self.norm is None else self.norm(tokens)
+
+    def _places(self) -> Any:
+        """Return the position table in the precision of the computation; None if there is none."""
+        if self.position_embedding is None:
+            return None
+        return ops.cast(ops.convert_to_tensor(self.position_embedding), self.compute_dtype)
 
     def _prefix(self, place: Any) -> Any:
         """Return the tokens before the patches, (1, P, D); `place` is the position table, None if there is none."""
