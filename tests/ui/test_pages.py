@@ -383,7 +383,7 @@ def test_positions_and_labels_of_the_table_agree_with_the_original_order(app, pi
 
 def test_the_ranking_says_which_shrinkage_auto_found(app, pixel_features, finished_job):
     run(app, job=finished_job(pixel_features()).id)
-    (found,) = re.findall(r"Auto shrinkage found ([\d.]+)%", texts(app))
+    (found,) = re.findall(r"Auto shrinkage found ([\d.]+)\s%", texts(app))
     assert 0 < float(found) < 100
     app.selectbox(key="shrinkage").select("none").run()
     assert "Auto shrinkage" not in texts(app)
