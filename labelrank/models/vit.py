@@ -499,17 +499,20 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
 
     def encode_patches(self, tokens: Any, branch_scale: Any = None) -> Any:
         """Return what the encoder makes of some of `embed_patches`' tokens, (B, V, D): tokens (B, P + V, D)."""
-        if self.config.num_prefix:
-            # Broadcast against the batch without asking for its size, which is unknown while tracing.
-            before = self._prefix(self._places()) + ops.zeros_like(tokens[:, :1])
-            tokens = ops.concatenate([before, tokens], axis=1)
-        if self.pre_norm is not None:
-            tokens = self.pre_norm(tokens)
+        tokens = self.enter_blocks(tokens)
         bias = None if self.relative_bias is None else self.relative_bias.bias()
         for i, block in enumerate(self.blocks):
             scale = None if branch_scale is None else branch_scale[:, i]
             tokens = block(tokens, branch_scale=scale, bias=bias)
         return tokens if self.norm is None else self.norm(tokens)
+
+    def enter_blocks(self, tokens: Any) -> Any:
+        """Return what enters the first block: some of `embed_patches`' tokens after those that stand for no patch."""
+        if self.config.num_prefix:
+            # Broadcast against the batch without asking for its size, which is unknown while tracing.
+            before = self._prefix(self._places()) + ops.zeros_like(tokens[:, :1])
+            tokens = ops.concatenate([before, tokens], axis=1)
+        return tokens if self.pre_norm is None else self.pre_norm(tokens)
 
     def _places(self) -> Any:
         """Return the position table in the precision of the computation; None if there is none."""
