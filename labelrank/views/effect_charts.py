@@ -8,10 +8,11 @@ import altair as alt
 import pandas as pd
 
 from labelrank.finetune.analysis import Analysis, Paired, Variance
+from labelrank.finetune.verdict import p_text
 from labelrank.views import ranking_charts
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import ACCENT, NEUTRAL
-from labelrank.views.measures import MEASURES, Measure, arm_title, p_text
+from labelrank.views.measures import MEASURES, Measure, arm_title
 from labelrank.views.ranking_charts import AXIS_HEIGHT
 from labelrank.words import percent
 
@@ -95,7 +96,7 @@ def variance_finding(analysis: Analysis) -> str:
     told = "nothing" if share < 0.005 else percent(share, 0)
     text = f"The order accounts for {told} of the variance between runs"
     if variance.F is not None:
-        text += f" (F {variance.F:.2f}, p {p_text(variance.p_order)})"
+        text += f" (F {variance.F:.2f}, p = {p_text(variance.p_order)})"
     return text
 
 

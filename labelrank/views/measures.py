@@ -73,11 +73,6 @@ DISTANCES = ("rank_distance", "centroid_distance")
 """Measured along the ranked order, whatever order was trained."""
 
 
-def p_text(p: float) -> str:
-    """Return a probability in sensible digits."""
-    return "below 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.01 else f"{p:.2f}"
-
-
 def arm_title(name: str) -> str:
     """Return the name of an arm for people: Ranked, Random 3."""
     kind, _, number = name.rpartition("-")
