@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import gc
 import hashlib
 import json
 import platform
@@ -35,6 +36,7 @@ from labelrank.features.store import LOCAL, FeatureSet, write_features
 from labelrank.finetune.design import Arm, arms
 from labelrank.finetune.recipe import TuneRecipe, named_recipe, to_dict
 from labelrank.finetune.runs import Run
+from labelrank.models.device import has_gpu
 from labelrank.progress import Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.plan import Plan, plan
@@ -74,6 +76,7 @@ PRETRAINING = {
     "warmup_epochs": 2,
 }
 BEGIN, END = "<!-- tables of benchmarks/study.py: begin -->", "<!-- tables of benchmarks/study.py: end -->"
+_GPU_SIZE = 112
 _ORIGINAL, _AGAIN, _CONTROL, _RANDOM = "original", "again", "control", "random"
 
 
@@ -148,7 +151,7 @@ class EncoderPart:
     def plans(self, study: Study) -> dict[str, Plan]:
         """Return what is read for training, validation and test."""
         checkpoint = {"digits": "mae-tiny-digits", "moving-digits": "videomae-tiny-moving-digits"}
-        shared = {"label_column": "fine_label", "image_size": 112} if self.data == "cifar100" else {}
+        shared = {"label_column": "fine_label", "image_size": gpu_size(study)} if self.data == "cifar100" else {}
 
         def of(split: str, file: int, count: int | None) -> Plan:
             where = {"dataset": str(study.images(file))} if shared else {"dataset": self.data, "split": split}
@@ -209,6 +212,8 @@ class EncoderPart:
         left = [cell for cell in stored.cells if not stored.has(cell)]
         if not left:
             return
+        import keras
+
         from labelrank.finetune.end_to_end import fine_tune
         from labelrank.finetune.samples import TrainingSamples
         from labelrank.models.runtime import build_encoder
@@ -234,6 +239,10 @@ class EncoderPart:
             )
             kept.write([tuned.run])
             shutil.rmtree(snapshots, ignore_errors=True)
+            # What TensorFlow has compiled for a run stays otherwise: about 30 MB.
+            del tuned
+            keras.backend.clear_session()
+            gc.collect()
             done = number + 1
             rest = (time.monotonic() - began) / done * (len(left) - done)
             finished = len(stored.cells) - len(left) + done
@@ -389,7 +398,8 @@ class GeometryPart:
                 raise Missing("run the part pretrain first")
             shared = {"checkpoint": checkpoint, "label_column": "fine_label"}
             if self.features == "gpu":
-                shared["image_size"] = 112
+                shared["image_size"] = gpu_size(study)
+            n_test = (4 if study.quick else 20) if design.end_to_end else None
             train, test = (
                 extracted(
                     study,
@@ -397,13 +407,21 @@ class GeometryPart:
                     max_per_class=count,
                     **shared,
                 )
-                for file, count in ((0, self.per_class), (1, 20 if design.end_to_end else None))
+                for file, count in ((0, 8 if study.quick else self.per_class), (1, n_test))
             )
         if study.cifar100 is not None:
             groups = superclasses(study.images(0))
         if self.per_class and self.features == "dinov2":
             train = first_of_each(train, self.per_class)
         return gather_files(Inputs(train, test=test, groups=groups), design, study.settings)
+
+
+def gpu_size(study: Study) -> int | None:
+    """Return the image size of the parts for a GPU: images of 32 px need no 224. None: that of a smaller checkpoint."""
+    from labelrank.models.checkpoint import open_checkpoint
+
+    own = open_checkpoint(study.checkpoint, settings=study.settings).preprocessing().output_size
+    return _GPU_SIZE if min(own) > _GPU_SIZE else None
 
 
 def extracted(study: Study, **request: object) -> FeatureSet:
@@ -821,6 +839,8 @@ def main() -> None:
     names = list(known) if "all" in options.part or options.gpu else options.part
     if unknown := [name for name in names if name not in known]:
         parser.error(f"there is no part {unknown[0]!r}; choose all, or some of {', '.join(known)}")
+    if options.gpu and not (has_gpu() or options.quick):
+        parser.error("there is no GPU here, on which this takes 12 minutes; --quick tries it on the processor")
     options.folder.mkdir(parents=True, exist_ok=True)
     study = Study(
         options.folder.resolve(),
