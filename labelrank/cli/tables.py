@@ -19,4 +19,5 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, text_col
 
 def printable(name: str) -> str:
     """Return a class name as it fits into one cell: its line breaks and control codes must not break the table."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
+    # A no-break space, as before a %, breaks nothing.
+    return name if name.replace("\u00a0", " ").isprintable() else name.encode("unicode_escape").decode()

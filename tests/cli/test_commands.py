@@ -512,6 +512,7 @@ def test_encoders_prints_a_row_for_each_file_and_how_far_their_orders_agree(feat
     lines = table.stdout.splitlines()
     both = ["features", "other"]
     assert [line.split()[0] for line in lines if line] == ["Encoder", *both, "Kendall", "features", *both]
+    assert "\\" not in table.stdout and re.search(r"[0-9]\s%", lines[1].rpartition(")")[2])
     assert "features and other hold the same features." in table.stderr
     assert "fine-tuning" in table.stderr
     assert [one["name"] for one in json.loads(plain.stdout)["encoders"]] == ["features", "other"]
