@@ -93,7 +93,8 @@ def differing_text(pairs: PairLists) -> str:
     text = f"{common:,} of the {plural(n, 'nearest pair')} {are} among the {len(pairs.most_confused):,} most confused."
     if near := pairs.near_but_told_apart:
         one = min(near, key=lambda pair: pair.mixed.value)
-        text += f" Near but told apart: {_both(one)} ({_place(one)} by distance, {_mixed(one)})."
+        how = "less mixed up" if one.mixed.value else "told apart"
+        text += f" Near but {how}: {_both(one)} ({_place(one)} by distance, {_mixed(one)})."
     if apart := pairs.confused_but_apart:
         one = max(apart, key=lambda pair: pair.distance)
         text += f" Mixed up though farther apart: {_both(one)} ({_place(one)} by distance, {_mixed(one)})."

@@ -108,6 +108,8 @@ def test_sentences(given):
     assert " of the 15 nearest pairs are among the 6 most confused. Near but told apart: " in differing_text(
         every.pairs
     )
+    mixed = PairLists(every.pairs.nearest, every.pairs.most_confused[:1], every.pairs.most_confused[1:2], ())
+    assert " Near but less mixed up: " in differing_text(mixed)
     assert differing_text(PairLists(every.pairs.nearest, (), every.pairs.nearest, ())).startswith("No sample was taken")
 
 
