@@ -85,7 +85,7 @@ def samples(
     )
     n_features = found.X.shape[1]
     say(f"{words.audit_text(space.samples, n_features)}. {words.duplicates_text(space.samples.own, space.duplicates)}.")
-    if doubt := words.too_well_text(len(found.y), n_features):
+    if doubt := words.too_well_text(len(found.y), n_features, accuracy_at="labelrank classes"):
         say(doubt)
     say(words.threshold_text(space.duplicates))
     if leaks and others and (text := words.leak_text(leaks, len(others.keys), str(against))):

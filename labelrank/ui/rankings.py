@@ -320,18 +320,15 @@ def _seen(found: FeatureSet, source: choices.Source | None, what: Callable[..., 
 
 def projection_caption(drawn: ProjectionData) -> str:
     """Return what the projection chart leaves out, and what its marks are."""
-    bars = " The bar spans the positions that it may have in truth (90 %)." if "low" in drawn.classes else ""
+    marks_text = ranking_charts.projection_marks_text(drawn.classes)
     if len(drawn.classes) > ranking_charts.ROW_CLASSES:
-        return (
-            f"Ribbons hold the middle 50 % and 90 % of the samples of each of {len(drawn.classes):,} classes; "
-            f"points are their centroids.{bars.replace('The bar spans', 'Bars span').replace('it may', 'they may')}"
-        )
+        return marks_text
     shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
     images = "their dataset is no longer here, so they have no images"
     if drawn.images:
         images = f"hover or tap for the image ({drawn.images:,} have one)"
     images = f"; {images}" if drawn.seen else ""
-    return f"{shown}, one line per class{images}. The dark tick is the centroid.{bars} Colour shows the position."
+    return f"{shown}, one line per class{images}. {marks_text}"
 
 
 def class_choice(name: str) -> str:

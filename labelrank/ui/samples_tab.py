@@ -54,7 +54,9 @@ def _least_fit(found: ChosenFeatures) -> None:
         "Look at these first. Such a sample may be a rare view, its class may run into another, or its label may be a "
         "slip: only you can tell."
     )
-    if text := sample_list.too_well_text(*space.features.X.shape):
+    if text := sample_list.too_well_text(
+        len(space.features.y), space.features.X.shape[1], accuracy_at="tab Classes, Pairs"
+    ):
         st.caption(escape(text))
     chosen = audit.order
     with st.container(horizontal=True, vertical_alignment="bottom"):

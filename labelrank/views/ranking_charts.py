@@ -149,6 +149,22 @@ def projection_finding(class_names: Sequence[str], told_apart: int | None = None
     )
 
 
+def projection_marks_text(classes: pd.DataFrame) -> str:
+    """Return what the marks of `projection_chart` are.
+
+    Args:
+        classes: As for the chart.
+    """
+    bars = "low" in classes
+    if len(classes) > ROW_CLASSES:
+        return (
+            f"Ribbons hold the middle 50 % and 90 % of the samples of each of {len(classes):,} classes; points are "
+            f"their centroids.{' Bars span the positions that they may have in truth (90 %).' if bars else ''}"
+        )
+    bar = " The bar spans the positions that the class may have in truth (90 %)." if bars else ""
+    return f"The tick is the centroid.{bar} Colour shows the position."
+
+
 def row_bytes(names: Sequence[str]) -> float:
     """Return about how many bytes a sample takes in the projection chart without its image, whatever its class.
 

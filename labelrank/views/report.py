@@ -158,8 +158,8 @@ def _order(ranked: Ranked) -> str:
         f"{percent(ranked.share)} of the variance between class means; the rest is in the sections below.",
         _figure(
             ranking_charts.projection_chart(samples, spaced),
-            f"{len(samples):,} of {len(ranked.position):,} samples on the axis that separates the classes best."
-            f"{spaced_text}",
+            f"{len(samples):,} of {len(ranked.position):,} samples on the axis that separates the classes best. "
+            f"{ranking_charts.projection_marks_text(spaced)}{spaced_text}",
         ),
         _note(withheld or ""),
         _table(
@@ -292,7 +292,11 @@ def _samples(space: LabelSpace, ranked: Ranked) -> str:
             rows,
             numbers=(0, 4, 5),
         ),
-        _note(sample_list.too_well_text(*space.features.X.shape)),
+        _note(
+            sample_list.too_well_text(
+                len(space.features.y), space.features.X.shape[1], accuracy_at="with the pairs above"
+            )
+        ),
         _note(
             "Fit: how well the sample fits its own class, taken without it, and the nearest other one. The fits of all "
             "classes sum to 100 %."

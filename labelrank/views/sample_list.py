@@ -94,15 +94,19 @@ def audit_text(audit: SampleAudit, n_features: int) -> str:
     return f"{elsewhere or 'None'} of {n:,} samples fits another class better than its own{doubt}"
 
 
-def too_well_text(n_samples: int, n_features: int) -> str:
-    """Return why fits are too high and what is not; empty where there are samples enough."""
+def too_well_text(n_samples: int, n_features: int, accuracy_at: str = "") -> str:
+    """Return why fits are too high and what is not; empty where there are samples enough.
+
+    Args:
+        accuracy_at: Where the reader finds the expected accuracy.
+    """
     if n_samples >= FITS_HOLD_FROM * n_features:
         return ""
     return (
         f"{n_samples:,} samples of {n_features:,} features are few: the directions that tell the classes apart were "
         "found with these very samples, so nearly all seem to fit their own class, and the fits are too high. The "
-        "expected accuracy (`labelrank classes`, or Pairs in the tab Classes) leaves each sample out of all that, and "
-        "holds. Take this list as an order in which to look."
+        f"expected accuracy ({accuracy_at}) leaves each sample out of all that, and holds. Take this list as an order "
+        "in which to look."
     )
 
 

@@ -91,6 +91,7 @@ def test_a_report_tells_everything_that_is_known(hostile):
     for part in (
         "This is the test split",
         "The order runs from",
+        "The tick is the centroid. The bar spans the positions that the class may have in truth",
         "are most alike; the map keeps",
         "Neighbours in order optimal-leaf",
         "Nearest pairs",
