@@ -227,7 +227,9 @@ def draw(
             "Original": st.column_config.TextColumn(help="The class that has this place in the source."),
             "Centroid": st.column_config.NumberColumn(width=68, format="%.2f", help="Mean projection of the class."),
             "Label": st.column_config.NumberColumn(width=55, help="The number that the class has in the source."),
-            "Samples": st.column_config.NumberColumn(width=70, format="localized"),
+            "Samples": st.column_config.NumberColumn(
+                width=70, format="localized", help="How many samples of the class were ranked."
+            ),
         },
         alt=f"Classes by position. {finding}.",
     )

@@ -57,7 +57,9 @@ def test_the_class_that_moved_most_comes_first():
         ("elk", 0),
     ]
     assert found.tau == pytest.approx(1 - 2 * 3 / 10)
-    assert "ant moved most, by 3 positions" in agreement_text(found)
+    assert "1 of 5 classes kept their position; ant moved most, by 3 positions" in agreement_text(found)
+    none = compare_maps(make_map(NAMES, [0, 1, 2, 3, 4]), make_map(NAMES, [1, 0, 3, 4, 2]))
+    assert "None of 5 classes kept" in agreement_text(none)
 
 
 def test_names_that_do_not_match_are_told_and_the_common_ones_compared():

@@ -20,7 +20,7 @@ from labelrank.ui.feature_files import ChosenFeatures, siblings
 from labelrank.ui.messages import escape, message_text
 from labelrank.views import marks
 from labelrank.views.bump_chart import MAX_LINES, bump_chart
-from labelrank.views.map_words import agreement_text
+from labelrank.views.map_words import TAU_HELP, agreement_text
 
 _FILE = "A label map from a file"
 _MAX_FILE_MB = 16
@@ -55,7 +55,7 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
     compared = compare_maps(ranked.label_map, other)
     for notice in compared.notices:
         st.warning(message_text(notice.text), icon=":material/warning:")
-    st.markdown(escape(agreement_text(compared)))
+    st.markdown(escape(agreement_text(compared)), help=TAU_HELP)
     _show_moves(compared, name)
 
 

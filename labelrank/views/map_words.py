@@ -6,6 +6,11 @@ from labelrank.map_comparison import MapComparison
 from labelrank.views import marks
 from labelrank.words import plural
 
+TAU_HELP = (
+    "Kendall's tau: of all pairs of classes, the share that stand in the same order in both, less the share that do "
+    "not. At 0.2, 60 of 100 pairs are in the same order. Positions count from 0."
+)
+
 
 def agreement_text(found: MapComparison) -> str:
     """Return how far two orders agree, in one or two sentences."""
@@ -23,5 +28,6 @@ def agreement_text(found: MapComparison) -> str:
         text += f"Random orders of as many classes may agree as well (within {found.chance:.2f} of 0). "
     if found.turned:
         text += "The second order is turned round to count moves. "
-    text += f"{found.stayed:,} of {plural(n_classes, 'class', 'classes')} kept their position; "
+    stayed = f"{found.stayed:,}" if found.stayed else "None"
+    text += f"{stayed} of {plural(n_classes, 'class', 'classes')} kept their position; "
     return f"{text}{marks.shorten(far.name)} moved most, by {plural(abs(far.moved), 'position')}."

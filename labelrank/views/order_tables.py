@@ -122,4 +122,4 @@ def _figure(value: float, criterion: str) -> str:
             return f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no -0.00
         case "anti_robinson_events":
             return f"{value:,.0f}"
-    return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:#,.4g}" if value < 1000 else f"{value:,.0f}"

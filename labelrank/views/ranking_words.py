@@ -55,7 +55,8 @@ def figures(share: float, intervals: RankIntervals | None) -> list[tuple[str, st
         kept = round(50 * (1 + intervals.tau))
         help_text = (
             f"Drawn again with as many other samples, about {kept} of 100 pairs of classes would stand in the same "
-            "order. This is Kendall's tau: 1 is the same order, 0 no better than chance, whichever end comes first."
+            "order. This is Kendall's tau: 1 is the same order, 0 no better than chance, whichever end comes first. "
+            "The page Features asks the same of two halves of the samples, with a wide band, so its number may differ."
         )
         if reversal := round(100 * (intervals.reversal or 0)):
             help_text += f" The ends would change places in about {reversal} of 100 draws."
