@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from labelrank import __version__
-from labelrank.cli import classes, compare, encoders, extract, finetune, pretrain, rank, report, samples
+from labelrank.cli import classes, compare, encoders, extract, finetune, patches, pretrain, rank, report, samples
 from labelrank.cli.progress import say
 from labelrank.errors import LabelRankError
 
@@ -54,5 +54,6 @@ for command in (
     encoders.encoders,
     finetune.finetune,
     pretrain.pretrain,
+    patches.patches,
 ):
     main.add_command(command)

@@ -86,8 +86,8 @@ def _order(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
 
 def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
-        click.option("--checkpoint-revision", help="Branch, tag or commit of a checkpoint on the Hub."),
-        click.option("--max-per-class", type=click.IntRange(min=1), help="Samples of each class; all by default."),
+        checkpoint_revision_option,
+        max_per_class_option,
         click.option(
             "--seed",
             type=click.IntRange(min=0),
@@ -132,7 +132,7 @@ def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=_shrinkage,
             help="Shrinkage of the ranking for --until-stable: none, auto, or from 0 to 1.",
         ),
-        click.option("--shard", callback=_shard, help="Take only share I of N, as 1/4; `merge` joins them."),
+        shard_option,
         click.option("--recompute", is_flag=True, help="Make the features again, even if they are in the cache."),
     )
     return _with(command, options)
@@ -145,6 +145,15 @@ def _shard(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise click.BadParameter(f"{value!r} is not I/N with I from 1 to N, such as 1/4.")
     return int(index), int(count)
+
+
+checkpoint_revision_option = click.option(
+    "--checkpoint-revision", help="Branch, tag or commit of a checkpoint on the Hub."
+)
+max_per_class_option = click.option(
+    "--max-per-class", type=click.IntRange(min=1), help="Samples of each class; all by default."
+)
+shard_option = click.option("--shard", callback=_shard, help="Take only share I of N, as 1/4; `merge` joins them.")
 
 
 def check_folder(out: Path) -> None:

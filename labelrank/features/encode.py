@@ -49,6 +49,8 @@ class Encoder(Protocol):
         """With `visible` int (B, V), encode only those patches: tokens (B, V, D), after those before the patches."""
 
 
+Compute = Callable[[Sequence[Sample], np.ndarray], np.ndarray]
+"""Takes samples and their inputs (n, clips, ...), at most a batch, and returns a vector for each, (n, D)."""
 Select = Callable[[np.ndarray], np.ndarray]
 """Takes an encoder's input, (B, H, W, C) or (B, T, H, W, C), and returns the patches to encode, int (B, V)."""
 
@@ -91,21 +93,11 @@ def encode_parts(
 ) -> Generator[Encoded, None, None]:
     """Yield the features of each part, with its rows in the order of its samples.
 
-    The clips of a video are encoded one by one and their features averaged. A sample that cannot be read, or whose
-    features are not finite, is listed as a problem and raises no error. Batches do not cross parts, so the features of
-    a part do not depend on other parts. If no sample of a part can be read, X is (0, D) with the D of the parts before
-    it, or 0 without such parts.
-
-    Reading continues while the caller uses a part. Closing the iterator also ends its threads.
+    The clips of a video are encoded one by one and their features averaged.
 
     Args:
-        parts: Samples of the dataset. Taken in the caller's thread, a few batches ahead.
-        preprocess: Turns an image or the frames of a video into the encoder's input.
-        sampling: The frames of each clip of a video; None for images.
         select: Chooses the patches that are encoded for each input; None: all.
-        workers: Number of reading threads; None: one per processor of this process, 2 to 16.
-        on_progress: Called as (done, total, stage) after each batch; total is None if `parts` is not a sequence.
-        should_stop: Called before each batch.
+        The others are as for `compute_parts`.
 
     Raises:
         FeaturesError: Unknown pooling.
@@ -114,9 +106,56 @@ def encode_parts(
 
     Source: He et al. 2022, arXiv:2111.06377. Feature extraction sees every patch; the mean leaves CLS out.
     """
+    yield from compute_parts(
+        dataset,
+        parts,
+        lambda _, inputs: _encode(inputs, encoder, pooling, select),
+        preprocess,
+        batch_size=encoder.batch_size,
+        stage=encoding_stage(dataset),
+        sampling=sampling,
+        workers=workers,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+
+
+def compute_parts(
+    dataset: Dataset,
+    parts: Iterable[Sequence[Sample]],
+    compute: Compute,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    stage: Stage,
+    sampling: ClipSampling | None = None,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> Generator[Encoded, None, None]:
+    """Yield a vector for each sample of each part, with its rows in the order of its samples.
+
+    A sample that cannot be read, or whose vector is not finite, is listed as a problem and raises no error. Batches do
+    not cross parts, so the vectors of a part do not depend on other parts. If no sample of a part can be read, X is
+    (0, D) with the D of the parts before it, or 0 without such parts.
+
+    Reading continues while the caller uses a part. Closing the iterator also ends its threads.
+
+    Args:
+        parts: Samples of the dataset. Taken in the caller's thread, a few batches ahead.
+        preprocess: Turns an image or the frames of a video into the encoder's input.
+        batch_size: Inputs of a batch, clips of a video counted each.
+        sampling: The frames of each clip of a video; None for images.
+        workers: Number of reading threads; None: one per processor of this process, 2 to 16.
+        on_progress: Called as (done, total, stage) after each batch; total is None if `parts` is not a sequence.
+        should_stop: Called before each batch.
+
+    Raises:
+        Cancelled: `should_stop` returned true.
+    """
     total = sum(map(len, parts)) if isinstance(parts, Sequence) else None
-    done, dimension, stage = 0, 0, encoding_stage(dataset)
-    with Reader(dataset, preprocess, sampling, encoder.batch_size, workers or _default_workers()) as reader:
+    done, dimension = 0, 0
+    with Reader(dataset, preprocess, sampling, batch_size, workers or _default_workers()) as reader:
         collected = _Part()
         idle_since = time.perf_counter()
         for batch in reader.batches(parts):
@@ -125,7 +164,7 @@ def encode_parts(
             if batch.samples:
                 batch.wait()
                 began = time.perf_counter()
-                collected.add(batch, encoder, pooling, select)
+                collected.add(batch, compute)
                 reader.give_back(batch)
                 collected.waited_s += began - idle_since
                 idle_since = time.perf_counter()
@@ -158,13 +197,13 @@ class _Part:
     waited_s: float = 0.0
     encoded_s: float = 0.0
 
-    def add(self, batch: Batch, encoder: Encoder, pooling: str, select: Select | None) -> None:
-        """Encode a batch and add its features."""
+    def add(self, batch: Batch, compute: Compute) -> None:
+        """Compute the vectors of a batch and add them."""
         problems = {place: Problem(batch.samples[place].key, reason) for place, reason in batch.failed.items()}
         places = [place for place in range(len(batch.samples)) if place not in problems]
         if places:
-            pooled = _encode(batch.inputs(places), encoder, pooling, select)
-            finite = np.isfinite(pooled).all(axis=1)
+            pooled = compute([batch.samples[place] for place in places], batch.inputs(places))
+            finite = np.asarray(np.isfinite(pooled).all(axis=1))
             for place, ok in zip(places, finite, strict=True):
                 if ok:
                     sample = batch.samples[place]

@@ -13,7 +13,7 @@ import numpy as np
 
 from labelrank.errors import FeaturesError
 from labelrank.features.given import is_given, read_given
-from labelrank.features.store import VOLATILE, FeatureSet, classes_without_rows, read_part
+from labelrank.features.store import PATCHES, VOLATILE, FeatureSet, classes_without_rows, read_part
 from labelrank.notices import Notice
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
@@ -35,6 +35,8 @@ def read_features(path: Path, *, features_column: str | None = None, label_colum
         features = read_given(path, features_column=features_column, label_column=label_column)
     else:
         features = _read(path)
+    if PATCHES in features.provenance:
+        raise FeaturesError(f"{path} holds scores of patches, not features; give a file of `labelrank extract`.")
     if not features.keys:
         raise FeaturesError(f"{path} has no rows; extract at least one sample per class.")
     return features
@@ -269,6 +271,10 @@ def joined_circumstances(parts: Sequence[FeatureSet]) -> dict[str, Any]:
         seconds = [s for p in provenances if isinstance(s := p.get("encoding_s"), int | float)]
         # Parts of an earlier version do not say; then a sum would be too small.
         joined["encoding_s"] = round(sum(seconds), 3) if len(seconds) == len(parts) else None
+    if halves := [half for p in provenances if isinstance(half := p.get("split_half"), Mapping)]:
+        samples = sum(half["samples"] for half in halves)
+        total = sum(half["mean"] * half["samples"] for half in halves)
+        joined["split_half"] = {"mean": total / samples if samples else 0.0, "samples": samples}
     return joined
 
 

@@ -28,11 +28,13 @@ _METADATA_KEY = b"labelrank"
 # These may differ when the same work runs again, or follow from the rest, so they are not part of the cache key.
 VOLATILE = (
     *("versions", "created_at", "device", "shard", "stability", "local", "masked_pretraining"),
-    *("encoding_s", "checkpoint_facts"),
+    *("encoding_s", "checkpoint_facts", "split_half"),
 )
 LOCAL = "local"
 """Entry of a provenance with the paths of dataset and checkpoint on the computer that made the features. What is shown
 or given to others must not have it; see `FeatureSet.public_provenance`."""
+PATCHES = "patches"
+"""Entry of the provenance of a file whose vectors are scores of patches, in a column `scores`: how they were made."""
 ENCODER, UNKNOWN = "encoder", "unknown"
 """Entry of a provenance of features that `labelrank extract` did not make, and its value."""
 _MAX_DEPTH = 50
@@ -113,7 +115,9 @@ def write_features(features: FeatureSet, path: Path) -> None:
             pa.array(features.y, pa.int32()), pa.array(features.class_names, pa.string())
         ),
         # If no sample could be read, the length of a vector may be unknown, and Parquet refuses length 0.
-        "features": pa.FixedSizeListArray.from_arrays(values, d) if d else pa.array([], pa.list_(pa.float32())),
+        _column(features.provenance): pa.FixedSizeListArray.from_arrays(values, d)
+        if d
+        else pa.array([], pa.list_(pa.float32())),
     }
     if features.rows is not None:
         columns["row"] = pa.array(features.rows, pa.int64())
@@ -129,6 +133,11 @@ def write_features(features: FeatureSet, path: Path) -> None:
         reason = os.strerror(error.errno) if error.errno else error
         advice = "free some space there, or choose another folder" if is_full else "choose a writable folder"
         raise FeaturesError(f"{path} cannot be written ({reason}); {advice}.") from error
+
+
+def _column(provenance: Mapping[str, Any]) -> str:
+    """Return the name of the column of vectors."""
+    return "scores" if PATCHES in provenance else "features"
 
 
 def _listed(problems: Sequence[Problem]) -> list[dict[str, str]]:
@@ -182,20 +191,21 @@ def read_part(path: Path) -> FeatureSet:
             "wrote, or features of your own in a .parquet or .npz file."
         ) from error
     metadata = _metadata(table.schema, path)
-    absent = [name for name in ("key", "label", "features") if name not in table.column_names]
+    vectors = _column(metadata)
+    absent = [name for name in ("key", "label", vectors) if name not in table.column_names]
     if absent:
         raise FeaturesError(
             f"{path} has no column {', '.join(absent)} (it has {', '.join(table.column_names) or 'none'}); "
-            "expected key, label and features."
+            f"expected key, label and {vectors}."
         )
-    for name in ("key", "label", "features", "row"):
+    for name in ("key", "label", vectors, "row"):
         if name in table.column_names and table[name].null_count:
             raise FeaturesError(f"{path} has {table[name].null_count} empty values in column {name}; extract again.")
     class_names = metadata.pop("class_names")
     failures, notices = (_problems(metadata.pop(name, None)) for name in ("failures", "notices"))
     y = _labels(table, class_names, path)
     keys = tuple(map(str, table["key"].to_pylist()))
-    X = vectors_of(table["features"], path, "features")
+    X = vectors_of(table[vectors], path, vectors)
     check_finite(X, keys, path, "Remove these rows or extract again with --precision float32.")
     return FeatureSet(
         X=X,

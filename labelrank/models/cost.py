@@ -19,16 +19,21 @@ def encoder_flops(config: EncoderConfig) -> float:
 
 
 def pretraining_flops(config: EncoderConfig) -> float:
-    """Return the same of one image or clip in a step of masked pre-training, with encoder, decoder and backward pass.
+    """Return the same of one image or clip in a step of masked pre-training, with the backward pass."""
+    return _PASSES * reconstruction_flops(config, config.num_visible)
 
-    The encoder sees the visible patches alone; the decoder all of them.
+
+def reconstruction_flops(config: EncoderConfig, num_visible: int) -> float:
+    """Return the same of reconstructing one image or clip from so many patches or tubelets.
+
+    The encoder sees the visible ones alone; the decoder all of them.
     """
     decoder = config.decoder
     assert decoder is not None
-    visible, tokens = (count + config.num_prefix for count in (config.num_visible, config.num_patches))
+    visible, tokens = (count + config.num_prefix for count in (num_visible, config.num_patches))
     joints = visible * config.transformer.hidden_dim + config.num_patches * config.patch_dim
     forward = _embedding(config) + _blocks(config.transformer, visible) + _blocks(decoder, tokens)
-    return _PASSES * (forward + 2.0 * joints * decoder.hidden_dim)
+    return forward + 2.0 * joints * decoder.hidden_dim
 
 
 def _embedding(config: EncoderConfig) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from labelrank.cores import cpu_cores
 from labelrank.errors import CheckpointError
-from labelrank.models.backend import select_backend
+from labelrank.models.backend import devices, select_backend
 from labelrank.models.config import EncoderConfig
 from labelrank.patches.visible_sets import check_visible, draw_visible, hidden_of, mean_of_rounds, num_places
 
@@ -49,7 +49,7 @@ class PatchScorer:
         self.visible, self.rounds, self.seed = visible, rounds, seed
         sets = rounds * -(-num_places(config) // visible)
         self.sets, self.times = _call_sizes(config, sets, config.num_slices * visible)
-        self.runtime = select_backend()
+        self.runtime, self.device = select_backend(), devices()[0].kind
         self.run = _compile(checkpoint, variant, self.runtime, self.sets, config.num_slices * visible, self.times)
 
     def __call__(self, sample: np.ndarray, key: str) -> np.ndarray:

@@ -78,11 +78,15 @@ class Plan:
         """The groups of samples that are encoded and stored together, in the order of the work."""
         from labelrank.ranking.stability import due
 
-        clips = self.sampling.clips if self.sampling else 1
-        flops = encoder_flops(self.checkpoint.config.resized(*self.preprocessing.output_size)) * clips
-        size = min(max(round(_FLOPS_PER_PART[_device()] / flops), self.batch_size), _MAX_PART_SAMPLES)
+        size = min(max(round(_FLOPS_PER_PART[_device()] / self.flops), self.batch_size), _MAX_PART_SAMPLES)
         shard = self.request.shard or (1, 1)
         return cut(self.dataset, seed=self.request.seed, size=size, ends_at=due, shard=shard)
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one sample, about."""
+        clips = self.sampling.clips if self.sampling else 1
+        return encoder_flops(self.checkpoint.config.resized(*self.preprocessing.output_size)) * clips
 
     @property
     def batch_size(self) -> int:

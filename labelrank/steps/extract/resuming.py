@@ -61,6 +61,8 @@ class Note:
             if path == self._path or other.get("request") != self._content["request"] or other.get("finished"):
                 continue
             before, now = other.get("provenance", {}), self._content["provenance"]
+            if before.get("patches") != now.get("patches"):  # parts of other work: scores of patches
+                continue
             changed = [name for name in ("checkpoint", "dataset") if before.get(name, now[name]) != now[name]]
             if not changed or not parts:
                 continue

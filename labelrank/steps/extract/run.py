@@ -180,6 +180,7 @@ def extract(
     *,
     recompute: bool = False,
     follow_stability: bool = True,
+    engine: Engine | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     on_report: OnReport | None = None,
@@ -192,6 +193,7 @@ def extract(
         recompute: Compute all parts anew.
         follow_stability: Estimate during the work how stable the order is, if that costs little. A plan that stops at a
             stable order always does this.
+        engine: Makes the parts; None: `engine_for` chooses.
         on_progress: Called as (done, total, stage).
         should_stop: Asked before each batch; finished parts are kept.
         on_report: Called after each part with the state of the extraction besides its progress.
@@ -212,7 +214,7 @@ def extract(
         folder.remove(plan.parts)
     note.write(finished=False, recomputing=recompute or note.is_recomputing)
     with cache.using(folder.path):
-        parts = _Parts(plan, settings, folder, on_progress, should_stop)
+        parts = _Parts(plan, settings, folder, engine, on_progress, should_stop)
         monitor, report = Monitor(plan, follow=follow_stability), _Reporter(plan, parts, on_report)
         features: list[FeatureSet] = []
         rounds = 0
@@ -291,9 +293,11 @@ class _Parts:
         plan: Plan,
         settings: Settings,
         folder: PartFolder,
+        engine: Engine | None,
         on_progress: Progress | None,
         should_stop: ShouldStop | None,
     ) -> None:
+        self._engine = engine
         self._plan, self._settings, self._folder, self._should_stop = plan, settings, folder, should_stop
         self._on_progress = on_progress
         self._finished: dict[str, FeatureSet] = {}
@@ -318,7 +322,7 @@ class _Parts:
         self._done = 0
 
     def __iter__(self) -> Generator[tuple[Part, FeatureSet], None, None]:
-        engine = engine_for(self._missing)
+        engine = self._engine or engine_for(self._missing)
         with contextlib.closing(
             engine(self._plan, self._settings, self._folder, self._missing, self.making, self._tell, self._should_stop)
         ) as new:

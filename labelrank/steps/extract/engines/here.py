@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Any
 
 import labelrank
 from labelrank.data.dataset import NOUNS, Sample
@@ -13,7 +14,7 @@ from labelrank.errors import DatasetError, MediaError
 from labelrank.features.encode import NOT_FINITE, Encoded, encode_parts, encoding_stage
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
-from labelrank.models.runtime import CompiledEncoder, compile_encoder
+from labelrank.models.runtime import compile_encoder
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines import Making
@@ -66,16 +67,39 @@ def make(
             )
         ) as encoding,
     ):
-        sound: Sample | None = None
-        for part, encoded in zip(parts, encoding, strict=True):
-            making.waited_s += encoded.waited_s
-            making.encoded_s += encoded.encoded_s
-            read = set(encoded.keys)
-            sound = next((s for s in part.samples if s.key in read), sound)
-            _check_source(plan, part, encoded, sound, kept=len(folder))
-            features = _with_provenance(plan, encoded, encoder)
-            folder.write(part, features)
-            yield features
+        yield from kept_parts(plan, folder, parts, making, encoding, device=encoder.device)
+
+
+def kept_parts(
+    plan: Plan,
+    folder: PartFolder,
+    parts: Sequence[Part],
+    making: Making,
+    computed: Iterable[Encoded],
+    *,
+    device: str,
+    more: Callable[[Encoded], Mapping[str, Any]] = lambda _: {},
+) -> Iterator[FeatureSet]:
+    """Yield each part with its provenance, after it is written to the folder.
+
+    Args:
+        computed: The vectors of each part.
+        more: What else the provenance of a part says of how it was made.
+
+    Raises:
+        DatasetError: From some sample on, no sample can be read any more.
+        FeaturesError: A part cannot be written.
+    """
+    sound: Sample | None = None
+    for part, encoded in zip(parts, computed, strict=True):
+        making.waited_s += encoded.waited_s
+        making.encoded_s += encoded.encoded_s
+        read = set(encoded.keys)
+        sound = next((s for s in part.samples if s.key in read), sound)
+        _check_source(plan, part, encoded, sound, kept=len(folder))
+        features = _with_provenance(plan, encoded, {"device": device, **more(encoded)})
+        folder.write(part, features)
+        yield features
 
 
 def _fetched(
@@ -92,7 +116,7 @@ def _fetched(
         yield part.samples
 
 
-def _with_provenance(plan: Plan, encoded: Encoded, encoder: CompiledEncoder) -> FeatureSet:
+def _with_provenance(plan: Plan, encoded: Encoded, circumstances: Mapping[str, Any]) -> FeatureSet:
     return FeatureSet(
         X=encoded.X,
         y=encoded.y,
@@ -100,7 +124,7 @@ def _with_provenance(plan: Plan, encoded: Encoded, encoder: CompiledEncoder) -> 
         class_names=plan.dataset.class_names,
         provenance={
             **plan.part_provenance,
-            "device": encoder.device,
+            **circumstances,
             "versions": versions(),
             "created_at": now(),
             "encoding_s": round(encoded.waited_s + encoded.encoded_s, 3),
