@@ -89,7 +89,7 @@ def plan(request: Request, scoring: Scoring, settings: Settings) -> ScorePlan:
         height, width = found.preprocessing.output_size
         raise CheckpointError(
             f"{found.checkpoint.id} reconstructs {config.image_size[0]} x {config.image_size[1]} pixels, not the "
-            f" {height} x {width} that were asked for. Score patches at the checkpoint's own image size."
+            f"{height} x {width} that were asked for. Score patches at the checkpoint's own image size."
         )
     made = ScorePlan(**{field.name: getattr(found, field.name) for field in fields(found)}, scoring=scoring)
     check_visible(made.visible, config)
