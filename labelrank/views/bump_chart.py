@@ -49,14 +49,14 @@ def bump_chart(found: MapComparison, first: str, second: str) -> alt.LayerChart:
         for side, place in ((0, one.first), (1, one.first + one.moved))
     ]
     frame = pd.DataFrame(ends)
-    titles = [shorten(first, 24), shorten(second, 24) + (" (turned)" if found.turned else "")]
+    titles = [shorten(first, 24), shorten(second, 24) + ("\n(turned)" if found.turned else "")]
     x = alt.X("side:Q", title=None, axis=None, scale=alt.Scale(domain=[-0.75, 1.75]))
     y = alt.Y("place:Q", title=None, axis=None, scale=alt.Scale(domain=[n_classes - 0.5, -0.5], nice=False))
     colour = alt.Color("colour:N", scale=None)
     tooltip = [
         alt.Tooltip("class:N", title="class"),
         alt.Tooltip("here:Q", title=titles[0], format=",d"),
-        alt.Tooltip("there:Q", title=titles[1], format=",d"),
+        alt.Tooltip("there:Q", title=titles[1].replace("\n", " "), format=",d"),
         alt.Tooltip("moved:N", title="moved"),
     ]
     faint = 0.45 if all_named else max(0.08, min(0.3, 25 / n_classes))
@@ -77,10 +77,10 @@ def bump_chart(found: MapComparison, first: str, second: str) -> alt.LayerChart:
     ]
     heads = (
         alt.Chart(pd.DataFrame({"side": [0, 1], "title": titles}))
-        .mark_text(fontWeight="bold", fontSize=12, baseline="bottom", limit=170, color="#7a8794")
-        .encode(x=x, y=alt.value(-8), text="title:N")
+        .mark_text(fontWeight="bold", fontSize=12, baseline="bottom", lineBreak="\n", limit=180, color="#7a8794")
+        .encode(x=x, y=alt.value(-22 if found.turned else -8), text="title:N")
     )
-    return alt.layer(*lines, *texts, heads).properties(height=height, padding={"top": 24, "bottom": 4})
+    return alt.layer(*lines, *texts, heads).properties(height=height, padding={"top": 38, "bottom": 4})
 
 
 def _apart(frame: pd.DataFrame, pixels: float) -> pd.DataFrame:
