@@ -118,11 +118,14 @@ def merge(shards: tuple[Path, ...], out: Path) -> None:
 
 def _write(features: FeatureSet, out: Path) -> None:
     from labelrank.errors import FeaturesError
-    from labelrank.features.store import classes_without_rows, write_features
+    from labelrank.features.store import PATCHES, classes_without_rows, write_features
 
     write_features(features, out)
     rows, dim = features.X.shape
-    say(f"Wrote {out}: {rows:,} rows of {dim:,} features.")
+    is_scores = PATCHES in features.provenance
+    say(f"Wrote {out}: {rows:,} rows of {dim:,} {'scores' if is_scores else 'features'}.")
+    if is_scores:  # nobody ranks them, so a class may have none
+        return
     if "shard" in features.provenance:
         if not rows:
             say("Warning: this shard is empty; there are more shards than samples.")
