@@ -13,7 +13,7 @@ from labelrank.errors import LabelRankError, RankingError
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE, ORDERS
 from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
-from labelrank.steps.rank import Ranked
+from labelrank.steps.rank import Ranked, RankRequest
 from labelrank.ui import rankings, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.label_space import computing, label_space
@@ -54,6 +54,8 @@ DISTANCE_HELP = (
 
 def show(found: ChosenFeatures, ranked: Ranked) -> None:
     """Show the tab: one view of the classes, which alone is computed."""
+    # The report is made outside of the session, which has the choices.
+    space, asked = label_space(found), session.choices().ranking
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = st.segmented_control(
             "Show",
@@ -66,7 +68,7 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
         )
         st.download_button(
             "Report",
-            lambda: _report(found, ranked),
+            lambda: _report(space, ranked, asked),
             "report.html",
             "text/html",
             on_click="ignore",
@@ -81,14 +83,15 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
         error_box(error)
 
 
-def _report(found: ChosenFeatures, ranked: Ranked) -> bytes:
+def _report(space: LabelSpace, ranked: Ranked, asked: RankRequest) -> bytes:
     from labelrank.views.report import report_html
 
-    asked = session.choices().ranking
     command = f"labelrank report features.parquet --order {asked.method} --out report.html"
+    if asked.solver != RankRequest.solver:
+        command += f" --solver {asked.solver}"
     if asked.shrinkage != DEFAULT_SHRINKAGE:
         command += f" --shrinkage {asked.shrinkage or 'none'}"
-    return report_html(ranked, label_space(found), command=command, version=__version__).encode()
+    return report_html(ranked, space, command=command, version=__version__).encode()
 
 
 def _pictures(found: ChosenFeatures, space: LabelSpace) -> dict[int, str]:

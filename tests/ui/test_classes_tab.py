@@ -1,5 +1,9 @@
 """The tab Classes of the Ranking page: each view is drawn when it is chosen, and an error stays inside."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import streamlit
+
 from labelrank.errors import RankingError
 from labelrank.ranking.geometry import ClassGeometry
 from tests.ui.conftest import run, texts, title
@@ -59,7 +63,7 @@ def test_groups_are_cut_where_the_slider_stands_and_can_be_downloaded(app, pixel
     assert table["Classes"].sum() == 10
     assert len(table) == 3
     view(app, "Heat map")
-    assert "are the groups that you chose in Groups (3)" in texts(app).replace("\\", "")
+    assert "are the 3 groups that are chosen in Groups" in texts(app).replace("\\", "")
 
 
 def test_pairs_are_two_lists_with_what_tells_them_apart(app, pixel_features, finished_job):
@@ -69,3 +73,24 @@ def test_pairs_are_two_lists_with_what_tells_them_apart(app, pixel_features, fin
     assert "nearest pairs are among the" in shown
     assert "A linear classifier is expected to be right for" in shown
     assert shown.count(" by distance") <= 2
+
+
+def test_the_report_is_of_the_chosen_order_and_shrinkage(app, pixel_features, finished_job, monkeypatch):
+    made = {}
+    button = streamlit.download_button
+
+    def noted(label, data, *rest, **more):
+        made[label] = data
+        return button(label, "", *rest, **more)
+
+    monkeypatch.setattr(streamlit, "download_button", noted)
+    run(app, job=finished_job(pixel_features()).id)
+    app.selectbox(key="method").set_value("optimal-leaf").run()
+    app.selectbox(key="shrinkage").set_value("number").run()
+    app.number_input(key="shrinkage_number").set_value(0.4).run()
+    assert not app.exception
+    # Where it is asked for, there is no session.
+    with ThreadPoolExecutor(1) as outside:
+        text = outside.submit(made["Report"]).result().decode()
+    assert "labelrank report features.parquet --order optimal-leaf --out report.html --shrinkage 0.4" in text
+    assert "<td>order: shrinkage</td><td>0.4</td>" in text
