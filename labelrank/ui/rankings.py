@@ -326,7 +326,7 @@ def projection_caption(drawn: ProjectionData) -> str:
     shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
     images = "their dataset is no longer here, so they have no images"
     if drawn.images:
-        images = f"hover or tap for the image ({drawn.images:,} have one)"
+        images = f"hover, tap or find a class for images ({drawn.images:,} have one)"
     images = f"; {images}" if drawn.seen else ""
     return f"{shown}, one line per class{images}. {marks_text}"
 
