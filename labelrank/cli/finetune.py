@@ -106,6 +106,7 @@ def finetune(
     from labelrank.steps.finetune.results import check_replaceable, copy_results, copy_targets, write_report
     from labelrank.steps.finetune.run import compare, describe_material, standing, unloadable
     from labelrank.views.comparison_words import limits_text
+    from labelrank.views.group_words import unknown_text
 
     ranking = ranking_request(*(options.pop(name) for name in ("method", "solver", "shrinkage")))
     if label_map and given("method", "solver", "shrinkage"):
@@ -132,12 +133,15 @@ def finetune(
     design = dataclasses.replace(start, **chosen, cost=GIVEN if is_file else cost)
     read = partial(read_features, features_column=features_column, label_column=label_column)
     train = read(features)
+    given_groups = read_groups(groups, train.class_names) if groups else None
+    if given_groups and (unknown := unknown_text(given_groups)):
+        say(f"Note: {printable(unknown)}")
     inputs = Inputs(
         train=train,
         label_map=read_label_map(label_map) if label_map else None,
         test=read(test) if test else None,
         val=read(val) if val else None,
-        groups=read_groups(groups, train.class_names).groups if groups else None,
+        groups=given_groups.groups if given_groups else None,
         costs=read_costs(Path(cost), train.class_names) if cost and is_file else None,
     )
     say_given(inputs.train)

@@ -51,6 +51,7 @@ def target_verdict(
     n_test: int,
     subject: str = "geometry",
     calibration: Mapping[str, float | None] | None = None,
+    of_heads: bool = True,
 ) -> Verdict:
     """Return the verdict on whether class geometry, or label smoothing, helps.
 
@@ -61,11 +62,12 @@ def target_verdict(
         n_test: Number of test rows.
         subject: geometry or smoothing: the targets that the comparison is about.
         calibration: Expected calibration error of each arm, where it is known.
+        of_heads: Whether heads alone were trained, and no encoder.
     """
     by_arm = {pair.arm: pair for pair in pairs}
     finding = _finding(analysis, by_arm) if subject == "geometry" else _of_smoothing(by_arm)
     details = [
-        *_details(analysis, pairs, subject),
+        *_details(analysis, pairs, subject, of_heads),
         *_calibrated(calibration or {}, subject),
         Notice("", f"All of this is about these training samples, tested on {n_test:,}; other data may say otherwise."),
     ]
@@ -167,9 +169,9 @@ def _among(among: RankedAmong, level: float) -> str:
     )
 
 
-def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str) -> list[Notice]:
+def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str, of_heads: bool) -> list[Notice]:
     said = []
-    if pairs and subject == "smoothing":
+    if pairs and all(pair.arm != "permuted" for pair in pairs):
         said.append("Intervals are for new seeds and new test samples of the same kind.")
     elif pairs:
         said.append(
@@ -181,10 +183,8 @@ def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str) -> list[No
         said.append(f"{_difference(groups, analysis.level)} against {NAMES['groups']} of equal entropy.")
     if analysis.ranked is not None and analysis.ranked.p_least > analysis.alpha + SAME:
         lead = next((f"{_difference(one, analysis.level)}; " for one in pairs if one.arm == "permuted"), "")
-        said.append(
-            f"{_few(analysis.n_random, lead)} Heads on the features of the frozen encoder compare 19 permutations in a "
-            "fraction of the time."
-        )
+        way = "" if of_heads else " Heads on the features of the frozen encoder compare 19 in a fraction of the time."
+        said.append(f"{_few(analysis.n_random, lead)}{way}")
     text = (
         "All arms share the recipe. Where that lets one-hot targets fit the training samples too closely, any softer "
         "targets help"

@@ -172,6 +172,8 @@ _JOBS = ("features", "job", "finetune")
 _OF_A_SOURCE = tuple(field.name for field in fields(SourceOptions))
 # Choices that belong to a name, and are dropped when the address gives another name.
 _BELONGING = {"dataset": _OF_A_SOURCE, "checkpoint": ("checkpoint_revision",)}
+_RUNS = ("orders", "targets", "seeds")
+"""Fields of a design that say how many runs it has; how they start depends on its depth and target."""
 _ALWAYS = ("checkpoint", "checkpoint_revision")
 """Written as soon as a dataset is chosen, so that an address keeps its meaning."""
 
@@ -277,7 +279,18 @@ def from_address(
         ranking=replace(choices.ranking, **values["ranking"]),
         **values[""],
     )
-    return choices.with_design(**values["design"]), notices
+    base, changes = choices.design, values["design"]
+    runs = _usual_runs(base, changes.get("depth", base.depth), changes.get("target", base.target))
+    return choices.with_design(**{**runs, **changes}), notices
+
+
+def _usual_runs(base: Design, depth: str, target: str) -> dict[str, Any]:
+    """Return how many runs a design gets with another depth or target: what is usual there, if it has the usual now.
+
+    A comparison of heads takes seconds; with as many runs of an encoder it would take days.
+    """
+    before, after = Design.starting(base.depth, base.target), Design.starting(depth, target)
+    return {name: getattr(after, name) for name in _RUNS if getattr(base, name) == getattr(before, name)}
 
 
 def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]:
@@ -294,6 +307,8 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
     ids = {name: getattr(choices, name) for name in _JOBS if name != "features" or choices.features != choices.job}
     query = {name: job_id for name, job_id in ids.items() if job_id is not None}
     source = choices.source
+    runs = _usual_runs(base.design, choices.design.depth, choices.design.target)
+    base = replace(base, design=replace(base.design, **runs))
     for part, rows in _TABLES.items():
         for name, row in rows.items():
             value = getattr(_part(choices, part), row.field)

@@ -170,6 +170,9 @@ def softness_text(chosen: Chosen) -> str:
         "validation": "chosen on the validation samples",
         "default": "the default, for too few samples validate to choose one",
     }[chosen.how]
+    softest = max(chosen.tried, key=lambda one: one.entropy, default=None)
+    if chosen.how == "validation" and softest is not None and chosen.entropy == softest.entropy:
+        how += ", the softest of those tried"
     if chosen.sharpness is None:
         return f"Share of label smoothing: {chosen.smoothing:g}, {how}; mean entropy {chosen.entropy:.2f} nats."
     text = (

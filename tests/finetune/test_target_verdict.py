@@ -114,6 +114,16 @@ def test_few_permutations_say_what_they_can_show(n):
     assert not any("comparisons" in one.text for one in target_verdict(made(), HELPED, n_test=500).details)
 
 
+@pytest.mark.parametrize("of_heads", [True, False])
+def test_details_speak_only_of_what_was_compared(of_heads):
+    some = target_verdict(made(n_permuted=4), (*HELPED, pair("permuted", 0.03)), n_test=500, of_heads=of_heads)
+    # Where heads were trained, it is no advice to train heads.
+    assert any("Heads on the features" in one.text for one in some.details) is not of_heads
+    assert any("that against permuted classes is for" in one.text for one in some.details)
+    none = target_verdict(made(n_permuted=0), HELPED, n_test=500, of_heads=of_heads)
+    assert not any("permut" in one.text for one in none.details)
+
+
 @pytest.mark.parametrize(
     ("difference", "finding", "said"),
     [

@@ -60,6 +60,10 @@ def no_job(job_id: str):
         ),
         choices_of(dataset="moving-digits", stride=2, clips=4),
         choices_of(dataset="me/pets", archive_encoding="shift_jis"),
+        choices_of(dataset="digits", design=Design.starting("all", "geometry")),
+        # As many encoders as heads are usual: the address has to say so.
+        choices_of(dataset="digits", design=Design(depth="all", target="geometry")),
+        choices_of(dataset="digits", design=Design(orders="original", seeds=1, control=False, depth="2")),
     ],
 )
 def test_choices_survive_the_address(choices):
@@ -71,6 +75,19 @@ def test_choices_with_a_job_survive_the_address(store):
     job = store.create("extract", {**PARAMS, "seed": 5}, "local", "digits")
     choices = replace(choices_of(dataset="digits", split="train", seed=0, max_per_class=64), job=job.id)
     assert from_address(to_address(choices, store.get), store.get, Settings()) == (choices, [])
+
+
+@pytest.mark.parametrize(
+    ("query", "design"),
+    [
+        ({"depth": "all", "target": "geometry"}, Design.starting("all", "geometry")),
+        ({"depth": "2"}, Design.starting("2")),
+        ({"depth": "all", "target": "geometry", "seeds": "5"}, replace(Design.starting("all", "geometry"), seeds=5)),
+        ({"depth": "heads", "target": "geometry"}, Design(target="geometry")),
+    ],
+)
+def test_an_address_that_trains_encoders_has_few_runs_unless_it_says_how_many(query, design):
+    assert from_address(query, no_job, Settings())[0].design == design
 
 
 OLD_ADDRESS = (

@@ -108,7 +108,12 @@ def report_of(
     else:
         error = statistics["calibration"].mean
         found = target_verdict(
-            statistics["accuracy"], pairs, n_test=len(y_test), subject=design.subject, calibration=error
+            statistics["accuracy"],
+            pairs,
+            n_test=len(y_test),
+            subject=design.subject,
+            calibration=error,
+            of_heads=not design.end_to_end,
         )
     unsound = _unsound(control)
     if unsound:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from labelrank import cache, hub
-from labelrank.errors import Cancelled, LabelRankError
+from labelrank.errors import Cancelled, LabelRankError, SettingsError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
@@ -212,6 +212,8 @@ def _prepared(
 ) -> tuple[Sequence[Arm], Heads | EndToEnd, Path, KeptRuns]:
     """Return the arms, how they train, and where the comparison and its finished runs are stored."""
     arms = design.arms(material.label_map.order)
+    if material.groups is None and any(arm.kind == "groups" for arm in arms):
+        raise SettingsError("Targets by groups need the group of each class. Give --groups, or leave groups out.")
     training = EndToEnd(material, design) if design.end_to_end else Heads(material, design)
     entry = settings.workspace / KIND / _digest(material, design, arms, training)
     return arms, training, entry, KeptRuns(entry / _RUNS, len(material.test.y))

@@ -145,11 +145,7 @@ class ClassTargets:
         return over_all(self._smoothing(entropy), self._present, self._n_classes)
 
     def of(self, arm: Arm, chosen: Chosen) -> np.ndarray:
-        """Return the targets of an arm, float32 (K, K) by label.
-
-        Raises:
-            SettingsError: The arm needs groups, and there are none.
-        """
+        """Return the targets of an arm, float32 (K, K) by label; those by groups need groups."""
         match arm.kind:
             case "geometry" | "permuted":
                 assert chosen.sharpness is not None
@@ -159,10 +155,7 @@ class ClassTargets:
             case "tuned-smoothing":
                 return self.smoothing(chosen.tuned_entropy)
             case "groups":
-                if self._groups is None:
-                    raise SettingsError(
-                        "Targets by groups need the group of each class. Give --groups, or leave it out."
-                    )
+                assert self._groups is not None
                 q = soft_targets(self._groups, sharpness_of(self._groups, chosen.entropy))
                 return over_all(q, self._present, self._n_classes)
         return np.eye(self._n_classes, dtype=np.float32)

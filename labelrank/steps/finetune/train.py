@@ -89,7 +89,7 @@ class Softness:
         """Return the targets of each arm, float32 (K, K), after choosing how soft they are, or reading the choice.
 
         Raises:
-            SettingsError: The tables take too much memory, or an arm needs groups.
+            SettingsError: The tables take too much memory.
             Cancelled: `should_stop` returned true.
         """
         check_room(len(arms), len(self._material.class_names))
