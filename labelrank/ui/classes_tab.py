@@ -16,9 +16,10 @@ from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked, RankRequest
 from labelrank.ui import rankings, session
 from labelrank.ui.feature_files import ChosenFeatures
+from labelrank.ui.groups_upload import uploaded_groups
 from labelrank.ui.label_space import computing, label_space
 from labelrank.ui.messages import error_box, escape, message_text, name_text
-from labelrank.views import class_heatmap, class_map, class_tree, class_words, marks
+from labelrank.views import class_heatmap, class_map, class_tree, class_words, group_words, marks
 from labelrank.words import plural
 
 MAX_PICTURE_CHARACTERS = 1_000_000
@@ -41,6 +42,11 @@ MIXED_HELP = (
 SILHOUETTE_HELP = (
     "A silhouette compares how far a class is from its own group with how far it is from the next one: 1 where groups "
     "lie far apart, 0 where they run into each other."
+)
+RAND_HELP = (
+    "The adjusted Rand index counts the pairs of classes that are together in both, less what chance gives. The "
+    "V-measure says how far each group lies inside one of yours and the other way round; many small groups raise it by "
+    "chance."
 )
 AGREEMENT_HELP = (
     "The correlation of these distances with those in another sample of the same size, estimated from halves of this "
@@ -213,6 +219,8 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
 
 
 def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
+    from labelrank.ranking.groups import agreement
+
     with computing(found, "Joining the classes into a tree") as space:
         tree, suggestion, names = space.tree, space.suggestion, space.names
     finding = class_tree.groups_finding(suggestion)
@@ -260,6 +268,15 @@ def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
         },
         alt=f"{plural(n_groups, 'group')} with their classes.",
     )
+    given = uploaded_groups(
+        names,
+        space.absent,
+        key="groups_to_compare",
+        use="It is then said how far the groups of the tree agree with them.",
+    )
+    if given is not None:
+        agreed = group_words.agreement_text(agreement(groups, given.groups), n_groups, given)
+        st.markdown(escape(agreed), help=RAND_HELP)
 
 
 def _n_groups(space: LabelSpace) -> int:

@@ -54,7 +54,7 @@ def test_an_error_of_the_label_space_stays_in_the_tab(app, pixel_features, finis
     ]
 
 
-def test_groups_are_cut_where_the_slider_stands_and_can_be_downloaded(app, pixel_features, finished_job):
+def test_groups_are_cut_where_the_slider_stands_and_compared_with_given_ones(app, pixel_features, finished_job):
     run(app, job=finished_job(pixel_features()).id)
     view(app, "Groups")
     app.slider(key="n_groups").set_value(3).run()
@@ -62,6 +62,11 @@ def test_groups_are_cut_where_the_slider_stands_and_can_be_downloaded(app, pixel
     table = next(table.value for table in app.dataframe if "Mean distance" in table.value)
     assert table["Classes"].sum() == 10
     assert len(table) == 3
+    given = "name,group\n" + "".join(
+        f"{name},{number}\n" for number, names in enumerate(table["Names"]) for name in names.split(", ")
+    )
+    app.file_uploader(key="groups_to_compare").upload("mine.csv", given.encode(), "text/csv").run()
+    assert "agreement with the 3 given groups: adjusted Rand index 1.00" in texts(app).replace("\\", "")
     view(app, "Heat map")
     assert "are the 3 groups that are chosen in Groups" in texts(app).replace("\\", "")
 
