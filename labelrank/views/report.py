@@ -333,6 +333,8 @@ def svg(chart: alt.Chart | alt.LayerChart, width: int = WIDTH) -> str:
     spec |= {
         "width": width,
         "autosize": {"type": "fit", "contains": "padding"},
+        # The font of the browser may be wider than the one by which the chart was laid out.
+        "padding": {"left": 30, "right": 30, "top": 5, "bottom": 20},
         "background": None,
         "config": {
             "font": "system-ui, sans-serif",
