@@ -152,6 +152,8 @@ def _order(ranked: Ranked) -> str:
     told = ranking_words.confidence_text(len(names), ranked.resamples)
     caption = "Positions" if label_map.classes[0].rank_low is None else f"Positions; Likely: {told}"
     withheld = ranked.intervals.withheld if ranked.intervals is not None else None
+    if label_map.method != "centroid":
+        withheld = ranking_words.CENTROID_ALONE
     return _section(
         finding,
         f"Order: {label_map.method}. {GOOD_FOR.get(label_map.method, '')} The axis of the projection holds "
@@ -182,7 +184,8 @@ def _map(space: LabelSpace, ranked: Ranked) -> str:
         "",
         _figure(
             class_map.class_map(frame),
-            "The line follows the order of the label map, and colour is the position in it. "
+            "The line follows the order of the label map, and colour is the position in it. Names are written where "
+            "there is room. "
             + class_map.map_text(places.neighbours, places.kept, places.kept_by_chance, places.embedded)
             + thinned,
         ),

@@ -116,6 +116,10 @@ def test_what_the_features_do_not_allow_is_told_in_its_place(monkeypatch):
     assert "Where this comes from" in told
 
 
+def test_an_order_without_intervals_says_why():
+    assert "worked out for the order centroid alone" in report(features(8), method="optimal-leaf")
+
+
 def test_two_classes_have_a_report():
     assert "There are too few classes to look for groups" in report(features(2))
 
