@@ -197,6 +197,8 @@ def _show_groups(found: GroupSummary, given: GivenGroups | None) -> None:
 
     click.echo("\nGroups")
     say_paragraph(f"{groups_finding(found.suggestion)}. {groups_text(found.suggestion)}".rstrip())
+    if (n := len(found.groups)) != found.suggestion.n_groups:
+        say_paragraph(f"Below {'is' if n == 1 else 'are'} {plural(n, 'group')}, as asked.")
     if given and found.agreement:
         say_paragraph(agreement_text(found.agreement, len(found.groups), given))
     for number, names in enumerate(found.groups):

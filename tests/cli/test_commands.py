@@ -527,6 +527,7 @@ def test_classes_shows_groups_and_orders_and_writes_them(features, tmp_path):
     found = in_process("classes", features, "--clusters", 4, "--groups-out", groups, "--tree-out", tree, "--orders")
     assert found.exit_code == 0, found.output
     assert "Groups\n" in found.stdout and "  3: " in found.stdout and "  4: " not in found.stdout
+    assert ("Below are 4 groups, as asked." in found.stdout) == ("Suggested are 4 groups" not in found.stdout)
     assert "Misplaced triples" in found.stdout and "random" in found.stdout and "Same group" not in found.stdout
     assert groups.read_text().startswith("name,group,label\n")
     assert tree.read_text().endswith(");\n")
