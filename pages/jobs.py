@@ -11,13 +11,7 @@ def main() -> None:
     frame.header("Jobs", "Jobs that were started here, newest first. They go on when you close the page.")
     if not session.my_jobs():
         messages.empty_state("No job has been started yet.", "Choose a dataset", "pages/dataset.py")
-    elif session.active_jobs():
-        job_panel.ticking(listing)
-    else:
-        listing()
-
-
-def listing() -> None:
+        return
     for job in messages.paged(session.my_jobs(), PER_PAGE, key="jobs_page"):
         row(job_list.entry(job))
 
@@ -32,8 +26,8 @@ def row(entry: job_list.Entry) -> None:
             st.markdown(f"**{entry.finding}**")
         for line in entry.lines:
             st.caption(line)
-        if job.state == "running":
-            frame.progress_bar(job)
+        if job.active:
+            job_panel.ticking(job.id, job.state)
         act(entry)
 
 

@@ -171,9 +171,10 @@ def _among(among: RankedAmong, level: float) -> str:
 
 def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str, of_heads: bool) -> list[Notice]:
     said = []
-    if pairs and all(pair.arm != "permuted" for pair in pairs):
+    known = [pair.arm for pair in pairs if pair.low is not None]
+    if known and "permuted" not in known:
         said.append("Intervals are for new seeds and new test samples of the same kind.")
-    elif pairs:
+    elif known:
         said.append(
             "Intervals against one-hot targets, smoothing and groups are for new seeds and new test samples of the "
             "same kind; that against permuted classes is for new seeds and permutations on these."

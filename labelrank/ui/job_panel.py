@@ -63,12 +63,21 @@ def job_panel(job: Job) -> None:
 
 
 @st.fragment(run_every="1s")
-def ticking(show: Callable[[], None]) -> None:
-    """Show something again every second for as long as a job of this session is active."""
-    with messages.guarded("list"):
-        show()
-        if not session.active_jobs():
+def ticking(job_id: str, drawn_as: str) -> None:
+    """Show how far a job is that waits or runs, again every second.
+
+    Buttons that lead to another page belong outside: where a fragment that ticks changes the page, the browser may ask
+    for it once more while the page changes, and the answer, which is of the old page, leaves the new one blank.
+
+    Args:
+        drawn_as: State of the job when the page was drawn; when it changes, the whole page is drawn again.
+    """
+    with messages.guarded(f"job {job_id}"):
+        job = session.store().find(job_id)
+        if job is None or job.state != drawn_as:
             st.rerun()
+        if job.state == "running":
+            frame.progress_bar(job)
 
 
 @st.fragment(run_every="1s")

@@ -40,7 +40,10 @@ def leads_text(report: Report) -> str:
         "Points are means over the seeds, bars 95\u00a0% intervals for new seeds and new test samples; 0 is one-hot "
         "targets."
     )
-    if count := len(_permuted(report)):
+    count = len(_permuted(report))
+    if count == 1:
+        text += " The pale point is one permutation of the classes in the same targets."
+    elif count:
         text += f" Pale points are {count:,} permutations of the classes in the same targets, the tick is their mean."
     return text
 

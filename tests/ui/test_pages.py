@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import inspect
 import io
 import os
 import re
@@ -22,6 +23,7 @@ from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import JobProgress, JobStore
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
+from labelrank.ui import session
 from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape, message_text
 from tests.helpers.datasets import png, unmarked, write_zip
@@ -485,6 +487,20 @@ def test_jobs_without_any_point_to_the_start(app):
     run(app, "jobs")
     assert title(app) == "Jobs"
     assert "No job has been started" in app.info[0].value
+
+
+def test_a_running_job_is_opened_from_outside_of_what_ticks(app, store, monkeypatch):
+    job = store.create("extract", PARAMS, "local", "digits")
+    store.claim("a worker")
+    called = []
+    monkeypatch.setattr(session, "go", lambda page: called.append((page, inspect.stack())))
+    run(app, "jobs")
+    assert app.get("progress")
+    app.button(key=f"open_{job.id}").click().run()
+    ((page, frames),) = called
+    assert page == "pages/features.py"
+    # The page would stay blank if a fragment that ticks led to another page.
+    assert not any(Path(frame.filename).name == "fragment.py" for frame in frames)
 
 
 def test_jobs_are_listed_newest_first_and_can_be_deleted(app, store, pixel_features, finished_job):
