@@ -67,7 +67,7 @@ def target_verdict(
     by_arm = {pair.arm: pair for pair in pairs}
     finding = _finding(analysis, by_arm) if subject == "geometry" else _of_smoothing(by_arm)
     details = [
-        *_details(analysis, pairs, subject, of_heads),
+        *_details(finding, analysis, pairs, subject, of_heads),
         *_calibrated(calibration or {}, subject),
         Notice("", f"All of this is about these training samples, tested on {n_test:,}; other data may say otherwise."),
     ]
@@ -169,7 +169,7 @@ def _among(among: RankedAmong, level: float) -> str:
     )
 
 
-def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str, of_heads: bool) -> list[Notice]:
+def _details(finding: str, analysis: Analysis, pairs: Sequence[Pair], subject: str, of_heads: bool) -> list[Notice]:
     said = []
     known = [pair.arm for pair in pairs if pair.low is not None]
     if known and "permuted" not in known:
@@ -190,7 +190,12 @@ def _details(analysis: Analysis, pairs: Sequence[Pair], subject: str, of_heads: 
         "All arms share the recipe. Where that lets one-hot targets fit the training samples too closely, any softer "
         "targets help"
     )
-    said.append(f"{text}: judge the geometry by its lead on smoothing." if subject == "geometry" else f"{text}.")
+    smoothing = next((pair for pair in pairs if pair.arm == "smoothing"), None)
+    if subject == "geometry" and smoothing is not None:
+        # Where it is better than one-hot targets, the verdict has said it.
+        lead = "" if finding in ("softer_better", "geometry_better") else _difference(smoothing, analysis.level)
+        text += f": judge the geometry by its lead on smoothing{lead and f', {lead}'}"
+    said.append(f"{text}.")
     return [Notice("", text) for text in (*said, *analysis.notes)]
 
 

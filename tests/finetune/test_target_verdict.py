@@ -114,6 +114,18 @@ def test_few_permutations_say_what_they_can_show(n):
     assert not any("comparisons" in one.text for one in target_verdict(made(), HELPED, n_test=500).details)
 
 
+def test_the_lead_on_smoothing_is_told_once():
+    def told(*pairs):
+        found = target_verdict(made(), pairs, n_test=500)
+        return [text for text in (found.text, *(one.text for one in found.details)) if "+0.30 points" in text]
+
+    smoothing = pair("smoothing", 0.003)
+    for onehot in (0.02, 0.001, -0.02):
+        assert len(told(pair("onehot", onehot), smoothing)) == 1
+    alone = target_verdict(made(), HELPED[:1], n_test=500)
+    assert not any("lead on smoothing" in one.text for one in alone.details)
+
+
 @pytest.mark.parametrize("of_heads", [True, False])
 def test_details_speak_only_of_what_was_compared(of_heads):
     some = target_verdict(made(n_permuted=4), (*HELPED, pair("permuted", 0.03)), n_test=500, of_heads=of_heads)
