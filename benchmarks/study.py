@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import gc
 import hashlib
 import json
 import platform
@@ -212,9 +211,7 @@ class EncoderPart:
         left = [cell for cell in stored.cells if not stored.has(cell)]
         if not left:
             return
-        import keras
-
-        from labelrank.finetune.end_to_end import fine_tune
+        from labelrank.finetune.end_to_end import fine_tune, forget_runs
         from labelrank.finetune.samples import TrainingSamples
         from labelrank.models.runtime import build_encoder
 
@@ -239,10 +236,8 @@ class EncoderPart:
             )
             kept.write([tuned.run])
             shutil.rmtree(snapshots, ignore_errors=True)
-            # What TensorFlow has compiled for a run stays otherwise: about 30 MB.
             del tuned
-            keras.backend.clear_session()
-            gc.collect()
+            forget_runs()
             done = number + 1
             rest = (time.monotonic() - began) / done * (len(left) - done)
             finished = len(stored.cells) - len(left) + done

@@ -171,6 +171,14 @@ def fine_tune(
         return tuning.run(on_epoch, on_progress, should_stop)
 
 
+def forget_runs() -> None:
+    """Free what Keras and TensorFlow keep of earlier runs, 10 to 30 MB each; models that are still in use go on."""
+    import keras
+
+    keras.backend.clear_session()
+    gc.collect()  # models are in reference cycles
+
+
 def estimated_seconds(
     config: EncoderConfig,
     n_train: int,

@@ -293,7 +293,7 @@ class EndToEnd:
         Raises:
             As `labelrank.finetune.end_to_end.fine_tune`.
         """
-        from labelrank.finetune.end_to_end import fine_tune
+        from labelrank.finetune.end_to_end import fine_tune, forget_runs
         from labelrank.finetune.samples import TrainingSamples
 
         targets = self.softness.tables(arms, kept, live, should_stop) if self.softness else {}
@@ -351,6 +351,8 @@ class EndToEnd:
                     exporter.offer(tuned.run, tuned.model, tuned.epoch.val_accuracy)
                 yield (tuned.run,)
                 shutil.rmtree(folder, ignore_errors=True)
+                del tuned
+                forget_runs()
 
     def _check_rows(self, keys: Sequence[str]) -> None:
         """Raise FinetuneError if a test sample of the features could not be read: runs could not be compared."""
