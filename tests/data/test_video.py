@@ -619,7 +619,7 @@ def test_a_video_cut_short_says_how_much_is_there_and_is_left_out_below_half(con
     for share in (0.9, 0.75, 0.3):
         part, whole = cut(data, share)
         if share == 0.3:
-            message = r"'a' is cut short or damaged: (\d+) of about (\d+) frames found; at least 50% are needed"
+            message = r"'a' is cut short or damaged: (\d+) of about (\d+) frames found; at least 50\s% are needed"
             with pytest.raises(MediaError, match=message) as error:
                 read_with_notices(part)
             text = str(error.value)
@@ -710,7 +710,7 @@ def test_damaged_frames_count_as_missing(frames):
     sampling = ClipSampling(frames=16, stride=1)
     assert read_with_notices(damaged(1), sampling)[1] == ["1 of the 16 frames taken is damaged"]
     assert read_with_notices(damaged(8), sampling)[1] == ["8 of the 16 frames taken are damaged"]
-    with pytest.raises(MediaError, match="9 of the 16 frames taken are damaged; at least 50% are needed"):
+    with pytest.raises(MediaError, match=r"9 of the 16 frames taken are damaged; at least 50\s% are needed"):
         read_clips(damaged(9), sampling, name="a", settings=SETTINGS)
 
 
