@@ -6,6 +6,9 @@
     python benchmarks/study.py --folder STUDY --gpu --cifar100 TRAIN TEST --checkpoint facebook/vit-mae-base --budget 12
     python benchmarks/study.py --folder STUDY --write docs/study.md tables from the stored runs, into the page
 
+Parts may come from several folders: what the page, and the file of --runs, have of a part that is not finished in STUDY
+stays as it is.
+
 The same command goes on after a kill: finished runs, and the last finished epoch of the run that was going on, are kept
 in the folder. TRAIN and TEST are Parquet files with img, fine_label and coarse_label, and features of the same pictures
 from `labelrank extract`. A part whose files are not named is left out, and said to be.
@@ -21,12 +24,13 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from common import cpu_model, notes, parser_of
+from study_page import UNFINISHED, joined, joined_scores
 from study_statistics import Comparison, compare, spread
 
 from labelrank.errors import Cancelled, LabelRankError
@@ -594,7 +598,7 @@ GPU_PARTS: dict[str, EncoderPart | GeometryPart | PretrainPart] = {
 
 
 def tables(study: Study, parts: Sequence[EncoderPart | GeometryPart | PretrainPart]) -> Iterator[str]:
-    """Yield the lines of all tables, from the stored runs."""
+    """Yield the lines of all tables, those without rows too, from the stored runs; `joined` makes a page of them."""
     yield f"CPU: {cpu_model()}; Python {platform.python_version()}, NumPy {np.__version__}."
     finished: dict[str, list[tuple[EncoderPart, Stored, list[tuple[Cell, Run]]]]] = {}
     reports: list[tuple[GeometryPart, Report]] = []
@@ -625,12 +629,9 @@ def tables(study: Study, parts: Sequence[EncoderPart | GeometryPart | PretrainPa
         ("zero", _zero_table),
         ("augment", _augment_table),
     ):
-        if kind in finished:
-            yield from ("", *rows(finished[kind]))
-    if reports:
-        yield from ("", *_geometry_tables(reports))
-    if left:
-        yield from ("", "| part | what | state | command |", "|---|---|---|---|", *left)
+        yield from ("", *rows(finished.get(kind, [])))
+    yield from ("", *_geometry_tables(reports))
+    yield from ("", UNFINISHED, "|---|---|---|---|", *left)
 
 
 def _files_of(part: EncoderPart | GeometryPart | PretrainPart) -> str:
@@ -780,25 +781,36 @@ def _geometry_tables(reports: Sequence[tuple[GeometryPart, Report]]) -> Iterator
         )
 
 
-def write_runs(study: Study, parts: Sequence[EncoderPart | GeometryPart | PretrainPart], path: Path) -> None:
-    """Write the scores of each finished run of the finished parts."""
+def scores(study: Study, parts: Sequence[EncoderPart | GeometryPart | PretrainPart]) -> Iterator[tuple[str, ...]]:
+    """Yield part, setting, arm, seed, accuracy and loss of each run of the finished parts."""
+    for part in parts:
+        if isinstance(part, EncoderPart):
+            try:
+                stored = part.stored(study)
+            except (Missing, LabelRankError):
+                continue
+            for cell, run in stored.runs() or ():
+                found = f"{stored.accuracy(run):.6f}", f"{run.nll.mean():.6f}"
+                yield part.name, cell.group, cell.arm.name, str(cell.seed), *found
+        elif isinstance(part, GeometryPart) and (report := part.report(study)):
+            for arm in report.arms:
+                pairs = zip(report.compared.seeds, arm.metrics["accuracy"], arm.metrics["loss"], strict=True)
+                for seed, accuracy, loss in pairs:
+                    yield part.name, "", arm.name, str(seed), f"{accuracy:.6f}", f"{loss:.6f}"
+
+
+def read_scores(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def write_scores(rows: Iterable[Sequence[str]], path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("part", "setting", "arm", "seed", "accuracy", "loss"))
-        for part in parts:
-            if isinstance(part, EncoderPart):
-                try:
-                    stored = part.stored(study)
-                except (Missing, LabelRankError):
-                    continue
-                for cell, run in stored.runs() or ():
-                    scores = f"{stored.accuracy(run):.6f}", f"{run.nll.mean():.6f}"
-                    writer.writerow((part.name, cell.group, cell.arm.name, cell.seed, *scores))
-            elif isinstance(part, GeometryPart) and (report := part.report(study)):
-                for arm in report.arms:
-                    pairs = zip(report.compared.seeds, arm.metrics["accuracy"], arm.metrics["loss"], strict=True)
-                    for seed, accuracy, loss in pairs:
-                        writer.writerow((part.name, "", arm.name, seed, f"{accuracy:.6f}", f"{loss:.6f}"))
+        writer.writerows(rows)
 
 
 # --- The command
@@ -827,7 +839,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few small runs of each part, to try it")
     parser.add_argument("--gpu", action="store_true", help="instead, the parts for one GPU: about 12 minutes")
     parser.add_argument("--checkpoint", default="facebook/vit-mae-base", help="encoder of the parts for a GPU")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="Markdown page whose tables to replace")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="Markdown page whose tables to bring up to date")
     parser.add_argument("--runs", type=Path, metavar="CSV", help="scores of each finished run")
     options = parser.parse_args()
     known = GPU_PARTS if options.gpu else PARTS
@@ -869,17 +881,24 @@ def main() -> None:
         total = sum(part.minutes for part in shown)
         print(f"All parts take about {rough_duration(60 * total)} on one free core, in this sequence:")
         print(", ".join(f"{part.name} ({part.minutes:g} min)" for part in shown), end="\n\n")
-    text = "\n".join(tables(study, shown))
-    print(text)
-    if options.runs:
-        write_runs(study, shown, options.runs)
+    sequence = [*PARTS, *GPU_PARTS]
+    before = old = after = ""
     if options.write:
-        page = options.write.read_text(encoding="utf-8")
-        before, found, rest = page.partition(BEGIN)
-        _, ended, after = rest.partition(END)
-        if not (found and ended):
+        before, begun, rest = options.write.read_text(encoding="utf-8").partition(BEGIN)
+        old, ended, after = rest.partition(END)
+        if not (begun and ended):
             sys.exit(f"{options.write} has no lines {BEGIN} and {END}, between which the tables go.")
+    found = list(tables(study, shown))
+    text = joined(old, found, sequence)
+    print(text)
+    new_rows = list(scores(study, shown)) if options.runs else []
+    rows = joined_scores(read_scores(options.runs) if options.runs else [], new_rows, sequence)
+    if (options.quick or options.first_seed) and (text != joined("", found, sequence) or len(rows) > len(new_rows)):
+        sys.exit("Nothing is written: with --quick or --first-seed it is another study, which needs files of its own.")
+    if options.write:
         options.write.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    if options.runs:
+        write_scores(rows, options.runs)
 
 
 if __name__ == "__main__":

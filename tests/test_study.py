@@ -14,6 +14,7 @@ from labelrank.finetune.runs import Epoch, Run
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 study = pytest.importorskip("study", reason="benchmarks/ is not here")
 statistics = pytest.importorskip("study_statistics")
+study_page = pytest.importorskip("study_page")
 
 
 @pytest.fixture
@@ -89,3 +90,67 @@ def test_tables_are_of_finished_parts_and_see_a_run_that_differs(here):
     assert any("| 0 of 250 | 0.1 | NO |" in line for line in study.tables(here, [part]))
     # Another study, with other seeds, has other runs.
     assert part.stored(replace(here, first_seed=500)).path != stored.path
+
+
+def row(part, text="1"):
+    return f"| {part} | {text} |"
+
+
+def test_a_page_keeps_the_rows_of_parts_from_another_folder():
+    sequence = ["zero-digits", "order-digits", "pretrain", "geometry-vit", "order-clips"]
+    orders, zero = "| part | orders |", "| part | zero |"
+    rule = "|---|---|"
+
+    def tables(cpu, order_rows, zero_rows, unfinished):
+        left = [row(part, "not run yet") for part in unfinished]
+        yield from (f"CPU: {cpu}.", "", orders, rule, *order_rows, "", zero, rule, *zero_rows)
+        yield from ("", study_page.UNFINISHED, "|---|---|---|---|", *left)
+
+    first = study_page.joined(
+        "", tables("old", [row("order-digits"), row("order-digits", "2")], [], sequence[:1] + sequence[2:]), sequence
+    )
+    assert zero not in first
+    assert first.splitlines()[0] == "CPU: old."
+    other = list(tables("new", [row("order-clips"), row("geometry-vit")], [row("zero-digits")], sequence[1:3]))
+    both = study_page.joined(first, other, sequence).splitlines()
+    assert both[:2] == ["CPU: old.", "CPU: new."]
+    # In the sequence of the parts; nothing is unfinished any more: pre-training is behind what needs it.
+    rows = ["order-digits | 1", "order-digits | 2", "geometry-vit | 1", "order-clips | 1"]
+    assert both[2:] == ["", orders, rule, *(f"| {one} |" for one in rows), "", zero, rule, row("zero-digits")]
+    # A part that is in the folder replaces the page's rows, all of them, and its computer is named once.
+    again = list(tables("old", [row("order-digits", "3")], [], [sequence[0], *sequence[2:]]))
+    assert study_page.joined(first, again, sequence).splitlines()[:4] == ["CPU: old.", "", orders, rule]
+    assert study_page.joined(first, again, sequence).count("order-digits") == 1
+    # An empty folder changes nothing, the computer that it is on included.
+    assert study_page.joined("\n".join(both), tables("third", [], [], sequence), sequence) == "\n".join(both)
+    with pytest.raises(ValueError, match="written no more: | part | old |"):
+        study_page.joined("| part | old |\n|---|---|\n| order-digits | 1 |", other, sequence)
+
+
+def test_scores_keep_the_rows_of_parts_from_another_folder():
+    old = [["a", "0.1"], ["b", "0.2"], ["b", "0.3"]]
+    assert study_page.joined_scores(old, [("c", "0.5"), ("a", "0.4")], ["b", "a", "c"]) == [
+        ["b", "0.2"],
+        ["b", "0.3"],
+        ("a", "0.4"),
+        ("c", "0.5"),
+    ]
+
+
+def test_the_committed_page_and_scores_stay_as_they_are_in_an_empty_folder(here, tmp_path, monkeypatch):
+    docs = Path(__file__).parent.parent / "docs"
+    page, runs = tmp_path / "study.md", tmp_path / "study-runs.csv"
+    for copy in (page, runs):
+        copy.write_bytes((docs / copy.name).read_bytes())
+    options = ["--folder", str(tmp_path / "none"), "--write", str(page), "--runs", str(runs)]
+    monkeypatch.setattr(sys, "argv", ["study.py", *options])
+    study.main()
+    assert runs.read_bytes() == (docs / runs.name).read_bytes()
+
+    def rows(text):
+        return [line for line in text.splitlines() if line.startswith(("|", "CPU")) and "--part" not in line]
+
+    assert rows(page.read_text()) == rows((docs / page.name).read_text())
+    monkeypatch.setattr(sys, "argv", ["study.py", *options, "--first-seed", "500"])
+    with pytest.raises(SystemExit, match="another study"):
+        study.main()
