@@ -207,10 +207,12 @@ class Checkpoint:
             HubError: The weights cannot be downloaded.
         """
         paths = self._files.fetch(self._weights, None, None)
-        return _Tensors({name: (paths[tensor.file], tensor.name) for name, tensor in self._tensors.items()})
+        return StoredTensors({name: (paths[tensor.file], tensor.name) for name, tensor in self._tensors.items()})
 
 
-class _Tensors(Mapping[str, np.ndarray]):
+class StoredTensors(Mapping[str, np.ndarray]):
+    """Name -> array, read on access from its file and name there."""
+
     def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
         from safetensors import SafetensorError, safe_open
 
@@ -317,8 +319,8 @@ def _is_meant_for_hub(name: str) -> bool:
 
 def _read(files: Files, id_: str, revision: str | None) -> Checkpoint:
     names = set(files.names())
-    check_kind(files, names, lambda name: _read_json(files, name, names))
-    content = _read_json(files, CONFIG, names)
+    check_kind(files, names, lambda name: read_json(files, name, names))
+    content = read_json(files, CONFIG, names)
     # An unknown family is refused before anything else is looked at.
     from_timm = timm.is_timm(content)
     if from_timm:
@@ -376,7 +378,7 @@ def _read_preprocessing(
     for name, key in _PREPROCESSINGS[config.media]:
         if name not in names:
             continue
-        content: Any = _read_json(files, name, names)
+        content: Any = read_json(files, name, names)
         if key is not None and key not in content:
             continue  # older files of this name hold no preprocessing
         where = f"{files.source}/{name}" + (f", {key}" if key else "")
@@ -413,7 +415,7 @@ def _find_weights(files: Files, names: Collection[str]) -> tuple[str, ...]:
     if WEIGHTS in names:
         found = (WEIGHTS,)
     elif INDEX in names:
-        parts = _read_json(files, INDEX, names).get("weight_map")
+        parts = read_json(files, INDEX, names).get("weight_map")
         if not isinstance(parts, dict) or not parts or not all(_is_part(part) for part in parts.values()):
             raise CheckpointError(
                 f"{files.source}/{INDEX} has no weight_map of tensor names to .safetensors files beside it; copy or "
@@ -472,7 +474,12 @@ def _no_weights(files: Files, names: Collection[str]) -> CheckpointError:
     )
 
 
-def _read_json(files: Files, name: str, names: Collection[str]) -> dict[str, Any]:
+def read_json(files: Files, name: str, names: Collection[str]) -> dict[str, Any]:
+    """Return the content of a JSON file among `names`.
+
+    Raises:
+        CheckpointError: It is missing, far too large, or holds no JSON object.
+    """
     where = f"{files.source}/{name}"
     if name not in names:
         raise CheckpointError(_lacks(files, name))
@@ -512,7 +519,7 @@ def _read_headers(files: Files, weights: tuple[str, ...], names: Collection[str]
     """Return tensor name -> header entry, from the first bytes of the weights files."""
     tensors: dict[str, _Tensor] = {}
     for part in (name for name in weights if name != INDEX):
-        for name, tensor in _read_header(files, part).items():
+        for name, tensor in read_header(files, part).items():
             if name in tensors:
                 raise CheckpointError(
                     f"Tensor {name} is in {tensors[name].file} and in {part} of {files.source}; expected it once. Save "
@@ -520,7 +527,7 @@ def _read_headers(files: Files, weights: tuple[str, ...], names: Collection[str]
                 )
             tensors[name] = tensor
     if weights[0] == INDEX:
-        listed = _read_json(files, INDEX, names)["weight_map"]
+        listed = read_json(files, INDEX, names)["weight_map"]
         wrong = sorted(n for n, part in listed.items() if n not in tensors or tensors[n].file != part)
         if wrong:
             raise CheckpointError(
@@ -530,7 +537,7 @@ def _read_headers(files: Files, weights: tuple[str, ...], names: Collection[str]
     return tensors
 
 
-def _read_header(files: Files, name: str) -> dict[str, _Tensor]:
+def read_header(files: Files, name: str) -> dict[str, _Tensor]:
     """Return the tensors of one safetensors file.
 
     Source: the format's description, https://huggingface.co/docs/safetensors.

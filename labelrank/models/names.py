@@ -164,7 +164,7 @@ def encoder_tensors(config: EncoderConfig, names: Collection[str] = ()) -> Itera
         yield Tensor("register_tokens" if config.num_registers else "", spelt(family.registers), shape)
     height, width = config.trained_grid_size
     if config.position_embedding in ("sincos", "learned"):
-        shape = (*batch, config.num_placed + height * width, dim)
+        shape = (*batch, config.num_placed + config.num_slices * height * width, dim)
         yield Tensor("position_embedding", spelt(family.positions), shape, "positions")
     if config.pre_norm:
         yield from _norm("pre_norm", spelt(family.pre_norm), dim)

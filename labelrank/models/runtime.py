@@ -13,7 +13,7 @@ import importlib.util
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -95,10 +95,34 @@ class CompiledEncoder:
                     "tensorflow."
                 )
             return self.run_visible(images, visible)
-        count = len(images)
-        if count < self.batch_size:
-            images = np.concatenate([images, np.zeros((self.batch_size - count, *images.shape[1:]), images.dtype)])
-        return self.run(images)[:count]
+        return _padded(self.run, images, self.batch_size)
+
+
+@dataclass(frozen=True)
+class CompiledLayer:
+    """Maps inputs float32 (batch_size, ...) to what a layer makes of them, float32."""
+
+    run: Callable[[np.ndarray], np.ndarray]
+    """Takes a full batch."""
+    batch_size: int
+    precision: str
+    runtime: str
+    device: str
+    reused: bool = False
+    """Whether the model came from the cache."""
+    entry: Path | None = None
+    """Folder of the exported model; None if none is kept."""
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the results of up to `batch_size` inputs; a short batch is padded."""
+        return _padded(self.run, inputs, self.batch_size)
+
+
+def _padded(run: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, batch_size: int) -> np.ndarray:
+    count = len(inputs)
+    if count < batch_size:
+        inputs = np.concatenate([inputs, np.zeros((batch_size - count, *inputs.shape[1:]), inputs.dtype)])
+    return run(inputs)[:count]
 
 
 def build_encoder(checkpoint: Checkpoint, *, dtype: str = "float32", image_size: tuple[int, int] | None = None) -> Any:
@@ -156,7 +180,9 @@ def compile_encoder(
             lambda folder: (_compile_openvino(folder / _MODEL, shape, precision), _read_head(folder, config)),
         )
     else:
-        run, run_visible, on_gpu = _compile_keras(checkpoint, config, backend, batch_size, precision)
+        build = functools.partial(build_encoder, checkpoint, image_size=config.image_size)
+        run, encoder, on_gpu = _compile_keras(build, (batch_size, *config.input_shape), backend, precision)
+        run_visible = functools.partial(_encode_visible, encoder)
         head = _head_of(checkpoint, config)
     return CompiledEncoder(
         run=run,
@@ -172,6 +198,46 @@ def compile_encoder(
         entry=entry,
         run_visible=run_visible,
     )
+
+
+def compile_layer(
+    build: Callable[..., Any],
+    input_shape: tuple[int, ...],
+    *,
+    identity: Mapping[str, Any],
+    what: str,
+    precision: str = "auto",
+    batch_size: int = 8,
+    cache: Path | None = None,
+) -> CompiledLayer:
+    """Return a layer of one input and one output ready to run, as `compile_encoder` does an encoder.
+
+    Args:
+        build: Called with the keyword `dtype`, a Keras dtype policy; returns the built layer with its weights.
+        input_shape: Of one input.
+        identity: Everything that determines the layer, as JSON values; versions of libraries are added.
+        what: What to call it in messages.
+        The others are as for `compile_encoder`.
+
+    Raises:
+        CheckpointError: The exported model cannot be written.
+        SettingsError: As for `compile_encoder`.
+    """
+    precision = resolve_precision(precision)
+    backend = select_backend()
+    entry, reused = None, False
+    if backend == "openvino":
+        on_gpu = False
+        run, entry, reused = _kept_or_exported(
+            {**identity, **_versions()},
+            lambda folder: _export_layer(build(dtype="float32"), input_shape, folder),
+            cache,
+            lambda folder: _compile_openvino(folder / _MODEL, (batch_size, *input_shape), precision),
+            what=what,
+        )
+    else:
+        run, _, on_gpu = _compile_keras(build, (batch_size, *input_shape), backend, precision)
+    return CompiledLayer(run, batch_size, precision, backend, "GPU" if on_gpu else "CPU", reused, entry)
 
 
 def _sized(checkpoint: Checkpoint, image_size: tuple[int, int] | None) -> EncoderConfig:
@@ -228,41 +294,52 @@ def _compile_openvino(model: Path, shape: tuple[int, ...], precision: str) -> Ca
 def _load_exported(
     checkpoint: Checkpoint, config: EncoderConfig, cache: Path | None, load: Callable[[Path], T]
 ) -> tuple[T, Path | None, bool]:
-    """Load a checkpoint's model from the folder of its export; export it first if needed.
+    """As `_kept_or_exported`, for a checkpoint's encoder."""
+    export = functools.partial(_export, checkpoint, config)
+    return _kept_or_exported(_identity(checkpoint, config), export, cache, load, what=f"encoder of {checkpoint.source}")
+
+
+def _kept_or_exported(
+    identity: Mapping[str, Any],
+    export: Callable[[Path], None],
+    cache: Path | None,
+    load: Callable[[Path], T],
+    *,
+    what: str,
+) -> tuple[T, Path | None, bool]:
+    """Load an exported model from its folder; export it first if needed.
 
     Args:
+        export: Fills an empty folder; may raise `Unwritable`.
         load: Takes the folder, whose content is complete and checked. The folder may be removed afterwards.
+        what: What to call the model in messages.
 
     Returns:
         The result of `load`; the folder of the model, None if it is not kept; whether it existed before.
     """
-    export = functools.partial(_export, checkpoint, config)
     if cache is not None:
-        identity = _identity(checkpoint, config)
         try:
             loaded, reused = load_kept(cache, identity, export, load)
             return loaded, entry_path(cache, identity), reused
         except Unwritable as error:
-            print(f"The encoder cannot be kept in {cache} ({error}), so the next start is slower.", file=sys.stderr)
+            print(f"The {what} cannot be kept in {cache} ({error}), so the next start is slower.", file=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         try:
             export(Path(name))
         except Unwritable as error:
             raise CheckpointError(
-                f"The encoder of {checkpoint.source} cannot be written to {name} ({error}). Make room there, or set "
-                "TMPDIR to another folder."
+                f"The {what} cannot be written to {name} ({error}). Make room there, or set TMPDIR to another folder."
             ) from error
         return load(Path(name)), None, False
 
 
 def _identity(checkpoint: Checkpoint, config: EncoderConfig) -> dict[str, Any]:
     """Return everything that determines an exported model."""
-    return {
-        "checkpoint": checkpoint.digest,
-        "image_size": list(config.image_size),
-        "labelrank": labelrank.__version__,
-        **{name: metadata.version(name) for name in ("keras", "openvino")},
-    }
+    return {"checkpoint": checkpoint.digest, "image_size": list(config.image_size), **_versions()}
+
+
+def _versions() -> dict[str, str]:
+    return {"labelrank": labelrank.__version__, **{name: metadata.version(name) for name in ("keras", "openvino")}}
 
 
 def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path) -> None:
@@ -273,21 +350,31 @@ def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path) -> None
         HubError: The weights cannot be downloaded.
         Unwritable: The folder cannot be written.
     """
-    import keras
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    images = keras.Input(config.input_shape, name="images")
-    model = keras.Model(images, build_encoder(checkpoint, image_size=config.image_size)(images))
-    head = _head_of(checkpoint, config)
+    _export_layer(build_encoder(checkpoint, image_size=config.image_size), config.input_shape, folder)
+    if head := _head_of(checkpoint, config):
+        try:
+            save_file(head, folder / _HEAD)
+        except (OSError, SafetensorError) as error:
+            raise _unwritable(folder, error) from error
+
+
+def _export_layer(layer: Any, input_shape: tuple[int, ...], folder: Path) -> None:
+    import keras
+
+    images = keras.Input(input_shape, name="images")
+    model = keras.Model(images, layer(images))
     try:
         model.export(str(folder / _MODEL), format="openvino", verbose=False)
-        if head:
-            save_file(head, folder / _HEAD)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        # OpenVINO's only message for a full disk is "iostream error".
-        free = shutil.disk_usage(folder).free / 2**20
-        raise Unwritable(f"{error}; {free:,.0f} MiB are free") from error
+    except (OSError, RuntimeError) as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: Exception) -> Unwritable:
+    # OpenVINO's only message for a full disk is "iostream error".
+    return Unwritable(f"{error}; {shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free")
 
 
 def _read_head(folder: Path, config: EncoderConfig) -> dict[str, np.ndarray]:
@@ -300,9 +387,9 @@ def _read_head(folder: Path, config: EncoderConfig) -> dict[str, np.ndarray]:
 
 
 def _compile_keras(
-    checkpoint: Checkpoint, config: EncoderConfig, backend: str, batch_size: int, precision: str
-) -> tuple[Steps, Callable[[np.ndarray, np.ndarray], np.ndarray], bool]:
-    """Return the compiled encoder of a batch, the encoder of some patches, and whether they run on a GPU."""
+    build: Callable[..., Any], shape: tuple[int, ...], backend: str, precision: str
+) -> tuple[Steps, Any, bool]:
+    """Return a layer compiled for a batch of this shape, the layer itself, and whether it runs on a GPU."""
     # Must run before a device is used.
     prepare, compile_ = {
         "tensorflow": (_prepare_tensorflow, _compile_tensorflow),
@@ -310,16 +397,14 @@ def _compile_keras(
         "torch": (_prepare_torch, _compile_torch),
     }[backend]
     prepare(is_exact=precision == "float32")
-    policy = precision if precision == "float32" else f"mixed_{precision}"
-    encoder = build_encoder(checkpoint, dtype=policy, image_size=config.image_size)
+    layer = build(dtype=precision if precision == "float32" else f"mixed_{precision}")
     on_gpu = _is_on_gpu(backend)
     if not on_gpu and devices()[0].kind == "GPU":
         raise SettingsError(
             f"{backend} finds no GPU, though the driver offers {devices()[0].name}. Reinstall {backend} with its CUDA "
             "libraries, or set CUDA_VISIBLE_DEVICES to nothing to run on the CPU."
         )
-    run = compile_(encoder, (batch_size, *config.input_shape), on_gpu)
-    return run, functools.partial(_encode_visible, encoder), on_gpu
+    return compile_(layer, shape, on_gpu), layer, on_gpu
 
 
 def _encode_visible(encoder: Any, images: np.ndarray, visible: np.ndarray) -> np.ndarray:

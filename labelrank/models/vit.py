@@ -13,12 +13,14 @@ from keras import ops
 from labelrank.models.config import ACTIVATIONS, EncoderConfig, TransformerConfig
 
 
-def sincos_position_embedding(hidden_dim: int, grid_size: tuple[int, int]) -> np.ndarray:
-    """Return the fixed 2-D sine-cosine table, float32 (1, 1 + grid_h * grid_w, hidden_dim); CLS gets zeros.
+def sincos_position_embedding(hidden_dim: int, grid_size: tuple[int, int], num_slices: int = 1) -> np.ndarray:
+    """Return the fixed sine-cosine table of patches, float32 (1, 1 + num_slices * grid_h * grid_w, hidden_dim).
 
-    The first half of the channels encodes the column, the second half the row, as in the published MAE code.
+    CLS gets zeros. The first half of the channels encodes the column, the second half the row, as in the published MAE
+    code. With several slices, a third each encodes slice, row and column, as in V-JEPA's `uniform_power`.
 
-    Source: He et al. 2022, arXiv:2111.06377, Appendix A.1; Vaswani et al. 2017, section 3.5.
+    Source: He et al. 2022, arXiv:2111.06377, Appendix A.1; Bardes et al. 2024, arXiv:2404.08471; Vaswani et al. 2017,
+    section 3.5.
     """
 
     def one_axis(places: np.ndarray, dim: int) -> np.ndarray:
@@ -26,8 +28,11 @@ def sincos_position_embedding(hidden_dim: int, grid_size: tuple[int, int]) -> np
         angle = places.reshape(-1, 1) * frequency
         return np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
 
-    rows, columns = np.meshgrid(*(np.arange(n, dtype=np.float64) for n in grid_size), indexing="ij")
-    table = np.concatenate([one_axis(columns, hidden_dim // 2), one_axis(rows, hidden_dim // 2)], axis=1)
+    slices, rows, columns = np.indices((num_slices, *grid_size), dtype=np.float64)
+    axes, dim = [columns, rows], hidden_dim // 2
+    if num_slices > 1:
+        axes, dim = [slices, rows, columns], 2 * math.ceil(hidden_dim / 6)
+    table = np.concatenate([one_axis(axis, dim) for axis in axes], axis=1)[:, :hidden_dim]
     return np.concatenate([np.zeros((1, hidden_dim)), table])[None].astype(np.float32)
 
 
@@ -211,7 +216,7 @@ def add_position_embedding(
             initializer=keras.initializers.RandomNormal(stddev=0.02),
             name="position_embedding",
         )
-    table = sincos_position_embedding(hidden_dim, config.grid_size)
+    table = sincos_position_embedding(hidden_dim, config.grid_size, config.num_slices)
     return layer.add_weight(
         shape=table.shape,
         initializer=lambda shape, dtype=None: ops.convert_to_tensor(table, dtype=dtype),
