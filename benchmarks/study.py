@@ -75,8 +75,8 @@ PRETRAINING = {
     "num_heads": 3,
     "decoder_dim": 96,
     "norm_pix_loss": True,
-    "epochs": 20,
-    "warmup_epochs": 2,
+    "epochs": 8,
+    "warmup_epochs": 1,
 }
 BEGIN, END = "<!-- tables of benchmarks/study.py: begin -->", "<!-- tables of benchmarks/study.py: end -->"
 _GPU_SIZE = 112
@@ -540,19 +540,19 @@ PARTS: dict[str, EncoderPart | GeometryPart | PretrainPart] = {
         ),
         EncoderPart("tree-digits", "twenty orders, tree head", "spread", "digits", 30, 8, meaning="tree"),
         GeometryPart("geometry-patch768", "CIFAR-100, whitened patches", "patch768", 8),
-        PretrainPart("pretrain", "a ViT-MAE of 3.3 million parameters on CIFAR-100", 60),
+        PretrainPart("pretrain", "a ViT-MAE of 3.3 million parameters on CIFAR-100", 25),
         GeometryPart(
             "geometry-vit",
             "CIFAR-100, end to end",
             "vit",
-            90,
-            30,
+            45,
+            20,
             (
                 ("depth", "2"),
                 ("targets", "onehot,geometry,permuted:2,smoothing"),
                 ("seeds", 3),
                 ("sharpness", 3.0),
-                ("epochs", 6),
+                ("epochs", 4),
             ),
         ),
         EncoderPart("augment-moving-digits", "controls with each augmentation", "augment", "moving-digits", 10, 6),
