@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelrank.cores import cpu_cores
 from labelrank.errors import CheckpointError
 from labelrank.models.backend import devices, select_backend
 from labelrank.models.config import EncoderConfig
+from labelrank.patches.compiled import compiled, load_autoencoder
 from labelrank.patches.visible_sets import check_visible, draw_visible, hidden_of, mean_of_rounds, num_places
 
 if TYPE_CHECKING:
@@ -50,7 +47,15 @@ class PatchScorer:
         sets = rounds * -(-num_places(config) // visible)
         self.sets, self.times = _call_sizes(config, sets, config.num_slices * visible)
         self.runtime, self.device = select_backend(), devices()[0].kind
-        self.run = _compile(checkpoint, variant, self.runtime, self.sets, config.num_slices * visible, self.times)
+        from labelrank.patches.density import DensityScores
+
+        count = config.num_slices * visible
+        self.run = compiled(
+            DensityScores(load_autoencoder(checkpoint), variant=variant),
+            ((1, *config.input_shape), (self.sets, count), (self.sets, config.num_patches - count), (self.times,)),
+            ("float32", "int32", "int32", "int32"),
+            self.runtime,
+        )
 
     def __call__(self, sample: np.ndarray, key: str) -> np.ndarray:
         """Return float32 (rounds, N)."""
@@ -86,76 +91,3 @@ def _call_sizes(config: EncoderConfig, sets: int, count: int) -> tuple[int, int]
     if rows < count:
         return 1, math.ceil(count / math.ceil(count / rows))
     return math.ceil(sets / math.ceil(sets / (rows // count))), count
-
-
-def _compile(
-    checkpoint: Checkpoint, variant: str, runtime: str, sets: int, count: int, times: int
-) -> Callable[..., np.ndarray]:
-    from labelrank.models.convert import load_tensors
-    from labelrank.models.mae import MaskedAutoencoder
-    from labelrank.patches.density import DensityScores
-
-    config = checkpoint.config
-    autoencoder = MaskedAutoencoder(config)
-    autoencoder.build()
-    load_tensors(checkpoint.tensors(), autoencoder.encoder, autoencoder.decoder, source=checkpoint.source)
-    layer = DensityScores(autoencoder, variant=variant)
-    shapes = ((1, *config.input_shape), (sets, count), (sets, config.num_patches - count), (times,))
-    types = ("float32", "int32", "int32", "int32")
-    if runtime == "openvino":
-        return _compile_openvino(layer, shapes, types)
-    if runtime == "tensorflow":
-        return _compile_tensorflow(layer, shapes, types)
-
-    def run(*inputs: np.ndarray) -> np.ndarray:
-        from keras import ops
-
-        return np.asarray(ops.convert_to_numpy(layer(*map(ops.convert_to_tensor, inputs))))
-
-    return run
-
-
-def _compile_tensorflow(layer: Any, shapes: Any, types: Any) -> Callable[..., np.ndarray]:
-    import tensorflow as tf
-
-    # A score is a small difference between two reconstructions.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    signature = [tf.TensorSpec(shape, type_) for shape, type_ in zip(shapes, types, strict=True)]
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-
-    @tf.function(input_signature=signature, jit_compile=on_gpu, autograph=False)  # type: ignore[untyped-decorator]
-    def score(*inputs: Any) -> Any:
-        return layer(*inputs)
-
-    score.get_concrete_function()  # traced now, so that errors come before the first sample
-    return lambda *inputs: np.asarray(score(*map(tf.convert_to_tensor, inputs)))
-
-
-def _compile_openvino(layer: Any, shapes: Any, types: Any) -> Callable[..., np.ndarray]:
-    import keras
-    import openvino
-
-    # Keras exports several inputs only by name, in the order of their names.
-    specs = {name: keras.InputSpec(*of) for name, *of in zip("abcd", types, shapes, strict=True)}
-    inputs = {name: keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=name) for name, spec in specs.items()}
-    model = keras.Model(inputs, layer(*inputs.values()))
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "scores.xml"
-        model.export(str(path), format="openvino", verbose=False, input_signature=specs)
-        core = openvino.Core()
-        request = core.compile_model(
-            core.read_model(path),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": cpu_cores(),
-                "ENABLE_CPU_PINNING": False,
-            },
-        ).create_infer_request()
-
-    def run(*arrays: np.ndarray) -> np.ndarray:
-        request.infer(list(arrays))
-        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
-
-    return run

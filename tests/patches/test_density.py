@@ -11,6 +11,7 @@ import pytest
 from labelrank.errors import CheckpointError, SettingsError
 from labelrank.models.checkpoint import open_checkpoint
 from labelrank.patches import scorer as scorer_module
+from labelrank.patches.compiled import load_autoencoder
 from labelrank.patches.scorer import PatchScorer
 from labelrank.patches.visible_sets import (
     default_visible,
@@ -44,22 +45,12 @@ def test_scores_of_other_backends_agree_with_the_goldens(backend):
     assert {what: value for what, value in found.items() if not value <= TOLERANCE} == {}
 
 
-def autoencoder_of(checkpoint):
-    from labelrank.models.convert import load_tensors
-    from labelrank.models.mae import MaskedAutoencoder
-
-    model = MaskedAutoencoder(checkpoint.config)
-    model.build()
-    load_tensors(checkpoint.tensors(), model.encoder, model.decoder, source=checkpoint.source)
-    return model
-
-
 def test_squared_distances_agree_with_the_goldens(keras):
     from labelrank.patches.density import DensityScores
 
     golden = np.load(GOLDEN / "patches" / "golden.npz")
     images = np.moveaxis(np.load(GOLDEN / "vit_mae" / "golden.npz")["pixel_values"], 1, -1)
-    layer = DensityScores(autoencoder_of(open_checkpoint(str(GOLDEN / "vit_mae"))), variant="fast", distance="l2")
+    layer = DensityScores(load_autoencoder(open_checkpoint(str(GOLDEN / "vit_mae"))), variant="fast", distance="l2")
     for image, visible, wanted in zip(images, golden["v4_visible"], golden["v4_score_fast_l2"], strict=True):
         visible = visible[None].astype(np.int32)
         found = layer(*map(keras.ops.convert_to_tensor, (image[None], visible, hidden_of(visible, 16), np.arange(4))))
@@ -78,7 +69,7 @@ def test_a_clips_scores_are_those_of_one_removal_after_the_other(keras, monkeypa
     visible = draw_visible(checkpoint.config, "a", visible=3, rounds=1, seed=0)[0, :2]
     found = scorer.of_sets(clip, visible)
 
-    model, ops = autoencoder_of(checkpoint), keras.ops
+    model, ops = load_autoencoder(checkpoint), keras.ops
 
     def reconstruct(encoded, seen, masked):
         tensors = (ops.convert_to_tensor(indices[None]) for indices in (seen, masked))
