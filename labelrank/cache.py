@@ -1,9 +1,10 @@
-"""The cache in the workspace, with a size limit: features, unfinished extractions, encoders, fine-tuned runs.
+"""The cache in the workspace, with a size limit: features, unfinished extractions, encoders, runs, scored patches.
 
-Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/` and `runs/<digest>/`. Uploads, jobs, the
-results of comparisons (`finetunes/`) and the Hub's own cache are not entries. A process holds an entry while it uses it
-(`using`), with a lock of the operating system that ends with the process; `evict` removes only entries that nobody
-holds. Locks are `flock`, for Linux and macOS only. On a file system without locks, nothing is held or evicted.
+Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/`, `runs/<digest>/` and `patches/<digest>/`.
+Uploads, jobs, the results of comparisons (`finetunes/`) and the Hub's own cache are not entries. A process holds an
+entry while it uses it (`using`), with a lock of the operating system that ends with the process; `evict` removes only
+entries that nobody holds. Locks are `flock`, for Linux and macOS only. On a file system without locks, nothing is held
+or evicted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from labelrank.settings import Settings
 
-KINDS = ("features", "parts", "encoders", "runs")
+KINDS = ("features", "parts", "encoders", "runs", "patches")
 """Folders of the workspace that hold entries."""
 _TIDIED = (*KINDS, "finetunes")
 """Folders in which killed processes may leave incomplete files."""

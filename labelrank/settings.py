@@ -71,8 +71,8 @@ class Settings:
     max_preview_seconds: int = 30
     """Processor time of one such look at an upload or a dataset of the Hub."""
     max_cache_bytes: int = 20 * 2**30
-    """Bytes of features, unfinished extractions, compiled encoders and fine-tuned runs in the workspace; the least
-    recently used are removed first. Results of comparisons stay until their job is deleted."""
+    """Bytes of features, unfinished extractions, compiled encoders, fine-tuned runs and scored patches in the
+    workspace; the least recently used are removed first. Results of comparisons stay until their job is deleted."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from labelrank import cache
-from labelrank.data.dataset import NOUNS, Sample
+from labelrank.data.dataset import NOUNS, Dataset, Sample
 from labelrank.errors import CheckpointError, SettingsError
 from labelrank.features.encode import Encoded, compute_parts
 from labelrank.features.parts import Part, PartFolder
@@ -74,15 +74,18 @@ class ScorePlan(Plan):
         return 1
 
 
-def plan(request: Request, scoring: Scoring, settings: Settings) -> ScorePlan:
+def plan(request: Request, scoring: Scoring, settings: Settings, *, dataset: Dataset | None = None) -> ScorePlan:
     """Return the plan for scoring the patches of what a request names. It does not load Keras.
+
+    Args:
+        dataset: The dataset that the request names, if it is open already.
 
     Raises:
         DatasetError, CheckpointError, HubError: The dataset or the checkpoint cannot be used; the checkpoint has no
             decoder, or is of another image size than its preprocessing.
         SettingsError: A setting does not fit the encoder, such as the number of visible patches.
     """
-    found = plan_extraction(request, settings)
+    found = plan_extraction(request, settings, dataset=dataset)
     config = found.checkpoint.config
     check_decoder(found.checkpoint)
     if found.preprocessing.output_size != config.image_size:
