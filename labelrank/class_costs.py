@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from labelrank.data.list_files import read_text
-from labelrank.errors import CostsError, DatasetError
+from labelrank.class_files import as_read, lines_of, text_of
+from labelrank.errors import CostsError
 from labelrank.exports import neutral_cell
-from labelrank.words import size_text
 
 MAX_BYTES = 512 * 2**20
 _EXPECTED = (
@@ -32,41 +29,27 @@ def read_costs(path: Path, classes: Sequence[str]) -> np.ndarray:
     Raises:
         CostsError: It cannot be read, or is no such table.
     """
-    lines = _lines(path)
-    try:
-        float(lines[0][0])
-    except ValueError:
+    text = text_of(path, MAX_BYTES, CostsError, f"geometry, groups, or {_EXPECTED}")
+    lines = lines_of(path, text, CostsError, _EXPECTED)
+    if not lines:
+        raise CostsError(f"{path} is empty. Give {_EXPECTED}.")
+    if len(lines) == len(classes) + 1 or not _is_number(lines[0][0]):
         return _named(path, lines, classes)
     return _checked(path, lines, list(range(len(classes))), classes)
 
 
-def _lines(path: Path) -> list[list[str]]:
+def _is_number(cell: str) -> bool:
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise CostsError(f"Cannot read {path}: {error.strerror}. Give {_EXPECTED}.") from None
-    if len(content) > MAX_BYTES:
-        raise CostsError(f"{path} has more than {size_text(MAX_BYTES)}. Give {_EXPECTED}.")
-    try:
-        text = read_text(str(path), content)
-        first = text.lstrip("\n").partition("\n")[0]
-        reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count), skipinitialspace=True)
-        lines = [[cell.strip() for cell in line] for line in reader if any(line)]
-    except DatasetError as error:
-        raise CostsError(str(error)) from None
-    except csv.Error as error:
-        raise CostsError(f"{path} is not a csv: {error}. Give {_EXPECTED}.") from None
-    if not lines:
-        raise CostsError(f"{path} is empty. Give {_EXPECTED}.")
-    return lines
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _named(path: Path, lines: list[list[str]], classes: Sequence[str]) -> np.ndarray:
     header, rows = lines[0], lines[1:]
-    label_of = {cell: label for label, name in enumerate(classes) for cell in (name.strip(), neutral_cell(name))}
-    begin = header[0] not in label_of  # the corner above names of the lines
-    names = header[begin:]
+    label_of = {as_read(cell): label for label, name in enumerate(classes) for cell in (neutral_cell(name), name)}
+    names = header[len(header) == len(classes) + 1 :]  # without the corner above names of the lines
     if unknown := [name for name in names if name not in label_of]:
         raise CostsError(f"{path} names {unknown[0]!r}, which is no class here. Give {_EXPECTED}.")
     labels = [label_of[name] for name in names]

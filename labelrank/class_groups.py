@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from labelrank.data.list_files import read_text
-from labelrank.errors import DatasetError, GroupsError
+from labelrank.class_files import as_read, lines_of, text_of
+from labelrank.errors import GroupsError
 from labelrank.exports import neutral_cell
 from labelrank.ranking.tree import ClassTree
-from labelrank.words import plural, size_text
+from labelrank.words import plural
 
 MAX_BYTES = 32 * 2**20
 _NAMED = 5
@@ -52,18 +51,18 @@ def read_groups(path: Path, classes: Sequence[str], known: Collection[str] = ())
     Raises:
         GroupsError: It cannot be read or is neither, a class has no group or is there twice.
     """
-    there = {*map(_as_read, classes), *map(_as_read, known)}
+    there = {*map(as_read, classes), *map(as_read, known)}
     in_cell = {neutral_cell(name): name for name in there}  # as `groups_csv` writes them
     rows = [
         (name if name in there else in_cell.get(name, name), group.strip())
-        for name, group in ((_as_read(name), group) for name, group in _rows(path))
+        for name, group in ((as_read(name), group) for name, group in _rows(path))
     ]
     if twice := [name for name, times in Counter(name for name, _ in rows).items() if times > 1]:
         raise GroupsError(f"{path} has {_some(twice)} more than once. Give each class one group.")
     if empty := [name for name, group in rows if not group]:
         raise GroupsError(f"{path} has no group for {_some(empty)}: the value is empty. Give each class a group.")
     group_of = dict(rows)
-    wanted = [_as_read(name) for name in classes]
+    wanted = [as_read(name) for name in classes]
     if missing := [name for name in wanted if name not in group_of]:
         raise GroupsError(
             f"{path} lacks {plural(len(missing), 'class', 'classes')} of {len(wanted):,}: {_some(missing)}. Add a line "
@@ -86,6 +85,20 @@ def numbered_groups(group_of: Mapping[str, str], classes: Sequence[str]) -> np.n
         raise GroupsError(f"The groups lack {_some(missing)}. Give each class a group.")
     number = {group: place for place, group in enumerate(dict.fromkeys(group_of[name] for name in classes))}
     return np.array([number[group_of[name]] for name in classes], dtype=np.int64)
+
+
+def check_telling(groups: np.ndarray) -> None:
+    """Raise GroupsError if groups (K,) tell classes apart no more than their names do, or not at all.
+
+    As targets they would be label smoothing, and as costs the likeliest class.
+    """
+    count, n_classes = len(np.unique(groups)), len(groups)
+    if count in (1, n_classes):
+        what = "one group of all" if count == 1 else "a group of its own for each of"
+        raise GroupsError(
+            f"The groups are {what} {plural(n_classes, 'class', 'classes')}, so they do not say which are alike. Give "
+            "2 groups or more, one of them with 2 classes or more, or leave the groups out."
+        )
 
 
 def groups_csv(classes: Sequence[str], labels: Sequence[int], groups: np.ndarray) -> bytes:
@@ -122,37 +135,16 @@ def newick(tree: ClassTree, classes: Sequence[str]) -> bytes:
     return (tree.newick(classes) + "\n").encode()
 
 
-def _as_read(name: str) -> str:
-    """Return a name without spaces around it and with composed accents, as `read_text` has them."""
-    return unicodedata.normalize("NFC", name.strip())
-
-
 def _rows(path: Path) -> list[tuple[str, str]]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise GroupsError(f"Cannot read {path}: {error.strerror}. Give the path of {_EXPECTED}.") from None
-    if len(content) > MAX_BYTES:
-        raise GroupsError(f"{path} has more than {size_text(MAX_BYTES)}. Give {_EXPECTED}.")
-    try:
-        text = read_text(str(path), content)
-    except DatasetError as error:
-        raise GroupsError(str(error)) from None
+    text = text_of(path, MAX_BYTES, GroupsError, f"the path of {_EXPECTED}")
     return _of_json(path, text) if path.suffix.lower() == ".json" else _of_csv(path, text)
 
 
 def _of_csv(path: Path, text: str) -> list[tuple[str, str]]:
-    first = text.lstrip("\n").partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    try:
-        lines = [
-            line for line in csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True) if any(line)
-        ]
-    except csv.Error as error:
-        raise GroupsError(f"{path} is not a csv: {error}. Give {_EXPECTED}.") from None
-    header = [column.strip().lower() for column in lines[0]] if lines else []
+    lines = lines_of(path, text, GroupsError, _EXPECTED)
+    header = [column.lower() for column in lines[0]] if lines else []
     if header.count("name") != 1 or header.count("group") != 1:
+        first = text.lstrip("\n").partition("\n")[0]
         raise GroupsError(
             f"{path} begins with {first[:80]!r}; expected a first line with one column name and one column group."
         )
@@ -161,7 +153,7 @@ def _of_csv(path: Path, text: str) -> list[tuple[str, str]]:
         if len(line) != len(header):
             raise GroupsError(
                 f"{path} has {plural(len(line), 'value')} in row {number:,}, which begins with {line[0][:40]!r}; its "
-                f"first line has {plural(len(header), 'column')}. Put names with {delimiter!r} in quotes."
+                f"first line has {plural(len(header), 'column')}. Put names with commas, semicolons or tabs in quotes."
             )
     return [(line[name], line[group]) for line in lines[1:]]
 

@@ -31,6 +31,17 @@ def test_what_is_read(tmp_path, content):
     np.testing.assert_array_equal(read_costs(written(tmp_path, content), CLASSES), TABLE)
 
 
+@pytest.mark.parametrize("content", ["2,0,1\n0,3,1\n1,0,2\n1,.5,0\n", "true,0,1,2\n0,0,.5,1\n1,2,0,1\n2,1,3,0\n"])
+def test_names_may_be_numbers(tmp_path, content):
+    expected = [[0, 2, 1], [0.5, 0, 1], [3, 1, 0]] if content[0] == "2" else TABLE
+    np.testing.assert_array_equal(read_costs(written(tmp_path, content), ("0", "1", "2")), expected)
+
+
+def test_accents_are_read_in_either_form(tmp_path):
+    table = read_costs(written(tmp_path, "dog,c\u00e1t\n0,2\n1,0\n"), ("ca\u0301t", "dog"))
+    np.testing.assert_array_equal(table, [[0, 1], [2, 0]])
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -54,5 +65,5 @@ def test_what_is_refused(tmp_path, content, said):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(CostsError, match="Cannot read"):
+    with pytest.raises(CostsError, match=r"Cannot read .* Give geometry, groups, or a csv with"):
         read_costs(tmp_path / "costs.csv", CLASSES)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from labelrank.class_groups import groups_csv, groups_json, newick, read_groups
+from labelrank.class_groups import check_telling, groups_csv, groups_json, newick, read_groups
 from labelrank.errors import GroupsError
 from labelrank.ranking.tree import ClassTree
 
@@ -75,6 +75,13 @@ def test_what_is_refused(tmp_path, content, name, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(GroupsError, match="Cannot read .*none.csv: No such file"):
         read_groups(tmp_path / "none.csv", CLASSES)
+
+
+@pytest.mark.parametrize(("groups", "said"), [([3, 3, 3], "one group of all 3 classes"), ([2, 0, 5], "of its own")])
+def test_groups_that_tell_nothing_are_refused(groups, said):
+    with pytest.raises(GroupsError, match=said):
+        check_telling(np.array(groups))
+    check_telling(np.array([3, 3, 0]))
 
 
 def test_a_csv_that_was_written_is_read(tmp_path):

@@ -22,7 +22,7 @@ FLOORS = (
     ("labelrank.steps.extract.engines",),
     ("labelrank.steps.extract",),
     ("labelrank.finetune", "labelrank.patches", "labelrank.class_groups", "labelrank.class_costs"),
-    ("labelrank.exports",),
+    ("labelrank.exports", "labelrank.class_files"),
     ("labelrank.features",),
     ("labelrank.models",),
     ("labelrank.data",),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from labelrank.class_groups import check_telling
+from labelrank.errors import GroupsError
 from labelrank.finetune.batches import buffer_size
 from labelrank.finetune.decision import GEOMETRY, GROUPS
 from labelrank.finetune.design import fitting_orders, fitting_targets
@@ -15,7 +17,7 @@ from labelrank.steps.finetune.estimate import parts_of, spec_of, target_parts, t
 from labelrank.steps.finetune.request import ALL_BLOCKS, DEFAULT_RECIPE, HEADS_ALONE, Design
 from labelrank.ui import choices, datasets, feature_files, fine_tune, session
 from labelrank.ui.groups_upload import uploaded_groups
-from labelrank.ui.messages import escape
+from labelrank.ui.messages import error_box, escape
 from labelrank.views import comparison_words, measures, questions
 from labelrank.words import plural
 
@@ -174,6 +176,12 @@ def _choose_groups(names: Sequence[str]) -> None:
         key="groups_of_targets",
         use="They can then be targets and say what a mistake costs, and mistakes within a group are counted.",
     )
+    try:
+        if given is not None:
+            check_telling(given.groups)
+    except GroupsError as error:
+        error_box(error)
+        given = None
     if given is not None:
         of_class = {name: given.names[number] for name, number in zip(names, given.groups, strict=True)}
         if of_class != chosen:

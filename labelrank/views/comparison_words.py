@@ -140,7 +140,9 @@ def limits_text(
         return f"{text}: {n_classes:,} classes have too few {what} for that."
     seconds = seconds_of(telling)
     time = f", {about(seconds)}" if seconds is not None else ""
-    return f"{text} (that takes {needed} and {TELLING_SEEDS} seeds{time})."
+    text = f"{text} (that takes {needed} and {TELLING_SEEDS} seeds{time})."
+    heads = seconds_of(Design.starting(HEADS_ALONE, design.target)) if design.end_to_end else None
+    return text if heads is None else f"{text} With heads on the frozen features it takes {about(heads)}."
 
 
 # While it runs
@@ -170,9 +172,8 @@ def softness_text(chosen: Chosen) -> str:
         "validation": "chosen on the validation samples",
         "default": "the default, for too few samples validate to choose one",
     }[chosen.how]
-    softest = max(chosen.tried, key=lambda one: one.entropy, default=None)
-    if chosen.how == "validation" and softest is not None and chosen.entropy == softest.entropy:
-        how += ", the softest of those tried"
+    if chosen.how == "validation":
+        how += _at_end(chosen.entropy, chosen)
     if chosen.sharpness is None:
         return f"Share of label smoothing: {chosen.smoothing:g}, {how}; mean entropy {chosen.entropy:.2f} nats."
     text = (
@@ -180,8 +181,18 @@ def softness_text(chosen: Chosen) -> str:
         f"{chosen.entropy:.2f} nats, as label smoothing of {chosen.smoothing:.3f} has."
     )
     if any(one.smoothing_accuracy is not None for one in chosen.tried):
-        text += f" Label smoothing chosen on the validation samples: {chosen.tuned_smoothing:.3f}."
+        text += f" Label smoothing chosen on the validation samples: {chosen.tuned_smoothing:.3f}"
+        text += f"{_at_end(chosen.tuned_entropy, chosen)}."
     return text
+
+
+def _at_end(entropy: float, chosen: Chosen) -> str:
+    """Return that a choice is at an end of what was tried, if it is."""
+    tried = sorted(one.entropy for one in chosen.tried)
+    for end, which, beyond in ((tried[-1:], "softest", "softer"), (tried[:1], "sharpest", "sharper")):
+        if entropy in end:
+            return f", the {which} of those tried: {beyond} ones may do better"
+    return ""
 
 
 def decision_text(cost: str, decided: Decided) -> str:

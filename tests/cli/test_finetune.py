@@ -372,9 +372,17 @@ def test_decisions_by_cost_are_told_beside_the_likeliest_class(finetune, tmp_pat
 
 
 def test_costs_that_cannot_be_read_are_told_in_one_line(finetune):
-    done = finetune("--cost", "dear.csv")
+    done = finetune("--cost", "geometri")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr.startswith("Error: Cannot read dear.csv: No such file")
+    assert done.stderr.startswith("Error: Cannot read geometri: No such file or directory. Give geometry, groups, or a")
+
+
+@pytest.mark.parametrize("asked", [("--cost", "groups"), (*TARGETS, "--arms", "onehot,geometry,groups")])
+def test_groups_that_tell_nothing_are_refused_before_anything_is_trained(finetune, tmp_path, asked):
+    (tmp_path / "groups.csv").write_text("name,group\nant,a\nbee,a\ncat,a\ndog,a\nelk,a\n")
+    done = finetune("--test", "test.parquet", *asked, "--groups", "groups.csv")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "Error: The groups are one group of all 5 classes" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -405,6 +413,7 @@ def test_encoders_are_trained_with_targets_and_a_small_comparison_says_what_it_c
     assert "it takes --arms onehot,geometry,permuted:1,smoothing unless you say otherwise" in done.stderr
     assert "One-hot targets, targets by class geometry, label smoothing of equal entropy and the same" in done.stderr
     assert "but not whether the geometry is what helps (that takes one-hot targets, label smoothing, 19" in done.stderr
+    assert "With heads on the frozen features it takes " in done.stderr
     out = tmp_path / "out"
     assert read_report(out).kind == "end-to-end"
     assert "- Targets geometry, seed" in (out / "model" / "README.md").read_text(encoding="utf-8")

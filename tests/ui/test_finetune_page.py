@@ -192,6 +192,9 @@ def test_targets_are_chosen_in_the_settings_with_groups_that_were_uploaded(ready
     pills = next(one for one in ready.get("button_group") if one.label == "Compare class geometry with")
     assert "Your groups" not in pills.options
     names = digits("test").class_names
+    one = "name,group\n" + "".join(f"{name},all\n" for name in names)
+    ready.file_uploader(key="groups_of_targets").set_value(("groups.csv", one.encode(), "text/csv")).run()
+    assert "The groups are one group of all 10 classes" in ready.error[0].value
     csv = "name,group\n" + "".join(f"{name},{'low' if n < 5 else 'high'}\n" for n, name in enumerate(names))
     ready.file_uploader(key="groups_of_targets").set_value(("groups.csv", csv.encode(), "text/csv")).run()
     ready.number_input(key="sharpness").set_value(2.0).run()

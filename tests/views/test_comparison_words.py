@@ -7,6 +7,7 @@ import pytest
 from labelrank.steps.finetune.estimate import telling_design
 from labelrank.steps.finetune.progress import CurvePoint
 from labelrank.steps.finetune.request import Design
+from labelrank.steps.finetune.targets import Chosen, Tried
 from labelrank.views import comparison_words
 from tests.helpers.reports import finished
 
@@ -31,6 +32,31 @@ def test_what_would_tell_is_told(orders, seeds, n_classes, said):
     assert said in limits(design)
     if telling := telling_design(design, n_classes):
         assert limits(telling) is None
+
+
+@pytest.mark.parametrize("design", [Design.starting("2", "geometry"), Design.starting("all")])
+def test_how_soon_heads_would_tell_what_an_encoder_cannot(design):
+    def seconds(of: Design) -> float:
+        return 7200.0 if of.end_to_end else 20.0
+
+    told = comparison_words.limits_text(design, n_classes=10, runs=12, seconds_of=seconds)
+    assert told.endswith("2 seeds, about 2.0 h). With heads on the frozen features it takes about 20 s.")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "tuned", "said"),
+    [
+        (0, 1, ": 1, chosen on the validation samples, the softest of those tried: softer ones may do better; its"),
+        (2, 1, ": 3, chosen on the validation samples, the sharpest of those tried: sharper ones may do better; its"),
+        (1, 1, ": 2, chosen on the validation samples; its"),
+        (1, 0, "validation samples: 0.900, the softest of those tried: softer ones may do better."),
+    ],
+)
+def test_a_softness_at_the_end_of_what_was_tried_is_told(chosen, tuned, said):
+    grid = [Tried(1.0, 2.2, 0.9, 0.5, 0.5), Tried(2.0, 1.7, 0.7, 0.5, 0.5), Tried(3.0, 1.2, 0.5, 0.5, 0.5)]
+    one, other = grid[chosen], grid[tuned]
+    found = Chosen(one.sharpness, one.entropy, one.smoothing, "validation", other.smoothing, other.entropy, tuple(grid))
+    assert said in comparison_words.softness_text(found)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from labelrank.class_groups import numbered_groups
+from labelrank.class_groups import check_telling, numbered_groups
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, FinetuneError, HubError
@@ -81,6 +81,10 @@ class Material:
     costs: np.ndarray | None = None
     """`costs[y, j]` of predicting label j where y is true, float (K, K); None if not known."""
 
+    def __post_init__(self) -> None:
+        if self.groups is not None:
+            check_telling(self.groups)
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of label 0, 1, .., K - 1."""
@@ -107,7 +111,7 @@ def gather(
         DatasetError, CheckpointError, HubError, FeaturesError, SettingsError: As for an extraction.
         RankingError, LabelMapError: The features cannot be ranked.
         FinetuneError: There are too few rows, or the splits have different classes.
-        GroupsError: A class has no group.
+        GroupsError: A class has no group, or the groups tell nothing.
         Cancelled: `should_stop` returned true.
     """
     if on_progress:
@@ -195,6 +199,7 @@ def gather_files(
     Raises:
         FinetuneError: The files do not match, or there are too few rows; or, end to end, the data or the checkpoint is
             not the one that the features are from.
+        GroupsError: The groups tell nothing.
         DatasetError, CheckpointError, HubError: Data or checkpoint are needed and cannot be opened.
     """
     whole = inputs.train
