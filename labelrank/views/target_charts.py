@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import altair as alt
 import pandas as pd
@@ -45,7 +45,22 @@ def leads_text(report: Report) -> str:
         text += " The pale point is one permutation of the classes in the same targets."
     elif count:
         text += f" Pale points are {count:,} permutations of the classes in the same targets, the tick is their mean."
-    return text
+    return " ".join([text, *_arms_meant(report)])
+
+
+def _arms_meant(report: Report) -> Iterator[str]:
+    """Yield what the names of the arms beside the geometry mean, a sentence each."""
+    kinds = {arm.kind for arm in report.arms}
+    if "smoothing" in kinds:
+        yield "Equal smoothing is label smoothing as soft as the geometry."
+    if "tuned-smoothing" in kinds:
+        tried = report.targets.chosen.tried if report.targets else ()
+        if any(one.smoothing_accuracy is not None for one in tried):
+            yield "Tuned smoothing is label smoothing of the share that did best on the validation samples."
+        else:
+            yield "Tuned smoothing is the same: too few samples validate to tune it."
+    if "groups" in kinds:
+        yield "Groups are targets by your groups, as soft as the geometry."
 
 
 def leads_chart(report: Report, leads: Sequence[Lead]) -> alt.LayerChart:
@@ -65,7 +80,7 @@ def leads_chart(report: Report, leads: Sequence[Lead]) -> alt.LayerChart:
         frame[column] = frame[column].astype(float) * scale
     frame["title"] = frame["kind"].map(arm_title)
     y = _rows_axis(kinds)
-    title = ["Accuracy less that of", "one-hot targets (points)"]
+    title = "Gain over one-hot targets (points)"
     x = alt.X("difference:Q", title=title, axis=alt.Axis(tickCount=6))
     colour = kind_colour(kinds, legend=False)
     tooltip = [alt.Tooltip("title:N", title="targets"), alt.Tooltip("difference:Q", title="points", format="+.2f")]

@@ -65,7 +65,7 @@ def _lead(report: Report) -> Number | None:
     if ranked is None:
         return None
     return Number(
-        "Ranked less random orders",
+        "Gain over random orders",
         MEASURES["accuracy"].difference(ranked.difference),
         _interval(ranked.low, ranked.high, report.accuracy.level),
         "Mean accuracy of the ranked order less that of the random ones, in percentage points. The interval is for "

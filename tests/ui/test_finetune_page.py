@@ -29,7 +29,7 @@ DESIGN = Design(orders="ranked,original,random:3", seeds=2)
 TARGETS = Design(target="geometry", targets="onehot,geometry,permuted:19,smoothing", seeds=2)
 MODEL = Design(orders="original", seeds=1, control=False)
 SETTINGS = ("button_group", "select_slider", "slider", "number_input", "selectbox", "checkbox", "toggle")
-LEAD = "Ranked less random orders"
+LEAD = "Gain over random orders"
 
 
 def plain(app) -> str:

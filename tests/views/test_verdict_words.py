@@ -6,6 +6,7 @@ import pytest
 
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import leads_over
+from labelrank.steps.finetune.targets import Tried
 from labelrank.views import questions, target_charts, verdict_words
 from tests.helpers.reports import finished, written
 
@@ -91,6 +92,19 @@ def test_leads_over_one_hot_targets_are_those_of_the_report_and_of_the_chart(tmp
     for metric in report.statistics:
         assert "class geometry" in target_charts.arms_finding(report, metric)
         assert target_charts.arms_chart(report, metric).to_dict()
+
+
+def test_the_chart_says_what_the_names_of_the_arms_mean():
+    report = finished(TARGETS)[0]
+    text = target_charts.leads_text(report)
+    assert "Equal smoothing is label smoothing as soft as the geometry." in text
+    assert "Groups are" not in text
+    chosen = replace(report.targets.chosen, how="default", tried=())
+    few = target_charts.leads_text(replace(report, targets=replace(report.targets, chosen=chosen)))
+    assert few.endswith("Tuned smoothing is the same: too few samples validate to tune it.")
+    tried = (Tried(3.0, 0.5, 0.2, 0.9, 0.8),)
+    tuned = replace(report, targets=replace(report.targets, chosen=replace(chosen, tried=tried)))
+    assert target_charts.leads_text(tuned).endswith("of the share that did best on the validation samples.")
 
 
 @pytest.mark.parametrize("question", questions.QUESTIONS)
