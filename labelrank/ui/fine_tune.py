@@ -248,11 +248,13 @@ def _so_far(job: Job) -> None:
     for notice in report.notices:
         st.caption(f":material/info: {sentence(notice.text)}")
     if report.curves:
-        finding = curves_chart.curves_finding(report.curves)
+        question = questions.question_of(Design.from_params(job.params))
+        finding = curves_chart.curves_finding(report.curves, comparing=question != questions.MODEL)
         st.markdown(f"**{finding}**")
         epochs = _epochs_of(job, report)
         st.altair_chart(curves_chart.curves_chart(report.curves, epochs), alt=f"Curves. {finding}.")
-        st.caption(curves_chart.CURVES_TEXT)
+        if text := curves_chart.curves_text(report.curves):
+            st.caption(text)
 
 
 def _epochs_of(job: Job, report: LiveReport) -> int | None:

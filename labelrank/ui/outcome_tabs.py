@@ -139,6 +139,8 @@ def _table(results: Results, arm: str) -> None:
             for name, one in columns.items()
         },
         alt=f"Mean of every metric for every {arm}.",
+        # The control has no scatter.
+        placeholder="-",
     )
 
 
@@ -222,11 +224,13 @@ def _mistake(mistake: Mistake, results: Results, *, moving: bool) -> None:
 
 def _details(_: Shown, results: Results) -> None:
     found = findings.curves(results)
-    finding = curves_chart.curves_finding(found)
+    question = questions.question_of(results.report.compared.design)
+    finding = curves_chart.curves_finding(found, comparing=question != questions.MODEL)
     st.markdown(f"**{messages.escape(finding)}**")
     if found:
         st.altair_chart(curves_chart.curves_chart(found), alt=f"Curves. {finding}.")
-        st.caption(curves_chart.CURVES_TEXT)
+        if text := curves_chart.curves_text(found):
+            st.caption(text)
     messages.titled_table(
         "How it ran", comparison_tables.facts_table(results.report), "Settings and circumstances of the fine-tune."
     )

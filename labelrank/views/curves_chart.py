@@ -17,7 +17,6 @@ from labelrank.views.measures import KIND_NAMES, arm_title
 from labelrank.words import percent
 
 CURVES_HEIGHT = 300
-CURVES_TEXT = "Lines are means over seeds, bands reach from the lowest to the highest seed."
 _STEEP_SHARE = 0.2
 _TOLD = ("geometry", "onehot", "smoothing", "permuted", "ranked", "random", "original", "reversed")
 """Kinds whose accuracy is told."""
@@ -28,8 +27,12 @@ _DRAWN = (
 """Kinds in the order in which they are drawn; the last lies on top."""
 
 
-def curves_finding(curves: Sequence[CurvePoint]) -> str:
-    """Return how far training is and how the arms stand by then, in one sentence."""
+def curves_finding(curves: Sequence[CurvePoint], *, comparing: bool = True) -> str:
+    """Return how far training is and how the arms stand by then, in one sentence.
+
+    Args:
+        comparing: False for one model, whose arm needs no name.
+    """
     if not curves:
         return "No epoch is finished yet"
     frame = pd.DataFrame([asdict(point) for point in curves])
@@ -38,7 +41,16 @@ def curves_finding(curves: Sequence[CurvePoint]) -> str:
     means = last.groupby("kind")["mean"].mean()
     named = [kind for kind in _TOLD if kind in means.index] or list(means.index)
     parts = [f"{KIND_NAMES[kind].lower()} {percent(means[kind])}" for kind in named]
+    if not comparing:
+        parts = [percent(means[kind]) for kind in named]
     return f"Validation accuracy after epoch {epoch:,}: {', '.join(parts)}"
+
+
+def curves_text(curves: Sequence[CurvePoint]) -> str:
+    """Return how to read the chart; empty where it is one run and there is nothing to say."""
+    if all(point.low == point.high for point in curves):
+        return ""
+    return "Lines are means over seeds, bands reach from the lowest to the highest seed."
 
 
 def curves_chart(curves: Sequence[CurvePoint], n_epochs: int | None = None) -> alt.LayerChart:

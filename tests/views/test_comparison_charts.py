@@ -387,6 +387,14 @@ def test_curves_say_how_far_training_is_and_the_ranked_order_lies_on_top():
     assert layers(chart)[0]["encoding"]["x"]["scale"]["domain"] == [1, 20]
 
 
+def test_the_curve_of_one_model_has_no_name_and_no_seeds():
+    curves = [CurvePoint("original", "original", e, m, m, m) for e, m in ((1, 0.1), (2, 0.8))]
+    assert curves_chart.curves_finding(curves, comparing=False) == "Validation accuracy after epoch 2: 80.0\u00a0%"
+    assert curves_chart.curves_text(curves) == ""
+    spread = [CurvePoint("original", "original", 1, 0.5, 0.4, 0.6)]
+    assert "lowest to the highest seed" in curves_chart.curves_text(spread)
+
+
 def test_before_the_first_epoch_there_is_a_sentence():
     assert curves_chart.curves_finding([]) == "No epoch is finished yet"
 
