@@ -12,6 +12,7 @@ from labelrank.errors import CostsError
 from labelrank.exports import neutral_cell
 
 MAX_BYTES = 512 * 2**20
+_DEAREST = (1e-9, 1e9)
 _EXPECTED = (
     "a csv with a line for each true class, and in it what predicting each class costs: a number of at least 0, and 0 "
     "for the class itself. A first line may name the classes; else they are in the order of their labels"
@@ -33,7 +34,8 @@ def read_costs(path: Path, classes: Sequence[str]) -> np.ndarray:
     lines = lines_of(path, text, CostsError, _EXPECTED)
     if not lines:
         raise CostsError(f"{path} is empty. Give {_EXPECTED}.")
-    if len(lines) == len(classes) + 1 or not _is_number(lines[0][0]):
+    names_them = len(lines) == len(classes) + 1 and set(map(as_read, classes)) <= set(lines[0])
+    if names_them or not _is_number(lines[0][0]):  # names may be numbers
         return _named(path, lines, classes)
     return _checked(path, lines, list(range(len(classes))), classes)
 
@@ -95,4 +97,10 @@ def _checked(path: Path, rows: list[list[str]], labels: Sequence[int], classes: 
         )
     if not costs.any():
         raise CostsError(f"{path} says that no mistake costs anything. Give {_EXPECTED}.")
+    low, high = _DEAREST
+    if not low <= costs.max() <= high:
+        raise CostsError(
+            f"{path} says that the dearest mistake costs {costs.max():g}; expected {low:g} to {high:g}, for sums of "
+            "squares to be told. Multiply all costs by one number, which changes no decision."
+        )
     return costs

@@ -37,6 +37,10 @@ def test_names_may_be_numbers(tmp_path, content):
     np.testing.assert_array_equal(read_costs(written(tmp_path, content), ("0", "1", "2")), expected)
 
 
+def test_costs_may_look_like_names(tmp_path):
+    np.testing.assert_array_equal(read_costs(written(tmp_path, "0,1\n1,0\n"), ("0", "1")), [[0, 1], [1, 0]])
+
+
 def test_accents_are_read_in_either_form(tmp_path):
     table = read_costs(written(tmp_path, "dog,c\u00e1t\n0,2\n1,0\n"), ("ca\u0301t", "dog"))
     np.testing.assert_array_equal(table, [[0, 1], [2, 0]])
@@ -52,6 +56,9 @@ def test_accents_are_read_in_either_form(tmp_path):
         ("0,1,1\n1,0,-1\n1,1,0\n", "says '-1'"),
         ("0,1,1\n1,0,nan\n1,1,0\n", "says 'nan'"),
         ("1,1,1\n1,0,1\n1,1,0\n", "says 1 of predicting 'cat' where it is true"),
+        ("0,1e300,1\n1,0,1\n1,1,0\n", r"dearest mistake costs 1e\+300; expected 1e-09 to 1e\+09"),
+        ("0,1e-12,0\n0,0,0\n0,0,0\n", "dearest mistake costs 1e-12"),
+        ("0,1,1,1\n1,0,1,1\n1,1,0,1\n1,1,1,0\n", "has 4 lines of 4 numbers; expected 3 of 3"),
         ("0,0,0\n0,0,0\n0,0,0\n", "no mistake costs anything"),
         ("cat,dog,bird\n0,1,1\n1,0,1\n1,1,0\n", "names 'bird', which is no class here"),
         ("cat,dog\n0,1\n1,0\n", "lacks '=sum, 1'"),

@@ -295,7 +295,7 @@ def _show_decisions(report: Report) -> None:
         click.echo(decision_text(report.decisions.cost, one))
         for name, way in (("likeliest class", one.likeliest), ("least expected cost", one.least_cost)):
             mean = {metric: _mean(values) for metric, values in way.items()}
-            cells = (_percent_cell(mean["accuracy"]), _cell(mean["cost"], ".4f"), _cell(mean["class_distance"], ".3f"))
+            cells = (_percent_cell(mean["accuracy"]), _cell(mean["cost"], ".4g"), _cell(mean["class_distance"], ".3f"))
             rows.append((f"{one.arm}: {name}", *cells, _percent_cell(mean["within_group"])))
     click.echo()
     header = ("decision", "accuracy", "cost", "distance of mistakes", "mistakes in group")

@@ -67,10 +67,11 @@ def say_given(features: FeatureSet) -> None:
     """Say what was taken for features and labels, where `labelrank extract` did not write them."""
     if features.of_unknown_encoder:
         rows, dim = features.X.shape
-        vectors, labels = features.provenance["dataset"]["columns"]
+        columns = features.provenance.get("dataset", {}).get("columns") or ()  # none where Python code wrote the file
+        places = [f" in {printable(repr(name))}" for name in columns] or ["", ""]
         say(
-            f"Features of an unknown encoder: {rows:,} rows of {dim:,} numbers in {printable(repr(vectors))}, "
-            f"{plural(len(features.class_names), 'class', 'classes')} in {printable(repr(labels))}."
+            f"Features of an unknown encoder: {rows:,} rows of {dim:,} numbers{places[0]}, "
+            f"{plural(len(features.class_names), 'class', 'classes')}{places[1]}."
         )
 
 

@@ -208,7 +208,7 @@ def decision_text(cost: str, decided: Decided) -> str:
     does = {-1: "lowers", 0: "is not shown to change", 1: "raises"}[decided.cost_change.sign]
     return (
         f"Deciding by least expected cost ({whose}) from the probabilities of {decided.arm} {does} the mean cost: "
-        f"{costs[0]:.4f} with the likeliest class, {costs[1]:.4f} with the least cost; its accuracy changes by "
+        f"{costs[0]:.4g} with the likeliest class, {costs[1]:.4g} with the least cost; its accuracy changes by "
         f"{signed_text(change.difference)} points{interval}. Nothing is trained for it."
     )
 

@@ -1,10 +1,14 @@
 """The line that commands show of their progress."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from labelrank.cli import progress as cli_progress
-from labelrank.cli.progress import ProgressLine
+from labelrank.cli.progress import ProgressLine, say_given
 from labelrank.data.dataset import Problem
+from labelrank.features.store import ENCODER, UNKNOWN, FeatureSet
 from labelrank.progress import Kind, Stage
 
 TRAIN = Stage(Kind.TRAIN, "Pre-training", "epochs")
@@ -62,3 +66,17 @@ def test_what_is_left_out_and_what_was_only_read_in_a_way_are_told_apart(capsys)
     lines = capsys.readouterr().err.splitlines()
     assert lines[:2] == ["Left out: a/1.png: It is empty.", "Note: train: The folder is read as a class."]
     assert lines[-1] == "2 more, all listed in the metadata of the features file."
+
+
+def test_features_of_an_unknown_encoder_are_told_with_their_columns_if_these_are_known(capsys):
+    features = FeatureSet(
+        X=np.ones((2, 3), np.float32),
+        y=np.array([0, 1], np.int32),
+        keys=("a", "b"),
+        class_names=("ant", "bee"),
+        provenance={ENCODER: UNKNOWN, "dataset": {"id": "x"}},
+    )
+    say_given(features)
+    assert "2 rows of 3 numbers, 2 classes." in capsys.readouterr().err
+    say_given(replace(features, provenance={ENCODER: UNKNOWN, "dataset": {"columns": ["vec", "name"]}}))
+    assert "3 numbers in 'vec', 2 classes in 'name'." in capsys.readouterr().err

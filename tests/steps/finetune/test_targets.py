@@ -1,6 +1,7 @@
 """Comparisons of targets: from training rows alone, on the same terms as one-hot, and the same after a stop."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +41,14 @@ def clustered(per_class, seed=0, split="train", spread=1.0, apart=1.0):
         class_names=("=one", *(f"class {i}" for i in range(1, K))),
         provenance={"dataset": {"id": "clustered", "split": split, "digest": "0" * 64}, "pooling": "mean"},
     )
+
+
+def in_the_docs(X, y, sharpness):
+    """Targets by the lines of docs/class-geometry.md."""
+    page = (Path(__file__).parents[3] / "docs" / "class-geometry.md").read_text(encoding="utf-8")
+    here = {"np": np, "X": X.astype(np.float64), "y": y, "sharpness": sharpness}
+    exec(page.partition("```python\n")[2].partition("```")[0], here)
+    return here["q"]
 
 
 def material_of(settings, design=DESIGN, *, per_class=12, groups=GROUPS, **changed):
@@ -84,6 +93,7 @@ def test_targets_fall_off_with_the_cosine_of_the_geometry():
         weights = np.array([np.exp(-2.0 * distances[y, j]) for j in range(K)])
         np.testing.assert_allclose(q[y], weights / weights.sum(), rtol=1e-5)
     np.testing.assert_allclose(q, independent_targets(features.X, features.y, 2.0), rtol=1e-4)
+    np.testing.assert_allclose(q, in_the_docs(features.X, features.y, 2.0), rtol=1e-4)
     near = distances[GROUPS[:, None] == GROUPS][distances[GROUPS[:, None] == GROUPS] > 0]
     assert near.mean() < 0.7 * distances[GROUPS[:, None] != GROUPS].mean()
 
