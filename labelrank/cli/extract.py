@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options: Any) -> FeatureSet:
-    from labelrank.features.store import LOCAL
+    from labelrank.features.store import KEPT, LOCAL
+    from labelrank.patches.choosing import kept_text
     from labelrank.settings import Settings
     from labelrank.steps.extract.plan import plan
     from labelrank.steps.extract.request import Request
@@ -49,6 +50,8 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
     if licence := work.checkpoint.licence:
         say(f"{work.checkpoint.id}: licence {licence}.")
     say(f"{work.checkpoint.id}: masked pre-training: {work.checkpoint.masked_pretraining or 'not stated'}.")
+    if kept := work.provenance.get(KEPT):
+        say(f"Encoding {kept_text(kept)}.")
     _say_prospect(work, settings, recompute=recompute)
     reporter = ExtractionReporter(nouns, shrinks=work.request.ranking_shrinkage is not None)
     try:

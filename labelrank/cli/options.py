@@ -13,6 +13,7 @@ from labelrank.errors import DatasetError
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.pooling import POOLINGS
+from labelrank.patches.choosing import CHOICES
 from labelrank.ranking import ORDERS, SOLVERS
 from labelrank.ranking.methods import (
     AUTO_IS,
@@ -113,6 +114,12 @@ def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="As the checkpoint says, or as the published notebook does.",
         ),
         click.option("--image-size", type=click.IntRange(min=1), help="Interpolate to this many pixels a side."),
+        click.option(
+            "--keep",
+            type=float,
+            help="Encode only this share of the patches of each sample, such as 0.5; with --patches. Faster.",
+        ),
+        click.option("--patches", help=f"What chooses the patches of --keep: {CHOICES}."),
         click.option(
             "--until-stable",
             type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -16,7 +16,7 @@ import numpy as np
 from labelrank.cores import cpu_cores
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Sample
 from labelrank.errors import Cancelled
-from labelrank.features.reader import Batch, Preprocess, Reader
+from labelrank.features.reader import Batch, OnRead, Preprocess, Reader
 from labelrank.models.pooling import pool_tokens
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
@@ -51,8 +51,17 @@ class Encoder(Protocol):
 
 Compute = Callable[[Sequence[Sample], np.ndarray], np.ndarray]
 """Takes samples and their inputs (n, clips, ...), at most a batch, and returns a vector for each, (n, D)."""
-Select = Callable[[np.ndarray], np.ndarray]
-"""Takes an encoder's input, (B, H, W, C) or (B, T, H, W, C), and returns the patches to encode, int (B, V)."""
+
+
+@dataclass(frozen=True)
+class Select:
+    """Chooses the patches that are encoded, of each input by itself."""
+
+    choose: Callable[[Sequence[str], np.ndarray], np.ndarray]
+    """Takes keys and an encoder's inputs, (B, H, W, C) or (B, T, H, W, C), and returns patches, int32 (B, K)."""
+    ahead: bool = True
+    """Whether the reading threads choose, sample by sample, while the encoder works; else batch by batch in its turn,
+    as suits a choice that itself takes a model."""
 
 
 @dataclass(frozen=True)
@@ -96,20 +105,38 @@ def encode_parts(
     The clips of a video are encoded one by one and their features averaged.
 
     Args:
-        select: Chooses the patches that are encoded for each input; None: all.
+        select: Chooses the patches that are encoded for each input, for an encoder that takes as many; None: all.
         The others are as for `compute_parts`.
 
     Raises:
         FeaturesError: Unknown pooling.
-        SettingsError: `select` is given, but the encoder always takes all patches.
         Cancelled: `should_stop` returned true.
 
     Source: He et al. 2022, arXiv:2111.06377. Feature extraction sees every patch; the mean leaves CLS out.
     """
+    chosen: dict[str, np.ndarray] = {}
+
+    def choose(sample: Sample, inputs: np.ndarray) -> None:
+        assert select is not None
+        chosen[sample.key] = select.choose([sample.key] * len(inputs), inputs)
+
+    def compute(samples: Sequence[Sample], batch: np.ndarray) -> np.ndarray:
+        inputs = batch.reshape(-1, *batch.shape[2:])
+        if select is None:
+            pooled = _encode(inputs, encoder, pooling)
+        elif select.ahead:
+            ready = np.concatenate([chosen.pop(sample.key) for sample in samples])
+            pooled = _encode(inputs, encoder, pooling, lambda rows: ready[rows])
+        else:
+            keys = [sample.key for sample in samples for _ in range(batch.shape[1])]
+            pooled = _encode(inputs, encoder, pooling, lambda rows: select.choose(keys[rows], inputs[rows]))
+        result: np.ndarray = pooled.reshape(*batch.shape[:2], -1).mean(axis=1)
+        return result
+
     yield from compute_parts(
         dataset,
         parts,
-        lambda _, inputs: _encode(inputs, encoder, pooling, select),
+        compute,
         preprocess,
         batch_size=encoder.batch_size,
         stage=encoding_stage(dataset),
@@ -117,6 +144,7 @@ def encode_parts(
         workers=workers,
         on_progress=on_progress,
         should_stop=should_stop,
+        on_read=choose if select is not None and select.ahead else None,
     )
 
 
@@ -132,6 +160,7 @@ def compute_parts(
     workers: int | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
+    on_read: OnRead | None = None,
 ) -> Generator[Encoded, None, None]:
     """Yield a vector for each sample of each part, with its rows in the order of its samples.
 
@@ -149,13 +178,14 @@ def compute_parts(
         workers: Number of reading threads; None: one per processor of this process, 2 to 16.
         on_progress: Called as (done, total, stage) after each batch; total is None if `parts` is not a sequence.
         should_stop: Called before each batch.
+        on_read: Called by the reading threads with each sample and its inputs (clips, ...), before its batch.
 
     Raises:
         Cancelled: `should_stop` returned true.
     """
     total = sum(map(len, parts)) if isinstance(parts, Sequence) else None
     done, dimension = 0, 0
-    with Reader(dataset, preprocess, sampling, batch_size, workers or _default_workers()) as reader:
+    with Reader(dataset, preprocess, sampling, batch_size, workers or _default_workers(), on_read) as reader:
         collected = _Part()
         idle_since = time.perf_counter()
         for batch in reader.batches(parts):
@@ -226,15 +256,22 @@ class _Part:
         )
 
 
-def _encode(batch: np.ndarray, encoder: Encoder, pooling: str, select: Select | None) -> np.ndarray:
-    """Return features (samples, D) of inputs (samples, clips, ...): the mean over the clips of each."""
-    samples, clips = batch.shape[:2]
-    inputs = batch.reshape(samples * clips, *batch.shape[2:])
+def _encode(
+    inputs: np.ndarray,
+    encoder: Encoder,
+    pooling: str,
+    visible: Callable[[slice], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Return features (n, D) of inputs (n, ...).
+
+    Args:
+        visible: Returns the patches of some rows that are encoded, int (rows, K); None: all.
+    """
     size = encoder.batch_size
     pooled: list[np.ndarray] = []
     for start in range(0, len(inputs), size):
-        images = inputs[start : start + size]
-        tokens = encoder(images) if select is None else encoder(images, select(images))
+        rows = slice(start, start + size)
+        tokens = encoder(inputs[rows]) if visible is None else encoder(inputs[rows], visible(rows))
         pooled.append(
             pool_tokens(
                 tokens,
@@ -244,5 +281,4 @@ def _encode(batch: np.ndarray, encoder: Encoder, pooling: str, select: Select | 
                 fc_norm_pools=encoder.fc_norm_pools,
             )
         )
-    result: np.ndarray = np.concatenate(pooled).reshape(samples, clips, -1).mean(axis=1)
-    return result
+    return np.concatenate(pooled)

@@ -13,7 +13,7 @@ import numpy as np
 
 from labelrank.errors import FeaturesError
 from labelrank.features.given import is_given, read_given
-from labelrank.features.store import PATCHES, VOLATILE, FeatureSet, classes_without_rows, read_part
+from labelrank.features.store import KEPT, PATCHES, VOLATILE, FeatureSet, classes_without_rows, read_part
 from labelrank.notices import Notice
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
@@ -94,14 +94,16 @@ def check_comparable(features: FeatureSet, others: FeatureSet) -> None:
             f"One file has {features.X.shape[1]:,} features a row, the other {others.X.shape[1]:,}; samples can be "
             "compared only if one checkpoint made both. Extract them again with the same settings."
         )
-    for what in ("checkpoint", "pooling", "preprocessing", "sampling"):
+    known = not (features.of_unknown_encoder or others.of_unknown_encoder)
+    for what in ("checkpoint", "pooling", "preprocessing", "sampling", KEPT):
         one, other = features.provenance.get(what), others.provenance.get(what)
-        if one and other and one != other:
+        # Without this entry, all patches were seen; without one of the others, nothing is known.
+        if one != other and ((one and other) or (what == KEPT and known)):
             named = [value.get("id", value) if isinstance(value, Mapping) else value for value in (one, other)]
             difference = f" ({named[0]} and {named[1]})" if what in ("checkpoint", "pooling") else ""
             raise FeaturesError(
-                f"The two files differ in {what}{difference}, so their samples cannot be compared. Extract them again "
-                "with the same settings."
+                f"The two files differ in {what.replace('_', ' ')}{difference}, so their samples cannot be compared. "
+                "Extract them again with the same settings."
             )
     if features.keys == others.keys and features.digest == others.digest:
         raise FeaturesError(

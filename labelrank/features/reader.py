@@ -6,7 +6,7 @@ import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +25,10 @@ class Preprocess(Protocol):
 
     def __call__(self, image: np.ndarray, /, *, out: np.ndarray | None = None) -> np.ndarray:
         """Return the input, written to `out` if given. Called by several threads at once."""
+
+
+OnRead = Callable[[Sample, np.ndarray], None]
+"""Takes a sample and its inputs (clips, ...) once they are read. Called by several threads at once."""
 
 
 class Batch:
@@ -68,9 +72,16 @@ class Reader:
     """Threads that read samples into batches, a few batches ahead of the current one."""
 
     def __init__(
-        self, dataset: Dataset, preprocess: Preprocess, sampling: ClipSampling | None, batch_size: int, workers: int
+        self,
+        dataset: Dataset,
+        preprocess: Preprocess,
+        sampling: ClipSampling | None,
+        batch_size: int,
+        workers: int,
+        on_read: OnRead | None = None,
     ) -> None:
         self._dataset, self._preprocess, self._sampling = dataset, preprocess, sampling
+        self._on_read = on_read
         self._clips = sampling.clips if sampling else 1
         self._size = max(1, batch_size // self._clips)
         # Two batches beside the current one and one sample for each thread are enough: more only takes memory.
@@ -153,12 +164,15 @@ class Reader:
             assert self._dataset.load_clips is not None
             media = self._dataset.load_clips(sample, self._sampling)
         if self._shape is not None:
-            self._preprocess(media, out=self._buffer_of(batch)[place])
-            return
-        value = self._preprocess(media)
-        with self._lock:
-            self._shape = value.shape
-        self._buffer_of(batch)[place] = value
+            value = self._buffer_of(batch)[place]
+            self._preprocess(media, out=value)
+        else:
+            value = self._preprocess(media)
+            with self._lock:
+                self._shape = value.shape
+            self._buffer_of(batch)[place] = value
+        if self._on_read is not None:
+            self._on_read(sample, value)
 
     def _buffer_of(self, batch: Batch) -> np.ndarray:
         with self._lock:

@@ -35,6 +35,8 @@ LOCAL = "local"
 or given to others must not have it; see `FeatureSet.public_provenance`."""
 PATCHES = "patches"
 """Entry of the provenance of a file whose vectors are scores of patches, in a column `scores`: how they were made."""
+KEPT = "kept_patches"
+"""Entry of the provenance of features for which an encoder saw a part of the patches: how many, and what chose them."""
 ENCODER, UNKNOWN = "encoder", "unknown"
 """Entry of a provenance of features that `labelrank extract` did not make, and its value."""
 _MAX_DEPTH = 50

@@ -13,9 +13,14 @@ _BFLOAT16_GAIN = 1.9
 _PASSES = 3
 
 
-def encoder_flops(config: EncoderConfig) -> float:
-    """Return the floating-point operations of the matrix products for one image or clip; a multiply-add is two."""
-    return _embedding(config) + _blocks(config.transformer, config.num_patches + config.num_prefix)
+def encoder_flops(config: EncoderConfig, keep: int | None = None) -> float:
+    """Return the floating-point operations of the matrix products for one image or clip; a multiply-add is two.
+
+    Args:
+        keep: How many patches are encoded; None: all.
+    """
+    patches = config.num_patches if keep is None else keep
+    return _embedding(config, patches) + _blocks(config.transformer, patches + config.num_prefix)
 
 
 def pretraining_flops(config: EncoderConfig) -> float:
@@ -32,12 +37,12 @@ def reconstruction_flops(config: EncoderConfig, num_visible: int) -> float:
     assert decoder is not None
     visible, tokens = (count + config.num_prefix for count in (num_visible, config.num_patches))
     joints = visible * config.transformer.hidden_dim + config.num_patches * config.patch_dim
-    forward = _embedding(config) + _blocks(config.transformer, visible) + _blocks(decoder, tokens)
+    forward = _embedding(config, config.num_patches) + _blocks(config.transformer, visible) + _blocks(decoder, tokens)
     return forward + 2.0 * joints * decoder.hidden_dim
 
 
-def _embedding(config: EncoderConfig) -> float:
-    return 2.0 * config.num_patches * config.patch_dim * config.transformer.hidden_dim
+def _embedding(config: EncoderConfig, patches: int) -> float:
+    return 2.0 * patches * config.patch_dim * config.transformer.hidden_dim
 
 
 def _blocks(size: TransformerConfig, tokens: int) -> float:
@@ -48,8 +53,8 @@ def _blocks(size: TransformerConfig, tokens: int) -> float:
     return 2.0 * size.num_layers * block
 
 
-def estimated_rate(config: EncoderConfig, precision: str) -> float | None:
-    """Return how many images or clips a second an encoder should reach, from the speed of NumPy's matrix product.
+def estimated_rate(flops: float, precision: str) -> float | None:
+    """Return how many inputs of so many operations each an encoder should reach a second, as NumPy multiplies matrices.
 
     An estimate before anything has run. It is accurate to about a third for larger models; small models are slower,
     and reading the files may be slower still. The first call measures for 0.2 s.
@@ -64,4 +69,4 @@ def estimated_rate(config: EncoderConfig, precision: str) -> float | None:
     if device.kind == "GPU":
         return None
     gain = _BFLOAT16_GAIN if precision == "bfloat16" and device.bfloat16 else 1.0
-    return matmul_rate() * _SHARE_OF_MATMUL * gain / encoder_flops(config)
+    return matmul_rate() * _SHARE_OF_MATMUL * gain / flops

@@ -13,8 +13,8 @@ import importlib.util
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,7 @@ from labelrank.cores import cpu_cores
 from labelrank.errors import CheckpointError, SettingsError
 from labelrank.models.backend import devices, resolve_precision, select_backend
 from labelrank.models.config import EncoderConfig
+from labelrank.models.cutting import cut_patches
 from labelrank.models.exported import Unwritable, entry_path, load_kept
 from labelrank.models.names import HEAD_NORM
 
@@ -44,23 +45,24 @@ _MODEL, _HEAD = "encoder.xml", "head.safetensors"  # the weights lie beside the 
 class Steps:
     """The three steps of encoding a batch; the device may still be working when the first two return."""
 
-    put: Callable[[np.ndarray], Any]
-    """Copies images to the device."""
+    put: Callable[..., Any]
+    """Copies the model's inputs to the device."""
     encode: Callable[[Any], Any]
     """Runs the model on them and returns tokens in float32."""
     fetch: Callable[[Any], np.ndarray]
     """Copies tokens from the device."""
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.fetch(self.encode(self.put(images)))
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        return self.fetch(self.encode(self.put(*inputs)))
 
 
 @dataclass(frozen=True)
 class CompiledEncoder:
     """Maps normalised images or clips float32 (batch_size, [T,] H, W, C) to tokens float32 (batch_size, P + N, D)."""
 
-    run: Callable[[np.ndarray], np.ndarray]
-    """Encodes a full batch. For backends other than OpenVINO these are `Steps`, which `benchmarks/gpu.py` times."""
+    run: Callable[..., np.ndarray]
+    """Encodes a full batch: inputs, or with `cut` what that returns and the numbers of the patches. For backends other
+    than OpenVINO these are `Steps`, which `benchmarks/gpu.py` times."""
     batch_size: int
     hidden_dim: int
     precision: str
@@ -76,26 +78,21 @@ class CompiledEncoder:
     """Whether the model came from the cache."""
     entry: Path | None = None
     """Folder of the exported model; None if none is kept. The model is already loaded, so eviction is no problem."""
-    run_visible: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """Like `run`, not compiled, and only for the patches int (B, V); None if the model always takes all patches."""
+    cut: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """Takes the pixels (B, K, patch_dim) of the kept patches int (B, K) from inputs; None: all patches are encoded."""
 
     def __call__(self, images: np.ndarray, visible: np.ndarray | None = None) -> np.ndarray:
         """Encode up to `batch_size` images; a short batch is padded to avoid a second compilation.
 
         Args:
-            visible: The patches of each image to encode, int (B, V); None: all patches.
-
-        Raises:
-            SettingsError: `visible` is given, but the model runs in OpenVINO and takes all patches.
+            visible: The patches of each image to encode, int (B, K), for an encoder that was compiled for K of them;
+                then the tokens are (B, P + K, D).
         """
-        if visible is not None:
-            if self.run_visible is None:
-                raise SettingsError(
-                    "An encoder that runs in OpenVINO encodes every patch, and some were chosen. Set KERAS_BACKEND to "
-                    "tensorflow."
-                )
-            return self.run_visible(images, visible)
-        return _padded(self.run, images, self.batch_size)
+        if self.cut is None:
+            assert visible is None, "compile_encoder was not told how many patches are kept"
+            return _padded(self.run, self.batch_size, images)
+        assert visible is not None, "compile_encoder was told that some patches are kept"
+        return _padded(self.run, self.batch_size, self.cut(images, visible), visible)
 
 
 @dataclass(frozen=True)
@@ -115,14 +112,24 @@ class CompiledLayer:
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Return the results of up to `batch_size` inputs; a short batch is padded."""
-        return _padded(self.run, inputs, self.batch_size)
+        return _padded(self.run, self.batch_size, inputs)
 
 
-def _padded(run: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, batch_size: int) -> np.ndarray:
-    count = len(inputs)
+def _padded(run: Callable[..., np.ndarray], batch_size: int, *inputs: np.ndarray) -> np.ndarray:
+    count = len(inputs[0])
     if count < batch_size:
-        inputs = np.concatenate([inputs, np.zeros((batch_size - count, *inputs.shape[1:]), inputs.dtype)])
-    return run(inputs)[:count]
+        inputs = tuple(np.concatenate([x, np.zeros((batch_size - count, *x.shape[1:]), x.dtype)]) for x in inputs)
+    return run(*inputs)[:count]
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An input of a model."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one input, without the axis of the batch."""
+    dtype: str = "float32"
 
 
 def build_encoder(checkpoint: Checkpoint, *, dtype: str = "float32", image_size: tuple[int, int] | None = None) -> Any:
@@ -151,6 +158,7 @@ def compile_encoder(
     precision: str = "auto",
     batch_size: int = 8,
     image_size: tuple[int, int] | None = None,
+    keep: int | None = None,
     cache: Path | None = None,
 ) -> CompiledEncoder:
     """Return the checkpoint's encoder ready to run.
@@ -160,29 +168,36 @@ def compile_encoder(
             support it and differs by about one percent; the same holds for float16 on GPUs. auto suits the device
             (`resolve_precision`).
         image_size: Height and width of the input; None: the trained size.
+        keep: How many patches of each input are encoded; which ones is given with it. None: all.
         cache: Folder in which exported models are kept for the next time; None: nothing is kept. One model serves
             every precision and batch size, which are set when it is loaded. Backends other than OpenVINO keep none.
 
     Raises:
-        CheckpointError: The weights do not fit config.json, or the size is not a multiple of the patches.
+        CheckpointError: The weights do not fit config.json, or the size is not a multiple of the patches; or some
+            patches are to be kept, and the encoder takes all of them (`check_droppable`).
         SettingsError: Unknown precision, or float16 without a GPU.
     """
     precision = resolve_precision(precision)
     backend = select_backend()
     config = _sized(checkpoint, image_size)
-    entry, reused, run_visible = None, False, None
+    if keep is not None:
+        check_droppable(config)
+    entry, reused, inputs = None, False, _inputs(config, keep)
     if backend == "openvino":
-        on_gpu, shape = False, (batch_size, *config.input_shape)
+        on_gpu = False
         (run, head), entry, reused = _load_exported(
             checkpoint,
             config,
             cache,
-            lambda folder: (_compile_openvino(folder / _MODEL, shape, precision), _read_head(folder, config)),
+            lambda folder: (
+                _compile_openvino(folder / _MODEL, inputs, batch_size, precision),
+                _read_head(folder, config),
+            ),
+            keep=keep,
         )
     else:
-        build = functools.partial(build_encoder, checkpoint, image_size=config.image_size)
-        run, encoder, on_gpu = _compile_keras(build, (batch_size, *config.input_shape), backend, precision)
-        run_visible = functools.partial(_encode_visible, encoder)
+        build = functools.partial(_build, checkpoint, config, keep)
+        run, on_gpu = _compile_keras(build, inputs, batch_size, backend, precision)
         head = _head_of(checkpoint, config)
     return CompiledEncoder(
         run=run,
@@ -196,7 +211,7 @@ def compile_encoder(
         fc_norm_pools=config.fc_norm_pools,
         reused=reused,
         entry=entry,
-        run_visible=run_visible,
+        cut=None if keep is None else lambda images, visible: cut_patches(images, config, visible),
     )
 
 
@@ -225,19 +240,46 @@ def compile_layer(
     """
     precision = resolve_precision(precision)
     backend = select_backend()
-    entry, reused = None, False
+    entry, reused, inputs = None, False, (_Input("images", input_shape),)
     if backend == "openvino":
         on_gpu = False
         run, entry, reused = _kept_or_exported(
             {**identity, **_versions()},
-            lambda folder: _export_layer(build(dtype="float32"), input_shape, folder),
+            lambda folder: _export_layer(build(dtype="float32"), inputs, folder),
             cache,
-            lambda folder: _compile_openvino(folder / _MODEL, (batch_size, *input_shape), precision),
+            lambda folder: _compile_openvino(folder / _MODEL, inputs, batch_size, precision),
             what=what,
         )
     else:
-        run, _, on_gpu = _compile_keras(build, (batch_size, *input_shape), backend, precision)
+        run, on_gpu = _compile_keras(build, inputs, batch_size, backend, precision)
     return CompiledLayer(run, batch_size, precision, backend, "GPU" if on_gpu else "CPU", reused, entry)
+
+
+def check_droppable(config: EncoderConfig) -> None:
+    """Raise CheckpointError if an encoder cannot encode some of its patches alone."""
+    if config.rotary or config.relative_bias:
+        raise CheckpointError(
+            f"A {config.model_type} encoder looks up where patches are by their number in the sequence, so none can be "
+            "left out. Leave out --keep, or choose an encoder that adds a place to each patch, such as a ViT-MAE, "
+            "VideoMAE, DINOv2 or CLIP."
+        )
+
+
+def _inputs(config: EncoderConfig, keep: int | None) -> tuple[_Input, ...]:
+    """Return the inputs of an encoder, sorted by name, as Keras exports them."""
+    if keep is None:
+        return (_Input("images", config.input_shape),)
+    return _Input("pixels", (keep, config.patch_dim)), _Input("visible", (keep,), "int32")
+
+
+def _build(checkpoint: Checkpoint, config: EncoderConfig, keep: int | None, *, dtype: str = "float32") -> Any:
+    """Return the layer that takes `_inputs`."""
+    encoder = build_encoder(checkpoint, dtype=dtype, image_size=config.image_size)
+    if keep is None:
+        return encoder
+    from labelrank.models.vit import PixelEncoder
+
+    return PixelEncoder(encoder, dtype=dtype)
 
 
 def _sized(checkpoint: Checkpoint, image_size: tuple[int, int] | None) -> EncoderConfig:
@@ -264,12 +306,14 @@ def _norm(scale: np.ndarray, shift: np.ndarray, epsilon: float) -> Callable[[np.
 # --- OpenVINO, from a model that was exported once
 
 
-def _compile_openvino(model: Path, shape: tuple[int, ...], precision: str) -> Callable[[np.ndarray], np.ndarray]:
+def _compile_openvino(
+    model: Path, inputs: Sequence[_Input], batch_size: int, precision: str
+) -> Callable[..., np.ndarray]:
     import openvino
 
     core = openvino.Core()
     exported = core.read_model(model)
-    exported.reshape(list(shape))
+    exported.reshape({port: [batch_size, *of.shape] for port, of in zip(exported.inputs, inputs, strict=True)})
     request = core.compile_model(
         exported,
         "CPU",
@@ -284,19 +328,25 @@ def _compile_openvino(model: Path, shape: tuple[int, ...], precision: str) -> Ca
         },
     ).create_infer_request()
 
-    def run(images: np.ndarray) -> np.ndarray:
-        request.infer([np.ascontiguousarray(images, dtype=np.float32)])
+    def run(*arrays: np.ndarray) -> np.ndarray:
+        request.infer([np.ascontiguousarray(x, of.dtype) for x, of in zip(arrays, inputs, strict=True)])
         return np.array(request.get_output_tensor(0).data, dtype=np.float32)
 
     return run
 
 
 def _load_exported(
-    checkpoint: Checkpoint, config: EncoderConfig, cache: Path | None, load: Callable[[Path], T]
+    checkpoint: Checkpoint,
+    config: EncoderConfig,
+    cache: Path | None,
+    load: Callable[[Path], T],
+    *,
+    keep: int | None = None,
 ) -> tuple[T, Path | None, bool]:
     """As `_kept_or_exported`, for a checkpoint's encoder."""
-    export = functools.partial(_export, checkpoint, config)
-    return _kept_or_exported(_identity(checkpoint, config), export, cache, load, what=f"encoder of {checkpoint.source}")
+    export = functools.partial(_export, checkpoint, config, keep=keep)
+    identity = _identity(checkpoint, config) | ({} if keep is None else {"keep": keep})
+    return _kept_or_exported(identity, export, cache, load, what=f"encoder of {checkpoint.source}")
 
 
 def _kept_or_exported(
@@ -342,7 +392,7 @@ def _versions() -> dict[str, str]:
     return {"labelrank": labelrank.__version__, **{name: metadata.version(name) for name in ("keras", "openvino")}}
 
 
-def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path) -> None:
+def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path, *, keep: int | None = None) -> None:
     """Write a checkpoint's encoder for OpenVINO, with any batch size, and the norm of its head.
 
     Raises:
@@ -353,7 +403,7 @@ def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path) -> None
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    _export_layer(build_encoder(checkpoint, image_size=config.image_size), config.input_shape, folder)
+    _export_layer(_build(checkpoint, config, keep), _inputs(config, keep), folder)
     if head := _head_of(checkpoint, config):
         try:
             save_file(head, folder / _HEAD)
@@ -361,13 +411,18 @@ def _export(checkpoint: Checkpoint, config: EncoderConfig, folder: Path) -> None
             raise _unwritable(folder, error) from error
 
 
-def _export_layer(layer: Any, input_shape: tuple[int, ...], folder: Path) -> None:
+def _export_layer(layer: Any, inputs: Sequence[_Input], folder: Path) -> None:
     import keras
 
-    images = keras.Input(input_shape, name="images")
-    model = keras.Model(images, layer(images))
+    given = {of.name: keras.Input(of.shape, dtype=of.dtype, name=of.name) for of in inputs}
+    if len(inputs) == 1:
+        model, signature = keras.Model(*given.values(), layer(*given.values())), None
+    else:
+        # Keras exports several inputs only by name.
+        model = keras.Model(given, layer(*given.values()))
+        signature = {of.name: keras.InputSpec(of.dtype, (None, *of.shape)) for of in inputs}
     try:
-        model.export(str(folder / _MODEL), format="openvino", verbose=False)
+        model.export(str(folder / _MODEL), format="openvino", verbose=False, input_signature=signature)
     except (OSError, RuntimeError) as error:
         raise _unwritable(folder, error) from error
 
@@ -387,9 +442,9 @@ def _read_head(folder: Path, config: EncoderConfig) -> dict[str, np.ndarray]:
 
 
 def _compile_keras(
-    build: Callable[..., Any], shape: tuple[int, ...], backend: str, precision: str
-) -> tuple[Steps, Any, bool]:
-    """Return a layer compiled for a batch of this shape, the layer itself, and whether it runs on a GPU."""
+    build: Callable[..., Any], inputs: Sequence[_Input], batch_size: int, backend: str, precision: str
+) -> tuple[Steps, bool]:
+    """Return a layer compiled for a batch, and whether it runs on a GPU."""
     # Must run before a device is used.
     prepare, compile_ = {
         "tensorflow": (_prepare_tensorflow, _compile_tensorflow),
@@ -404,16 +459,7 @@ def _compile_keras(
             f"{backend} finds no GPU, though the driver offers {devices()[0].name}. Reinstall {backend} with its CUDA "
             "libraries, or set CUDA_VISIBLE_DEVICES to nothing to run on the CPU."
         )
-    return compile_(layer, shape, on_gpu), layer, on_gpu
-
-
-def _encode_visible(encoder: Any, images: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Return the tokens float32 (B, P + V, D) of the patches int (B, V)."""
-    from keras import ops
-
-    chosen = ops.convert_to_tensor(visible, "int32")
-    tokens = encoder(ops.convert_to_tensor(images, "float32"), chosen, training=False)
-    return np.asarray(ops.convert_to_numpy(ops.cast(tokens, "float32")))
+    return compile_(layer, [replace(of, shape=(batch_size, *of.shape)) for of in inputs], on_gpu), on_gpu
 
 
 def _is_on_gpu(backend: str) -> bool:
@@ -435,18 +481,22 @@ def _prepare_tensorflow(*, is_exact: bool) -> None:
         tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-def _compile_tensorflow(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> Steps:
+def _compile_tensorflow(layer: Any, inputs: Sequence[_Input], on_gpu: bool) -> Steps:
     import tensorflow as tf
 
     # On a CPU, XLA is no faster than TensorFlow's own kernels.
     @tf.function(  # type: ignore[untyped-decorator]
-        input_signature=[tf.TensorSpec(shape, tf.float32)], jit_compile=on_gpu, autograph=False
+        input_signature=[tf.TensorSpec(of.shape, of.dtype) for of in inputs], jit_compile=on_gpu, autograph=False
     )
-    def encode(images: Any) -> Any:
-        return tf.cast(encoder(images, training=False), tf.float32)
+    def encode(*tensors: Any) -> Any:
+        return tf.cast(layer(*tensors, training=False), tf.float32)
 
     encode.get_concrete_function()  # traced now, so that errors come before the first batch
-    return Steps(lambda images: tf.convert_to_tensor(images, tf.float32), encode, lambda tokens: tokens.numpy())
+    return Steps(
+        lambda *arrays: [tf.convert_to_tensor(x, of.dtype) for x, of in zip(arrays, inputs, strict=True)],
+        lambda tensors: encode(*tensors),
+        lambda tokens: tokens.numpy(),
+    )
 
 
 def _prepare_jax(*, is_exact: bool) -> None:
@@ -456,20 +506,20 @@ def _prepare_jax(*, is_exact: bool) -> None:
         jax.config.update("jax_default_matmul_precision", "highest")
 
 
-def _compile_jax(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> Steps:
+def _compile_jax(layer: Any, inputs: Sequence[_Input], on_gpu: bool) -> Steps:
     jax = importlib.import_module("jax")
 
     # The weights are arguments: as constants they would be folded and copied during compilation.
-    weights = [[v.value for v in vs] for vs in (encoder.trainable_variables, encoder.non_trainable_variables)]
+    weights = [[v.value for v in vs] for vs in (layer.trainable_variables, layer.non_trainable_variables)]
 
     @jax.jit  # type: ignore[untyped-decorator]
-    def encode(weights: Any, images: Any) -> Any:
-        return encoder.stateless_call(*weights, images)[0].astype("float32")
+    def encode(weights: Any, *arrays: Any) -> Any:
+        return layer.stateless_call(*weights, *arrays)[0].astype("float32")
 
-    compiled = encode.lower(weights, jax.ShapeDtypeStruct(shape, "float32")).compile()
+    compiled = encode.lower(weights, *(jax.ShapeDtypeStruct(of.shape, of.dtype) for of in inputs)).compile()
     return Steps(
-        lambda images: jax.device_put(np.asarray(images, np.float32)),
-        functools.partial(compiled, weights),
+        lambda *arrays: [jax.device_put(np.asarray(x, of.dtype)) for x, of in zip(arrays, inputs, strict=True)],
+        lambda arrays: compiled(weights, *arrays),
         np.asarray,
     )
 
@@ -481,12 +531,14 @@ def _prepare_torch(*, is_exact: bool) -> None:
         torch.set_float32_matmul_precision("highest")
 
 
-def _compile_torch(encoder: Any, shape: tuple[int, ...], on_gpu: bool) -> Steps:
+def _compile_torch(layer: Any, inputs: Sequence[_Input], on_gpu: bool) -> Steps:
     torch = importlib.import_module("torch")
 
     device = "cuda" if on_gpu else "cpu"
     return Steps(
-        lambda images: torch.as_tensor(np.asarray(images, np.float32), device=device),
-        torch.inference_mode()(lambda images: encoder(images).float()),
+        lambda *arrays: [
+            torch.as_tensor(np.asarray(x, of.dtype), device=device) for x, of in zip(arrays, inputs, strict=True)
+        ],
+        torch.inference_mode()(lambda tensors: layer(*tensors).float()),
         lambda tokens: tokens.cpu().numpy(),
     )

@@ -502,6 +502,12 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
         place = self._places()
         return tokens if place is None else tokens + place[:, config.num_placed :]
 
+    def embed_pixels(self, pixels: Any, visible: Any) -> Any:
+        """Return `embed_patches`' tokens of some patches, from their pixels (B, V, patch_dim) and numbers (B, V)."""
+        tokens = self.patch_embedding(pixels)
+        place = self._places()
+        return tokens if place is None else tokens + ops.take(place[0], visible + self.config.num_placed, axis=0)
+
     def encode_patches(self, tokens: Any, branch_scale: Any = None) -> Any:
         """Return what the encoder makes of some of `embed_patches`' tokens, (B, V, D): tokens (B, P + V, D)."""
         tokens = self.enter_blocks(tokens)
@@ -547,6 +553,27 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": asdict(self.config)}
+
+
+class PixelEncoder(keras.layers.Layer):  # type: ignore[misc]
+    """Maps the pixels of some patches (B, V, patch_dim) and their numbers int (B, V) to tokens (B, P + V, D).
+
+    The same as the encoder with `visible`, but nothing is computed for the other patches.
+    """
+
+    def __init__(self, encoder: ViTEncoder, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.built = True
+
+    def call(self, pixels: Any, visible: Any) -> Any:
+        return self.encoder.encode_patches(self.encoder.embed_pixels(pixels, visible))
+
+    def compute_output_shape(
+        self, pixels_shape: tuple[int | None, ...], visible_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        config = self.encoder.config
+        return (pixels_shape[0], config.num_prefix + (pixels_shape[1] or 0), config.transformer.hidden_dim)
 
 
 def encoder_config_from_dict(values: dict[str, Any]) -> EncoderConfig:

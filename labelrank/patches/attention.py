@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from labelrank.errors import CheckpointError
@@ -36,3 +37,18 @@ def cls_attention(encoder: ViTEncoder, images: Any) -> Any:
     query, key = split(last.attention.query(normed[:, :1])), split(last.attention.key(normed))
     scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) * query.shape[-1] ** -0.5  # (B, heads, 1, P + N)
     return ops.mean(ops.softmax(scores, axis=-1)[:, :, 0, config.num_prefix :], axis=1)
+
+
+class ClsAttention(keras.layers.Layer):  # type: ignore[misc]
+    """`cls_attention` as a layer that can be compiled: images (B, H, W, C) -> (B, N)."""
+
+    def __init__(self, encoder: ViTEncoder, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.built = True
+
+    def call(self, images: Any) -> Any:
+        return cls_attention(self.encoder, images)
+
+    def compute_output_shape(self, images_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (images_shape[0], self.encoder.config.num_patches)

@@ -11,6 +11,7 @@ import numpy as np
 
 from labelrank.errors import SettingsError
 from labelrank.models.config import EncoderConfig
+from labelrank.models.cutting import cut_patches
 
 TOP_SHARE = 0.7
 """Of the kept patches, those with the best scores in `top-and-clusters`; published for dense labels."""
@@ -32,13 +33,14 @@ class Samples:
     seed: int = 0
 
     def patches(self, inputs: np.ndarray | None = None) -> np.ndarray:
-        """Return the pixels of each patch, (B, N, patch_dim): tubelet, row, column, channel (`models.vit.patchify`)."""
-        config = self.config
-        x = self.inputs if inputs is None else inputs
-        (rows, columns), (ph, pw), depth = config.grid_size, config.patch_size, config.tubelet_size or 1
-        x = x[..., : rows * ph, : columns * pw, :]
-        x = x.reshape(len(x), config.num_slices, depth, rows, ph, columns, pw, -1)
-        return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(len(x), config.num_patches, -1)
+        """Return the pixels of each patch, (B, N, patch_dim): tubelet, row, column, channel."""
+        return cut_patches(self.inputs if inputs is None else inputs, self.config)
+
+
+def check_ratio(ratio: float) -> None:
+    """Raise SettingsError unless a keep ratio is above 0 and at most 1."""
+    if not 0 < ratio <= 1:
+        raise SettingsError(f"The keep ratio is {ratio:g}; expected a number above 0 and at most 1, such as 0.5.")
 
 
 def num_kept(ratio: float, num_patches: int) -> int:
@@ -47,8 +49,7 @@ def num_kept(ratio: float, num_patches: int) -> int:
     Raises:
         SettingsError: The ratio is not above 0 and at most 1, or leaves no patch.
     """
-    if not 0 < ratio <= 1:
-        raise SettingsError(f"The keep ratio is {ratio:g}; expected a number above 0 and at most 1, such as 0.5.")
+    check_ratio(ratio)
     kept = round(ratio * num_patches)
     if not kept:
         raise SettingsError(

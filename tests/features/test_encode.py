@@ -11,7 +11,7 @@ import pytest
 
 from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.errors import Cancelled, FeaturesError, HubError, MediaError, SettingsError
-from labelrank.features.encode import encode_parts
+from labelrank.features.encode import Select, encode_parts
 from labelrank.models.pooling import pool_tokens
 from labelrank.progress import Kind, Stage
 from tests.helpers.features import encode_all
@@ -133,7 +133,8 @@ def test_frames_of_a_clip_follow_the_published_notebook():
             ClipSampling(**wrong)
 
 
-def test_a_selection_of_patches_is_all_that_the_encoder_sees():
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_selection_of_patches_is_all_that_the_encoder_sees(ahead):
     class Seeing(MeanColour):
         """Its tokens are the numbers of the patches it sees."""
 
@@ -143,15 +144,31 @@ def test_a_selection_of_patches_is_all_that_the_encoder_sees():
             self.seen += (visible.tolist(),)
             return np.repeat(visible[:, :, None], 2, axis=2).astype(np.float32)
 
-    def select(images):
+    def choose(keys, images):
         assert images.shape == (len(images), 2, 2, 3)
+        assert [float(key) for key in keys] == images[:, 0, 0, 0].tolist()
         first = images[:, 0, 0, 0].astype(np.int64)
         return np.stack([first, first + 2], axis=1)
 
     encoder = Seeing(num_prefix=0)
-    result = encode_all(dataset_of(5), encoder, as_floats, select=select)
-    assert encoder.seen == ([[n, n + 2] for n in range(4)], [[4, 6]])
-    assert result.X[:, 0].tolist() == [n + 1 for n in range(5)]
+    result = encode_all(dataset_of(6, bad={2}), encoder, as_floats, select=Select(choose, ahead))
+    assert encoder.seen == ([[n, n + 2] for n in (0, 1, 3)], [[4, 6], [5, 7]])
+    assert result.X[:, 0].tolist() == [n + 1 for n in (0, 1, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_patches_are_chosen_for_each_clip(ahead):
+    class Seeing(MeanFrame):
+        def __call__(self, clips, visible):
+            self.sizes += (len(clips),)
+            return visible[:, :, None].astype(np.float32)
+
+    # The patch that is kept has the number of the clip's first frame.
+    select = Select(lambda keys, clips: clips[:, 0, 0, 0, :1].astype(np.int32), ahead)
+    encoder, sampling = Seeing(), ClipSampling(frames=4, stride=2, clips=5)
+    result = encode_all(videos_of(3), encoder, as_floats, sampling=sampling, select=select)
+    assert encoder.sizes == (4, 1) * 3
+    assert result.X[:, 0].tolist() == pytest.approx([sampling.indices(40)[:, 0].mean()] * 3)
 
 
 def test_stops_when_asked():

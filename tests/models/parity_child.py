@@ -17,6 +17,15 @@ def main(folders: list[Path]) -> None:
     print(json.dumps({folder.name: differences(folder) for folder in folders}))
 
 
+def of_some_patches(checkpoint, images) -> float:
+    """Return how far the encoder that is compiled for some patches is from the one that leaves out the others."""
+    count = checkpoint.config.num_patches
+    visible = np.stack([np.random.default_rng(n).permutation(count)[: count // 3] for n in range(len(images))])
+    some = compile_encoder(checkpoint, precision="float32", batch_size=len(images) + 1, keep=count // 3)
+    wanted = build_encoder(checkpoint)(ops.convert_to_tensor(images), ops.convert_to_tensor(visible, "int32"))
+    return float(np.abs(some(images, visible.astype(np.int32)) - ops.convert_to_numpy(wanted)).max())
+
+
 def differences(folder: Path) -> dict[str, float]:
     golden = np.load(folder / "golden.npz")
     checkpoint = open_checkpoint(str(folder))
@@ -42,6 +51,9 @@ def differences(folder: Path) -> dict[str, float]:
         size = resized["images"].shape[1:3]
         encoder = compile_encoder(checkpoint, precision="float32", batch_size=2, image_size=size)
         found["resized"] = difference(encoder(resized["images"]), resized["tokens"])
+
+    if not (config.rotary or config.relative_bias):
+        found["some patches"] = of_some_patches(checkpoint, images)
 
     tensors = checkpoint.tensors()
     if config.decoder is None:

@@ -157,6 +157,8 @@ def test_an_unknown_precision_is_refused():
 
 def test_flops_are_those_of_the_published_sizes():
     assert cost.encoder_flops(VIT_B) == pytest.approx(35.1e9, rel=0.002)
+    assert cost.encoder_flops(VIT_B, 196) == cost.encoder_flops(VIT_B)
+    assert cost.encoder_flops(VIT_B, 49) == pytest.approx(0.247 * cost.encoder_flops(VIT_B), rel=0.02)
     clips = replace(VIT_B, model_type="videomae", num_frames=16, tubelet_size=2, use_cls_token=False)
     assert cost.encoder_flops(clips) == pytest.approx(361e9, rel=0.002)
 
@@ -181,13 +183,14 @@ def test_pretraining_flops_are_those_of_its_kernels(keras):
 def test_the_estimated_rate_follows_the_measured_matmul(system, monkeypatch):
     monkeypatch.setattr(cost, "matmul_rate", lambda: 351e9)
     system(cpuinfo=WITH_BFLOAT16)
-    exact = cost.estimated_rate(VIT_B, "float32")
+    flops = cost.encoder_flops(VIT_B)
+    exact = cost.estimated_rate(flops, "float32")
     assert 7 < exact < 10
-    assert cost.estimated_rate(VIT_B, "auto") == pytest.approx(1.9 * exact)
+    assert cost.estimated_rate(flops, "auto") == pytest.approx(1.9 * exact)
     system(cpuinfo=WITHOUT_BFLOAT16)
-    assert cost.estimated_rate(VIT_B, "auto") == pytest.approx(exact)
+    assert cost.estimated_rate(flops, "auto") == pytest.approx(exact)
     system(gpus=H200, packages=("tensorflow", *CUDA_12))
-    assert cost.estimated_rate(VIT_B, "auto") is None
+    assert cost.estimated_rate(flops, "auto") is None
 
 
 # --- What is kept
@@ -505,27 +508,33 @@ def test_a_ragged_last_batch_compiles_nothing(keras, monkeypatch):
 @pytest.mark.parametrize("name", ["mae-tiny-digits", "videomae-tiny-moving-digits"])
 def test_chosen_patches_are_all_that_is_encoded(keras, name):
     checkpoint = open_checkpoint(name)
-    encoder = runtime.compile_encoder(checkpoint, batch_size=4, precision="float32")
-    images = images_for(checkpoint, 3)
-    patches = np.stack([np.random.default_rng(n).permutation(checkpoint.config.num_patches) for n in range(3)])
-    whole, cls = encoder(images), encoder.num_prefix
-    turned = encoder(images, patches)
-    np.testing.assert_allclose(turned[:, :cls], whole[:, :cls], atol=TOLERANCE)
+    images, count = images_for(checkpoint, 3), checkpoint.config.num_patches
+
+    def encoder(keep=None):
+        return runtime.compile_encoder(checkpoint, batch_size=4, precision="float32", keep=keep)
+
+    patches = np.stack([np.random.default_rng(n).permutation(count) for n in range(3)]).astype(np.int32)
+    every, some = encoder(count), encoder(5)
+    whole, cls = encoder()(images), every.num_prefix
+    turned = every(images, patches)
+    np.testing.assert_allclose(turned[:, :cls], whole[:, :cls], atol=1e-5)
     np.testing.assert_allclose(
-        turned[:, cls:], np.take_along_axis(whole[:, cls:], patches[:, :, None], axis=1), atol=TOLERANCE
+        turned[:, cls:], np.take_along_axis(whole[:, cls:], patches[:, :, None], axis=1), atol=1e-5
     )
-    few = encoder(images, patches[:, :5])
+    few = some(images, patches[:, :5])
     assert (few.shape, few.dtype) == ((3, cls + 5, whole.shape[2]), np.float32)
+    left_out = runtime.build_encoder(checkpoint)(images, patches[:, :5])
+    np.testing.assert_allclose(few, keras.ops.convert_to_numpy(left_out), atol=1e-5)
     changed = images.copy()
     changed[0] = 0.0
-    np.testing.assert_allclose(encoder(changed, patches[:, :5])[1:], few[1:], atol=TOLERANCE)
+    np.testing.assert_allclose(some(changed, patches[:, :5])[1:], few[1:], atol=TOLERANCE)
     assert np.abs(few[:, cls:] - turned[:, cls : cls + 5]).max() > 0.01, "the others are not there to be seen"
 
 
-def test_an_encoder_that_takes_all_patches_refuses_a_choice():
-    encoder = runtime.CompiledEncoder(lambda images: images, 2, 3, "float32", "openvino", "CPU")
-    with pytest.raises(SettingsError, match="OpenVINO encodes every patch, and some were chosen. Set KERAS_BACKEND"):
-        encoder(np.zeros((2, 4, 3)), np.zeros((2, 1), int))
+def test_an_encoder_that_looks_up_places_keeps_all_patches():
+    checkpoint = open_checkpoint(str(GOLDEN / "encoders" / "beit"))
+    with pytest.raises(CheckpointError, match="A beit encoder looks up .* Leave out --keep, or choose an encoder"):
+        runtime.compile_encoder(checkpoint, keep=3)
 
 
 @needs_bfloat16

@@ -418,7 +418,7 @@ def test_a_job_of_another_server_falls_back_to_a_precision_of_this_one(app, stor
 def speed(monkeypatch):
     """Let the processor encode 5 inputs a second, as far as is computed."""
     asked = []
-    monkeypatch.setattr(estimate, "estimated_rate", lambda encoder, precision: asked.append(precision) or 5.0)
+    monkeypatch.setattr(estimate, "estimated_rate", lambda flops, precision: asked.append(precision) or 5.0)
     return asked
 
 
@@ -463,7 +463,7 @@ def test_nothing_is_measured_beside_a_running_job(app, speed, running):
 
 
 def test_a_gpu_of_which_nothing_is_known_gets_no_time(app, monkeypatch):
-    monkeypatch.setattr(estimate, "estimated_rate", lambda encoder, precision: None)
+    monkeypatch.setattr(estimate, "estimated_rate", lambda flops, precision: None)
     run(app, "features", dataset="digits", split="train")
     assert caption(app) == "640 images"
 

@@ -24,7 +24,7 @@ def prospect(classes, per_class, **request):
     request = Request("pets", "mae-tiny-digits", **request)
     samples = round(classes * per_class)
     encoder = EncoderConfig("vit_mae", TransformerConfig(8, 8, 1, 1), (8, 8), (4, 4))
-    return Prospect(request, Path("x"), samples, classes, per_class, 1, "image", encoder, "float32")
+    return Prospect(request, Path("x"), samples, classes, per_class, 1, "image", encoder, 1e9, "float32")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ class Prospect:
     """Encoder inputs per sample."""
     media: str
     encoder: EncoderConfig
+    flops: float
+    """Operations of one encoder input."""
     precision: str
     """The precision that is used."""
 
@@ -50,7 +52,8 @@ class Prospect:
             per_class=statistics.median(plan.dataset.class_counts.tolist()),
             clips=plan.sampling.clips if plan.sampling else 1,
             media=plan.dataset.media,
-            encoder=plan.checkpoint.config.resized(*plan.preprocessing.output_size),
+            encoder=plan.encoder,
+            flops=plan.input_flops,
             precision=plan.provenance["precision"],
         )
 
@@ -90,7 +93,7 @@ def time_estimate(
     rate = next((rate for rate in rates if rate), None)
     measured = rate is not None
     if rate is None and may_measure:
-        rate = estimated_rate(prospect.encoder, prospect.precision)
+        rate = estimated_rate(prospect.flops, prospect.precision)
     if not rate:
         return None
     return TimeEstimate(START_SECONDS + prospect.samples * prospect.clips / rate, measured)
@@ -104,6 +107,7 @@ def _inputs_per_second(request: Request, result: ExtractionResult, prospect: Pro
     same = (
         (request.checkpoint, request.checkpoint_revision) == (now.checkpoint, now.checkpoint_revision)
         and result.precision == prospect.precision
+        and (request.keep, request.patches) == (now.keep, now.patches)
         # An encoder that ran on the CPU of a machine with a GPU will do so again. A result from a GPU needs a GPU now.
         and result.device in ("CPU", devices()[0].kind)
         and result.media == prospect.media

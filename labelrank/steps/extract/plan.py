@@ -14,12 +14,15 @@ from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.parts import Part, cut
-from labelrank.features.store import provenance_digest
+from labelrank.features.store import KEPT, provenance_digest
 from labelrank.files import local_path
 from labelrank.models.backend import devices, preferred_backend, resolve_precision
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
+from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import encoder_flops
 from labelrank.models.pooling import poolings_of
+from labelrank.patches.choosing import Choosing, choosing_of
+from labelrank.patches.ranker import EMBEDDED as EMBEDDED_RANKERS
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
 
@@ -41,6 +44,8 @@ class Plan:
     preprocessing: Preprocessing
     sampling: ClipSampling | None
     """None for images."""
+    choosing: Choosing | None
+    """Which patches are encoded; None: all."""
     provenance: Mapping[str, Any]
     """As in `FeatureSet.provenance`, without versions and time."""
 
@@ -55,8 +60,10 @@ class Plan:
 
     @property
     def places(self) -> dict[str, str]:
-        """The absolute paths of dataset and checkpoint where they are files or folders; see `features.store.LOCAL`."""
+        """The absolute paths of what is asked for by files or folders; see `features.store.LOCAL`."""
         found = {"checkpoint": self.checkpoint.folder}
+        if self.choosing and (ranker := self.choosing.ranker) and ranker.id not in EMBEDDED_RANKERS:
+            found["ranker"] = ranker.folder
         if self.dataset.revision is None and self.dataset.id not in EMBEDDED:
             with suppress(ValueError):
                 path = local_path(self.request.dataset)
@@ -83,17 +90,32 @@ class Plan:
         return cut(self.dataset, seed=self.request.seed, size=size, ends_at=due, shard=shard)
 
     @property
+    def encoder(self) -> EncoderConfig:
+        """The encoder at the size of its inputs."""
+        return self.checkpoint.config.resized(*self.preprocessing.output_size)
+
+    @property
+    def keep(self) -> int | None:
+        """How many patches of each input are encoded; None: all."""
+        return None if self.choosing is None or self.choosing.keeps_all else self.choosing.keep
+
+    @property
     def flops(self) -> float:
         """Floating-point operations of one sample, about."""
         clips = self.sampling.clips if self.sampling else 1
-        return encoder_flops(self.checkpoint.config.resized(*self.preprocessing.output_size)) * clips
+        return self.input_flops * clips
+
+    @property
+    def input_flops(self) -> float:
+        """The same of one input of the encoder, such as a clip."""
+        return encoder_flops(self.encoder, self.keep) + (self.choosing.flops if self.choosing else 0.0)
 
     @property
     def batch_size(self) -> int:
         """Encoder inputs per batch."""
         if self.request.batch_size is not None:
             return self.request.batch_size
-        fitting = max(1, _TOKENS_PER_BATCH[_device()] // self.checkpoint.config.num_patches)
+        fitting = max(1, _TOKENS_PER_BATCH[_device()] // (self.keep or self.checkpoint.config.num_patches))
         inputs = len(self.dataset.samples) * (self.sampling.clips if self.sampling else 1)
         return min(fitting, _MAX_BATCH_SIZE[_device()], inputs)
 
@@ -120,6 +142,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         _check_classes(dataset)
     dataset = _selected(dataset, request)
     preprocessing = checkpoint.preprocessing(request.preprocessing, request.image_size)
+    choosing = _choosing(request, checkpoint, preprocessing, settings)
     provenance = {
         "dataset": {
             "id": dataset.id,
@@ -140,12 +163,13 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         "sampling": asdict(sampling) if sampling else None,
         "preprocessing": preprocessing.to_config(),
         "pooling": request.pooling,
+        **({KEPT: choosing.provenance} if choosing else {}),
         "precision": resolve_precision(request.precision),
         "runtime": preferred_backend(),
         "masked_pretraining": checkpoint.masked_pretraining,
         "checkpoint_facts": {"num_parameters": checkpoint.num_parameters, "licence": checkpoint.licence},
     }
-    return Plan(request, dataset, checkpoint, preprocessing, sampling, provenance)
+    return Plan(request, dataset, checkpoint, preprocessing, sampling, choosing, provenance)
 
 
 def _selected(dataset: Dataset, request: Request) -> Dataset:
@@ -185,6 +209,15 @@ def _check_pooling(request: Request, checkpoint: Checkpoint) -> None:
         raise SettingsError(
             f"Pooling is {request.pooling!r}, which {checkpoint.id} does not have; choose {' or '.join(known)}."
         )
+
+
+def _choosing(
+    request: Request, checkpoint: Checkpoint, preprocessing: Preprocessing, settings: Settings
+) -> Choosing | None:
+    if request.keep is None or request.patches is None:
+        return None
+    config = checkpoint.config.resized(*preprocessing.output_size)
+    return choosing_of(request.patches, request.keep, checkpoint, config, seed=request.seed, settings=settings)
 
 
 def _sampling(request: Request, checkpoint: Checkpoint, dataset: Dataset) -> ClipSampling | None:

@@ -9,10 +9,13 @@ from typing import Any
 from labelrank.data import EMBEDDED as DATASETS
 from labelrank.data.source import SourceOptions
 from labelrank.errors import FeaturesError, SettingsError
+from labelrank.features.store import KEPT
 from labelrank.files import local_path
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.curated import EMBEDDED as CHECKPOINTS
 from labelrank.models.pooling import POOLINGS
+from labelrank.patches.choosing import CHOICES, name_of
+from labelrank.patches.selection import check_ratio
 
 PREPROCESSINGS = ("checkpoint", "reference")
 _MAX_SHARDS = 99_999
@@ -75,6 +78,10 @@ class Request:
     """`checkpoint`: as its preprocessor_config.json says; `reference`: as the published notebook does."""
     image_size: int | None = None
     """Height and width in pixels; the position embedding is interpolated to it. None: the checkpoint's own size."""
+    keep: float | None = None
+    """Share of the patches of each image or clip that are encoded; None: all, without a choice."""
+    patches: str | None = None
+    """What chooses them: see `patches.choosing.choosing_of`; None: nothing, without `keep`."""
     until_stable: float | None = None
     """Stop at this expected Kendall tau to an independent sample of equal size; None: take all samples."""
     either_direction: bool = False
@@ -97,6 +104,17 @@ class Request:
         for name, number in (("batch size", self.batch_size), ("image size", self.image_size)):
             if number is not None and number < 1:
                 raise SettingsError(f"The {name} is {number}; expected at least 1.")
+        if self.keep is None and self.patches is not None:
+            raise SettingsError(
+                f"{self.patches} is to choose patches, but not how many. Give --keep too, such as --keep 0.5."
+            )
+        if self.keep is not None:
+            check_ratio(self.keep)
+            if self.patches is None:
+                raise SettingsError(
+                    f"A share of {self.keep:g} of the patches is to be kept, but nothing chooses them. Give --patches: "
+                    f"{CHOICES}."
+                )
         if self.until_stable is not None and not 0 < self.until_stable < 1:
             raise SettingsError(
                 f"The tau to stop at is {self.until_stable}; expected a number above 0 and below 1, such as 0.85."
@@ -122,7 +140,12 @@ class Request:
 
     @classmethod
     def of_provenance(
-        cls, provenance: Mapping[str, Any], *, dataset: str | None = None, checkpoint: str | None = None
+        cls,
+        provenance: Mapping[str, Any],
+        *,
+        dataset: str | None = None,
+        checkpoint: str | None = None,
+        ranker: str | None = None,
     ) -> Request:
         """Return the request that computes the same features as a features file, for all samples of its split.
 
@@ -131,14 +154,16 @@ class Request:
 
         Args:
             provenance: As `FeatureSet.provenance`. Missing facts get their defaults.
-            dataset, checkpoint: Names to use instead of the ids in the provenance, in their present revision.
+            dataset, checkpoint, ranker: Names to use instead of the ids in the provenance, in their present revision.
 
         Raises:
             FeaturesError: The provenance names no dataset or no checkpoint, and none is given.
         """
         from labelrank.data.preprocess import Preprocessing
 
-        data, model, sampling = (provenance.get(part) or {} for part in ("dataset", "checkpoint", "sampling"))
+        data, model, sampling, kept = (
+            provenance.get(part) or {} for part in ("dataset", "checkpoint", "sampling", KEPT)
+        )
         for part, name in (("dataset", dataset or data.get("id")), ("checkpoint", checkpoint or model.get("id"))):
             if not name:
                 raise FeaturesError(f"The features do not say which {part} they are of. Extract them again.")
@@ -163,6 +188,9 @@ class Request:
             preprocessing=prepared.kind if prepared else cls.preprocessing,
             # A requested size is square. To request the checkpoint's own size changes nothing.
             image_size=height if height == width else None,
+            keep=kept.get("ratio"),
+            patches=name_of(kept, ranker) if kept else None,
+            seed=kept.get("seed", cls.seed),
         )
 
     @property
@@ -173,4 +201,8 @@ class Request:
     @property
     def identity(self) -> dict[str, Any]:
         """The fields that determine the features of one sample; the other fields determine which samples are taken."""
-        return {name: value for name, value in asdict(self).items() if name not in _NOT_OF_A_SAMPLE}
+        known = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_A_SAMPLE}
+        if self.keep is not None:
+            return known
+        # As it was before patches could be left out, so that work that was stopped then goes on.
+        return {name: value for name, value in known.items() if name not in ("keep", "patches")}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from labelrank.features.parts import PartFolder
+from labelrank.models.cost import encoder_flops
 from labelrank.steps.extract import estimate
 from labelrank.steps.extract.estimate import START_SECONDS, Prospect, TimeEstimate, samples_left, time_estimate
 from labelrank.steps.extract.plan import plan
@@ -26,7 +27,7 @@ def prospect(settings):
 def computed(monkeypatch):
     """Let the processor encode 5 inputs a second, as far as is computed."""
     asked = []
-    monkeypatch.setattr(estimate, "estimated_rate", lambda encoder, precision: asked.append(precision) or 5.0)
+    monkeypatch.setattr(estimate, "estimated_rate", lambda flops, precision: asked.append(precision) or 5.0)
     return asked
 
 
@@ -39,6 +40,11 @@ def test_a_plan_is_told_with_all_that_its_time_depends_on(prospect, settings):
     assert prospect.path == plan(REQUEST, settings).cached_path(settings)
     larger = Prospect.of(plan(replace(REQUEST, image_size=56), settings), settings)
     assert larger.encoder.image_size == (56, 56)
+    assert larger.flops == encoder_flops(larger.encoder) > prospect.flops
+    half = Prospect.of(plan(replace(REQUEST, keep=0.5, patches="grid"), settings), settings)
+    assert half.flops == encoder_flops(half.encoder, 32) < 0.52 * prospect.flops
+    watched = Prospect.of(plan(replace(REQUEST, keep=0.5, patches="attention"), settings), settings)
+    assert watched.flops == half.flops + prospect.flops
 
 
 def test_before_anything_has_run_the_time_is_computed(prospect, computed):
@@ -52,6 +58,7 @@ def test_the_last_extraction_that_is_alike_tells_the_time(prospect, computed):
         (replace(REQUEST, checkpoint_revision="v2"), result(9.0)),
         (REQUEST, result(9.0, precision="bfloat16")),
         (REQUEST, result(9.0, device="GPU")),
+        (replace(REQUEST, keep=0.5, patches="grid"), result(9.0)),
         (REQUEST, result(9.0, media="clip")),
         (REQUEST, result(None)),
         (REQUEST, replace(result(9.0), report=None, reused=True)),
@@ -71,7 +78,7 @@ def test_clips_are_what_is_counted(prospect, computed):
 def test_where_nothing_is_known_no_time_is_told(prospect, computed, monkeypatch):
     assert time_estimate(prospect, may_measure=False) is None
     assert not computed
-    monkeypatch.setattr(estimate, "estimated_rate", lambda encoder, precision: None)
+    monkeypatch.setattr(estimate, "estimated_rate", lambda flops, precision: None)
     assert time_estimate(prospect) is None
 
 

@@ -3,16 +3,22 @@
 import importlib
 import json
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from labelrank.errors import Cancelled, CheckpointError, DatasetError, FeaturesError, SettingsError
 from labelrank.features.joining import read_features
+from labelrank.features.store import KEPT
+from labelrank.models.cost import encoder_flops
+from labelrank.models.runtime import build_encoder
+from labelrank.patches.ranker import compile_ranker, open_ranker
+from labelrank.patches.selection import Samples, select
 from labelrank.steps.extract.engines import here
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
@@ -21,6 +27,7 @@ from tests.conftest import GOLDEN
 from tests.features.test_encode import MeanColour, dataset_of
 from tests.helpers.datasets import png, unmarked
 from tests.helpers.tables import class_label, content, images, table
+from tests.patches.test_ranker import write_ranker
 
 pytest_plugins = ["tests.helpers.hub_server"]
 
@@ -33,13 +40,16 @@ class Counted(MeanColour):
     reused: bool = False
     hidden_dim: int = 3
 
+    def __call__(self, images, visible=None):
+        return super().__call__(images)
+
 
 @pytest.fixture
 def counted_encoder(monkeypatch):
     """Stands where the compiled encoder would be, and counts how often one is made."""
     made = []
 
-    def compile_encoder(checkpoint, *, precision, batch_size, image_size, cache):
+    def compile_encoder(checkpoint, *, precision, batch_size, image_size, keep, cache):
         made.append(precision)
         return Counted(batch_size=batch_size)
 
@@ -170,6 +180,10 @@ def test_recompute_and_a_damaged_cache_entry_run_again(settings, counted_encoder
         ({"batch_size": 0}, "batch size is 0"),
         ({"image_size": 0}, "image size is 0"),
         ({"preprocessing": "mine"}, "Preprocessing is 'mine'; choose one of checkpoint, reference"),
+        ({"keep": 0, "patches": "grid"}, "keep ratio is 0; expected a number above 0 and at most 1"),
+        ({"keep": 1.5, "patches": "grid"}, "keep ratio is 1.5; expected"),
+        ({"keep": 0.5}, "0.5 of the patches is to be kept, but nothing chooses them. Give --patches: random, grid"),
+        ({"patches": "grid"}, "grid is to choose patches, but not how many. Give --keep too"),
     ],
 )
 def test_bad_request_is_named(change, message):
@@ -177,6 +191,7 @@ def test_bad_request_is_named(change, message):
         Request.from_params({**PARAMS, **change})
 
 
+BEIT = str(GOLDEN / "encoders" / "beit")
 VIDEOMAE = str(GOLDEN / "videomae_finetuned")
 IMAGES = {"dataset": "zoo/pets", "checkpoint": "zoo/vit", "config": "small", "media_column": "a", "label_column": "c"}
 NAMES = {"dataset": "zoo/names", "checkpoint": "zoo/vit", "archive_encoding": "gbk"}
@@ -199,6 +214,8 @@ OTHER_VALUES = {
     "clips": (CLIPS, 2),
     "preprocessing": (IMAGES, "reference"),
     "image_size": (IMAGES, 64),
+    "keep": ({**IMAGES, "keep": 0.5, "patches": "gradient"}, 0.25),
+    "patches": ({**IMAGES, "keep": 0.5, "patches": "gradient"}, "random"),
 }
 
 
@@ -233,7 +250,7 @@ def zoo(hub, tmp_path):
         hub.add("model", name, {"preprocessor_config.json": json.dumps(other)}, revision=revision)
 
 
-@pytest.mark.parametrize("field", Request("", "").identity)
+@pytest.mark.parametrize("field", Request("", "", keep=1, patches="grid").identity)
 def test_a_provenance_gives_back_the_request_that_makes_the_same_features(
     zoo, settings, counted_encoder, monkeypatch, field
 ):
@@ -269,6 +286,10 @@ def test_names_given_beside_a_provenance_stand_for_those_in_it_in_their_present_
         ({"pooling": "fc_norm"}, SettingsError, "mae-tiny-digits does not have; choose mean or cls"),
         ({"image_size": 33}, CheckpointError, "33"),
         ({"image_size": 800_000}, CheckpointError, "800,?000"),
+        ({"keep": 0.001, "patches": "grid"}, SettingsError, "leaves none of 64 patches; choose at least 0.0156"),
+        ({"keep": 0.5, "patches": "mine"}, CheckpointError, "no ranker 'mine'.* chosen by random, grid"),
+        ({"keep": 0.5, "patches": "top"}, SettingsError, "--patches top needs the scores of a ranker"),
+        ({"keep": 0.5, "patches": "grid", "checkpoint": BEIT}, CheckpointError, "none can be left out"),
         ({"dataset": "moving-digits", "checkpoint": VIDEOMAE, "pooling": "cls"}, SettingsError, "mean or fc_norm"),
         ({"dataset": "moving-digits", "checkpoint": VIDEOMAE, "frames": 16}, SettingsError, "clips of 8 frames"),
     ],
@@ -279,6 +300,92 @@ def test_what_does_not_fit_the_encoder_is_refused_before_anything_runs(
     with pytest.raises(error, match=message):
         run({**PARAMS, **change}, settings)
     assert not counted_encoder
+
+
+def test_without_a_keep_ratio_a_request_is_what_it_was(settings):
+    plain = Request.from_params(PARAMS)
+    assert not {"keep", "patches"} & plain.identity.keys()
+    work = plan(plain, settings)
+    assert KEPT not in work.provenance and work.keep is None
+    # Of the same request before patches could be left out.
+    identity = {k: v for k, v in asdict(plain).items() if k in OTHER_VALUES and k not in ("keep", "patches")}
+    assert plain.identity == identity
+
+
+def test_features_of_some_patches_are_never_those_of_others(settings, keras):
+    wanted = [{}, *({"keep": keep, "patches": "gradient"} for keep in (1, 0.5, 0.25))]
+    wanted += [{"keep": 0.5, "patches": by} for by in ("grid", "random")]
+    wanted += [{"keep": 0.5, "patches": "random", "seed": 1, "max_per_class": None}]
+    made = [read_features(Path(run({**PARAMS, **change}, settings)["features"])) for change in wanted]
+    assert len({features.digest for features in made}) == len(made)
+    assert len({plan(Request.from_params({**PARAMS, **change}), settings).part_digest for change in wanted}) == len(
+        made
+    )
+    assert [features.provenance.get(KEPT, {}).get("count") for features in made] == [None, 64, 32, 16, 32, 32, 32]
+    whole, all_kept, *some = (features.X[:30] for features in made)
+    assert whole.tobytes() == all_kept.tobytes()
+    for features in some:
+        assert np.abs(features - whole).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("dataset", "checkpoint", "more"),
+    [
+        ("digits", "mae-tiny-digits", {"patches": "variance"}),
+        ("digits", "mae-tiny-digits", {"patches": "attention", "pooling": "cls"}),
+        ("moving-digits", "videomae-tiny-moving-digits", {"patches": "gradient", "clips": 2, "batch_size": 3}),
+    ],
+)
+def test_the_patches_that_a_selector_names_are_encoded_alone(settings, keras, dataset, checkpoint, more):
+    params = {"dataset": dataset, "checkpoint": checkpoint, "max_per_class": 1, "precision": "float32", "keep": 0.3}
+    work = plan(Request.from_params({**params, **more}), settings)
+    made = read_features(Path(run({**params, **more}, settings)["features"]))
+    encoder, config = build_encoder(work.checkpoint), work.checkpoint.config
+    cls = config.num_prefix
+    for sample, row in zip(work.dataset.samples[:3], made.X, strict=False):
+        if work.sampling:
+            inputs = work.preprocessing(work.dataset.load_clips(sample, work.sampling))
+        else:
+            inputs = work.preprocessing(work.dataset.load(sample)[None])
+        from labelrank.patches.attention import cls_attention
+
+        attention = keras.ops.convert_to_numpy(cls_attention(encoder, inputs)) if cls else None
+        keys = [sample.key] * len(inputs)
+        kept = select(
+            more["patches"], Samples(inputs, keys, config, attention=attention), round(0.3 * config.num_patches)
+        )
+        tokens = keras.ops.convert_to_numpy(encoder(inputs, kept))
+        pooled = tokens[:, 0] if more.get("pooling") == "cls" else tokens[:, cls:].mean(axis=1)
+        np.testing.assert_allclose(row, pooled.mean(axis=0), atol=1e-4)
+
+
+def test_a_ranker_keeps_its_best_and_is_part_of_the_cache_key(settings, keras, tmp_path):
+    for name, head in (("one", "token"), ("two", "cls")):
+        write_ranker(tmp_path / name, head=head)
+    params = {**PARAMS, "checkpoint": str(GOLDEN / "vit_mae"), "keep": 0.5, "patches": str(tmp_path / "one")}
+    kept = {}
+    for name in ("one", "one:top-and-clusters", "two"):
+        work = plan(Request.from_params({**params, "patches": str(tmp_path / name)}), settings)
+        kept[name] = work.provenance[KEPT]
+        assert work.places["ranker"] == str(tmp_path / name.split(":")[0])
+        assert work.flops > encoder_flops(work.checkpoint.config, 8)
+        again = Request.of_provenance(work.provenance, checkpoint=params["checkpoint"], ranker=work.places["ranker"])
+        assert plan(replace(again, max_per_class=3), settings).part_digest == work.part_digest
+    assert str(tmp_path) not in json.dumps(list(kept.values()))
+    assert [how["by"] for how in kept.values()] == ["top", "top-and-clusters", "top"]
+    digests = [how["ranker"]["digest"] for how in kept.values()]
+    assert digests[0] == digests[1] != digests[2]
+
+    made = read_features(Path(run(params, settings)["features"]))
+    work = plan(Request.from_params(params), settings)
+    sample, config = work.dataset.samples[0], work.checkpoint.config
+    inputs = work.preprocessing(work.dataset.load(sample)[None])
+    scores = compile_ranker(open_ranker(params["patches"]))(inputs)
+    best = np.sort(np.argsort(-scores, axis=1)[:, :8], axis=1)
+    tokens = keras.ops.convert_to_numpy(build_encoder(work.checkpoint)(inputs, best))
+    np.testing.assert_allclose(made.X[0], tokens[0, config.num_prefix :].mean(axis=0), atol=1e-4)
+    with pytest.raises(CheckpointError, match="ranks 4 x 4 patches .* but mae-tiny-digits takes 8 x 8 patches"):
+        plan(Request.from_params({**params, "checkpoint": "mae-tiny-digits"}), settings)
 
 
 def test_clip_settings_are_part_of_the_cache_key(settings):

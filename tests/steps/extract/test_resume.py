@@ -20,8 +20,9 @@ import pytest
 
 from labelrank.data.dataset import Dataset, Sample
 from labelrank.errors import Cancelled, DatasetError, FeaturesError, MediaError, SettingsError
-from labelrank.features.joining import read_features
+from labelrank.features.joining import merge_features, read_features
 from labelrank.features.parts import cut
+from labelrank.features.store import KEPT, write_features
 from labelrank.models.device import Device, cpu
 from labelrank.settings import Settings, assets_dir
 from labelrank.steps.extract.engines import Engine, gpus, here
@@ -43,9 +44,10 @@ class Counted(MeanColour):
     hidden_dim: int = 3
     pictures: int = 0
 
-    def __call__(self, images):
+    def __call__(self, images, visible=None):
         self.pictures += len(images)
-        return super().__call__(images)
+        tokens = super().__call__(images)
+        return tokens if visible is None else tokens + np.square(visible).mean(axis=1)[:, None, None]
 
 
 @pytest.fixture
@@ -135,18 +137,21 @@ def test_shards_take_each_sample_once_whatever_the_part_size(count):
 # Stopping and going on
 
 
-@pytest.mark.parametrize("after", [4, 9, 17])
-def test_a_stopped_extraction_goes_on_to_the_same_bytes(settings, tmp_path, encoder, after):
-    whole = obtain(plan_of(settings, made_dataset()), settings)
+SOME_PATCHES = {"keep": 0.4, "patches": "random"}
+
+
+@pytest.mark.parametrize(("after", "asked"), [(4, {}), (9, {}), (17, {}), (9, SOME_PATCHES)])
+def test_a_stopped_extraction_goes_on_to_the_same_bytes(settings, tmp_path, encoder, after, asked):
+    whole = obtain(plan_of(settings, made_dataset(), **asked), settings)
     encoder.pictures = encoder.calls = 0
     other = Settings(workspace=tmp_path / "other")
     with pytest.raises(Cancelled):
-        obtain(plan_of(other, made_dataset()), other, should_stop=lambda: encoder.calls >= after)
+        obtain(plan_of(other, made_dataset(), **asked), other, should_stop=lambda: encoder.calls >= after)
     kept = parts_of(other)
     assert 0 < len(kept) < len(parts_of(settings))
     finished = sum(pq.read_metadata(path).num_rows for path in kept)
     encoder.pictures = 0
-    resumed = obtain(plan_of(other, made_dataset()), other)
+    resumed = obtain(plan_of(other, made_dataset(), **asked), other)
     assert encoder.pictures == 200 - finished
     assert resumed.report.reused_samples == finished
     assert content(resumed.path) == content(whole.path)
@@ -496,6 +501,21 @@ def shards(tmp_path_factory):
         out = folder / f"shard-{i}.parquet"
         assert command(*ASKED, "--shard", f"{i}/3", "--out", out, workspace=folder / f"w{i}")[0] == 0
     return folder
+
+
+def test_merged_shards_of_some_patches_are_the_whole(settings, tmp_path, encoder):
+    whole = obtain(plan_of(settings, made_dataset(), **SOME_PATCHES), settings).features
+    paths = [tmp_path / f"{i}.parquet" for i in (1, 2, 3)]
+    for i, path in enumerate(paths, start=1):
+        other = Settings(workspace=tmp_path / str(i))
+        write_features(obtain(plan_of(other, made_dataset(), shard=(i, 3), **SOME_PATCHES), other).features, path)
+    merged = merge_features(paths)
+    assert (merged.digest, merged.keys, merged.X.tobytes()) == (whole.digest, whole.keys, whole.X.tobytes())
+    assert merged.provenance[KEPT] == {"ratio": 0.4, "count": 26, "of": 64, "by": "random", "seed": 0}
+    other = plan_of(settings, made_dataset(), shard=(1, 3), keep=0.5, patches="random")
+    write_features(obtain(other, settings).features, paths[0])
+    with pytest.raises(FeaturesError, match="kept_patches"):
+        merge_features(paths)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 import labelrank
 from labelrank.data.dataset import NOUNS, Sample
 from labelrank.errors import DatasetError, MediaError
-from labelrank.features.encode import NOT_FINITE, Encoded, encode_parts, encoding_stage
+from labelrank.features.encode import NOT_FINITE, Encoded, Select, encode_parts, encoding_stage
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
 from labelrank.models.runtime import compile_encoder
@@ -46,8 +46,10 @@ def make(
         precision=plan.request.precision,
         batch_size=plan.batch_size,
         image_size=plan.preprocessing.output_size,
+        keep=plan.keep,
         cache=settings.workspace / "encoders",
     )
+    select = _select(plan, settings) if plan.keep else None
     # If the work may end early, a download of all samples would be wasted.
     by_part = plan.dataset.fetch is not None and plan.request.until_stable is not None
     if plan.dataset.fetch and not by_part:
@@ -62,12 +64,25 @@ def make(
                 plan.preprocessing,
                 pooling=plan.request.pooling,
                 sampling=plan.sampling,
+                select=select,
                 on_progress=lambda done, *_: tell(done, encoding_now),
                 should_stop=should_stop,
             )
         ) as encoding,
     ):
         yield from kept_parts(plan, folder, parts, making, encoding, device=encoder.device)
+
+
+def _select(plan: Plan, settings: Settings) -> Select:
+    assert plan.choosing is not None
+    choose = plan.choosing.chooser(
+        plan.checkpoint,
+        plan.preprocessing,
+        batch_size=plan.batch_size,
+        precision=plan.request.precision,
+        cache=settings.workspace / "encoders",
+    )
+    return Select(choose, ahead=not plan.choosing.runs_model)
 
 
 def kept_parts(
