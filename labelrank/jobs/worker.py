@@ -25,7 +25,7 @@ from labelrank.settings import Settings
 TASKS: dict[str, str] = {
     "extract": "labelrank.steps.extract.run:run_job",
     "finetune": "labelrank.steps.finetune.run:run_job",
-    "patches": "labelrank.steps.patch_gallery:run_job",
+    "patches": "labelrank.steps.patch_gallery.run:run_job",
 }
 """Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop, on_report) -> dict.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from labelrank.errors import FeaturesError
 
@@ -87,7 +87,7 @@ def class_heat(
         error = float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else float("nan")
         surplus = float(values.mean()) - by_area
         # One class among many is far out by chance, so all are tested at once.
-        needed = student.ppf(1 - _SURE / len(present), count - 1) if count > 2 else np.inf
+        needed = stdtrit(count - 1, 1 - _SURE / len(present)) if count > 2 else np.inf
         found.append(
             ClassHeat(
                 name=class_names[label],

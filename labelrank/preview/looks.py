@@ -22,6 +22,7 @@ from labelrank.settings import Settings
 from labelrank.steps.extract.estimate import Prospect
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
+from labelrank.steps.patch_gallery.request import GalleryProspect, GalleryRequest
 
 _MAX_OPEN = 4
 
@@ -73,6 +74,13 @@ def prospect(place: Place, digest: str, request: Request, settings: Settings) ->
     return Prospect.of(plan(request, settings, dataset=_opened(place, digest, settings)), settings)
 
 
+def patches(place: Place, digest: str, request: Request, asked: GalleryRequest, settings: Settings) -> GalleryProspect:
+    """Return what a gallery of scored patches would be."""
+    from labelrank.steps.patch_gallery.run import plan, prospect  # more than the web process needs at its start
+
+    return prospect(plan(request, asked, settings, dataset=_opened(place, digest, settings)), settings)
+
+
 def checkpoint(name: str, revision: str | None, settings: Settings) -> CheckpointInfo:
     """Return the facts of a checkpoint; see `labelrank.models.checkpoint.describe_checkpoint`."""
     return describe_checkpoint(name, revision, settings=settings)
@@ -85,7 +93,7 @@ def check_upload(path: Path, shown: str, settings: Settings) -> None:
 
 LOOKS: dict[str, Callable[..., Any]] = {
     look.__name__: look
-    for look in (describe, dataset, gallery, strips, small_images, prospect, checkpoint, check_upload)
+    for look in (describe, dataset, gallery, strips, small_images, prospect, patches, checkpoint, check_upload)
 }
 
 _datasets: OrderedDict[tuple[Place, Settings], Dataset] = OrderedDict()

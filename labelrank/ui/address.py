@@ -23,6 +23,7 @@ from labelrank.ranking.methods import DEFAULT_SHRINKAGE
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.steps.finetune.request import GEOMETRY, ONE_HOT, Design
+from labelrank.steps.patch_gallery.request import GalleryRequest
 from labelrank.steps.rank import RankRequest
 from labelrank.ui.choices import RANKING_TABS, Choices, is_hub_id, kind_of
 
@@ -97,6 +98,13 @@ def _shrinkage(text: str) -> str | float:
     return number
 
 
+def _ranker(text: str) -> str:
+    # As of a checkpoint: an address must not reach into the server's own folders.
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.ASCII):
+        raise ValueError
+    return text
+
+
 def _targets(text: str) -> str:
     return Design(target=GEOMETRY, targets=text).targets
 
@@ -161,14 +169,23 @@ _DESIGN = {
     "cost": Row("cost", _one_of(*COSTS[:2]), " or ".join(COSTS[:2]), none="auto"),
     "sharpness": Row("sharpness", _design("sharpness", float), "a number above 0", none="auto"),
 }
+_GALLERY = {
+    "scored": Row("per_class", _at_least_one, "a whole number of at least 1"),
+    "rounds": Row("rounds", _at_least_one, "a whole number of at least 1"),
+    "variant": Row("variant", _one_of("exact", "fast"), "exact or fast"),
+    "visible": Row("visible", _at_least_one, "a whole number of at least 3, or auto", none="auto"),
+    "ranker": Row("ranker", _ranker, "auto, none, or the name of a ranker of this server", none="none"),
+}
 _OWN = {
     "test_split": Row("test_split", str, "the name of a split, or auto", none="auto"),
     "tab": Row("tab", _one_of(*RANKING_TABS), f"one of {', '.join(RANKING_TABS)}"),
 }
-_TABLES = {"extraction": _EXTRACTION, "ranking": _RANKING, "design": _DESIGN, "": _OWN}
+_TABLES = {"extraction": _EXTRACTION, "ranking": _RANKING, "design": _DESIGN, "gallery": _GALLERY, "": _OWN}
 """Part of the choices -> names in the address; without a name, the choices themselves."""
-_JOBS = ("features", "job", "finetune")
+_JOBS = ("features", "job", "finetune", "patches")
 """Fields of the choices that are ids of jobs, by the same names in the address."""
+_PAGES = ("finetune", "patches")
+"""Kinds of jobs that have a page, and so a field, of their own."""
 _OF_A_SOURCE = tuple(field.name for field in fields(SourceOptions))
 # Choices that belong to a name, and are dropped when the address gives another name.
 _BELONGING = {"dataset": _OF_A_SOURCE, "checkpoint": ("checkpoint_revision",)}
@@ -197,6 +214,8 @@ def choices_of_job(job: Job) -> Choices:
         ranking, test_split = RankRequest.from_params(job.params), job.params.get("test_split")
         groups = job.params.get("groups")
         return replace(chosen, ranking=ranking, test_split=test_split, groups=groups, finetune=job.id)
+    if job.kind == "patches":
+        return replace(chosen, gallery=GalleryRequest.from_params(job.params), patches=job.id)
     ranking = RankRequest()
     # 0.1 says null where no stability was asked for, however the classes were ranked.
     if job.params.get("until_stable") is not None and (asked := job.params.get("ranking_shrinkage")) != "auto":
@@ -213,7 +232,9 @@ def _choices_of_jobs(jobs: Mapping[str, Job]) -> Choices:
     for name in _JOBS:
         if name in jobs:
             own = choices_of_job(jobs[name])
-            if name == "finetune" and len(jobs) > 1:
+            if name == "patches" and len(jobs) > 1:
+                chosen = replace(chosen, gallery=own.gallery, patches=own.patches)
+            elif name == "finetune" and jobs.keys() & {"features", "job"}:
                 chosen = replace(
                     chosen,
                     design=own.design,
@@ -248,7 +269,7 @@ def from_address(
                 notices.append(str(error))
                 continue
             # A link says `job` for any kind of job.
-            jobs["finetune" if job.kind == "finetune" else "job" if name == "finetune" else name] = job
+            jobs[job.kind if job.kind in _PAGES else "job" if name in _PAGES else name] = job
     choices = _choices_of_jobs(jobs)
     values: dict[str, dict[str, Any]] = {part: {} for part in _TABLES}
     refused: set[str] = set()
@@ -277,6 +298,7 @@ def from_address(
         choices,
         extraction=replace(choices.extraction, **values["extraction"]),
         ranking=replace(choices.ranking, **values["ranking"]),
+        gallery=replace(choices.gallery, **values["gallery"]),
         **values[""],
     )
     base, changes = choices.design, values["design"]

@@ -17,6 +17,7 @@ from labelrank.finetune.recipe import TUNE_HEADS
 from labelrank.models.curated import CURATED, EMBEDDED
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.request import HEADS_ALONE, ONE_HOT, Design, job_params
+from labelrank.steps.patch_gallery.request import GalleryRequest
 from labelrank.steps.rank import RankRequest
 
 N = TypeVar("N", int, float)
@@ -102,6 +103,10 @@ class Choices:
     """The finished job whose features the Ranking page ranks."""
     finetune: str | None = None
     """The job whose comparison the Fine-tune page shows."""
+    gallery: GalleryRequest = GalleryRequest()
+    """How the patches of a few samples are scored."""
+    patches: str | None = None
+    """The job whose scored patches the Patches page shows."""
     tab: str = RANKING_TABS[0]
     """The open tab of the Ranking page."""
 
@@ -160,6 +165,10 @@ class Choices:
         return job_params(
             extract_params, self.compared, ranking=self.ranking, test_split=self.test_split, groups=groups
         )
+
+    def patches_params(self, *, recompute: bool = False) -> dict[str, Any]:
+        """Return the parameters of a `patches` job for these choices."""
+        return {**self.extract_params(recompute=recompute), "gallery": asdict(self.gallery)}
 
 
 def samples_per_class_options(chosen: int | None) -> list[int | None]:

@@ -34,6 +34,7 @@ PAGES = {
         ("pages/features.py", "Features", ":material/scatter_plot:"),
         ("pages/ranking.py", "Ranking", ":material/sort:"),
         ("pages/finetune.py", "Fine-tune", ":material/model_training:"),
+        ("pages/patches.py", "Patches", ":material/grid_on:"),
     ],
     "More": [
         ("pages/jobs.py", "Jobs", ":material/work_history:"),
@@ -48,7 +49,7 @@ STATE_WORDS = {
     "cancelled": "cancelled",
     "interrupted": "interrupted",
 }
-KIND_WORDS = {"extract": "extract", "finetune": "fine-tune"}
+KIND_WORDS = {"extract": "extract", "finetune": "fine-tune", "patches": "score patches"}
 STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
 # A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit. Its focus ring
 # is that of a button.

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from labelrank import words
 from labelrank.jobs.store import Job
-from labelrank.ui import address, extraction_settings, findings, fine_tune, frame, job_panel, messages, session
+from labelrank.ui import (
+    address,
+    extraction_settings,
+    findings,
+    fine_tune,
+    frame,
+    job_panel,
+    messages,
+    patch_jobs,
+    session,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,11 @@ class Entry:
 def entry(job: Job) -> Entry:
     """Return a job as it is listed."""
     kind = messages.escape(frame.KIND_WORDS.get(job.kind, job.kind))
-    asked = extraction_settings.choices_text(address.choices_of_job(job).extraction)
+    chosen = address.choices_of_job(job)
+    if job.kind == "patches":
+        asked = patch_jobs.choices_text(chosen.gallery)
+    else:
+        asked = extraction_settings.choices_text(chosen.extraction)
     facts = [part for part in (_times(job), _result_text(job)) if part]
     if job.kind == "finetune":
         lines = [f"{asked} · {fine_tune.design_text(job)}", " · ".join(facts)]
@@ -43,6 +57,8 @@ def _times(job: Job) -> str:
 def _result_text(job: Job) -> str:
     if job.state == "succeeded" and job.result and job.kind == "extract":
         return job_panel.result_text(job)
+    if job.state == "succeeded" and job.result and job.kind == "patches":
+        return patch_jobs.result_text(job)
     if job.state == "queued":
         before = session.store().position(job.id)
         return f"{words.plural(before, 'job')} before this one" if before else "next to start"

@@ -12,10 +12,14 @@ import labelrank
 from labelrank.errors import SettingsError
 from labelrank.jobs.store import RUNNING, SUCCEEDED
 from labelrank.models.backend import PRECISIONS, devices, resolve_precision
+from labelrank.models.device import matmul_rate
+from labelrank.patches.ranker import kept_rankers
 from labelrank.steps.extract import estimate
 from labelrank.steps.extract.estimate import Prospect, TimeEstimate
 from labelrank.steps.extract.report import ExtractionResult
 from labelrank.steps.extract.request import Request
+from labelrank.steps.patch_gallery.folder import GalleryResult
+from labelrank.steps.patch_gallery.request import GalleryProspect
 from labelrank.ui import session
 from labelrank.words import plural
 
@@ -68,6 +72,32 @@ def time_estimate(prospect: Prospect) -> TimeEstimate | None:
         if job.kind == "extract" and job.result
     )
     return estimate.time_estimate(prospect, finished, may_measure=not store.count((RUNNING,)))
+
+
+_START_SECONDS = 15.0
+"""Time until patches are scored: the process, the autoencoder, its compiled forms."""
+
+
+def patches_seconds(found: GalleryProspect, checkpoint: str) -> float | None:
+    """Return about how long it takes to score patches on this server; None where nothing is known.
+
+    As fast as the last time with this checkpoint, else as the processor multiplies matrices.
+    """
+    store = session.store()
+    for job in store.list(states=(SUCCEEDED,)):
+        if job.kind == "patches" and job.result and job.params.get("checkpoint") == checkpoint:
+            last = GalleryResult.from_json(job.result)
+            if not last.reused and last.device == devices()[0].kind:
+                return _START_SECONDS + max(0.0, last.seconds - _START_SECONDS) * found.flops / last.flops
+    if store.count((RUNNING,)) or devices()[0].kind == "GPU":
+        return None
+    return float(_START_SECONDS + found.flops / matmul_rate())
+
+
+def rankers() -> tuple[str, ...]:
+    """Return the names of the rankers that were trained on this server, by name."""
+    folder = kept_rankers(session.settings())
+    return tuple(sorted(path.name for path in folder.glob("[!.]*") if path.is_dir()))
 
 
 # What it runs on, and what it allows

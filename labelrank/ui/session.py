@@ -91,15 +91,15 @@ def choose_source(source: Source) -> Choices:
 def open_job(job: Job) -> str:
     """Take over the choices of a job and return the page that shows it."""
     st.session_state["choices"] = choices_of_job(job)
-    if job.kind == "finetune":
-        return "pages/finetune.py"
+    if job.kind in ("finetune", "patches"):
+        return f"pages/{job.kind}.py"
     return "pages/ranking.py" if job.state == "succeeded" else "pages/features.py"
 
 
 def arrival_page() -> str | None:
     """Return the page that an address with a job and nothing else opens; None for any other address."""
     current = choices()
-    job_id = current.job or current.finetune
+    job_id = current.job or current.finetune or current.patches
     if st.session_state.pop("arrived_with", None) != {"job"} or job_id is None:
         return None
     return open_job(store().get(job_id))
@@ -150,7 +150,9 @@ def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
     chosen = choices()
     known = {job.id for job in jobs}
     linked = [
-        store().find(job_id) for job_id in {chosen.job, chosen.features, chosen.finetune} - known if job_id is not None
+        store().find(job_id)
+        for job_id in {chosen.job, chosen.features, chosen.finetune, chosen.patches} - known
+        if job_id is not None
     ]
     linked_here = (job for job in linked if job and job.state in states)
     return tuple(sorted([*jobs, *linked_here], key=lambda job: job.created_at, reverse=True))
@@ -252,6 +254,7 @@ def delete_job(job: Job) -> None:
         job=None if chosen.job == job.id else chosen.job,
         features=None if chosen.features == job.id else chosen.features,
         finetune=None if chosen.finetune == job.id else chosen.finetune,
+        patches=None if chosen.patches == job.id else chosen.patches,
     )
 
 

@@ -68,6 +68,11 @@ def _oklch(lightness: float, chroma: float, hue: float) -> str:
     return "#" + "".join(f"{encode(value):02x}" for value in linear)
 
 
+def heat_colours(count: int) -> list[str]:
+    """Return hex colours from dark violet over green to pale yellow, whose lightness rises in even steps."""
+    return [_oklch(0.26 + 0.67 * t, 0.125, 300 - 200 * t) for t in (i / (count - 1) for i in range(count))]
+
+
 def position_colours(n_classes: int) -> list[str]:
     """Return one hex colour per position, even in OKLCH: violet first, then blue, green, ochre last.
 

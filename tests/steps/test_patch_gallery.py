@@ -10,18 +10,11 @@ from PIL import Image
 from labelrank.errors import Cancelled, CheckpointError, FeaturesError, SettingsError
 from labelrank.patches.selection import Samples, num_kept, select
 from labelrank.settings import Settings
-from labelrank.steps import patch_gallery
 from labelrank.steps.extract.request import Request
-from labelrank.steps.patch_gallery import (
-    GalleryRequest,
-    GalleryResult,
-    make,
-    plan,
-    read_gallery,
-    read_pictures,
-    read_scores,
-    run_job,
-)
+from labelrank.steps.patch_gallery import run
+from labelrank.steps.patch_gallery.folder import GalleryResult, read_gallery, read_pictures, read_scores
+from labelrank.steps.patch_gallery.request import GalleryRequest
+from labelrank.steps.patch_gallery.run import make, plan, run_job
 from tests.conftest import GOLDEN
 
 ASKED = GalleryRequest(per_class=2, rounds=1, visible=5)
@@ -114,7 +107,7 @@ def test_a_job_gives_its_result_as_json(request_of, settings):
 
 
 def test_pictures_keep_to_their_limit_and_give_each_class_its_turn(request_of, settings, monkeypatch):
-    monkeypatch.setattr(patch_gallery, "MAX_PICTURE_BYTES", 300_000)
+    monkeypatch.setattr(run, "MAX_PICTURE_BYTES", 300_000)
     made = plan(request_of(), ASKED, settings)
     assert 0 < len(made.shown) < 4
     gallery = read_gallery(make(made, settings).folder)
@@ -145,7 +138,7 @@ def test_what_does_not_fit_is_said_before_anything_runs(request_of, settings, tm
     with pytest.raises(SettingsError, match="samples per class is 0"):
         GalleryRequest(per_class=0)
     with pytest.raises(SettingsError, match=re.escape("choose one of exact, fast")):
-        GalleryRequest(variant="leaky")
+        plan(request_of(), GalleryRequest(variant="leaky"), settings)
     config = json.loads((GOLDEN / "vit_mae" / "config.json").read_text())
     for name, change, text in (
         ("odd", {"patch_size": 12}, "(32, 32) is not a multiple of the patch size (12, 12)"),

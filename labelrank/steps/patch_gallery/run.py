@@ -1,11 +1,8 @@
-"""A few samples of each class with the scores of their patches, what selectors keep, and what is made of it.
-
-The result is a folder that shows without Keras: `scores.parquet`, a file of pictures for each sample (`0.npz`, ..) and,
-written last, `gallery.json`.
-"""
+"""Make the folder of a gallery: scores, what each selector keeps, and what the decoder makes of it."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -19,24 +16,37 @@ import numpy as np
 
 from labelrank import cache, hub
 from labelrank.data.dataset import NOUNS, Dataset, Sample
-from labelrank.errors import Cancelled, FeaturesError, SettingsError
-from labelrank.features.store import PATCHES, FeatureSet, read_part, write_features
+from labelrank.errors import Cancelled, CheckpointError, FeaturesError
+from labelrank.features.store import PATCHES, FeatureSet, write_features
 from labelrank.files import replacing
-from labelrank.json_values import plain, typed
+from labelrank.json_values import plain
+from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.cost import reconstruction_flops
 from labelrank.patches.pictures import decoded, joined, pixels
-from labelrank.patches.ranker import Ranker, compile_ranker, open_ranker
+from labelrank.patches.ranker import EMBEDDED, Ranker, compile_ranker, open_ranker
 from labelrank.patches.reconstructor import Reconstructor
 from labelrank.patches.selection import Samples, num_kept, select
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
+from labelrank.steps.patch_gallery.folder import (
+    CARD,
+    SCORES,
+    VERSION,
+    Gallery,
+    GalleryResult,
+    is_there,
+    read_errors,
+    read_gallery,
+    read_scores,
+)
+from labelrank.steps.patch_gallery.request import AUTO, OF_A_SAMPLE, GalleryProspect, GalleryRequest
 from labelrank.steps.patches import ScorePlan, Scoring, reliability_of, score
 from labelrank.steps.patches import plan as plan_scores
 
 RATIOS = (0.25, 0.33, 0.5, 0.75)
 """Shares of the patches that are kept."""
-SCORES = "top"
+BY_SCORES = "top"
 """The selector by the scores themselves; what is taken away from its patches is shown one by one."""
 RANKER = "ranker"
 """The selector by what a ranker gives, at its own cost."""
@@ -45,36 +55,6 @@ FREE = ("grid", "centre", "variance", "gradient", "median", "density-peaks", "ra
 ATTENTION = "attention"
 MAX_PICTURE_BYTES = 256 << 20
 """Pictures of one gallery before they are packed; of more samples there are scores alone."""
-_VERSION = 1
-_CARD, _SCORES = "gallery.json", "scores.parquet"
-
-
-@dataclass(frozen=True)
-class GalleryRequest:
-    """What is scored for a gallery, beside the dataset and the checkpoint."""
-
-    per_class: int = 4
-    rounds: int = 4
-    variant: str = Scoring.variant
-    visible: int | None = None
-    ranker: str | None = None
-    """Name or folder of a ranker that is shown beside the scores."""
-
-    def __post_init__(self) -> None:
-        if self.per_class < 1:
-            raise SettingsError(f"The number of samples per class is {self.per_class}; expected at least 1.")
-        _ = self.scoring  # which checks the others
-
-    @property
-    def scoring(self) -> Scoring:
-        """How the patches are scored."""
-        return Scoring(self.visible, self.rounds, self.variant)
-
-    @classmethod
-    def from_params(cls, params: Mapping[str, Any]) -> GalleryRequest:
-        """Return the request in the parameters of a job."""
-        asked: GalleryRequest = typed(params["gallery"], cls)
-        return asked
 
 
 @dataclass(frozen=True)
@@ -87,7 +67,7 @@ class GalleryPlan:
     @property
     def digest(self) -> str:
         """Hex digest of what determines the gallery."""
-        made = [_VERSION, self.work.digest, RATIOS, self.selectors, self.ranker and self.ranker.digest]
+        made = [VERSION, self.work.digest, RATIOS, self.selectors, self.ranker and self.ranker.digest]
         return hashlib.sha256(json.dumps(made).encode()).hexdigest()
 
     def folder(self, settings: Settings) -> Path:
@@ -100,7 +80,7 @@ class GalleryPlan:
         config = self.work.checkpoint.config
         has_attention = config.use_cls_token and not config.rotary and not config.relative_bias
         learned = (RANKER,) if self.ranker else ()
-        return (SCORES, *learned, *FREE, *((ATTENTION,) if has_attention else ()))
+        return (BY_SCORES, *learned, *FREE, *((ATTENTION,) if has_attention else ()))
 
     @property
     def taken_away(self) -> tuple[float, ...]:
@@ -125,91 +105,25 @@ class GalleryPlan:
         return tuple(samples[: max(1, MAX_PICTURE_BYTES // each)])
 
 
-@dataclass(frozen=True)
-class GalleryProspect:
-    """What a gallery would be, before it is started."""
-
-    samples: int
-    classes: int
-    media: str
-    flops: float
-    """Floating-point operations of all, about."""
-    visible: int
-    places: int
-    """Patches of an image, or of one slice of a clip."""
-    folder: Path
-    is_here: bool
-
-    @classmethod
-    def of(cls, found: GalleryPlan, settings: Settings) -> GalleryProspect:
-        """Return the prospect of a plan."""
-        work, folder = found.work, found.folder(settings)
-        return cls(
-            samples=len(work.dataset.samples),
-            classes=int((work.dataset.class_counts > 0).sum()),
-            media=work.dataset.media,
-            flops=2 * work.flops * len(work.dataset.samples),
-            visible=work.visible,
-            places=work.checkpoint.config.noise_shape[0],
-            folder=folder,
-            is_here=(folder / _CARD).is_file(),
-        )
+def prospect(found: GalleryPlan, settings: Settings) -> GalleryProspect:
+    """Return what a plan would be."""
+    work, folder = found.work, found.folder(settings)
+    return GalleryProspect(
+        samples=len(work.dataset.samples),
+        classes=int((work.dataset.class_counts > 0).sum()),
+        media=work.dataset.media,
+        flops=_flops(found),
+        visible=work.visible,
+        places=work.checkpoint.config.noise_shape[0],
+        ranker=found.ranker.id if found.ranker else None,
+        folder=folder,
+        is_here=is_there(folder),
+    )
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """What is in a folder; its samples are those of the scores, of which the first `shown` keys have pictures."""
-
-    version: int
-    media: str
-    grid: tuple[int, int, int]
-    """Slices, rows and columns of the patches."""
-    selectors: tuple[str, ...]
-    ratios: tuple[float, ...]
-    taken_away: tuple[float, ...]
-    """The ratios at which the patches that the scores keep are taken away one by one."""
-    shown: tuple[str, ...]
-    """Keys of the samples with pictures; the first has the file `0.npz`."""
-    ranker: str | None
-    """Name of the ranker, if there is one."""
-    standardised: bool
-    """Whether the decoder gives standardised patches, whose brightness and contrast are the image's own."""
-    reliability: float | None
-
-    @property
-    def num_patches(self) -> int:
-        """Patches of a sample."""
-        return int(np.prod(self.grid))
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What is shown of one sample; images are uint8 (H, W, 3), clips (slices, H, W, 3), a frame of each slice."""
-
-    picture: np.ndarray
-    kept: np.ndarray
-    """bool (ratios, selectors, N)."""
-    rebuilt: np.ndarray
-    """uint8 (ratios, selectors, ...): the kept patches, and between them what the decoder makes of the others."""
-    error: np.ndarray
-    """float32 (ratios, selectors): mean absolute error of the hidden patches, in levels of 255."""
-    without: Mapping[float, np.ndarray]
-    """Ratio -> uint8 (K, ...), what the decoder makes without each of the patches that the scores keep, rising."""
-    moved: Mapping[float, np.ndarray]
-    """Ratio -> float32 (K,), how far the reconstruction moves without it, in the decoder's units, as the scores."""
-
-
-@dataclass(frozen=True)
-class GalleryResult:
-    """The result of a job."""
-
-    folder: Path
-    samples: int
-    classes: int
-    failures: int
-    seconds: float
-    reused: bool
-    device: str
+def _flops(found: GalleryPlan) -> float:
+    # The reconstructions take as much again.
+    return 2 * found.work.flops * len(found.work.dataset.samples)
 
 
 def plan(request: Request, asked: GalleryRequest, settings: Settings, *, dataset: Dataset | None = None) -> GalleryPlan:
@@ -221,23 +135,31 @@ def plan(request: Request, asked: GalleryRequest, settings: Settings, *, dataset
     """
     # What makes features of an encoder's tokens has no part in it.
     request = Request(
-        **{name: value for name, value in asdict(request).items() if name in _OF_A_SAMPLE},
+        **{name: value for name, value in asdict(request).items() if name in OF_A_SAMPLE},
         max_per_class=asked.per_class,
         seed=request.seed,
         precision="float32",
         allow_empty_classes=True,
     )
-    work, ranker = plan_scores(request, asked.scoring, settings, dataset=dataset), None
-    if asked.ranker is not None:
-        ranker = open_ranker(asked.ranker, settings)
-        ranker.check_fits(work.checkpoint.config, work.checkpoint.id)
+    work = plan_scores(request, Scoring(asked.visible, asked.rounds, asked.variant), settings, dataset=dataset)
+    if asked.ranker == AUTO:
+        return GalleryPlan(work, _embedded_ranker(work.checkpoint))
+    if asked.ranker is None:
+        return GalleryPlan(work)
+    ranker = open_ranker(asked.ranker, settings)
+    ranker.check_fits(work.checkpoint.config, work.checkpoint.id)
     return GalleryPlan(work, ranker)
 
 
-_OF_A_SAMPLE = (
-    *("dataset", "checkpoint", "split", "config", "revision", "media_column", "label_column", "archive_encoding"),
-    *("checkpoint_revision", "stride", "preprocessing"),
-)
+def _embedded_ranker(checkpoint: Checkpoint) -> Ranker | None:
+    """Return the embedded ranker that was trained with a checkpoint; None if there is none."""
+    for name in EMBEDDED:
+        with contextlib.suppress(CheckpointError):
+            ranker = open_ranker(name)
+            ranker.check_fits(checkpoint.config)
+            if (ranker.made_with.get("teacher") or {}).get("digest") == checkpoint.digest:
+                return ranker
+    return None
 
 
 def run_job(
@@ -279,7 +201,7 @@ def make(
     began, folder = time.monotonic(), made.folder(settings)
     reused = not recompute and _is_whole(folder)
     if not reused:
-        (folder / _CARD).unlink(missing_ok=True)
+        (folder / CARD).unlink(missing_ok=True)
         scores = score(made.work, settings, recompute=recompute, on_progress=on_progress, should_stop=should_stop)
         _write(
             made,
@@ -298,6 +220,7 @@ def make(
         classes=len(np.unique(scores.y)),
         failures=len(scores.failures),
         seconds=round(time.monotonic() - began, 3),
+        flops=_flops(made),
         reused=reused,
         device=scores.provenance["device"],
     )
@@ -344,10 +267,10 @@ def _write(
                         np.savez_compressed(file, allow_pickle=False, **arrays)
                 if on_progress:
                     on_progress(number + 1, len(shown), stage)
-            write_features(scores, folder / _SCORES)
+            write_features(scores, folder / SCORES)
             grid = scores.provenance[PATCHES]["grid"]
             card = Gallery(
-                version=_VERSION,
+                version=VERSION,
                 media=work.dataset.media,
                 grid=(grid[0], grid[1], grid[2]),
                 selectors=made.selectors,
@@ -357,8 +280,9 @@ def _write(
                 shown=tuple(sample.key for sample in shown),
                 standardised=config.norm_pix_loss,
                 reliability=reliability_of(scores),
+                error=tuple(map(tuple, read_errors(folder, len(shown)).mean(axis=0).round(2).tolist())),
             )
-            with replacing(folder / _CARD) as partial:
+            with replacing(folder / CARD) as partial:
                 partial.write_text(json.dumps(plain(card), indent=1), encoding="utf-8")
     except OSError as error:
         raise FeaturesError(
@@ -400,7 +324,7 @@ def _pictures(
     ranked = None if rank is None else replace(seen, scores=rank(x[None]))
 
     def keep(selector: str, count: int) -> np.ndarray:
-        return select(SCORES, ranked, count) if ranked and selector == RANKER else select(selector, seen, count)
+        return select(BY_SCORES, ranked, count) if ranked and selector == RANKER else select(selector, seen, count)
 
     original = seen.patches()[0]  # (N, patch_dim)
     flat = pixels(original.reshape(-1, config.num_channels), work.preprocessing).reshape(original.shape)
@@ -413,7 +337,7 @@ def _pictures(
             decoded(found, original[hidden], config).reshape(-1, config.num_channels), work.preprocessing
         ).reshape(found.shape)
         np.put_along_axis(whole, hidden[:, :, None], given, axis=1)
-        error = np.abs(given.astype(np.float32) - flat[hidden]).mean(axis=(1, 2))
+        error = np.abs(whole.astype(np.float32) - flat).mean(axis=(1, 2))
         return np.stack([look(one) for one in whole]), error, found
 
     def look(patches: np.ndarray) -> np.ndarray:
@@ -447,72 +371,3 @@ def _pictures(
         "rebuilt": np.stack(rebuilt),
         "error": np.stack(errors).astype(np.float32),
     }
-
-
-# Reading, without Keras
-
-
-def read_gallery(folder: Path) -> Gallery:
-    """Return what is in the folder of a gallery.
-
-    Raises:
-        FeaturesError: It is not there, incomplete, or of another version.
-    """
-    try:
-        value = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        if value["version"] != _VERSION:
-            raise ValueError(f"it is of version {value['version']}")
-        card: Gallery = typed(value, Gallery)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _gone(folder, error) from error
-    return card
-
-
-def read_scores(folder: Path) -> FeatureSet:
-    """Return the scores of the samples of a gallery, float32 (n, N), all finite.
-
-    Raises:
-        FeaturesError: They are not there or cannot be read.
-    """
-    return read_part(folder / _SCORES)
-
-
-def scores_file(folder: Path) -> bytes:
-    """Return the file of the scores.
-
-    Raises:
-        FeaturesError: It is not there.
-    """
-    try:
-        return (folder / _SCORES).read_bytes()
-    except OSError as error:
-        raise _gone(folder, error) from error
-
-
-def read_pictures(folder: Path, gallery: Gallery, key: str) -> Pictures | None:
-    """Return what is shown of a sample; None if there are scores alone.
-
-    Raises:
-        FeaturesError: The file is not there or cannot be read.
-    """
-    if key not in gallery.shown:
-        return None
-    path = folder / f"{gallery.shown.index(key)}.npz"
-    try:
-        with cache.using(folder), np.load(path, allow_pickle=False) as arrays:
-            return Pictures(
-                picture=arrays["picture"],
-                kept=arrays["kept"],
-                rebuilt=arrays["rebuilt"],
-                error=arrays["error"],
-                without={ratio: arrays[f"without_{ratio}"] for ratio in gallery.taken_away},
-                moved={ratio: arrays[f"moved_{ratio}"] for ratio in gallery.taken_away},
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise _gone(folder, error) from error
-
-
-def _gone(folder: Path, error: Exception) -> FeaturesError:
-    return FeaturesError(
-        f"The scored patches in {folder} are gone or cannot be read ({error}). Score them again on the page Patches."
-    )
