@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ from labelrank.cli.options import (
 )
 from labelrank.cli.progress import ProgressLine, say, say_left_out
 from labelrank.data.dataset import NOUNS
+from labelrank.patches.ranker_card import TITLES
+from labelrank.patches.ranker_config import HEADS, SIZES
+from labelrank.patches.ranker_recipe import LOSSES, VARIANTS, RankerRecipe
+from labelrank.steps.patch_training import DEFAULT_HELD_OUT, DEFAULT_ROUNDS
 
 
 @click.group()
@@ -99,3 +105,70 @@ def score(
         )
     elif rounds == 1:
         say("Reliability of the scores: unknown; it takes at least 2 rounds.")
+
+
+@patches.command()
+@click.argument("data")
+@click.option("--checkpoint", required=True, help="The teacher, a masked autoencoder with its decoder.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder for the ranker.")
+@dataset_options
+@checkpoint_revision_option
+@max_per_class_option
+@click.option("--stride", type=click.IntRange(min=1), help="Frames of a video from one to the next; 4 by default.")
+@click.option("--size", type=click.Choice([*SIZES]), help="Of the ranker; tiny or small by default, as the teacher is.")
+@click.option("--head", type=click.Choice(HEADS), help="token (default), or cls as published.")
+@click.option("--loss", type=click.Choice(LOSSES), help="How orders are compared; listmle by default.")
+@click.option("--variant", type=click.Choice(VARIANTS), help="How the teacher scores; exact by default.")
+@click.option("--visible", type=int, help="Patches that the teacher sees at once, at least 3; a tenth by default.")
+@click.option("--lists", type=click.IntRange(min=1), help="Sets of visible patches of a sample in an epoch; 1.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the data; 20 by default.")
+@click.option("--warmup-epochs", type=click.IntRange(min=0), help="Epochs of rising learning rate; 2 by default.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Samples per step; 32 by default.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Peak, after warm-up; 0.001.")
+@click.option("--weight-decay", type=click.FloatRange(min=0), help="0.06 by default.")
+@click.option("--flip/--no-flip", default=None, help="Mirror half of the samples; off for digits.")
+@click.option("--min-crop-scale", type=click.FloatRange(0, 1, min_open=True), help="Least area of a crop; 1: no crops.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, samples, patches.")
+@click.option("--held-out", type=click.IntRange(min=2), default=DEFAULT_HELD_OUT, show_default=True,
+              help="Samples, about, on which ranker and teacher are compared.")  # fmt: skip
+@click.option("--rounds", type=click.IntRange(min=2), default=DEFAULT_ROUNDS, show_default=True,
+              help="How often the teacher scores each of their patches.")  # fmt: skip
+def train(data: str, checkpoint: str, out: Path, held_out: int, rounds: int, **options: Any) -> None:
+    """Train a small model that says at a glance which patches matter to a masked autoencoder.
+
+    It learns from the scores that `patches score` computes, without labels (Luo et al. 2024), and is written with a
+    card that compares it with selectors that need no training.
+    """
+    from labelrank.settings import Settings
+    from labelrank.steps.extract.request import Request
+    from labelrank.steps.patch_training import TrainRequest, plan
+    from labelrank.steps.patch_training import train as run
+    from labelrank.words import duration
+
+    settings = Settings.from_env()
+    of_recipe = {field.name for field in fields(RankerRecipe)}
+    changes = {name: value for name, value in options.items() if name in of_recipe and value is not None}
+    rest = {name: value for name, value in options.items() if name not in of_recipe}
+    request = Request(data, checkpoint, seed=options["seed"], **rest)
+    work = plan(TrainRequest(request, changes, held_out, rounds), settings)
+    recipe, size, teacher = work.recipe, work.config.encoder.transformer, work.reference
+    nouns = NOUNS[work.dataset.media][1]
+    say(
+        f"{work.dataset.id}: {len(work.dataset.samples):,} {nouns} to train on, {len(teacher.dataset.samples):,} held "
+        f"out. Teacher {teacher.checkpoint.id}, {recipe.visible} patches visible at once, {recipe.variant}. Ranker: "
+        f"{size.num_layers} layers of {size.hidden_dim} channels, head {recipe.head}; {recipe.epochs} epochs, "
+        f"{work.flops / 1e12:,.3g} TFLOP in all."
+    )
+    command = shlex.join(["labelrank", *sys.argv[1:]])
+    try:
+        result = run(work, out, settings, command=command, on_progress=ProgressLine())
+    except KeyboardInterrupt:
+        say("\nStopped. Finished epochs are kept: the same command goes on from them.")
+        sys.exit(1)
+    say_left_out(result.problems)
+    say(f"Wrote {out}: {result.num_parameters:,} parameters, {duration(result.duration_s)}.")
+    best_possible = f" of about {result.ceiling:.2f} that are possible" if result.ceiling else ""
+    say(f"Held-out Spearman: {result.agreement['ranker'].spearman:.3f}{best_possible}. Without a ranker:")
+    for name, one in sorted(result.agreement.items(), key=lambda item: -item[1].spearman):
+        if name != "ranker":
+            say(f"  {one.spearman:6.3f}  {TITLES[name]}")

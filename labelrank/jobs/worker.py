@@ -26,6 +26,7 @@ TASKS: dict[str, str] = {
     "extract": "labelrank.steps.extract.run:run_job",
     "finetune": "labelrank.steps.finetune.run:run_job",
     "patches": "labelrank.steps.patch_gallery.run:run_job",
+    "train-patches": "labelrank.steps.patch_training:run_job",
 }
 """Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop, on_report) -> dict.
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -17,14 +17,14 @@ from PIL import Image
 
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset, Problem, Sample
 from labelrank.data.preprocess import Preprocessing
-from labelrank.errors import Cancelled, CheckpointError, DatasetError, MediaError
+from labelrank.errors import Cancelled, DatasetError, MediaError
 from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import pretraining_flops
 from labelrank.models.families import write_config
+from labelrank.models.fitting import KeptRun, check_loss, make_repeatable, warmed_adamw
 from labelrank.models.pretrain_card import loss_curve_svg, pretraining_card
 from labelrank.models.pretrain_recipe import PretrainRecipe, PretrainResult
 from labelrank.models.probe import probe_report
-from labelrank.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
 if TYPE_CHECKING:
@@ -80,38 +80,27 @@ def pretrain(
         )
     preprocessing = _preprocessing_for(frames, config)
 
-    keras.utils.set_random_seed(recipe.seed)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
+    make_repeatable(recipe.seed)
     model = MaskedAutoencoder(config, name="mae")
     model.build()
     batches = _Batches(frames, preprocessing, recipe, config)
     steps = len(frames) // recipe.batch_size
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=recipe.learning_rate * 1e-3,
-        decay_steps=max(1, (recipe.epochs - recipe.warmup_epochs) * steps),
-        warmup_target=recipe.learning_rate,
-        warmup_steps=recipe.warmup_epochs * steps,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay, beta_1=0.9, beta_2=0.95)
-    # As in MAE, weight decay applies to matrices only, not to biases, norms and learned tokens.
-    optimizer.exclude_from_weight_decay(
-        var_list=[v for v in model.trainable_variables if len(v.shape) == 1 or "token" in v.name]
+    optimizer = warmed_adamw(
+        model,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        epochs=recipe.epochs,
+        warmup_epochs=recipe.warmup_epochs,
+        steps=steps,
     )
     model.compile(optimizer=optimizer, jit_compile=False)
 
-    identity = _identity(frames, recipe)
-    kept = read_snapshot(snapshot, identity) if snapshot else None
-    losses: list[float] = [*kept.facts["losses"]] if kept else []
-    earlier_s = 0.0
+    run = KeptRun(snapshot, _identity(frames, recipe), model)
+    kept = run.restore()
+    losses: list[float] = [*kept["losses"]] if kept else []
+    earlier_s = kept["seconds"] if kept else 0.0
     if kept:
-        optimizer.build(model.trainable_variables)
-        for variable, value in zip(_variables(model), _in_order(kept.arrays), strict=True):
-            variable.assign(value)
-        batches.begin_at(len(losses), kept.facts["random_state"])
-        earlier_s = kept.facts["seconds"]
+        batches.begin_at(len(losses), kept["random_state"])
 
     step_ends: list[float] = []
 
@@ -128,19 +117,15 @@ def pretrain(
 
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             loss = float((logs or {})["loss"])
-            if not math.isfinite(loss):
-                raise CheckpointError(
-                    f"The loss became {loss} in epoch {epoch + 1}; lower --learning-rate (now {recipe.learning_rate})."
-                )
+            check_loss(loss, epoch + 1, recipe.learning_rate)
             losses.append(loss)
-            if snapshot:
-                facts = {
+            run.keep(
+                {
                     "losses": losses,
                     "random_state": batches.state_before(len(losses)),
                     "seconds": earlier_s + time.monotonic() - began,
                 }
-                arrays = {f"{n:05d}": keras.ops.convert_to_numpy(v) for n, v in enumerate(_variables(model))}
-                _keep(snapshot, identity, Snapshot(arrays, facts))
+            )
 
     if len(losses) < recipe.epochs:
         model.fit(
@@ -184,26 +169,6 @@ def _identity(frames: np.ndarray, recipe: PretrainRecipe) -> str:
     digest = sha256(json.dumps(made_with, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(frames).data)
     return digest.hexdigest()
-
-
-def _variables(model: MaskedAutoencoder) -> list[Any]:
-    """Return what changes while it trains."""
-    return [*model.variables, *model.optimizer.variables]
-
-
-def _in_order(arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    return [arrays[name] for name in sorted(arrays)]
-
-
-def _keep(path: Path, identity: str, snapshot: Snapshot) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_snapshot(path, identity, snapshot)
-    except OSError as error:
-        raise CheckpointError(
-            f"The snapshot of epoch {len(snapshot.facts['losses'])} cannot be written to {path.parent} "
-            f"({error.strerror or error}). Make room, then run again: it goes on from the epoch before."
-        ) from error
 
 
 def _read_frames(
@@ -310,8 +275,10 @@ class _Batches:
             rng.bit_generator.state = self._states[epoch]
             shuffled = rng.permutation(len(self._frames))
             for start in starts:
+                recipe = self._recipe
                 chosen = [
-                    _random_crop(self._frames[i], self._recipe, rng) for i in shuffled[start : start + batch_size]
+                    random_crop(self._frames[i], recipe.min_crop_scale, recipe.flip, rng)
+                    for i in shuffled[start : start + batch_size]
                 ]
                 batch = self._preprocessing(np.stack(chosen))
                 noise = rng.random((batch_size, *self._config.noise_shape), dtype=np.float32)
@@ -321,16 +288,21 @@ class _Batches:
                 yield {"images": images, "noise": noise}, np.zeros(batch_size, np.float32)
 
 
-def _random_crop(frames: np.ndarray, recipe: PretrainRecipe, rng: np.random.Generator) -> np.ndarray:
-    """Return frames (T, H, W, 3) with one random crop for all of them, scaled back to their size."""
-    side = recipe.image_size
-    area = side * side * rng.uniform(recipe.min_crop_scale, 1.0)
+def random_crop(frames: np.ndarray, min_scale: float, flip: bool, rng: np.random.Generator) -> np.ndarray:
+    """Return frames uint8 (T, H, W, 3) with one random crop for all of them, scaled back to their size.
+
+    Args:
+        min_scale: Least share of the area in a crop.
+        flip: Whether half of them are mirrored.
+    """
+    rows, columns = frames.shape[1:3]
+    area = rows * columns * rng.uniform(min_scale, 1.0)
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-    width, height = min(side, math.sqrt(area * aspect)), min(side, math.sqrt(area / aspect))
-    left, top = rng.uniform(0, side - width), rng.uniform(0, side - height)
+    width, height = min(columns, math.sqrt(area * aspect)), min(rows, math.sqrt(area / aspect))
+    left, top = rng.uniform(0, columns - width), rng.uniform(0, rows - height)
     box = (left, top, left + width, top + height)
-    mirror = recipe.flip and rng.random() < 0.5
-    crops = [Image.fromarray(frame).resize((side, side), Image.Resampling.BICUBIC, box=box) for frame in frames]
+    mirror = flip and rng.random() < 0.5
+    crops = [Image.fromarray(frame).resize((columns, rows), Image.Resampling.BICUBIC, box=box) for frame in frames]
     if mirror:
         crops = [crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for crop in crops]
     return np.stack([np.asarray(crop) for crop in crops])

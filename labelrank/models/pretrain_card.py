@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from labelrank.models.pretrain_recipe import PretrainRecipe, PretrainResult
 from labelrank.words import percent
 
 
-def loss_curve_svg(losses: list[float]) -> str:
-    """Return an image of the loss by epoch, logarithmic upwards."""
+def loss_curve_svg(losses: Sequence[float], what: str = "Reconstruction loss") -> str:
+    """Return an image of a loss by epoch, logarithmic upwards."""
     width, height, left, bottom, margin = 640, 320, 64, 44, 16
     logs = np.log10(np.maximum(losses, 1e-12))
     low, high = float(logs.min()), float(max(logs.max(), logs.min() + 1e-6))
@@ -37,7 +38,7 @@ def loss_curve_svg(losses: list[float]) -> str:
         f'<rect width="{width}" height="{height}" fill="white"/>{"".join(lines)}'
         f'<text x="{left + plot_width / 2:.0f}" y="{height - 6}" text-anchor="middle">Epoch</text>'
         f'<text transform="translate(14 {margin + plot_height / 2:.0f}) rotate(-90)" text-anchor="middle">'
-        "Reconstruction loss (log)</text>"
+        f"{what} (log)</text>"
         f'<polyline points="{points}" fill="none" stroke="#2a6f97" stroke-width="1.5"/></svg>\n'
     )
 

@@ -12,6 +12,7 @@ This module does not import Keras until `compile_ranker` runs, so that a page ca
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from labelrank.models.config import EncoderConfig
 from labelrank.models.names import check_names, check_shape, encoder_tensors
 from labelrank.models.runtime import CompiledLayer, compile_layer
 from labelrank.patches.ranker_config import HEAD_BIAS, HEAD_WEIGHT, MODEL_TYPE, RankerConfig
+from labelrank.patches.ranker_recipe import TRAINING, RankerResult
 from labelrank.settings import Settings, assets_dir
 
 EMBEDDED = {
@@ -52,8 +54,8 @@ class Ranker:
     preprocessing: Preprocessing
     """Of its teacher; the ranker expects its means and deviations."""
     made_with: Mapping[str, Any]
-    """Which teacher, data and settings made it, as far as its file says: `teacher` (id, revision, digest), `data`,
-    `variant`, `visible`, `rounds`, `loss`, `seed` and the others of `training.RankerRecipe`."""
+    """What made it, as far as its file says: `teacher` {id, revision, digest, model_type}, `data` {id, split, digest,
+    selection, ...}, `held_out`, `sampling`, `runtime`, and `recipe`, the fields of `RankerRecipe`."""
     folder: Path
     _files: Folder = field(repr=False)
 
@@ -67,6 +69,14 @@ class Ranker:
         """The text of its card; empty if it has none."""
         path = self.folder / "README.md"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @cached_property
+    def training(self) -> RankerResult | None:
+        """What came of its training; None if no file says it."""
+        try:
+            return RankerResult.from_json(json.loads((self.folder / TRAINING).read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     @property
     def size_bytes(self) -> int:

@@ -11,6 +11,7 @@ from keras import ops
 
 from labelrank.models.convert import load_tensors, read_tensor, save_tensors
 from labelrank.models.vit import ViTEncoder
+from labelrank.patches.losses import LOSSES
 from labelrank.patches.ranker_config import HEAD_BIAS, HEAD_WEIGHT, RankerConfig
 
 
@@ -43,6 +44,34 @@ class PatchRanker(keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_shape(self, images_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (images_shape[0], self.config.num_patches)
+
+
+class RankerTrainer(keras.Model):  # type: ignore[misc]
+    """A ranker in training.
+
+    Called with a dict: `images`, and `visible` int (B, lists, V), the patches that have scores. Returns the ranker's
+    scores of these (B * lists, V); the targets are the teacher's, of the same shape.
+    """
+
+    def __init__(self, ranker: PatchRanker, loss: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ranker, self.ranking_loss = ranker, LOSSES[loss]
+
+    def build(self, input_shape: Any = None) -> None:
+        self.ranker.build()
+        self.built = True
+
+    def call(self, inputs: dict[str, Any]) -> Any:
+        visible = inputs["visible"]
+        lists, count = visible.shape[1:]
+        flat = ops.reshape(visible, (-1, lists * count))
+        return ops.reshape(ops.take_along_axis(self.ranker(inputs["images"]), flat, axis=1), (-1, count))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Keras' hook."""
+        return self.ranking_loss(y_pred, y)
 
 
 def load_ranker(

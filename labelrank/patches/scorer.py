@@ -38,13 +38,25 @@ class PatchScorer:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, visible: int, rounds: int = 2, seed: int = 0, variant: str = "exact"
+        self,
+        checkpoint: Checkpoint,
+        *,
+        visible: int,
+        rounds: int = 2,
+        seed: int = 0,
+        variant: str = "exact",
+        lists: int | None = None,
     ) -> None:
+        """Compile the scores.
+
+        Args:
+            lists: How many sets of visible patches `of_sets` will be given at a time; None: those of all rounds.
+        """
         check_decoder(checkpoint)
         check_visible(visible, checkpoint.config)
         self.config = config = checkpoint.config
         self.visible, self.rounds, self.seed = visible, rounds, seed
-        sets = rounds * -(-num_places(config) // visible)
+        sets = lists or rounds * -(-num_places(config) // visible)
         self.sets, self.times = _call_sizes(config, sets, config.num_slices * visible)
         self.runtime, self.device = select_backend(), devices()[0].kind
         from labelrank.patches.density import DensityScores

@@ -225,16 +225,20 @@ def _best_of(score: Callable[[Samples], np.ndarray]) -> Callable[[Samples, int],
     return lambda samples, keep: best(score(samples), keep)
 
 
+SCORES: dict[str, Callable[[Samples], np.ndarray]] = {
+    "random": _random,
+    "grid": _grid,
+    "centre": _centre,
+    "variance": _variance,
+    "gradient": _gradient,
+    "median": _median,
+    "density-peaks": _density_peaks,
+    "attention": _attention,
+}
+"""Scores of patches, (B, N), that need no ranker; the last one needs attention, the others nothing but the sample."""
 SELECTORS: dict[str, Callable[[Samples, int], np.ndarray]] = {
     "top": _best_of(_scores),
     "top-and-clusters": _top_and_clusters,
-    "random": _best_of(_random),
-    "grid": _best_of(_grid),
-    "centre": _best_of(_centre),
-    "variance": _best_of(_variance),
-    "gradient": _best_of(_gradient),
-    "median": _best_of(_median),
-    "density-peaks": _best_of(_density_peaks),
-    "attention": _best_of(_attention),
+    **{name: _best_of(score) for name, score in SCORES.items()},
 }
-"""The first two need scores, the last one attention; the others need nothing but the sample."""
+"""The first two need scores; the others are the best of `SCORES`."""

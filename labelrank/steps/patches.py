@@ -16,6 +16,7 @@ from labelrank.features.encode import Encoded, compute_parts
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import PATCHES, FeatureSet
 from labelrank.models.cost import reconstruction_flops
+from labelrank.patches.ranker_recipe import VARIANTS
 from labelrank.patches.scorer import PatchScorer, check_decoder
 from labelrank.patches.visible_sets import check_visible, default_visible, num_places, reliability, split_half
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
@@ -26,9 +27,6 @@ from labelrank.steps.extract.plan import Plan
 from labelrank.steps.extract.plan import plan as plan_extraction
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import extract
-
-VARIANTS = ("exact", "fast")
-"""What is offered of `patches.density.VARIANTS`."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def pretrain_dataset(
 
     kept = runs / f"pretrain-{_digest(dataset, recipe)}" if runs else None
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(_new_folder(out))
+        folder = stack.enter_context(new_folder(out))
         if kept:
             try:
                 kept.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def _digest(dataset: Dataset, recipe: PretrainRecipe) -> str:
 
 
 @contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> Iterator[Path]:
     """Yield a path beside `out`, which is to become a folder, and then `out`; on any error it is removed.
 
     Raises:

@@ -49,7 +49,12 @@ STATE_WORDS = {
     "cancelled": "cancelled",
     "interrupted": "interrupted",
 }
-KIND_WORDS = {"extract": "extract", "finetune": "fine-tune", "patches": "score patches"}
+KIND_WORDS = {
+    "extract": "extract",
+    "finetune": "fine-tune",
+    "patches": "score patches",
+    "train-patches": "train a patch ranker",
+}
 STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
 # A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit. Its focus ring
 # is that of a button.

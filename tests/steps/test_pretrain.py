@@ -199,16 +199,15 @@ def test_a_recipe_for_the_other_medium_is_refused(keras, tmp_path):
 
 
 def test_crops_stay_inside_the_picture_and_flips_can_be_off():
-    from labelrank.models.pretrain import _random_crop
+    from labelrank.models.pretrain import random_crop
 
     rng = np.random.default_rng(0)
     gradient = np.repeat(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
     clip = np.stack([gradient, gradient])
-    recipe = PretrainRecipe(flip=False, min_crop_scale=0.3)
-    crops = [_random_crop(clip, recipe, rng) for _ in range(50)]
+    crops = [random_crop(clip, 0.3, False, rng) for _ in range(50)]
     assert all(crop.shape == (2, 32, 32, 3) and crop[:, :, 0].mean() < crop[:, :, -1].mean() for crop in crops)
     assert all((crop[0] == crop[1]).all() for crop in crops)
-    flipped = [_random_crop(clip, replace(recipe, flip=True), rng) for _ in range(50)]
+    flipped = [random_crop(clip, 0.3, True, rng) for _ in range(50)]
     assert 5 < sum(crop[:, :, 0].mean() > crop[:, :, -1].mean() for crop in flipped) < 45
 
 
