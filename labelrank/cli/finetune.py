@@ -277,7 +277,10 @@ def _show_report(report: Report, style: str, *, all_orders: bool) -> None:
     scatter = report.accuracy.scatter
     show_table(header, [_row(name, arms, scatter) for name, arms, _ in scored], text_columns=(0,))
     if is_short:
-        say("Lowest and highest are of single runs; --all-orders lists each random order.")
+        say(
+            "Lowest and highest are of single runs, scatter is what a run has beside its order and its seed; "
+            "--all-orders lists each random order."
+        )
     # On a terminal a line may break anywhere.
     say(control_text(report.control).replace("\u00a0", " "))
     _show_decisions(report)
