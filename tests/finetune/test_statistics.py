@@ -568,6 +568,14 @@ def test_ranked_better_says_by_how_much_and_how_sure():
     assert "1st" in said.text
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_ranked_better_of_few_seeds_says_what_is_not_known_of_the_scatter(seeds):
+    said = found(lead=0.02, seeds=seeds)
+    assert said.finding == "ranked_better"
+    assert any("With fewer than 5 seeds" in one for one in details(said)) == (seeds < 5)
+    assert not any("With fewer than 5 seeds" in one for one in details(found(seeds=seeds)))
+
+
 def test_order_matters_does_not_praise_the_ranked_order():
     said = found(order_sd=0.02, number=1, lead=-0.03, meaning="tree")
     assert said.finding == "order_matters"
