@@ -62,8 +62,8 @@ def ask(media: str) -> Path | None:
 
 def show(folder: Path, *, current: bool) -> None:
     try:
-        patch_gallery.downloads(folder)
         patch_gallery.show(folder)
+        patch_gallery.downloads(folder)
     except LabelRankError as problem:
         messages.error_box(problem)
     if current and st.button(

@@ -26,7 +26,7 @@ from labelrank.words import percent
 CLASSES_PER_PAGE = 12
 COMPARED = ("top", "ranker", "grid", "centre", "random")
 """Selectors that are side by side at first."""
-SMALL_PIXELS = 84
+SMALL_PIXELS = 80
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _middle(pictures: Pictures, gallery: Gallery) -> np.ndarray:
 def _one_of_each(scored: Scored) -> None:
     """Show a sample of each class with its scores."""
     one = NOUNS[scored.gallery.media][0]
-    with st.container(horizontal=True, gap="medium", key="one_of_each"):
+    with st.container(horizontal=True, gap="small", key="one_of_each"):
         for name in paged(scored.names, CLASSES_PER_PAGE, key="patch_classes"):
             key = scored.keys_of(name)[0]
             heat = scored.heat_of(key).mean(axis=0)
@@ -238,10 +238,11 @@ def _side_by_side(pictures: Pictures, gallery: Gallery, at: int, moment: int) ->
         default=[name for name in COMPARED if name in gallery.selectors],
         format_func=lambda name: SELECTORS[name][0],
         key="patch_selectors",
+        wrap=True,
         help="  \n".join(f"{SELECTORS[name][0]}: {SELECTORS[name][1]}" for name in gallery.selectors),
     )
     picture = _image(pictures.picture, gallery, moment)
-    with st.container(horizontal=True, gap="medium", key="side_by_side"):
+    with st.container(horizontal=True, gap="small", key="side_by_side"):
         st.image(
             patch_maps.strip([picture]), caption="Original", width=patch_maps.CARD_PIXELS, alt="The original image."
         )
@@ -348,7 +349,7 @@ def _selectors(scored: Scored) -> None:
 def _classes(scored: Scored) -> None:
     """Show where the scores of each class lie."""
     st.subheader(escape(patch_words.border_finding(scored.heats)), anchor=False)
-    with st.container(horizontal=True, gap="medium", key="class_heats"):
+    with st.container(horizontal=True, gap="small", key="class_heats"):
         for heat in paged(scored.heats, CLASSES_PER_PAGE, key="patch_class_heats"):
             mean = heat.mean.mean(axis=0)
             st.image(
@@ -392,6 +393,7 @@ def downloads(folder: Path) -> None:
             "Of each sample and each class, a PNG of a pixel per patch in the colours of this page.",
         ),
     )
+    st.subheader("Downloads", anchor=False)
     with st.container(horizontal=True):
         for label, data, name, mime, text in offered:
             st.download_button(

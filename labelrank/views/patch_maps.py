@@ -15,10 +15,11 @@ from labelrank.views import marks
 FULL = 2.0
 """Full colour from so many times the average patch on."""
 STEPS = 13
-CARD_PIXELS = 132
+CARD_PIXELS = 112
 """Width of one picture in a strip."""
 GAP = 6
 _HIDDEN = (128, 138, 145)
+_FRAME = "#e8590c"
 _CELL_PIXELS = (24, 340)
 """Least height of a patch in a chart, and the most of a chart."""
 
@@ -130,10 +131,10 @@ def heat_chart(values: np.ndarray, kept: np.ndarray, taken: int | None = None) -
             ),
             stroke=alt.Stroke(
                 "frame:O",
-                scale=alt.Scale(domain=[0, 1, 2], range=["transparent", "#8b969e", "#e0482f"]),
+                scale=alt.Scale(domain=[0, 1, 2], range=["transparent", _FRAME, _FRAME]),
                 legend=None,
             ),
-            strokeWidth=alt.StrokeWidth("frame:O", scale=alt.Scale(domain=[0, 1, 2], range=[0, 2.5, 4]), legend=None),
+            strokeWidth=alt.StrokeWidth("frame:O", scale=alt.Scale(domain=[0, 1, 2], range=[0, 2.5, 6]), legend=None),
             tooltip=[
                 alt.Tooltip("row:O", title="row"),
                 alt.Tooltip("column:O", title="column"),

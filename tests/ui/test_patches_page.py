@@ -89,7 +89,7 @@ def test_a_finished_job_shows_samples_selectors_and_classes(app, scored):
     found = subheaders(app)
     assert found[0].startswith("The first quarter of the patches has ")
     assert "From 25\u00a0% of the patches, grid rebuilds best: off by 8.0 of 255, random patches by 12.0" in found
-    assert found[-1] == "It takes three samples of a class to tell whether its border matters"
+    assert found[-2:] == ["It takes three samples of a class to tell whether its border matters", "Downloads"]
     assert "Reliability of the scores of one sample: 0.50" in plain(app)
     assert downloads(app) == ["Scores", "Masks", "Heat maps"]
     # One of each class, the original, scores and three others, three class means.
@@ -116,7 +116,7 @@ def test_a_patch_is_taken_away_and_only_where_that_was_worked_out(app, scored):
 def test_a_class_told_by_its_border_is_named(app, scored):
     job, _ = scored(edge=True)
     run(app, "patches", patches=job.id)
-    assert subheaders(app)[-1].startswith(
+    assert subheaders(app)[-2].startswith(
         "1 of 3 classes has more of the score in the border than its 75\u00a0% of the area: one ("
     )
     table = next(table.value for table in app.dataframe if "In the border" in table.value)
