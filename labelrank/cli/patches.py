@@ -172,3 +172,31 @@ def train(data: str, checkpoint: str, out: Path, held_out: int, rounds: int, **o
     for name, one in sorted(result.agreement.items(), key=lambda item: -item[1].spearman):
         if name != "ranker":
             say(f"  {one.spearman:6.3f}  {TITLES[name]}")
+
+
+@patches.command()
+@click.argument("scores", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def classes(scores: Path) -> None:
+    """Show how much of the scores of each class lies in the border of its images or videos.
+
+    SCORES is a file of `patches score`. A class with more there than the border's share of the area may be told by its
+    background.
+    """
+    from labelrank.cli.tables import printable, show_table
+    from labelrank.errors import FeaturesError
+    from labelrank.features.store import PATCHES, read_part
+    from labelrank.patches.class_heat import class_heat
+    from labelrank.views.patch_words import border_finding, border_table
+
+    found = read_part(scores)
+    if PATCHES not in found.provenance:
+        raise FeaturesError(
+            f"{scores} holds features, not scores of patches; give a file of `labelrank patches score`."
+        )
+    if not found.keys:
+        raise FeaturesError(f"{scores} has no rows; score at least one sample of each class.")
+    heats = class_heat(found.X, found.y, found.class_names, found.provenance[PATCHES]["grid"])
+    table = border_table(heats)
+    rows = [[printable(str(cell)) for cell in row] for row in table.itertuples(index=False)]
+    show_table(list(table.columns), rows, text_columns=(0,))
+    say(f"{border_finding(heats)}.")

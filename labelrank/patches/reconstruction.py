@@ -8,8 +8,6 @@ import keras
 from keras import ops
 
 from labelrank.models.mae import MaskedAutoencoder
-from labelrank.models.vit import ViTEncoder
-from labelrank.patches.attention import cls_attention
 
 
 class Reconstruction(keras.layers.Layer):  # type: ignore[misc]
@@ -40,18 +38,3 @@ class Reconstruction(keras.layers.Layer):  # type: ignore[misc]
         hidden_shape: tuple[int | None, ...],
     ) -> tuple[int | None, ...]:
         return (*hidden_shape, self.patch_dim)
-
-
-class Attention(keras.layers.Layer):  # type: ignore[misc]
-    """Maps normalised images (B, H, W, C) to how much CLS attends to each patch, (B, N) (`attention.cls_attention`)."""
-
-    def __init__(self, encoder: ViTEncoder, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.encoder = encoder
-        self.built = True
-
-    def call(self, images: Any) -> Any:
-        return cls_attention(self.encoder, images)
-
-    def compute_output_shape(self, images_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (images_shape[0], self.encoder.config.num_patches)

@@ -65,9 +65,9 @@ class Reconstructor:
             CheckpointError: As `attention.cls_attention`.
         """
         if self._attention is None:
-            from labelrank.patches.reconstruction import Attention
+            from labelrank.patches.attention import ClsAttention
 
-            layer = Attention(self.autoencoder.encoder)
+            layer = ClsAttention(self.autoencoder.encoder)
             self._attention = compiled(layer, ((1, *self.config.input_shape),), ("float32",), self.runtime)
         found = self._attention(np.asarray(sample[None], np.float32))
         return np.asarray(found[0])
