@@ -286,6 +286,13 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
             callback=_sharpness,
             help="Of --target geometry: the larger, the nearer to one-hot; auto chooses on validation rows.  [auto]",
         ),
+        click.option(
+            "--keep",
+            type=float,
+            help="With --depth: encode only this share of the patches, such as 0.5, while encoders learn and are "
+            "tested.  [as the features]",
+        ),
+        click.option("--patches", help=f"What chooses the patches of --keep: {CHOICES}."),
         click.option("--flip/--no-flip", default=None, help="Mirror half of the images, with --depth."),
         click.option("--control/--no-control", default=None, help="Check that classes are exchangeable.  [control]"),
         click.option("--seed", type=click.IntRange(min=0), help="Draws random orders and held-out rows.  [0]"),

@@ -56,6 +56,10 @@ _SHARE_OF_MATMUL = 0.35
 _BACKWARD = 2.0
 
 
+Choose = Callable[[Sequence[str], np.ndarray], np.ndarray]
+"""Takes keys and normalised inputs, (B, H, W, C) or (B, T, H, W, C), and returns the patches of each, int32 (B, V)."""
+
+
 @dataclass(frozen=True)
 class Tuned:
     """The result of a fine-tune."""
@@ -92,6 +96,8 @@ def fine_tune(
     pooling: str = "mean",
     fc_norm: Mapping[str, np.ndarray] | None = None,
     targets: np.ndarray | None = None,
+    choose: Choose | None = None,
+    kept: Mapping[str, Any] | None = None,
     in_full: bool = True,
     steps: int = 1,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -116,6 +122,9 @@ def fine_tune(
         fc_norm: The tensors of that norm, by name (`labelrank.models.names.HEAD_NORM`); None without one.
         targets: float32 (K, K) by label: row y is the distribution that a sample of class y should have. None: that of
             the meaning. Needs the meaning softmax without smoothing. Mixed samples mix their targets.
+        choose: Chooses the patches that are encoded of each input, in training after augmentation and mixing, and does
+            not learn. None: all are.
+        kept: What determines that choice, and its `count` of patches; as features say it.
         in_full: Whether the run has the probabilities of all classes, and their temperature, which takes another pass
             over the validation samples.
         steps: Minimum steps per update. Give the `Tuned.steps` of an earlier run of the same kind, which fitted into
@@ -162,6 +171,8 @@ def fine_tune(
             pooling,
             fc_norm,
             targets,
+            choose,
+            kept,
             in_full,
             folder,
             pool,
@@ -188,17 +199,24 @@ def estimated_seconds(
     *,
     n_runs: int,
     flops_per_s: float,
+    keep: int | None = None,
+    choosing_flops: float = 0.0,
 ) -> float:
     """Estimate how long `n_runs` take without early stopping, from the speed of matrix multiplication.
 
     The estimate is right within a factor of about two; small models and slow media take longer.
+
+    Args:
+        keep: How many patches are encoded; None: all.
+        choosing_flops: Operations of one input that the choice takes.
     """
     from labelrank.models.cost import encoder_flops
 
     layers = config.transformer.num_layers
     learning = 1.0 if recipe.unfreeze is None else min(recipe.unfreeze, layers) / layers
     per_epoch = n_train * (1 + _BACKWARD * learning) + n_val
-    flops = encoder_flops(config) * (recipe.epochs * per_epoch + n_test)
+    flops = encoder_flops(config, keep) * (recipe.epochs * per_epoch + n_test)
+    flops += choosing_flops * (recipe.epochs * (n_train + n_val) + n_test)
     return n_runs * flops / (flops_per_s * _SHARE_OF_MATMUL)
 
 
@@ -231,6 +249,8 @@ class _Tuning:
         pooling: str,
         fc_norm: Mapping[str, np.ndarray] | None,
         targets: np.ndarray | None,
+        choose: Choose | None,
+        kept: Mapping[str, Any] | None,
         in_full: bool,
         folder: Path,
         pool: ThreadPoolExecutor,
@@ -240,6 +260,7 @@ class _Tuning:
         self.build_encoder, self.splits, self.arm, self.seed = build_encoder, splits, arm, seed
         self.recipe, self.meaning, self.pooling, self.fc_norm = recipe, meaning, pooling, fc_norm
         self.folder, self._on_notice = folder, on_notice
+        self.choose, self.kept = choose, kept
         self.has_targets, self.in_full = targets is not None, in_full
         self.targets = meaning.targets if targets is None else targets[np.ix_(arm.order, arm.order)]
         """Row p: the distribution over positions for a sample at position p, float32 (K, K)."""
@@ -440,6 +461,7 @@ class _Tuning:
             "encoder": asdict(self.config),
             "preprocessing": [asdict(split.preprocessing) for split in self.splits],
             "sampling": [split.sampling and asdict(split.sampling) for split in self.splits],
+            **({"kept": dict(self.kept)} if self.kept else {}),
             "samples": [[(s.key, s.label) for s in split.dataset.samples] for split in self.splits[:2]],
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass"))
@@ -568,7 +590,7 @@ class _Tuning:
             mixup=recipe.mixup,
             cutmix=recipe.cutmix,
         )
-        inputs = {"images": images}
+        inputs = self._inputs(self.train, places, images)
         if recipe.drop_path:
             rng = generator(seed, _DROP_PATH, epoch, number)
             inputs["branch_scale"] = drop_path_factors(rng, count, self.config.transformer.num_layers, recipe.drop_path)
@@ -576,6 +598,17 @@ class _Tuning:
             dim = recipe.hidden_dim if recipe.head == "reference" else self.config.transformer.hidden_dim
             inputs["dropout"] = dropout_factors(generator(seed, _DROPOUT, epoch, number), count, dim, recipe.dropout)
         return inputs, targets @ self.targets, readable.astype(np.float32)
+
+    def _inputs(self, reader: Reader, places: Sequence[int] | np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what the encoder takes: images, and the patches that are chosen of each.
+
+        Args:
+            places: The sample of each image.
+        """
+        if self.choose is None:
+            return {"images": images}
+        keys = [reader.dataset.samples[place].key for place in places]
+        return {"images": images, "visible": self.choose(keys, images)}
 
     # --- Evaluation
 
@@ -601,8 +634,9 @@ class _Tuning:
             flat = images.reshape(-1, *images.shape[2:])
             if self.config.media == "image":
                 flat = flat[:, 0]
+            places = np.repeat(np.arange(start, start + len(images)), reader.clips)
             with _memory_errors():
-                outputs = tuner.outputs(flat, size * reader.clips)
+                outputs = tuner.outputs(self._inputs(reader, places, flat), size * reader.clips)
             scores = self.meaning.log_probabilities(outputs.astype(np.float64))
             scores = scores.reshape(len(images), reader.clips, -1)
             if reader.clips > 1:
@@ -665,6 +699,7 @@ class _Tuning:
             learning_blocks=learning,
             n_parameters=n_parameters * learning // layers,
             precision=self.precision,
+            keep=self.kept["count"] if self.kept else None,
         )
         room = _SHARE_OF_MEMORY * free - fixed
         while (size := math.ceil(self.updates.size / self.steps)) > 1 and size * per_sample > room:

@@ -51,7 +51,9 @@ def gpu_bytes_at_start() -> int | None:
     return free_gpu_bytes()
 
 
-def step_bytes(config: EncoderConfig, *, learning_blocks: int, n_parameters: int, precision: str) -> tuple[int, int]:
+def step_bytes(
+    config: EncoderConfig, *, learning_blocks: int, n_parameters: int, precision: str, keep: int | None = None
+) -> tuple[int, int]:
     """Estimate the memory that training takes: for the weights, and for each sample of a step.
 
     Blocks that gradients go through keep everything that their backward pass needs. The other blocks take memory one
@@ -60,9 +62,10 @@ def step_bytes(config: EncoderConfig, *, learning_blocks: int, n_parameters: int
     Args:
         learning_blocks: Blocks that gradients go through.
         n_parameters: Weights that learn.
+        keep: How many patches are encoded; None: all.
     """
     size, value_bytes = config.transformer, 4 if precision == "float32" else 2
-    tokens = config.num_patches + config.num_prefix
+    tokens = (config.num_patches if keep is None else keep) + config.num_prefix
     # 10 arrays (N, D): norms, query, key, value, two results of attention, the block's results. 3 arrays (N, mlp):
     # before and after the activation, and its derivative. 3 arrays (heads, N, N): scores, softmax and its gradient.
     block = 10 * tokens * size.hidden_dim + 3 * tokens * size.mlp_dim + 3 * size.num_heads * tokens**2

@@ -95,7 +95,9 @@ class LayerwiseAdamW(keras.optimizers.Adam):  # type: ignore[misc]
 
 
 class Tuner(keras.Model):  # type: ignore[misc]
-    """Maps {"images", "branch_scale", "dropout"} to a meaning's outputs, float32 (B, n_outputs).
+    """Maps {"images", "visible", "branch_scale", "dropout"} to a meaning's outputs, float32 (B, n_outputs).
+
+    `visible` int (B, V) are the patches that are encoded; without it all are.
 
     `branch_scale` (B, num_layers, 2) and `dropout` (B, D) hold the factors of stochastic depth and dropout, which the
     caller draws; without them nothing is dropped.
@@ -194,7 +196,7 @@ class Tuner(keras.Model):  # type: ignore[misc]
 
     def call(self, inputs: dict[str, Any]) -> Any:
         pooled = pool(
-            self.encoder(inputs["images"], branch_scale=inputs.get("branch_scale")),
+            self.encoder(inputs["images"], inputs.get("visible"), branch_scale=inputs.get("branch_scale")),
             self.pooling,
             self.encoder.config.num_prefix,
         )
@@ -258,9 +260,10 @@ class Tuner(keras.Model):  # type: ignore[misc]
             loss += float(logs["loss"])
         return loss / self.n_steps
 
-    def outputs(self, images: np.ndarray, size: int) -> np.ndarray:
+    def outputs(self, inputs: dict[str, np.ndarray], size: int) -> np.ndarray:
         """Return the outputs float32 (B, n_outputs) of at most `size` images; the batch is padded to `size`."""
-        return np.asarray(self.predict_on_batch({"images": _filled(images, size)}))[: len(images)]
+        padded = {name: _filled(value, size) for name, value in inputs.items()}
+        return np.asarray(self.predict_on_batch(padded))[: len(inputs["images"])]
 
     def set_head(self, hidden: np.ndarray | None, kernel: np.ndarray) -> None:
         """Set the initial kernels of the hidden layer, if there is one, and of the last layer."""

@@ -224,6 +224,7 @@ def compile_layer(
     precision: str = "auto",
     batch_size: int = 8,
     cache: Path | None = None,
+    training: bool = False,
 ) -> CompiledLayer:
     """Return a layer of one input and one output ready to run, as `compile_encoder` does an encoder.
 
@@ -232,6 +233,7 @@ def compile_layer(
         input_shape: Of one input.
         identity: Everything that determines the layer, as JSON values; versions of libraries are added.
         what: What to call it in messages.
+        training: Whether it runs beside a model that is trained, so on that model's backend.
         The others are as for `compile_encoder`.
 
     Raises:
@@ -239,7 +241,7 @@ def compile_layer(
         SettingsError: As for `compile_encoder`.
     """
     precision = resolve_precision(precision)
-    backend = select_backend()
+    backend = select_backend(training=training)
     entry, reused, inputs = None, False, (_Input("images", input_shape),)
     if backend == "openvino":
         on_gpu = False

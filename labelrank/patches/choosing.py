@@ -12,9 +12,9 @@ import numpy as np
 from labelrank.errors import CheckpointError, SettingsError
 from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import encoder_flops
-from labelrank.models.runtime import build_encoder, check_droppable, compile_layer
+from labelrank.models.runtime import CompiledLayer, build_encoder, check_droppable, compile_layer
 from labelrank.patches.ranker import EMBEDDED, Ranker, compile_ranker, open_ranker
-from labelrank.patches.selection import SELECTORS, Samples, num_kept, select
+from labelrank.patches.selection import SELECTORS, Samples, check_ratio, num_kept, select
 from labelrank.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,17 +96,18 @@ class Choosing:
         batch_size: int,
         precision: str = "float32",
         cache: Path | None = None,
+        training: bool = False,
     ) -> Callable[[Sequence[str], np.ndarray], np.ndarray]:
         """Return what takes keys and normalised inputs, (B, [T,] H, W, C), and returns the kept patches, int32 (B, K).
 
         Args:
             checkpoint: The encoder.
             preprocessing: What normalised the inputs.
-            batch_size: Inputs at once, at most.
-            precision, cache: As for `models.runtime.compile_encoder`.
+            batch_size: Inputs that a model takes at once.
+            precision, cache, training: As for `models.runtime.compile_layer`.
         """
         rank = attend = None
-        how: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "cache": cache}
+        how: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "cache": cache, "training": training}
         if self.ranker is not None:
             rank = compile_ranker(self.ranker, preprocessing=preprocessing, **how)
         elif self.selector == "attention":
@@ -117,8 +118,8 @@ class Choosing:
                 inputs,
                 keys,
                 self.config,
-                scores=rank(inputs) if rank else None,
-                attention=attend(inputs) if attend else None,
+                scores=_in_batches(rank, inputs) if rank else None,
+                attention=_in_batches(attend, inputs) if attend else None,
                 seed=self.seed,
             )
             return select(self.selector, samples, self.keep)
@@ -162,6 +163,19 @@ def choosing_of(
     return Choosing(selector, ratio, config, seed, ranker)
 
 
+def check_asked(ratio: float | None, name: str | None) -> None:
+    """Raise SettingsError unless a ratio and what chooses are both given, and the ratio can be, or neither is."""
+    if ratio is None and name is not None:
+        raise SettingsError(f"{name} is to choose patches, but not how many. Give --keep too, such as --keep 0.5.")
+    if ratio is None:
+        return
+    check_ratio(ratio)
+    if name is None:
+        raise SettingsError(
+            f"A share of {ratio:g} of the patches is to be kept, but nothing chooses them. Give --patches: {CHOICES}."
+        )
+
+
 def name_of(kept: Mapping[str, Any], ranker: str | None = None) -> str:
     """Return the name of what has chosen patches, from what features say of it.
 
@@ -180,9 +194,12 @@ def kept_text(kept: Mapping[str, Any]) -> str:
     return f"{kept['count']:,} of {kept['of']:,} patches ({100 * kept['ratio']:.3g}\u00a0%), chosen by {by}"
 
 
-def _attention_of(
-    checkpoint: Checkpoint, config: EncoderConfig, *, batch_size: int, precision: str, cache: Path | None
-) -> Callable[[np.ndarray], np.ndarray]:
+def _in_batches(model: CompiledLayer, inputs: np.ndarray) -> np.ndarray:
+    starts = range(0, len(inputs), model.batch_size)
+    return np.concatenate([model(inputs[start : start + model.batch_size]) for start in starts])
+
+
+def _attention_of(checkpoint: Checkpoint, config: EncoderConfig, **how: Any) -> CompiledLayer:
     def build(dtype: str) -> Any:
         from labelrank.patches.attention import ClsAttention
 
@@ -193,7 +210,5 @@ def _attention_of(
         config.input_shape,
         identity={"attention": checkpoint.digest, "image_size": list(config.image_size)},
         what=f"attention of {checkpoint.id}",
-        precision=precision,
-        batch_size=batch_size,
-        cache=cache,
+        **how,
     )

@@ -176,6 +176,7 @@ def compile_ranker(
     precision: str = "float32",
     preprocessing: Preprocessing | None = None,
     cache: Path | None = None,
+    training: bool = False,
 ) -> CompiledLayer:
     """Return a ranker ready to run: up to `batch_size` normalised images or clips -> scores float32 (B, N).
 
@@ -183,6 +184,7 @@ def compile_ranker(
         precision: As for `models.runtime.compile_encoder`; only float32 gives the same order on every device.
         preprocessing: How the inputs were normalised, if not as the ranker's teacher wants it; they are converted.
         cache: Folder of exported models, as for `models.runtime.compile_encoder`.
+        training: As for `models.runtime.compile_layer`.
 
     Raises:
         CheckpointError: The weights are damaged, or the exported model cannot be written.
@@ -202,6 +204,7 @@ def compile_ranker(
         precision=precision,
         batch_size=batch_size,
         cache=cache,
+        training=training,
     )
     if preprocessing is None or (change := _renormalising(preprocessing, ranker.preprocessing)) is None:
         return compiled

@@ -739,14 +739,55 @@ def test_clips_start_anywhere_with_jitter_and_predictions_average_over_clips(tmp
     assert written == "VideoMAEForVideoClassification"
 
 
+def brightest(count):
+    """Return a choice of the brightest patches, 4 px a side, of 2 frames where there are several."""
+
+    def choose(keys, inputs):
+        seen.append(list(keys))
+        shape = (len(inputs), -1, 2 if inputs.ndim == 5 else 1, 2, 4, 2, 4, 3)
+        brightness = inputs.reshape(shape).mean(axis=(2, 4, 6, 7)).reshape(len(inputs), -1)
+        return np.sort(np.argsort(-brightness, axis=1)[:, :count], axis=1).astype(np.int32)
+
+    seen = []
+    choose.seen = seen
+    return choose
+
+
+@pytest.mark.parametrize("config", [IMAGES, CLIPS], ids=["images", "clips"])
+def test_an_encoder_learns_from_the_patches_chosen_of_what_it_sees(tmp_path, config):
+    from labelrank.finetune.classifier import pool
+
+    choose, kept = brightest(3), {"count": 3, "by": "brightness"}
+    recipe = replace(RECIPE, flip=True, mixup=0.8, accumulation=2)
+    tuned = tune(tmp_path / "run", recipe, config=config, choose=choose, kept=kept)
+    assert curve(tuned)[-1] < curve(tuned)[0]
+    assert {key.split("/")[0] for keys in choose.seen for key in keys} == {"train", "val", "test"}
+    # Tested on the same choice, of pictures as they are.
+    test = pictures("test", 15, clip=config.media == "clip")
+    load = (lambda s: test.dataset.load_clips(s, SAMPLING)[0]) if config.media == "clip" else test.dataset.load
+    inputs = np.stack([test.preprocessing(load(sample)) for sample in test.dataset.samples])
+    model, visible = tuned.model, brightest(3)(tuned.keys, inputs)
+    pooled = pool(model.encoder(inputs, visible), model.pooling, config.num_prefix)
+    scores = np.asarray(model.head(model.norm(pooled)))
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    assert -np.log(shares[np.arange(15), tuned.y]) == pytest.approx(tuned.run.nll, abs=1e-5)
+    # The choice is a part of what a snapshot is of, and so is its absence.
+    for other in ({"choose": choose, "kept": {**kept, "by": "another"}}, {}):
+        done = []
+        tune(tmp_path / "run", recipe, config=config, on_progress=lambda *a, done=done: done.append(a), **other)
+        assert len(done) == updates(recipe)
+
+
 def test_estimate_grows_with_the_work():
     from labelrank.finetune.end_to_end import estimated_seconds
 
     quick = recipes()["quick"]
 
-    def seconds(recipe=quick, n_runs=1, n_train=1000):
-        return estimated_seconds(IMAGES, n_train, 100, 100, recipe, n_runs=n_runs, flops_per_s=1e9)
+    def seconds(recipe=quick, n_runs=1, n_train=1000, **patches):
+        return estimated_seconds(IMAGES, n_train, 100, 100, recipe, n_runs=n_runs, flops_per_s=1e9, **patches)
 
     assert seconds(n_runs=5) == pytest.approx(5 * seconds())
     assert seconds(replace(quick, unfreeze=0)) < seconds(replace(quick, unfreeze=1)) < seconds()
     assert seconds(n_train=2000) > 1.8 * seconds()
+    assert seconds(keep=4) == seconds()
+    assert seconds(keep=1) < 0.5 * seconds() < seconds(keep=1, choosing_flops=1e6)

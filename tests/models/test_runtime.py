@@ -347,7 +347,7 @@ def exports(monkeypatch):
     """Count exports, each of which writes a stand-in for a model."""
     made = []
 
-    def export(checkpoint, config, folder):
+    def export(checkpoint, config, folder, *, keep):
         made.append(config.image_size)
         make(folder)
 
@@ -404,7 +404,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, exports, capsy
 
 
 def test_a_model_that_can_be_written_nowhere_is_an_error_that_says_so(tmp_path, monkeypatch):
-    def full(checkpoint, config, folder):
+    def full(checkpoint, config, folder, *, keep):
         raise Unwritable("iostream error; 0 MiB are free")
 
     monkeypatch.setattr(runtime, "_export", full)

@@ -14,8 +14,7 @@ from labelrank.files import local_path
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.curated import EMBEDDED as CHECKPOINTS
 from labelrank.models.pooling import POOLINGS
-from labelrank.patches.choosing import CHOICES, name_of
-from labelrank.patches.selection import check_ratio
+from labelrank.patches.choosing import check_asked, name_of
 
 PREPROCESSINGS = ("checkpoint", "reference")
 _MAX_SHARDS = 99_999
@@ -104,17 +103,7 @@ class Request:
         for name, number in (("batch size", self.batch_size), ("image size", self.image_size)):
             if number is not None and number < 1:
                 raise SettingsError(f"The {name} is {number}; expected at least 1.")
-        if self.keep is None and self.patches is not None:
-            raise SettingsError(
-                f"{self.patches} is to choose patches, but not how many. Give --keep too, such as --keep 0.5."
-            )
-        if self.keep is not None:
-            check_ratio(self.keep)
-            if self.patches is None:
-                raise SettingsError(
-                    f"A share of {self.keep:g} of the patches is to be kept, but nothing chooses them. Give --patches: "
-                    f"{CHOICES}."
-                )
+        check_asked(self.keep, self.patches)
         if self.until_stable is not None and not 0 < self.until_stable < 1:
             raise SettingsError(
                 f"The tau to stop at is {self.until_stable}; expected a number above 0 and below 1, such as 0.85."

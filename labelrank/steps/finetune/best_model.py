@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from labelrank.errors import LabelRankError
+from labelrank.features.store import KEPT
 from labelrank.files import replacing
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
@@ -17,6 +18,7 @@ from labelrank.models.backend import select_backend
 from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
+from labelrank.patches.choosing import kept_text
 from labelrank.steps.finetune.inputs import NO_MODEL, Material
 from labelrank.steps.finetune.request import ONE_HOT, Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
@@ -163,6 +165,7 @@ class Exporter:
                 masked_pretraining=made_by.checkpoint.masked_pretraining,
                 lines=(
                     f"Trained: {trained}; {len(material.train.y):,} samples.",
+                    *self._kept_line(),
                     f"{what} {self.arm}, seed {run.seed}: of {whose} seeds the one that did best on the validation "
                     "samples.",
                     f"Accuracy on {len(material.val.y):,} validation samples: {100 * val_accuracy:.2f} %.",
@@ -172,6 +175,17 @@ class Exporter:
                 ),
             ),
         }
+
+    def _kept_line(self) -> tuple[str, ...]:
+        """Return which patches the model was trained on, in a sentence, where it takes more now."""
+        made_by, kept = self._material.encoder, self._material.train.provenance.get(KEPT)
+        if self._design.end_to_end and made_by is not None:
+            kept = made_by.choosing.provenance if made_by.choosing else None
+        if kept is None or kept["count"] == kept["of"]:
+            return ()
+        return (
+            f"Trained and tested on {kept_text(kept)}. These files take all patches, with which accuracy may differ.",
+        )
 
     def _temperature_line(self, run: Run) -> tuple[str, ...]:
         """Return what makes probabilities of the outputs fit, in a sentence, where outputs are logits."""

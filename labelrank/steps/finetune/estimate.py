@@ -16,6 +16,7 @@ from labelrank.words import plural
 
 if TYPE_CHECKING:
     from labelrank.models.config import EncoderConfig
+    from labelrank.patches.choosing import Choosing
 
 TELLING_RANDOM, TELLING_SEEDS = 19, 2
 """With fewer, no result can show that the ranked order is better; see `labelrank.finetune.statistics`."""
@@ -125,6 +126,7 @@ def describe(
     n_test: int,
     n_features: int | None = None,
     encoder: EncoderConfig | None = None,
+    choosing: Choosing | None = None,
     flops_per_s: float | None = None,
 ) -> Described:
     """Return the description of a design, and how long it should take.
@@ -132,6 +134,7 @@ def describe(
     Args:
         n_features: Length of a feature vector, for heads.
         encoder: The encoder that is fine-tuned end to end.
+        choosing: Which patches it takes; None: all.
         flops_per_s: Speed of matrix multiplication here; None: measured once per process, in 0.2 s. The speed of a GPU
             is not known; encoders train on it, heads never do.
 
@@ -144,7 +147,7 @@ def describe(
     chosen = design.arms(tuple(reversed(range(n_classes))))
     kinds = [arm.kind for arm in chosen]
     runs = len(chosen) * design.seeds
-    choosing = choosing_runs(design, kinds, n_val)
+    choosers = choosing_runs(design, kinds, n_val)
     return Described(
         runs=runs,
         arms=len(chosen),
@@ -153,7 +156,7 @@ def describe(
         words=_in_words(design, kinds, runs),
         rows=f"{n_train:,} rows train, {n_val:,} validate, {n_test:,} test.",
         seconds=_seconds(
-            design, (runs, choosing), (n_train, n_val, n_test), n_classes, n_features, encoder, flops_per_s
+            design, (runs, choosers), (n_train, n_val, n_test), n_classes, n_features, encoder, choosing, flops_per_s
         ),
     )
 
@@ -193,25 +196,34 @@ def _seconds(
     n_classes: int,
     n_features: int | None,
     encoder: EncoderConfig | None,
+    choosing: Choosing | None,
     flops_per_s: float | None,
 ) -> float | None:
     """Return how long the runs take, and those of heads that choose how soft targets are; None if unknown."""
     if flops_per_s is None:
         return None
-    runs, choosing = n_runs
+    runs, choosers = n_runs
     if design.end_to_end:
         if encoder is None:
             return None
         # Heads that choose take seconds, and these runs much longer.
         from labelrank.finetune.end_to_end import estimated_seconds as seconds_end_to_end
 
-        return seconds_end_to_end(encoder, *rows, design.tune_recipe(), n_runs=runs, flops_per_s=flops_per_s)
+        return seconds_end_to_end(
+            encoder,
+            *rows,
+            design.tune_recipe(),
+            n_runs=runs,
+            flops_per_s=flops_per_s,
+            keep=choosing.keep if choosing else None,
+            choosing_flops=choosing.flops if choosing else 0.0,
+        )
     if n_features is None:
         return None
     from labelrank.finetune.head_sizes import estimated_seconds
 
     recipe = design.head_recipe(rows[0], n_features, n_classes)
-    return estimated_seconds(*rows, n_features, n_classes, runs + choosing, recipe, flops_per_s=flops_per_s)
+    return estimated_seconds(*rows, n_features, n_classes, runs + choosers, recipe, flops_per_s=flops_per_s)
 
 
 def unknown_to_transformers(

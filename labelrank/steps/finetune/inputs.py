@@ -17,11 +17,12 @@ from labelrank.data.dataset import ClipSampling, Dataset, Sample
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, FinetuneError, HubError
 from labelrank.features.joining import read_features
-from labelrank.features.store import LOCAL, FeatureSet, provenance_digest
+from labelrank.features.store import KEPT, LOCAL, FeatureSet, provenance_digest
 from labelrank.finetune.design import split_rows
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
 from labelrank.notices import Notice
+from labelrank.patches.choosing import Choosing, choosing_of, kept_text
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.plan import Plan, plan
@@ -53,11 +54,13 @@ class EncoderUsed:
     """None for images."""
     dataset_id: str | None
     """The dataset of the training rows."""
+    choosing: Choosing | None = None
+    """Which patches it takes while it learns; None: all."""
 
     @classmethod
     def of(cls, plan: Plan) -> EncoderUsed:
         """Return the encoder of an extraction."""
-        return cls(plan.checkpoint, plan.preprocessing, plan.sampling, plan.dataset.id)
+        return cls(plan.checkpoint, plan.preprocessing, plan.sampling, plan.dataset.id, plan.choosing)
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def gather(
     if design.end_to_end:
         by_role = {"train": plans["train"], "val": plans.get("val", plans["train"])}
         by_role["test"] = plans.get("test", plans["train"])
-        material = replace(material, datasets=_samples(material, by_role))
+        material = _learning_from(material, by_role, design, settings)
     return material
 
 
@@ -248,7 +251,7 @@ def gather_files(
         costs=inputs.costs,
     )
     if design.end_to_end:
-        return _with_samples(material, inputs, settings, data, checkpoint)
+        return _with_samples(material, inputs, design, settings, data, checkpoint)
     return _with_encoder(material, settings, checkpoint) if with_model else material
 
 
@@ -277,6 +280,13 @@ def _check_classes(inputs: Inputs) -> None:
                     "in the same order. Make both from the same data."
                 )
     for what, features in (("test", inputs.test), ("validation", inputs.val)):
+        kept = [one.provenance.get(KEPT) for one in (inputs.train, features) if one is not None]
+        if features is not None and kept[0] != kept[1] and not features.of_unknown_encoder:
+            texts = [kept_text(one) if one else "all patches" for one in kept]
+            raise FinetuneError(
+                f"The features are of {texts[0]}, and the {what} features of {texts[1]}; expected the same. Extract "
+                "both with the same --keep and --patches."
+            )
         if features is not None and features.X.shape[1] != inputs.train.X.shape[1]:
             raise FinetuneError(
                 f"The features have {inputs.train.X.shape[1]:,} dimensions and the {what} features "
@@ -334,17 +344,43 @@ def _with_encoder(material: Material, settings: Settings, checkpoint: str | None
 
 
 def _with_samples(
-    material: Material, inputs: Inputs, settings: Settings, data: str | None, checkpoint: str | None
+    material: Material,
+    inputs: Inputs,
+    design: Design,
+    settings: Settings,
+    data: str | None,
+    checkpoint: str | None,
 ) -> Material:
     """Look up the data and encoder of the features, for an end-to-end fine-tune."""
-    plans = {"train": _plan_of(inputs.train, settings, data, checkpoint)}
+    own = design.keep is not None
+    plans = {"train": _plan_of(inputs.train, settings, data, checkpoint, all_patches=own)}
     for role, features in (("val", inputs.val), ("test", inputs.test)):
-        plans[role] = _plan_of(features, settings, data, checkpoint) if features else plans["train"]
-    return replace(material, encoder=EncoderUsed.of(plans["train"]), datasets=_samples(material, plans))
+        plans[role] = _plan_of(features, settings, data, checkpoint, all_patches=own) if features else plans["train"]
+    return _learning_from(material, plans, design, settings)
 
 
-def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpoint: str | None) -> Plan:
+def _learning_from(material: Material, plans: Mapping[str, Plan], design: Design, settings: Settings) -> Material:
+    """Return what an end-to-end fine-tune works on: the encoder, the patches that it takes, and each role's samples."""
+    used, notices = plans["train"], material.notices
+    encoder = EncoderUsed.of(used)
+    if design.keep is not None and design.patches is not None:
+        choosing = choosing_of(
+            design.patches, design.keep, used.checkpoint, used.encoder, seed=design.seed, settings=settings
+        )
+        encoder = replace(encoder, choosing=choosing)
+    if encoder.choosing is not None:
+        text = f"Encoders learn from, and are tested on, {kept_text(encoder.choosing.provenance)}."
+        notices = (*notices, Notice("kept_patches", text))
+    return replace(material, encoder=encoder, datasets=_samples(material, plans), notices=notices)
+
+
+def _plan_of(
+    features: FeatureSet, settings: Settings, data: str | None, checkpoint: str | None, *, all_patches: bool
+) -> Plan:
     """Return the plan of the extraction that made the features, from their provenance.
+
+    Args:
+        all_patches: Leave out what chose patches.
 
     Raises:
         FinetuneError: The provenance has no names, or the data or checkpoint has changed since.
@@ -355,7 +391,10 @@ def _plan_of(features: FeatureSet, settings: Settings, data: str | None, checkpo
     for name, given, option in (("dataset", data, "--data"), ("checkpoint", checkpoint, "--checkpoint")):
         if not given:
             _said(features, name, "id", option)
-    request = Request.of_provenance(features.provenance, dataset=data, checkpoint=checkpoint)
+    ranker = None if all_patches else _place(features, "ranker", "--keep and --patches")
+    request = Request.of_provenance(features.provenance, dataset=data, checkpoint=checkpoint, ranker=ranker)
+    if all_patches:
+        request = replace(request, keep=None, patches=None)
     # An encoder learns in the precision of its recipe; this machine may not support that of the features.
     found = plan(replace(request, precision="auto", allow_empty_classes=True), settings)
     for name, option in (("dataset", "--data"), ("checkpoint", "--checkpoint")):

@@ -15,6 +15,7 @@ from labelrank.finetune.decision import COSTS
 from labelrank.finetune.design import Arm, arms, fitting_orders, fitting_targets, target_arms
 from labelrank.finetune.recipe import HEADS, MEANINGS, TUNE_HEADS, UNITS, HeadRecipe, TuneRecipe, named_recipe
 from labelrank.label_map import LabelMap
+from labelrank.patches.choosing import check_asked
 from labelrank.steps.rank import RankRequest
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ _OF_A_RECIPE = (
     "batches",
 )
 # Reports and runs of a version that did not know these stay what they were.
-_SINCE_0_1 = ("head_init_std", "batches", "target", "targets", "sharpness", "cost")
+_SINCE_0_1 = ("head_init_std", "batches", "target", "targets", "sharpness", "cost", "keep", "patches")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ class Design:
     them are compared."""
     sharpness: float | None = None
     """Of targets by geometry; None: chosen on the validation rows."""
+    keep: float | None = None
+    """Share of the patches that an end-to-end fine-tune encodes; None: as the features did."""
+    patches: str | None = None
+    """What chooses them; see `patches.choosing.choosing_of`."""
     cost: str | None = None
     """What mistakes cost, for decisions that are reported beside the likeliest class: one of
     `labelrank.finetune.decision.COSTS`; None: none are. It changes no run."""
@@ -165,6 +170,12 @@ class Design:
             raise SettingsError(
                 f"Recipe is {self.recipe!r}, which trains an encoder, but depth is heads. Leave the recipe out, or "
                 "choose depth all or a number of blocks."
+            )
+        check_asked(self.keep, self.patches)
+        if self.keep is not None and not self.end_to_end:
+            raise SettingsError(
+                "--keep leaves out patches while an encoder learns, but depth is heads, whose features are made "
+                "already. Give it to `labelrank extract`, or choose depth all or a number of blocks."
             )
         if self.end_to_end:
             self.tune_recipe()
@@ -318,7 +329,7 @@ class Design:
         """Return JSON values; of `_SINCE_0_1` only those that were set, unless targets are compared."""
         fields = self.__dataclass_fields__
         unset = {name for name in _SINCE_0_1 if getattr(self, name) == fields[name].default}
-        left_out = () if self.compares_targets else unset
+        left_out = {"keep", "patches"} & unset if self.compares_targets else unset
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property

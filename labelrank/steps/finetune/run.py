@@ -65,6 +65,7 @@ def describe_material(material: Material, design: Design) -> Described:
         **{f"n_{role}": count for role, count in sizes_of(material).items()},
         n_features=material.train.X.shape[1],
         encoder=encoder.checkpoint.config.resized(*encoder.preprocessing.output_size) if encoder else None,
+        choosing=encoder.choosing if encoder else None,
     )
 
 

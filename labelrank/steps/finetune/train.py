@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 # Share of the memory that is free when training starts; features and other processes need the rest.
 _SHARE_OF_MEMORY = 0.5
 _CHOICE = "targets.json"
+_CHOSEN_AT_ONCE = 16
+"""Inputs of which a model chooses the patches at once, whatever the size of an update."""
 
 
 def spacing_of(material: Material) -> np.ndarray:
@@ -262,6 +264,7 @@ class EndToEnd:
             # Each backend rounds in its own way: runs of two backends would differ by more than order and seed.
             "runtime": self.runtime,
             "device": self.device,
+            **({"kept": encoder.choosing.provenance} if encoder.choosing else {}),
             **({**self.softness.identity, "choosing": to_dict(self._choosing)} if self.softness else {}),
         }
 
@@ -304,6 +307,12 @@ class EndToEnd:
             for role, dataset in self._datasets.items()
         }
         steps = 1
+        choose = None
+        choosing = encoder.choosing if encoder.choosing and not encoder.choosing.keeps_all else None
+        if choosing is not None:
+            choose = choosing.chooser(
+                encoder.checkpoint, encoder.preprocessing, batch_size=_CHOSEN_AT_ONCE, training=True
+            )
         for seed in seeds:
             for arm in arms:
                 if kept.has(arm.name, seed):
@@ -336,6 +345,8 @@ class EndToEnd:
                     pooling=self._pooling,
                     fc_norm=fc_norm_of(encoder.checkpoint) if self._pooling == "fc_norm" else None,
                     targets=targets.get(arm.name),
+                    choose=choose,
+                    kept=choosing.provenance if choosing else None,
                     in_full=arm.name in exporter.in_full,
                     n_classes=len(self._material.class_names),
                     folder=folder,

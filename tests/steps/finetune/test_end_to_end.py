@@ -11,6 +11,7 @@ from labelrank.errors import Cancelled, FinetuneError
 from labelrank.finetune import end_to_end, export
 from labelrank.finetune.decision import geometry_costs
 from labelrank.finetune.soft_targets import mean_entropy
+from labelrank.patches.choosing import choosing_of, kept_text
 from labelrank.progress import Kind
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
@@ -101,6 +102,29 @@ def test_runs_go_seed_by_seed_and_the_best_model_of_the_ranked_order_comes_along
     # An update takes 32 of the 40 samples: 2 an epoch.
     assert next(values[1] for values in said if values[2].kind == Kind.TRAIN) == 6 * 3 * 2
     assert not list(settings.workspace.rglob("last.safetensors"))
+
+
+def test_chosen_patches_are_part_of_a_comparison_and_on_the_card(settings, material, tuned, monkeypatch):
+    given = []
+    fine_tune = end_to_end.fine_tune
+    monkeypatch.setattr(end_to_end, "fine_tune", lambda *a, **k: (given.append(k), fine_tune(*a, **k))[1])
+    found = plan(Request("digits", "mae-tiny-digits", split="train", max_per_class=4), settings)
+    folders = set()
+    for ratio, by in ((None, None), (0.5, "grid"), (0.25, "grid"), (0.5, "centre"), (1, "grid")):
+        choosing = ratio and choosing_of(by, ratio, found.checkpoint, found.encoder, settings=settings)
+        some = replace(material, encoder=replace(material.encoder, choosing=choosing))
+        outcome = compare(some, DESIGN, settings)
+        folders.add(outcome.folder)
+        card = " ".join(json.loads((outcome.folder / "model" / "config.json").read_text())["lines"])
+        if ratio in (None, 1):
+            assert given[-1]["choose"] is given[-1]["kept"] is None
+            assert "patches" not in card
+        else:
+            assert given[-1]["kept"] == choosing.provenance
+            inputs = np.zeros((2, *found.encoder.input_shape), np.float32)
+            assert given[-1]["choose"](["a", "b"], inputs).shape == (2, choosing.keep)
+            assert f"Trained and tested on {kept_text(choosing.provenance)}. These files take all patches" in card
+    assert len(folders) == 5
 
 
 def test_a_stopped_comparison_goes_on_after_its_last_finished_run(settings, material, tuned):

@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from labelrank.errors import DatasetError, FinetuneError, RankingError, SettingsError
+from labelrank.features.store import KEPT
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.inputs import NO_MODEL, gather, gather_files
 from labelrank.steps.finetune.request import Design, Inputs
-from labelrank.steps.finetune.run import unloadable
+from labelrank.steps.finetune.run import describe_material, unloadable
 from labelrank.steps.rank import RankRequest, rank
 from tests.conftest import GOLDEN
 from tests.steps.finetune.made import NAMES, made_features, made_map
@@ -252,6 +253,25 @@ def test_an_encoder_learns_from_the_inputs_that_the_features_are_of(settings):
     assert material.encoder.preprocessing == found.preprocessing
     assert material.encoder.preprocessing.output_size == (64, 64)
     assert {dataset.split for dataset in material.datasets.values()} == {"val"}
+
+
+def test_an_encoder_learns_from_the_patches_of_the_features_or_from_those_that_are_asked_for(settings):
+    features, found = prepared_features(settings, keep=0.5, patches="gradient")
+    alone = {"train": features, "label_map": None, "test": None}
+    material = gathered(settings, Design(depth="1"), **alone)
+    assert material.encoder.choosing == found.choosing
+    (said,) = (notice.text for notice in material.notices if notice.kind == "kept_patches")
+    assert said == "Encoders learn from, and are tested on, 32 of 64 patches (50\u00a0%), chosen by gradient energy."
+    other = gathered(settings, Design(depth="1", keep=0.25, patches="random", seed=5), **alone).encoder.choosing
+    assert (other.keep, other.selector, other.seed) == (16, "random", 5)
+    times = [
+        describe_material(gathered(settings, Design(depth="1", **asked), **alone), Design(depth="1")).seconds
+        for asked in ({}, {"keep": 0.25, "patches": "grid"})
+    ]
+    assert times[1] < 0.6 * times[0]
+    with pytest.raises(FinetuneError, match=r"are of 32 of 64 patches .* test features of all patches; expected the"):
+        plain = replace(features, provenance={k: v for k, v in features.provenance.items() if k != KEPT})
+        gathered(settings, Design(depth="1"), train=features, label_map=None, test=plain)
 
 
 def test_other_inputs_than_the_features_are_of_are_refused(settings):

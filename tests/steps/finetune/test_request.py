@@ -78,11 +78,24 @@ def test_an_encoder_that_trains_in_half_precision_has_none_and_the_design_says_w
         ({"bandwidth": 0.0}, "above 0"),
         ({"val_share": 0.0}, "above 0"),
         ({"test_share": 0.9}, "at most 0.5"),
+        ({"keep": 0.5, "patches": "grid"}, "depth is heads, whose features are made already. Give it to"),
+        ({"keep": 0.5, "depth": "1"}, "nothing chooses them. Give --patches"),
+        ({"patches": "grid", "depth": "1"}, "but not how many. Give --keep"),
+        ({"keep": 0.0, "patches": "grid", "depth": "1"}, "keep ratio is 0"),
     ],
 )
 def test_a_design_that_cannot_work_is_refused_at_once(changes, words):
     with pytest.raises(SettingsError, match=words):
         Design(**changes)
+
+
+def test_a_design_without_a_keep_ratio_is_what_it_was():
+    for target in ("onehot", "geometry"):
+        plain = Design(depth="1", target=target)
+        assert not {"keep", "patches"} & plain.identity.keys()
+        some = replace(plain, keep=0.5, patches="grid")
+        assert some.identity == {**plain.identity, "keep": 0.5, "patches": "grid"}
+        assert Design.from_params({"design": some.to_dict()}) == some
 
 
 def test_more_random_orders_than_there_are_is_told_when_the_classes_are_known():
