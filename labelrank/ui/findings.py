@@ -17,6 +17,7 @@ import streamlit as st
 
 from labelrank.errors import FinetuneError, LabelRankError
 from labelrank.finetune.metrics import worst_confusions
+from labelrank.finetune.target_verdict import Pair
 from labelrank.jobs.store import Job
 from labelrank.preview import looks
 from labelrank.preview.images import Strip
@@ -33,7 +34,6 @@ from labelrank.steps.finetune.results import (
     REPORT,
     RUNS,
     TARGETS,
-    Lead,
     Predictions,
     confusion_of,
     leads_over,
@@ -246,11 +246,11 @@ def control_icon(control: Control) -> str:
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def _leads(folder: Path, modified_ns: int) -> tuple[Lead, ...]:
+def _leads(folder: Path, modified_ns: int) -> tuple[Pair, ...]:
     return leads_over(folder, "onehot")
 
 
-def leads(results: Results) -> tuple[Lead, ...]:
+def leads(results: Results) -> tuple[Pair, ...]:
     """Return how far each arm is ahead of one-hot targets, permutations left out.
 
     Raises:

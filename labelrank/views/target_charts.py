@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import altair as alt
 import pandas as pd
 
+from labelrank.finetune.target_verdict import Pair
 from labelrank.steps.finetune.report import Report, mean_over
-from labelrank.steps.finetune.results import Lead
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import NEUTRAL
 from labelrank.views.measures import KIND_NAMES, MEASURES, arm_title
@@ -19,7 +19,7 @@ _AXIS_HEIGHT = 56
 _FIXED = ("geometry", "tuned-smoothing", "smoothing", "groups")
 
 
-def leads_finding(report: Report, leads: Sequence[Lead]) -> str:
+def leads_finding(report: Report, leads: Sequence[Pair]) -> str:
     """Return how far each kind of targets is ahead of one-hot ones, in one sentence.
 
     Args:
@@ -63,7 +63,7 @@ def _arms_meant(report: Report) -> Iterator[str]:
         yield "Groups are targets by your groups, as soft as the geometry."
 
 
-def leads_chart(report: Report, leads: Sequence[Lead]) -> alt.LayerChart:
+def leads_chart(report: Report, leads: Sequence[Pair]) -> alt.LayerChart:
     """Return the accuracy of each arm less that of one-hot targets; permutations of the geometry as a spread.
 
     Args:

@@ -15,7 +15,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from labelrank.features.store import FeatureSet
 from labelrank.files import replacing, replacing_folder
 from labelrank.finetune.metrics import METRICS, TARGET_METRICS
 from labelrank.finetune.runs import Run
+from labelrank.finetune.target_verdict import Pair
 from labelrank.label_map import LabelMap
 from labelrank.steps.finetune.report import FORMAT_VERSION, Order, Report
 from labelrank.steps.finetune.request import SMOOTHING
@@ -397,18 +397,7 @@ def confusion_of(folder: Path, arm: str) -> np.ndarray:
     return counts
 
 
-@dataclass(frozen=True)
-class Lead:
-    """The accuracy of an arm less that of another, paired by seed and test row."""
-
-    arm: str
-    difference: float
-    low: float | None
-    """`low` to `high`: interval for new seeds and new test rows; None with one seed or if nothing differs."""
-    high: float | None
-
-
-def leads_over(folder: Path, base: str) -> tuple[Lead, ...]:
+def leads_over(folder: Path, base: str) -> tuple[Pair, ...]:
     """Return the accuracy of each arm less that of `base`, with its interval; permutations are left out.
 
     Args:
@@ -430,7 +419,7 @@ def leads_over(folder: Path, base: str) -> tuple[Lead, ...]:
         both = ((right(arm.name, seed), right(base, seed)) for seed in report.compared.seeds)
         leads = [one - other for one, other in both if one is not None and other is not None]
         if arm.name != base and arm.kind != "permuted" and leads:
-            found.append(Lead(arm.name, *paired_over_rows(np.array(leads))))
+            found.append(Pair(arm.name, *paired_over_rows(np.array(leads))))
     return tuple(found)
 
 
