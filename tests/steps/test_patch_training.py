@@ -40,6 +40,7 @@ def asked(data, checkpoint="vit_mae", *, held_out=5, rounds=2, request=None, **c
     return TrainRequest(request, {**RECIPE, **changes}, held_out, rounds)
 
 
+@pytest.mark.slow
 def test_a_killed_and_stopped_training_goes_on_to_the_same_bytes(keras, data, tmp_path):
     killed, request = Settings(workspace=tmp_path / "killed"), asked(data)
     options = [f"--{name.replace('_', '-')}={value}" for name, value in RECIPE.items()]
@@ -97,6 +98,7 @@ def test_a_killed_and_stopped_training_goes_on_to_the_same_bytes(keras, data, tm
         assert text in card
 
 
+@pytest.mark.slow
 def test_a_job_leaves_its_ranker_in_the_workspace(keras, data, settings):
     params = json.loads(json.dumps(asked(data, epochs=2).to_params()))
     assert TrainRequest.from_params(params) == asked(data, epochs=2)
