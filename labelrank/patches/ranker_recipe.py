@@ -81,6 +81,18 @@ def recipe_for(dataset: Dataset) -> RankerRecipe:
 
 
 @dataclass(frozen=True)
+class RankerProspect:
+    """What a training would be, before it is started."""
+
+    samples: int
+    held_out: int
+    """Samples on which the ranker is compared with its teacher."""
+    media: str
+    flops: float
+    """Floating-point operations of all, about."""
+
+
+@dataclass(frozen=True)
 class Agreement:
     """How well scores agree with those of the teacher on held-out samples."""
 

@@ -17,12 +17,13 @@ from labelrank.data.dataset import Dataset, DatasetInfo
 from labelrank.data.source import SourceOptions
 from labelrank.errors import DatasetError
 from labelrank.models.checkpoint import CheckpointInfo, describe_checkpoint
+from labelrank.patches.ranker_recipe import RankerProspect
 from labelrank.preview import images
 from labelrank.settings import Settings
 from labelrank.steps.extract.estimate import Prospect
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
-from labelrank.steps.patch_gallery.request import GalleryProspect, GalleryRequest
+from labelrank.steps.patch_gallery.request import GalleryProspect, GalleryRequest, of_samples
 
 _MAX_OPEN = 4
 
@@ -81,6 +82,23 @@ def patches(place: Place, digest: str, request: Request, asked: GalleryRequest, 
     return prospect(plan(request, asked, settings, dataset=_opened(place, digest, settings)), settings)
 
 
+def ranker(
+    place: Place, digest: str, request: Request, epochs: int, size: str | None, settings: Settings
+) -> RankerProspect:
+    """Return what the training of a ranker would be."""
+    from labelrank.steps.patch_training import TrainRequest, plan
+
+    _opened(place, digest, settings)
+    changes = {"epochs": epochs} | ({"size": size} if size else {})
+    work = plan(TrainRequest(of_samples(request), changes), settings)
+    return RankerProspect(
+        samples=len(work.dataset.samples),
+        held_out=len(work.reference.dataset.samples),
+        media=work.dataset.media,
+        flops=work.flops,
+    )
+
+
 def checkpoint(name: str, revision: str | None, settings: Settings) -> CheckpointInfo:
     """Return the facts of a checkpoint; see `labelrank.models.checkpoint.describe_checkpoint`."""
     return describe_checkpoint(name, revision, settings=settings)
@@ -93,7 +111,7 @@ def check_upload(path: Path, shown: str, settings: Settings) -> None:
 
 LOOKS: dict[str, Callable[..., Any]] = {
     look.__name__: look
-    for look in (describe, dataset, gallery, strips, small_images, prospect, patches, checkpoint, check_upload)
+    for look in (describe, dataset, gallery, strips, small_images, prospect, patches, ranker, checkpoint, check_upload)
 }
 
 _datasets: OrderedDict[tuple[Place, Settings], Dataset] = OrderedDict()

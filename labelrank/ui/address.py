@@ -23,7 +23,7 @@ from labelrank.ranking.methods import DEFAULT_SHRINKAGE
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.steps.finetune.request import GEOMETRY, ONE_HOT, Design
-from labelrank.steps.patch_gallery.request import GalleryRequest
+from labelrank.steps.patch_gallery.request import OF_A_SAMPLE, GalleryRequest
 from labelrank.steps.rank import RankRequest
 from labelrank.ui.choices import RANKING_TABS, Choices, is_hub_id, kind_of
 
@@ -182,10 +182,10 @@ _OWN = {
 }
 _TABLES = {"extraction": _EXTRACTION, "ranking": _RANKING, "design": _DESIGN, "gallery": _GALLERY, "": _OWN}
 """Part of the choices -> names in the address; without a name, the choices themselves."""
-_JOBS = ("features", "job", "finetune", "patches")
+JOBS = ("features", "job", "finetune", "patches", "training")
 """Fields of the choices that are ids of jobs, by the same names in the address."""
-_PAGES = ("finetune", "patches")
-"""Kinds of jobs that have a page, and so a field, of their own."""
+_FIELDS = {"finetune": "finetune", "patches": "patches", "train-patches": "training"}
+"""Kind of job -> its field of the choices, where an extraction has another."""
 _OF_A_SOURCE = tuple(field.name for field in fields(SourceOptions))
 # Choices that belong to a name, and are dropped when the address gives another name.
 _BELONGING = {"dataset": _OF_A_SOURCE, "checkpoint": ("checkpoint_revision",)}
@@ -216,6 +216,10 @@ def choices_of_job(job: Job) -> Choices:
         return replace(chosen, ranking=ranking, test_split=test_split, groups=groups, finetune=job.id)
     if job.kind == "patches":
         return replace(chosen, gallery=GalleryRequest.from_params(job.params), patches=job.id)
+    if job.kind == "train-patches":
+        # The rest of its request is what a training needs, not what was chosen.
+        same = {name: getattr(extraction, name) for name in (*OF_A_SAMPLE, "seed")}
+        return replace(chosen, extraction=replace(usual.extraction, **same), training=job.id)
     ranking = RankRequest()
     # 0.1 says null where no stability was asked for, however the classes were ranked.
     if job.params.get("until_stable") is not None and (asked := job.params.get("ranking_shrinkage")) != "auto":
@@ -229,11 +233,13 @@ def _choices_of_jobs(jobs: Mapping[str, Job]) -> Choices:
     Data and ranking come from the extraction if there is one, else from the fine-tune; the rest from the fine-tune.
     """
     chosen = Choices()
-    for name in _JOBS:
+    for name in JOBS:
         if name in jobs:
             own = choices_of_job(jobs[name])
-            if name == "patches" and len(jobs) > 1:
+            if name == "patches" and jobs.keys() & {"features", "job", "finetune"}:
                 chosen = replace(chosen, gallery=own.gallery, patches=own.patches)
+            elif name == "training" and len(jobs) > 1:
+                chosen = replace(chosen, training=own.training)
             elif name == "finetune" and jobs.keys() & {"features", "job"}:
                 chosen = replace(
                     chosen,
@@ -261,7 +267,7 @@ def from_address(
     """
     notices: list[str] = []
     jobs: dict[str, Job] = {}
-    for name in _JOBS:
+    for name in JOBS:
         if job_id := query.get(name):
             try:
                 job = job_of(job_id)
@@ -269,7 +275,7 @@ def from_address(
                 notices.append(str(error))
                 continue
             # A link says `job` for any kind of job.
-            jobs[job.kind if job.kind in _PAGES else "job" if name in _PAGES else name] = job
+            jobs[_FIELDS.get(job.kind, "job" if name in _FIELDS.values() else name)] = job
     choices = _choices_of_jobs(jobs)
     values: dict[str, dict[str, Any]] = {part: {} for part in _TABLES}
     refused: set[str] = set()
@@ -318,7 +324,7 @@ def _usual_runs(base: Design, depth: str, target: str) -> dict[str, Any]:
 def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]:
     """Return the shortest address from which `from_address` reads the same choices."""
     jobs = {}
-    for name in _JOBS:
+    for name in JOBS:
         if job_id := getattr(choices, name):
             try:
                 jobs[name] = job_of(job_id)
@@ -326,7 +332,7 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
                 continue
     base = _choices_of_jobs(jobs)
     # The address need not repeat what the extraction's job brings.
-    ids = {name: getattr(choices, name) for name in _JOBS if name != "features" or choices.features != choices.job}
+    ids = {name: getattr(choices, name) for name in JOBS if name != "features" or choices.features != choices.job}
     query = {name: job_id for name, job_id in ids.items() if job_id is not None}
     source = choices.source
     runs = _usual_runs(base.design, choices.design.depth, choices.design.target)

@@ -107,6 +107,8 @@ class Choices:
     """How the patches of a few samples are scored."""
     patches: str | None = None
     """The job whose scored patches the Patches page shows."""
+    training: str | None = None
+    """The job whose ranker the Patches page shows."""
     tab: str = RANKING_TABS[0]
     """The open tab of the Ranking page."""
 

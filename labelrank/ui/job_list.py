@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from labelrank import words
 from labelrank.jobs.store import Job
+from labelrank.patches.ranker_recipe import RankerRecipe
 from labelrank.ui import (
     address,
     extraction_settings,
@@ -37,6 +38,8 @@ def entry(job: Job) -> Entry:
     chosen = address.choices_of_job(job)
     if job.kind == "patches":
         asked = patch_jobs.choices_text(chosen.gallery)
+    elif job.kind == "train-patches":
+        asked = words.plural((job.params.get("recipe") or {}).get("epochs", RankerRecipe.epochs), "epoch")
     else:
         asked = extraction_settings.choices_text(chosen.extraction)
     facts = [part for part in (_times(job), _result_text(job)) if part]
@@ -59,6 +62,8 @@ def _result_text(job: Job) -> str:
         return job_panel.result_text(job)
     if job.state == "succeeded" and job.result and job.kind == "patches":
         return patch_jobs.result_text(job)
+    if job.state == "succeeded" and job.result and job.kind == "train-patches":
+        return messages.escape(str(job.result["ranker"]))
     if job.state == "queued":
         before = session.store().position(job.id)
         return f"{words.plural(before, 'job')} before this one" if before else "next to start"

@@ -98,24 +98,26 @@ def _pictures(folder: Path, key: str, written_ns: int) -> Pictures | None:
 
 
 def show(folder: Path) -> None:
-    """Show a gallery.
+    """Show a gallery, and what can be downloaded of it."""
+    try:
+        scored = _scored(folder, _written(folder))
+        _scores(scored)
+        _one_of_each(scored)
+        _closely(scored)
+        _selectors(scored)
+        _classes(scored)
+        _downloads(folder)
+    except LabelRankError as error:
+        error_box(error)
 
-    Raises:
-        FeaturesError: It is gone or cannot be read.
-    """
-    scored = _scored(folder, _written(folder))
+
+def _scores(scored: Scored) -> None:
+    """Say what the scores are, and how far to believe them."""
     st.subheader(escape(patch_words.scores_finding(scored.relative)), anchor=False)
     st.markdown(patch_words.COLOURS)
     st.html(patch_maps.legend_html())
     rounds = scored.scores.provenance[PATCHES]["rounds"]
     st.caption(patch_words.reliability_text(scored.gallery.reliability, rounds))
-    _one_of_each(scored)
-    try:
-        _closely(scored)
-    except LabelRankError as error:
-        error_box(error)
-    _selectors(scored)
-    _classes(scored)
 
 
 def _middle(pictures: Pictures, gallery: Gallery) -> np.ndarray:
@@ -367,7 +369,7 @@ def _classes(scored: Scored) -> None:
     st.caption(patch_words.BORDER_TEXT)
 
 
-def downloads(folder: Path) -> None:
+def _downloads(folder: Path) -> None:
     """Show what can be downloaded of a gallery."""
     offered: tuple[tuple[str, Callable[[], bytes], str, str, str], ...] = (
         (

@@ -9,6 +9,7 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.data.dataset import NOUNS
+from labelrank.errors import LabelRankError
 from labelrank.jobs import queue
 from labelrank.jobs.store import Job
 from labelrank.preview import looks
@@ -16,7 +17,7 @@ from labelrank.steps.patch_gallery.folder import GalleryResult, is_there
 from labelrank.steps.patch_gallery.request import AUTO, GalleryProspect, GalleryRequest, same_gallery
 from labelrank.ui import choices, datasets, job_panel, server, session
 from labelrank.ui.frame import STATE_WORDS
-from labelrank.ui.messages import escape, message_text
+from labelrank.ui.messages import error_box, escape, message_text
 
 PER_CLASS = (1, 2, 3, 4, 6, 8, 16, 32)
 ROUNDS = (1, 2, 4, 8, 16)
@@ -38,7 +39,27 @@ def prospect(chosen: choices.Choices) -> GalleryProspect:
     return replace(found, is_here=is_there(found.folder))
 
 
-def choose_settings(media: str, found: GalleryProspect | None) -> None:
+def choose(media: str) -> GalleryProspect | None:
+    """Show how patches are scored and what keeps them from it; return what it would be, None if it cannot be."""
+    chosen, found = session.choices(), None
+    try:
+        found = prospect(chosen)
+    except LabelRankError as problem:
+        default = choices.default_checkpoint(media)
+        if chosen.gallery.ranker not in (AUTO, None):
+            if error_box(problem, retry="patches", way_out=f"Go on without {chosen.gallery.ranker}"):
+                session.choose(gallery=replace(chosen.gallery, ranker=AUTO))
+                st.rerun()
+        elif chosen.extraction.checkpoint == default:
+            error_box(problem, retry="patches")
+        elif error_box(problem, retry="patches", way_out=f"Use {default}"):
+            session.choose_extraction(checkpoint=default, checkpoint_revision=None)
+            st.rerun()
+    _choose_settings(media, found)
+    return found
+
+
+def _choose_settings(media: str, found: GalleryProspect | None) -> None:
     """Show how patches are scored, folded under a summary, and apply changes.
 
     Args:
@@ -94,7 +115,8 @@ def choose_settings(media: str, found: GalleryProspect | None) -> None:
             names,
             index=names.index(ranker),
             format_func=lambda name: {AUTO: "The one that comes with this checkpoint", None: "None"}.get(name, name),
-            key="gallery_ranker",
+            # The page also chooses a ranker elsewhere, and the browser keeps a widget of the same key as it is.
+            key=f"gallery_ranker_{ranker}",
             width=420,
             help="A ranker says at a glance which patches matter. It belongs to one size and grid of patches.",
         )

@@ -14,6 +14,7 @@ from labelrank.jobs.store import RUNNING, SUCCEEDED
 from labelrank.models.backend import PRECISIONS, devices, resolve_precision
 from labelrank.models.device import matmul_rate
 from labelrank.patches.ranker import kept_rankers
+from labelrank.patches.ranker_recipe import RankerProspect
 from labelrank.steps.extract import estimate
 from labelrank.steps.extract.estimate import Prospect, TimeEstimate
 from labelrank.steps.extract.report import ExtractionResult
@@ -92,6 +93,14 @@ def patches_seconds(found: GalleryProspect, checkpoint: str) -> float | None:
     if store.count((RUNNING,)) or devices()[0].kind == "GPU":
         return None
     return float(_START_SECONDS + found.flops / matmul_rate())
+
+
+def training_seconds(found: RankerProspect) -> float | None:
+    """Return about how long it takes to train a ranker on this server; None where nothing is known."""
+    if session.store().count((RUNNING,)) or devices()[0].kind == "GPU":
+        return None
+    # Small products are slower than the large ones that are measured.
+    return float(2 * _START_SECONDS + 2 * found.flops / matmul_rate())
 
 
 def rankers() -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
 from labelrank.steps.rank import RankRequest
-from labelrank.ui.address import choices_of_job, from_address, to_address
+from labelrank.ui.address import JOBS, choices_of_job, from_address, to_address
 from labelrank.ui.choices import Choices, Source, default_checkpoint, kind_of
 
 _HUB_WAIT_S = 10.0
@@ -91,15 +91,17 @@ def choose_source(source: Source) -> Choices:
 def open_job(job: Job) -> str:
     """Take over the choices of a job and return the page that shows it."""
     st.session_state["choices"] = choices_of_job(job)
-    if job.kind in ("finetune", "patches"):
-        return f"pages/{job.kind}.py"
+    if job.kind == "finetune":
+        return "pages/finetune.py"
+    if job.kind in ("patches", "train-patches"):
+        return "pages/patches.py"
     return "pages/ranking.py" if job.state == "succeeded" else "pages/features.py"
 
 
 def arrival_page() -> str | None:
     """Return the page that an address with a job and nothing else opens; None for any other address."""
     current = choices()
-    job_id = current.job or current.finetune or current.patches
+    job_id = current.job or current.finetune or current.patches or current.training
     if st.session_state.pop("arrived_with", None) != {"job"} or job_id is None:
         return None
     return open_job(store().get(job_id))
@@ -149,11 +151,7 @@ def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
     jobs = store().list(owner=owner(), states=states)
     chosen = choices()
     known = {job.id for job in jobs}
-    linked = [
-        store().find(job_id)
-        for job_id in {chosen.job, chosen.features, chosen.finetune, chosen.patches} - known
-        if job_id is not None
-    ]
+    linked = [store().find(job_id) for job_id in {getattr(chosen, name) for name in JOBS} - known if job_id is not None]
     linked_here = (job for job in linked if job and job.state in states)
     return tuple(sorted([*jobs, *linked_here], key=lambda job: job.created_at, reverse=True))
 
@@ -255,6 +253,7 @@ def delete_job(job: Job) -> None:
         features=None if chosen.features == job.id else chosen.features,
         finetune=None if chosen.finetune == job.id else chosen.finetune,
         patches=None if chosen.patches == job.id else chosen.patches,
+        training=None if chosen.training == job.id else chosen.training,
     )
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from labelrank.patches.class_heat import ClassHeat
+from labelrank.patches.ranker_card import TITLES
+from labelrank.patches.ranker_recipe import RankerEpoch, RankerResult
 from labelrank.steps.patch_gallery.folder import Gallery
 from labelrank.views.marks import shorten
-from labelrank.words import percent, plural
+from labelrank.words import duration, percent, plural
 
 SELECTORS = {
     "top": ("Scores", "The patches with the highest exact scores. It costs many reconstructions of each sample."),
@@ -131,6 +133,44 @@ ERROR_TEXT = (
     "Mean absolute error in levels of 255, over the whole samples that are shown here; kept patches have none. A small "
     "error is not the same as good features: which patches a classifier needs is another question."
 )
+
+
+def training_finding(epochs: Sequence[RankerEpoch]) -> str:
+    """Return how a training stands, in one sentence."""
+    return f"After {plural(len(epochs), 'epoch')} it agrees with the scores at {epochs[-1].spearman:.2f} (Spearman)"
+
+
+def agreement_finding(result: RankerResult) -> str:
+    """Return how well a ranker agrees with the scores beside what needs no training, in one sentence."""
+    others = {name: one.spearman for name, one in result.agreement.items() if name != "ranker"}
+    best = max(others, key=others.__getitem__)
+    mine = result.agreement["ranker"].spearman
+    text = f"it agrees with the scores of samples that it has not seen at {mine:.2f} (Spearman)"
+    if result.ceiling:
+        text += f", of about {result.ceiling:.2f} that are possible"
+    return f"{text}; {TITLES[best]} at {others[best]:.2f}"
+
+
+def agreement_table(result: RankerResult) -> pd.DataFrame:
+    """Return how well the ranker and what needs no training agree with the scores, the best first."""
+    ordered = sorted(result.agreement.items(), key=lambda item: -item[1].spearman)
+    return pd.DataFrame(
+        {
+            "Ordered by": [TITLES[name].capitalize() for name, _ in ordered],
+            "Spearman": [f"{one.spearman:.3f} ± {one.spearman_se:.3f}" for _, one in ordered],
+            "NDCG": [f"{one.ndcg:.3f}" for _, one in ordered],
+        }
+    )
+
+
+def agreement_text(result: RankerResult) -> str:
+    """Return on what the agreement is measured."""
+    return (
+        f"On {plural(result.held_out, 'sample')} that were held out, scored in {plural(result.rounds, 'round')}; ± is "
+        "the standard error. NDCG weighs the first quarter of the patches. Where the position alone does as well, the "
+        "ranker has learned where things usually lie. "
+        f"{result.num_parameters:,} parameters, trained in {duration(result.duration_s)}."
+    )
 
 
 def place_text(place: int, columns: int) -> str:

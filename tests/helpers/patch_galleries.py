@@ -7,6 +7,7 @@ import numpy as np
 
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.json_values import plain
+from labelrank.patches.ranker_recipe import Agreement, RankerEpoch, RankerResult
 from labelrank.steps.patch_gallery.folder import CARD, SCORES, VERSION, Gallery
 
 RATIOS = (0.25, 0.5)
@@ -71,3 +72,17 @@ def write_gallery(folder: Path, *, media: str = "image", shown: int = 6, edge: b
     )
     (folder / CARD).write_text(json.dumps(plain(gallery)))
     return gallery
+
+
+def ranker_result(spearman: float = 0.6) -> RankerResult:
+    """Return what came of a ranker's training."""
+    agreement = {"ranker": spearman, "position": 0.5, "random": 0.0}
+    return RankerResult(
+        epochs=tuple(RankerEpoch(10.0 - n, 0.2 * n, 0.6) for n in range(4)),
+        agreement={name: Agreement(value, 0.01, 0.7) for name, value in agreement.items()},
+        held_out=100,
+        rounds=8,
+        reliability=0.64,
+        num_parameters=120_000,
+        duration_s=240.0,
+    )

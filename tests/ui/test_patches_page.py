@@ -10,7 +10,7 @@ import streamlit
 
 from labelrank.steps.patch_gallery.folder import read_gallery, read_pictures
 from tests.conftest import GOLDEN
-from tests.helpers.patch_galleries import write_gallery
+from tests.helpers.patch_galleries import ranker_result, write_gallery
 from tests.ui.conftest import PARAMS, address, button, downloads, labels, run, texts, title
 
 ASKED = {"per_class": 4, "rounds": 4, "variant": "exact", "visible": None, "ranker": "auto"}
@@ -89,7 +89,11 @@ def test_a_finished_job_shows_samples_selectors_and_classes(app, scored):
     found = subheaders(app)
     assert found[0].startswith("The first quarter of the patches has ")
     assert "From 25\u00a0% of the patches, grid rebuilds best: off by 8.0 of 255, random patches by 12.0" in found
-    assert found[-2:] == ["It takes three samples of a class to tell whether its border matters", "Downloads"]
+    assert found[-3:] == [
+        "It takes three samples of a class to tell whether its border matters",
+        "Downloads",
+        "A ranker",
+    ]
     assert "Reliability of the scores of one sample: 0.50" in plain(app)
     assert downloads(app) == ["Scores", "Masks", "Heat maps"]
     # One of each class, the original, scores and three others, three class means.
@@ -116,7 +120,7 @@ def test_a_patch_is_taken_away_and_only_where_that_was_worked_out(app, scored):
 def test_a_class_told_by_its_border_is_named(app, scored):
     job, _ = scored(edge=True)
     run(app, "patches", patches=job.id)
-    assert subheaders(app)[-2].startswith(
+    assert subheaders(app)[-3].startswith(
         "1 of 3 classes has more of the score in the border than its 75\u00a0% of the area: one ("
     )
     table = next(table.value for table in app.dataframe if "In the border" in table.value)
@@ -192,3 +196,65 @@ def test_jobs_lists_and_opens_it(app, scored):
     assert "6 samples of 3 classes" in plain(app)
     app.button(key=f"open_{job.id}").click().run()
     assert title(app) == "Patches"
+
+
+def training(store, *, state="running"):
+    params = {**PARAMS, "max_per_class": None, "recipe": {"epochs": 5}, "held_out": 100, "rounds": 8}
+    job = store.create("train-patches", params, "local", "digits / train · mae-tiny-digits")
+    attempt = store.claim("a worker").attempt
+    result = ranker_result()
+    if state == "running":
+        store.set_report(job.id, attempt, {"epochs": result.to_json()["epochs"]})
+    elif state == "succeeded":
+        store.succeed(job.id, attempt, {"ranker": "ltrp-mine", "result": result.to_json()})
+    else:
+        store.fail(job.id, attempt, "No backend here can train.")
+    return store.get(job.id)
+
+
+def test_a_ranker_is_trained_for_the_choices(app, store):
+    run(app, "patches", dataset="digits", split="train", seed="3")
+    app.select_slider(key="ranker_epochs").set_value(5).run()
+    button(app, "Train a ranker").click().run()
+    assert not app.exception
+    job = store.list(owner="local")[0]
+    assert (job.kind, job.params["recipe"]) == ("train-patches", {"epochs": 5})
+    assert (job.params["dataset"], job.params["seed"], job.params["max_per_class"]) == ("digits", 3, None)
+    assert address(app)["training"] == job.id
+
+
+def test_a_training_shows_how_it_agrees_by_now(app, store):
+    job = training(store)
+    run(app, "patches", training=job.id)
+    assert "After 4 epochs it agrees with the scores at 0.60" in plain(app)
+    assert "Train a ranker" not in labels(app)
+    # Scoring goes on meanwhile.
+    assert button(app, "Score patches")
+
+
+def test_a_trained_ranker_is_compared_with_what_needs_no_training(app, store):
+    job = training(store, state="succeeded")
+    run(app, "patches", training=job.id)
+    assert (
+        "ltrp-mine: it agrees with the scores of samples that it has not seen at 0.60 (Spearman), of about 0.80 that "
+        "are possible; mean score of the position at 0.50."
+    ) in plain(app).replace("*", "")
+    table = next(table.value for table in app.dataframe if "NDCG" in table.value)
+    assert list(table["Ordered by"]) == ["This ranker", "Mean score of the position", "Random"]
+    button(app, "Show it beside the scores").click().run()
+    # The test has made no such ranker, and the page says so with the way out.
+    assert "no ranker 'ltrp-mine'" in app.error[0].value.replace("\\", "")
+    button(app, "Go on without ltrp-mine").click().run()
+    assert not app.error
+
+
+def test_a_failed_training_says_why_and_goes_on(app, store):
+    job = training(store, state="failed")
+    run(app, "jobs")
+    assert "train a patch ranker" in plain(app) and "5 epochs" in plain(app)
+    app.button(key=f"open_{job.id}").click().run()
+    assert title(app) == "Patches"
+    run(app, "patches", training=job.id)
+    assert "No backend here can train" in plain(app)
+    button(app, "Resume").click().run()
+    assert store.get(job.id).state == "queued"

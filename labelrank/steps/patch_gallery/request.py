@@ -9,6 +9,7 @@ from typing import Any
 
 from labelrank.errors import SettingsError
 from labelrank.json_values import typed
+from labelrank.steps.extract.request import Request
 
 AUTO = "auto"
 OF_A_SAMPLE = (
@@ -40,6 +41,16 @@ class GalleryRequest:
         """Return the request in the parameters of a job."""
         asked: GalleryRequest = typed(params["gallery"], cls)
         return asked
+
+
+def of_samples(request: Request, **more: Any) -> Request:
+    """Return what a request says of its samples, without what makes features of them; all samples of each class.
+
+    Args:
+        more: Other fields.
+    """
+    same = {name: getattr(request, name) for name in (*OF_A_SAMPLE, "seed")}
+    return Request(**same, precision="float32", allow_empty_classes=True, **more)
 
 
 def same_gallery(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

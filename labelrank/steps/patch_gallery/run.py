@@ -8,7 +8,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from labelrank.steps.patch_gallery.folder import (
     read_gallery,
     read_scores,
 )
-from labelrank.steps.patch_gallery.request import AUTO, OF_A_SAMPLE, GalleryProspect, GalleryRequest
+from labelrank.steps.patch_gallery.request import AUTO, GalleryProspect, GalleryRequest, of_samples
 from labelrank.steps.patches import ScorePlan, Scoring, reliability_of, score
 from labelrank.steps.patches import plan as plan_scores
 
@@ -133,14 +133,7 @@ def plan(request: Request, asked: GalleryRequest, settings: Settings, *, dataset
         As `steps.patches.plan`.
         CheckpointError: There is no such ranker, or it ranks the patches of another grid.
     """
-    # What makes features of an encoder's tokens has no part in it.
-    request = Request(
-        **{name: value for name, value in asdict(request).items() if name in OF_A_SAMPLE},
-        max_per_class=asked.per_class,
-        seed=request.seed,
-        precision="float32",
-        allow_empty_classes=True,
-    )
+    request = of_samples(request, max_per_class=asked.per_class)
     work = plan_scores(request, Scoring(asked.visible, asked.rounds, asked.variant), settings, dataset=dataset)
     if asked.ranker == AUTO:
         return GalleryPlan(work, _embedded_ranker(work.checkpoint))

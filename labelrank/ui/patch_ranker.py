@@ -1,0 +1,180 @@
+"""A ranker on the page Patches: what training would take, how it goes, how well it agrees with the scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from labelrank import words
+from labelrank.data.dataset import NOUNS
+from labelrank.errors import LabelRankError
+from labelrank.jobs import queue
+from labelrank.jobs.store import Job
+from labelrank.json_values import typed
+from labelrank.patches.ranker import open_ranker
+from labelrank.patches.ranker_config import SIZES
+from labelrank.patches.ranker_recipe import RankerEpoch, RankerResult
+from labelrank.preview import looks
+from labelrank.steps.patch_gallery.request import of_samples
+from labelrank.ui import datasets, job_panel, server, session
+from labelrank.ui.frame import STATE_WORDS
+from labelrank.ui.messages import error_box, escape, message_text
+from labelrank.views import patch_words, ranker_chart
+
+LEAD = (
+    "A ranker sees all patches at once and says which matter, without a reconstruction for each. It learns from the "
+    "scores of this checkpoint, without labels, and ranks the patches of this image size and grid alone."
+)
+EPOCHS = (5, 10, 20, 40, 80)
+USUAL_EPOCHS = 20
+
+
+def section(shown: str | None) -> None:
+    """Show a ranker, or offer to train one.
+
+    Args:
+        shown: Name of the ranker that is beside the scores; None without one.
+    """
+    st.subheader("A ranker", anchor=False)
+    st.markdown(LEAD)
+    job = _shown_job()
+    if job is not None and job.active:
+        job_panel.watch(job.id, job.state, _so_far, cancel_help="Finished epochs are kept; Resume goes on from there.")
+        return
+    if job is not None and job.state == "succeeded" and job.result:
+        _trained(str(job.result["ranker"]), RankerResult.from_json(job.result["result"]), shown)
+    elif job is not None:
+        _stopped(job)
+    elif shown is not None:
+        _existing(shown)
+    _offer()
+
+
+def _shown_job() -> Job | None:
+    if (job_id := session.choices().training) is None:
+        return None
+    if (job := session.store().find(job_id)) is None:
+        session.choose(training=None)
+    return job
+
+
+def _so_far(job: Job) -> None:
+    st.caption(escape(server.device_text()))
+    epochs = typed((job.report or {}).get("epochs", []), tuple[RankerEpoch, ...])
+    if epochs:
+        _curve(epochs)
+
+
+def _curve(epochs: tuple[RankerEpoch, ...]) -> None:
+    finding = patch_words.training_finding(epochs)
+    st.markdown(f"**{finding}**")
+    st.altair_chart(ranker_chart.ranker_chart(epochs), alt=f"Agreement with the scores over the epochs. {finding}.")
+
+
+def _trained(name: str, result: RankerResult, shown: str | None) -> None:
+    _result(name, result)
+    if name != shown and st.button("Show it beside the scores", type="primary"):
+        session.choose(gallery=replace(session.choices().gallery, ranker=name))
+        st.rerun()
+
+
+def _existing(name: str) -> None:
+    try:
+        result = open_ranker(name, session.settings()).training
+    except LabelRankError as error:
+        error_box(error)
+        return
+    if result is not None:
+        _result(name, result)
+
+
+def _result(name: str, result: RankerResult) -> None:
+    st.markdown(f"**{escape(name)}**: {escape(patch_words.agreement_finding(result))}.")
+    st.dataframe(
+        patch_words.agreement_table(result),
+        hide_index=True,
+        width="content",
+        alt="How well the ranker and what needs no training agree with the scores on held-out samples.",
+    )
+    st.caption(escape(patch_words.agreement_text(result)))
+    with st.expander("How it learned"):
+        _curve(result.epochs)
+
+
+def _stopped(job: Job) -> None:
+    with st.container(border=True):
+        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+        if job.error:
+            st.error(message_text(job.error), icon=":material/error:")
+        st.caption(f"{job_panel.failed_id(job)}Resume goes on from the last finished epoch.")
+        if st.button("Resume", key=f"resume_{job.id}"):
+            session.choose(training=session.resume_job(job).id)
+            st.rerun()
+        job_panel.log_expander(job)
+
+
+def _offer() -> None:
+    """Show the settings of a training, folded, what it takes, and the button that starts it."""
+    epochs = st.session_state.get("ranker_epochs", USUAL_EPOCHS)
+    size = st.session_state.get("ranker_size")
+    label = f"{epochs} epochs, {f'size {size}' if size else 'a size that suits the checkpoint'}, all samples"
+    with st.expander(label, icon=":material/tune:", key="ranker_settings"):
+        epochs = st.select_slider(
+            "Epochs",
+            EPOCHS,
+            value=USUAL_EPOCHS,
+            key="ranker_epochs",
+            help="In each epoch every sample is scored anew, among other visible patches.",
+        )
+        size = st.selectbox(
+            "Size",
+            list(SIZES),
+            index=None,
+            placeholder="What suits the checkpoint",
+            key="ranker_size",
+            width=280,
+            help="Larger ones cost more of the time that fewer patches save. vit-s is the published size.",
+        )
+    changes: dict[str, Any] = {"epochs": epochs} | ({"size": size} if size else {})
+    chosen = session.choices()
+    assert chosen.source is not None
+    try:
+        found = datasets.look(
+            chosen.source,
+            looks.ranker,
+            datasets.dataset(chosen.source).digest,
+            chosen.request,
+            epochs,
+            size,
+            waiting="Looking at the training",
+        )
+    except LabelRankError as error:
+        error_box(error)
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Train a ranker"):
+            _start(changes)
+        nouns = NOUNS[found.media]
+        text = f"{words.plural(found.samples, *nouns)}, {found.held_out:,} more to compare with"
+        if (seconds := server.training_seconds(found)) is not None:
+            text += f", {words.about(seconds)} on {server.device_text()}"
+        st.caption(escape(text), width="content")
+        if before := session.queue_length():
+            st.caption(f"Starts after {words.plural(before, 'job')} of this server", width="content")
+
+
+def _start(changes: dict[str, Any]) -> None:
+    from labelrank.steps.patch_training import TrainRequest  # more than the web process needs at its start
+
+    chosen = session.choices()
+    job = queue.submit(
+        "train-patches",
+        TrainRequest(of_samples(chosen.request), changes).to_params(),
+        owner=session.owner(),
+        subject=session.subject_of(chosen),
+        settings=session.settings(),
+    )
+    session.choose(training=job.id)
+    st.rerun()
