@@ -1,5 +1,6 @@
 """Backend and precision are chosen from the system; a compiled encoder is kept, and trusted only when whole."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -584,3 +585,25 @@ def test_tensorflow_starts_in_silence_and_tells_why_when_it_cannot(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("no libcuda\n")
     assert done.stderr.endswith("ImportError: broken\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+def test_a_process_that_trains_takes_the_memory_of_freed_arrays_again(run_python):
+    program = """
+import resource
+import numpy as np
+from labelrank.models.backend import select_backend
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(8 << 20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+select_backend(training=True)
+np.ones(8 << 20, np.uint8)
+print(before > 10 * faults())
+"""
+    assert run_python(program) == "True"

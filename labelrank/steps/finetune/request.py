@@ -260,7 +260,7 @@ class Design:
         if self.compares_targets:
             return "Targets are compared, all with the original order."
         if not self.control:
-            return "No control was asked for."
+            return "None was asked for."
         if self.meaning != "softmax":
             return f"With {self.meaning} a position has a meaning of its own, so classes cannot be exchanged."
         if follow_positions(self.batches):

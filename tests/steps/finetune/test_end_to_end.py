@@ -98,7 +98,7 @@ def test_runs_go_seed_by_seed_and_the_best_model_of_the_ranked_order_comes_along
     assert (outcome.folder / "model.keras").read_text() == "ranked/0"
     assert outcome.report.kind == "end-to-end"
     assert outcome.report.recipe["unfreeze"] == 1
-    assert outcome.report.control.reason == "No control was asked for."
+    assert outcome.report.control.reason == "None was asked for."
     # An update takes 32 of the 40 samples: 2 an epoch.
     assert next(values[1] for values in said if values[2].kind == Kind.TRAIN) == 6 * 3 * 2
     assert not list(settings.workspace.rglob("last.safetensors"))
