@@ -634,6 +634,8 @@ class CheckpointInfo:
     """Whether it was pre-trained on masked images or clips: yes, in part, no; None if that is not known."""
     notices: tuple[str, ...]
     """What a user should know of how its files were read."""
+    drops_patches: bool
+    """Whether it can encode some of its patches alone."""
 
 
 def describe_checkpoint(name: str, revision: str | None = None, *, settings: Settings | None = None) -> CheckpointInfo:
@@ -671,4 +673,5 @@ def describe_checkpoint(name: str, revision: str | None = None, *, settings: Set
         pretrained_on=curated.pretrained_on if curated else stated,
         masked=checkpoint.masked_pretraining,
         notices=checkpoint.notices,
+        drops_patches=config.drops_patches,
     )

@@ -149,6 +149,11 @@ class EncoderConfig:
         return POSITION_EMBEDDINGS.get(self.model_type, "learned" if self.learned_positions else "none")
 
     @property
+    def drops_patches(self) -> bool:
+        """Whether some patches can be encoded alone, because each carries its place."""
+        return not (self.rotary or self.relative_bias)
+
+    @property
     def num_placed(self) -> int:
         """Tokens before the patches that have a place in the position table: CLS and the distillation token."""
         return int(self.use_cls_token) + int(self.use_distillation_token)

@@ -259,7 +259,7 @@ def compile_layer(
 
 def check_droppable(config: EncoderConfig) -> None:
     """Raise CheckpointError if an encoder cannot encode some of its patches alone."""
-    if config.rotary or config.relative_bias:
+    if not config.drops_patches:
         raise CheckpointError(
             f"A {config.model_type} encoder looks up where patches are by their number in the sequence, so none can be "
             "left out. Leave out --keep, or choose an encoder that adds a place to each patch, such as a ViT-MAE, "

@@ -490,7 +490,7 @@ class ViTEncoder(keras.layers.Layer):  # type: ignore[misc]
     def call(self, images: Any, visible: Any = None, branch_scale: Any = None) -> Any:
         tokens = self.embed_patches(images)
         if visible is not None:
-            if self.config.rotary or self.config.relative_bias:
+            if not self.config.drops_patches:
                 raise ValueError(f"A {self.config.model_type} encoder encodes every patch, and some were chosen.")
             tokens = ops.take_along_axis(tokens, visible[:, :, None], axis=1)
         return self.encode_patches(tokens, branch_scale)

@@ -18,6 +18,8 @@ from labelrank.jobs.store import Job
 from labelrank.models.backend import PRECISIONS, resolve_precision
 from labelrank.models.curated import EMBEDDED
 from labelrank.models.pooling import POOLINGS
+from labelrank.patches.choosing import CLUSTERS, FREE
+from labelrank.patches.selection import check_ratio
 from labelrank.ranking import ORDERS, SOLVERS
 from labelrank.ranking.methods import DEFAULT_SHRINKAGE
 from labelrank.settings import Settings
@@ -25,7 +27,7 @@ from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.steps.finetune.request import GEOMETRY, ONE_HOT, Design
 from labelrank.steps.patch_gallery.request import OF_A_SAMPLE, GalleryRequest
 from labelrank.steps.rank import RankRequest
-from labelrank.ui.choices import RANKING_TABS, Choices, is_hub_id, kind_of
+from labelrank.ui.choices import DEFAULT_CHOOSER, RANKING_TABS, Choices, is_hub_id, kind_of
 
 
 class Row(NamedTuple):
@@ -105,6 +107,17 @@ def _ranker(text: str) -> str:
     return text
 
 
+def _keep(text: str) -> float:
+    check_ratio(ratio := float(text))
+    return ratio
+
+
+def _chooser(text: str) -> str:
+    if text not in FREE:
+        _ranker(text.removesuffix(CLUSTERS))
+    return text
+
+
 def _targets(text: str) -> str:
     return Design(target=GEOMETRY, targets=text).targets
 
@@ -128,6 +141,8 @@ _EXTRACTION = {
     "checkpoint_revision": Row("checkpoint_revision", str, "a branch, tag or commit"),
     "pooling": Row("pooling", _one_of(*POOLINGS), " or ".join(POOLINGS)),
     "per_class": Row("max_per_class", _at_least_one, "a whole number of at least 1, or all", none="all"),
+    "keep": Row("keep", _keep, "a fraction above 0 and at most 1, or all", none="all"),
+    "kept_by": Row("patches", _chooser, f"one of {', '.join(FREE)}, or a ranker of this server", none="auto"),
     "until_stable": Row("until_stable", _tau, "a number above 0 and below 1, or off", none="off"),
     "either_direction": Row("either_direction", _bool, "true or false"),
     "seed": Row("seed", _number, "a whole number of at least 0"),
@@ -300,9 +315,14 @@ def from_address(
                 )
     if "features" in jobs:
         values[""]["features"] = jobs["features"].id
+    extraction = values["extraction"]
+    if extraction.get("keep", choices.extraction.keep) is None:
+        extraction |= {"keep": None, "patches": None}
+    elif extraction.get("patches", choices.extraction.patches) is None:
+        extraction["patches"] = DEFAULT_CHOOSER
     choices = replace(
         choices,
-        extraction=replace(choices.extraction, **values["extraction"]),
+        extraction=replace(choices.extraction, **extraction),
         ranking=replace(choices.ranking, **values["ranking"]),
         gallery=replace(choices.gallery, **values["gallery"]),
         **values[""],

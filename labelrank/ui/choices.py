@@ -24,6 +24,18 @@ N = TypeVar("N", int, float)
 SAMPLES_PER_CLASS: tuple[int | None, ...] = (8, 16, 32, 64, 128, 256, 512, 1024, None)
 STRIDES = (1, 2, 4, 8, 16)
 CLIPS = (1, 2, 4, 8)
+KEEPS = (0.25, 0.5, 0.75)
+DEFAULT_CHOOSER = "gradient"
+CHOOSERS = {
+    "random": "Random",
+    "grid": "Even grid",
+    "centre": "Nearest to the centre",
+    "variance": "Most variance",
+    "gradient": "Most gradient energy",
+    "median": "Farthest from the median patch",
+    "density-peaks": "Density peaks",
+    "attention": "Attention of CLS",
+}
 STABLE_TAUS = (0.80, 0.85, 0.90, 0.95)
 RANKING_TABS = ("classes", "orders", "samples", "encoders", "compare")
 _HUB_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
@@ -191,16 +203,28 @@ def default_checkpoint(media: str) -> str:
     return next(one.name for one in CURATED if one.name in EMBEDDED and one.media == media)
 
 
-def fitting(asked: Request, media: str, poolings: Sequence[str], precisions: Sequence[str]) -> Request:
+def fitting(
+    asked: Request, media: str, poolings: Sequence[str], precisions: Sequence[str], choosers: Sequence[str]
+) -> Request:
     """Return a request; options that the dataset, the checkpoint or this server does not have are reset.
 
     Args:
         media: Of the dataset, image or clip.
         poolings: Those that the checkpoint has.
         precisions: Those that this server has.
+        choosers: What can choose patches for the checkpoint; empty where it takes all.
     """
+    if asked.patches is not None and asked.patches not in choosers:
+        asked = replace(asked, **({"patches": DEFAULT_CHOOSER} if choosers else {"keep": None, "patches": None}))
     if asked.pooling not in poolings:
         asked = replace(asked, pooling="mean")
     if asked.precision not in precisions:
         asked = replace(asked, precision="auto")
     return asked if media == "clip" else replace(asked, stride=None, clips=1)
+
+
+def kept_words(asked: Request) -> list[str]:
+    """Return which patches an extraction encodes, in a few words; nothing where it takes all."""
+    if asked.keep is None or asked.patches is None:
+        return []
+    return [f"{100 * asked.keep:.3g} % of the patches ({CHOOSERS.get(asked.patches, asked.patches).lower()})"]

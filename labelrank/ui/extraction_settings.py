@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from labelrank import words
@@ -20,7 +22,8 @@ FRAMES_PER_SECOND = 30
 def choose_settings(info: CheckpointInfo, data: DatasetInfo) -> None:
     """Show how features are made, folded under a summary, and apply changes."""
     chosen = session.choices()
-    asked = choices.fitting(chosen.extraction, data.media, info.poolings, server.precisions())
+    choosers = server.choosers(info)
+    asked = choices.fitting(chosen.extraction, data.media, info.poolings, server.precisions(), choosers)
     if asked != chosen.extraction:
         session.choose(extraction=asked)
         st.rerun()
@@ -37,6 +40,8 @@ def choose_settings(info: CheckpointInfo, data: DatasetInfo) -> None:
             help=f"How the encoder's tokens become one vector per {one}. Mean is the published way. The head's norm is "
             "what the checkpoint's own head goes on from: the mean for BEiT and a fine-tuned VideoMAE, CLS for CLIP.",
         )
+        if choosers:
+            changes |= _choose_patches(asked, choosers, one)
         changes["max_per_class"] = st.select_slider(
             f"Samples per class ({many})",
             choices.samples_per_class_options(asked.max_per_class),
@@ -105,6 +110,33 @@ def choose_settings(info: CheckpointInfo, data: DatasetInfo) -> None:
         st.rerun()
 
 
+def _choose_patches(asked: Request, choosers: Sequence[str], noun: str) -> dict[str, object]:
+    """Show how many patches are encoded, and what chooses them; return both."""
+    keep = st.segmented_control(
+        "Keep (share of the patches)",
+        [1.0, *reversed(choices.stops(choices.KEEPS, asked.keep if asked.keep != 1 else None))],
+        default=asked.keep or 1.0,
+        required=True,
+        format_func=lambda ratio: f"{100 * ratio:.3g} %",
+        key="keep",
+        help=f"Only this share of each {noun}'s patches is encoded: half of them takes about half of the time. What is "
+        "lost depends on the data; compare with all patches.",
+    )
+    if keep == 1:
+        return {"keep": None, "patches": None}
+    patches = st.selectbox(
+        "Patches (what chooses them)",
+        choosers,
+        index=choosers.index(asked.patches or choices.DEFAULT_CHOOSER),
+        format_func=lambda name: choices.CHOOSERS.get(name, f"Ranker {name}"),
+        key="patches",
+        width=320,
+        help="Attention takes a whole pass of the encoder and saves no time. A ranker has learned which patches "
+        "matter; train one on the page Patches.",
+    )
+    return {"keep": keep, "patches": patches}
+
+
 def _choose_clips(asked: Request, info: CheckpointInfo, data: DatasetInfo) -> dict[str, object]:
     """Show which frames of a video are encoded; return stride and clips."""
     stride = st.select_slider(
@@ -139,7 +171,7 @@ def _label(asked: Request, data: DatasetInfo) -> str:
         most = f"of {per_class}" if asked.max_per_class is None else f"at most {per_class}"
         whichever = " in either direction" if asked.either_direction else ""
         per_class = f"until tau {_tau_text(asked.until_stable)}{whichever}, {most}"
-    parts = [POOLING_LABEL[asked.pooling], per_class, f"seed {asked.seed}"]
+    parts = [POOLING_LABEL[asked.pooling], *choices.kept_words(asked), per_class, f"seed {asked.seed}"]
     if data.media == "clip":
         stride = asked.stride or data.stride
         parts.append("every frame" if stride == 1 else f"every {words.ordinal(stride)} frame")
@@ -153,6 +185,7 @@ def choices_text(asked: Request) -> str:
     parts = ["all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"]
     if asked.until_stable is not None:
         parts.append(f"until tau {asked.until_stable:g}" + (" in either direction" if asked.either_direction else ""))
+    parts += choices.kept_words(asked)
     parts += [f"seed {asked.seed}"] if asked.seed else []
     parts += [asked.precision] if asked.precision != "auto" else []
     return ", ".join(parts)

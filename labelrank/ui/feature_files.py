@@ -246,4 +246,13 @@ def _made_with(asked: Request) -> str:
     samples = "all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"
     size = [f"{asked.image_size} px"] if asked.image_size else []
     precision = [asked.precision] if asked.precision != "auto" else []
-    return " · ".join([session.checkpoint_title(asked.checkpoint), asked.pooling, *size, *precision, samples])
+    return " · ".join(
+        [
+            session.checkpoint_title(asked.checkpoint),
+            asked.pooling,
+            *choices.kept_words(asked),
+            *size,
+            *precision,
+            samples,
+        ]
+    )

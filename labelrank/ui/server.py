@@ -9,11 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 
 import labelrank
-from labelrank.errors import SettingsError
+from labelrank.errors import LabelRankError, SettingsError
 from labelrank.jobs.store import RUNNING, SUCCEEDED
 from labelrank.models.backend import PRECISIONS, devices, resolve_precision
+from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.device import matmul_rate
-from labelrank.patches.ranker import kept_rankers
+from labelrank.patches.choosing import FREE
+from labelrank.patches.ranker import EMBEDDED, kept_rankers, open_ranker
 from labelrank.patches.ranker_recipe import RankerProspect
 from labelrank.steps.extract import estimate
 from labelrank.steps.extract.estimate import Prospect, TimeEstimate
@@ -107,6 +109,23 @@ def rankers() -> tuple[str, ...]:
     """Return the names of the rankers that were trained on this server, by name."""
     folder = kept_rankers(session.settings())
     return tuple(sorted(path.name for path in folder.glob("[!.]*") if path.is_dir()))
+
+
+def choosers(info: CheckpointInfo) -> tuple[str, ...]:
+    """Return what can choose patches for a checkpoint: selectors without training, and rankers of its patches."""
+    if not info.drops_patches:
+        return ()
+    free = [name for name in FREE if name != "attention" or "cls" in info.poolings]
+    return (*free, *(name for name in (*EMBEDDED, *rankers()) if _ranks_for(name, info)))
+
+
+def _ranks_for(name: str, info: CheckpointInfo) -> bool:
+    try:
+        size = open_ranker(name, session.settings()).config.encoder
+    except LabelRankError:
+        return False
+    mine = (size.image_size, size.patch_size, size.num_frames, size.tubelet_size)
+    return mine == (info.image_size, info.patch_size, info.num_frames, info.tubelet_size)
 
 
 # What it runs on, and what it allows

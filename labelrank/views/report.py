@@ -11,6 +11,8 @@ import altair as alt
 import pandas as pd
 
 from labelrank.errors import RankingError
+from labelrank.features.store import KEPT
+from labelrank.patches.choosing import kept_text
 from labelrank.ranking.methods import GOOD_FOR
 from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
@@ -311,6 +313,8 @@ def _origin(ranked: Ranked, command: str, version: str) -> str:
     provenance = ranked.features.public_provenance
     rows: list[tuple[str, str]] = [("labelrank", version), ("label map", ranked.label_map.content_hash)]
     for name, value in provenance.items():
+        if name == KEPT:
+            rows.append(("patches", kept_text(value)))
         if isinstance(value, dict):
             rows += [(f"{name}: {part}", str(inner)) for part, inner in value.items() if inner not in (None, {}, [])]
         elif value is not None:

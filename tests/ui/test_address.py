@@ -59,6 +59,8 @@ def no_job(job_id: str):
             preprocessing="reference",
         ),
         choices_of(dataset="moving-digits", stride=2, clips=4),
+        choices_of(dataset="digits", keep=0.5, patches="gradient"),
+        choices_of(dataset="digits", keep=1 / 3, patches="ltrp-tiny-digits:top-and-clusters"),
         choices_of(dataset="me/pets", archive_encoding="shift_jis"),
         choices_of(dataset="digits", design=Design.starting("all", "geometry")),
         # As many encoders as heads are usual: the address has to say so.
@@ -69,6 +71,18 @@ def no_job(job_id: str):
 def test_choices_survive_the_address(choices):
     query = to_address(choices, no_job)
     assert from_address(query, no_job, Settings()) == (choices, [])
+
+
+def test_a_share_of_the_patches_is_never_without_what_chooses_them():
+    for query, keep, patches, said in (
+        ({"keep": "0.5"}, 0.5, "gradient", 0),
+        ({"kept_by": "grid"}, None, None, 0),
+        ({"keep": "all", "kept_by": "grid"}, None, None, 0),
+        ({"keep": "2", "kept_by": "grid"}, None, None, 1),
+        ({"keep": "0.5", "kept_by": "../secret"}, 0.5, "gradient", 1),
+    ):
+        chosen, notices = from_address(query, no_job, Settings())
+        assert (chosen.extraction.keep, chosen.extraction.patches, len(notices)) == (keep, patches, said)
 
 
 def test_choices_with_a_job_survive_the_address(store):
