@@ -252,10 +252,8 @@ def _side_by_side(pictures: Pictures, gallery: Gallery, at: int, moment: int) ->
             row = gallery.selectors.index(name)
             kept = pictures.kept[at, row].reshape(gallery.grid)[moment]
             title, error = SELECTORS[name][0], pictures.error[at, row]
-            if name == "ranker":
-                title = f"Ranker {gallery.ranker}"
             same = int((pictures.kept[at, row] & pictures.kept[at, 0]).sum())
-            shared = "" if name == "top" else f", {same} of {int(pictures.kept[at, row].sum())} as scores"
+            shared = "" if name == "top" else f", {same} of {int(pictures.kept[at, row].sum())} shared"
             st.image(
                 patch_maps.strip(
                     [patch_maps.only_kept(picture, kept), _image(pictures.rebuilt[at, row], gallery, moment)]
@@ -265,7 +263,8 @@ def _side_by_side(pictures: Pictures, gallery: Gallery, at: int, moment: int) ->
                 alt=f"{title}: the kept patches, and the reconstruction from them, off by {error:.1f} of 255.",
             )
     st.caption(
-        "Off by: mean absolute error of the reconstruction in levels of 255; kept patches have none."
+        "Off by: mean absolute error of the reconstruction in levels of 255; kept patches have none. Shared: kept by "
+        "the scores, too."
         + (" Brightness and contrast of each patch are the image's own." if gallery.standardised else "")
     )
 
@@ -345,7 +344,7 @@ def _selectors(scored: Scored) -> None:
         patch_words.error_table(gallery),
         "Mean error of the reconstructions by selector and share of kept patches.",
     )
-    st.caption(patch_words.ERROR_TEXT)
+    st.caption(patch_words.error_text(gallery))
 
 
 def _classes(scored: Scored) -> None:

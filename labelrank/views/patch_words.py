@@ -124,12 +124,18 @@ def error_finding(gallery: Gallery) -> str:
     errors = dict(zip(gallery.selectors, gallery.error[0], strict=True))
     best = min(errors, key=errors.__getitem__)
     return (
-        f"From {percent(gallery.ratios[0], 0)} of the patches, {SELECTORS[best][0].lower()} rebuilds best: off by "
-        f"{errors[best]:.1f} of 255, random patches by {errors['random']:.1f}"
+        f"With {percent(gallery.ratios[0], 0)} of the patches, {SELECTORS[best][0]} rebuilds best: off by "
+        f"{errors[best]:.1f} of 255, Random by {errors['random']:.1f}"
     )
 
 
-ERROR_TEXT = (
+def error_text(gallery: Gallery) -> str:
+    """Return what the error is, and what it does not say."""
+    own = " Brightness and contrast of each patch are the image's own, which makes errors small." * gallery.standardised
+    return _ERROR + own
+
+
+_ERROR = (
     "Mean absolute error in levels of 255, over the whole samples that are shown here; kept patches have none. A small "
     "error is not the same as good features: which patches a classifier needs is another question."
 )
