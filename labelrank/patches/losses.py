@@ -50,13 +50,15 @@ def ranknet(predicted: Any, scores: Any) -> Any:
 
 
 def focused(predicted: Any, scores: Any) -> Any:
-    """Return `listmle` of the ten highest scores, and `ranknet` between these and the others.
+    """Return `listmle` of the ten highest scores, and `ranknet` between these and the others, if there are others.
 
     Source: Luo et al. 2024, arXiv:2404.00680.
     """
     order = ops.argsort(-scores, axis=1)
     predicted, scores = (ops.take_along_axis(x, order, axis=1) for x in (predicted, scores))
     of_first = listmle(predicted[:, :_FOCUS], scores[:, :_FOCUS])
+    if scores.shape[1] <= _FOCUS:
+        return of_first
     return of_first + _pairs(predicted[:, :_FOCUS], predicted[:, _FOCUS:], scores[:, :_FOCUS], scores[:, _FOCUS:])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,6 +59,10 @@ class RankerRecipe:
         for name, number in (("lists", self.lists), ("epochs", self.epochs), ("batch size", self.batch_size)):
             if number < 1:
                 raise SettingsError(f"The number of {name} is {number}; expected at least 1.")
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingsError(f"The learning rate is {self.learning_rate}; expected a number above 0, such as 0.001.")
+        if not 0 <= self.weight_decay < math.inf:
+            raise SettingsError(f"The weight decay is {self.weight_decay}; expected at least 0, such as 0.06.")
         if not 0 < self.min_crop_scale <= 1:
             raise SettingsError(f"The least crop is {self.min_crop_scale}; expected above 0 and at most 1.")
 

@@ -42,6 +42,13 @@ def test_listmle_of_equal_predictions_counts_the_orders(losses):
     assert float(losses.listmle(np.zeros((3, 19), np.float32), scores)) == pytest.approx(math.lgamma(20), rel=1e-6)
 
 
+@pytest.mark.parametrize("count", [3, 6, 10])
+def test_of_few_patches_the_focused_loss_is_that_of_the_list(losses, count):
+    rng = np.random.default_rng(count)
+    predicted, scores = rng.normal(size=(2, 4, count)).astype(np.float32)
+    assert float(losses.focused(predicted, scores)) == pytest.approx(float(losses.listmle(predicted, scores)), rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["listmle", "listnet", "pointwise", "ranknet", "focused"])
 def test_a_step_along_the_gradient_brings_the_order_nearer(losses, golden, name):
     import tensorflow as tf
