@@ -65,6 +65,11 @@ class Ranker:
         return f"{self.id}/{WEIGHTS}"
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether its name finds it everywhere; a folder of one's own may have the name of an embedded ranker."""
+        return self.id in EMBEDDED and self.folder == _embedded_folder(self.id).resolve()
+
+    @property
     def card(self) -> str:
         """The text of its card; empty if it has none."""
         path = self.folder / "README.md"
@@ -126,7 +131,7 @@ def open_ranker(name: str, settings: Settings | None = None) -> Ranker:
     """
     choices = f"an embedded one ({', '.join(EMBEDDED)}) or a folder that `labelrank patches train` has written"
     if name in EMBEDDED:
-        folder = assets_dir() / "rankers" / name
+        folder = _embedded_folder(name)
         if not folder.is_dir():
             raise CheckpointError(f"The files of {name} are missing from {folder}. Install labelrank again.")
     elif (kept := kept_rankers(settings or Settings.from_env()) / name).is_dir() and kept.name == name:
@@ -162,6 +167,10 @@ def open_ranker(name: str, settings: Settings | None = None) -> Ranker:
     )
     _check_tensors(ranker)
     return ranker
+
+
+def _embedded_folder(name: str) -> Path:
+    return assets_dir() / "rankers" / name
 
 
 def kept_rankers(settings: Settings) -> Path:

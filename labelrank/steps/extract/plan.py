@@ -22,7 +22,6 @@ from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import encoder_flops
 from labelrank.models.pooling import poolings_of
 from labelrank.patches.choosing import Choosing, choosing_of
-from labelrank.patches.ranker import EMBEDDED as EMBEDDED_RANKERS
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
 
@@ -62,7 +61,7 @@ class Plan:
     def places(self) -> dict[str, str]:
         """The absolute paths of what is asked for by files or folders; see `features.store.LOCAL`."""
         found = {"checkpoint": self.checkpoint.folder}
-        if self.choosing and (ranker := self.choosing.ranker) and ranker.id not in EMBEDDED_RANKERS:
+        if self.choosing and (ranker := self.choosing.ranker) and not ranker.is_embedded:
             found["ranker"] = ranker.folder
         if self.dataset.revision is None and self.dataset.id not in EMBEDDED:
             with suppress(ValueError):

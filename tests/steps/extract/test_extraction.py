@@ -388,6 +388,17 @@ def test_a_ranker_keeps_its_best_and_is_part_of_the_cache_key(settings, keras, t
         plan(Request.from_params({**params, "checkpoint": "mae-tiny-digits"}), settings)
 
 
+def test_a_ranker_is_found_again_where_it_is_unless_its_name_finds_it(settings, keras, tmp_path):
+    write_ranker(tmp_path / "ltrp-tiny-digits")
+    params = {**PARAMS, "keep": 0.5, "checkpoint": str(GOLDEN / "vit_mae")}
+    own = plan(Request.from_params({**params, "patches": str(tmp_path / "ltrp-tiny-digits")}), settings)
+    assert own.places["ranker"] == str(tmp_path / "ltrp-tiny-digits")
+    (tmp_path / "link").symlink_to(open_ranker("ltrp-tiny-digits").folder)
+    for name in ("ltrp-tiny-digits", str(tmp_path / "link")):
+        work = plan(Request.from_params({**params, "checkpoint": "mae-tiny-digits", "patches": name}), settings)
+        assert "ranker" not in work.places
+
+
 def test_clip_settings_are_part_of_the_cache_key(settings):
     paths = {
         plan(Request("moving-digits", VIDEOMAE, max_per_class=2, **change), settings).cached_path(settings)
