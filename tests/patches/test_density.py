@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from labelrank.errors import CheckpointError, SettingsError
 from labelrank.models.checkpoint import open_checkpoint
@@ -55,6 +56,52 @@ def test_squared_distances_agree_with_the_goldens(keras):
         visible = visible[None].astype(np.int32)
         found = layer(*map(keras.ops.convert_to_tensor, (image[None], visible, hidden_of(visible, 16), np.arange(4))))
         np.testing.assert_allclose(keras.ops.convert_to_numpy(found)[0], wanted, atol=TOLERANCE)
+
+
+def test_the_structural_similarity_of_the_reconstructions_agrees_with_the_goldens(keras):
+    """The other distance of the published code, of the whole image: it is computed here and is no score of ours."""
+    golden, ops = np.load(GOLDEN / "patches" / "golden.npz"), keras.ops
+    images = np.moveaxis(np.load(GOLDEN / "vit_mae" / "golden.npz")["pixel_values"], 1, -1)
+    model = load_autoencoder(open_checkpoint(str(GOLDEN / "vit_mae")))
+    decoder, only_mlp = model.decoder, ops.convert_to_tensor([[0.0, 1.0]])
+    grid, size = model.config.grid_size, model.config.patch_size
+
+    def picture(rows):
+        patches = ops.convert_to_numpy(rows)[0].reshape(*grid, *size, 3).astype(np.float64)
+        return patches.swapaxes(1, 2).reshape(grid[0] * size[0], grid[1] * size[1], 3)
+
+    for image, visible, wanted in zip(images, golden["v4_visible"], golden["v4_ssim_fast"], strict=True):
+        order = np.concatenate([visible, hidden_of(visible[None], 16)[0]])
+        back = ops.convert_to_tensor(np.argsort(order)[None])
+        encoded = model.encoder(ops.convert_to_tensor(image[None]), ops.convert_to_tensor(visible[None]))
+        anchor = picture(decoder(encoded, back))
+        position = ops.convert_to_tensor(decoder.position_embedding)
+        masks = ops.repeat(ops.convert_to_tensor(decoder.mask_token), 12, axis=1)
+        tokens = ops.concatenate([decoder.embed(encoded), masks], axis=1)
+        tokens = tokens + ops.take(position, np.concatenate([[0], order + 1]), axis=1)
+        for i in range(4):
+            alone, rest = tokens[:, i + 1 : i + 2], ops.concatenate([tokens[:, : i + 1], tokens[:, i + 2 :]], axis=1)
+            for block in decoder.blocks:
+                rest = block(rest)
+                # The removed patch is in the picture too; it attends to nothing.
+                alone = block(alone + block.attention.output_dense.bias, branch_scale=only_mlp)
+            whole = ops.concatenate([rest[:, 1 : i + 1], alone, rest[:, i + 1 :]], axis=1)
+            moved = picture(ops.take_along_axis(decoder.predict(decoder.norm(whole)), back[:, :, None], axis=1))
+            assert abs(_similarity(anchor, moved) - wanted[i]) < 1e-4
+
+
+def _similarity(a, b):
+    """Structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861) as torchmetrics 1.9 has it by default."""
+
+    def blur(x):
+        return gaussian_filter(x, 1.5, mode="mirror", truncate=3.5, axes=(0, 1))
+
+    span = max(np.ptp(a), np.ptp(b))
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b, both = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
+    top = (2 * mean_a * mean_b + c1) * (2 * both + c2)
+    return (top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean()
 
 
 @pytest.mark.parametrize("variant", ["exact", "fast"])
