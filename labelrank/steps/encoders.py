@@ -12,9 +12,11 @@ import numpy as np
 
 from labelrank.errors import FeaturesError, RankingError
 from labelrank.features.joining import shard_notice
+from labelrank.features.store import KEPT
 from labelrank.map_comparison import kendall
 from labelrank.models.curated import CURATED
 from labelrank.notices import Notice
+from labelrank.patches.choosing import kept_text
 from labelrank.steps.label_space import LabelSpace
 from labelrank.words import plural
 
@@ -56,6 +58,8 @@ class Encoder:
     precision: str | None
     image_size: tuple[int, int] | None
     """Height and width in pixels."""
+    patches: str | None
+    """How many patches were encoded and what chose them, in words; None where all were, or if nothing says it."""
     device: str | None
     dim: int
     lda: Share
@@ -199,6 +203,7 @@ def _encoder(name: str, features: FeatureSet, judged: _Judged, behind: Behind | 
         pooling=said.get("pooling"),
         precision=said.get("precision"),
         image_size=(size["height"], size["width"]) if {"height", "width"} <= set(size) else None,
+        patches=kept_text(said[KEPT]) if said.get(KEPT) else None,
         device=said.get("device"),
         dim=features.X.shape[1],
         lda=judged.lda,

@@ -36,7 +36,7 @@ def _share(value: float, low: float, high: float) -> str:
 def made_with(encoder: Encoder) -> str:
     """Return the checkpoint of an encoder with what was chosen for it."""
     size = f"{encoder.image_size[0]} x {encoder.image_size[1]} px" if encoder.image_size else None
-    parts = [encoder.checkpoint or UNKNOWN, encoder.pooling, encoder.precision, size]
+    parts = [encoder.checkpoint or UNKNOWN, encoder.pooling, encoder.precision, size, encoder.patches]
     return ", ".join(part for part in parts if part)
 
 

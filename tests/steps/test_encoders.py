@@ -115,6 +115,15 @@ def test_the_same_data_under_another_name_and_features_of_unknown_encoders_are_c
     assert cells(next(e for e in found.encoders if e.name == "given"))["Checkpoint"] == "unknown"
 
 
+def test_the_row_says_which_patches_were_encoded():
+    half = features_of(2, seed=1)
+    kept = {"ratio": 0.5, "count": 32, "of": 64, "by": "gradient"}
+    half = replace(half, provenance={**half.provenance, "kept_patches": kept})
+    found = compare_encoders({"all": features_of(2), "half": half})
+    texts = {encoder.name: cells(encoder)["Checkpoint"] for encoder in found.encoders}
+    assert texts["half"] == f"{texts['all']}, 32 of 64 patches (50\u00a0%), chosen by gradient energy"
+
+
 def test_what_an_encoder_costs_is_told_as_far_as_it_is_known():
     facts = {"checkpoint_facts": {"num_parameters": 5, "licence": "mit"}, "encoding_s": 12, "device": "CPU"}
     one, known, unknown = features_of(2), features_of(2, checkpoint="facebook/dinov2-small", seed=1), features_of(1)
