@@ -33,6 +33,8 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python benchmarks/data_path.py --quick
 	$(BIN)/python benchmarks/extract_images.py --quick
 	$(BIN)/python benchmarks/extract_clips.py --quick
+	$(BIN)/python benchmarks/keep_ratio.py --quick
+	$(BIN)/python benchmarks/patch_scores.py
 	$(BIN)/python benchmarks/until_stable.py --quick
 	$(BIN)/python benchmarks/label_space.py --quick
 	$(BIN)/python benchmarks/label_space.py --commands 4000 1000 128
