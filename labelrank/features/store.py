@@ -129,7 +129,8 @@ def write_features(features: FeatureSet, path: Path) -> None:
     assert table.num_rows == n
     try:
         with replacing(path) as partial:
-            pq.write_table(table, partial, compression="zstd")
+            # A dictionary of vectors is a second copy: hardly a number in them occurs twice.
+            pq.write_table(table, partial, compression="zstd", use_dictionary=["label", "class_name"])
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         reason = os.strerror(error.errno) if error.errno else error
