@@ -24,7 +24,10 @@ from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
 
 _EXTENSIONS = {"image": image.EXTENSIONS, "clip": video.EXTENSIONS}
-_LISTED_EXTENSIONS = {media: ", ".join(sorted(extensions)) for media, extensions in _EXTENSIONS.items()}
+LISTED_EXTENSIONS = {media: ", ".join(sorted(extensions)) for media, extensions in _EXTENSIONS.items()}
+"""Medium -> all endings of names that are read as it."""
+_SUCH_AS = {"image": ".jpg, .png or .webp", "clip": ".mp4, .avi or .webm"}
+"""Medium -> the usual endings: a message has no room for all."""
 _CLUTTER_FOLDERS = {"__MACOSX", ".git", ".cache", ".ipynb_checkpoints", ".thumbnails", ".Trashes", ".Spotlight-V100"}
 """Hidden folders that programs create. They may hold images but are not classes."""
 _MAX_PATH_LENGTH = 4096
@@ -250,7 +253,7 @@ def read_layout(
                 of_other_media[located.split].append(located.key)
                 continue
             a_noun = f"{'an' if media == 'image' else 'a'} {noun}"
-            reason = f"Not {a_noun}: the name does not end in {_LISTED_EXTENSIONS[media]}. Convert or remove it."
+            reason = f"Not {a_noun}: its name has no ending such as {_SUCH_AS[media]}. Convert or remove it."
             problems[located.split].append(Problem(located.key, reason))
         elif located.class_name is not None:
             by_split[located.split].append(located)
@@ -304,8 +307,8 @@ def _no_samples(files: list[str], left_out: Sequence[Problem], source: str) -> s
         return f"{start}; {example}"
     contents = f"{_count(len(files), 'file', 'files')}, the first is {files[0]!r}" if files else "no files"
     return (
-        f"{start} ({contents}{'; ' if example else ''}{example}). {EXPECTED_LAYOUT}; images are files that end in "
-        f"{_LISTED_EXTENSIONS['image']}, videos in {_LISTED_EXTENSIONS['clip']}."
+        f"{start} ({contents}{'; ' if example else ''}{example}). {EXPECTED_LAYOUT}; images are files such as "
+        f"{_SUCH_AS['image']}, videos such as {_SUCH_AS['clip']}."
     )
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from labelrank.data import SourceInfo
 from labelrank.errors import HubError, Unreachable
 from labelrank.ui import choices, datasets
-from labelrank.ui.messages import error_box, escape
+from labelrank.ui.messages import error_box, escape, message_text
 from labelrank.words import size_text
 
 ID_HELP = "Owner and name, or the address of its page on the Hub."
@@ -34,7 +34,10 @@ def hub_search(kind: str, tasks: Mapping[str, str | None], example: str) -> str 
     try:
         found = datasets.search(kind, text, tasks[task])
     except HubError as error:
-        error_box(error, retry=f"search_{kind}")
+        if text or not isinstance(error, Unreachable):
+            error_box(error, retry=f"search_{kind}")
+        else:
+            _not_listed(error, kind)
         return None
     if not found:
         if text:
@@ -67,6 +70,16 @@ def hub_search(kind: str, tasks: Mapping[str, str | None], example: str) -> str 
     st.caption("Most downloaded first. Tick a row to look at it; nothing large is downloaded for that.")
     result: str | None = st.session_state.pop(f"taken_{kind}", None)
     return result
+
+
+def _not_listed(error: HubError, kind: str) -> None:
+    """Say that the Hub is away; nobody has asked it anything yet, so this is no error of the visitor's."""
+    st.caption(f"Offline: the Hub cannot be reached, so its {kind}s are not listed. All else works without it.")
+    if st.button("Try again", key=f"retry_search_{kind}"):
+        datasets.look_again()
+        st.rerun()
+    with st.expander("What went wrong"):
+        st.markdown(message_text(str(error)))
 
 
 def hub_id(kind: str, example: str) -> tuple[str, str | None] | None:

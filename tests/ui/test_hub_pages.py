@@ -249,6 +249,16 @@ def test_each_failure_of_the_hub_has_its_sentence_and_a_retry(app, hub, failure,
     assert app.session_state["choices"].extraction.dataset == ID
 
 
+def test_a_hub_that_is_away_is_no_error_until_something_is_asked_of_it(app, hub):
+    hub.stop()
+    on_tab(app)
+    assert not app.error
+    assert "Offline: the Hub cannot be reached" in plain(app)
+    assert "Try again" in labels(app)
+    app.text_input(key="search_dataset").input("pets").run()
+    assert "cannot be reached" in errors(app)[0]
+
+
 def test_a_failure_is_not_asked_for_again_until_the_user_does(app, hub):
     add_pets(hub)
     hub.fail(ID, 503, times=100)
