@@ -4,7 +4,7 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.errors import HubError, LabelRankError
-from labelrank.ui import choices, datasets, frame, galleries, hub_pickers, messages, session
+from labelrank.ui import choices, datasets, first_page, frame, galleries, hub_pickers, messages, session
 from labelrank.views import ranking_charts, thumbnails
 
 EXAMPLE_TEXT = {
@@ -17,6 +17,10 @@ EXAMPLE_TEXT = {
         "Drawn from the scans of digits, CC BY 4.0",
     ),
 }
+LEAD = (
+    "Give labelrank images or videos with their classes: it shows which classes are alike, puts them in order, and "
+    "says how sure that is."
+)
 LAYOUT = """\
 flowers.zip                 flowers.zip
   daisy/                      train/
@@ -30,16 +34,19 @@ TABS = {"example": "Examples", "hub": "Hugging Face", "upload": "Upload", "folde
 
 
 def main() -> None:
-    frame.header("Dataset", "Choose the images or videos whose classes you want to rank.")
+    frame.header("Dataset", LEAD)
     names = [name for name in TABS.values() if name != FOLDER_TAB or not session.settings().shared]
-    here = TABS[shown_source().kind]
-    tabs = st.tabs(names, default=here if here in names else names[0], key="source", on_change="rerun")
-    refused = False
-    for tab, fill in zip(tabs, (examples, hub_tab, upload, folder), strict=False):
+    here = TABS[shown_source().kind] if TABS[shown_source().kind] in names else names[0]
+    tabs = st.tabs(names, default=here, key="source", on_change="rerun")
+    refused, is_here = False, True
+    for name, tab, fill in zip(names, tabs, (examples, hub_tab, upload, folder), strict=False):
         with tab:
             # Only the open tab asks the Hub.
             if tab.open:
-                refused = fill()
+                refused, is_here = fill(), name == here
+    if not is_here:
+        # Another tab asks for another dataset; this one would only be in the way.
+        return
     try:
         show(shown_source(), refused=refused)
     except LabelRankError as problem:
@@ -56,6 +63,9 @@ def look_at(source: choices.Source) -> None:
 
 def examples() -> bool:
     """Show the examples of labelrank; like each tab, return whether its input was refused."""
+    if session.choices().source is None:
+        first_page.show()
+        st.subheader("Datasets to try", anchor=False)
     for column, (name, (text, origin)) in zip(st.columns(len(EXAMPLE_TEXT)), EXAMPLE_TEXT.items(), strict=True):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{name}**: {text} Comes with labelrank and needs no network.")
@@ -91,6 +101,7 @@ def upload() -> bool:
     with st.expander("How the zip should look"):
         # Not st.code: its highlighter is 1.5 MB of script that the first page would wait for.
         st.text(LAYOUT)
+        st.caption(datasets.ENDINGS)
     if file is None:
         return False
     # Streamlit hands the same file over at every run of the page; it is copied and checked once.
@@ -177,7 +188,8 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if warning := datasets.warning_of(data):
         st.warning(warning, icon=":material/warning:")
     name = {"upload": "this upload", "folder": "this dataset"}.get(source.kind, source.dataset.rpartition("/")[2])
-    if st.button(f"Use {name}", type="primary"):
+    # Before anything is chosen, the primary action is that of the first page.
+    if st.button(f"Use {name}", type="primary" if session.choices().source else "secondary"):
         session.choose_source(datasets.held(source))
         session.go("pages/features.py")
     finding = ranking_charts.class_counts_finding(data.class_names, data.class_counts, data.media)
@@ -198,7 +210,7 @@ def show(source: choices.Source, *, refused: bool) -> None:
         st.markdown(f"{words.plural(len(problems), 'problem')}; {others}.")
         messages.problems_table(problems, "Sample or class")
     else:
-        st.markdown("No problem was found in the names, and every sample shown here can be read.")
+        st.markdown("No problems found in the names and in the samples shown.")
 
 
 def show_gallery(source: choices.Source) -> galleries.Gallery | None:

@@ -20,6 +20,14 @@ def main() -> None:
     frame.header(
         "Features", "A frozen encoder turns every image or video into one vector. This runs as a background job."
     )
+    if example := session.choices().example:
+        messages.empty_state(
+            f"The features of {example.dataset} come with labelrank: {example.encoder} made them of "
+            f"{example.per_class} {example.split} images of each class. There is nothing to extract.",
+            "Choose another dataset",
+            "pages/dataset.py",
+        )
+        return
     if (source := session.choices().source) is None:
         messages.empty_state("Features need a dataset first.", "Choose a dataset", "pages/dataset.py")
         return
@@ -48,6 +56,8 @@ def actions() -> None:
         return
     job = session.shown_job()
     if job and session.is_current(job) and job.state == "succeeded":
+        if job_panel.leads_on(job):
+            session.go("pages/ranking.py")
         with st.container(horizontal=True):
             rank_button()
             if st.button("Recompute", help="Extract again and replace the cached features."):

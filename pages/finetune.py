@@ -19,7 +19,14 @@ def main() -> None:
     except LabelRankError as problem:
         messages.error_box(problem)
         session.choose(features=None)
-    if features is not None:
+    if features is not None and features.example:
+        messages.empty_state(
+            "A fine-tune trains on some samples of a dataset and is tested on others. This example has the features of "
+            f"{features.example.per_class} {features.example.split} images of each class, without the dataset.",
+            "Choose a dataset",
+            "pages/dataset.py",
+        )
+    elif features is not None:
         asking(features)
     # A finished fine-tune is shown even if its features are gone.
     elif shown := fine_tune.shown():

@@ -213,7 +213,8 @@ def draw(
     places.finding.subheader(messages.escape(finding), anchor=False, help=ranking_words.TOLD_APART_HELP)
     chart = ranking_charts.projection_chart(drawn.samples, drawn.classes, chosen)
     places.chart.altair_chart(chart, alt=f"Projection of the samples. {finding}.")
-    places.caption.caption(f"{rankings.projection_caption(drawn)}  \n{ranking_words.shrunk_text(label_map)}")
+    caption = rankings.projection_caption(drawn, found.without_images)
+    places.caption.caption(f"{caption}  \n{ranking_words.shrunk_text(label_map)}")
     places.title.subheader("Positions", anchor=False)
     likely = ranking_words.likely_help(len(label_map.classes), ranking.ranked.resamples)
     places.table.dataframe(

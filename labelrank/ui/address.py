@@ -12,6 +12,8 @@ from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data import SourceOptions
 from labelrank.data.zip_names import ENCODINGS
 from labelrank.errors import JobError
+from labelrank.features.examples import EXAMPLES as EXAMPLE_FEATURES
+from labelrank.features.examples import PREFIX as OF_EXAMPLES
 from labelrank.finetune.decision import COSTS
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS, recipes
 from labelrank.jobs.store import Job
@@ -27,7 +29,7 @@ from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.steps.finetune.request import GEOMETRY, ONE_HOT, Design
 from labelrank.steps.patch_gallery.request import OF_A_SAMPLE, GalleryRequest
 from labelrank.steps.rank import RankRequest
-from labelrank.ui.choices import DEFAULT_CHOOSER, RANKING_TABS, Choices, is_hub_id, kind_of
+from labelrank.ui.choices import DEFAULT_CHOOSER, RANKING_TABS, Choices, choices_of_example, is_hub_id, kind_of
 
 
 class Row(NamedTuple):
@@ -282,6 +284,17 @@ def from_address(
     """
     notices: list[str] = []
     jobs: dict[str, Job] = {}
+    features = query.get("features", "")
+    example = EXAMPLE_FEATURES.get(features) if "dataset" not in query else None
+    if features.startswith(OF_EXAMPLES):
+        # An example brings its own dataset and encoder; of the rest, its ranking alone can be chosen.
+        kept = {**_RANKING, **_OWN} if example else query.keys() - {"features"}
+        query = {name: text for name, text in query.items() if name in kept}
+        if example is None:
+            notices.append(
+                f"This address has features={features}; expected {', '.join(EXAMPLE_FEATURES)} without a dataset, or "
+                "the id of a job. Open the example on the page Dataset."
+            )
     for name in JOBS:
         if job_id := query.get(name):
             try:
@@ -291,7 +304,7 @@ def from_address(
                 continue
             # A link says `job` for any kind of job.
             jobs[_FIELDS.get(job.kind, "job" if name in _FIELDS.values() else name)] = job
-    choices = _choices_of_jobs(jobs)
+    choices = choices_of_example(example) if example else _choices_of_jobs(jobs)
     values: dict[str, dict[str, Any]] = {part: {} for part in _TABLES}
     refused: set[str] = set()
     for part, rows in _TABLES.items():
@@ -350,7 +363,7 @@ def to_address(choices: Choices, job_of: Callable[[str], Job]) -> dict[str, str]
                 jobs[name] = job_of(job_id)
             except JobError:
                 continue
-    base = _choices_of_jobs(jobs)
+    base = choices_of_example(choices.example) if choices.example else _choices_of_jobs(jobs)
     # The address need not repeat what the extraction's job brings.
     ids = {name: getattr(choices, name) for name in JOBS if name != "features" or choices.features != choices.job}
     query = {name: job_id for name, job_id in ids.items() if job_id is not None}

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data import SourceOptions
 from labelrank.errors import DatasetError
+from labelrank.features.examples import EXAMPLES as EXAMPLE_FEATURES
+from labelrank.features.examples import FeaturesExample
 from labelrank.files import local_path
 from labelrank.finetune.decision import GROUPS
 from labelrank.finetune.recipe import TUNE_HEADS
@@ -112,7 +114,7 @@ class Choices:
     job: str | None = None
     """The job whose progress the Features page shows."""
     features: str | None = None
-    """The finished job whose features the Ranking page ranks."""
+    """The finished job whose features the Ranking page ranks, or the id of an example of features."""
     finetune: str | None = None
     """The job whose comparison the Fine-tune page shows."""
     gallery: GalleryRequest = GalleryRequest()
@@ -123,6 +125,11 @@ class Choices:
     """The job whose ranker the Patches page shows."""
     tab: str = RANKING_TABS[0]
     """The open tab of the Ranking page."""
+
+    @property
+    def example(self) -> FeaturesExample | None:
+        """The example whose features are ranked; it goes with no dataset and no checkpoint."""
+        return EXAMPLE_FEATURES.get(self.features or "")
 
     @property
     def source(self) -> Source | None:
@@ -183,6 +190,11 @@ class Choices:
     def patches_params(self, *, recompute: bool = False) -> dict[str, Any]:
         """Return the parameters of a `patches` job for these choices."""
         return {**self.extract_params(recompute=recompute), "gallery": asdict(self.gallery)}
+
+
+def choices_of_example(example: FeaturesExample) -> Choices:
+    """Return the choices that show an example of features."""
+    return Choices(features=example.id, ranking=RankRequest(method=example.order))
 
 
 def samples_per_class_options(chosen: int | None) -> list[int | None]:

@@ -12,6 +12,7 @@ import pandas as pd
 from labelrank import hub
 from labelrank.data import SourceInfo
 from labelrank.data.dataset import NOUNS, DatasetInfo
+from labelrank.data.layout import LISTED_EXTENSIONS
 from labelrank.data.uploads import save_upload
 from labelrank.data.zip_names import ENCODINGS
 from labelrank.errors import DatasetError, HubError, NoTrainSplit
@@ -24,6 +25,14 @@ from labelrank.ui import choices, session
 from labelrank.ui.lookups import lookups
 
 T = TypeVar("T")
+
+TEST_ALONE = (
+    "This is the test split, and there is no training split: its labels decide the order. Do not report test accuracy "
+    "with this order."
+)
+
+ENDINGS = f"Images end in {LISTED_EXTENSIONS['image']}; videos in {LISTED_EXTENSIONS['clip']}."
+"""All names of files that are read."""
 
 SEARCH_LIMIT = 20
 KEPT_SECONDS = {"example": 3600.0, "upload": 3600.0, "hub": 900.0, "folder": 60.0}
@@ -227,7 +236,9 @@ def naming_its_split(source: choices.Source, info: SourceInfo) -> choices.Source
 
 def warning_of(data: DatasetInfo) -> str | None:
     """Return a warning about ranking a dataset; None if there is nothing to warn of."""
-    return TEST_SPLIT if data.split == "test" else None
+    if data.split != "test":
+        return None
+    return TEST_SPLIT if "train" in data.splits else TEST_ALONE
 
 
 def keep_upload(file: IO[bytes]) -> choices.Source:

@@ -27,6 +27,14 @@ _TAU_HELP = (
 def show(found: ChosenFeatures, ranked: Ranked) -> None:
     """Show what the encoders' features say, in one table and one chart."""
     files = siblings(found)
+    if found.example:
+        empty_state(
+            f"This example has the features of {found.example.encoder} alone. Choose a dataset, extract its features "
+            "with several checkpoints, and this tab compares them without any training.",
+            "Choose a dataset",
+            "pages/dataset.py",
+        )
+        return
     if len(files) == 1:
         empty_state(
             f"Only the features of {marks.shorten(next(iter(files)), 80)} are here. Extract features of the same "

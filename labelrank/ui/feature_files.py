@@ -12,6 +12,7 @@ import streamlit as st
 from labelrank import cache, words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, JobError, LabelRankError, TooCostly
+from labelrank.features.examples import FeaturesExample
 from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.store import SUCCEEDED, Job
@@ -147,6 +148,15 @@ class ChosenFeatures:
     job: Job | None = None
     source: choices.Source | None = None
     """The dataset they are of."""
+    example: FeaturesExample | None = None
+    """The example they are, which has no images."""
+
+    @property
+    def without_images(self) -> str:
+        """Why no image of a sample can be shown, in a sentence."""
+        if self.example:
+            return "This example has features alone, without images."
+        return "Their dataset is no longer here, so they have no images."
 
 
 def prospect(chosen: choices.Choices, *, wait: bool = True) -> Prospect | None:
@@ -196,6 +206,8 @@ def chosen_features(*, wait: bool = True) -> ChosenFeatures | None:
         LabelRankError: The job is unknown, or its features are gone or cannot be opened.
     """
     chosen = session.choices()
+    if example := chosen.example:
+        return ChosenFeatures(example.path, example.rows, True, example=example)
     if chosen.features is not None:
         job = session.store().get(chosen.features)
         if job.state == "succeeded" and job.result:
@@ -229,6 +241,8 @@ def created_at(found: FeatureSet) -> str:
 
 def siblings(found: ChosenFeatures) -> dict[str, Path]:
     """Return the features of the same dataset and split that this session has, name -> file; the given ones first."""
+    if found.example:
+        return {f"{found.example.encoder} · {found.example.pooling} · {found.example.per_class} per class": found.path}
     asked = address.choices_of_job(found.job).extraction if found.job else session.choices().extraction
     files = {_made_with(asked): found.path}
     for job in session.my_jobs((SUCCEEDED,)):

@@ -131,6 +131,9 @@ def header(title: str, lead: str) -> None:
         # folder called pages (AppTest does so after every switch_page). app.py declares the pages, which ends that.
         runpy.run_path(str(Path(__file__).parents[2] / "app.py"))
         st.stop()
+    if title != "Features":
+        # Whoever left the page of a job is not led on by its end.
+        st.session_state.pop("leads_on", None)
     st.title(title, anchor=False)
     stepper()
     st.markdown(lead)
@@ -145,7 +148,7 @@ def _steps() -> list[tuple[str, str | None, str]]:
     found, are_there = _features_chip()
     steps = [
         ("pages/dataset.py", _dataset_chip(chosen), "dataset"),
-        ("pages/features.py", escape(session.checkpoint_title(chosen.extraction.checkpoint)), "checkpoint"),
+        ("pages/features.py", escape(_encoder_title(chosen)), "checkpoint"),
         ("pages/features.py", found, "features"),
         ("pages/ranking.py", f"order: {chosen.ranking.method}" if are_there else None, "order"),
     ]
@@ -172,7 +175,13 @@ def stepper() -> None:
                 )
 
 
+def _encoder_title(chosen: choices.Choices) -> str:
+    return chosen.example.encoder if chosen.example else session.checkpoint_title(chosen.extraction.checkpoint)
+
+
 def _dataset_chip(chosen: choices.Choices) -> str | None:
+    if one := chosen.example:
+        return f"{one.dataset} / {one.split} / {one.n_classes} classes / {one.per_class} images of each"
     if chosen.source is None:
         return None
     title = escape(session.source_title(chosen.source))
@@ -192,7 +201,8 @@ def _features_chip() -> tuple[str | None, bool]:
     except LabelRankError:
         return None, False  # the Ranking page says what is wrong with them
     if found:
-        return f"features: {found.rows:,} rows" + ("" if found.current else ", earlier choice"), True
+        of = ", example" if found.example else "" if found.current else ", earlier choice"
+        return f"features: {found.rows:,} rows{of}", True
     job = next((job for job in session.active_jobs() if job.id == session.choices().job), None)
     return f"features: {STATE_WORDS[job.state]}" if job else None, False
 

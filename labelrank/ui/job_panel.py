@@ -40,16 +40,30 @@ def expected_work(chosen: choices.Choices) -> None:
 
 def start_extraction(*, recompute: bool) -> None:
     """Queue an extraction of the current choices, and run the page again to show it."""
+    session.choose(job=submit_extraction(recompute=recompute).id)
+    st.rerun()
+
+
+def submit_extraction(*, recompute: bool) -> Job:
+    """Queue an extraction of the current choices."""
     chosen = session.choices()
-    job = submit(
+    return submit(
         "extract",
         chosen.extract_params(recompute=recompute),
         owner=session.owner(),
         subject=session.subject_of(chosen),
         settings=session.settings(),
     )
-    session.choose(job=job.id)
-    st.rerun()
+
+
+def lead_on_after(job: Job) -> None:
+    """Let the Features page lead on to the ranking once an extraction is done, if it is watched until then."""
+    st.session_state["leads_on"] = job.id
+
+
+def leads_on(job: Job) -> bool:
+    """Return, once, whether the end of this job leads on to the ranking."""
+    return bool(st.session_state.pop("leads_on", None) == job.id)
 
 
 def job_panel(job: Job) -> None:

@@ -318,17 +318,22 @@ def _seen(found: FeatureSet, source: choices.Source | None, what: Callable[..., 
         return None
 
 
-def projection_caption(drawn: ProjectionData) -> str:
-    """Return what the projection chart leaves out, and what its marks are."""
+def projection_caption(drawn: ProjectionData, without_images: str) -> str:
+    """Return what the projection chart leaves out, and what its marks are.
+
+    Args:
+        without_images: Said where there is no image.
+    """
     marks_text = ranking_charts.projection_marks_text(drawn.classes)
     if len(drawn.classes) > ranking_charts.ROW_CLASSES:
         return marks_text
     shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
-    images = "their dataset is no longer here, so they have no images"
+    images = ""
     if drawn.images:
-        images = f"hover, tap or find a class for images ({drawn.images:,} have one)"
-    images = f"; {images}" if drawn.seen else ""
-    return f"{shown}, one line per class{images}. {marks_text}"
+        images = f" Hover, tap or find a class for images ({drawn.images:,} have one)."
+    elif drawn.seen:
+        images = f" {without_images}"
+    return f"{shown}, one line per class.{images} {marks_text}"
 
 
 def class_choice(name: str) -> str:

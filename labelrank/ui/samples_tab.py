@@ -30,7 +30,6 @@ FIT_HELP = (
     "The fits of all classes sum to 100 %."
 )
 DUPLICATES_HELP = "Samples that hang together in pairs of nearly identical ones are one group."
-GONE = "Their dataset is no longer here, so they have no images."
 
 
 def show(found: ChosenFeatures, ranked: Ranked) -> None:
@@ -87,7 +86,7 @@ def _least_fit(found: ChosenFeatures) -> None:
     strips = rankings.strips_of(space.features, found.source, tuple((space.features.keys[i],) for i in page), 1)
     st.caption(
         f"{plural(len(chosen), 'sample')}, the lowest fit first."
-        + ("" if any(s.still for s in strips) else f" {GONE}"),
+        + ("" if any(s.still for s in strips) else f" {found.without_images}"),
         help=FIT_HELP,
     )
     with st.container(horizontal=True, gap="small"):
@@ -119,7 +118,7 @@ def _identical(found: ChosenFeatures) -> None:
     keys = tuple(tuple(space.features.keys[i] for i in rows[:GROUP_COLUMNS]) for rows in shown)
     strips = rankings.strips_of(space.features, found.source, keys, GROUP_COLUMNS)
     if not any(strip.still for strip in strips):
-        st.caption(GONE)
+        st.caption(found.without_images)
     for rows, group_keys, strip in zip(shown, keys, strips, strict=True):
         with st.container(border=True, gap="xsmall"):
             names = [space.names[index] for index in dict.fromkeys(own[rows].tolist())]

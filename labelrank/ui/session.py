@@ -15,6 +15,7 @@ import streamlit as st
 
 from labelrank.data.uploads import upload_name
 from labelrank.errors import JobError
+from labelrank.features.examples import FeaturesExample
 from labelrank.jobs import queue
 from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
 from labelrank.models.curated import EMBEDDED
@@ -25,7 +26,7 @@ from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
 from labelrank.steps.rank import RankRequest
 from labelrank.ui.address import JOBS, choices_of_job, from_address, to_address
-from labelrank.ui.choices import Choices, Source, default_checkpoint, kind_of
+from labelrank.ui.choices import Choices, Source, choices_of_example, default_checkpoint, kind_of
 
 _HUB_WAIT_S = 10.0
 """Longest pause of a page for the Hub; a longer one is told instead."""
@@ -83,7 +84,12 @@ def change_design(**changes: Any) -> Choices:
 
 
 def choose_source(source: Source) -> Choices:
-    """Choose a dataset; stride and clips, which depend on the videos, go back to their defaults."""
+    """Choose a dataset; stride and clips, which depend on the videos, go back to their defaults.
+
+    An example of features, and the order it began with, are of another dataset and go.
+    """
+    if choices().example:
+        choose(features=None, ranking=RankRequest())
     sampling = {} if choices().extraction.dataset == source.dataset else {"stride": None, "clips": 1}
     return choose_extraction(dataset=source.dataset, **asdict(source.options), **sampling)
 
@@ -96,6 +102,12 @@ def open_job(job: Job) -> str:
     if job.kind in ("patches", "train-patches"):
         return "pages/patches.py"
     return "pages/ranking.py" if job.state == "succeeded" else "pages/features.py"
+
+
+def open_example(example: FeaturesExample) -> NoReturn:
+    """Take over the choices of an example of features, and go to its ranking."""
+    st.session_state["choices"] = choices_of_example(example)
+    go("pages/ranking.py")
 
 
 def arrival_page() -> str | None:

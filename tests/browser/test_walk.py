@@ -71,6 +71,36 @@ def zip_of(names: list[str]) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_the_result_of_the_first_page_opens_with_one_click_and_comes_back(server, open_page, width, scheme):
+    page = open_page(server.url, width=width, scheme=scheme)
+    expect(page.get_by_text("palm tree, pine tree, oak tree")).to_be_visible()
+    settled(page)
+    assert fits(page)
+    press(page, "Open this result")
+    heading(page, "Ranking")
+    with page.expect_download() as download:
+        press(page, "Download")
+    label_map = LabelMap.from_json(json.loads(download.value.path().read_text(encoding="utf-8")))
+    assert (label_map.method, label_map.names[0], label_map.names[-1]) == ("optimal-leaf", "palm_tree", "rabbit")
+    assert label_map.features["dataset"]["selection"] == "20 per class, seed 0"
+    settled(page)
+    assert fits(page)
+    page.reload()
+    heading(page, "Ranking")
+    expect(page.get_by_text("features: 2,000 rows, example")).to_be_visible()
+    assert not {"keras", "tensorflow", "openvino", "torch", "jax"} & server.modules()
+
+
+def test_one_click_runs_the_whole_path_on_the_digits(new_server, open_page):
+    page = open_page(new_server().url)
+    press(page, "Run it on digits")
+    heading(page, "Features")
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ranking", timeout=JOB_TIMEOUT_MS)
+    expect(page.get_by_role("button", name="Download", exact=True)).to_be_visible()
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_three_clicks_lead_to_a_label_map(server, open_page, width, scheme):
@@ -313,7 +343,8 @@ def test_a_file_that_is_not_a_zip_is_refused_in_words(server, open_page):
         {"name": "notes.zip", "mimeType": "application/zip", "buffer": b"these are notes"}
     )
     expect(page.get_by_role("alert")).to_contain_text("notes.zip")
-    expect(page.get_by_role("button", name="Use digits", exact=True)).to_be_visible()
+    settled(page)
+    expect(page.get_by_role("button", name="Use digits", exact=True)).to_have_count(0)
 
 
 def test_the_list_of_checkpoints_folds_when_a_job_is_started(server, open_page):

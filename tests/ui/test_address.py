@@ -6,12 +6,13 @@ from urllib.parse import parse_qsl
 import pytest
 
 from labelrank.errors import JobError
+from labelrank.features.examples import CIFAR100
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.rank import RankRequest
 from labelrank.ui.address import from_address, to_address
-from labelrank.ui.choices import Choices
+from labelrank.ui.choices import Choices, choices_of_example
 from tests.ui.conftest import PARAMS, address, choices_of, run, title
 
 
@@ -43,6 +44,8 @@ def no_job(job_id: str):
     "choices",
     [
         Choices(),
+        choices_of_example(CIFAR100),
+        replace(choices_of_example(CIFAR100), ranking=RankRequest(), tab="orders"),
         choices_of(dataset="digits", split="val", max_per_class=None, seed=3, pooling="cls", precision="float32"),
         choices_of(
             dataset="upload:" + "a" * 64, checkpoint="/models/é x", ranking=RankRequest("reference", shrinkage=0.25)
@@ -83,6 +86,17 @@ def test_a_share_of_the_patches_is_never_without_what_chooses_them():
     ):
         chosen, notices = from_address(query, no_job, Settings())
         assert (chosen.extraction.keep, chosen.extraction.patches, len(notices)) == (keep, patches, said)
+
+
+def test_the_address_of_an_example_is_short():
+    assert to_address(choices_of_example(CIFAR100), no_job) == {"features": "example:cifar100"}
+
+
+@pytest.mark.parametrize("more", [{"features": "example:pets"}, {"features": "example:cifar100", "dataset": "digits"}])
+def test_an_example_of_features_that_cannot_be_is_told(more):
+    chosen, (notice,) = from_address(more, no_job, Settings())
+    assert f"features={more['features']}; expected example:cifar100 without a dataset" in notice
+    assert (chosen.features, chosen.extraction.dataset) == (None, more.get("dataset", ""))
 
 
 def test_choices_with_a_job_survive_the_address(store):

@@ -64,7 +64,13 @@ def test_the_app_opens_on_the_default_dataset_ready_to_run(app):
     run(app)
     assert title(app) == "Dataset"
     assert "1,297 images in 10 classes" in texts(app).replace("\\", "")
-    assert labels(app) == ["Show moving-digits", "Use digits"]
+    assert labels(app) == [
+        "Open this result",
+        "Run it on digits",
+        "Use my own data",
+        "Show moving-digits",
+        "Use digits",
+    ]
 
 
 def test_use_digits_leads_to_features_and_into_the_address(app):
@@ -75,7 +81,7 @@ def test_use_digits_leads_to_features_and_into_the_address(app):
 
 def test_the_test_split_is_warned_about(app):
     run(app, dataset="digits", split="test")
-    assert "This is the test split" in app.warning[0].value
+    assert "rank the training split" in app.warning[0].value
 
 
 def test_an_unknown_dataset_says_so_and_offers_the_default(app):
@@ -100,7 +106,7 @@ def test_an_upload_with_a_test_split_alone_is_shown_with_its_warning(app, worksp
     assert not app.error
     split = next(box for box in app.selectbox if box.label == "Split")
     assert (split.options, split.value) == (["test"], "test")
-    assert "This is the test split" in app.warning[0].value
+    assert "there is no training split" in app.warning[0].value
     button(app, "Use this upload").click().run()
     assert address(app)["split"] == "test"
 
