@@ -148,7 +148,9 @@ def test_what_cannot_be_trained_is_said_before_anything_runs(data, settings, mon
     refused(SettingsError, "The size is 'huge'; choose one of tiny, small", asked(data, size="huge"))
     refused(SettingsError, "The number of epochs is 0; expected at least 1", asked(data, epochs=0))
     for rate in (math.nan, math.inf, 0.0):
-        refused(SettingsError, f"The learning rate is {rate}; expected a number above 0", asked(data, learning_rate=rate))
+        refused(
+            SettingsError, f"The learning rate is {rate}; expected a number above 0", asked(data, learning_rate=rate)
+        )
     refused(SettingsError, "The weight decay is nan; expected at least 0", asked(data, weight_decay=math.nan))
     with pytest.raises(SettingsError, match="The number of rounds is 1; expected at least 2"):
         asked(data, rounds=1)
