@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -11,7 +13,7 @@ import streamlit
 from labelrank.steps.patch_gallery.folder import read_gallery, read_pictures
 from tests.conftest import GOLDEN
 from tests.helpers.patch_galleries import ranker_result, write_gallery
-from tests.ui.conftest import PARAMS, address, button, downloads, labels, run, texts, title
+from tests.ui.conftest import PARAMS, ROOT, address, button, downloads, labels, run, texts, title
 
 ASKED = {"per_class": 4, "rounds": 4, "variant": "exact", "visible": None, "ranker": "auto"}
 
@@ -98,6 +100,28 @@ def test_a_finished_job_shows_samples_selectors_and_classes(app, scored):
     assert downloads(app) == ["Scores", "Masks", "Heat maps"]
     # One of each class, the original, scores and three others, three class means.
     assert len(app.get("image")) == 3 + 1 + 4 + 3
+
+
+def test_neither_results_nor_settings_load_a_framework(scored):
+    job, _ = scored()
+    code = (
+        "import sys\n"
+        "from streamlit.testing.v1 import AppTest\n"
+        "import labelrank.jobs.queue, labelrank.ui.job_panel\n"
+        "for module in (labelrank.jobs.queue, labelrank.ui.job_panel):\n"
+        "    module.ensure_consumer = lambda settings: False\n"
+        f"for query in ({{'patches': {job.id!r}}}, {{'dataset': 'digits', 'split': 'train'}}):\n"
+        f"    app = AppTest.from_file({str(ROOT / 'app.py')!r}, default_timeout=60)\n"
+        "    for name, value in query.items():\n"
+        "        app.query_params[name] = value\n"
+        "    app.run().switch_page('pages/patches.py').run()\n"
+        "    assert not app.exception, app.exception\n"
+        "    assert 'Score patches' in [one.label for one in app.button]\n"
+        "    print(len(app.get('image')))\n"
+        "print([m for m in ('keras', 'tensorflow', 'openvino', 'torch', 'jax') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == ["11", "0", "[]"], done.stderr[-2000:]
 
 
 def test_a_patch_is_taken_away_and_only_where_that_was_worked_out(app, scored):
