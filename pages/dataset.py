@@ -175,8 +175,7 @@ def choose_part(source: choices.Source) -> bool:
 def show(source: choices.Source, *, refused: bool) -> None:
     """Show a dataset; after a refusal, as the one that is still shown."""
     name = messages.escape(session.dataset_title(source.dataset))
-    still = "Still chosen" if session.choices().source else "Still shown"
-    st.header(f"{still}: {name}" if refused else name, anchor=False)
+    st.header(f"Still chosen: {name}" if refused else name, anchor=False)
     if not choose_part(source):
         return
     data = datasets.dataset(source)

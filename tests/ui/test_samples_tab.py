@@ -58,7 +58,7 @@ def test_without_the_dataset_there_is_text_alone(app, features, finished_job):
     write_features(dataclasses.replace(found, provenance=gone), features)
     run(app, job=finished_job(features).id)
     assert len(tiles(app)) == samples_tab.PER_PAGE
-    assert any(samples_tab.GONE in caption.value for caption in app.caption)
+    assert any("Their dataset is no longer here" in caption.value for caption in app.caption)
 
 
 def test_nothing_is_called_wrong(app, features, finished_job):
