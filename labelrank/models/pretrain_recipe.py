@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, fields, replace
 
 from labelrank.data.dataset import DEFAULT_FRAMES, Dataset, Problem
-from labelrank.errors import CheckpointError
+from labelrank.errors import CheckpointError, SettingsError
 from labelrank.models.config import EncoderConfig, TransformerConfig
 
 
@@ -37,6 +38,14 @@ class PretrainRecipe:
     tubelet_size: int = 2
     """Frames that a token of a clip covers."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            # Comparisons let nan through, and it would show only in the weights.
+            if isinstance(value, float) and not math.isfinite(value):
+                name = field.name.replace("_", " ").capitalize()
+                raise SettingsError(f"{name} is {value}; expected a number, such as {field.default}.")
 
     def encoder_config(self) -> EncoderConfig:
         """Return the model that this recipe trains: a ViT-MAE for images, a VideoMAE for clips.

@@ -13,7 +13,7 @@ import pytest
 
 from labelrank.data.dataset import ClipSampling
 from labelrank.data.digits import digits, moving_digits
-from labelrank.errors import Cancelled, CheckpointError, DatasetError
+from labelrank.errors import Cancelled, CheckpointError, DatasetError, SettingsError
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
 from labelrank.models.checkpoint_files import WEIGHTS
 from labelrank.models.curated import EMBEDDED
@@ -152,6 +152,12 @@ def test_what_cannot_be_trained_is_said_before_it_starts(keras, tmp_path, option
     with pytest.raises(error, match=message):
         train(tmp_path / "out", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "mask_ratio", "min_crop_scale"])
+def test_a_setting_that_is_no_number_is_refused(name):
+    with pytest.raises(SettingsError, match=r"is (nan|inf); expected a number, such as [\d.]+\."):
+        PretrainRecipe(**{name: float("inf" if name == "learning_rate" else "nan")})
 
 
 def test_an_out_that_cannot_be_written_is_said_before_training(keras):
