@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from scipy.stats import rankdata
 
 from labelrank.errors import SettingsError
 from labelrank.models.config import EncoderConfig
@@ -91,6 +90,8 @@ def split_half(of_rounds: np.ndarray) -> float:
     """
     if len(of_rounds) < 2:
         return float("nan")
+    from scipy.stats import rankdata  # pages plan with the rest of this module, and SciPy takes 50 MB
+
     first, second = (rankdata(of_rounds[start::2].mean(axis=0)) for start in (0, 1))
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")

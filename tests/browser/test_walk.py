@@ -159,7 +159,7 @@ def test_a_finished_job_opens_from_its_address_alone_in_a_cold_server(new_server
     for path in ("/features", "/", "/ranking"):
         page = open_page(f"{second.url}{path}?job={job.id}")
         heading(page, "Features" if path == "/features" else "Ranking")
-        expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(6)
+        expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(7)
         expect(page.get_by_text("features: 640 rows")).to_be_visible()
 
 
