@@ -308,6 +308,19 @@ def _norm(scale: np.ndarray, shift: np.ndarray, epsilon: float) -> Callable[[np.
 # --- OpenVINO, from a model that was exported once
 
 
+def openvino_settings(precision: str) -> dict[str, Any]:
+    """Return how OpenVINO compiles our models for this processor, in float32 or bfloat16."""
+    return {
+        # By default OpenVINO uses bfloat16 if the processor supports it; here the caller decides.
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        # OpenVINO counts the cores of the machine, not those that a container allows.
+        "INFERENCE_NUM_THREADS": cpu_cores(),
+        # A pinned thread waits for other programs on its core; without other programs, pinning gains nothing.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
 def _compile_openvino(
     model: Path, inputs: Sequence[_Input], batch_size: int, precision: str
 ) -> Callable[..., np.ndarray]:
@@ -316,19 +329,7 @@ def _compile_openvino(
     core = openvino.Core()
     exported = core.read_model(model)
     exported.reshape({port: [batch_size, *of.shape] for port, of in zip(exported.inputs, inputs, strict=True)})
-    request = core.compile_model(
-        exported,
-        "CPU",
-        {
-            # By default OpenVINO uses bfloat16 if the processor supports it; here the caller decides.
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            # OpenVINO counts the cores of the machine, not those that a container allows.
-            "INFERENCE_NUM_THREADS": cpu_cores(),
-            # A pinned thread waits for other programs on its core; without other programs, pinning gains nothing.
-            "ENABLE_CPU_PINNING": False,
-        },
-    ).create_infer_request()
+    request = core.compile_model(exported, "CPU", openvino_settings(precision)).create_infer_request()
 
     def run(*arrays: np.ndarray) -> np.ndarray:
         request.infer([np.ascontiguousarray(x, of.dtype) for x, of in zip(arrays, inputs, strict=True)])

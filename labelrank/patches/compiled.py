@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelrank.cores import cpu_cores
+from labelrank.models.runtime import openvino_settings
 
 if TYPE_CHECKING:
     from labelrank.models.checkpoint import Checkpoint
@@ -75,16 +75,7 @@ def _compile_openvino(layer: Any, shapes: Any, types: Any) -> Callable[..., np.n
         path = Path(name) / "layer.xml"
         model.export(str(path), format="openvino", verbose=False, input_signature=specs)
         core = openvino.Core()
-        request = core.compile_model(
-            core.read_model(path),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_NUM_THREADS": cpu_cores(),
-                "ENABLE_CPU_PINNING": False,
-            },
-        ).create_infer_request()
+        request = core.compile_model(core.read_model(path), "CPU", openvino_settings("float32")).create_infer_request()
 
     def run(*arrays: np.ndarray) -> np.ndarray:
         request.infer(list(arrays))
