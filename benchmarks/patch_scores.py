@@ -25,32 +25,22 @@ from typing import Any
 import numpy as np
 import sides
 from common import parser_of, print_header
+from extract_images import CONFIG as VIT_B
 from extract_images import PREPROCESSOR
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "assets" / "checkpoints" / "mae-tiny-digits"
 MODELS = (TINY.name, "ViT-MAE-B")
 CONFIG = {
+    **VIT_B,
     "architectures": ["ViTMAEForPreTraining"],
     "model_type": "vit_mae",
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
-    "qkv_bias": True,
     "decoder_hidden_size": 512,
     "decoder_intermediate_size": 2048,
     "decoder_num_hidden_layers": 8,
     "decoder_num_attention_heads": 16,
     "mask_ratio": 0.75,
     "norm_pix_loss": False,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
 }
 
 
