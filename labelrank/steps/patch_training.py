@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from labelrank import cache, hub
+from labelrank import hub
 from labelrank.data import open_dataset
 from labelrank.data.dataset import NOUNS, Dataset
-from labelrank.errors import CheckpointError, DatasetError, SettingsError
+from labelrank.errors import DatasetError, SettingsError
 from labelrank.json_values import plain
 from labelrank.models.backend import preferred_backend, select_backend
 from labelrank.models.cost import encoder_flops, reconstruction_flops
@@ -28,7 +28,7 @@ from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
 from labelrank.steps.patches import ScorePlan, Scoring, reliability_of, score
 from labelrank.steps.patches import plan as plan_scores
-from labelrank.steps.pretrain import new_folder
+from labelrank.steps.pretrain import held_run, new_folder
 
 DEFAULT_HELD_OUT, DEFAULT_ROUNDS = 100, 8
 
@@ -215,14 +215,7 @@ def train(
     kept = settings.workspace / "runs" / f"patches-{work.digest}"
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(new_folder(out))
-        try:
-            kept.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(cache.using(kept))
-        except OSError as error:
-            raise CheckpointError(
-                f"The workspace cannot keep the run in {kept} ({error.strerror}). Make it writable, or set "
-                "LABELRANK_HOME to another folder."
-            ) from error
+        stack.enter_context(held_run(kept))
         scores = score(reference, settings, on_progress=on_progress, should_stop=should_stop)
         if work.dataset.fetch:
             work.dataset.fetch(work.dataset.samples, on_progress, should_stop)

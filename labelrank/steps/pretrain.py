@@ -103,14 +103,7 @@ def pretrain_dataset(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(new_folder(out))
         if kept:
-            try:
-                kept.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(cache.using(kept))
-            except OSError as error:
-                raise CheckpointError(
-                    f"The workspace cannot keep the run in {kept} ({error.strerror}). Make it writable, or set "
-                    "LABELRANK_HOME to another folder."
-                ) from error
+            stack.enter_context(held_run(kept))
         result = training.pretrain(
             dataset,
             folder,
@@ -130,6 +123,25 @@ def _digest(dataset: Dataset, recipe: PretrainRecipe) -> str:
     """Return what a run is found by; its snapshot knows more exactly what it is of."""
     of = {"dataset": dataset.digest, "selection": dataset.selection, "recipe": asdict(recipe)}
     return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def held_run(kept: Path) -> Iterator[None]:
+    """Make the folder of an unfinished run in the workspace, and hold it.
+
+    Raises:
+        CheckpointError: It cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            kept.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(cache.using(kept))
+        except OSError as error:
+            raise CheckpointError(
+                f"The workspace cannot keep the run in {kept} ({error.strerror}). Make it writable, or set "
+                "LABELRANK_HOME to another folder."
+            ) from error
+        yield
 
 
 @contextlib.contextmanager
