@@ -9,52 +9,74 @@ PER_PAGE = 15
 
 def main() -> None:
     frame.header("Jobs", "Jobs that were started here, newest first. They go on when you close the page.")
-    if not session.my_jobs():
+    jobs = session.my_jobs()
+    if not jobs:
         messages.empty_state("No job has been started yet.", "Choose a dataset", "pages/dataset.py")
         return
-    for job in messages.paged(session.my_jobs(), PER_PAGE, key="jobs_page"):
-        row(job_list.entry(job))
+    shown = st.segmented_control(
+        "Show",
+        list(job_list.GROUPS),
+        default=job_list.ALL,
+        required=True,
+        key="jobs_shown",
+        format_func=lambda group: job_list.group_text(group, jobs),
+        label_visibility="collapsed",
+    )
+    found = job_list.of_group(shown, jobs)
+    if not found:
+        st.markdown(f"No job of yours is {shown.lower()}.")
+    with st.container(gap="xsmall"):
+        for job in messages.paged(found, PER_PAGE, key=f"jobs_page_{shown}"):
+            row(job_list.entry(job))
 
 
 def row(entry: job_list.Entry) -> None:
     job = entry.job
-    with st.container(border=True):
-        with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
-            st.badge(frame.STATE_WORDS[job.state], color=frame.STATE_COLOURS.get(job.state, "gray"))
-            st.markdown(entry.title, width="content")
-        if entry.finding:
-            st.markdown(f"**{entry.finding}**")
-        for line in entry.lines:
-            st.caption(line)
+    with st.container(border=True, key=f"job_{job.id}", gap="xsmall"):
+        left, right = st.columns([7, 2], vertical_alignment="center", gap="small")
+        with left.container(gap="xxsmall"):
+            st.markdown(
+                f":{frame.STATE_COLOURS.get(job.state, 'gray')}-badge[{frame.STATE_WORDS[job.state]}] {entry.title}"
+            )
+            if entry.finding:
+                st.markdown(f"**{entry.finding}**")
+            for line in entry.lines:
+                st.caption(line)
+        with right.container(horizontal=True, horizontal_alignment="right", gap="xsmall"):
+            act(entry)
         if job.active:
             job_panel.ticking(job.id, job.state)
-        act(entry)
 
 
 def act(entry: job_list.Entry) -> None:
     job = entry.job
-    with st.container(horizontal=True, gap="xsmall"):
-        if st.button("Open", key=f"open_{job.id}"):
-            session.go(session.open_job(job))
-        if job.active and st.button("Cancel", key=f"stop_{job.id}", disabled=job.cancel_requested):
-            session.cancel_job(job)
+    if st.button("Open", key=f"open_{job.id}"):
+        session.go(session.open_job(job))
+    if job.active and st.button("Cancel", key=f"stop_{job.id}", disabled=job.cancel_requested):
+        session.cancel_job(job)
+        st.rerun()
+    if session.can_resume(job) and st.button("Resume", key=f"resume_{job.id}"):
+        session.go(session.open_job(session.resume_job(job)))
+    # Its contents, with the end of the log, are read when it is opened.
+    with st.popover("More", key=f"more_{job.id}", on_change="rerun") as more:
+        if more.open:
+            details(entry)
+
+
+def details(entry: job_list.Entry) -> None:
+    """Show what is asked of a job now and then: its name, link and log, and how to delete it."""
+    job = entry.job
+    job_panel.name_form(job)
+    shared = "Whoever has this link can see, stop and delete the job."
+    st.caption(shared if session.settings().shared else "This link opens the job on this server.")
+    st.code(session.share_link(job.id), language=None, wrap_lines=True)
+    job_panel.log_expander(job)
+    if not job.active:
+        removed = "the job, its log and its results" if job.kind == "finetune" else "the job and its log"
+        st.caption(f"Delete removes {removed}. Features stay in the workspace.")
+        if st.button("Delete this job", key=f"delete_{job.id}"):
+            session.delete_job(job)
             st.rerun()
-        if job.resumable and st.button("Resume", key=f"resume_{job.id}"):
-            session.go(session.open_job(session.resume_job(job)))
-        with st.popover("Log"):
-            log = messages.without_paths(session.store().read_log(job.id))
-            st.code(log or "The log is empty.", language=None, wrap_lines=True)
-        with st.popover("Link"):
-            shared = "Whoever has this link can see, stop and delete the job."
-            st.markdown(shared if session.settings().shared else "Opens this job on this server.")
-            st.code(session.share_link(job.id), language=None, wrap_lines=True)
-        if not job.active:
-            with st.popover("Delete"):
-                removed = "the job, its log and its results" if job.kind == "finetune" else "the job and its log"
-                st.markdown(f"Removes {removed}. Features stay in the workspace.")
-                if st.button("Delete this job", key=f"delete_{job.id}"):
-                    session.delete_job(job)
-                    st.rerun()
 
 
 main()

@@ -38,7 +38,7 @@ def main() -> None:
         recompute()
     elif job is not None and made is not None:
         if not patch_jobs.is_current(job):
-            st.caption(f"What is below was scored with earlier choices: {messages.escape(job.subject)}.")
+            st.caption(f"What is below was scored with earlier choices: {messages.escape(job.title)}.")
         patch_gallery.show(made)
     if found is not None:
         patch_ranker.section(found.ranker)

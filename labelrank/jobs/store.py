@@ -21,8 +21,9 @@ QUEUED, RUNNING = "queued", "running"
 SUCCEEDED, FAILED, CANCELLED, INTERRUPTED = "succeeded", "failed", "cancelled", "interrupted"
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED, INTERRUPTED)
 RESUMABLE = (FAILED, CANCELLED, INTERRUPTED)
+MAX_NAME_CHARACTERS = 80
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = """
 CREATE TABLE job (
     id TEXT PRIMARY KEY,
@@ -42,7 +43,8 @@ CREATE TABLE job (
     created_at REAL NOT NULL,
     queued_at REAL,
     started_at REAL,
-    finished_at REAL
+    finished_at REAL,
+    name TEXT
 );
 CREATE INDEX job_owner_created ON job (owner, created_at);
 CREATE INDEX job_state_created ON job (state, created_at);
@@ -54,6 +56,7 @@ ALTER TABLE job ADD COLUMN queued_at REAL;
 UPDATE job SET queued_at = created_at;
 """,
     2: "ALTER TABLE job ADD COLUMN worker TEXT",
+    3: "ALTER TABLE job ADD COLUMN name TEXT",
 }
 """Version -> SQL that upgrades it to the next one."""
 
@@ -117,6 +120,13 @@ class Job:
     finished_at: float | None
     log_path: Path
     """File with standard output and error of its process; absent until it is started."""
+    name: str | None = None
+    """What its user calls it; None: nothing."""
+
+    @property
+    def title(self) -> str:
+        """What lists call it: its name, if it has one, and what it works on."""
+        return " · ".join(part for part in (self.name, self.subject) if part)
 
     @property
     def active(self) -> bool:
@@ -245,6 +255,20 @@ class JobStore:
                 (RUNNING, self._clock(), worker, row["id"]),
             )
             return self._job(db.execute("SELECT * FROM job WHERE id = ?", (row["id"],)).fetchone())
+
+    def rename(self, job_id: str, name: str) -> Job:
+        """Give a job, in any state, a name for people, and return it; an empty one takes its name away.
+
+        Raises:
+            JobError: There is no such job, or the name is too long.
+        """
+        name = " ".join(name.split())
+        if len(name) > MAX_NAME_CHARACTERS:
+            raise JobError(
+                f"The name has {len(name):,} characters; expected at most {MAX_NAME_CHARACTERS}. Take a shorter one."
+            )
+        self._update("name = ?", (name or None,), job_id, STATES)
+        return self.get(job_id)
 
     def set_pid(self, job_id: str, attempt: int, pid: int) -> bool:
         """Store the id of the process that does the work. Returns whether this attempt still runs."""

@@ -270,7 +270,7 @@ def _epochs_of(job: Job, report: LiveReport) -> int | None:
 def stopped(job: Job, results: Results | None, *, current: bool) -> None:
     """Show a fine-tune that failed, was cancelled or was interrupted, what is left of it, and a way to go on."""
     with st.container(border=True):
-        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.title)}")
         if job.error:
             st.error(message_text(job.error), icon=":material/error:")
         if results is not None:

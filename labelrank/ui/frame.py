@@ -228,7 +228,7 @@ def _running_job() -> None:
         jobs = session.active_jobs()
         if not jobs:
             st.rerun()
-        st.caption(f"{KIND_WORDS.get(jobs[0].kind, jobs[0].kind)}: {escape(jobs[0].subject)}")
+        st.caption(f"{KIND_WORDS.get(jobs[0].kind, jobs[0].kind)}: {escape(jobs[0].title)}")
         progress_bar(jobs[0])
         if jobs[1:]:
             st.caption(f"{plural(len(jobs) - 1, 'job')} of yours behind it")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labelrank import words
-from labelrank.jobs.store import Job
+from labelrank.jobs.store import QUEUED, RESUMABLE, RUNNING, STATES, SUCCEEDED, Job
 from labelrank.patches.ranker_recipe import RankerRecipe
 from labelrank.ui import (
     address,
@@ -18,6 +19,20 @@ from labelrank.ui import (
     patch_jobs,
     session,
 )
+
+ALL = "All"
+GROUPS = {ALL: STATES, "Under way": (QUEUED, RUNNING), "Done": (SUCCEEDED,), "Stopped": RESUMABLE}
+"""Group of jobs -> their states."""
+
+
+def of_group(group: str, jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs of a group, in their order."""
+    return [job for job in jobs if job.state in GROUPS[group]]
+
+
+def group_text(group: str, jobs: Sequence[Job]) -> str:
+    """Return the name of a group with how many jobs are in it."""
+    return f"{group} ({len(of_group(group, jobs)):,})"
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ def entry(job: Job) -> Entry:
     else:
         lines = [" · ".join([asked, *facts])]
     found = findings.headline(job) if job.kind == "finetune" else None
-    return Entry(job, f"**{kind}**: {messages.escape(job.subject)}", found and messages.escape(found), tuple(lines))
+    return Entry(job, f"**{kind}**: {messages.escape(job.title)}", found and messages.escape(found), tuple(lines))
 
 
 def _times(job: Job) -> str:

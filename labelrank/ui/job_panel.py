@@ -12,7 +12,7 @@ from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, LabelRankError, TooCostly
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
-from labelrank.jobs.store import Job
+from labelrank.jobs.store import MAX_NAME_CHARACTERS, Job
 from labelrank.progress import Kind
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
 from labelrank.ui import choices, feature_files, frame, messages, server, session
@@ -111,7 +111,7 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
             # Its stepper names the state, and the panel of a finished job does not tick.
             st.rerun()
         with st.container(border=True):
-            st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+            st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.title)}")
             frame.progress_bar(job)
             if job.state == "running":
                 show(job)
@@ -187,7 +187,7 @@ def result_text(job: Job) -> str:
 def _stopped(job: Job) -> None:
     """Show a job that failed, was cancelled or was interrupted, with a way to go on."""
     with st.container(border=True):
-        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.title)}")
         if job.error:
             st.error(message_text(job.error), icon=":material/error:")
         if report := _report_of(job):
@@ -195,8 +195,14 @@ def _stopped(job: Job) -> None:
             _left_out(job, report)
         anew = job.params.get("recompute")
         resumes = "makes all features again" if anew else "goes on from what was finished"
-        st.caption(f"{failed_id(job)}Resume {resumes}, with the same choices.")
         current = session.is_current(job)
+        if not session.can_resume(job):
+            st.caption(f"{failed_id(job)}No sample could be used, and to read them again would not change that.")
+            if st.button("Choose another dataset", type="primary" if current else "secondary"):
+                session.go("pages/dataset.py")
+            log_expander(job)
+            return
+        st.caption(f"{failed_id(job)}Resume {resumes}, with the same choices.")
         with st.container(horizontal=True):
             if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
                 session.choose(job=resume(job.id, session.settings()).id)
@@ -212,7 +218,7 @@ def _succeeded(job: Job) -> None:
     result = ExtractionResult.from_json(job.result or {})
     report, nouns = result.report, NOUNS[result.media]
     with st.container(border=True):
-        st.markdown(f"**Done**: {escape(job.subject)}" + (" (from the cache)" if result.reused else ""))
+        st.markdown(f"**Done**: {escape(job.title)}" + (" (from the cache)" if result.reused else ""))
         with st.container(horizontal=True):
             st.metric("Rows", f"{result.rows:,}", width="content", help="Samples with features.")
             st.metric("Dimension", f"{result.dim:,}", width="content", help="Numbers per sample.")
@@ -267,6 +273,15 @@ def features_footer(path: Path, found: FeatureSet) -> None:
         )
         if not session.settings().shared:
             st.caption(f"In {escape(str(path))}")
+
+
+def name_form(job: Job) -> None:
+    """Let the visitor give a job a name, or take it away."""
+    with st.form(f"name_{job.id}", border=False):
+        name = st.text_input("Name", job.name or "", max_chars=MAX_NAME_CHARACTERS, key=f"called_{job.id}")
+        if st.form_submit_button("Rename") and name != job.name:
+            session.rename_job(job, name)
+            st.rerun()
 
 
 def failed_id(job: Job) -> str:

@@ -210,7 +210,7 @@ def _so_far(_: Job) -> None:
 def stopped(job: Job) -> None:
     """Show a job that failed, was cancelled or was interrupted, with a way to go on."""
     with st.container(border=True):
-        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.title)}")
         if job.error:
             st.error(message_text(job.error), icon=":material/error:")
         anew = job.params.get("recompute")

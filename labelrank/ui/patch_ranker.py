@@ -105,7 +105,7 @@ def _result(name: str, result: RankerResult) -> None:
 
 def _stopped(job: Job) -> None:
     with st.container(border=True):
-        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.subject)}")
+        st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.title)}")
         if job.error:
             st.error(message_text(job.error), icon=":material/error:")
         st.caption(f"{job_panel.failed_id(job)}Resume goes on from the last finished epoch.")

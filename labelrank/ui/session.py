@@ -17,9 +17,10 @@ from labelrank.data.uploads import upload_name
 from labelrank.errors import JobError
 from labelrank.features.examples import FeaturesExample
 from labelrank.jobs import queue
-from labelrank.jobs.store import QUEUED, RUNNING, STATES, Job, JobStore
+from labelrank.jobs.store import FAILED, QUEUED, RUNNING, STATES, Job, JobStore
 from labelrank.models.curated import EMBEDDED
 from labelrank.settings import Settings
+from labelrank.steps.extract.report import ExtractionReport
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.request import Design
@@ -247,6 +248,18 @@ def cancel_job(job: Job) -> None:
 def resume_job(job: Job) -> Job:
     """Resume a stopped job, and return the job that goes on."""
     return queue.resume(job.id, settings())
+
+
+def can_resume(job: Job) -> bool:
+    """Return whether to start a stopped job again can help: not where every sample was read and none could be used."""
+    report = ExtractionReport.from_json(job.report) if job.kind == "extract" and job.report else None
+    none_usable = job.state == FAILED and report is not None and 0 < report.samples <= report.failed
+    return job.resumable and not none_usable
+
+
+def rename_job(job: Job, name: str) -> None:
+    """Give a job a name; an empty one takes its name away."""
+    store().rename(job.id, name)
 
 
 def delete_job(job: Job) -> None:

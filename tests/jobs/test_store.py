@@ -374,7 +374,7 @@ def test_a_database_of_a_newer_version_is_refused_and_kept(store):
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 3\)"):
+    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 4\)"):
         store.list()
     with sqlite3.connect(store.path) as db:
         assert db.execute("SELECT count(*) FROM job").fetchone() == (1,)
@@ -405,6 +405,31 @@ def test_a_file_of_version_2_keeps_its_jobs_and_learns_who_does_them(old_file):
     fresh = JobStore(old_file.with_name("fresh.sqlite"))
     new_job(fresh)
     assert columns(old_file) == columns(fresh.path)
+
+
+def test_a_file_of_version_3_keeps_its_jobs_and_learns_their_names(old_file):
+    db = sqlite3.connect(old_file)
+    db.executescript(f"{MIGRATIONS[1]}; {MIGRATIONS[2]}; PRAGMA user_version = 3;")
+    db.close()
+    store = JobStore(old_file)
+    assert (store.get("ab").name, store.get("ab").title) == (None, store.get("ab").subject)
+    assert store.rename("ab", "a name").name == "a name"
+    fresh = JobStore(old_file.with_name("fresh.sqlite"))
+    new_job(fresh)
+    assert columns(old_file) == columns(fresh.path)
+
+
+def test_a_name_of_a_job_stays_through_its_states_and_has_a_limit(store):
+    job = new_job(store)
+    assert store.rename(job.id, " my\n  job ").title == f"my job · {job.subject}"
+    claimed = store.claim("a worker")
+    assert store.fail(job.id, claimed.attempt, "why")
+    assert store.requeue(job.id).name == "my job"
+    with pytest.raises(JobError, match="81 characters; expected at most 80"):
+        store.rename(job.id, "x" * 81)
+    assert store.rename(job.id, " ").name is None
+    with pytest.raises(JobError, match="no job"):
+        store.rename("unknown", "x")
 
 
 def columns(path):

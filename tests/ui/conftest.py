@@ -141,6 +141,17 @@ def texts(app: AppTest) -> str:
     return "\n".join(element.value for element in elements)
 
 
+def open_more(app: AppTest, job: Job) -> None:
+    """Open what is asked of a job now and then."""
+    app.session_state[f"more_{job.id}"] = True
+    app.run()
+
+
+def listed(app: AppTest) -> list[str]:
+    """Return the titles of the jobs, without their states."""
+    return [m.value.partition("] ")[2] for m in app.markdown if "-badge[" in m.value]
+
+
 def settings_label(app: AppTest) -> str:
     return next(e.label for e in app.expander if " per class" in e.label or "all samples" in e.label)
 

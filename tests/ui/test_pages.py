@@ -36,6 +36,8 @@ from tests.ui.conftest import (
     choices_of,
     downloads,
     labels,
+    listed,
+    open_more,
     run,
     settings_label,
     texts,
@@ -254,6 +256,8 @@ def test_a_shared_server_cuts_its_paths(app, store, monkeypatch, tmp_path, share
     store.append_log(job.id, text)
     store.fail(job.id, claimed.attempt, f"The features at {tmp_path}/features/1.parquet cannot be opened.")
     run(app, page, job=job.id)
+    if page == "jobs":
+        open_more(app, job)
     shown = next(code.value for code in app.code if "Traceback" in code.value)
     assert store.read_log(job.id) == text, "the log itself keeps them"
     told = f"{shown} {texts(app)}".replace("\\", "").replace("\u2060", "")
@@ -514,8 +518,8 @@ def test_jobs_are_listed_newest_first_and_can_be_deleted(app, store, pixel_featu
     newer = store.create("extract", PARAMS, "local", "second <b>")
     store.request_cancel(newer.id)
     run(app, "jobs")
-    subjects = [m.value for m in app.markdown if m.value.startswith("**extract**")]
-    assert subjects == ["**extract**: second \\<b\\>", "**extract**: digits \\/ train · mae\\-tiny\\-digits"]
+    assert listed(app) == ["**extract**: second \\<b\\>", "**extract**: digits \\/ train · mae\\-tiny\\-digits"]
+    open_more(app, newer)
     next(b for b in app.button if b.key == f"delete_{newer.id}").click().run()
     assert [job.subject for job in store.list()] == ["digits / train · mae-tiny-digits"]
 
