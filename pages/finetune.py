@@ -4,7 +4,17 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.errors import LabelRankError
-from labelrank.ui import choices, design_settings, feature_files, fine_tune, frame, messages, outcome, session
+from labelrank.ui import (
+    choices,
+    design_settings,
+    feature_files,
+    fine_tune,
+    frame,
+    job_panel,
+    messages,
+    outcome,
+    session,
+)
 from labelrank.ui.fine_tune import Shown
 from labelrank.views import questions
 
@@ -26,6 +36,8 @@ def main() -> None:
             "Choose a dataset",
             "pages/dataset.py",
         )
+    elif features is not None and (few := fine_tune.too_few_text(features)):
+        job_panel.more_samples_first(few, features)
     elif features is not None:
         asking(features)
     # A finished fine-tune is shown even if its features are gone.

@@ -10,6 +10,14 @@ LEAD = "See which parts of a sample matter to a masked autoencoder, and what is 
 
 def main() -> None:
     frame.header("Patches", LEAD)
+    if example := session.choices().example:
+        messages.empty_state(
+            f"Patches are scored in images and videos. This example has the features of {example.per_class} "
+            f"{example.split} images of each class of {example.dataset}, without the images.",
+            "Choose a dataset",
+            "pages/dataset.py",
+        )
+        return
     if (source := session.choices().source) is None:
         messages.empty_state("Patches need a dataset first.", "Choose a dataset", "pages/dataset.py")
         return

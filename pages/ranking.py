@@ -6,7 +6,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from labelrank.errors import LabelRankError
-from labelrank.ui import feature_files, frame, messages, ranking_tabs, rankings, session
+from labelrank.ui import feature_files, frame, job_panel, messages, ranking_tabs, rankings, session
 from labelrank.views import ranking_charts, ranking_words
 
 FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether the order matters."
@@ -27,9 +27,13 @@ def main() -> None:
         return
     if not found.current:
         of_earlier_choice(found)
+    counts = feature_files.class_counts(found.path)
+    if counts[1] == 1:
+        job_panel.more_samples_first(ranking_words.ONE_ROW_EACH, found)
+        return
+    unequal = counts if counts[0] != counts[1] else None
     left, right = st.columns(2, gap="medium")
     with left:
-        unequal = rankings.unequal_counts(found)
         choose_order(unequal)
     if unequal and session.choices().ranking.method == "reference":
         without_reference(unequal)

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
 
 from labelrank import cache, words
@@ -98,6 +99,16 @@ def features(path: Path) -> FeatureSet:
     """
     with held_file(path) as modified_ns:
         return features_of(path, modified_ns)
+
+
+def class_counts(path: Path) -> tuple[int, int]:
+    """Return the fewest and the most samples of a class in a features file.
+
+    Raises:
+        FeaturesError: As for `features`.
+    """
+    counts = np.unique(features(path).y, return_counts=True)[1]
+    return int(counts.min()), int(counts.max())
 
 
 @contextlib.contextmanager

@@ -100,6 +100,27 @@ class Comparison:
     """What keeps transformers from loading the best model; None if nothing does, as far as known."""
 
 
+def too_few_text(found: feature_files.ChosenFeatures) -> str | None:
+    """Return why no class has samples enough to train, to validate and to test; None where one has, as far as known.
+
+    Raises:
+        FeaturesError: The features cannot be read.
+    """
+    chosen, most = choices_for(found), feature_files.class_counts(found.path)[1]
+    try:
+        data = datasets.dataset(chosen.source, wait=False) if chosen.source else None
+    except LabelRankError:
+        return None  # the page shows this error where it offers the fine-tune
+    test = data is None or evaluation_splits(data, chosen.test_split)[0] is not None
+    if most >= (needed := 2 if test else 3):
+        return None
+    tested = "" if test else ", and one to test on"
+    return (
+        f"These features have at most {plural(most, 'sample')} of a class. A fine-tune needs {needed} of one class or "
+        f"more: the order needs two{tested}."
+    )
+
+
 def comparison(found: feature_files.ChosenFeatures, design: Design | None = None) -> Comparison:
     """Return what would be compared, and about how long that takes here.
 

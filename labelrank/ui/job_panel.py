@@ -56,6 +56,15 @@ def submit_extraction(*, recompute: bool) -> Job:
     )
 
 
+def more_samples_first(text: str, found: feature_files.ChosenFeatures) -> None:
+    """Say that features have too few samples of each class, and lead to where more are to be had."""
+    limit = session.choices().extraction.max_per_class
+    if limit is not None and limit <= feature_files.class_counts(found.path)[1]:
+        messages.empty_state(text, "Extract more of each class", "pages/features.py")
+    else:
+        messages.empty_state(text, "Choose another dataset", "pages/dataset.py")
+
+
 def lead_on_after(job: Job) -> None:
     """Let the Features page lead on to the ranking once an extraction is done, if it is watched until then."""
     st.session_state["leads_on"] = job.id

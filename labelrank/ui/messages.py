@@ -108,10 +108,7 @@ def guarded(part: str) -> Iterator[None]:
     try:
         yield
     except LabelRankError as error:
-        error_box(error)
-        if st.button("Try again", key=f"again_{part}"):
-            datasets.look_again()
-            st.rerun()
+        error_box(error, retry=part)
     except Exception:
         chosen: choices.Choices | None = st.session_state.get("choices")
         job = chosen and (chosen.finetune if part == "fine-tune" else chosen.job)

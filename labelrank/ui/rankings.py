@@ -183,17 +183,6 @@ def ranking(path: Path, chosen: choices.Choices) -> Ranking:
         return _ranking(path, modified_ns, digest, chosen.ranking)
 
 
-def unequal_counts(found: ChosenFeatures) -> tuple[int, int] | None:
-    """Return the fewest and the most samples of a class; None where all have as many.
-
-    Raises:
-        FeaturesError: As for `features`.
-    """
-    counts = np.unique(features(found.path).y, return_counts=True)[1]
-    low, high = int(counts.min()), int(counts.max())
-    return (low, high) if low != high else None
-
-
 def reference_needs(unequal: tuple[int, int]) -> str:
     """Return why features whose classes have from the first to the second number of samples have no `reference`."""
     return (

@@ -220,7 +220,12 @@ def recall_finding(frame: pd.DataFrame, arm: str | None = "ranked") -> str:
         return "No class has test samples"
     low, high = frame.iloc[frame["recall"].argmin()], frame.iloc[frame["recall"].argmax()]
     text = "Recall" if arm is None else f"{_with(arm)}, recall"
-    return f"{text} runs from {percent(low['recall'])} ({low['class']}) to {percent(high['recall'])} ({high['class']})"
+    lowest, highest = percent(low["recall"]), percent(high["recall"])
+    if len(frame) == 1:
+        return f"{text} of {low['class']} is {lowest}"
+    if lowest == highest:
+        return f"{text} is {lowest} for each class"
+    return f"{text} runs from {lowest} ({low['class']}) to {highest} ({high['class']})"
 
 
 def _with(arm: str) -> str:

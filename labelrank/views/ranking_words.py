@@ -24,6 +24,10 @@ TOLD_APART_HELP = (
 )
 IN_ORDER_HELP = "The chance that this class and the one after it are in this order in truth. 50 % says nothing."
 SHARE_HELP = "How much of the variance between class means lies on this one axis; the rest is not in the order."
+ONE_ROW_EACH = (
+    "These features have one sample of each class. Nothing tells how much samples of a class differ, so the classes "
+    "cannot be ranked. Two samples of a class are the least, 25 of each a good start."
+)
 CENTROID_ALONE = "How sure the positions are is worked out for the order centroid alone."
 
 

@@ -58,8 +58,8 @@ def pixel_features(workspace) -> Callable[..., Path]:
     """Return a function that writes a features file of the digits' pixels, with the class names given, and
     more in its provenance."""
 
-    def write(class_names: tuple[str, ...] | None = None, drop: int = 0, **made: Any) -> Path:
-        data = digits("train").select(20)
+    def write(class_names: tuple[str, ...] | None = None, drop: int = 0, each: int = 20, **made: Any) -> Path:
+        data = digits("train").select(each)
         X = np.stack([data.load(sample)[::4, ::4, 0].ravel() for sample in data.samples]).astype(np.float32)
         path = workspace / "features.parquet"
         keep = slice(drop, None)

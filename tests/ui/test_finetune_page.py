@@ -124,6 +124,18 @@ def curve(epochs: int) -> list[dict]:
 # Before
 
 
+@pytest.mark.parametrize(("each", "split", "needed"), [(1, "train", 2), (2, "all", 3)])
+def test_too_few_samples_of_each_class_are_told_before_a_fine_tune_and_not_after(
+    app, pixel_features, finished_job, monkeypatch, each, split, needed
+):
+    if split == "all":
+        monkeypatch.setattr(fine_tune, "evaluation_splits", lambda data, asked: (None, None))
+    run(app, "finetune", job=finished_job(pixel_features(each=each)).id)
+    assert f"at most {each} sample" in texts(app)
+    assert f"needs {needed} of one class" in texts(app)
+    assert labels(app) == ["Choose another dataset"]
+
+
 def test_without_features_the_page_leads_to_where_they_are_made(app):
     run(app, "finetune")
     assert title(app) == "Fine-tune"

@@ -37,7 +37,11 @@ def test_the_example_comes_back_from_its_address_with_the_order_that_was_chosen(
 
 @pytest.mark.parametrize(
     ("page", "says"),
-    [("features", "There is nothing to extract"), ("finetune", "without the dataset"), ("patches", "need a dataset")],
+    [
+        ("features", "There is nothing to extract"),
+        ("finetune", "without the dataset"),
+        ("patches", "without the images"),
+    ],
 )
 def test_what_the_example_does_not_have_is_said_where_it_is_missing(app, page, says):
     run(app, page, features="example:cifar100")

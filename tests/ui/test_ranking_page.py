@@ -6,9 +6,10 @@ import re
 import pytest
 import streamlit as st
 
+from labelrank.errors import RankingError
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ui import label_space, ranking_tabs, rankings
-from tests.ui.conftest import address, chips, run, texts
+from tests.ui.conftest import address, button, chips, labels, run, texts, title
 
 
 @pytest.fixture
@@ -78,8 +79,6 @@ def test_the_label_space_is_computed_once_for_all_tabs_and_sessions(
 
 
 def test_a_tab_that_cannot_be_computed_leaves_the_rest_of_the_page(app, pixel_features, finished_job, monkeypatch):
-    from labelrank.errors import RankingError
-
     def broken(found, ranked):
         raise RankingError("There is one class; expected two or more.")
 
@@ -87,6 +86,31 @@ def test_a_tab_that_cannot_be_computed_leaves_the_rest_of_the_page(app, pixel_fe
     run(app, job=finished_job(pixel_features()).id)
     assert "expected two or more" in app.error[0].value.replace("\\", "")
     assert app.get("download_button")
+
+
+@pytest.mark.parametrize(
+    ("limit", "way", "page"), [(64, "Choose another dataset", "Dataset"), (1, "Extract more of each class", "Features")]
+)
+def test_one_sample_of_each_class_leads_to_where_more_are_to_be_had(
+    app, pixel_features, finished_job, limit, way, page
+):
+    job = finished_job(pixel_features(each=1), max_per_class=limit)
+    run(app, "ranking", job=job.id, per_class=str(limit))
+    assert "one sample of each class" in texts(app)
+    assert not app.error
+    assert labels(app) == [way]
+    button(app, way).click().run()
+    assert title(app) == page
+
+
+def test_an_error_that_stays_is_not_tried_again(app, pixel_features, finished_job, monkeypatch):
+    def refused(path, chosen):
+        raise RankingError("The axis is not known.")
+
+    monkeypatch.setattr(rankings, "ranking", refused)
+    run(app, "ranking", job=finished_job(pixel_features()).id)
+    assert "axis is not known" in app.error[0].value
+    assert "Try again" not in labels(app)
 
 
 def test_what_earlier_pages_warned_of_is_repeated_and_goes_into_the_map(app, pixel_features, finished_job):

@@ -359,6 +359,15 @@ def test_recall_stands_in_ranked_order_beside_the_mean_of_the_random_orders():
     assert confusion_charts.recall_finding(frame).endswith("recall runs from 50.0\u00a0% (b) to 100.0\u00a0% (a)")
 
 
+@pytest.mark.parametrize(
+    ("recall", "says"),
+    [((1.0, 1.0), "Recall is 100.0\u00a0% for each class"), ((None, 0.5), "Recall of b is 50.0\u00a0%")],
+)
+def test_equal_recall_is_no_range(recall, says):
+    frame = confusion_charts.recall_frame(small(arm("ranked", "ranked", 0.5, recall=recall)))
+    assert confusion_charts.recall_finding(frame, None) == says
+
+
 def test_a_class_that_the_test_does_not_have_is_left_out_of_recall():
     told = small(arm("ranked", "ranked", 0.5, recall=(None, 0.5)))
     frame = confusion_charts.recall_frame(told)
