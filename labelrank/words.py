@@ -15,8 +15,10 @@ def rough_duration(seconds: float) -> str:
         return "a few seconds"
     if seconds < 55:
         return f"{5 * round(seconds / 5)} s"
+    if seconds < 90:
+        return "a minute"
     if seconds < 5400:
-        return f"{max(1, round(seconds / 60))} min"
+        return f"{round(seconds / 60)} minutes"
     hours = seconds / 3600
     return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
 
@@ -24,7 +26,7 @@ def rough_duration(seconds: float) -> str:
 def about(seconds: float) -> str:
     """Return an estimated duration with the word that says that it is estimated."""
     text = rough_duration(seconds)
-    return text if text.startswith("a ") else f"about {text}"
+    return text if text.startswith("a few ") else f"about {text}"
 
 
 def duration(seconds: float) -> str:

@@ -37,9 +37,16 @@ def main() -> None:
         if messages.error_box(problem, retry="dataset", way_out="Go to Dataset"):
             session.go("pages/dataset.py")
         return
-    if checkpoint := checkpoint_picker.choose_checkpoint(dataset):
-        extraction_settings.choose_settings(checkpoint, dataset)
-        actions()
+    top = st.container()
+    if twin := session.active_twin():
+        session.choose(job=twin.id)
+    # What a job does, or has made, comes before what it was started with.
+    job = session.shown_job()
+    started = job is not None and (job.active or session.is_current(job))
+    if checkpoint := checkpoint_picker.choose_checkpoint(dataset, started=started):
+        extraction_settings.choose_settings(checkpoint, dataset, started=started)
+        with top if started else st.container():
+            actions()
 
 
 def rank_button() -> None:
@@ -51,7 +58,6 @@ def actions() -> None:
     """Show the buttons that fit the current choices, and the current job."""
     chosen = session.choices()
     if twin := session.active_twin():
-        session.choose(job=twin.id)
         job_panel.job_panel(twin)
         return
     job = session.shown_job()

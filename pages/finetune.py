@@ -44,7 +44,7 @@ def main() -> None:
     elif shown := fine_tune.shown():
         show(shown)
     else:
-        messages.empty_state("A fine-tune needs features first.", "Go to Features", "pages/features.py")
+        job_panel.features_first("A fine-tune needs features first.")
 
 
 def asking(found: feature_files.ChosenFeatures) -> None:

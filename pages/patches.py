@@ -34,7 +34,10 @@ def main() -> None:
     if job is not None and job.active:
         patch_jobs.watch(job)
         return
-    found = patch_jobs.choose(media)
+    training = patch_ranker.running()
+    if training is not None:
+        patch_ranker.watch(training)
+    found = patch_jobs.choose(media, started=training is not None)
     here = found is not None and found.is_here
     if found is not None and not here:
         patch_jobs.start_button(found)
@@ -48,7 +51,7 @@ def main() -> None:
         if not patch_jobs.is_current(job):
             st.caption(f"What is below was scored with earlier choices: {messages.escape(job.title)}.")
         patch_gallery.show(made)
-    if found is not None:
+    if found is not None and training is None:
         patch_ranker.section(found.ranker)
 
 

@@ -23,7 +23,7 @@ def main() -> None:
         messages.error_box(problem)
         session.choose(features=None)
     if found is None:
-        messages.empty_state("A ranking needs features first.", "Go to Features", "pages/features.py")
+        job_panel.features_first("A ranking needs features first.")
         return
     if not found.current:
         of_earlier_choice(found)

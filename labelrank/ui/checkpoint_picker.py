@@ -22,8 +22,12 @@ NONCOMMERCIAL = "Its licence forbids commercial use."
 CARDS_PER_PAGE = 6
 
 
-def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
-    """Show the chosen checkpoint and the others; return the chosen one when it can be used."""
+def choose_checkpoint(data: DatasetInfo, *, started: bool) -> CheckpointInfo | None:
+    """Show the chosen checkpoint and the others; return the chosen one when it can be used.
+
+    Args:
+        started: Whether a job is what the visitor looks at: the checkpoints are then folded.
+    """
     asked = session.preselect_checkpoint(data.media).extraction
     default = choices.default_checkpoint(data.media)
     info = None
@@ -35,8 +39,10 @@ def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
             _take(default, None)
     misfit = _misfits(info, data) if info else None
     if info:
-        with st.container(border=True):
-            st.markdown(f"**{escape(feature_files.checkpoint_heading(info))}**")
+        heading = f"**{escape(feature_files.checkpoint_heading(info))}**"
+        with st.expander(heading) if started else st.container(border=True):
+            if not started:
+                st.markdown(heading)
             if info.good_for:
                 st.markdown(escape(info.good_for))
             _facts(info)
@@ -47,8 +53,6 @@ def choose_checkpoint(data: DatasetInfo) -> CheckpointInfo | None:
     if misfit and st.button(f"Use {default}", type="primary"):
         _take(default, None)
     foreign = asked.checkpoint in EMBEDDED and asked.dataset not in EXAMPLES
-    # Once a job runs with these choices, what matters is below the list.
-    started = (job := session.shown_job()) is not None and session.is_current(job)
     _other_checkpoints(data, expanded=bool(misfit or info is None or (foreign and not started)), started=started)
     if foreign:
         st.warning(

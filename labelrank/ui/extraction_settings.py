@@ -19,8 +19,12 @@ PREPROCESSING_LABEL = {"checkpoint": "preprocessed as the checkpoint says", "ref
 FRAMES_PER_SECOND = 30
 
 
-def choose_settings(info: CheckpointInfo, data: DatasetInfo) -> None:
-    """Show how features are made, folded under a summary, and apply changes."""
+def choose_settings(info: CheckpointInfo, data: DatasetInfo, *, started: bool) -> None:
+    """Show how features are made, folded under a summary, and apply changes.
+
+    Args:
+        started: Whether a job is what the visitor looks at: settings that were open are then folded.
+    """
     chosen = session.choices()
     choosers = server.choosers(info)
     asked = choices.fitting(chosen.extraction, data.media, info.poolings, server.precisions(), choosers)
@@ -29,7 +33,7 @@ def choose_settings(info: CheckpointInfo, data: DatasetInfo) -> None:
         st.rerun()
     one, many = NOUNS[data.media]
     changes: dict[str, object] = {}
-    with st.expander(_label(asked, data), icon=":material/tune:", key="settings"):
+    with st.expander(_label(asked, data), icon=":material/tune:", key="settings_started" if started else "settings"):
         changes["pooling"] = st.segmented_control(
             "Pooling",
             info.poolings,

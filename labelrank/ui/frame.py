@@ -25,7 +25,7 @@ from labelrank.progress import Kind
 from labelrank.settings import assets_dir
 from labelrank.ui import choices, datasets, feature_files, server, session
 from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded, message_text
-from labelrank.words import duration, plural, rate_text
+from labelrank.words import about, plural, rate_text, rough_duration
 
 LOGO = str(assets_dir() / "logo.svg")
 PAGES = {
@@ -222,7 +222,7 @@ def sidebar_foot() -> None:
         st.caption(f"{escape(server.device_text())} · {precision}  \nlabelrank {labelrank.__version__}")
 
 
-@st.fragment(run_every="2s")
+@st.fragment(run_every="1s")
 def _running_job() -> None:
     with guarded("sidebar"):
         jobs = session.active_jobs()
@@ -235,15 +235,24 @@ def _running_job() -> None:
 
 
 def progress_bar(job: Job) -> None:
-    """Show how far a job is: its stage, count, rate and the time left, or how many jobs are before it."""
+    """Show how far a job is: its stage, count, rate and the time left, or how many jobs are before it.
+
+    Where nothing is counted, as while a file is written, there is no bar: an empty one would look stuck.
+    """
+    fraction = job.progress.fraction if job.progress and job.state == "running" else None
+    if fraction is None:
+        st.markdown(f":material/hourglass_top: {_progress_text(job)}")
+    else:
+        st.progress(fraction, text=_progress_text(job))
+
+
+def _progress_text(job: Job) -> str:
     progress = job.progress
     if job.state == "queued":
         before = session.store().position(job.id)
-        st.progress(0.0, text=f"Waiting: {plural(before, 'job')} before this one" if before else "Waiting to start")
-        return
+        return f"Waiting: {plural(before, 'job')} before this one" if before else "Waiting to start"
     if progress is None:
-        st.progress(0.0, text="Starting")
-        return
+        return "Starting"
     stage = progress.stage
     parts = [escape(stage.text[:1].upper() + stage.text[1:])]
     if stage.kind == Kind.DOWNLOAD:
@@ -258,9 +267,9 @@ def progress_bar(job: Job) -> None:
         if progress.rate is not None and stage.kind == Kind.ENCODE:
             parts.append(rate_text(progress.rate, feature_files.nouns_of(job)[1]))
     if progress.eta_s is not None and progress.done < (progress.total or 0):
-        about = "about" if job.params.get("until_stable") is None else "at most"
-        parts.append(f"{about} {duration(progress.eta_s)} left")
-    st.progress(progress.fraction or 0.0, text=" · ".join(parts))
+        early = job.params.get("until_stable") is not None
+        parts.append(f"{f'at most {rough_duration(progress.eta_s)}' if early else about(progress.eta_s)} left")
+    return " · ".join(parts)
 
 
 # Label maps

@@ -65,6 +65,14 @@ def more_samples_first(text: str, found: feature_files.ChosenFeatures) -> None:
         messages.empty_state(text, "Choose another dataset", "pages/dataset.py")
 
 
+def features_first(text: str) -> None:
+    """Show the extraction of the current choices while it runs; else `text` and the way to the page Features."""
+    if twin := session.active_twin():
+        job_panel(twin)
+    else:
+        messages.empty_state(text, "Go to Features", "pages/features.py")
+
+
 def lead_on_after(job: Job) -> None:
     """Let the Features page lead on to the ranking once an extraction is done, if it is watched until then."""
     st.session_state["leads_on"] = job.id

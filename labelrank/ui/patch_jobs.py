@@ -39,8 +39,12 @@ def prospect(chosen: choices.Choices) -> GalleryProspect:
     return replace(found, is_here=is_there(found.folder))
 
 
-def choose(media: str) -> GalleryProspect | None:
-    """Show how patches are scored and what keeps them from it; return what it would be, None if it cannot be."""
+def choose(media: str, *, started: bool = False) -> GalleryProspect | None:
+    """Show how patches are scored and what keeps them from it; return what it would be, None if it cannot be.
+
+    Args:
+        started: Whether a job is what the visitor looks at: settings that were open are then folded.
+    """
     chosen, found = session.choices(), None
     try:
         found = prospect(chosen)
@@ -55,18 +59,18 @@ def choose(media: str) -> GalleryProspect | None:
         elif error_box(problem, retry="patches", way_out=f"Use {default}"):
             session.choose_extraction(checkpoint=default, checkpoint_revision=None)
             st.rerun()
-    _choose_settings(media, found)
+    _choose_settings(media, found, key="gallery_settings_started" if started else "gallery_settings")
     return found
 
 
-def _choose_settings(media: str, found: GalleryProspect | None) -> None:
+def _choose_settings(media: str, found: GalleryProspect | None, *, key: str) -> None:
     """Show how patches are scored, folded under a summary, and apply changes.
 
     Args:
         found: What the choices would be; None if they cannot work.
     """
     asked, (_, many) = session.choices().gallery, NOUNS[media]
-    with st.expander(_label(asked, many, found), icon=":material/tune:", key="gallery_settings"):
+    with st.expander(_label(asked, many, found), icon=":material/tune:", key=key):
         per_class = st.select_slider(
             f"Samples per class ({many})",
             choices.stops(PER_CLASS, asked.per_class),

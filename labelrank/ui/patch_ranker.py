@@ -40,9 +40,6 @@ def section(shown: str | None) -> None:
     st.subheader("A ranker", anchor=False)
     st.markdown(LEAD)
     job = _shown_job()
-    if job is not None and job.active:
-        job_panel.watch(job.id, job.state, _so_far, cancel_help="Finished epochs are kept; Resume goes on from there.")
-        return
     if job is not None and job.state == "succeeded" and job.result:
         _trained(str(job.result["ranker"]), RankerResult.from_json(job.result["result"]), shown)
     elif job is not None:
@@ -50,6 +47,17 @@ def section(shown: str | None) -> None:
     elif shown is not None:
         _existing(shown)
     _offer()
+
+
+def running() -> Job | None:
+    """Return the training that the page shows if it waits or runs."""
+    job = _shown_job()
+    return job if job is not None and job.active else None
+
+
+def watch(job: Job) -> None:
+    """Show a training that waits or runs."""
+    job_panel.watch(job.id, job.state, _so_far, cancel_help="Finished epochs are kept; Resume goes on from there.")
 
 
 def _shown_job() -> Job | None:

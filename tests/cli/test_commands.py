@@ -266,7 +266,7 @@ def test_an_extraction_says_how_long_it_takes_where_that_is_known(monkeypatch, t
     monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
     monkeypatch.setattr("labelrank.steps.extract.run.obtain", stop)
     asked = ("extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", tmp_path / "f.parquet")
-    for rate, said in ((10.0, "\nEstimated time: 2 min.\n"), (None, "")):
+    for rate, said in ((10.0, "\nEstimated time: 2 minutes.\n"), (None, "")):
         monkeypatch.setattr("labelrank.steps.extract.estimate.estimated_rate", lambda *_, rate=rate: rate)
         stderr = in_process(*asked).stderr
         assert said in stderr

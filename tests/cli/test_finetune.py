@@ -91,7 +91,7 @@ def test_a_second_run_uses_what_the_first_has_trained(finetune):
 
 def test_the_estimate_is_of_the_runs_that_are_left_and_no_finer_than_it_can_be_known(capsys):
     _say_rest(Described(40, 8, 4, True, "", "", 4000.0), 30)
-    said = "30 of the 40 runs are here already; --recompute trains again.\nEstimated time: 17 min.\n"
+    said = "30 of the 40 runs are here already; --recompute trains again.\nEstimated time: 17 minutes.\n"
     assert capsys.readouterr().err == said
     _say_rest(Described(40, 8, 4, True, "", "", None), 0)
     assert capsys.readouterr().err == ""

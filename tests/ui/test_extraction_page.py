@@ -96,6 +96,12 @@ def bars(app) -> list[str]:
     return [bar.proto.text.replace("\\", "") for bar in app.main.get("progress")]
 
 
+def without_bar(app) -> list[str]:
+    """Return how far jobs are where nothing can be counted."""
+    icon = ":material/hourglass_top: "
+    return [one.value.removeprefix(icon).replace("\\", "") for one in app.main.markdown if one.value.startswith(icon)]
+
+
 def plain(app) -> str:
     return texts(app).replace("\\", "")
 
@@ -108,7 +114,7 @@ def test_a_waiting_job_says_how_many_are_before_it_and_the_sidebar_how_many_are_
     store.create("extract", {**PARAMS, "seed": 2}, "somebody else", "not mine")
     mine = store.create("extract", PARAMS, "local", "digits")
     run(app, job=mine.id)
-    assert bars(app) == ["Waiting: 2 jobs before this one"]
+    assert (bars(app), without_bar(app)) == ([], ["Waiting: 2 jobs before this one"])
     assert [c.value for c in app.sidebar.caption][:2] == ["extract: digits", "1 job of yours behind it"]
     app.switch_page("pages/jobs.py").run()
     assert "2 jobs before this one" in plain(app)
@@ -122,7 +128,7 @@ def test_another_extraction_can_be_queued_while_one_runs(app, store, running):
     button(app, "Extract features").click().run()
     assert address(app)["job"] != job.id
     assert sorted(job.params["seed"] for job in store.list()) == [1, 7]
-    assert bars(app) == ["Waiting: 1 job before this one"]
+    assert without_bar(app) == ["Waiting: 1 job before this one"]
 
 
 def test_the_same_work_is_not_queued_twice(app, store, running):
@@ -130,10 +136,50 @@ def test_the_same_work_is_not_queued_twice(app, store, running):
     run(app, "features", dataset="digits", split="train")
     assert "Extract features" not in labels(app)
     assert address(app)["job"] == job.id
-    assert bars(app) == ["Extracting features · 320 of 640 · 123 images/s · about 3 min 20 s left"]
+    assert bars(app) == ["Extracting features · 320 of 640 · 123 images/s · about 3 minutes left"]
 
 
 # Running
+
+
+def test_what_a_job_does_comes_before_what_it_was_started_with_which_is_folded(app, running):
+    def folded() -> list[str]:
+        return [one.label.replace("\\", "") for one in app.main.expander if not one.proto.expanded]
+
+    heading = "**Tiny MAE of digits (mae-tiny-digits)**"
+    run(app, "features", dataset="digits", split="train")
+    assert heading not in folded()
+    job, _ = running()
+    run(app, "features", job=job.id)
+    assert [heading, settings_label(app)] == [folded()[0], folded()[2]]
+    assert len(folded()) == len(app.main.expander)
+    order = [one.type for one in app.main if one.type in ("progress", "expander")]
+    assert order == ["progress", *["expander"] * len(folded())]
+
+
+def test_while_a_file_is_written_panel_and_sidebar_say_so_without_a_bar(app, store, running):
+    job, attempt = running()
+    store.set_progress(job.id, attempt, JobProgress(Stage(Kind.WRITE, "Writing the features"), 0))
+    run(app, job=job.id)
+    assert (bars(app), without_bar(app)) == ([], ["Writing the features"])
+    assert not app.sidebar.get("progress")
+    assert "Writing the features" in app.sidebar.markdown[-1].value
+
+
+def test_panel_and_sidebar_show_the_same_bar(app, running):
+    job, _ = running()
+    run(app, job=job.id)
+    (panel,), (side,) = (place.get("progress") for place in (app.main, app.sidebar))
+    assert (panel.proto.value, panel.proto.text) == (side.proto.value, side.proto.text)
+    assert panel.proto.value == 50
+
+
+@pytest.mark.parametrize("page", ["ranking", "finetune"])
+def test_a_page_that_needs_features_shows_the_job_that_makes_them(app, running, page):
+    running()
+    run(app, page, dataset="digits", split="train")
+    assert len(bars(app)) == 1
+    assert "Go to Features" not in labels(app)
 
 
 def test_a_running_job_tells_device_precision_and_what_it_did_not_have_to_do_again(app, running):
@@ -173,7 +219,7 @@ def test_the_stability_of_the_order_is_followed_live_and_the_time_left_is_an_upp
     assert "Expected tau 0.52 at 8 per class; 0.85 is expected at about 46" in texts(app)
     (chart,) = app.get("arrow_vega_lite_chart") or app.get("vega_lite_chart")
     assert "0.85 is expected at about 46" in str(chart.proto)
-    assert bars(app)[0].endswith("at most 3 min 20 s left")
+    assert bars(app)[0].endswith("at most 3 minutes left")
 
 
 @pytest.mark.parametrize(("low", "high", "open_ends"), [(-0.7, 0.8, True), (-0.1, 0.2, False), (0.3, 0.8, False)])
@@ -442,7 +488,7 @@ def caption(app) -> str:
 
 def test_the_time_is_estimated_before_anything_has_run(app, speed):
     run(app, "features", dataset="digits", split="train")
-    assert caption(app) == "640 images: about 2 min on this device (estimated)"
+    assert caption(app) == "640 images: about 2 minutes on this device (estimated)"
     assert set(speed) == {resolve_precision("auto")}
 
 
@@ -456,7 +502,7 @@ def test_the_time_is_that_of_the_last_extraction_of_this_kind(app, speed, pixel_
     finished_job(path, made={"reused": True}, seed=5)
     finished_job(path, made={**made, "rate": 9.0}, checkpoint="/another/one")
     run(app, "features", dataset="digits", split="train", precision="float32")
-    assert caption(app) == "640 images: about 11 min on this device"
+    assert caption(app) == "640 images: about 11 minutes on this device"
     assert not speed
 
 
@@ -488,8 +534,9 @@ def test_a_gpu_of_which_nothing_is_known_gets_no_time(app, monkeypatch):
         (3.0, "a few seconds"),
         (8.0, "10 s"),
         (41.0, "40 s"),
-        (56.0, "1 min"),
-        (200.0, "3 min"),
+        (56.0, "a minute"),
+        (91.0, "2 minutes"),
+        (200.0, "3 minutes"),
         (6000.0, "1.7 h"),
         (90_000.0, "25 h"),
     ],

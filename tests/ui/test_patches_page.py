@@ -252,6 +252,9 @@ def test_a_training_shows_how_it_agrees_by_now(app, store):
     run(app, "patches", training=job.id)
     assert "After 4 epochs it agrees with the scores at 0.60" in plain(app)
     assert "Train a ranker" not in labels(app)
+    order = [text for one in app.main if (text := str(getattr(one, "value", getattr(one, "label", ""))))]
+    panel = next(n for n, text in enumerate(order) if text.startswith("**Running**"))
+    assert panel < order.index(app.main.expander[0].label)
     # Scoring goes on meanwhile.
     assert button(app, "Score patches")
 
