@@ -86,13 +86,19 @@ def save_upload(
                 temporary.unlink()
 
 
+def known_upload_name(name: str, *, settings: Settings) -> str | None:
+    """Return what the file of an upload was called; None of any other dataset, and where that is not known."""
+    if (match := _UPLOAD.fullmatch(name)) is None:
+        return None
+    try:
+        return (settings.workspace / "uploads" / f"{match[1]}.name").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
 def upload_name(name: str, *, settings: Settings) -> str:
     """Return the original file name of an upload, or a short form of its digest if the name is not known."""
-    try:
-        label = settings.workspace / "uploads" / f"{_upload_digest(name)}.name"
-        return label.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return f"upload {name.removeprefix('upload:')[:8]}"
+    return known_upload_name(name, settings=settings) or f"upload {name.removeprefix('upload:')[:8]}"
 
 
 def _copy(stream: IO[bytes], file: IO[bytes], shown: str, settings: Settings) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from labelrank.errors import FeaturesError
 from labelrank.features.given import is_given, read_given
-from labelrank.features.store import KEPT, PATCHES, VOLATILE, FeatureSet, classes_without_rows, read_part
+from labelrank.features.store import KEPT, PATCHES, FeatureSet, classes_without_rows, lasting, read_part
 from labelrank.notices import Notice
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
@@ -197,9 +197,7 @@ def _differences(one: FeatureSet, other: FeatureSet) -> Iterator[tuple[str, obje
     for label, (here, there) in enumerate(zip(one.class_names, other.class_names, strict=False)):
         if here != there:
             yield f"The name of class {label}", repr(here), repr(there)
-    here_leaves, there_leaves = (
-        dict(_leaves({k: v for k, v in features.provenance.items() if k not in VOLATILE})) for features in (one, other)
-    )
+    here_leaves, there_leaves = (dict(_leaves(lasting(features.provenance))) for features in (one, other))
     for name in here_leaves | there_leaves:
         here, there = (leaves.get(name, "absent") for leaves in (here_leaves, there_leaves))
         if here != there:

@@ -37,6 +37,8 @@ PATCHES = "patches"
 """Entry of the provenance of a file whose vectors are scores of patches, in a column `scores`: how they were made."""
 KEPT = "kept_patches"
 """Entry of the provenance of features for which an encoder saw a part of the patches: how many, and what chose them."""
+UPLOAD_NAME = "name"
+"""Entry of the dataset in a provenance: what the file of an upload was called, beside its digest, the id."""
 ENCODER, UNKNOWN = "encoder", "unknown"
 """Entry of a provenance of features that `labelrank extract` did not make, and its value."""
 _MAX_DEPTH = 50
@@ -46,11 +48,12 @@ _MAX_DEPTH = 50
 class FeatureSet:
     """One feature vector per sample.
 
-    `provenance` holds dataset {id, config, split, revision, digest, selection}, checkpoint {id, revision, digest,
-    model_type}, preprocessing, pooling, precision, runtime, versions and created_at, as far as they are known. A shard
-    also has shard {index, count}, counted from 1. masked_pretraining says of the checkpoint: yes, in part, no, or null;
-    checkpoint_facts {num_parameters, licence} likewise. encoding_s are the seconds in which the samples were read and
-    encoded, without the start of the encoder, summed over devices; null if a part does not say.
+    `provenance` holds dataset {id, config, split, revision, digest, selection, and the file's name of an upload},
+    checkpoint {id, revision, digest, model_type}, preprocessing, pooling, precision, runtime, versions and created_at,
+    as far as they are known. A shard also has shard {index, count}, counted from 1. masked_pretraining says of the
+    checkpoint: yes, in part, no, or null; checkpoint_facts {num_parameters, licence} likewise. encoding_s are the
+    seconds in which the samples were read and encoded, without the start of the encoder, summed over devices; null if a
+    part does not say.
     A file of the command line also has local {dataset, checkpoint}, the paths of those that are files or folders.
     """
 
@@ -86,9 +89,29 @@ class FeatureSet:
 
 def provenance_digest(class_names: tuple[str, ...], provenance: Mapping[str, Any]) -> str:
     """Return the cache key of features with this provenance, 64 hex digits."""
-    lasting = {k: v for k, v in provenance.items() if k not in VOLATILE}
-    text = json.dumps([list(class_names), lasting], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(
+        [list(class_names), lasting(provenance)], sort_keys=True, ensure_ascii=True, separators=(",", ":")
+    )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def lasting(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a provenance says how to make the features again: not when and with which versions they were
+    made, nor what the file of an upload was called."""
+    kept = {name: value for name, value in provenance.items() if name not in VOLATILE}
+    return {**kept, "dataset": unnamed(kept["dataset"])} if kept.get("dataset") else kept
+
+
+def unnamed(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the dataset of a provenance without the name of an upload, whose content its id tells."""
+    return {name: value for name, value in dataset.items() if name != UPLOAD_NAME}
+
+
+def dataset_name(provenance: Mapping[str, Any]) -> str | None:
+    """Return the dataset of a provenance for people: the file's name of an upload, else its id; None if not known."""
+    dataset = provenance.get("dataset") or {}
+    name = dataset.get(UPLOAD_NAME) or dataset.get("id")
+    return None if name is None else str(name)
 
 
 def write_features(features: FeatureSet, path: Path) -> None:

@@ -17,6 +17,7 @@ from labelrank import hub
 from labelrank.data import open_dataset
 from labelrank.data.dataset import NOUNS, Dataset
 from labelrank.errors import DatasetError, SettingsError
+from labelrank.features.store import unnamed
 from labelrank.json_values import plain
 from labelrank.models.backend import preferred_backend, select_backend
 from labelrank.models.cost import encoder_flops, reconstruction_flops
@@ -112,7 +113,8 @@ class TrainPlan:
     @property
     def digest(self) -> str:
         """What the run is found by; its snapshot knows more exactly what it is of."""
-        return sha256(repr((self.made_with, self.recipe)).encode()).hexdigest()
+        made = self.made_with
+        return sha256(repr(({**made, "data": unnamed(made["data"])}, self.recipe)).encode()).hexdigest()
 
     @property
     def name(self) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 import streamlit as st
 
 from labelrank.errors import FinetuneError, LabelRankError
+from labelrank.features.store import dataset_name
 from labelrank.finetune.metrics import worst_confusions
 from labelrank.finetune.target_verdict import Pair
 from labelrank.jobs.store import Job
@@ -375,8 +376,8 @@ _FILES = (
 
 def dataset_stem(report: Report) -> str:
     """Return the name of a report's dataset, with which its files' names begin."""
-    known = report.data.provenance.get("dataset") or {}
-    title = session.dataset_title(str(known["id"])) if known.get("id") else "fine-tune"
+    known = dataset_name(report.data.provenance)
+    title = session.dataset_title(known) if known else "fine-tune"
     return re.sub(r"[^\w.-]+", "-", title.rpartition("/")[2]).strip("-.")[:60] or "fine-tune"
 
 

@@ -309,7 +309,7 @@ def failed_id(job: Job) -> str:
 def log_expander(job: Job) -> None:
     """Show the end of a job's log, folded."""
     with st.expander("Log"):
-        text = messages.without_paths(session.store().read_log(job.id))
+        text = messages.log_text(session.store().read_log(job.id))
         st.code(
             text or "The log is empty.",
             language=None,

@@ -75,6 +75,12 @@ def message_text(text: str) -> str:
     return "".join([*parts, escape(text[end:])])
 
 
+def log_text(text: str) -> str:
+    """Return a log as a page shows it: an upload's digest has its file's name beside it, a shared server's paths are
+    cut."""
+    return _UPLOAD.sub(lambda upload: f"{upload[0]} ({session.dataset_title(upload[0])})", without_paths(text))
+
+
 def name_text(name: str, length: int = 60) -> str:
     """Return markdown that shows a name from the data on one line."""
     return escape(marks.shorten(name, length))

@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 
 from labelrank.errors import RankingError
-from labelrank.features.store import KEPT
+from labelrank.features.store import KEPT, dataset_name
 from labelrank.patches.choosing import kept_text
 from labelrank.ranking.methods import GOOD_FOR
 from labelrank.steps.class_summary import NamedPair, summary_of
@@ -94,7 +94,8 @@ def report_html(ranked: Ranked, space: LabelSpace, *, command: str, version: str
 
 def _of(ranked: Ranked) -> str:
     origin = ranked.features.provenance.get("dataset") or {}
-    return ", ".join(str(origin[part]) for part in ("id", "config", "split") if origin.get(part)) or "given features"
+    parts = (dataset_name(ranked.features.provenance), origin.get("config"), origin.get("split"))
+    return ", ".join(str(part) for part in parts if part) or "given features"
 
 
 def _told(section: Callable[[LabelSpace, Ranked], str], space: LabelSpace, ranked: Ranked) -> str:

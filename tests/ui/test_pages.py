@@ -177,6 +177,11 @@ def test_a_failed_job_calls_an_upload_by_its_file_name(app, pets_upload, store):
     store.fail(job.id, store.claim("a worker").attempt, f"{name!r} is gone.")
     run(app, job=job.id)
     assert escape("'my pets.zip' is gone.") in [e.value for e in app.error]
+    app.switch_page("pages/jobs.py").run()
+    assert escape("'my pets.zip' is gone.") in texts(app)
+    store.append_log(job.id, f"{name}: 12 images")
+    open_more(app, job)
+    assert f"{name} (my pets.zip): 12 images" in [code.value.strip() for code in app.code]
 
 
 def test_a_picture_that_cannot_be_read_is_listed_and_the_rest_is_shown(app, workspace):

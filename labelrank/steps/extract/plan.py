@@ -12,9 +12,10 @@ from typing import Any
 from labelrank.data import EMBEDDED, open_dataset
 from labelrank.data.dataset import NOUNS, ClipSampling, Dataset
 from labelrank.data.preprocess import Preprocessing
+from labelrank.data.uploads import known_upload_name
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.parts import Part, cut
-from labelrank.features.store import KEPT, provenance_digest
+from labelrank.features.store import KEPT, UPLOAD_NAME, provenance_digest, unnamed
 from labelrank.files import local_path
 from labelrank.models.backend import devices, preferred_backend, resolve_precision
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
@@ -71,8 +72,8 @@ class Plan:
 
     @property
     def part_provenance(self) -> dict[str, Any]:
-        """The provenance of one part: that of the plan without the selection of samples."""
-        return {**self.provenance, "dataset": {**self.provenance["dataset"], "selection": None}}
+        """The provenance of one part: that of the plan without the selection of samples and the name of an upload."""
+        return {**self.provenance, "dataset": {**unnamed(self.provenance["dataset"]), "selection": None}}
 
     @property
     def part_digest(self) -> str:
@@ -152,6 +153,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
             "digest": dataset.digest,
             "selection": dataset.selection,
             **({"archive_encoding": dataset.archive_encoding} if dataset.archive_encoding else {}),
+            **({UPLOAD_NAME: name} if (name := known_upload_name(dataset.id, settings=settings)) else {}),
         },
         "checkpoint": {
             "id": checkpoint.id,
