@@ -1,11 +1,13 @@
 """Choose a dataset and look at it: classes, images or videos, and what is wrong with them."""
 
+from typing import NoReturn
+
 import streamlit as st
 
 from labelrank import words
 from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import choices, datasets, first_page, frame, galleries, hub_pickers, messages, session
-from labelrank.views import ranking_charts, thumbnails
+from labelrank.views import thumbnails
 
 EXAMPLE_TEXT = {
     "digits": (
@@ -36,7 +38,8 @@ TABS = {"example": "Examples", "hub": "Hugging Face", "upload": "Upload", "folde
 def main() -> None:
     frame.header("Dataset", LEAD)
     names = [name for name in TABS.values() if name != FOLDER_TAB or not session.settings().shared]
-    here = TABS[shown_source().kind] if TABS[shown_source().kind] in names else names[0]
+    source = session.choices().source
+    here = TABS[source.kind] if source and TABS[source.kind] in names else names[0]
     tabs = st.tabs(names, default=here, key="source", on_change="rerun")
     refused, is_here = False, True
     for name, tab, fill in zip(names, tabs, (examples, hub_tab, upload, folder), strict=False):
@@ -44,11 +47,11 @@ def main() -> None:
             # Only the open tab asks the Hub.
             if tab.open:
                 refused, is_here = fill(), name == here
-    if not is_here:
+    if source is None or not is_here:
         # Another tab asks for another dataset; this one would only be in the way.
         return
     try:
-        show(shown_source(), refused=refused)
+        show(source, refused=refused)
     except LabelRankError as problem:
         # One error at a time: the one about what was just given.
         if not refused and messages.error_box(problem, retry="dataset", way_out="Back to digits"):
@@ -61,19 +64,31 @@ def look_at(source: choices.Source) -> None:
     st.rerun()
 
 
+def use(source: choices.Source) -> NoReturn:
+    """Choose a dataset as it was opened, and go on to its features."""
+    session.choose_source(datasets.held(source))
+    session.preselect_checkpoint(datasets.dataset(source).media)
+    session.go("pages/features.py")
+
+
 def examples() -> bool:
     """Show the examples of labelrank; like each tab, return whether its input was refused."""
-    if session.choices().source is None:
+    chosen = session.choices().source
+    if chosen is None:
         first_page.show()
         st.subheader("Datasets to try", anchor=False)
     for column, (name, (text, origin)) in zip(st.columns(len(EXAMPLE_TEXT)), EXAMPLE_TEXT.items(), strict=True):
         with column.container(border=True, height="stretch"):
             st.markdown(f"**{name}**: {text} Comes with labelrank and needs no network.")
             st.caption(origin)
-            if name == shown_source().dataset:
+            if chosen and name == chosen.dataset:
                 st.badge("shown below", color="blue")
-            elif st.button(f"Show {name}"):
-                look_at(choices.Source(name))
+                continue
+            with st.container(horizontal=True):
+                if st.button(f"Use {name}"):
+                    use(choices.Source(name))
+                if st.button(f"Show {name}"):
+                    look_at(choices.Source(name))
     return False
 
 
@@ -138,11 +153,6 @@ def folder() -> bool:
     return False
 
 
-def shown_source() -> choices.Source:
-    """Return the dataset that this page shows: the chosen one, or the first example."""
-    return session.choices().source or choices.FIRST_EXAMPLE
-
-
 def choose_part(source: choices.Source) -> bool:
     """Show the choices that a dataset offers, with defaults preselected; return whether all are made."""
     info = datasets.described(source)
@@ -179,18 +189,17 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if not choose_part(source):
         return
     data = datasets.dataset(source)
-    if session.choices().source:
-        session.preselect_checkpoint(data.media)
+    session.preselect_checkpoint(data.media)
     classes = words.plural(len(data.class_names), "class", "classes")
     of_split = f", split {data.split}" if data.split else ""
     st.markdown(messages.escape(f"{frame.samples_text(data)} in {classes}{of_split}."))
     if warning := datasets.warning_of(data):
         st.warning(warning, icon=":material/warning:")
     name = {"upload": "this upload", "folder": "this dataset"}.get(source.kind, source.dataset.rpartition("/")[2])
-    # Before anything is chosen, the primary action is that of the first page.
-    if st.button(f"Use {name}", type="primary" if session.choices().source else "secondary"):
-        session.choose_source(datasets.held(source))
-        session.go("pages/features.py")
+    if st.button(f"Use {name}", type="primary"):
+        use(source)
+    from labelrank.views import ranking_charts  # charts load when they are shown
+
     finding = ranking_charts.class_counts_finding(data.class_names, data.class_counts, data.media)
     st.subheader(messages.escape(finding), anchor=False)
     # A hundred bars of one length say no more than the line above.

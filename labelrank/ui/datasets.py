@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TypeVar, overload
-
-import pandas as pd
+from typing import IO, TYPE_CHECKING, TypeVar, overload
 
 from labelrank import hub
 from labelrank.data import SourceInfo
@@ -23,6 +21,9 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.rank import TEST_SPLIT
 from labelrank.ui import choices, session
 from labelrank.ui.lookups import lookups
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -272,6 +273,8 @@ def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:
 
 def search_table(kind: str, found: Sequence[hub.Found]) -> pd.DataFrame:
     """Return the results of a search for people, one row each."""
+    import pandas as pd
+
     rows = [
         {
             "Id": one.id,

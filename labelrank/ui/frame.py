@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-import pandas as pd
 import streamlit as st
 
 import labelrank
@@ -314,6 +313,8 @@ def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
         st.warning(escape(caution), icon=":material/warning:")
     with st.expander(f"Preview of {file_name}"):
         if file_name.endswith(".parquet"):
+            import pandas as pd
+
             st.dataframe(pd.read_parquet(io.BytesIO(data)).head(20), hide_index=True)
         else:
             preview = data.decode("utf-8")

@@ -18,7 +18,7 @@ from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
 from labelrank.ui import choices, feature_files, frame, messages, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
-from labelrank.views import extraction, stability_chart
+from labelrank.views import extraction
 from labelrank.words import duration, plural
 
 ANEW_HELP = "Makes all features again and does not use the finished parts."
@@ -189,6 +189,8 @@ def _stability(report: ExtractionReport, job: Job) -> None:
     finding = extraction.stability_finding(stability, report.samples / stability.classes)
     st.markdown(f"**{finding}**")
     if stability.told:
+        from labelrank.views import stability_chart  # charts load when they are shown
+
         st.altair_chart(
             stability_chart.stability_chart(stability), alt=f"Expected tau over the samples per class. {finding}."
         )

@@ -7,14 +7,16 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import pandas as pd
 import streamlit as st
 
 from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import choices, datasets, session
 from labelrank.views import marks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 framed = ContextVar("_framed", default=False)
@@ -156,10 +158,10 @@ def problems_table(rows: list[tuple[str, str]], subject: str) -> None:
     shown = paged(rows, PROBLEMS_PER_PAGE, key=f"problems_{subject}")
     # A static table: it wraps a long reason instead of cutting it.
     st.table(
-        pd.DataFrame(
-            [(escape(marks.visible(name)), message_text(reason)) for name, reason in shown],
-            columns=[subject, "What is wrong"],
-        ),
+        {
+            subject: [escape(marks.visible(name)) for name, _ in shown],
+            "What is wrong": [message_text(reason) for _, reason in shown],
+        },
         hide_index=True,
         border="horizontal",
         alt=f"{len(rows)} problems, each with its {subject.lower()} and reason.",

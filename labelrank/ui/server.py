@@ -5,8 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 import labelrank
 from labelrank.errors import LabelRankError, SettingsError
@@ -25,6 +24,9 @@ from labelrank.steps.patch_gallery.folder import GalleryResult
 from labelrank.steps.patch_gallery.request import GalleryProspect
 from labelrank.ui import session
 from labelrank.words import plural
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def device_names() -> list[str]:
@@ -150,6 +152,8 @@ LIBRARIES = (
 
 def versions_table() -> pd.DataFrame:
     """Return the versions of labelrank, Python and the libraries, read from their metadata without importing them."""
+    import pandas as pd
+
     rows = [("labelrank", labelrank.__version__), ("Python", platform.python_version())]
     for name in LIBRARIES:
         try:
@@ -161,6 +165,8 @@ def versions_table() -> pd.DataFrame:
 
 def limits_table() -> pd.DataFrame:
     """Return the limits of this server and the variables that raise them."""
+    import pandas as pd
+
     limits = session.settings()
     rows = [
         (

@@ -62,23 +62,32 @@ def hostile_zip(names=HOSTILE, sep="∕") -> io.BytesIO:
 # Dataset
 
 
-def test_the_app_opens_on_the_default_dataset_ready_to_run(app):
+def test_the_app_opens_ready_to_run_and_shows_no_dataset_before_one_is_chosen(app):
     run(app)
     assert title(app) == "Dataset"
-    assert "1,297 images in 10 classes" in texts(app).replace("\\", "")
     assert labels(app) == [
         "Open this result",
         "Run it on digits",
         "Use my own data",
-        "Show moving-digits",
         "Use digits",
+        "Show digits",
+        "Use moving-digits",
+        "Show moving-digits",
     ]
+    assert not [*app.get("vega_lite_chart"), *app.header]
+    button(app, "Show digits").click().run()
+    assert "1,297 images in 10 classes" in texts(app).replace("\\", "")
+    assert app.get("vega_lite_chart") and [header.value for header in app.header] == ["digits"]
+    assert labels(app) == ["Use moving-digits", "Show moving-digits", "Use digits"]
 
 
-def test_use_digits_leads_to_features_and_into_the_address(app):
-    button(run(app), "Use digits").click().run()
+@pytest.mark.parametrize(
+    ("name", "encoder"), [("digits", "mae-tiny-digits"), ("moving-digits", "videomae-tiny-moving-digits")]
+)
+def test_use_an_example_leads_to_features_and_into_the_address(app, name, encoder):
+    button(run(app), f"Use {name}").click().run()
     assert title(app) == "Features"
-    assert address(app) == {"dataset": "digits", "split": "train", "checkpoint": "mae-tiny-digits"}
+    assert address(app) == {"dataset": name, "split": "train", "checkpoint": encoder}
 
 
 def test_the_test_split_is_warned_about(app):
@@ -200,7 +209,7 @@ def test_something_unexpected_is_one_sentence_for_the_user_and_a_traceback_in_th
         raise ZeroDivisionError("secret detail")
 
     monkeypatch.setattr("labelrank.ui.galleries.gallery", broken)
-    run(app)
+    run(app, dataset="digits")
     assert "Something unexpected went wrong" in app.error[0].value
     assert "secret detail" not in texts(app)
     assert "ZeroDivisionError" in caplog.text
