@@ -19,7 +19,7 @@ from labelrank.ui import choices, feature_files, frame, messages, server, sessio
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
 from labelrank.views import extraction
-from labelrank.words import duration, plural
+from labelrank.words import duration
 
 ANEW_HELP = "Makes all features again and does not use the finished parts."
 
@@ -192,7 +192,7 @@ def _stability(report: ExtractionReport, job: Job) -> None:
         from labelrank.views import stability_chart  # charts load when they are shown
 
         st.altair_chart(
-            stability_chart.stability_chart(stability), alt=f"Expected tau over the samples per class. {finding}."
+            stability_chart.stability_chart(stability), alt=f"Expected agreement over the samples per class. {finding}."
         )
         for text in extraction.how_to_read(stability, feature_files.nouns_of(job)[1]):
             st.caption(text)
@@ -233,35 +233,42 @@ def _stopped(job: Job) -> None:
 
 
 def _succeeded(job: Job) -> None:
-    """Show what a job has made: rows, dimension, time, device, how steady the order is, where it is, what failed."""
+    """Show what a job has made in a sentence; behind it how steady the order is, how it ran, and what failed."""
     result = ExtractionResult.from_json(job.result or {})
     report, nouns = result.report, NOUNS[result.media]
     with st.container(border=True):
         st.markdown(f"**Done**: {escape(job.title)}" + (" (from the cache)" if result.reused else ""))
-        with st.container(horizontal=True):
-            st.metric("Rows", f"{result.rows:,}", width="content", help="Samples with features.")
-            st.metric("Dimension", f"{result.dim:,}", width="content", help="Numbers per sample.")
-            st.metric("Time", duration(result.seconds), width="content", help="Of the extraction itself.")
-            if report and report.rate:
-                rate = words.rate_text(report.rate, nouns[1])
-                st.metric("Rate", rate, width="content", help="While the encoder ran.")
-            st.metric("Precision", result.precision, width="content", help="Number format of the encoder's arithmetic.")
-            st.metric("Device", result.device, width="content", help=escape(extraction.device_text(result)))
+        st.markdown(extraction.made_text(result))
         try:
             found = feature_files.features(result.features)
         except (FeaturesError, TooCostly) as error:
             messages.error_box(error)
             return
-        if report:
-            _circumstances(job, report, result.rows)
         _how_it_stopped(found, nouns[1], all_used=job.params.get("max_per_class") is None)
-        if report:
-            _stability(report, job)
-            if report.failed > messages.PROBLEMS_PER_PAGE:
-                st.markdown(f"Why {plural(report.failed, *nouns)} could not be used:")
-                _reasons(report)
-        features_footer(result.features, found)
+        features_footer(result.features, found, report)
+        if report and report.stability:
+            # Where the order decides when to stop, how steady it is was asked for.
+            with st.expander("How sure is this?", expanded=report.stability.target is not None):
+                _stability(report, job)
+        with st.expander("Details"):
+            _details(job, result)
         log_expander(job)
+
+
+def _details(job: Job, result: ExtractionResult) -> None:
+    """Show how an extraction ran."""
+    report = result.report
+    with st.container(horizontal=True):
+        st.metric("Rows", f"{result.rows:,}", width="content", help="Samples with features.")
+        st.metric("Dimension", f"{result.dim:,}", width="content", help="Numbers per sample.")
+        st.metric("Time", duration(result.seconds), width="content", help="Of the extraction itself.")
+        if report and report.rate:
+            rate = words.rate_text(report.rate, NOUNS[result.media][1])
+            st.metric("Rate", rate, width="content", help="While the encoder ran.")
+        st.metric("Precision", result.precision, width="content", help="Number format of the encoder's arithmetic.")
+        st.metric("Device", result.device, width="content", help=escape(extraction.device_text(result)))
+    if report:
+        _circumstances(job, report, result.rows)
 
 
 def _how_it_stopped(found: FeatureSet, nouns: str, *, all_used: bool) -> None:
@@ -273,14 +280,22 @@ def _how_it_stopped(found: FeatureSet, nouns: str, *, all_used: bool) -> None:
             st.info(text, icon=":material/info:")
 
 
-def features_footer(path: Path, found: FeatureSet) -> None:
-    """Show where a features file is, a download, and the samples that have no features or doubtful ones."""
+def features_footer(path: Path, found: FeatureSet, report: ExtractionReport | None = None) -> None:
+    """Show a download of features, and the samples that have none or doubtful ones, with the reasons behind.
+
+    Args:
+        report: Of the extraction that made them, where there is one.
+    """
     if text := extraction.failures_text(found):
-        st.warning(text)
-        messages.problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
-    for text, samples in extraction.doubts(found):
-        st.warning(text)
-        messages.problems_table([(sample.subject, sample.reason) for sample in samples], "Doubtful sample")
+        st.warning(text, icon=":material/warning:")
+        with st.expander("Which, and why"):
+            if report and report.failed > messages.PROBLEMS_PER_PAGE:
+                _reasons(report)
+            messages.problems_table([(problem.subject, problem.reason) for problem in found.failures], "Sample")
+    for number, (text, samples) in enumerate(extraction.doubts(found)):
+        st.warning(text, icon=":material/warning:")
+        with st.expander("Which, and why", key=f"doubtful_{number}"):
+            messages.problems_table([(sample.subject, sample.reason) for sample in samples], "Doubtful sample")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Download Parquet",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from labelrank.steps.encoders import NEIGHBOURS, Encoder, EncoderComparison
+from labelrank.views.ranking_words import SHARE
 from labelrank.words import plural, share_text
 
 COLUMNS = {
@@ -13,7 +14,7 @@ COLUMNS = {
     "Behind": "How many points of that less than the best on the same rows; in brackets an interval that holds for all "
     "pairs of files together with 95 %. Where it includes 0, the two are not told apart.",
     "k-NN": f"Share of the rows whose {NEIGHBOURS} nearest other rows, by cosine, vote for their class.",
-    "First axis": "Share of the variance between class means that lies on the first axis, the one of the ranking.",
+    SHARE: "Share of the variance between class means that lies on the first axis, the one of the ranking.",
     "Dimensions": "Effective number of dimensions in which class means differ: 1 / sum of squared shares; 1 where all "
     "lie on one axis.",
     "s / 1,000": "Seconds to read and encode 1,000 samples, as measured when the file was made; a busy machine is "
@@ -52,7 +53,7 @@ def cells(encoder: Encoder) -> dict[str, str]:
             f"{_points(behind.difference)} ({_points(behind.low)} to {_points(behind.high)})" if behind else "best"
         ),
         "k-NN": _share(knn.value, knn.low, knn.high),
-        "First axis": "none" if encoder.first_axis is None else share_text(encoder.first_axis),
+        SHARE: "none" if encoder.first_axis is None else share_text(encoder.first_axis),
         "Dimensions": "none" if encoder.effective_dimensions is None else f"{encoder.effective_dimensions:.1f}",
         "s / 1,000": UNKNOWN if encoder.seconds_per_1000 is None else f"{encoder.seconds_per_1000:,.3g}",
         "Parameters": UNKNOWN if encoder.num_parameters is None else f"{encoder.num_parameters:,}",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from labelrank.data.dataset import NOUNS
 from labelrank.notices import NOTE
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
-from labelrank.words import RUNTIMES, about, plural, share_text
+from labelrank.words import RUNTIMES, about, duration, plural, share_text
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
@@ -144,7 +146,7 @@ def stability_finding(stability: StabilityReport, most: float | None = None, *, 
     target, needed, last = stability.target, stability.needed, points[-1]
     finding = _found(last, either=stability.either_direction, interval=interval)
     if (aligned := direction_gap(last)) is not None:
-        finding += f" ({aligned:.2f} without its direction)"
+        finding += f" ({aligned:.2f} in either direction)"
     if target is None:
         return finding
     if last.tau >= target:
@@ -160,12 +162,22 @@ def stability_finding(stability: StabilityReport, most: float | None = None, *, 
 def _found(point: StabilityEstimate, *, either: bool, interval: bool) -> str:
     whichever = " in either direction" if either else ""
     ends = f" ({point.low:.2f} to {point.high:.2f})" if interval else ""
-    return f"Expected tau {point.tau:.2f}{whichever}{ends} at {per_class_text(point.per_class)} per class"
+    return f"Expected agreement {point.tau:.2f}{whichever}{ends} at {per_class_text(point.per_class)} per class"
 
 
 def no_estimate_text(per_class: int) -> str:
     """Return why there is no estimate at this many samples per class."""
     return f"{per_class:,} per class: no estimate; samples are too few, or about as many as features"
+
+
+def forecast(stability: StabilityReport) -> list[tuple[float, float]]:
+    """Return the part of the projection that is drawn: samples per class beyond the last estimate, and their tau."""
+    last, needed = stability.told[-1].per_class, stability.needed
+    ahead = [(n, tau) for n, tau in stability.projection if n > last and math.isfinite(tau)]
+    if stability.target is None or needed is None:
+        return [point for point in ahead if point[0] <= 4 * last]
+    # Up to the count that the target needs, and one point beyond it.
+    return [point for before, point in zip([(0.0, 0.0), *ahead], ahead, strict=False) if before[0] <= needed]
 
 
 def how_to_read(stability: StabilityReport, nouns: str) -> list[str]:
@@ -177,15 +189,19 @@ def how_to_read(stability: StabilityReport, nouns: str) -> list[str]:
     """
     first, last, either = stability.told[0], stability.told[-1], stability.either_direction
     scale = "1 is the same order or its reverse, 0 is unrelated" if either else "1 is the same order, 0 is unrelated, "
+    band = "band" if len(stability.told) > 1 else "bar"
+    dashed = "; the dashed line is a forecast" if forecast(stability) else ""
     text = (
-        f"Tau compares this order with the order of the same number of other {nouns}: {scale}"
-        f"{'' if either else '-1 is the reverse'}. The band is the 90\u00a0% interval; the dashed line is a forecast."
+        f"Agreement compares this order with the order of the same number of other {nouns} (Kendall's tau): {scale}"
+        f"{'' if either else '-1 is the reverse'}. The {band} is the 90\u00a0% interval{dashed}."
     )
     if direction_gap(last) is not None:
         text += " The thin line counts an order and its reverse as the same: which end comes first is still open."
     # The ends of the order are near equals: a small change of the samples swaps which one comes first.
     elif not either and last.low < -_TURNING_TAU and last.high > _TURNING_TAU:
-        text += " The band reaches far to both sides of 0: which end comes first is still open."
+        text += f" The {band} reaches far to both sides of 0: which end comes first is still open."
+    there = "" if either else " and in either direction"
+    text += f" This estimate is from halves of the samples; that of the page Ranking is from all of them{there}."
     if any(first.per_class <= count < last.per_class for count in stability.unknown):
         return [text, "The line has a gap where samples are about as many as features: no estimate is possible there."]
     return [text]
@@ -252,6 +268,12 @@ def outcome_finding(features: FeatureSet) -> str:
     return f"{_found(last, either=ended.either_direction, interval=True)}; {ended.target:.2f} was asked for."
 
 
+def made_text(result: ExtractionResult) -> str:
+    """Return what an extraction has made, in a sentence."""
+    samples = plural(result.rows, *NOUNS[result.media])
+    return f"{samples} encoded in {duration(result.seconds)}, each as a vector of {result.dim:,} numbers."
+
+
 def result_text(result: ExtractionResult) -> str:
     """Return the result of an extraction in one line."""
     made = f"{result.rows:,} rows, {result.dim:,} numbers each"
@@ -264,11 +286,11 @@ def _stability_text(result: ExtractionResult) -> str:
     stability = result.report.stability if result.report else None
     if stability is None or not (points := stability.told):
         return ""
-    text = f"tau {points[-1].tau:.2f} expected"
+    text = f"expected agreement {points[-1].tau:.2f}"
     if stability.either_direction:
         text += " in either direction"
     elif (aligned := direction_gap(points[-1])) is not None:
-        text += f"; {aligned:.2f} without its direction"
+        text += f"; {aligned:.2f} in either direction"
     at = per_class_text(points[-1].per_class)
     return f"stopped at {at} per class, {text}" if result.stopped_early else text
 
@@ -294,10 +316,13 @@ def doubts(features: FeatureSet) -> list[tuple[str, list[Problem]]]:
 def failures_text(features: FeatureSet) -> str:
     """Return how much has no features, and how much is to be known of the others; empty where all is well."""
     remarks = sum(1 for problem in features.failures if problem.kind == NOTE)
+    empty = set(features.class_names) - {features.class_names[label] for label in set(features.y.tolist())}
+    classes = sum(1 for problem in features.failures if problem.kind != NOTE and problem.subject in empty)
     told = []
-    if count := len(features.failures) - remarks:
-        share = share_text(count / (count + len(features.y)))
-        told.append(f"{plural(count, 'file or class', 'files or classes')} left out ({share}), each with its reason.")
+    if count := len(features.failures) - remarks - classes:
+        told.append(f"{plural(count, 'sample')} left out ({share_text(count / (count + len(features.y)))}).")
+    if classes:
+        told.append(f"{plural(classes, 'class has', 'classes have')} no sample left and cannot be ranked.")
     if remarks:
         told.append(f"{plural(remarks, 'remark')} on how the data were read.")
     return " ".join(told)

@@ -23,7 +23,11 @@ TOLD_APART_HELP = (
     "tell more of them apart."
 )
 IN_ORDER_HELP = "The chance that this class and the one after it are in this order in truth. 50 % says nothing."
-SHARE_HELP = "How much of the variance between class means lies on this one axis; the rest is not in the order."
+SHARE = "Share on the axis"
+SHARE_HELP = (
+    "How much of the variance between class means lies on the axis of the projection. The order centroid has nothing "
+    "of the rest; orders by class geometry do."
+)
 ONE_ROW_EACH = (
     "These features have one sample of each class. Nothing tells how much samples of a class differ, so the classes "
     "cannot be ranked. Two samples of a class are the least, 25 of each a good start."
@@ -54,17 +58,18 @@ def figures(share: float, intervals: RankIntervals | None) -> list[tuple[str, st
         share: Between-class variance on the axis, as a fraction in [0, 1].
         intervals: How sure the positions are, where that is known.
     """
-    found = [("Share of between-class variance", percent(share), SHARE_HELP)]
+    found = [(SHARE, percent(share), SHARE_HELP)]
     if intervals is not None and intervals.tau is not None:
         kept = round(50 * (1 + intervals.tau))
         help_text = (
             f"Drawn again with as many other samples, about {kept} of 100 pairs of classes would stand in the same "
-            "order. This is Kendall's tau: 1 is the same order, 0 no better than chance, whichever end comes first. "
-            "The page Features asks the same of two halves of the samples, with a wide band, so its number may differ."
+            "order. This is Kendall's tau: 1 is the same order or its reverse, 0 no better than chance. The page "
+            "Features estimates it from two halves of the samples, with a wide band, and counts a reversed order "
+            "against it, so its number differs."
         )
         if reversal := round(100 * (intervals.reversal or 0)):
             help_text += f" The ends would change places in about {reversal} of 100 draws."
-        found.append(("Expected agreement", f"{intervals.tau:.2f}", help_text))
+        found.append(("Expected agreement in either direction", f"{intervals.tau:.2f}", help_text))
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from labelrank.steps.extract.report import StabilityReport
-from labelrank.views.extraction import direction_gap
+from labelrank.views.extraction import direction_gap, forecast
 from labelrank.views.marks import ACCENT, NEUTRAL
 
 STABILITY_HEIGHT = 300
@@ -48,7 +48,7 @@ def stability_chart(stability: StabilityReport) -> alt.LayerChart:
     ticks = [2**power for power in range(21) if first / 2 < 2**power < 2 * end]
     low = min(0.0, float(points["low"].min()), float(points["tau"].min()))
     taus = [tau for tau in (TAUS if low > -0.3 else TAUS_FROM_REVERSE) if tau >= low]
-    title = "Expected tau, either direction" if stability.either_direction else "Expected tau"
+    title = "Expected agreement, either direction" if stability.either_direction else "Expected agreement"
     x = alt.X(
         "per_class:Q",
         title="Samples per class",
@@ -59,8 +59,8 @@ def stability_chart(stability: StabilityReport) -> alt.LayerChart:
     tooltip = [
         alt.Tooltip("per_class:Q", title="per class", format=",.3~g"),
         alt.Tooltip("n_samples:Q", title="samples", format=",d"),
-        alt.Tooltip("tau:Q", title="expected tau", format=".2f"),
-        alt.Tooltip("low:Q", title="90 % from", format=".2f"),
+        alt.Tooltip("tau:Q", title="expected agreement", format=".2f"),
+        alt.Tooltip("low:Q", title="90\u00a0% from", format=".2f"),
         alt.Tooltip("high:Q", title="to", format=".2f"),
     ]
     base = alt.Chart(points)
@@ -91,13 +91,7 @@ def stability_chart(stability: StabilityReport) -> alt.LayerChart:
 
 def _ahead(stability: StabilityReport, last: pd.Series) -> pd.DataFrame:
     """Return the drawn part of the projection, columns per_class and tau, from the last estimate on."""
-    ahead: pd.DataFrame = pd.DataFrame(list(stability.projection), columns=["per_class", "tau"], dtype=float).dropna()
-    ahead = ahead[ahead["per_class"] > last["per_class"]]
-    if stability.target is not None and stability.needed is not None:
-        # Up to the count that the target needs, and one point beyond it.
-        ahead = ahead[ahead["per_class"].shift(fill_value=0) <= stability.needed]
-    else:
-        ahead = ahead[ahead["per_class"] <= 4 * last["per_class"]]
+    ahead: pd.DataFrame = pd.DataFrame(forecast(stability), columns=["per_class", "tau"], dtype=float)
     result: pd.DataFrame = pd.concat([last[["per_class", "tau"]].to_frame().T, ahead])
     return result
 

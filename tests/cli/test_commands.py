@@ -245,7 +245,7 @@ def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli
     assert "Estimated time: at most " in first.stderr
     assert "CPU (" in first.stderr
     assert "10 per class: no estimate" in first.stderr
-    assert "Expected tau 0." in first.stderr
+    assert "Expected agreement 0." in first.stderr
     assert " in either direction (0." in first.stderr
     assert "Stopped early: the order is steady enough with " in first.stderr
     features = read_features(tmp_path / "f.parquet")

@@ -341,6 +341,8 @@ def test_a_finished_job_shows_what_it_made_and_leads_to_the_ranking(app, store, 
         "Precision": "float32",
         "Device": "CPU",
     }
+    assert "200 images encoded in 1.5 s, each as a vector of 64 numbers." in texts(app)
+    assert [e.label for e in app.expander][-2:] == ["Details", "Log"]
     button(app, "Rank labels").click().run()
     assert title(app) == "Ranking"
     assert address(app)["job"] == job.id
@@ -391,7 +393,7 @@ def test_a_job_alone_in_the_address_opens_its_ranking_with_its_choices(app, pixe
     job = finished_job(pixel_features(), max_per_class=32, seed=7)
     run(app, job=job.id)
     assert title(app) == "Ranking"
-    assert [m.label for m in app.metric] == ["Share of between-class variance", "Expected agreement"]
+    assert [m.label for m in app.metric] == ["Share on the axis", "Expected agreement in either direction"]
     assert app.session_state["choices"].extraction.seed == 7
     assert app.session_state["choices"].extraction.max_per_class == 32
     assert chips(app)[2:] == ["features: 200 rows", "order: centroid"]
@@ -546,7 +548,7 @@ def test_jobs_on_the_same_data_are_told_apart(app, store):
     told = [caption.value.split(" · ")[0] for caption in app.caption if "queued" in caption.value]
     assert len(set(told)) == 3
     assert any("all samples, seed 3" in text for text in told)
-    assert any("until tau 0.85 in either direction" in text for text in told)
+    assert any("until agreement 0.85 in either direction" in text for text in told)
 
 
 def test_opening_a_finished_job_shows_its_ranking(app, pixel_features, finished_job):

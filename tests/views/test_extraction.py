@@ -57,34 +57,34 @@ def test_too_few_samples_of_some_classes_are_told_for_their_distances_alone():
     ("values", "most", "finding"),
     [
         (stability(), None, "Too few samples yet to tell how steady the order is"),
-        (stability(0.3, 0.5), None, "Expected tau 0.50 at 8 per class"),
+        (stability(0.3, 0.5), None, "Expected agreement 0.50 at 8 per class"),
         (
             stability(0.3, 0.784, target=0.85, needed=61.2),
             64,
-            "Expected tau 0.78 at 8 per class; 0.85 is expected at about 61",
+            "Expected agreement 0.78 at 8 per class; 0.85 is expected at about 61",
         ),
         (
             stability(0.3, 0.7, target=0.85, needed=1234.5),
             64,
-            "Expected tau 0.70 at 8 per class; 0.85 would take about 1,200, more than the 64 here",
+            "Expected agreement 0.70 at 8 per class; 0.85 would take about 1,200, more than the 64 here",
         ),
         (
             stability(0.3, target=0.85),
             64,
-            "Expected tau 0.30 at 4 per class; it is too early to say when 0.85 is reached",
+            "Expected agreement 0.30 at 4 per class; it is too early to say when 0.85 is reached",
         ),
-        (stability(0.3, 0.86, target=0.85, needed=8), 64, "Expected tau 0.86 at 8 per class: 0.85 is reached"),
+        (stability(0.3, 0.86, target=0.85, needed=8), 64, "Expected agreement 0.86 at 8 per class: 0.85 is reached"),
         (
             stability(0.3, 0.62, target=0.85, needed=61.2, gap=0.18),
             64,
-            "Expected tau 0.62 at 8 per class (0.80 without its direction); 0.85 is expected at about 61",
+            "Expected agreement 0.62 at 8 per class (0.80 in either direction); 0.85 is expected at about 61",
         ),
         (
             stability(0.3, 0.68, target=0.85, needed=8, gap=0.18, either=True),
             64,
-            "Expected tau 0.86 in either direction at 8 per class: 0.85 is reached",
+            "Expected agreement 0.86 in either direction at 8 per class: 0.85 is reached",
         ),
-        (replace(stability(0.3, 0.62, gap=0.38), classes=2), None, "Expected tau 0.62 at 8 per class"),
+        (replace(stability(0.3, 0.62, gap=0.38), classes=2), None, "Expected agreement 0.62 at 8 per class"),
     ],
 )
 def test_stability_finding_says_how_steady_and_what_the_target_takes(values, most, finding):
@@ -98,7 +98,7 @@ def test_counts_per_class_have_sensible_digits(count, text):
 
 def test_the_interval_is_told_where_no_chart_shows_it():
     told = extraction.stability_finding(stability(0.5, either=True, gap=0.2), interval=True)
-    assert told == "Expected tau 0.70 in either direction (0.60 to 0.70) at 4 per class"
+    assert told == "Expected agreement 0.70 in either direction (0.60 to 0.70) at 4 per class"
 
 
 def test_what_it_runs_on_what_is_reused_and_waiting_are_told():
@@ -133,8 +133,23 @@ def test_remarks_are_not_counted_as_left_out():
     left_out, remark = Problem("a/1.png", "It is empty."), Problem("train", "The folder is read as a class.", "note")
     assert extraction.failures_text(replace(features, failures=(remark,))) == "1 remark on how the data were read."
     assert extraction.failures_text(replace(features, failures=(left_out, remark))) == (
-        "1 file or class left out (20\u00a0%), each with its reason. 1 remark on how the data were read."
+        "1 sample left out (20\u00a0%). 1 remark on how the data were read."
     )
+
+
+def test_a_class_without_samples_is_not_counted_as_a_sample():
+    features = FeatureSet(np.zeros((3, 2), np.float32), np.arange(3, dtype=np.int32), tuple("abc"), tuple("wxyz"))
+    problems = (Problem("z/1.png", "It is empty."), Problem("z", "None of its samples could be used."))
+    assert extraction.failures_text(replace(features, failures=problems)) == (
+        "1 sample left out (25\u00a0%). 1 class has no sample left and cannot be ranked."
+    )
+
+
+def test_the_caption_of_the_chart_names_only_what_is_drawn():
+    one = extraction.how_to_read(replace(stability(0.5), projection=()), "images")[0]
+    assert "The bar is" in one and "dashed" not in one
+    several = extraction.how_to_read(replace(stability(0.3, 0.5), projection=((16.0, 0.6),)), "images")[0]
+    assert "The band is" in several and "dashed" in several
 
 
 def test_doubtful_samples_are_told_by_kind():
@@ -152,7 +167,7 @@ def test_doubtful_samples_are_told_by_kind():
 def test_a_result_says_where_it_stopped():
     result = ExtractionResult.from_json({**REPORT, **OWN, **MADE_ON})
     assert extraction.result_text(result) == (
-        "200 rows, 64 numbers each · stopped at 8 per class, tau 0.50 expected; 0.88 without its direction"
+        "200 rows, 64 numbers each · stopped at 8 per class, expected agreement 0.50; 0.88 in either direction"
     )
     again = replace(result, report=None, reused=True)
     assert extraction.result_text(again) == "200 rows, 64 numbers each · from the cache"
@@ -196,4 +211,4 @@ def test_an_extraction_of_all_samples_says_nothing_on_how_it_stopped():
 
 def test_how_steady_the_order_was_is_told_with_what_was_asked_for():
     told = extraction.outcome_finding(made(tau=0.9, low=0.8, high=0.95))
-    assert told == "Expected tau 0.90 (0.80 to 0.95) at 4 per class; 0.85 was asked for."
+    assert told == "Expected agreement 0.90 (0.80 to 0.95) at 4 per class; 0.85 was asked for."
