@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from labelrank.cli.options import given_features_options
 from labelrank.cli.progress import say
 from labelrank.cli.tables import printable, show_table
+
+if TYPE_CHECKING:
+    from labelrank.features.store import FeatureSet
+    from labelrank.steps.encoders import EncoderComparison
 
 
 @click.command()
@@ -24,8 +30,6 @@ def encoders(features: tuple[Path, ...], features_column: str | None, label_colu
     precisions. Prints the expected accuracy of each, what it costs, and how far their orders agree.
     """
     from labelrank.features.joining import read_features
-    from labelrank.steps.encoders import CANNOT_TELL, compare_encoders
-    from labelrank.views.encoder_words import cells, finding, tau_cells
 
     if len(set(features)) < len(features):
         raise click.UsageError("A file was given twice; give each features file once.")
@@ -36,12 +40,20 @@ def encoders(features: tuple[Path, ...], features_column: str | None, label_colu
         )
         for path in features
     }
+    show_encoders(files, style)
+
+
+def show_encoders(files: Mapping[str, FeatureSet], style: str = "table") -> EncoderComparison:
+    """Print and return how well features of the same samples, by their names, tell the classes apart."""
+    from labelrank.steps.encoders import CANNOT_TELL, compare_encoders
+    from labelrank.views.encoder_words import cells, finding, tau_cells
+
     found = compare_encoders(files)
     for notice in found.notices:
         say(f"Note: {printable(notice.text)}")
     if style == "json":
         click.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
-        return
+        return found
     rows = [{name: printable(text) for name, text in cells(encoder).items()} for encoder in found.encoders]
     show_table(list(rows[0]), [list(row.values()) for row in rows], text_columns=(0, 1, 9))
     if len(rows) > 1:
@@ -54,3 +66,4 @@ def encoders(features: tuple[Path, ...], features_column: str | None, label_colu
         )
     say(finding(found))
     say(CANNOT_TELL)
+    return found

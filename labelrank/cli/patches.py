@@ -19,10 +19,16 @@ from labelrank.cli.options import (
 )
 from labelrank.cli.progress import ProgressLine, say, say_left_out
 from labelrank.data.dataset import NOUNS
+from labelrank.patches.choosing import CHOICES
 from labelrank.patches.ranker_card import TITLES
 from labelrank.patches.ranker_config import HEADS, SIZES
 from labelrank.patches.ranker_recipe import LOSSES, VARIANTS, RankerRecipe
 from labelrank.steps.patch_training import DEFAULT_HELD_OUT, DEFAULT_ROUNDS
+
+CHEAP = ("random", "grid", "centre", "variance", "gradient", "median")
+"""What `patches compare` compares by default: selections that cost next to nothing, and fit every encoder."""
+
+ALL = "all patches"
 
 
 @click.group()
@@ -172,6 +178,48 @@ def train(data: str, checkpoint: str, out: Path, held_out: int, rounds: int, **o
     for name, one in sorted(result.agreement.items(), key=lambda item: -item[1].spearman):
         if name != "ranker":
             say(f"  {one.spearman:6.3f}  {TITLES[name]}")
+
+
+@patches.command()
+@click.argument("data")
+@click.option("--checkpoint", required=True, help="The encoder: embedded name, folder or id.")
+@click.option("--keep", type=float, default=0.5, show_default=True, help="Share of the patches that is encoded.")
+@click.option(
+    "--patches",
+    "selections",
+    multiple=True,
+    help=f"What chooses them, once for each to compare: {CHOICES}.  [{', '.join(CHEAP)}]",
+)
+@dataset_options
+@checkpoint_revision_option
+@max_per_class_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Chooses samples and patches.")
+@click.option("--stride", type=click.IntRange(min=1), help="Frames of a video from one to the next; 4 by default.")
+@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def compare(data: str, checkpoint: str, keep: float, selections: tuple[str, ...], style: str, **options: Any) -> None:
+    """Find out which choice of patches tells the classes of DATA apart best, without training.
+
+    Encodes the samples of DATA with all patches and with each choice, and compares their features as `encoders` does.
+    What `extract` made before is taken from its cache, and the other way round.
+    """
+    from labelrank.cli.encoders import show_encoders
+    from labelrank.cli.extract import extracted
+    from labelrank.settings import Settings
+    from labelrank.steps.extract.plan import plan
+    from labelrank.steps.extract.request import Request
+
+    names = selections or CHEAP
+    if len(set(names)) < len(names):
+        raise click.UsageError("A choice of patches was given twice; give each --patches once.")
+    for name in names:  # what cannot be done is said before anything runs
+        plan(Request(data, checkpoint, keep=keep, patches=name, **options), Settings.from_env())
+    files = {ALL: extracted(data, checkpoint, **options)}
+    for name in names:
+        say(f"\n{name}")
+        files[name] = extracted(data, checkpoint, keep=keep, patches=name, **options)
+    say("")
+    first = next(found.name for found in show_encoders(files, style).encoders if found.name != ALL)
+    say(f"Of these choices {first} comes first: `--keep {keep:g} --patches {shlex.quote(first)}`.")
 
 
 @patches.command()

@@ -1,4 +1,6 @@
-"""`labelrank patches classes`: the table, its sentence, and files of something else."""
+"""`labelrank patches classes` and `compare`: tables, sentences, and what cannot be done."""
+
+import json
 
 import numpy as np
 import pytest
@@ -38,3 +40,36 @@ def test_a_file_of_something_else_is_refused(tmp_path, provenance, rows, text):
     done = call(tmp_path / "other.parquet")
     assert done.exit_code == 1
     assert text in str(done.exception) + done.output
+
+
+COMPARE = ["patches", "compare", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", "6", "--keep", "0.25"]
+
+
+def test_choices_of_patches_are_compared_on_the_same_samples(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "home"))
+    chosen = ["--patches", "grid", "--patches", "ltrp-tiny-digits:top-and-clusters", "--format", "json"]
+    done = CliRunner().invoke(main, COMPARE + chosen)
+    assert done.exit_code == 0, done.output
+    found = {one["name"]: one for one in json.loads(done.stdout)["encoders"]}
+    assert set(found) == {"all patches", "grid", "ltrp-tiny-digits:top-and-clusters"}
+    assert found["all patches"]["patches"] is None
+    assert found["grid"]["patches"] == "16 of 64 patches (25\u00a0%), chosen by an even grid"
+    first = next(name for name in found if name != "all patches")
+    assert f"Of these choices {first} comes first: `--keep 0.25 --patches {first}`." in done.stderr
+    alone = ["extract", *COMPARE[2:], "--patches", "grid", "--out", str(tmp_path / "grid.parquet")]
+    assert "makes them again" in CliRunner().invoke(main, alone).stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--patches", "grid", "--patches", "grid"], "given twice"),
+        (["--patches", "middle"], "'middle'"),
+        (["--keep", "0"], "0"),
+    ],
+)
+def test_choices_that_cannot_be_compared_are_refused(tmp_path, monkeypatch, options, text):
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "home"))
+    done = CliRunner().invoke(main, COMPARE + options)
+    assert done.exit_code and text in done.output + str(done.exception)
+    assert "Extracting" not in done.output
