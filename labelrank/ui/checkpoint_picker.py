@@ -11,6 +11,7 @@ from labelrank.errors import HubError, LabelRankError
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED, Curated
 from labelrank.models.families import FAMILIES
+from labelrank.steps.rank import DIGITS_ALONE
 from labelrank.ui import choices, feature_files, frame, hub_pickers, session
 from labelrank.ui.messages import error_box, escape, paged
 
@@ -55,11 +56,7 @@ def choose_checkpoint(data: DatasetInfo, *, started: bool) -> CheckpointInfo | N
     foreign = asked.checkpoint in EMBEDDED and asked.dataset not in EXAMPLES
     _other_checkpoints(data, expanded=bool(misfit or info is None or (foreign and not started)), started=started)
     if foreign:
-        st.warning(
-            f"{asked.checkpoint} knows only handwritten digits: its order of other {NOUNS[data.media][1]} shows how "
-            "the app works, not how the classes relate. Choose another checkpoint above.",
-            icon=":material/warning:",
-        )
+        st.warning(DIGITS_ALONE.format(asked.checkpoint), icon=":material/warning:")
     return None if misfit else info
 
 

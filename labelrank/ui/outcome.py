@@ -19,6 +19,9 @@ def show(shown: Shown, results: Results) -> None:
     """Show the results of a fine-tune, even of some seeds only."""
     report = results.report
     question = questions.question_of(report.compared.design)
+    doubts = report.label_map.doubts
+    if doubts:
+        st.warning("  \n".join(map(findings.sentence, doubts)), icon=":material/warning:")
     if question != questions.MODEL or report.verdict.finding == UNSOUND:
         _claim(results)
     number = verdict_words.number_of(report)
@@ -39,7 +42,8 @@ def show(shown: Shown, results: Results) -> None:
     if caption:
         st.caption(caption)
     for notice in report.notices:
-        st.caption(f":material/info: {findings.sentence(notice.text)}")
+        if notice.text not in doubts:
+            st.caption(f":material/info: {findings.sentence(notice.text)}")
     _downloads(results)
     outcome_tabs.show(shown, results, question)
 

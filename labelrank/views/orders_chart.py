@@ -48,7 +48,10 @@ def _means(report: Report, metric: str) -> tuple[pd.Series, pd.Series]:
 
 
 def orders_finding(report: Report, metric: str = "accuracy") -> str:
-    """Return where the ranked order stands among the others, in one sentence."""
+    """Return how the ranked order does among the others, in one sentence.
+
+    Of accuracy without its place, which the verdict tells with what it means.
+    """
     measure = MEASURES[metric]
     means, random = _means(report, metric)
     if means.empty:
@@ -60,7 +63,7 @@ def orders_finding(report: Report, metric: str = "accuracy") -> str:
         f"mean {measure.noun} is {measure.text(means['ranked'])}, that of random orders {measure.text(random.mean())}"
     )
     analysis = report.statistics.get(metric)
-    if analysis is None or analysis.ranked is None:
+    if metric == "accuracy" or analysis is None or analysis.ranked is None:
         return f"The ranked order's {text}"
     return f"The ranked order came {place_text(analysis.ranked)}: its {text}"
 

@@ -20,13 +20,14 @@ from labelrank.steps.finetune.results import KERAS_MODEL, MODEL, write_results
 from labelrank.steps.finetune.targets import Chosen
 
 
-def label_map_of(n_classes: int, names: Sequence[str] | None = None) -> LabelMap:
+def label_map_of(n_classes: int, names: Sequence[str] | None = None, doubts: Sequence[str] = ()) -> LabelMap:
     """Return a label map whose order is not the source's."""
     rng = np.random.default_rng(n_classes)
     y = np.repeat(np.arange(n_classes), 4).astype(np.int32)
     X = np.repeat(rng.permutation(n_classes), 4)[:, np.newaxis] + 0.1 * rng.normal(size=(4 * n_classes, 3))
     ranker = LabelRanker(method="centroid", shrinkage="auto").fit(X, y)
-    return LabelMap.from_ranking(ranker, tuple(names or (f"class {i}" for i in range(n_classes))), {})
+    told = tuple(names or (f"class {i}" for i in range(n_classes)))
+    return LabelMap.from_ranking(ranker, told, {}, notices=[Notice("made_up", text) for text in doubts])
 
 
 def targets_used(n_classes: int) -> TargetsUsed:
@@ -51,6 +52,7 @@ def finished(
     y_test: np.ndarray | None = None,
     failing: Sequence[str] = (),
     notices: Sequence[str] = (),
+    doubts: Sequence[str] = (),
     epochs: int = 6,
 ) -> tuple[Report, list[Run], FeatureSet, LabelMap]:
     """Return a report with its runs, test rows and label map, as `write_results` takes them.
@@ -62,7 +64,7 @@ def finished(
         y_test: Labels of `keys`.
     """
     design = design or Design()
-    label_map = label_map_of(n_classes, names)
+    label_map = label_map_of(n_classes, names, doubts)
     seeds = list(range(design.seeds)) if seeds is None else list(seeds)
     arms = design.arms(label_map.order)
     y = np.arange(n_test, dtype=np.int32) % n_classes if y_test is None else y_test
@@ -109,7 +111,7 @@ def finished(
         versions={"labelrank": "0.5.0"},
         created_at="2026-11-20T19:00:00+00:00",
         seconds=31.4,
-        notices=tuple(Notice("made_up", text) for text in notices),
+        notices=tuple(Notice("made_up", text) for text in (*doubts, *notices)),
     )
     targets = targets_used(n_classes) if design.compares_targets else None
     report = report_of(facts, design, arms, seeds, runs, y, label_map, targets)

@@ -488,9 +488,19 @@ def test_a_finished_comparison_shows_one_sentence_one_number_one_chart_and_downl
         "Model (Keras)",
         "All files (zip)",
     ]
-    assert "The ranked order came" in charts(ready)[0]
+    assert "The ranked order's mean accuracy" in charts(ready)[0]
     # Done with these choices: nothing is left to start.
     assert "Compare the orders" not in labels(ready)
+
+
+def test_what_makes_the_order_doubtful_stands_above_the_figures_and_only_there(ready, compared):
+    job, folder = compared(doubts=["This is the test split."], notices=["Tested on 50 rows."])
+    run(ready, job=job.id)
+    assert ready.warning[0].value == "This is the test split\\."
+    assert [one.value for one in ready.caption if "test split" in one.value] == []
+    assert any("Tested on 50 rows" in one.value for one in ready.caption)
+    assert read_report(folder).label_map.doubts == ("This is the test split.",)
+    assert json.loads((folder / "label_map.json").read_text())["notices"][0]["text"] == "This is the test split."
 
 
 def test_finished_targets_show_the_gain_that_the_report_holds_and_the_targets_to_take_home(ready, compared):

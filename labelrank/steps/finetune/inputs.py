@@ -217,11 +217,8 @@ def gather_files(
     ):
         _check_apart(one, what, other, option)
     rows, test = (whole, inputs.test) if inputs.test else held_out_for_test(whole, design)
-    label_map = inputs.label_map
-    if label_map is None:
-        ranked = rank(rows, ranking)
-        notices += ranked.notices
-        label_map = ranked.label_map
+    label_map = inputs.label_map or rank(rows, ranking).label_map
+    notices += label_map.notices
     if inputs.test:
         if _made_from(label_map, test):
             text = (

@@ -46,6 +46,8 @@ class RankedOrder:
     """Centroid of each label."""
     method: str
     parameters: Mapping[str, Any]
+    doubts: tuple[str, ...] = ()
+    """What makes the order doubtful, or of little use: the notices of the label map."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,7 @@ class Report:
                     **fields_in(label_map, RankedOrder),
                     "order": tuple(label_map["order"]),
                     "centroids": tuple(label_map["centroids"]),
+                    "doubts": tuple(label_map.get("doubts", ())),
                 }
             ),
             compared=compared,

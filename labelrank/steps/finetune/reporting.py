@@ -133,6 +133,7 @@ def report_of(
             tuple(centroids_by_label(label_map)),
             label_map.method,
             label_map.parameters,
+            tuple(notice.text for notice in label_map.notices),
         ),
         compared=Compared(
             design,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from labelrank.errors import DatasetError, FinetuneError, RankingError, SettingsError
 from labelrank.features.store import KEPT
+from labelrank.notices import Notice
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.inputs import NO_MODEL, gather, gather_files
@@ -68,6 +69,13 @@ def test_an_order_that_has_seen_the_test_labels_is_told(settings):
     material = gathered(settings, label_map=made_map(TEST))
     assert any("made from the test rows" in notice.text for notice in material.notices)
     assert not any("test rows" in notice.text for notice in gathered(settings).notices)
+
+
+def test_the_doubts_of_a_given_label_map_are_told(settings):
+    doubt = Notice("test_split", "This is the test split.")
+    material = gathered(settings, label_map=replace(made_map(TRAIN), notices=(doubt,)))
+    assert doubt in material.notices
+    assert material.label_map.notices == (doubt,)
 
 
 def test_a_chance_ranking_is_told(settings):
