@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import altair as alt
 import streamlit as st
 
 from labelrank.finetune.verdict import UNSOUND
@@ -10,6 +9,7 @@ from labelrank.ui import findings, messages, outcome_tabs
 from labelrank.ui.findings import Results
 from labelrank.ui.fine_tune import Shown
 from labelrank.views import confusion_charts, orders_chart, questions, target_charts, verdict_words
+from labelrank.views.chart_theme import alt
 
 _GOOD = ("ranked_better", "geometry_better")
 _BOXES = {"too_few": (st.warning, ":material/help:"), UNSOUND: (st.error, ":material/error:")}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from labelrank.map_comparison import MapComparison
+from labelrank.views.chart_theme import alt
 from labelrank.views.marks import position_colours, shorten
 from labelrank.views.ranking_charts import LABELLED_CLASSES
 
@@ -71,13 +71,13 @@ def bump_chart(found: MapComparison, first: str, second: str) -> alt.LayerChart:
     texts = [
         alt.Chart(part)
         .mark_text(align=align, dx=gap, fontSize=11, limit=125, baseline="middle")
-        .encode(x=x, y=y, text="class:N", color=colour, tooltip=tooltip)
+        .encode(x=x, y=y, text="class:N", tooltip=tooltip)
         for side, align, gap in ((0, "right", -6), (1, "left", 6))
         if len(part := _apart(named[named["side"] == side], height / n_classes))
     ]
     heads = (
         alt.Chart(pd.DataFrame({"side": [0, 1], "title": titles}))
-        .mark_text(fontWeight="bold", fontSize=12, baseline="bottom", lineBreak="\n", limit=180, color="#7a8794")
+        .mark_text(fontWeight="bold", fontSize=12, baseline="bottom", lineBreak="\n", limit=180)
         .encode(x=x, y=alt.value(-22 if found.turned else -8), text="title:N")
     )
     return alt.layer(*lines, *texts, heads).properties(height=height, padding={"top": 38, "bottom": 4})

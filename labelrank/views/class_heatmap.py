@@ -6,12 +6,12 @@ import io
 import json
 from collections.abc import Sequence
 
-import altair as alt
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 
 from labelrank.views import marks, thumbnails
+from labelrank.views.chart_theme import alt
 from labelrank.words import percent
 
 CELLS = 150

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-import altair as alt
 import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
 
 from labelrank.views import marks
+from labelrank.views.chart_theme import alt
 from labelrank.words import percent
 
 NARROW_PIXELS = 620

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from labelrank.ranking.tree import ClassTree, GroupSuggestion
 from labelrank.views import marks
+from labelrank.views.chart_theme import alt
 from labelrank.views.ranking_charts import AXIS_HEIGHT, ROW_CLASSES, rows
 from labelrank.words import plural
 

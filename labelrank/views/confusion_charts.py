@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
@@ -13,6 +12,7 @@ from labelrank.finetune.design import TARGETS
 from labelrank.finetune.metrics import worst_confusions
 from labelrank.steps.finetune.report import Report
 from labelrank.views import marks, ranking_charts
+from labelrank.views.chart_theme import alt
 from labelrank.views.kind_colours import KIND_COLOURS
 from labelrank.views.marks import NEUTRAL
 from labelrank.views.measures import arm_title

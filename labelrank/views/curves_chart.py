@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import altair as alt
 import pandas as pd
 
 from labelrank.steps.finetune.progress import CurvePoint
+from labelrank.views.chart_theme import alt
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.measures import KIND_NAMES, arm_title
 from labelrank.words import percent

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import altair as alt
 import pandas as pd
 
 from labelrank.finetune.analysis import Analysis, Paired, Variance
 from labelrank.finetune.verdict import p_text
 from labelrank.views import ranking_charts
+from labelrank.views.chart_theme import alt
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import ACCENT, NEUTRAL
 from labelrank.views.measures import MEASURES, Measure, arm_title

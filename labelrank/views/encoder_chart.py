@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import altair as alt
 import pandas as pd
 
 from labelrank.steps.encoders import EncoderComparison
+from labelrank.views.chart_theme import alt
 from labelrank.views.marks import ACCENT, shorten
 
 _HEIGHT = 300
@@ -53,7 +53,7 @@ def encoder_chart(found: EncoderComparison) -> alt.LayerChart | None:
     points = base.mark_circle(color=ACCENT, size=90, opacity=1).encode(x=x, y=y, tooltip=tooltip)
     texts = [
         base.transform_filter(f"datum.inwards === {str(inwards).lower()}")
-        .mark_text(align=align, dx=gap, dy=-9, fontSize=12, limit=190, color=ACCENT)
+        .mark_text(align=align, dx=gap, dy=-9, fontSize=12, limit=190)
         .encode(x=x, y=y, text="name:N", tooltip=tooltip)
         for inwards, align, gap in ((False, "left", 4), (True, "right", -4))
     ]

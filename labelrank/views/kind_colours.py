@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import altair as alt
-
+from labelrank.views.chart_theme import alt
 from labelrank.views.marks import ACCENT
 from labelrank.views.measures import KIND_NAMES
 

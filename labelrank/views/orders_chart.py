@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-import altair as alt
 import pandas as pd
 
 from labelrank.finetune.verdict import place_text
 from labelrank.steps.finetune.report import Report
+from labelrank.views.chart_theme import alt
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import ACCENT, NEUTRAL
 from labelrank.views.measures import KIND_NAMES, MEASURES, arm_title

@@ -6,11 +6,11 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from labelrank.views import marks
+from labelrank.views.chart_theme import alt
 
 FULL = 2.0
 """Full colour from so many times the average patch on."""

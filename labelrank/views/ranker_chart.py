@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import altair as alt
 import pandas as pd
 
 from labelrank.patches.ranker_recipe import RankerEpoch
 from labelrank.views import marks
+from labelrank.views.chart_theme import alt
 
 
 def ranker_chart(epochs: Sequence[RankerEpoch]) -> alt.Chart:

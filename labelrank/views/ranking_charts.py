@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from labelrank.data.dataset import NOUNS
+from labelrank.views.chart_theme import alt
 from labelrank.views.marks import ACCENT, NEUTRAL, position_colours, shorten
 
 MAX_POINTS = 20_000

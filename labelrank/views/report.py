@@ -7,7 +7,6 @@ import html
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-import altair as alt
 import pandas as pd
 
 from labelrank.errors import RankingError
@@ -28,6 +27,7 @@ from labelrank.views import (
     ranking_words,
     sample_list,
 )
+from labelrank.views.chart_theme import alt
 from labelrank.words import CITATION, percent
 
 WIDTH = 860
@@ -334,10 +334,10 @@ def svg(chart: alt.Chart | alt.LayerChart, width: int = WIDTH) -> str:
     """Return a chart as an SVG element whose text has the colour of the page around it."""
     import vl_convert
 
-    colours = {"labelColor": "currentColor", "titleColor": "currentColor"}
     faint = {"gridColor": marks.NEUTRAL, "gridOpacity": 0.25, "tickColor": marks.NEUTRAL, "domainColor": marks.NEUTRAL}
     with alt.data_transformers.enable("default", max_rows=None):
         spec = chart.to_dict()
+    config = spec["config"]
     spec |= {
         "width": width,
         "autosize": {"type": "fit", "contains": "padding"},
@@ -345,9 +345,10 @@ def svg(chart: alt.Chart | alt.LayerChart, width: int = WIDTH) -> str:
         "padding": {"left": 30, "right": 30, "top": 5, "bottom": 20},
         "background": None,
         "config": {
+            **config,
             "font": "system-ui, sans-serif",
-            "axis": {**colours, **faint, "titleFontWeight": "normal"},
-            "legend": {**colours, "titleFontWeight": "normal"},
+            "axis": {**config["axis"], **faint, "titleFontWeight": "normal"},
+            "legend": {**config["legend"], "titleFontWeight": "normal"},
             "view": {"stroke": None},
         },
     }

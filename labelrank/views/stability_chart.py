@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-import altair as alt
 import numpy as np
 import pandas as pd
 
 from labelrank.steps.extract.report import StabilityReport
+from labelrank.views.chart_theme import alt
 from labelrank.views.extraction import direction_gap, forecast
 from labelrank.views.marks import ACCENT, NEUTRAL
 
@@ -82,9 +82,7 @@ def stability_chart(stability: StabilityReport) -> alt.LayerChart:
         wanted = alt.Chart(pd.DataFrame({"tau": [target], "text": [f"target {target:.2f}"]}))
         layers.insert(0, wanted.mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(y=y))
         layers.append(
-            wanted.mark_text(align="left", baseline="bottom", dx=4, dy=-3, color=NEUTRAL).encode(
-                x=alt.value(0), y=y, text="text:N"
-            )
+            wanted.mark_text(align="left", baseline="bottom", dx=4, dy=-3).encode(x=alt.value(0), y=y, text="text:N")
         )
     return alt.layer(*layers).properties(height=STABILITY_HEIGHT)
 
@@ -114,7 +112,6 @@ def _without_direction(points: pd.DataFrame, x: alt.X, *, target: float | None, 
         baseline="bottom" if above else "top",
         dx=6 if room else 0,
         dy=-3 if above else 3,
-        color=ACCENT,
     )
     y = alt.Y("aligned:Q")
     return [line.encode(x=x, y=y, detail="segment:N"), name.encode(x=x, y=y, text="text:N")]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-import altair as alt
 import pandas as pd
 
 from labelrank.finetune.target_verdict import Pair
 from labelrank.steps.finetune.report import Report, mean_over
+from labelrank.views.chart_theme import alt
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import NEUTRAL
 from labelrank.views.measures import KIND_NAMES, MEASURES, arm_title

@@ -1,6 +1,7 @@
 """Charts of a fine-tune say what its report says, and draw every run that it has."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -420,7 +421,7 @@ def test_the_steep_beginning_does_not_flatten_what_comes_of_it():
 
 
 @pytest.mark.parametrize("n_classes", [3, 10, 130])
-def test_no_chart_paints_a_background_or_a_text_colour(n_classes):
+def test_no_chart_paints_a_background_and_text_has_the_colour_of_the_page(n_classes):
     told, _, _, label_map = finished(
         Design(orders="ranked,original,reversed,random:2", seeds=2),
         n_classes=n_classes,
@@ -441,5 +442,4 @@ def test_no_chart_paints_a_background_or_a_text_colour(n_classes):
     for chart in made:
         text = json.dumps(chart.to_dict())
         assert '"background"' not in text
-        assert '"labelColor"' not in text
-        assert '"titleColor"' not in text
+        assert set(re.findall('"(?:label|title)Color": "([^"]*)"', text)) == {"currentColor"}
