@@ -22,24 +22,21 @@ from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.progress import Kind
 from labelrank.settings import assets_dir
-from labelrank.ui import choices, datasets, feature_files, server, session
+from labelrank.ui import arrival, choices, datasets, feature_files, server, session
 from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded, message_text
 from labelrank.words import about, plural, rate_text, rough_duration
 
 LOGO = str(assets_dir() / "logo.svg")
-PAGES = {
-    "Rank": [
-        ("pages/dataset.py", "Dataset", ":material/photo_library:"),
-        ("pages/features.py", "Features", ":material/scatter_plot:"),
-        ("pages/ranking.py", "Ranking", ":material/sort:"),
-        ("pages/finetune.py", "Fine-tune", ":material/model_training:"),
-        ("pages/patches.py", "Patches", ":material/grid_on:"),
-    ],
-    "More": [
-        ("pages/jobs.py", "Jobs", ":material/work_history:"),
-        ("pages/about.py", "About", ":material/info:"),
-    ],
-}
+PAGES = [
+    ("pages/dataset.py", "Dataset", ":material/photo_library:"),
+    ("pages/features.py", "Features", ":material/scatter_plot:"),
+    ("pages/ranking.py", "Ranking", ":material/sort:"),
+    ("pages/finetune.py", "Fine-tune", ":material/model_training:"),
+    ("pages/patches.py", "Patches", ":material/grid_on:"),
+    ("pages/jobs.py", "Jobs", ":material/work_history:"),
+    ("pages/about.py", "About", ":material/info:"),
+]
+"""Without sections: Streamlit puts those into its list in a way that screen readers do not read as a list."""
 STATE_WORDS = {
     "queued": "waiting",
     "running": "running",
@@ -57,7 +54,7 @@ KIND_WORDS = {
 STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
 # A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit. Its focus ring
 # is that of a button.
-STYLE = """<style>
+STYLE = """
 .stMainBlockContainer { padding-top: 3.5rem; }
 @media (min-width: 800px) { .stMainBlockContainer { padding-left: 3rem; padding-right: 3rem; } }
 [class*="st-key-chip_"] a, [class*="st-key-chip_"] a:visited {
@@ -65,14 +62,16 @@ STYLE = """<style>
   border: 1px solid color-mix(in srgb, currentColor 22%, transparent);
   background: color-mix(in srgb, currentColor 6%, transparent); max-width: 100%; min-height: 0;
 }
-[class*="st-key-chip_missing"] a { border-style: dashed; background: none; opacity: 0.75; }
+[class*="st-key-chip_missing"] a { border-style: dashed; background: none; opacity: 0.85; }
 [class*="st-key-chip_"] a p { font-size: 0.85rem; overflow-wrap: anywhere; white-space: normal; }
 [class*="st-key-chip_"] a:focus-visible {
   outline: none; border-color: #2f7f95; box-shadow: 0 0 0 0.2rem color-mix(in srgb, #2f7f95 50%, transparent);
 }
 [class*="st-key-chip_"] { max-width: 100%; }
 [class*="st-key-chip_"] [data-testid="stElementContainer"] { margin: 0; }
-</style>"""
+/* In the dark theme the primary colour is light, to be read as text on the page, so that text on it is dark. */
+[data-testid^="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #0b1014); }
+"""
 
 
 def moment(timestamp: float | None) -> str:
@@ -99,12 +98,11 @@ def noncommercial(licence: str | None) -> bool:
 
 def navigation() -> st.Page:
     """Declare the app's pages and return the one to run."""
-    return st.navigation(
-        {
-            section: [st.Page(path, title=title, icon=icon, default=title == "Dataset") for path, title, icon in pages]
-            for section, pages in PAGES.items()
-        }
+    page = st.navigation(
+        [st.Page(path, title=title, icon=icon, default=title == "Dataset") for path, title, icon in PAGES]
     )
+    st.set_page_config(page_title=f"{page.title} · labelrank")
+    return page
 
 
 @contextlib.contextmanager
@@ -134,6 +132,7 @@ def header(title: str, lead: str) -> None:
         # Whoever left the page of a job is not led on by its end.
         st.session_state.pop("leads_on", None)
     st.title(title, anchor=False)
+    arrival.arrive(title)
     stepper()
     st.markdown(lead)
     for notice in session.notices():
@@ -160,7 +159,7 @@ def stepper() -> None:
 
     This never waits: numbers from the Hub appear once the page has them; see `refresh_stepper`.
     """
-    st.html(STYLE)
+    st.html(f"<style>{STYLE}{arrival.STYLE}</style>")
     steps = st.session_state["steps"] = _steps()
     address = session.address()
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center", key="stepper"):
