@@ -100,7 +100,7 @@ def finetune(
     from labelrank.finetune.decision import COSTS, GIVEN
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
-    from labelrank.steps.finetune.inputs import NO_MODEL, gather_files
+    from labelrank.steps.finetune.inputs import NO_MODEL, UNKNOWN_ENCODER, gather_files
     from labelrank.steps.finetune.reporting import FAILED_RUNS
     from labelrank.steps.finetune.request import HEADS_ALONE, ONE_HOT, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, copy_targets, write_report
@@ -133,6 +133,9 @@ def finetune(
     design = dataclasses.replace(start, **chosen, cost=GIVEN if is_file else cost)
     read = partial(read_features, features_column=features_column, label_column=label_column)
     train = read(features)
+    if with_model and train.of_unknown_encoder and not given("model"):
+        with_model = False
+        say(f"Note: {files} gets no model: {UNKNOWN_ENCODER}")
     given_groups = read_groups(groups, train.class_names) if groups else None
     if given_groups and (unknown := unknown_text(given_groups)):
         say(f"Note: {printable(unknown)}")

@@ -54,11 +54,12 @@ def _arms_meant(report: Report) -> Iterator[str]:
     if "smoothing" in kinds:
         yield "Equal smoothing is label smoothing as soft as the geometry."
     if "tuned-smoothing" in kinds:
-        tried = report.targets.chosen.tried if report.targets else ()
-        if any(one.smoothing_accuracy is not None for one in tried):
-            yield "Tuned smoothing is label smoothing of the share that did best on the validation samples."
+        chosen = report.targets.chosen if report.targets else None
+        if chosen and any(one.smoothing_accuracy is not None for one in chosen.tried):
+            same = ", here the same" if "smoothing" in kinds and chosen.tuned_entropy == chosen.entropy else ""
+            yield f"Tuned smoothing is label smoothing of the share that did best on the validation samples{same}."
         else:
-            yield "Tuned smoothing is the same: too few samples validate to tune it."
+            yield "Tuned smoothing is as soft as the geometry: too few samples validate to tune it."
     if "groups" in kinds:
         yield "Groups are targets by your groups, as soft as the geometry."
 

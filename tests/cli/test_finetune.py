@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -202,6 +203,17 @@ def test_a_model_that_was_asked_for_and_cannot_be_made_is_an_error_with_the_reas
     assert f"Note: {reason}" in lines  # before anything trains
     assert lines[-1] == f"Error: {reason} All other results are here; --no-model does without a model."
     assert read_report(tmp_path / "results").arms  # the rest is here
+
+
+@pytest.mark.parametrize(("asked", "exit_code"), [((), 0), (("--model",), 1)])
+def test_features_of_an_unknown_encoder_have_no_model_which_is_no_error_unless_it_was_asked_for(
+    finetune, tmp_path, asked, exit_code
+):
+    np.savez(tmp_path / "given.npz", X=TRAIN.X, y=TRAIN.y, class_names=np.array(TRAIN.class_names))
+    done = finetune(*QUICK, "--files", "results", *asked, features="given.npz")
+    assert done.exit_code == exit_code, done.output
+    assert "no model: the features are of an unknown encoder" in done.stderr or asked
+    assert read_report(tmp_path / "results").arms
 
 
 def test_runs_that_came_to_nothing_are_an_error_after_the_others_are_told(finetune, monkeypatch):

@@ -488,7 +488,7 @@ def test_a_finished_comparison_shows_one_sentence_one_number_one_chart_and_downl
         "Model (Keras)",
         "All files (zip)",
     ]
-    assert "The ranked order's mean accuracy" in charts(ready)[0]
+    assert "mean accuracy is" in charts(ready)[0]
     # Done with these choices: nothing is left to start.
     assert "Compare the orders" not in labels(ready)
 

@@ -11,7 +11,7 @@ from labelrank.finetune.design import TARGETS, fitting_orders, fitting_targets
 from labelrank.finetune.export_forms import UNKNOWN_TO_TRANSFORMERS, class_for
 from labelrank.finetune.head_math import NORM_EPSILON
 from labelrank.steps.finetune.request import ALL_BLOCKS, GEOMETRY, SMOOTHING, Design
-from labelrank.steps.finetune.targets import choosing_runs
+from labelrank.steps.finetune.targets import as_trained, choosing_runs
 from labelrank.words import plural
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def describe(
     Raises:
         SettingsError: The classes have fewer orders, or the encoder fewer blocks, than the design needs.
     """
+    design, _ = as_trained(design, n_train, n_val)
     if encoder is not None and design.end_to_end:
         _check_depth(design.depth, encoder.transformer.num_layers)
     flops_per_s = _rate(design) if flops_per_s is None else flops_per_s

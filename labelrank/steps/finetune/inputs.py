@@ -36,7 +36,7 @@ FILE, SPLIT, TRAIN = "file", "split", "train"
 NO_MODEL = "no_model"
 """Kind of the notice that says why there is no model of the best run."""
 _NAMED_IN_MESSAGE = 5
-_UNKNOWN_ENCODER = (
+UNKNOWN_ENCODER = (
     "the features are of an unknown encoder, so nothing says how to compute them again. Make them with `labelrank "
     "extract`."
 )
@@ -208,7 +208,7 @@ def gather_files(
     whole = inputs.train
     notices: list[Notice] = []
     if design.end_to_end and any(one and one.of_unknown_encoder for one in (whole, inputs.val, inputs.test)):
-        raise FinetuneError(f"No encoder can be trained: {_UNKNOWN_ENCODER} Or leave --depth out.")
+        raise FinetuneError(f"No encoder can be trained: {UNKNOWN_ENCODER} Or leave --depth out.")
     _check_classes(inputs)
     for one, what, other, option in (
         (whole, "in the features", inputs.test, "--test"),
@@ -318,7 +318,7 @@ def _made_from(label_map: LabelMap, features: FeatureSet) -> bool:
 def _with_encoder(material: Material, settings: Settings, checkpoint: str | None) -> Material:
     """Look up the encoder of the features, for the model of the best run; add a notice if it is not found."""
     if material.train.of_unknown_encoder:
-        notice = Notice(NO_MODEL, f"No model can be written: {_UNKNOWN_ENCODER}")
+        notice = Notice(NO_MODEL, f"No model can be written: {UNKNOWN_ENCODER}")
         return replace(material, notices=(*material.notices, notice))
     place = None
     try:

@@ -27,7 +27,8 @@ ORDERS = "ranked,original,random:19"
 """19 random orders are the fewest with which a permutation test can reach p = 0.05."""
 ONE_HOT, GEOMETRY, SMOOTHING = "onehot", "geometry", "smoothing"
 TARGET_CHOICES = (ONE_HOT, GEOMETRY, SMOOTHING)
-TARGETS = "onehot,geometry,permuted:19,smoothing,tuned-smoothing"
+UNTUNED_TARGETS = "onehot,geometry,permuted:19,smoothing"
+TARGETS = f"{UNTUNED_TARGETS},tuned-smoothing"
 """19 permutations for the same reason."""
 SMOOTHING_TARGETS = "onehot,smoothing"
 """What is compared with target smoothing."""
@@ -289,7 +290,7 @@ class Design:
                     "target smoothing."
                 )
             targets = self.compared_targets
-            targets = fitting_targets(targets, len(ranked)) if targets == TARGETS else targets
+            targets = fitting_targets(targets, len(ranked)) if targets in (TARGETS, UNTUNED_TARGETS) else targets
             return target_arms(targets, len(ranked), seed=self.seed)
         orders = fitting_orders(self.orders, len(ranked)) if self.orders == ORDERS else self.orders
         return arms(orders, ranked, seed=self.seed, control=self.control_reason is None)

@@ -33,6 +33,7 @@ from labelrank.steps.finetune.report import Data, Report
 from labelrank.steps.finetune.reporting import Facts, TargetsUsed, report_of
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KEPT, write_results
+from labelrank.steps.finetune.targets import as_trained
 from labelrank.steps.finetune.train import EndToEnd, Heads
 
 KIND = "runs"
@@ -160,6 +161,8 @@ def compare(
         SettingsError: The design does not fit the data.
         Cancelled: `should_stop` returned true.
     """
+    design, notices = as_trained(design, len(material.train.y), len(material.val.y))
+    material = replace(material, notices=(*material.notices, *notices))
     arms, training, entry, kept = _prepared(material, design, settings)
     with contextlib.suppress(OSError):  # if nothing can be written, the runs report it
         entry.mkdir(parents=True, exist_ok=True)
@@ -197,6 +200,7 @@ class Standing:
 
 def standing(material: Material, design: Design, settings: Settings, *, recompute: bool = False) -> Standing:
     """Return what `compare` would find finished."""
+    design, _ = as_trained(design, len(material.train.y), len(material.val.y))
     arms, _, entry, kept = _prepared(material, design, settings)
     if recompute and not (entry / _ANEW).exists():
         return Standing(0, 0, begun=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from labelrank.errors import FinetuneError, RankingError, SettingsError
 from labelrank.features.store import FeatureSet
 from labelrank.files import replacing
+from labelrank.finetune.batches import SHUFFLED, buffer_size
 from labelrank.finetune.design import Arm
 from labelrank.finetune.soft_targets import (
     even_distances,
@@ -25,8 +26,9 @@ from labelrank.finetune.soft_targets import (
     soft_targets,
 )
 from labelrank.json_values import fields_in, plain
-from labelrank.steps.finetune.request import SMOOTHING, Design
-from labelrank.words import size_text
+from labelrank.notices import Notice
+from labelrank.steps.finetune.request import GEOMETRY, SMOOTHING, Design
+from labelrank.words import plural, size_text
 
 SHARPNESS_GRID = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
 """What the geometry's sharpness is chosen from; that of smoothing has the entropies that these give."""
@@ -83,6 +85,28 @@ class Chosen:
         return cls(
             **{**fields_in(value, cls), "tried": tuple(Tried(**fields_in(one, Tried)) for one in value["tried"])}
         )
+
+
+def as_trained(design: Design, n_train: int, n_val: int) -> tuple[Design, tuple[Notice, ...]]:
+    """Return a design as it is for so many rows, and what that changes.
+
+    A buffer that holds all training rows shuffles them fully. Label smoothing that too few rows validate to tune is
+    equal smoothing, so it is trained once where both are asked for.
+    """
+    notices = []
+    if (size := buffer_size(design.batches)) is not None and 1 < size >= n_train:
+        design = replace(design, batches=SHUFFLED)
+        text = f"A buffer of {size:,} samples holds all {n_train:,} training samples: they are fully shuffled."
+        notices.append(Notice("whole_buffer", text))
+    names = [name.strip() for name in design.targets.split(",")]
+    if design.target == GEOMETRY and n_val < LEAST_VAL_ROWS and {"smoothing", "tuned-smoothing"} <= set(names):
+        design = replace(design, targets=",".join(name for name in names if name != "tuned-smoothing"))
+        text = (
+            f"Tuned smoothing is left out: {plural(n_val, 'sample validates', 'samples validate')}, and "
+            f"{LEAST_VAL_ROWS} are needed to tune it. Untuned, it is equal smoothing."
+        )
+        notices.append(Notice("untuned", text))
+    return design, tuple(notices)
 
 
 class ClassTargets:

@@ -10,11 +10,12 @@ from labelrank.errors import Cancelled, RankingError, SettingsError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune import heads
 from labelrank.settings import Settings
+from labelrank.steps.finetune.estimate import describe
 from labelrank.steps.finetune.inputs import gather_files
 from labelrank.steps.finetune.request import Design, Inputs
 from labelrank.steps.finetune.results import read_report
 from labelrank.steps.finetune.run import compare
-from labelrank.steps.finetune.targets import DEFAULT_SHARPNESS, ClassTargets, check_room, choose
+from labelrank.steps.finetune.targets import DEFAULT_SHARPNESS, ClassTargets, as_trained, check_room, choose
 from tests.steps.finetune.made import made_features
 
 CLUSTERS, EACH, DIM = 4, 3, 48
@@ -223,6 +224,38 @@ def test_few_validation_rows_choose_nothing():
     )
     assert (chosen.how, chosen.sharpness, chosen.tried) == ("default", DEFAULT_SHARPNESS, ())
     assert chosen.tuned_smoothing == chosen.smoothing
+
+
+def test_smoothing_that_cannot_be_tuned_is_trained_once():
+    design = Design(target="geometry", targets="onehot,geometry,permuted:2,smoothing,tuned-smoothing")
+    few, notices = as_trained(design, 500, 99)
+    assert few.targets == "onehot,geometry,permuted:2,smoothing"
+    assert "99 samples validate, and 100 are needed" in notices[0].text
+    assert as_trained(design, 500, 100) == (design, ())
+    alone = replace(design, targets="geometry,tuned-smoothing")
+    assert as_trained(alone, 500, 99) == (alone, ())
+    # The usual permutations stay as many as a few classes have.
+    usual, _ = as_trained(Design(target="geometry"), 500, 99)
+    assert [arm.kind for arm in usual.arms((0, 1, 2))].count("permuted") < 19
+    told = [describe(design, n_classes=K, n_train=500, n_val=n, n_test=50, flops_per_s=1.0).arms for n in (99, 100)]
+    assert told == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("size", "batches"), [(1, "buffer:1"), (499, "buffer:499"), (500, "shuffled"), (501, "shuffled")]
+)
+def test_a_buffer_of_all_training_rows_shuffles_them_and_does_not_follow_positions(size, batches):
+    found, notices = as_trained(Design(batches=f"buffer:{size}"), 500, 100)
+    assert found.batches == batches
+    assert [notice.kind for notice in notices] == ["whole_buffer"] * (batches == "shuffled")
+
+
+def test_a_comparison_says_what_it_trains_once(settings):
+    design = Design(target="geometry", targets="geometry,smoothing,tuned-smoothing,onehot", seeds=2, epochs=2)
+    report = compare(material_of(settings, design, val=clustered(5, 1, "val")), design, settings).report
+    assert "tuned-smoothing" not in report.kinds
+    assert not report.compared.unfinished_arms
+    assert any("Untuned, it is equal smoothing" in notice.text for notice in report.notices)
 
 
 def test_a_class_without_rows_has_no_part():
