@@ -29,6 +29,15 @@ def about(seconds: float) -> str:
     return text if text.startswith("a few ") else f"about {text}"
 
 
+def told(seconds: float, *, measured: bool) -> str:
+    """Return an estimated duration with where it is from.
+
+    Args:
+        measured: Whether it is from earlier work on this machine; else from the speed of its processor.
+    """
+    return f"{about(seconds)}, {'from the last runs here' if measured else 'not yet measured on this machine'}"
+
+
 def duration(seconds: float) -> str:
     """Return a duration in the largest units that tell it well."""
     if seconds < 10:

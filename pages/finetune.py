@@ -76,8 +76,7 @@ def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: di
         messages.error_box(error, retry="comparison")
         return
     question = questions.question_of(base.design)
-    unknown = "" if planned.seconds is not None else " How long this takes is not known before it runs."
-    st.caption(messages.escape(f"Tested once, on {planned.test}.{unknown}"))
+    st.caption(messages.escape(f"Tested once, on {planned.test}. {fine_tune.time_text(planned.time)}"))
     if planned.limits:
         st.info(messages.escape(planned.limits), icon=":material/info:")
     if planned.model:

@@ -27,7 +27,7 @@ FLOORS = (
     ("labelrank.models",),
     ("labelrank.data",),
     ("labelrank.hub", "labelrank.jobs", "labelrank.cache", "labelrank.ranked_labels", "labelrank.map_comparison"),
-    ("labelrank.label_map",),
+    ("labelrank.label_map", "labelrank.times"),
     ("labelrank.ranking",),
     ("labelrank.processes", "labelrank.settings"),
     (

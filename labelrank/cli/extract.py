@@ -84,7 +84,7 @@ def _say_prospect(work: Plan, settings: Settings, *, recompute: bool) -> None:
         say(f"Note: {few}")
     if not (left := samples_left(work, settings, recompute=recompute)):
         return
-    if time := time_estimate(replace(prospect, samples=left)):
+    if time := time_estimate(replace(prospect, samples=left), settings):
         at_most = "" if work.request.until_stable is None else "at most "
         say(f"Estimated time: {at_most}{rough_duration(time.seconds)}.")
 

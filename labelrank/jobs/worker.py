@@ -19,8 +19,9 @@ from typing import Any
 from labelrank.errors import Cancelled, JobError, LabelRankError
 from labelrank.jobs.store import RUNNING, Job, JobProgress, JobStore
 from labelrank.processes import GRACE_S, watch_parent
-from labelrank.progress import Stage
+from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
+from labelrank.times import StageTimes, Work, note
 
 TASKS: dict[str, str] = {
     "extract": "labelrank.steps.extract.run:run_job",
@@ -30,7 +31,8 @@ TASKS: dict[str, str] = {
 }
 """Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop, on_report) -> dict.
 
-The module is imported only here, in the child, because it may load Keras.
+The module is imported only here, in the child, because it may load Keras. Its `work`, if it has one,
+is the JSON of a `labelrank.times.Work`, whose time is kept; the rest is the job's result.
 """
 
 ASKS_HUB = "labelrank.steps.extract.request:asks_hub"
@@ -140,6 +142,11 @@ def main(
     parent = int(os.environ.get(PARENT_PID) or os.getppid())
     watch_parent(parent, stop_alone, interval_s=watch_interval_s, grace_s=grace_s)
     progress = ProgressReporter(lambda value: store.set_progress(job.id, job.attempt, value))
+    stages = StageTimes()
+
+    def on_progress(done: int, total: int | None, stage: Stage) -> None:
+        stages.enter(stage.kind)
+        progress(done, total, stage)
 
     def report(value: Mapping[str, Any]) -> None:
         progress.flush()  # the stored progress is then as new as the report
@@ -149,11 +156,13 @@ def main(
         result = _task(job, tasks)(
             job.params,
             settings=settings,
-            on_progress=progress,
+            on_progress=on_progress,
             should_stop=lambda: bool(stop_asked),
             on_report=report,
         )
         progress.flush()
+        stages.enter(Kind.OTHER)
+        _keep_times(result.pop("work", None), job, stages, settings)
         store.succeed(job.id, job.attempt, result)
     except Cancelled:
         progress.flush()
@@ -170,6 +179,18 @@ def main(
     else:
         return 0
     return 1
+
+
+def _keep_times(work: Mapping[str, Any] | None, job: Job, stages: StageTimes, settings: Settings) -> None:
+    # Of a job that goes on from where it was stopped, the time is of less than its work.
+    if work is None or job.attempt > 1 or job.started_at is None:
+        return
+    from labelrank.json_values import typed  # NumPy, which a job may lack
+
+    try:
+        note(typed(work, Work), time.time() - job.started_at, stages, settings)
+    except OSError as error:
+        print(f"The times of this job were not kept: {error}", file=sys.stderr)
 
 
 def _unless_refused(write: Callable[..., Any], *values: Any) -> None:

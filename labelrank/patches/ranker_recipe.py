@@ -95,6 +95,8 @@ class RankerProspect:
     media: str
     flops: float
     """Floating-point operations of all, about."""
+    work: str
+    """What kind of work it is, as `labelrank.times` has it."""
 
 
 @dataclass(frozen=True)

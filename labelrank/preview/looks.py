@@ -96,6 +96,7 @@ def ranker(
         held_out=len(work.reference.dataset.samples),
         media=work.dataset.media,
         flops=work.flops,
+        work=work.kind_of_work,
     )
 
 

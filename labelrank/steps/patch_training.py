@@ -19,7 +19,7 @@ from labelrank.data.dataset import NOUNS, Dataset
 from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.store import unnamed
 from labelrank.json_values import plain
-from labelrank.models.backend import preferred_backend, select_backend
+from labelrank.models.backend import devices, preferred_backend, select_backend
 from labelrank.models.cost import encoder_flops, reconstruction_flops
 from labelrank.patches.ranker import kept_rankers, open_ranker
 from labelrank.patches.ranker_config import RankerConfig
@@ -30,6 +30,7 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.patches import ScorePlan, Scoring, reliability_of, score
 from labelrank.steps.patches import plan as plan_scores
 from labelrank.steps.pretrain import held_run, new_folder
+from labelrank.times import Work, kind_of
 
 DEFAULT_HELD_OUT, DEFAULT_ROUNDS = 100, 8
 
@@ -94,6 +95,12 @@ class TrainPlan:
         each = lists + 3 * encoder_flops(self.config.encoder)
         held_out = len(self.reference.dataset.samples) * self.reference.flops
         return self.recipe.epochs * len(self.dataset.samples) * each + held_out
+
+    @property
+    def kind_of_work(self) -> str:
+        """What kind of work it is, as `labelrank.times` has it."""
+        teacher = self.reference.checkpoint.config
+        return kind_of("train a ranker", devices()[0].name, size=reconstruction_flops(teacher, self.reference.visible))
 
     @property
     def made_with(self) -> dict[str, Any]:
@@ -257,6 +264,8 @@ def run_job(
 ) -> dict[str, Any]:
     """Do a training job and return `{"ranker": its name in the workspace, "result": RankerResult as JSON values}`.
 
+    Beside them, `work` is what it has trained.
+
     Args:
         params: As `TrainRequest.to_params` returns them.
         on_report: Called after each epoch with `{"epochs": [RankerEpoch, ...]}` so far.
@@ -269,6 +278,7 @@ def run_job(
         work = plan(request, settings)
         out = kept_rankers(settings) / work.name
         result = open_ranker(work.name, settings).training if out.is_dir() else None
+        done = None if result else Work(work.kind_of_work, work.flops)
         if result is None:
             out.parent.mkdir(parents=True, exist_ok=True)
             result = train(
@@ -280,7 +290,7 @@ def run_job(
                 should_stop=should_stop,
                 on_epoch=(lambda epochs: on_report({"epochs": plain(epochs)})) if on_report else None,
             )
-    return {"ranker": work.name, "result": result.to_json()}
+    return {"ranker": work.name, "result": result.to_json(), "work": plain(done)}
 
 
 def _command(work: TrainPlan, request: TrainRequest) -> str:

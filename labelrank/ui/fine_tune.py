@@ -10,14 +10,22 @@ from typing import Any, NoReturn
 import numpy as np
 import streamlit as st
 
+from labelrank import times, words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import LabelRankError
 from labelrank.jobs import queue
-from labelrank.jobs.store import RUNNING, Job
+from labelrank.jobs.store import Job
 from labelrank.models.config import EncoderConfig
-from labelrank.steps.finetune.estimate import Described, describe, sizes, unknown_to_transformers
+from labelrank.steps.finetune.estimate import (
+    NOMINAL_FLOPS,
+    describe,
+    kind_of_work,
+    sizes,
+    unknown_to_transformers,
+)
 from labelrank.steps.finetune.progress import LiveReport
 from labelrank.steps.finetune.request import Design, evaluation_splits
+from labelrank.times import TimeEstimate
 from labelrank.ui import address, choices, datasets, feature_files, job_panel, server, session
 from labelrank.ui.findings import Results, results_of, sentence
 from labelrank.ui.frame import STATE_WORDS
@@ -26,7 +34,7 @@ from labelrank.views import comparison_words, curves_chart, questions
 from labelrank.views.comparison_words import kept_text, limits_text
 from labelrank.words import plural
 
-START_SECONDS = 10.0
+START_SECONDS = 6.0
 """What a job needs beside training: to start, and to write the model."""
 RANDOM_ORDERS = (0, 1, 3, 5, 9, 19, 39, 99)
 SEEDS = (1, 2, 3, 5, 10, 20)
@@ -60,7 +68,7 @@ def question_text(found: feature_files.ChosenFeatures, question: str) -> str:
         planned = comparison(found, questions.asking(session.choices().design, question))
     except LabelRankError:
         return text  # once it is asked, the page shows this error
-    return f"{text} {questions.cost_text(planned.runs, planned.seconds)}."
+    return f"{text} {questions.cost_text(planned.runs, planned.time.seconds if planned.time else None)}."
 
 
 def ask(question: str) -> NoReturn:
@@ -93,7 +101,7 @@ class Comparison:
     runs: int
     test: str
     """The samples it is tested on."""
-    seconds: float | None
+    time: TimeEstimate | None
     limits: str | None
     """What it cannot show and what could, in a sentence; None if it can show everything."""
     model: str | None
@@ -143,8 +151,6 @@ def comparison(found: feature_files.ChosenFeatures, design: Design | None = None
         val_rows=_rows(chosen, validation) if validation else None,
     )
     prospect = feature_files.prospect(chosen, wait=False) if design.end_to_end else None
-    # Beside a running job the processor would be measured as slower than it is.
-    busy = bool(session.store().count((RUNNING,)))
     n_classes = len(features.class_names)
     describe_it = functools.partial(
         describe,
@@ -154,33 +160,50 @@ def comparison(found: feature_files.ChosenFeatures, design: Design | None = None
         n_test=counts["test"],
         n_features=features.X.shape[1],
         encoder=prospect.encoder if prospect else None,
-        flops_per_s=1.0 if busy else None,
     )
-    told = describe_it(design)
     nouns = NOUNS[data.media] if data else ("sample", "samples")
     held_out = "held out of the rows and not used for the ranking"
     to_extract = _to_extract(chosen, test)
 
-    def seconds_of(told: Described) -> float | None:
-        return None if busy or told.seconds is None else told.seconds + START_SECONDS + to_extract
+    def time_of(asked: Design) -> TimeEstimate | None:
+        kind = kind_of_work(asked, features.X.shape[1], prospect.encoder if prospect else None)
+        if pace := times.pace(kind, session.settings()):
+            amount = describe_it(asked, flops_per_s=NOMINAL_FLOPS).seconds
+            time = None if amount is None else pace.estimate(amount)
+        elif server.is_busy() or (seconds := describe_it(asked).seconds) is None:
+            time = None
+        else:
+            time = TimeEstimate(START_SECONDS + seconds, measured=False)
+        return time and replace(time, seconds=time.seconds + to_extract)
 
+    def seconds_of(asked: Design) -> float | None:
+        return time.seconds if (time := time_of(asked)) else None
+
+    runs = describe_it(design, flops_per_s=NOMINAL_FLOPS).runs
     return Comparison(
-        runs=told.runs,
+        runs=runs,
         test=f"{plural(counts['test'], *nouns)} {f'of the split {test}' if test else held_out}",
-        seconds=seconds_of(told),
+        time=time_of(design),
         limits=None
         if questions.question_of(design) == questions.MODEL
-        else limits_text(
-            design, n_classes=n_classes, runs=told.runs, seconds_of=lambda other: seconds_of(describe_it(other))
-        ),
+        else limits_text(design, n_classes=n_classes, runs=runs, seconds_of=seconds_of),
         model=unknown_to_transformers(
             design, encoder_of(found), pooling=chosen.extraction.pooling, n_classes=n_classes
         ),
     )
 
 
+def time_text(time: TimeEstimate | None) -> str:
+    """Return how long a fine-tune takes here, in a sentence."""
+    if time is None:
+        return "How long this takes is not known before it runs."
+    text = words.told(time.seconds, measured=time.measured)
+    return f"This takes {text}."
+
+
 def _to_extract(chosen: choices.Choices, split: str | None) -> float:
-    """Return the seconds that features of the test split take; 0 if they are here or nothing is known."""
+    """Return the seconds that features of the test split take in a process that runs; 0 if they are here or nothing is
+    known."""
     if split is None:
         return 0.0
     wanted = replace(chosen, extraction=replace(chosen.extraction, split=split, until_stable=None))
@@ -190,8 +213,8 @@ def _to_extract(chosen: choices.Choices, split: str | None) -> float:
         return 0.0
     if prospect is None or prospect.path.exists():
         return 0.0
-    estimate = server.time_estimate(prospect)
-    return estimate.seconds if estimate else 0.0
+    nothing, everything = server.time_estimate(replace(prospect, samples=0)), server.time_estimate(prospect)
+    return everything.seconds - nothing.seconds if nothing and everything else 0.0
 
 
 def _rows(chosen: choices.Choices, split: str) -> int | None:

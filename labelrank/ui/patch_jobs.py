@@ -188,10 +188,9 @@ def start_button(found: GalleryProspect) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Score patches", type="primary"):
             start()
-        seconds = server.patches_seconds(found, session.choices().extraction.checkpoint)
         text = words.plural(found.samples, *NOUNS[found.media])
-        if seconds is not None:
-            text += f", {words.about(seconds)} on {server.device_text()}"
+        if time := server.patches_time(found):
+            text += f": {words.told(time.seconds, measured=time.measured)}"
         st.caption(escape(text), width="content")
         if before := session.queue_length():
             st.caption(f"Starts after {words.plural(before, 'job')} of this server", width="content")

@@ -166,8 +166,8 @@ def _offer() -> None:
             _start(changes)
         nouns = NOUNS[found.media]
         text = f"{words.plural(found.samples, *nouns)}, {found.held_out:,} more to compare with"
-        if (seconds := server.training_seconds(found)) is not None:
-            text += f", {words.about(seconds)} on {server.device_text()}"
+        if time := server.training_time(found):
+            text += f": {words.told(time.seconds, measured=time.measured)}"
         st.caption(escape(text), width="content")
         if before := session.queue_length():
             st.caption(f"Starts after {words.plural(before, 'job')} of this server", width="content")

@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import labelrank
+from labelrank import times
 from labelrank.errors import LabelRankError, SettingsError
-from labelrank.jobs.store import RUNNING, SUCCEEDED
+from labelrank.jobs.store import RUNNING
 from labelrank.models.backend import PRECISIONS, devices, resolve_precision
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.device import matmul_rate
@@ -17,11 +18,9 @@ from labelrank.patches.choosing import FREE
 from labelrank.patches.ranker import EMBEDDED, kept_rankers, open_ranker
 from labelrank.patches.ranker_recipe import RankerProspect
 from labelrank.steps.extract import estimate
-from labelrank.steps.extract.estimate import Prospect, TimeEstimate
-from labelrank.steps.extract.report import ExtractionResult
-from labelrank.steps.extract.request import Request
-from labelrank.steps.patch_gallery.folder import GalleryResult
+from labelrank.steps.extract.estimate import Prospect
 from labelrank.steps.patch_gallery.request import GalleryProspect
+from labelrank.times import TimeEstimate
 from labelrank.ui import session
 from labelrank.words import plural
 
@@ -65,46 +64,42 @@ def _resolved(precision: str) -> str | None:
         return None
 
 
-# How long an extraction takes
+# How long work takes
 
 
 def time_estimate(prospect: Prospect) -> TimeEstimate | None:
     """Return how long an extraction takes on this server; None where nothing is known."""
-    store = session.store()
-    finished = (
-        (Request.from_params(job.params), ExtractionResult.from_json(job.result))
-        for job in store.list(states=(SUCCEEDED,))
-        if job.kind == "extract" and job.result
-    )
-    return estimate.time_estimate(prospect, finished, may_measure=not store.count((RUNNING,)))
+    return estimate.time_estimate(prospect, session.settings(), may_measure=not is_busy())
 
 
-_START_SECONDS = 15.0
-"""Time until patches are scored: the process, the autoencoder, its compiled forms."""
+def is_busy() -> bool:
+    """Return whether a job runs: beside it the processor would be measured as slower than it is."""
+    return bool(session.store().count((RUNNING,)))
 
 
-def patches_seconds(found: GalleryProspect, checkpoint: str) -> float | None:
-    """Return about how long it takes to score patches on this server; None where nothing is known.
-
-    As fast as the last time with this checkpoint, else as the processor multiplies matrices.
-    """
-    store = session.store()
-    for job in store.list(states=(SUCCEEDED,)):
-        if job.kind == "patches" and job.result and job.params.get("checkpoint") == checkpoint:
-            last = GalleryResult.from_json(job.result)
-            if not last.reused and last.device == devices()[0].kind:
-                return _START_SECONDS + max(0.0, last.seconds - _START_SECONDS) * found.flops / last.flops
-    if store.count((RUNNING,)) or devices()[0].kind == "GPU":
-        return None
-    return float(_START_SECONDS + found.flops / matmul_rate())
+_START_SECONDS = 20.0
+"""Time of a job of patches beside its arithmetic: the process, Keras, the autoencoder, its compiled forms."""
+_TRAINING_SHARE = 0.2
+"""Share of the speed of large matrix products that a ranker's training reaches with its small ones."""
 
 
-def training_seconds(found: RankerProspect) -> float | None:
+def patches_time(found: GalleryProspect) -> TimeEstimate | None:
+    """Return about how long it takes to score patches on this server; None where nothing is known."""
+    return _time(found.work, found.flops, share=1.0)
+
+
+def training_time(found: RankerProspect) -> TimeEstimate | None:
     """Return about how long it takes to train a ranker on this server; None where nothing is known."""
-    if session.store().count((RUNNING,)) or devices()[0].kind == "GPU":
+    return _time(found.work, found.flops, share=_TRAINING_SHARE)
+
+
+def _time(work: str, flops: float, *, share: float) -> TimeEstimate | None:
+    """Return how long work takes, by what it took here or else at a share of the speed of matrix products."""
+    if pace := times.pace(work, session.settings()):
+        return pace.estimate(flops)
+    if is_busy() or devices()[0].kind == "GPU":
         return None
-    # Small products are slower than the large ones that are measured.
-    return float(2 * _START_SECONDS + 2 * found.flops / matmul_rate())
+    return TimeEstimate(_START_SECONDS + flops / (share * matmul_rate()), measured=False)
 
 
 def rankers() -> tuple[str, ...]:

@@ -10,12 +10,13 @@ from labelrank.data.dataset import NOUNS
 from labelrank.notices import NOTE
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
-from labelrank.words import RUNTIMES, about, duration, plural, share_text
+from labelrank.words import RUNTIMES, duration, plural, share_text, told
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
     from labelrank.features.store import FeatureSet
-    from labelrank.steps.extract.estimate import Prospect, TimeEstimate
+    from labelrank.steps.extract.estimate import Prospect
+    from labelrank.times import TimeEstimate
 
 DIRECTION_GAP = 0.15
 """Tau without the direction is told and drawn if it is higher than tau by at least this."""
@@ -53,11 +54,11 @@ def work_text(prospect: Prospect, time: TimeEstimate | None, nouns: tuple[str, s
         text = f"At most {text}"
     if time is None:
         return text, "How long this takes is known here after the first extraction with this checkpoint."
-    text += f": {about(time.seconds)} on this device"
+    text += f": {told(time.seconds, measured=time.measured)}"
     if time.measured:
-        return text, "From the last extraction with this checkpoint here."
-    known = "From the arithmetic of the encoder and the speed of this processor. Reading files may take longer."
-    return f"{text} (estimated)", known
+        return text, "From the last extractions with encoders of this size here. Downloads come on top."
+    known = "From the arithmetic of the encoder and the speed of this processor. Downloads and large files take longer."
+    return text, known
 
 
 def few_samples_text(prospect: Prospect) -> str | None:

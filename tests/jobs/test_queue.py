@@ -16,6 +16,7 @@ from labelrank.jobs.queue import cancel, ensure_consumer, resume, run_consumer, 
 from labelrank.jobs.queue import child_command as real_command
 from labelrank.jobs.store import JobStore
 from labelrank.jobs.worker import TASKS
+from labelrank.times import pace
 from tests.helpers.processes import runs, wait_for
 
 from .conftest import ROOT, at_once, child_command, consumer_threads
@@ -184,6 +185,12 @@ def test_a_failed_job_is_resumed_under_its_id_and_its_log_goes_on(consumer, star
     log = store.read_log(job.id)
     assert "DatasetError: Not yet." in log
     assert log.index("--- run 1, ") < log.index("--- run 2, ")
+
+
+def test_what_a_job_took_is_kept_for_the_next_one_and_not_in_its_result(consumer, start, ended, settings):
+    assert ended(start("encode_and_tell")).result == {"name": "told"}
+    told = pace("count", settings)
+    assert told.each_s > 0 and told.fixed_s > 0
 
 
 def test_a_succeeded_job_cannot_be_resumed(consumer, start, ended, settings):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from labelrank.errors import Cancelled, CheckpointError, FeaturesError, SettingsError
+from labelrank.json_values import typed
 from labelrank.patches.selection import Samples, num_kept, select
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
@@ -15,6 +16,7 @@ from labelrank.steps.patch_gallery import run
 from labelrank.steps.patch_gallery.folder import GalleryResult, read_gallery, read_pictures, read_scores
 from labelrank.steps.patch_gallery.request import GalleryRequest
 from labelrank.steps.patch_gallery.run import make, plan, run_job
+from labelrank.times import Work
 from tests.conftest import GOLDEN
 
 ASKED = GalleryRequest(per_class=2, rounds=1, visible=5)
@@ -102,7 +104,8 @@ def test_a_job_gives_its_result_as_json(request_of, settings):
     request = request_of()
     params = {**vars(request), "gallery": vars(ASKED)}
     result = run_job(params, settings=settings, on_progress=lambda *_: None, should_stop=lambda: False)
-    assert set(json.loads(json.dumps(result))) == set(GalleryResult.__dataclass_fields__)
+    assert set(json.loads(json.dumps(result))) == {*GalleryResult.__dataclass_fields__, "work"}
+    assert typed(result["work"], Work).amount == result["flops"]
     assert result["folder"] == str(plan(request, ASKED, settings).folder(settings))
 
 

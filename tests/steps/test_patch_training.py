@@ -115,7 +115,8 @@ def test_a_job_leaves_its_ranker_in_the_workspace(keras, data, settings):
     ranker = open_ranker(done["ranker"], settings)
     assert ranker.id == done["ranker"] and ranker.training.to_json() == done["result"]
     assert str(data) not in ranker.card and "patches train data --checkpoint vit_mae" in ranker.card
-    assert run() == done and len(reports) == 2
+    assert done["work"]["amount"] == plan(asked(data, epochs=2), settings).flops
+    assert run() == {**done, "work": None} and len(reports) == 2
 
 
 def test_held_out_samples_are_of_another_split_or_left_out(data, settings):

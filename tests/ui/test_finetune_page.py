@@ -14,10 +14,13 @@ from labelrank.errors import DatasetError
 from labelrank.finetune.design import fitting_orders
 from labelrank.jobs.store import JobProgress
 from labelrank.progress import Kind, Stage
+from labelrank.settings import Settings
+from labelrank.steps.finetune.estimate import kind_of_work
 from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.report import Control
 from labelrank.steps.finetune.request import Design, job_params
 from labelrank.steps.finetune.results import read_report
+from labelrank.times import StageTimes, Work, note
 from labelrank.ui import findings, fine_tune, session
 from labelrank.ui.address import choices_of_job, from_address, to_address
 from labelrank.views import comparison_words
@@ -144,7 +147,25 @@ def test_without_features_the_page_leads_to_where_they_are_made(app):
     assert title(app) == "Features"
 
 
-def test_each_question_is_told_with_a_sentence_its_runs_and_time(ready):
+def took(workspace, *, fixed: float, times: float) -> None:
+    """Keep that a fine-tune of heads took so long beside training, and so many times what is computed for training."""
+    work = Work(kind_of_work(Design(), 64, None), 10.0, seconds=10.0 * times)
+    note(work, fixed + 10.0 * times, StageTimes(), Settings(workspace=workspace))
+
+
+def test_the_time_is_that_of_the_last_fine_tunes_here(ready, store, workspace):
+    run(ready, "finetune", dataset="digits", split="train")
+    assert ", not yet measured on this machine." in plain(ready)
+    took(workspace, fixed=600.0, times=1e-6)
+    store.create("extract", {**PARAMS, "seed": 9}, "somebody else", "not mine")
+    store.claim("a worker")
+    run(ready, "finetune", dataset="digits", split="train")
+    assert "This takes about 10 minutes, from the last runs here." in plain(ready)
+    assert "110 runs, about 10 minutes" in str(ready.main.radio[0].proto)
+
+
+def test_each_question_is_told_with_a_sentence_its_runs_and_time(ready, workspace):
+    took(workspace, fixed=20.0, times=1.0)
     run(ready, "finetune", dataset="digits", split="train")
     (asked,) = ready.main.radio
     assert asked.label == "What do you want to know?"

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from labelrank import times
+from labelrank.cores import cpu_cores
 from labelrank.features.parts import PartFolder
 from labelrank.models.backend import devices
 from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import estimated_rate
 from labelrank.settings import Settings
 from labelrank.steps.extract.plan import Plan
-from labelrank.steps.extract.report import ExtractionResult
 from labelrank.steps.extract.request import Request
+from labelrank.times import TimeEstimate
 
-START_SECONDS = 4.0
-"""Time from the start of a process until it encodes: Python, the dataset, the encoder from the cache."""
+START_SECONDS = 4.5
+"""Time of a process beside encoding: Python and its libraries, the dataset, the encoder, stability, writing."""
+READ_SECONDS = 2e-3
+"""Time of one core to read an input and to prepare it."""
 
 
 @dataclass(frozen=True)
@@ -68,48 +71,28 @@ def samples_left(plan: Plan, settings: Settings, *, recompute: bool) -> int:
     return sum(len(part.samples) for part in plan.parts if not folder.has(part))
 
 
-@dataclass(frozen=True)
-class TimeEstimate:
-    """The expected time of an extraction on this machine."""
-
-    seconds: float
-    measured: bool
-    """Whether it comes from an earlier extraction of this kind; else from the speed of the processor."""
-
-
-def time_estimate(
-    prospect: Prospect, finished: Iterable[tuple[Request, ExtractionResult]] = (), *, may_measure: bool = True
-) -> TimeEstimate | None:
-    """Estimate how long an extraction takes on this machine; None if nothing is known.
-
-    The estimate comes from the last extraction here with this checkpoint, precision and medium. Without one, it comes
-    from the encoder's number of operations and a short measurement of the processor.
+def kind_of_work(flops: float, precision: str, media: str) -> str:
+    """Return the kind of an extraction, as `labelrank.times` has it.
 
     Args:
-        finished: Request and result of the extractions that were done here, the last one first.
+        flops: Operations of one encoder input.
+    """
+    return times.kind_of("extract", devices()[0].name, size=flops, more=f"{precision}, {media}")
+
+
+def time_estimate(prospect: Prospect, settings: Settings, *, may_measure: bool = True) -> TimeEstimate | None:
+    """Estimate how long an extraction takes on this machine, without downloads; None if nothing is known.
+
+    The estimate comes from the last extractions here with encoders of this size, precision and medium. Without any, it
+    comes from the encoder's number of operations and a short measurement of the processor.
+
+    Args:
         may_measure: Whether the processor is idle; other work would make it seem slower than it is.
     """
-    rates = (_inputs_per_second(request, result, prospect) for request, result in finished)
-    rate = next((rate for rate in rates if rate), None)
-    measured = rate is not None
-    if rate is None and may_measure:
-        rate = estimated_rate(prospect.flops, prospect.precision)
+    inputs = prospect.samples * prospect.clips
+    if pace := times.pace(kind_of_work(prospect.flops, prospect.precision, prospect.media), settings):
+        return pace.estimate(inputs * prospect.flops)
+    rate = estimated_rate(prospect.flops, prospect.precision) if may_measure else None
     if not rate:
         return None
-    return TimeEstimate(START_SECONDS + prospect.samples * prospect.clips / rate, measured)
-
-
-def _inputs_per_second(request: Request, result: ExtractionResult, prospect: Prospect) -> float | None:
-    """Return how fast an extraction has encoded; None if this tells nothing about the planned one."""
-    if result.report is None or not result.report.rate:
-        return None
-    now = prospect.request
-    same = (
-        (request.checkpoint, request.checkpoint_revision) == (now.checkpoint, now.checkpoint_revision)
-        and result.precision == prospect.precision
-        and (request.keep, request.patches) == (now.keep, now.patches)
-        # An encoder that ran on the CPU of a machine with a GPU will do so again. A result from a GPU needs a GPU now.
-        and result.device in ("CPU", devices()[0].kind)
-        and result.media == prospect.media
-    )
-    return result.report.rate * request.clips if same else None
+    return TimeEstimate(START_SECONDS + inputs * (1 / rate + READ_SECONDS / cpu_cores()), measured=False)

@@ -20,16 +20,19 @@ from labelrank.errors import Cancelled, DatasetError, FeaturesError
 from labelrank.features.joining import joined_circumstances, read_features
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet, classes_without_rows, write_features
+from labelrank.json_values import plain
 from labelrank.models.backend import devices
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines import Engine, Making, gpus, here
 from labelrank.steps.extract.engines.here import now, versions, worth_another_try
+from labelrank.steps.extract.estimate import kind_of_work
 from labelrank.steps.extract.monitor import Monitor
 from labelrank.steps.extract.plan import Plan, plan
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.resuming import Note
+from labelrank.times import Work
 
 OnReport = Callable[[ExtractionReport], None]
 
@@ -59,7 +62,7 @@ def run_job(
     should_stop: ShouldStop,
     on_report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Do an extraction job and return its `ExtractionResult` as JSON values.
+    """Do an extraction job and return its `ExtractionResult` as JSON values, and as `work` what it has done.
 
     It uses cached features and finished parts unless `recompute` is set; damaged ones are computed again.
     """
@@ -96,7 +99,18 @@ def run_job(
         precision=features.provenance["precision"],
         runtime=features.provenance["runtime"],
     )
-    return result.to_json()
+    return {**result.to_json(), "work": plain(_work(work, result))}
+
+
+def _work(plan: Plan, result: ExtractionResult) -> Work | None:
+    """Return what an extraction has done; None if it made no features."""
+    report = result.report
+    if report is None or not report.rate:
+        return None
+    inputs = min(report.samples, result.rows) - report.reused_samples
+    clips = plan.sampling.clips if plan.sampling else 1
+    kind = kind_of_work(plan.input_flops, result.precision, result.media)
+    return Work(kind, inputs * clips * plan.input_flops, seconds=inputs / report.rate)
 
 
 def obtain(

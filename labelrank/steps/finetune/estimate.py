@@ -12,12 +12,15 @@ from labelrank.finetune.export_forms import UNKNOWN_TO_TRANSFORMERS, class_for
 from labelrank.finetune.head_math import NORM_EPSILON
 from labelrank.steps.finetune.request import ALL_BLOCKS, GEOMETRY, SMOOTHING, Design
 from labelrank.steps.finetune.targets import as_trained, choosing_runs
+from labelrank.times import kind_of
 from labelrank.words import plural
 
 if TYPE_CHECKING:
     from labelrank.models.config import EncoderConfig
     from labelrank.patches.choosing import Choosing
 
+NOMINAL_FLOPS = 1e11
+"""A speed of matrix products: what a training would take at it is the amount of its work, for `labelrank.times`."""
 TELLING_RANDOM, TELLING_SEEDS = 19, 2
 """With fewer, no result can show that the ranked order is better; see `labelrank.finetune.statistics`."""
 _NAMED = {
@@ -160,6 +163,17 @@ def describe(
             design, (runs, choosers), (n_train, n_val, n_test), n_classes, n_features, encoder, choosing, flops_per_s
         ),
     )
+
+
+def kind_of_work(design: Design, n_features: int, encoder: EncoderConfig | None) -> str:
+    """Return the kind of a fine-tune, as `labelrank.times` has it."""
+    from labelrank.models.backend import devices
+    from labelrank.models.cost import encoder_flops
+
+    device = devices()[0].name
+    if not design.end_to_end or encoder is None:
+        return kind_of("fine-tune heads", device, size=n_features)
+    return kind_of("fine-tune encoders", device, size=encoder_flops(encoder))
 
 
 def _check_depth(depth: str, blocks: int) -> None:

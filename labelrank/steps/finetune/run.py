@@ -19,13 +19,21 @@ from labelrank.errors import Cancelled, LabelRankError, SettingsError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
+from labelrank.json_values import plain
+from labelrank.models.config import EncoderConfig
 from labelrank.notices import Notice
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.here import now, versions
 from labelrank.steps.finetune.best_model import Exporter
 from labelrank.steps.finetune.decisions import Costs, costs_of, decide
-from labelrank.steps.finetune.estimate import Described, describe, unknown_to_transformers
+from labelrank.steps.finetune.estimate import (
+    NOMINAL_FLOPS,
+    Described,
+    describe,
+    kind_of_work,
+    unknown_to_transformers,
+)
 from labelrank.steps.finetune.finished_runs import KeptRuns, without_extras
 from labelrank.steps.finetune.inputs import Material, gather, sizes_of
 from labelrank.steps.finetune.progress import ComparisonResult, Live, LiveReport, OnReport
@@ -35,6 +43,7 @@ from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KEPT, write_results
 from labelrank.steps.finetune.targets import as_trained
 from labelrank.steps.finetune.train import EndToEnd, Heads
+from labelrank.times import Work
 
 KIND = "runs"
 """Folder of the workspace with an entry for each comparison: its finished runs, best model and snapshots. They can be
@@ -57,25 +66,40 @@ class ComparisonOutcome:
     """Number of runs that were finished before."""
 
 
-def describe_material(material: Material, design: Design) -> Described:
-    """Return the description of a comparison of this material."""
+def describe_material(material: Material, design: Design, *, flops_per_s: float | None = None) -> Described:
+    """Return the description of a comparison of this material; `flops_per_s` is as for `describe`."""
     encoder = material.encoder
     return describe(
         design,
         n_classes=len(material.class_names),
         **{f"n_{role}": count for role, count in sizes_of(material).items()},
         n_features=material.train.X.shape[1],
-        encoder=encoder.checkpoint.config.resized(*encoder.preprocessing.output_size) if encoder else None,
+        encoder=_config_of(material),
         choosing=encoder.choosing if encoder else None,
+        flops_per_s=flops_per_s,
     )
+
+
+def _config_of(material: Material) -> EncoderConfig | None:
+    encoder = material.encoder
+    return encoder.checkpoint.config.resized(*encoder.preprocessing.output_size) if encoder else None
+
+
+def _work(material: Material, design: Design) -> Work | None:
+    """Return what training all runs is."""
+    amount = describe_material(material, design, flops_per_s=NOMINAL_FLOPS).seconds
+    if amount is None:
+        return None
+    kind = kind_of_work(design, material.train.X.shape[1], _config_of(material))
+    # Features of the test split are an extraction.
+    return Work(kind, amount, apart=(Kind.DOWNLOAD, Kind.ENCODE))
 
 
 def unloadable(material: Material, design: Design) -> str | None:
     """Return a sentence if it is known before any run that transformers cannot load the best model; else None."""
-    encoder = material.encoder
     return unknown_to_transformers(
         design,
-        encoder.checkpoint.config.resized(*encoder.preprocessing.output_size) if encoder else None,
+        _config_of(material),
         pooling=str(material.train.provenance.get("pooling", "mean")),
         n_classes=len(material.class_names),
     )
@@ -89,7 +113,7 @@ def run_job(
     should_stop: ShouldStop,
     on_report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Do a fine-tune job and return the JSON of its `ComparisonResult`.
+    """Do a fine-tune job and return the JSON of its `ComparisonResult`, and as `work` what it has trained.
 
     Args:
         params: As `job_params` returns them. Stored features, finished runs and encoders' snapshots are used unless
@@ -119,7 +143,7 @@ def run_job(
         on_report=tell,
     )
     report = outcome.report
-    return ComparisonResult(
+    result = ComparisonResult(
         folder=outcome.folder,
         kind=report.kind,
         finding=report.verdict.finding,
@@ -131,7 +155,8 @@ def run_job(
         device=report.device,
         precision=report.precision,
         runtime=report.runtime,
-    ).to_json()
+    )
+    return {**result.to_json(), "work": None if outcome.reused_runs else plain(_work(material, design))}
 
 
 def compare(

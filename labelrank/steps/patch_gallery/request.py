@@ -67,6 +67,8 @@ class GalleryProspect:
     media: str
     flops: float
     """Floating-point operations of all, about."""
+    work: str
+    """What kind of work it is, as `labelrank.times` has it."""
     visible: int
     places: int
     """Patches of an image, or of one slice of a clip."""

@@ -20,6 +20,7 @@ from labelrank.errors import Cancelled, CheckpointError, FeaturesError
 from labelrank.features.store import PATCHES, FeatureSet, write_features
 from labelrank.files import replacing
 from labelrank.json_values import plain
+from labelrank.models.backend import devices
 from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.cost import reconstruction_flops
 from labelrank.patches.pictures import decoded, joined, pixels
@@ -43,6 +44,7 @@ from labelrank.steps.patch_gallery.folder import (
 from labelrank.steps.patch_gallery.request import AUTO, GalleryProspect, GalleryRequest, of_samples
 from labelrank.steps.patches import ScorePlan, Scoring, reliability_of, score
 from labelrank.steps.patches import plan as plan_scores
+from labelrank.times import Work, kind_of
 
 RATIOS = (0.25, 0.33, 0.5, 0.75)
 """Shares of the patches that are kept."""
@@ -113,12 +115,19 @@ def prospect(found: GalleryPlan, settings: Settings) -> GalleryProspect:
         classes=int((work.dataset.class_counts > 0).sum()),
         media=work.dataset.media,
         flops=_flops(found),
+        work=_kind_of_work(found),
         visible=work.visible,
         places=work.checkpoint.config.noise_shape[0],
         ranker=found.ranker.id if found.ranker else None,
         folder=folder,
         is_here=is_there(folder),
     )
+
+
+def _kind_of_work(found: GalleryPlan) -> str:
+    work = found.work
+    size = reconstruction_flops(work.checkpoint.config, work.visible)
+    return kind_of("score patches", devices()[0].name, size=size, more=work.dataset.media)
 
 
 def _flops(found: GalleryPlan) -> float:
@@ -163,7 +172,7 @@ def run_job(
     should_stop: ShouldStop,
     on_report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Do the job of a gallery and return its `GalleryResult` as JSON values."""
+    """Do the job of a gallery and return its `GalleryResult` as JSON values, and as `work` what it has scored."""
     on_progress(0, None, Stage(Kind.READ, "Reading the dataset"))
     with hub.telling(lambda text: on_progress(0, None, Stage(Kind.READ, text)), should_stop):
         made = plan(Request.from_params(params), GalleryRequest.from_params(params), settings)
@@ -174,8 +183,8 @@ def run_job(
             on_progress=on_progress,
             should_stop=should_stop,
         )
-    found: dict[str, Any] = plain(result)
-    return found
+    done = None if result.reused else Work(_kind_of_work(made), result.flops, stages=(Kind.ENCODE,))
+    return {**plain(result), "work": plain(done)}
 
 
 def make(

@@ -7,15 +7,12 @@ import pytest
 from labelrank.features.parts import PartFolder
 from labelrank.models.cost import encoder_flops
 from labelrank.steps.extract import estimate
-from labelrank.steps.extract.estimate import START_SECONDS, Prospect, TimeEstimate, samples_left, time_estimate
+from labelrank.steps.extract.estimate import Prospect, kind_of_work, samples_left, time_estimate
 from labelrank.steps.extract.plan import plan
-from labelrank.steps.extract.report import ExtractionResult
 from labelrank.steps.extract.request import Request
-
-from .test_report import OWN, REPORT
+from labelrank.times import StageTimes, TimeEstimate, Work, note
 
 REQUEST = Request("digits", "mae-tiny-digits", max_per_class=64, precision="float32")
-MADE_ON = {"device": "CPU", "precision": "float32", "runtime": "openvino"}
 
 
 @pytest.fixture
@@ -31,8 +28,9 @@ def computed(monkeypatch):
     return asked
 
 
-def result(rate, **changes):
-    return ExtractionResult.from_json({**REPORT, **OWN, "media": "image", **MADE_ON, "rate": rate, **changes})
+def measured(settings, kind, *, fixed, each, amount=1e9):
+    """Keep that an extraction took so long beside its work, and each operation."""
+    note(Work(kind, amount, seconds=each * amount), fixed + each * amount, StageTimes(), settings)
 
 
 def test_a_plan_is_told_with_all_that_its_time_depends_on(prospect, settings):
@@ -47,39 +45,39 @@ def test_a_plan_is_told_with_all_that_its_time_depends_on(prospect, settings):
     assert watched.flops == half.flops + prospect.flops
 
 
-def test_before_anything_has_run_the_time_is_computed(prospect, computed):
-    assert time_estimate(prospect) == TimeEstimate(START_SECONDS + 640 / 5, measured=False)
+def test_before_anything_has_run_the_time_is_computed(prospect, computed, settings, monkeypatch):
+    monkeypatch.setattr(estimate, "cpu_cores", lambda: 2)
+    monkeypatch.setattr(estimate, "START_SECONDS", 4.0)
+    monkeypatch.setattr(estimate, "READ_SECONDS", 0.1)
+    assert time_estimate(prospect, settings) == TimeEstimate(4.0 + 640 / 5 + 32, measured=False)
     assert computed == ["float32"]
 
 
-def test_the_last_extraction_that_is_alike_tells_the_time(prospect, computed):
-    unlike = [
-        (replace(REQUEST, checkpoint="another"), result(9.0)),
-        (replace(REQUEST, checkpoint_revision="v2"), result(9.0)),
-        (REQUEST, result(9.0, precision="bfloat16")),
-        (REQUEST, result(9.0, device="GPU")),
-        (replace(REQUEST, keep=0.5, patches="grid"), result(9.0)),
-        (REQUEST, result(9.0, media="clip")),
-        (REQUEST, result(None)),
-        (REQUEST, replace(result(9.0), report=None, reused=True)),
-    ]
-    # Other samples of the same encoder do.
-    like = [(replace(REQUEST, seed=4, dataset="others"), result(2.0)), (REQUEST, result(1.0))]
-    assert time_estimate(prospect, unlike + like) == TimeEstimate(START_SECONDS + 320, measured=True)
+def test_the_last_extractions_that_are_alike_tell_the_time(prospect, computed, settings):
+    size = prospect.flops
+    for unlike in (
+        kind_of_work(8 * size, "float32", "image"),
+        kind_of_work(size, "bfloat16", "image"),
+        kind_of_work(size, "float32", "clip"),
+    ):
+        measured(settings, unlike, fixed=9.0, each=9.0)
+    assert not time_estimate(prospect, settings).measured
+    measured(settings, kind_of_work(size, "float32", "image"), fixed=6.0, each=0.5 / size)
+    computed.clear()
+    assert time_estimate(prospect, settings) == TimeEstimate(pytest.approx(6.0 + 320), measured=True)
     assert not computed
-    assert time_estimate(prospect, unlike) == TimeEstimate(START_SECONDS + 128, measured=False)
 
 
-def test_clips_are_what_is_counted(prospect, computed):
-    before = [(replace(REQUEST, clips=2), result(10.0))]
-    assert time_estimate(replace(prospect, clips=4), before).seconds == START_SECONDS + 640 * 4 / 20
+def test_clips_are_what_is_counted(prospect, settings):
+    measured(settings, kind_of_work(prospect.flops, "float32", "image"), fixed=6.0, each=0.1 / prospect.flops)
+    assert time_estimate(replace(prospect, clips=4), settings).seconds == pytest.approx(6.0 + 640 * 4 / 10)
 
 
-def test_where_nothing_is_known_no_time_is_told(prospect, computed, monkeypatch):
-    assert time_estimate(prospect, may_measure=False) is None
+def test_where_nothing_is_known_no_time_is_told(prospect, computed, settings, monkeypatch):
+    assert time_estimate(prospect, settings, may_measure=False) is None
     assert not computed
     monkeypatch.setattr(estimate, "estimated_rate", lambda flops, precision: None)
-    assert time_estimate(prospect) is None
+    assert time_estimate(prospect, settings) is None
 
 
 def test_only_samples_that_are_not_finished_are_left(settings):

@@ -396,6 +396,7 @@ if __name__ == "__main__":
     folder = Path(result["folder"])
     assert (result["kind"], result["runs"], result["reused_runs"], result["media"]) == ("heads", 10, 0, "image")
     assert result["verdict"] == read_report(folder).verdict.text
+    assert result["work"]["kind"].startswith("fine-tune heads, ") and result["work"]["amount"] > 0
     assert json.loads((folder / "model" / "config.json").read_text())["label2id"]
     assert (folder / "model.keras").stat().st_size > 0
     assert stages[0] == "Reading the dataset"
