@@ -6,7 +6,7 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.errors import HubError, LabelRankError
-from labelrank.ui import choices, datasets, first_page, frame, galleries, hub_pickers, messages, session
+from labelrank.ui import choices, copying, datasets, first_page, frame, galleries, hub_pickers, messages, session
 from labelrank.views import thumbnails
 
 EXAMPLE_TEXT = {
@@ -206,7 +206,12 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
         chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
         st.altair_chart(chart, alt=f"Bar chart. {finding}.")
-    gallery = show_gallery(source)
+    data_check(data, show_gallery(source))
+    copying.show("dataset", lambda: copying.of_dataset(source))
+
+
+def data_check(data: datasets.DatasetInfo, gallery: galleries.Gallery | None) -> None:
+    """Show what is wrong with the samples, as far as it is known."""
     met = gallery.problems if gallery else ()
     problems = [(problem.subject, problem.reason) for problem in (*data.problems, *met)]
     if gallery is None and not problems:

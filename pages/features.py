@@ -6,6 +6,7 @@ from labelrank import words
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.ui import (
     checkpoint_picker,
+    copying,
     datasets,
     extraction_settings,
     feature_files,
@@ -47,6 +48,7 @@ def main() -> None:
         extraction_settings.choose_settings(checkpoint, dataset, started=started)
         with top if started else st.container():
             actions()
+        copying.show("features", lambda: copying.of_features(session.choices()))
 
 
 def rank_button() -> None:

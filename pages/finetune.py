@@ -6,6 +6,7 @@ from labelrank import words
 from labelrank.errors import LabelRankError
 from labelrank.ui import (
     choices,
+    copying,
     design_settings,
     feature_files,
     fine_tune,
@@ -66,6 +67,7 @@ def asking(found: feature_files.ChosenFeatures) -> None:
             text = messages.escape(fine_tune.design_text(shown.job))
             st.caption(f"The fine-tune below was started with earlier choices. {text}.")
         show(shown, base if current else None)
+    copying.show("finetune", lambda: copying.of_comparison(base))
 
 
 def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: dict[str, object]) -> None:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from labelrank.errors import LabelRankError
-from labelrank.ui import datasets, frame, messages, patch_gallery, patch_jobs, patch_ranker, session
+from labelrank.ui import copying, datasets, frame, messages, patch_gallery, patch_jobs, patch_ranker, session
 
 LEAD = "See which parts of a sample matter to a masked autoencoder, and what is left of it when only those are kept."
 
@@ -53,6 +53,7 @@ def main() -> None:
         patch_gallery.show(made)
     if found is not None and training is None:
         patch_ranker.section(found.ranker)
+    copying.show("patches", lambda: copying.of_patches(session.choices()))
 
 
 def recompute() -> None:

@@ -6,7 +6,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from labelrank.errors import LabelRankError
-from labelrank.ui import feature_files, frame, job_panel, messages, ranking_tabs, rankings, session
+from labelrank.ui import copying, feature_files, frame, job_panel, messages, ranking_tabs, rankings, session
 from labelrank.views import ranking_charts, ranking_words
 
 FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether the order matters."
@@ -137,6 +137,7 @@ def show(found: feature_files.ChosenFeatures, download_place: DeltaGenerator) ->
     if not ranking.settled:
         intervals_to_come(ranking)
     ranking_tabs.show(found, ranked)
+    copying.show("ranking", lambda: copying.of_ranking(found))
 
 
 @st.fragment(run_every="1s")

@@ -10,7 +10,8 @@ HEAVY = {"keras", "tensorflow", "openvino", "torch", "jax"}
 
 FLOORS = (
     ("app", "pages", "labelrank.__main__"),
-    ("labelrank.cli", "labelrank.ui"),
+    ("labelrank.ui",),
+    ("labelrank.cli",),
     ("labelrank.preview",),
     ("labelrank.views",),
     ("labelrank.steps.patch_gallery", "labelrank.steps.patch_training"),

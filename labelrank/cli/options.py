@@ -106,13 +106,7 @@ def extraction_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--stride", type=click.IntRange(min=1), help="Frames from one to the next; 4 by default."),
         click.option("--clips", type=click.IntRange(min=1), default=1, show_default=True, help="Clips of a video."),
-        click.option(
-            "--preprocessing",
-            type=click.Choice(PREPROCESSINGS),
-            default="checkpoint",
-            show_default=True,
-            help="As the checkpoint says, or as the published notebook does.",
-        ),
+        preprocessing_option,
         click.option("--image-size", type=click.IntRange(min=1), help="Interpolate to this many pixels a side."),
         click.option(
             "--keep",
@@ -159,6 +153,13 @@ checkpoint_revision_option = click.option(
 )
 max_per_class_option = click.option(
     "--max-per-class", type=click.IntRange(min=1), help="Samples of each class; all by default."
+)
+preprocessing_option = click.option(
+    "--preprocessing",
+    type=click.Choice(PREPROCESSINGS),
+    default="checkpoint",
+    show_default=True,
+    help="As the checkpoint says, or as the published notebook does.",
 )
 shard_option = click.option("--shard", callback=_shard, help="Take only share I of N, as 1/4; `merge` joins them.")
 

@@ -15,6 +15,7 @@ from labelrank.cli.options import (
     checkpoint_revision_option,
     dataset_options,
     max_per_class_option,
+    preprocessing_option,
     shard_option,
 )
 from labelrank.cli.progress import ProgressLine, say, say_left_out
@@ -45,6 +46,7 @@ def patches() -> None:
 @max_per_class_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Chooses samples and patches.")
 @click.option("--stride", type=click.IntRange(min=1), help="Frames of a video from one to the next; 4 by default.")
+@preprocessing_option
 @click.option("--visible", type=int, help="Patches that are visible at once, at least 3; a tenth by default.")
 @click.option(
     "--rounds",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from labelrank.errors import FeaturesError
+from labelrank.features.examples import EXAMPLES
 from labelrank.features.given import is_given, read_given
 from labelrank.features.store import KEPT, PATCHES, FeatureSet, classes_without_rows, lasting, read_part
 from labelrank.notices import Notice
@@ -20,9 +21,10 @@ _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 
 
 def read_features(path: Path, *, features_column: str | None = None, label_column: str | None = None) -> FeatureSet:
-    """Read a features file, a folder of `part-00000-of-00008.parquet` files, or features that people already have.
+    """Read a features file, an example by its id, a folder of parts, or features that people already have.
 
-    Parts are joined by their row numbers, or in the order of the part numbers if a part has no row numbers.
+    The id is as `example:cifar100`, a part's name as `part-00000-of-00008.parquet`. Parts are joined by their row
+    numbers, or in the order of the part numbers if a part has no row numbers.
 
     Args:
         features_column, label_column: For features that `labelrank extract` did not write; see `given.read_given`.
@@ -31,6 +33,7 @@ def read_features(path: Path, *, features_column: str | None = None, label_colum
         FeaturesError: The path is not a features file, is of another version, is incomplete, or holds values that
             cannot be ranked; the message names the first bad row.
     """
+    path = EXAMPLES[str(path)].path if str(path) in EXAMPLES else path
     if path.is_file() and (features_column or label_column or is_given(path)):
         features = read_given(path, features_column=features_column, label_column=label_column)
     else:
