@@ -239,4 +239,4 @@ def kept_words(asked: Request) -> list[str]:
     """Return which patches an extraction encodes, in a few words; nothing where it takes all."""
     if asked.keep is None or asked.patches is None:
         return []
-    return [f"{100 * asked.keep:.3g} % of the patches ({CHOOSERS.get(asked.patches, asked.patches).lower()})"]
+    return [f"{100 * asked.keep:.3g}\u00a0% of the patches ({CHOOSERS.get(asked.patches, asked.patches).lower()})"]

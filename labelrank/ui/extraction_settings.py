@@ -121,7 +121,7 @@ def _choose_patches(asked: Request, choosers: Sequence[str], noun: str) -> dict[
         [1.0, *reversed(choices.stops(choices.KEEPS, asked.keep if asked.keep != 1 else None))],
         default=asked.keep or 1.0,
         required=True,
-        format_func=lambda ratio: f"{100 * ratio:.3g} %",
+        format_func=lambda ratio: f"{100 * ratio:.3g}\u00a0%",
         key="keep",
         help=f"Only this share of each {noun}'s patches is encoded: half of them takes about half of the time. What is "
         "lost depends on the data; compare with all patches.",

@@ -12,8 +12,8 @@ from labelrank.ui import choices, datasets, feature_files, job_panel, session
 FINDING = "100 classes in order, from palm trees to rabbits"
 TEXT = (
     "This is how **DINOv2-small**, an encoder that learnt from images without labels, sees **CIFAR-100**: labelrank "
-    "took its features of 20 images of each class. Nothing was told what the names mean, yet 53 % of the neighbours "
-    "share one of the dataset's 20 superclasses; by chance it would be 4 %."
+    "took its features of 20 images of each class. Nothing was told what the names mean, yet 53\u00a0% of the "
+    "neighbours share one of the dataset's 20 superclasses; by chance it would be 4\u00a0%."
 )
 
 

@@ -26,8 +26,8 @@ ELSEWHERE_HELP = (
     "Classes are compared by the directions that tell them apart. A sample's own class is taken without it."
 )
 FIT_HELP = (
-    "How well the sample fits its own class, from 0 to 100 %, and after it how well it fits the nearest other class. "
-    "The fits of all classes sum to 100 %."
+    "How well the sample fits its own class, from 0 to 100\u00a0%, and after it how well it fits the nearest other "
+    "class. The fits of all classes sum to 100\u00a0%."
 )
 DUPLICATES_HELP = "Samples that hang together in pairs of nearly identical ones are one group."
 

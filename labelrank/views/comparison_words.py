@@ -201,7 +201,7 @@ def decision_text(cost: str, decided: Decided) -> str:
     change = decided.change
     interval = ""
     if change.low is not None and change.high is not None:
-        interval = f" (95 % interval {signed_text(change.low)} to {signed_text(change.high)})"
+        interval = f" (95\u00a0% interval {signed_text(change.low)} to {signed_text(change.high)})"
     costs = [
         np.mean([one for one in way["cost"] if one is not None]) for way in (decided.likeliest, decided.least_cost)
     ]

@@ -79,7 +79,7 @@ def paired_chart(analysis: Analysis, kinds: Mapping[str, str], metric: str = "ac
             tooltip=[
                 alt.Tooltip("title:N", title="order"),
                 alt.Tooltip("difference:Q", title="difference", format="+.2f"),
-                alt.Tooltip("low:Q", title="95 % from", format="+.2f"),
+                alt.Tooltip("low:Q", title="95\u00a0% from", format="+.2f"),
                 alt.Tooltip("high:Q", title="to", format="+.2f"),
             ],
         )
@@ -120,7 +120,7 @@ def variance_chart(variance: Variance, metric: str = "accuracy") -> alt.LayerCha
     tooltip = [
         alt.Tooltip("title:N", title="part"),
         alt.Tooltip("sd:Q", title="standard deviation", format=".3f"),
-        alt.Tooltip("low:Q", title="95 % from", format=".3f"),
+        alt.Tooltip("low:Q", title="95\u00a0% from", format=".3f"),
         alt.Tooltip("high:Q", title="to", format=".3f"),
     ]
     bars = (

@@ -10,9 +10,9 @@ COLUMNS = {
     "Encoder": "The features file.",
     "Checkpoint": "With pooling, precision and image size, as far as the file says.",
     "LDA": "Share of the rows that a linear discriminant analysis, fitted to all other rows, takes for their class; in "
-    "brackets the 95 % interval.",
+    "brackets the 95\u00a0% interval.",
     "Behind": "How many points of that less than the best on the same rows; in brackets an interval that holds for all "
-    "pairs of files together with 95 %. Where it includes 0, the two are not told apart.",
+    "pairs of files together with 95\u00a0%. Where it includes 0, the two are not told apart.",
     "k-NN": f"Share of the rows whose {NEIGHBOURS} nearest other rows, by cosine, vote for their class.",
     SHARE: "Share of the variance between class means that lies on the first axis, the one of the ranking.",
     "Dimensions": "Effective number of dimensions in which class means differ: 1 / sum of squared shares; 1 where all "
@@ -31,7 +31,7 @@ def _points(value: float) -> str:
 
 
 def _share(value: float, low: float, high: float) -> str:
-    return f"{_points(value)} % ({_points(low)} to {_points(high)})"
+    return f"{_points(value)}\u00a0% ({_points(low)} to {_points(high)})"
 
 
 def made_with(encoder: Encoder) -> str:
@@ -65,7 +65,7 @@ def finding(found: EncoderComparison) -> str:
     """Return which encoder tells the classes apart best and which are not told apart from it, in a few sentences."""
     best, *others = found.encoders
     on = f"{plural(found.rows, 'sample')} of {plural(found.n_classes, 'class', 'classes')}"
-    text = f"A linear classifier on {best.name} is expected to be right for {_points(best.lda.value)} % of {on}"
+    text = f"A linear classifier on {best.name} is expected to be right for {_points(best.lda.value)}\u00a0% of {on}"
     if not others:
         return f"{text}."
     near = [other.name for other in others if other.behind and not other.behind.told_apart]

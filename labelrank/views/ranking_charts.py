@@ -157,11 +157,12 @@ def projection_marks_text(classes: pd.DataFrame) -> str:
     """
     bars = "low" in classes
     if len(classes) > ROW_CLASSES:
+        spans = " Bars span the positions that they may have in truth (90\u00a0%)." if bars else ""
         return (
-            f"Ribbons hold the middle 50 % and 90 % of the samples of each of {len(classes):,} classes; points are "
-            f"their centroids.{' Bars span the positions that they may have in truth (90 %).' if bars else ''}"
+            f"Ribbons hold the middle 50\u00a0% and 90\u00a0% of the samples of each of {len(classes):,} classes; "
+            f"points are their centroids.{spans}"
         )
-    bar = " The bar spans the positions that the class may have in truth (90 %)." if bars else ""
+    bar = " The bar spans the positions that the class may have in truth (90\u00a0%)." if bars else ""
     return f"The tick is the centroid.{bar} Colour shows the position."
 
 

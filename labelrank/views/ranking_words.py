@@ -22,7 +22,7 @@ TOLD_APART_HELP = (
     f"{percent(TOLD_APART, 0)} or more. The others may as well stand the other way round: more samples of each class "
     "tell more of them apart."
 )
-IN_ORDER_HELP = "The chance that this class and the one after it are in this order in truth. 50 % says nothing."
+IN_ORDER_HELP = "The chance that this class and the one after it are in this order in truth. 50\u00a0% says nothing."
 SHARE = "Share on the axis"
 SHARE_HELP = (
     "How much of the variance between class means lies on the axis of the projection. The order centroid has nothing "

@@ -305,7 +305,7 @@ def _samples(space: LabelSpace, ranked: Ranked) -> str:
         ),
         _note(
             "Fit: how well the sample fits its own class, taken without it, and the nearest other one. The fits of all "
-            "classes sum to 100 %."
+            "classes sum to 100\u00a0%."
         ),
     )
 

@@ -85,7 +85,10 @@ def leads_chart(report: Report, leads: Sequence[Pair]) -> alt.LayerChart:
     x = alt.X("difference:Q", title=title, axis=alt.Axis(tickCount=6))
     colour = kind_colour(kinds, legend=False)
     tooltip = [alt.Tooltip("title:N", title="targets"), alt.Tooltip("difference:Q", title="points", format="+.2f")]
-    ends = [alt.Tooltip("low:Q", title="95 % from", format="+.2f"), alt.Tooltip("high:Q", title="to", format="+.2f")]
+    ends = [
+        alt.Tooltip("low:Q", title="95\u00a0% from", format="+.2f"),
+        alt.Tooltip("high:Q", title="to", format="+.2f"),
+    ]
     zero = alt.Chart(pd.DataFrame({"difference": [0.0]})).mark_rule(color=NEUTRAL, strokeWidth=1.5).encode(x=x)
     layers = [zero]
     if len(permuted):

@@ -12,6 +12,7 @@ from labelrank.steps.finetune.report import Report, mean_over
 from labelrank.views import questions
 from labelrank.views.comparison_words import HEADLINES, IF_ANYTHING
 from labelrank.views.measures import MEASURES
+from labelrank.words import percent
 
 INSTRUCTIONS = ("too_few", UNSOUND)
 """Findings whose text says what to do, all of it."""
@@ -79,12 +80,12 @@ def _accuracy(report: Report) -> Number | None:
         return None
     n_test = report.data.test
     low, high = (float(end[0]) for end in wilson(np.array([mean * n_test]), np.array([n_test])))
-    percent = MEASURES["accuracy"].text
+    text = MEASURES["accuracy"].text
     tries = f", mean of {len(report.compared.seeds)} tries" if len(report.compared.seeds) > 1 else ""
     return Number(
         f"Accuracy on {n_test:,} test samples{tries}",
-        percent(mean),
-        f"95\u00a0% interval {percent(low)} to {percent(high)}",
+        text(mean),
+        f"95\u00a0% interval {text(low)} to {text(high)}",
         "Share of the test samples whose class is right. The interval is for new test samples of the same kind.",
     )
 
@@ -93,7 +94,7 @@ def _interval(low: float | None, high: float | None, level: float) -> str | None
     if low is None or high is None:
         return None
     ends = (MEASURES["accuracy"].difference(end).removesuffix("\u00a0points") for end in (low, high))
-    return f"{level:.0%}".replace("%", "\u00a0%") + f" interval {' to '.join(ends)}"
+    return f"{percent(level, 0)} interval {' to '.join(ends)}"
 
 
 def headline_text(finding: str, report: Report | None) -> str:

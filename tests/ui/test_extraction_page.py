@@ -390,10 +390,10 @@ def test_stopping_when_the_order_is_stable_is_a_setting_in_label_address_and_job
 def test_a_share_of_the_patches_is_a_setting_in_label_address_and_job(app, store):
     run(app, "features", dataset="digits")
     assert "of the patches" not in settings_label(app)
-    app.segmented_control(key="keep").select("50 %").run()
-    assert "50 % of the patches (most gradient energy)" in settings_label(app)
+    app.segmented_control(key="keep").select("50\u00a0%").run()
+    assert "50\u00a0% of the patches (most gradient energy)" in settings_label(app)
     app.selectbox(key="patches").select("centre").run()
-    assert "50 % of the patches (nearest to the centre)" in settings_label(app)
+    assert "50\u00a0% of the patches (nearest to the centre)" in settings_label(app)
     assert (address(app)["keep"], address(app)["kept_by"]) == ("0.5", "centre")
     button(app, "Extract features").click().run()
     (job,) = store.list()

@@ -106,5 +106,5 @@ def test_what_the_first_page_says_is_what_the_features_say(app):
     assert f"{len(names)} classes in order, from {names[0]}s to {names[-1]}s" == first_page.FINDING
     groups = read_groups(CIFAR100.path.with_name("cifar100-superclasses.csv"), space.names).groups
     share, chance = group_shares(groups, order[None])[0], expected_share(groups)
-    assert f"{100 * share:.0f} % of the neighbours" in first_page.TEXT
-    assert f"{len(set(groups))} superclasses; by chance it would be {100 * chance:.0f} %" in first_page.TEXT
+    assert f"{100 * share:.0f}\u00a0% of the neighbours" in first_page.TEXT
+    assert f"{len(set(groups))} superclasses; by chance it would be {100 * chance:.0f}\u00a0%" in first_page.TEXT

@@ -101,7 +101,7 @@ def test_the_chart_says_what_the_names_of_the_arms_mean():
     assert "Groups are" not in text
     chosen = replace(report.targets.chosen, how="default", tried=())
     few = target_charts.leads_text(replace(report, targets=replace(report.targets, chosen=chosen)))
-    assert few.endswith("Tuned smoothing is the same: too few samples validate to tune it.")
+    assert few.endswith("Tuned smoothing is as soft as the geometry: too few samples validate to tune it.")
     tried = (Tried(3.0, 0.5, 0.2, 0.9, 0.8),)
     tuned = replace(report, targets=replace(report.targets, chosen=replace(chosen, tried=tried)))
     assert target_charts.leads_text(tuned).endswith("of the share that did best on the validation samples.")
