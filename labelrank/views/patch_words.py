@@ -137,7 +137,8 @@ def error_text(gallery: Gallery) -> str:
 
 _ERROR = (
     "Mean absolute error in levels of 255, over the whole samples that are shown here; kept patches have none. A small "
-    "error is not the same as good features: which patches a classifier needs is another question."
+    "error is not the same as good features. Extract features with each choice, and the tab Encoders of the page "
+    "Ranking says which tells the classes apart best."
 )
 
 
@@ -162,7 +163,7 @@ def agreement_table(result: RankerResult) -> pd.DataFrame:
     ordered = sorted(result.agreement.items(), key=lambda item: -item[1].spearman)
     return pd.DataFrame(
         {
-            "Ordered by": [TITLES[name].capitalize() for name, _ in ordered],
+            "Ordered by": [(title := TITLES[name])[0].upper() + title[1:] for name, _ in ordered],
             "Spearman": [f"{one.spearman:.3f} ± {one.spearman_se:.3f}" for _, one in ordered],
             "NDCG": [f"{one.ndcg:.3f}" for _, one in ordered],
         }
