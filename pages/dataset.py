@@ -196,7 +196,8 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if warning := datasets.warning_of(data):
         st.warning(warning, icon=":material/warning:")
     name = {"upload": "this upload", "folder": "this dataset"}.get(source.kind, source.dataset.rpartition("/")[2])
-    if st.button(f"Use {name}", type="primary"):
+    action = st.empty()
+    if action.button(f"Use {name}", type="primary"):
         use(source)
     from labelrank.views import ranking_charts  # charts load when they are shown
 
@@ -206,7 +207,13 @@ def show(source: choices.Source, *, refused: bool) -> None:
     if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
         chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
         st.altair_chart(chart, alt=f"Bar chart. {finding}.")
-    data_check(data, show_gallery(source))
+    gallery = show_gallery(source)
+    if gallery is not None and not gallery.some_read and len(gallery.rows) == len(data.class_names):
+        action.error(
+            f"No {datasets.nouns(data)[0]} shown here can be read. Repair the dataset, or choose another one.",
+            icon=":material/error:",
+        )
+    data_check(data, gallery)
     copying.show("dataset", lambda: copying.of_dataset(source))
 
 
@@ -218,7 +225,7 @@ def data_check(data: datasets.DatasetInfo, gallery: galleries.Gallery | None) ->
         return
     st.subheader("Data check", anchor=False)
     if problems:
-        some = gallery is None or any(row.strip.still for row in gallery.rows)
+        some = gallery is None or gallery.some_read
         others = "the other samples can be used" if some else "no sample shown here can be read"
         st.markdown(f"{words.plural(len(problems), 'problem')}; {others}.")
         messages.problems_table(problems, "Sample or class")

@@ -112,7 +112,7 @@ def without_reference(unequal: tuple[int, int]) -> None:
 
 def of_earlier_choice(found: feature_files.ChosenFeatures) -> None:
     st.warning(
-        f"This order was made with earlier choices ({messages.escape(found.job.title if found.job else '')}).",
+        f"This order was made with earlier choices ({messages.escape(rankings.what_differs(found))}).",
         icon=":material/history:",
     )
     if feature_files.cached_features(session.choices(), wait=False):

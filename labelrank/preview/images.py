@@ -56,6 +56,11 @@ class Gallery:
     rows: tuple[GalleryRow, ...]
     problems: tuple[Problem, ...]
 
+    @property
+    def some_read(self) -> bool:
+        """Whether any of its samples could be read."""
+        return any(row.strip.still for row in self.rows)
+
 
 def gallery(data: Dataset, page: int) -> Gallery:
     """Return the images of one page of classes; `page` counts from 0."""

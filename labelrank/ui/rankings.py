@@ -19,8 +19,9 @@ from labelrank.preview import looks
 from labelrank.preview.images import Strip
 from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, GEOMETRY_ORDERS, GOOD_FOR, NAME_ORDERS, SOLVERS
 from labelrank.steps.rank import Ranked, RankRequest, rank
-from labelrank.ui import choices, session
+from labelrank.ui import address, choices, session
 from labelrank.ui.datasets import dataset, look
+from labelrank.ui.extraction_settings import choices_text
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
 from labelrank.ui.label_space import space_of
 from labelrank.views import marks, ranking_charts, ranking_words
@@ -189,6 +190,15 @@ def reference_needs(unequal: tuple[int, int]) -> str:
         f"The order reference pairs the samples of each class with those of another, so every class needs as many; "
         f"here they have {unequal[0]:,} to {unequal[1]:,}."
     )
+
+
+def what_differs(found: ChosenFeatures) -> str:
+    """Return what features of earlier choices are of, or, if that is the same, how they were made and not now."""
+    if found.job is None:
+        return ""
+    then, now = (choices_text(one.extraction) for one in (address.choices_of_job(found.job), session.choices()))
+    same = found.job.subject == session.subject_of(session.choices()) and then != now
+    return f"{then} instead of {now}" if same else found.job.title
 
 
 @dataclass(frozen=True)

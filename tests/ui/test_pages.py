@@ -143,6 +143,8 @@ def test_a_dataset_of_which_nothing_can_be_read_is_not_told_to_be_usable(app, wo
     with write_zip(workspace / "pets.zip", files).open("rb") as stream:
         run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
     assert "4 problems; no sample shown here can be read." in texts(app)
+    assert "No image shown here can be read." in app.error[0].value
+    assert "Use this upload" not in labels(app)
 
 
 def test_of_a_list_with_two_label_columns_one_is_chosen(app, workspace):
@@ -367,7 +369,7 @@ def test_settings_changed_after_a_job_keep_its_result_and_say_that_it_is_older(
     assert {"Extract features", "Rank these earlier features"} <= set(labels(app))
     button(app, "Rank these earlier features").click().run()
     assert title(app) == "Ranking"
-    assert "This order was made with earlier choices" in app.warning[0].value
+    assert "earlier choices (8 per class instead of 16 per class)" in app.warning[0].value
 
 
 def test_a_checkpoint_folder_without_weights_says_why(app, tmp_path):
