@@ -1,12 +1,53 @@
 """Counts, shares, durations, sizes and names in words."""
 
-CITATION = """\
-Xiang, Wu, Bai: Label Ranker. ICMR 2025, doi:10.1145/3731715.3733369
-He, Chen, Xie, Li, Dollar, Girshick: Masked Autoencoders Are Scalable Vision Learners.
-  CVPR 2022, arXiv:2111.06377
-Tong, Song, Wang, Wang: VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised
-  Video Pre-Training. NeurIPS 2022, arXiv:2203.12602"""
-"""What to cite."""
+PAPERS = (
+    (
+        "Xiang, Wu, Bai: Label Ranker: Self-aware Preference for Classification Label Position in Visual Masked "
+        "Self-supervised Pre-trained Model. ICMR 2025",
+        "https://doi.org/10.1145/3731715.3733369",
+    ),
+    (
+        "He, Chen, Xie, Li, Dollár, Girshick: Masked Autoencoders Are Scalable Vision Learners. CVPR 2022",
+        "https://arxiv.org/abs/2111.06377",
+    ),
+    (
+        "Tong, Song, Wang, Wang: VideoMAE: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video "
+        "Pre-Training. NeurIPS 2022",
+        "https://arxiv.org/abs/2203.12602",
+    ),
+)
+"""What to cite: text and address."""
+CITATION = "\n".join(f"{text}, {address}" for text, address in PAPERS)
+"""The same as one text."""
+BIBTEX = """\
+@inproceedings{xiang2025labelranker,
+  author    = {Xiang, Peihao and Wu, Kaida and Bai, Ou},
+  title     = {Label Ranker: Self-aware Preference for Classification Label Position in Visual Masked
+               Self-supervised Pre-trained Model},
+  booktitle = {Proceedings of the International Conference on Multimedia Retrieval (ICMR)},
+  year      = {2025},
+  doi       = {10.1145/3731715.3733369}
+}
+
+@inproceedings{he2022masked,
+  author    = {He, Kaiming and Chen, Xinlei and Xie, Saining and Li, Yanghao and Doll{\\'a}r, Piotr and Girshick, Ross},
+  title     = {Masked Autoencoders Are Scalable Vision Learners},
+  booktitle = {Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2022},
+  eprint    = {2111.06377},
+  archiveprefix = {arXiv}
+}
+
+@inproceedings{tong2022videomae,
+  author    = {Tong, Zhan and Song, Yibing and Wang, Jue and Wang, Limin},
+  title     = {{VideoMAE}: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video Pre-Training},
+  booktitle = {Advances in Neural Information Processing Systems (NeurIPS)},
+  year      = {2022},
+  eprint    = {2203.12602},
+  archiveprefix = {arXiv}
+}
+"""
+"""The same as entries of a bibliography."""
 
 
 def rough_duration(seconds: float) -> str:

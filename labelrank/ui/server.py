@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import platform
-from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -158,24 +158,53 @@ def versions_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["Library", "Version"])
 
 
+_LIMITS = {
+    "max_archive_entries": "Files in a zip or tar",
+    "max_archive_bytes": "Unpacked size of a zip or tar",
+    "max_compression_ratio": "Unpacked size of a zip over its packed size",
+    "max_media_bytes": "Size of an image's file",
+    "max_video_bytes": "Size of a video's file",
+    "max_video_frames": "Frames of a video",
+    "max_clip_bytes": "Memory of the clips of a video",
+    "max_download_bytes": "Download of a dataset or checkpoint",
+    "max_rows": "Rows of a split of a table",
+    "max_columns": "Columns of a table",
+    "max_row_groups": "Row groups of a Parquet file",
+    "max_footer_bytes": "Size of a table's footer or schema",
+    "max_classes": "Classes of a table",
+    "max_pixels": "Pixels of an image",
+    "max_preview_bytes": "Memory of a look into a file",
+    "max_preview_seconds": "Processor time of a look into a file",
+    "max_cache_bytes": "Size of all features, runs and encoders that are kept",
+}
+"""Field of the settings -> what it limits."""
+
+
 def limits_table() -> pd.DataFrame:
-    """Return the limits of this server and the variables that raise them."""
+    """Return what this server allows, in units that can be read, and the variables that change it."""
     import pandas as pd
 
     limits = session.settings()
     rows = [
-        (
-            field.name.removeprefix("max_").replace("_", " ").capitalize(),
-            _limit_text(field.name, getattr(limits, field.name)),
-            f"LABELRANK_{field.name.upper()}",
-        )
-        for field in fields(limits)
-        if field.name.startswith("max_")
+        (what, _limit_text(name, getattr(limits, name)), f"LABELRANK_{name.upper()}") for name, what in _LIMITS.items()
     ]
-    return pd.DataFrame(rows, columns=["At most", "Value", "Variable"])
+    return pd.DataFrame(rows, columns=["What", "At most", "Variable"])
 
 
 def _limit_text(name: str, limit: int) -> str:
-    """Return a limit as it is set, one of bytes also in a unit that can be read."""
-    unit, size = ("GiB", 2**30) if limit >= 2**30 else ("MiB", 2**20)
-    return f"{limit:,}" + (f" ({limit / size:.4g} {unit})" if name.endswith("_bytes") else "")
+    """Return a limit in the largest unit that it fills."""
+    if name.endswith("_seconds"):
+        return f"{limit:,} s" if limit < 120 else f"{limit / 60:,.4g} min"
+    if name.endswith("_bytes"):
+        unit, size = next(((unit, size) for unit, size in _UNITS if limit >= size), ("bytes", 1))
+        return f"{limit / size:,.4g} {unit}"
+    return f"{limit:,}"
+
+
+_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+def source_address() -> str | None:
+    """Return where the code that runs here can be read: that of a Space; None elsewhere."""
+    space = os.environ.get("SPACE_ID")
+    return f"https://huggingface.co/spaces/{space}/tree/main" if space else None

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labelrank import words
 from labelrank.data.uploads import save_upload
 from labelrank.errors import CheckpointError, RankingError
 from labelrank.exports import FORMATS
@@ -613,15 +614,36 @@ def test_on_a_space_an_address_cannot_reach_the_servers_folders(app, tmp_path, m
     assert len(app.warning) == 2
 
 
-def test_about_names_versions_device_and_limits(app):
+def test_about_begins_with_what_to_cite(app, monkeypatch):
+    monkeypatch.setenv("SPACE_ID", "someone/labelrank")
     run(app, "about")
     assert title(app) == "About"
-    limits, versions = app.dataframe[0].value, app.dataframe[1].value
-    values = dict(zip(limits["Variable"], limits["Value"], strict=True))
-    assert values["LABELRANK_MAX_PIXELS"] == "100,000,000"
-    assert values["LABELRANK_MAX_PREVIEW_BYTES"] == "2,147,483,648 (2 GiB)"
-    assert values["LABELRANK_MAX_FOOTER_BYTES"] == "33,554,432 (32 MiB)"
+    assert [one.value for one in app.subheader] == ["Citation", "This server", "Limits", "Licences"]
+    addresses = re.findall(r"\]\((http[^)]*)\)", texts(app))
+    assert addresses == [
+        *(address for _, address in words.PAPERS),
+        "https://github.com/Peihao-Xiang/Label-Ranker",
+        "https://huggingface.co/spaces/someone/labelrank/tree/main",
+    ]
+    assert not app.code
+    app.session_state["bibtex"] = True
+    app.run()
+    assert app.code[0].value.count("@inproceedings") == len(words.PAPERS)
+
+
+def test_about_tells_limits_in_units_and_folds_their_variables_and_versions(app, monkeypatch):
+    monkeypatch.setenv("LABELRANK_MAX_PREVIEW_SECONDS", "150")
+    run(app, "about")
+    limits, variables, versions = (table.value for table in app.table)
+    limit_of = dict(zip(variables["Variable"], limits["At most"], strict=True))
+    assert limit_of["LABELRANK_MAX_PIXELS"] == "100,000,000"
+    assert limit_of["LABELRANK_MAX_ARCHIVE_BYTES"] == "50 GiB"
+    assert limit_of["LABELRANK_MAX_FOOTER_BYTES"] == "32 MiB"
+    assert limit_of["LABELRANK_MAX_PREVIEW_SECONDS"] == "2.5 min"
+    # Every limit has its words.
+    assert limit_of.keys() == {name for name in Settings().to_env() if name.startswith("LABELRANK_MAX_")}
     assert versions["Library"].tolist()[:2] == ["labelrank", "Python"]
+    assert [place.label for place in app.expander] == ["BibTeX", "Environment variables of the limits", "Versions"]
 
 
 # Text that comes from the data
