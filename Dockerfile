@@ -7,6 +7,7 @@ ENV PATH=/home/user/.local/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     LABELRANK_HOME=/home/user/workspace \
     LABELRANK_SHARED=1 \
+    LABELRANK_MAX_JOB_SECONDS=14400 \
     # In the iframe of a Space the uploader gets no XSRF cookie and would answer 403.
     STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION=false \
     STREAMLIT_SERVER_HEADLESS=true \

@@ -74,6 +74,12 @@ class Settings:
     """Bytes of features, unfinished extractions, compiled encoders, fine-tuned runs and scored patches in the
     workspace; the least recently used are removed first. Results of comparisons stay until their job is deleted."""
 
+    max_waiting_jobs: int = 20
+    """Jobs of one visitor that may wait at once."""
+    max_job_seconds: int = 7 * 24 * 3600
+    """How long one job may run at a time. It is then stopped as by its user: what is finished is kept, and Resume goes
+    on behind the other jobs."""
+
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)

@@ -1,7 +1,7 @@
-"""The queue: the jobs of one workspace in the order in which they were submitted, each in its own process.
+"""The queue: the jobs of one workspace, each in its own process, in an order that is fair to its owners.
 
-`jobs.sqlite` is the queue. A consumer claims the job that has waited longest, supervises its child process until it
-ends, and claims the next job. The app has one consumer; each `labelrank worker` is one more.
+`jobs.sqlite` is the queue. A consumer claims the job whose turn it is, supervises its child process until it ends, and
+claims the next job. The app has one consumer; each `labelrank worker` is one more.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ def submit(kind: str, params: Mapping[str, Any], *, owner: str, subject: str, se
         subject: What it works on, in a few words for people.
 
     Raises:
-        JobError: The kind is unknown, or the job cannot be stored.
+        JobError: The kind is unknown, the job cannot be stored, or as many jobs of this owner wait as may.
     """
     if kind not in TASKS:
         raise JobError(f"There is no kind of job {kind!r}. Choose one of {', '.join(sorted(TASKS))}.")
-    return JobStore.for_settings(settings).create(kind, params, owner, subject)
+    store = JobStore.for_settings(settings)
+    return store.create(kind, params, owner, subject, max_waiting=settings.max_waiting_jobs)
 
 
 def cancel(job_id: str, settings: Settings) -> Job:
@@ -64,7 +65,7 @@ def resume(job_id: str, settings: Settings) -> Job:
     Raises:
         JobError: There is no such job, or it waits, runs or has succeeded.
     """
-    return JobStore.for_settings(settings).requeue(job_id)
+    return JobStore.for_settings(settings).requeue(job_id, max_waiting=settings.max_waiting_jobs)
 
 
 def ensure_consumer(settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> bool:

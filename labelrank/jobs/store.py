@@ -22,6 +22,17 @@ SUCCEEDED, FAILED, CANCELLED, INTERRUPTED = "succeeded", "failed", "cancelled", 
 STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED, INTERRUPTED)
 RESUMABLE = (FAILED, CANCELLED, INTERRUPTED)
 MAX_NAME_CHARACTERS = 80
+RECENT_S = 3600.0
+"""How long a job that was started counts against its owner when the next one is chosen."""
+_WAITING = """
+SELECT id, rowid, queued_at, turn FROM (
+    SELECT id, rowid, queued_at,
+        row_number() OVER (PARTITION BY owner ORDER BY queued_at, rowid)
+        + (SELECT count(*) FROM job AS past WHERE past.owner = job.owner AND past.started_at >= ?2) AS turn
+    FROM job WHERE state = ?1
+) ORDER BY turn, queued_at, rowid
+"""
+"""Waiting jobs in the order in which they get their turn: who had the fewest jobs started of late comes first."""
 
 SCHEMA_VERSION = 4
 SCHEMA = """
@@ -164,7 +175,9 @@ class JobStore:
         """Return the store of this workspace."""
         return cls(settings.workspace / "jobs.sqlite")
 
-    def create(self, kind: str, params: Mapping[str, Any], owner: str, subject: str) -> Job:
+    def create(
+        self, kind: str, params: Mapping[str, Any], owner: str, subject: str, *, max_waiting: int | None = None
+    ) -> Job:
         """Return a new queued job.
 
         Args:
@@ -172,11 +185,16 @@ class JobStore:
             params: Parameters of its task; plain JSON values.
             owner: The user in whose list it appears.
             subject: What it works on, in a few words for people.
+            max_waiting: How many jobs of an owner may wait, this one included.
+
+        Raises:
+            JobError: So many jobs of this owner wait already.
         """
         # 128 random bits: anyone with the link to a job may see it, so the link must be impossible to guess.
         job_id = secrets.token_hex(16)
         columns = "id, owner, kind, subject, params, state, created_at, queued_at"
         with self._transaction() as db:
+            _check_waiting(db, owner, max_waiting)
             db.execute(
                 f"INSERT INTO job ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",  # noqa: S608
                 (job_id, owner, kind, subject, json.dumps(dict(params)), QUEUED, self._clock()),
@@ -224,18 +242,19 @@ class JobStore:
             return int(db.execute(sql, (json.dumps([*states]),)).fetchone()[0])
 
     def position(self, job_id: str) -> int:
-        """Return how many jobs, of any owner, run or wait before this one; 0 if this one does not wait (any more)."""
+        """Return how many jobs, of any owner, run or come before this one; 0 if this one does not wait (any more)."""
         with self._transaction(write=False) as db:
-            result: int = db.execute(
-                "SELECT count(*) FROM job AS other JOIN job AS mine ON mine.id = ?1 AND mine.state = ?2 WHERE "
-                "other.state = ?3 OR other.state = ?2 AND "
-                "(other.queued_at, other.rowid) < (mine.queued_at, mine.rowid)",
-                (job_id, QUEUED, RUNNING),
-            ).fetchone()[0]
-            return result
+            waiting = [row["id"] for row in db.execute(_WAITING, (QUEUED, self._clock() - RECENT_S))]
+            if job_id not in waiting:
+                return 0
+            running = db.execute("SELECT count(*) FROM job WHERE state = ?", (RUNNING,)).fetchone()[0]
+            return int(running) + waiting.index(job_id)
 
     def claim(self, worker: str) -> Job | None:
-        """Set the job that has waited longest to running and return it; None if no job waits.
+        """Set the job whose turn it is to running and return it; None if no job waits.
+
+        It is the turn of the owner with the fewest jobs that were started in the last hour, and of his job that has
+        waited longest; so whoever queues many jobs does not keep others from theirs.
 
         Only one of any number of callers gets the job. Its `attempt` identifies the caller: later writes from an
         earlier attempt are not accepted.
@@ -243,16 +262,16 @@ class JobStore:
         Args:
             worker: Name of the worker that does the job.
         """
-        first = "SELECT id FROM job WHERE state = ? ORDER BY queued_at, rowid LIMIT 1"
         with self._transaction(write=False) as db:  # usually no job waits, and this does not block other writers
-            if db.execute(first, (QUEUED,)).fetchone() is None:
+            if db.execute("SELECT 1 FROM job WHERE state = ? LIMIT 1", (QUEUED,)).fetchone() is None:
                 return None
         with self._transaction() as db:
-            if (row := db.execute(first, (QUEUED,)).fetchone()) is None:
+            now = self._clock()
+            if (row := db.execute(f"{_WAITING} LIMIT 1", (QUEUED, now - RECENT_S)).fetchone()) is None:
                 return None
             db.execute(
                 "UPDATE job SET state = ?, attempt = attempt + 1, started_at = ?, worker = ? WHERE id = ?",
-                (RUNNING, self._clock(), worker, row["id"]),
+                (RUNNING, now, worker, row["id"]),
             )
             return self._job(db.execute("SELECT * FROM job WHERE id = ?", (row["id"],)).fetchone())
 
@@ -316,14 +335,20 @@ class JobStore:
             self._update("cancel_requested = 1", (), job_id, (RUNNING,))
         return self.get(job_id)
 
-    def requeue(self, job_id: str) -> Job:
+    def requeue(self, job_id: str, *, max_waiting: int | None = None) -> Job:
         """Queue a failed, cancelled or interrupted job again under the same id, behind waiting jobs, and return it.
 
         The log is continued, so a link to the job shows all its attempts.
 
+        Args:
+            max_waiting: As for `create`.
+
         Raises:
-            JobError: There is no such job, or it waits, runs or has succeeded.
+            JobError: There is no such job, it waits, runs or has succeeded, or too many jobs of its owner wait.
         """
+        with self._transaction(write=False) as db:
+            if row := db.execute("SELECT owner FROM job WHERE id = ?", (job_id,)).fetchone():
+                _check_waiting(db, row["owner"], max_waiting)
         empty = ("progress", "report", "error", "result", "worker", "pid", "started_at", "finished_at")
         cleared = ", ".join(f"{name} = NULL" for name in empty)
         changed = self._update(
@@ -523,4 +548,14 @@ class JobStore:
             f"The job database is damaged ({error}): {self.path}. Nothing was changed. Move it away, with the files "
             f"{self.path.name}-wal and {self.path.name}-shm beside it, and start again: the list of jobs starts "
             "empty, finished features are kept."
+        )
+
+
+def _check_waiting(db: sqlite3.Connection, owner: str, most: int | None) -> None:
+    sql = "SELECT count(*) FROM job WHERE owner = ? AND state = ?"
+    waiting: int = db.execute(sql, (owner, QUEUED)).fetchone()[0]
+    if most is not None and waiting >= most:
+        raise JobError(
+            f"{waiting:,} of your jobs wait already, and this server lets {most:,} wait (LABELRANK_MAX_WAITING_JOBS). "
+            "Wait until one has started, or cancel one on the page Jobs."
         )

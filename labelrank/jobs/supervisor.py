@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from labelrank.errors import JobError
 from labelrank.jobs.store import RUNNING, Job, JobStore
-from labelrank.jobs.worker import ASKS_HUB, ATTEMPT, INTERRUPTED_TEXT, MEMORY_ADVICE, PARENT_PID, named, unexpected
+from labelrank.jobs.worker import ASKS_HUB, ATTEMPT, MEMORY_ADVICE, PARENT_PID, interrupted_text, named, unexpected
 from labelrank.processes import Child, environment, signal_group, start_command
 from labelrank.settings import Settings
 
@@ -60,6 +60,7 @@ class Supervisor:
         self._command = command
         self._grace_s = grace_s
         self._poll_s = poll_s
+        self._out_of_time = False
 
     def run(self, job: Job) -> None:
         """Run a claimed job until it ends."""
@@ -91,9 +92,11 @@ class Supervisor:
 
     def _watch(self, job: Job, child: Child) -> None:
         """Return when the child has ended or its time to stop is over."""
+        started = time.monotonic()
         while not child.has_ended():
             now = self._look_up(job)
-            if self._stopping.is_set() or (now is not None and now.cancel_requested):
+            self._out_of_time = time.monotonic() - started > self._settings.max_job_seconds
+            if self._stopping.is_set() or self._out_of_time or (now is not None and now.cancel_requested):
                 child.terminate()
                 break
             if now is None or now.state != RUNNING:
@@ -118,8 +121,8 @@ class Supervisor:
             return
         if now.cancel_requested:
             self._store.cancel(job.id, job.attempt)
-        elif self._stopping.is_set():
-            self._store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
+        elif self._stopping.is_set() or self._out_of_time:
+            self._store.interrupt(job.id, job.attempt, interrupted_text(job, self._settings))
         else:
             reason = _how_it_ended(returncode, job.id)
             # A killed process could not write this itself. If the disk is full, at least the state still fits.

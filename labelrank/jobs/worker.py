@@ -22,6 +22,7 @@ from labelrank.processes import GRACE_S, watch_parent
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.times import StageTimes, Work, note
+from labelrank.words import rough_duration
 
 TASKS: dict[str, str] = {
     "extract": "labelrank.steps.extract.run:run_job",
@@ -44,7 +45,18 @@ PARENT_PID = "LABELRANK_JOB_PARENT"
 """Environment variable with the id of the parent process; when that process is gone, this one ends."""
 
 INTERRUPTED_TEXT = "The process that ran this job has stopped. Resume goes on from what was finished."
+OUT_OF_TIME_TEXT = (
+    "The job ran for {}, the longest that this server lets one run at a time. Resume goes on from what was finished, "
+    "behind the jobs that wait."
+)
 MEMORY_ADVICE = "Try fewer samples, or free memory on this machine; the log has the details."
+
+
+def interrupted_text(job: Job, settings: Settings) -> str:
+    """Return why a running job was stopped from outside, for people."""
+    if job.started_at is not None and time.time() - job.started_at >= settings.max_job_seconds:
+        return OUT_OF_TIME_TEXT.format(rough_duration(settings.max_job_seconds))
+    return INTERRUPTED_TEXT
 
 
 class ProgressReporter:
@@ -169,7 +181,7 @@ def main(
         if store.get(job.id).cancel_requested:
             store.cancel(job.id, job.attempt)
         else:
-            store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
+            store.interrupt(job.id, job.attempt, interrupted_text(job, settings))
     except LabelRankError as error:
         _fail(store, job, progress, str(error))
     except MemoryError:

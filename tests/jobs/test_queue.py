@@ -448,3 +448,34 @@ def test_a_damaged_database_is_reported_and_the_place_stays_free(settings, store
         path.write_bytes(data)
     assert ensure_consumer(settings, command=child_command), "the failed start left the place free"
     stop_consumer(settings)
+
+
+def test_a_job_that_runs_too_long_is_stopped_and_the_next_has_its_turn(settings, start, ended, store):
+    assert ensure_consumer(replace(settings, max_job_seconds=1), command=child_command)
+    long, waiting = start("wait"), start("count")
+    found = ended(long)
+    assert (found.state, found.resumable) == ("interrupted", True)
+    assert found.error == (
+        "The job ran for a few seconds, the longest that this server lets one run at a time. Resume goes on from what "
+        "was finished, behind the jobs that wait."
+    )
+    assert ended(waiting).state == "succeeded"
+    stop_consumer(settings)
+
+
+def test_more_jobs_of_one_owner_than_may_wait_are_refused_and_those_of_others_are_not(settings, store):
+    few = replace(settings, max_waiting_jobs=2)
+
+    def start(owner):
+        return submit("extract", {}, owner=owner, subject="", settings=few)
+
+    first, _ = start("me"), start("me")
+    with pytest.raises(JobError, match=r"2 of your jobs wait already.*lets 2 wait \(LABELRANK_MAX_WAITING_JOBS\)"):
+        start("me")
+    assert len(store.list("me")) == 2
+    start("you")
+    cancel(first.id, few)
+    start("me")
+    with pytest.raises(JobError, match="2 of your jobs wait already"):
+        resume(first.id, few)
+    assert store.get(first.id).state == "cancelled"

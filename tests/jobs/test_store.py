@@ -189,6 +189,24 @@ def test_the_position_counts_what_runs_and_what_waits_before(store):
     assert store.position("nothing of this name") == 0
 
 
+def test_the_turn_is_that_of_the_owner_with_the_fewest_jobs_of_late(tmp_path):
+    now = [1000.0]
+    store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: now[0])
+    asked = [new_job(store, owner=owner).id for owner in ("me", "me", "me", "you", "she", "you")]
+    turns = [asked[number] for number in (0, 3, 4, 1, 5, 2)]
+    assert sorted(asked, key=store.position) == turns
+    for number, expected in enumerate(turns):
+        assert [store.position(job_id) for job_id in turns[number:]] == list(range(len(turns) - number))
+        claimed = store.claim("a worker")
+        assert claimed.id == expected
+        store.succeed(claimed.id, claimed.attempt, {})
+    late, hers = new_job(store, owner="me").id, new_job(store, owner="she").id
+    assert sorted([late, hers], key=store.position) == [hers, late], "she had fewer in this hour"
+    now[0] += 3601
+    assert sorted([late, hers], key=store.position) == [late, hers], "what was long ago does not count"
+    assert store.claim("a worker").id == late
+
+
 def test_a_resumed_job_waits_behind_those_that_waited_already(tmp_path):
     now = iter(range(100))
     store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: float(next(now)))
