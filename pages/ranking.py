@@ -1,17 +1,29 @@
 """Rank the labels of the chosen features, look at the order, download the label map."""
 
+from functools import partial
 from typing import NamedTuple
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from labelrank.errors import LabelRankError
-from labelrank.ui import copying, feature_files, frame, job_panel, messages, ranking_tabs, rankings, session
+from labelrank.ui import (
+    copying,
+    feature_files,
+    found_class,
+    frame,
+    job_panel,
+    messages,
+    ranking_tabs,
+    rankings,
+    session,
+)
 from labelrank.views import ranking_charts, ranking_words
 
 FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether the order matters."
 # How long a run of the page waits for the intervals of positions; later ones are drawn when they are there.
 WAIT_S = 1.0
+IMAGE_PIXELS = 46
 
 
 def main() -> None:
@@ -129,6 +141,8 @@ def show(found: feature_files.ChosenFeatures, download_place: DeltaGenerator) ->
     if ranked.notices:
         text = "  \n".join(messages.message_text(notice.text) for notice in ranked.notices)
         st.warning(text, icon=":material/warning:")
+    if (unknown := found_class.forget_unknown(ranked.label_map.names)) is not None:
+        st.info(f"There is no class {messages.name_text(unknown)} here. Find another.", icon=":material/info:")
     first_screen(found, ranking)
     with download_place:
         frame.downloads(ranking.label_map, ranked.samples)
@@ -150,27 +164,31 @@ def intervals_to_come(ranking: rankings.Ranking) -> None:
 @st.fragment
 def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking) -> None:
     """Show figures, chart and positions: at once without what takes longer, then whole."""
-    names = ranking.ranked.label_map.names
-    figures, find = st.columns(2, gap="medium", vertical_alignment="bottom")
+    found_class.rerun_if_changed()
+    figures, find = st.columns(2, gap="medium")
     with find:
-        chosen = st.selectbox(
-            "Find a class",
-            range(len(names)),
-            index=None,
-            format_func=lambda position: rankings.class_choice(names[position]),
-            placeholder="Type a part of its name",
+        chosen = found_class.search(
+            ranking.ranked.label_map.names,
             key="find_class",
-            help="Shows where the class lies, how sure that is, and some of its samples.",
+            help="Shows where the class lies, how sure that is, and some of its samples; so does a click on its row in "
+            "the chart, or a tick in the table.",
         )
-    if chosen is not None:
-        look_at(found, ranking, chosen)
+        # So high that the chart stays in its place when a class is picked in it.
+        with st.container(key="found_class", gap="xsmall"):
+            if chosen is None:
+                st.caption("Pick a class here, in the chart or in the table to see its samples.")
+            else:
+                look_at(found, ranking, chosen)
     left, right = st.columns(2, gap="medium")
-    # What is drawn first is replaced by what is drawn later.
-    places = Places(figures.empty(), left.empty(), left.empty(), left.empty(), right.empty(), right.empty())
-    if not ranking.settled:
-        draw(places, found, ranking, chosen, images=False)
+    settled = ranking.settled
+    # What is drawn first is replaced by what is drawn later. What is drawn once stays, and its zoom too.
+    places = Places(
+        *(column.container() if settled else column.empty() for column in (figures, left, left, left, right, right))
+    )
+    if not settled:
+        draw(places, found, ranking, whole=False)
         ranking.settle(WAIT_S)
-    draw(places, found, ranking, chosen, images=True)
+    draw(places, found, ranking, whole=True)
 
 
 class Places(NamedTuple):
@@ -186,26 +204,23 @@ class Places(NamedTuple):
 
 def look_at(found: feature_files.ChosenFeatures, ranking: rankings.Ranking, position: int) -> None:
     """Show one class: where it lies, and some of its samples from the lowest to the highest projection."""
-    with st.container(border=True):
-        st.markdown(messages.escape(ranking_words.class_told(ranking.label_map, position, ranking.in_order)))
-        if images := rankings.images_along(found, ranking.ranked, position):
-            st.image(images, width=72)
-            st.caption("Samples of the class, from the lowest to the highest projection.")
+    st.markdown(messages.escape(ranking_words.class_told(ranking.label_map, position, ranking.in_order)))
+    if images := rankings.images_along(found, ranking.ranked, position):
+        st.image(images, width=IMAGE_PIXELS)
+        st.caption("Samples of the class, from the lowest to the highest projection.")
 
 
 def draw(
     places: Places,
     found: feature_files.ChosenFeatures,
     ranking: rankings.Ranking,
-    chosen: int | None,
     *,
-    images: bool,
+    whole: bool,
 ) -> None:
     """Show figures, chart and positions.
 
     Args:
-        chosen: Position of the class to point out.
-        images: Whether to read images of the samples.
+        whole: Whether to read images of the samples, and let classes be picked.
     """
     label_map = ranking.label_map
     with places.figures.container():
@@ -214,17 +229,23 @@ def draw(
                 st.metric(title, value, width="content", help=help_text)
         st.caption(messages.message_text(ranking.not_sure or ""))
     finding = ranking_charts.projection_finding(label_map.names, ranking.told_apart)
-    drawn = rankings.projection_data(found, ranking, images=images)
+    drawn = rankings.projection_data(found, ranking, images=whole)
     places.finding.subheader(messages.escape(finding), anchor=False, help=ranking_words.TOLD_APART_HELP)
-    chart = ranking_charts.projection_chart(drawn.samples, drawn.classes, chosen)
-    places.chart.altair_chart(chart, alt=f"Projection of the samples. {finding}.")
+    chart = partial(ranking_charts.projection_chart, drawn.samples, drawn.classes)
+    alt = f"Projection of the samples. {finding}."
+    if whole:
+        found_class.chart(chart, label_map.names, key="projection", where=places.chart, alt=alt)
+    else:
+        places.chart.altair_chart(chart(), alt=alt)
     caption = rankings.projection_caption(drawn, found.without_images)
     places.caption.caption(f"{caption}  \n{ranking_words.shrunk_text(label_map)}")
     places.title.subheader("Positions", anchor=False)
     likely = ranking_words.likely_help(len(label_map.classes), ranking.ranked.resamples)
-    places.table.dataframe(
+    found_class.table(
         rankings.positions_table(ranking, feature_files.features(found.path).class_names),
-        hide_index=True,
+        label_map.names,
+        key=f"positions_{whole}",
+        where=places.table,
         height=rankings.table_height(len(label_map.classes)),
         column_config={
             "Position": st.column_config.NumberColumn(width=62, help="The place that the class gets."),

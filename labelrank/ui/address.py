@@ -195,6 +195,7 @@ _GALLERY = {
 }
 _OWN = {
     "test_split": Row("test_split", str, "the name of a split, or auto", none="auto"),
+    "class": Row("found", str, "the name of a class"),
     "tab": Row("tab", _one_of(*RANKING_TABS), f"one of {', '.join(RANKING_TABS)}"),
 }
 _TABLES = {"extraction": _EXTRACTION, "ranking": _RANKING, "design": _DESIGN, "gallery": _GALLERY, "": _OWN}

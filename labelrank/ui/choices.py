@@ -125,6 +125,8 @@ class Choices:
     """The job whose ranker the Patches page shows."""
     tab: str = RANKING_TABS[0]
     """The open tab of the Ranking page."""
+    found: str | None = None
+    """The class that charts, table and images of the Ranking page point out."""
 
     @property
     def example(self) -> FeaturesExample | None:

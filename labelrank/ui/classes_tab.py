@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -14,7 +15,7 @@ from labelrank.ranking.methods import DEFAULT_SHRINKAGE, ORDERS
 from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked, RankRequest
-from labelrank.ui import rankings, session
+from labelrank.ui import found_class, rankings, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.groups_upload import uploaded_groups
 from labelrank.ui.label_space import computing, label_space
@@ -124,22 +125,21 @@ def _map(found: ChosenFeatures, ranked: Ranked) -> None:
         [[names[other] for other in several[:3]] for several in places.nearest],
         pictures,
     )
-    by_name = sorted(range(len(names)), key=lambda number: names[number].casefold())
-    chosen = st.selectbox(
-        "Point out a class",
-        by_name,
-        index=None,
-        format_func=lambda number: marks.shorten(names[number]),
-        placeholder="A class",
+    chosen = found_class.search(
+        names,
         key="class_on_map",
         width=320,
-        help="Rings the class on the map, and shows a typical image and the classes nearest to it.",
+        help="Rings the class on the map, and shows a typical image and the nearest classes; so does a click on it.",
     )
     if chosen is not None:
         _one_class(space, chosen, pictures)
-    ringed = None if chosen is None else int(position[chosen])
-    frame, thinned = marks.drawn_classes(frame, ringed)
-    st.altair_chart(class_map.class_map(frame, ringed), alt=f"Map of {len(names):,} classes. {finding}.")
+    frame, thinned = marks.drawn_classes(frame, None if chosen is None else int(position[chosen]))
+    found_class.chart(
+        partial(class_map.class_map, frame),
+        ranked.label_map.names,
+        key="map",
+        alt=f"Map of {len(names):,} classes. {finding}.",
+    )
     words = class_map.map_text(places.neighbours, places.kept, places.kept_by_chance, places.embedded)
     st.markdown(agreement, help=AGREEMENT_HELP)
     st.caption(

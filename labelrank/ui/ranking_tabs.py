@@ -7,7 +7,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from labelrank.steps.rank import Ranked
-from labelrank.ui import classes_tab, compare_tab, encoders_tab, orders_tab, samples_tab, session
+from labelrank.ui import classes_tab, compare_tab, encoders_tab, found_class, orders_tab, samples_tab, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.messages import guarded
 
@@ -27,6 +27,7 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
 
     A fragment, so that another tab or a choice in it leaves the rest of the page as it is.
     """
+    found_class.rerun_if_changed()
     chosen = session.choices().tab
     titles = [name.capitalize() for name in TABS]
     # Not as the default of the tabs: with another default they are other tabs, and forget the one that was clicked.

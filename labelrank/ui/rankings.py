@@ -329,15 +329,10 @@ def projection_caption(drawn: ProjectionData, without_images: str) -> str:
     shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
     images = ""
     if drawn.images:
-        images = f" Hover, tap or find a class for images ({drawn.images:,} have one)."
+        images = f" Hover, tap or pick a class for images ({drawn.images:,} have one)."
     elif drawn.seen:
         images = f" {without_images}"
-    return f"{shown}, one line per class.{images} {marks_text}"
-
-
-def class_choice(name: str) -> str:
-    """Return how a class is called in a list to choose from."""
-    return marks.shorten(name, 60)
+    return f"{shown}, one line per class.{images} {marks_text} {ranking_charts.ZOOM_TEXT}"
 
 
 def table_height(n_classes: int) -> int:

@@ -10,7 +10,7 @@ import streamlit as st
 from labelrank.preview.images import Strip
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
-from labelrank.ui import rankings
+from labelrank.ui import found_class, rankings
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.label_space import computing
 from labelrank.ui.messages import escape, name_text, paged
@@ -59,13 +59,8 @@ def _least_fit(found: ChosenFeatures) -> None:
         st.caption(escape(text))
     chosen = audit.order
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        by_name = sorted(range(len(space.names)), key=lambda number: space.names[number].casefold())
-        only = st.selectbox(
-            "Class",
-            by_name,
-            index=None,
-            format_func=lambda number: marks.shorten(space.names[number]),
-            placeholder="All classes",
+        only = found_class.search(
+            space.names,
             key="samples_class",
             width=260,
             help="Only the samples that have this class in the dataset.",

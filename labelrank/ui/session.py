@@ -87,8 +87,9 @@ def change_design(**changes: Any) -> Choices:
 def choose_source(source: Source) -> Choices:
     """Choose a dataset; stride and clips, which depend on the videos, go back to their defaults.
 
-    An example of features, and the order it began with, are of another dataset and go.
+    An example of features, the order it began with and the class that was found are of another dataset and go.
     """
+    choose(found=None)
     if choices().example:
         choose(features=None, ranking=RankRequest())
     sampling = {} if choices().extraction.dataset == source.dataset else {"stride": None, "clips": 1}

@@ -11,13 +11,14 @@ from scipy.spatial import KDTree
 
 from labelrank.views import marks
 from labelrank.views.chart_theme import alt
+from labelrank.views.marks import PICKED
 from labelrank.words import percent
 
 NARROW_PIXELS = 620
 """A map narrower than this is turned upright, and has the names that find room there."""
 _SIDES = {"right": (8, 0, "left"), "left": (-8, 0, "right"), "above": (0, -11, "center"), "below": (0, 12, "center")}
 """Where a name may stand beside its point: offset in pixels, and how the text is aligned."""
-_FONT_PIXELS = 11
+_FONT_PIXELS = 12
 _NAME_CHARACTERS = 20
 # For so many of the loneliest classes a place of the name is looked for; there is no room for more.
 _MOST_NAMES = 2_000
@@ -146,7 +147,7 @@ def class_map(frame: pd.DataFrame, chosen: int | None = None) -> alt.LayerChart:
 
     Args:
         frame: As `map_frame` returns it.
-        chosen: Position of a class to ring.
+        chosen: Position of the class that is ringed as long as none is picked; see `PICKED`.
     """
     n_classes = len(frame)
     upright = f"width < {NARROW_PIXELS}"
@@ -162,7 +163,9 @@ def class_map(frame: pd.DataFrame, chosen: int | None = None) -> alt.LayerChart:
     path = base.mark_line(color=marks.NEUTRAL, strokeWidth=1, opacity=0.45 if n_classes <= 200 else 0.18).encode(
         order="position:Q"
     )
-    points = base.mark_circle(size=70 if n_classes <= 200 else 30, opacity=0.95).encode(
+    picked = alt.selection_point(name=PICKED, fields=["position"])
+    shown = marks.is_picked(chosen)
+    points = base.mark_circle(size=70 if n_classes <= 200 else 30, opacity=0.95, cursor="pointer").encode(
         color=alt.Color(
             "position:Q",
             legend=None,
@@ -187,11 +190,11 @@ def class_map(frame: pd.DataFrame, chosen: int | None = None) -> alt.LayerChart:
         .mark_text(dx=across, dy=down, align=align, fontSize=_FONT_PIXELS, color="currentColor")
         .encode(text="written:N")
     )
-    layers = [path, points, written]
-    if chosen is not None:
-        ringed = base.transform_filter(alt.datum.position == chosen)
-        layers.append(ringed.mark_point(size=420, color="currentColor", strokeWidth=2, filled=False, opacity=1))
-        layers.append(
-            ringed.mark_text(dy=-18, fontSize=14, fontWeight="bold", color="currentColor").encode(text="label:N")
-        )
-    return alt.layer(*layers).properties(height=map_height(n_classes))
+    ring = base.mark_point(size=420, color="currentColor", strokeWidth=2, filled=False).encode(
+        opacity=alt.when(shown).then(alt.value(1)).otherwise(alt.value(0))
+    )
+    name = base.mark_text(dy=-18, fontSize=14, fontWeight="bold", color="currentColor").encode(
+        text=alt.when(shown).then("label:N").otherwise(alt.value(""))
+    )
+    # The ring below the points, which it would hide from the pointer.
+    return alt.layer(path, ring, points.add_params(picked), written, name).properties(height=map_height(n_classes))

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
 DRAWN_CLASSES = 2_000
 """Of more classes, evenly spaced ones are drawn in the order and on the map."""
+PICKED = "picked"
+"""Name of the selection in charts that holds the position of the class that was clicked."""
 NEUTRAL = "#6b8aa0"
 ACCENT = "#2f7f95"
+ANY_PICKED = f"isValid({PICKED}.position)"
+"""Test in charts with this selection: whether it holds a class."""
 _DIRECTION_CONTROLS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
@@ -33,6 +37,16 @@ def shorten(name: str, length: int = 40) -> str:
     """Return `name` on one line with at most `length` characters."""
     text = visible(name)
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def is_picked(first: int | None) -> str:
+    """Return the test in charts of whether a row is of the picked class.
+
+    Args:
+        first: Position of the class that stands out as long as none was clicked.
+    """
+    at_first = "false" if first is None else f"datum.position === {first}"
+    return f"({ANY_PICKED} ? {PICKED}.position[0] === datum.position : {at_first})"
 
 
 def drawn_classes(classes: pd.DataFrame, chosen: int | None = None) -> tuple[pd.DataFrame, str]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from labelrank.data.dataset import NOUNS
 from labelrank.views.chart_theme import alt
-from labelrank.views.marks import ACCENT, NEUTRAL, position_colours, shorten
+from labelrank.views.marks import ACCENT, ANY_PICKED, NEUTRAL, PICKED, is_picked, position_colours, shorten
 
 MAX_POINTS = 20_000
 """Samples drawn in one chart; a browser's canvas stays quick up to here."""
@@ -22,9 +23,11 @@ MAX_IMAGES = 1_500
 MAX_DATA_BYTES = 1_800_000
 """The most that samples and their images take in one chart, so that its message stays below 2 MB."""
 LABELLED_CLASSES = 60
-"""Up to here every class has a row with a label of readable size."""
+"""Up to here every class has a row with room around its label."""
 ROW_CLASSES = 200
-"""Up to here every class has a row with a small label; with more, rows become quantile ribbons."""
+"""Up to here every class has a row with a label; with more, rows become quantile ribbons."""
+LABEL_PIXELS = 12
+"""Size of names; where there is no room for all of them, some are left out."""
 AXIS_HEIGHT = {"one line": 74, "two lines": 94}
 """Pixels that the x axis takes: the page fits a chart with its axes into the height asked for."""
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
@@ -108,26 +111,26 @@ def class_counts_chart(class_names: Sequence[str], counts: np.ndarray, media: st
     )
 
 
-def rows(names: list[str]) -> tuple[float, alt.Axis]:
-    """Return the height of one class's row in pixels and the axis that names the rows."""
+def rows(names: list[str], **options: Any) -> tuple[float, alt.Axis]:
+    """Return the height of one class's row in pixels and the axis that names the rows; `options` are of the axis."""
     count = len(names)
-    row = 26.0 if count <= 20 else 16.0 if count <= LABELLED_CLASSES else 12.0
-    size = 12 if count <= 20 else 11 if count <= LABELLED_CLASSES else 10
+    row = 26.0 if count <= 20 else 16.0 if count <= LABELLED_CLASSES else 13.0
     if count > ROW_CLASSES:
         row = 1800 / count
     return row, alt.Axis(
         # The names travel as string literals in the expression: a row is its index, so that no two names can merge.
         labelExpr=f"{json.dumps(names)}[datum.value]",
-        labelFontSize=size,
+        labelFontSize=LABEL_PIXELS,
         labelLimit=120,
         labelFlush=False,
         # In fullscreen the rows share the height of the window: names that would touch are then left out.
         labelOverlap="greedy",
-        labelSeparation=-4,
+        labelSeparation=-2,
         labelPadding=6,
         ticks=False,
         domain=False,
         grid=False,
+        **options,
     )
 
 
@@ -185,12 +188,15 @@ def height(n_classes: int) -> float:
 def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | None = None) -> alt.LayerChart:
     """Return the projection in the form of the paper's Fig. 3: one line per class, sorted by centroid.
 
+    A click on a row picks its class, which is then in the selection `PICKED`, and another click lets it go. Rows can be
+    zoomed and moved, so that those of many classes come apart where the page gives them little height.
+
     Args:
         samples: Columns position (int), projection (float, in within-class standard deviations), key, image
             (data URI or None); one row per sample drawn.
         classes: Columns position, class, centroid, count, the quantiles of `QUANTILES`, and, where they are known, low
             and high, the interval of its positions; one row per class.
-        found: Position of a class to point out.
+        found: Position of the class that stands out as long as none is picked.
 
     Source: Xiang, Wu, Bai 2025, Fig. 3; the intervals are ours. Beyond `ROW_CLASSES` classes the samples are drawn as
     ribbons between quantiles.
@@ -199,35 +205,43 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | 
     if len(classes) > ROW_CLASSES:
         return _ribbons(classes, found)
     names = [shorten(name) for name in classes["class"]]
-    row, axis = rows(names)
+    # Ticks at the whole numbers in sight.
+    row, axis = rows(names, tickCount=len(names), tickMinStep=1)
     x = alt.X(
         "projection:Q",
         title=_AXIS_TITLE,
         scale=alt.Scale(nice=True, zero=False, padding=8),
         axis=alt.Axis(grid=True, tickCount=7),
     )
-    scale = alt.Scale(domain=list(range(len(names))))
-    y = alt.Y("position:O", title=None, axis=axis, scale=scale)
+    scale = alt.Scale(domain=[-0.5, len(names) - 0.5], reverse=True, nice=False, zero=False)
+    y = alt.Y("position:Q", title=None, axis=axis, scale=scale)
     colour = alt.Color(
         "position:O",
         legend=None,
         scale=alt.Scale(domain=list(range(len(names))), range=position_colours(len(names))),
     )
-    faint = (
-        alt.value(0.42)
-        if found is None
-        else alt.condition(alt.datum.position == found, alt.value(0.7), alt.value(0.15))
+    picked = alt.selection_point(
+        name=PICKED,
+        fields=["position"],
+        on="click[!event.shiftKey]",
+        clear=False,
+        toggle=f"datum && {PICKED}.position && {PICKED}.position[0] === datum.position",
     )
-    points = (
+    shown = is_picked(found)
+    seen = alt.when(shown).then(alt.value(0.7))
+    if found is None:
+        seen = seen.when(f"!{ANY_PICKED}").then(alt.value(0.42))
+    layers = [
+        _rows_to_pick(classes, axis, scale, shown).add_params(picked),
         alt.Chart(samples)
         # The name of a class is as good as its position, and would travel with every sample.
         .transform_calculate(**{"class": f"{json.dumps(names)}[datum.position]"})
-        .mark_circle(size=34 if row > 12 else 18)
+        .mark_circle(size=34 if row > 13 else 18, clip=True)
         .encode(
             x=x,
             y=y,
             color=colour,
-            opacity=faint,
+            opacity=seen.otherwise(alt.value(0.15)),
             tooltip=[
                 alt.Tooltip("image:N"),
                 alt.Tooltip("class:N", title="class"),
@@ -235,14 +249,42 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | 
                 alt.Tooltip("key:N", title="key"),
             ],
         )
-    )
-    layers = [points]
+        .add_params(_zoom()),
+    ]
     if "low" in classes:
-        layers.append(_intervals(classes, alt.Y("low:O", title=None, axis=axis, scale=scale)))
+        layers.append(_intervals(classes, alt.Y("low:Q", title=None, axis=axis, scale=scale)))
     layers.append(_centroids(classes, y, tick=min(row * 0.9, 20)))
-    if found is not None:
-        layers.append(_pointed_out(classes, found, y, row))
     return alt.layer(*layers).properties(height=height(len(names)))
+
+
+ZOOM_TEXT = "Ctrl and the wheel zoom, Shift and dragging move, a double click shows all again."
+
+
+def _zoom() -> alt.Parameter:
+    """Return a zoom that leaves the plain wheel, touch and drag to the page."""
+    return alt.selection_interval(
+        name="zoom",
+        bind="scales",
+        zoom="wheel![event.ctrlKey || event.metaKey]",
+        translate="[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
+    )
+
+
+def _rows_to_pick(classes: pd.DataFrame, axis: alt.Axis, scale: alt.Scale, shown: str) -> alt.Chart:
+    """Return a bar for each class over the whole width: invisible, but for the class that passes the test `shown`."""
+    return (
+        alt.Chart(classes)
+        .transform_calculate(top="datum.position - 0.5", bottom="datum.position + 0.5")
+        .mark_rect(fill=ACCENT, clip=True, cursor="pointer")
+        .encode(
+            x=alt.value(0),
+            x2=alt.value("width"),
+            y=alt.Y("top:Q", title=None, axis=axis, scale=scale),
+            y2=alt.Y2("bottom:Q"),
+            opacity=alt.when(shown).then(alt.value(0.22)).otherwise(alt.value(0)),
+            description="class:N",
+        )
+    )
 
 
 _RIBBONS_HEIGHT = 620
@@ -268,11 +310,11 @@ def _intervals(classes: pd.DataFrame, low: alt.Y) -> alt.Chart:
     """Return a thin bar at each centroid over the rows of the positions that the class may have."""
     return (
         alt.Chart(classes)
-        .mark_rule(color=NEUTRAL, strokeWidth=2, strokeCap="round", opacity=0.9)
+        .mark_rule(color=NEUTRAL, strokeWidth=2, strokeCap="round", opacity=0.9, clip=True)
         .encode(
             x=alt.X("centroid:Q"),
             y=low,
-            y2=alt.Y2("high:O"),
+            y2=alt.Y2("high:Q"),
             tooltip=_class_tooltip(classes),
         )
     )
@@ -291,17 +333,9 @@ def _centroids(classes: pd.DataFrame, y: alt.Y, tick: float) -> alt.Chart:
             stroke="#ffffff",
             strokeWidth=1 if tick > 15 else 0.7,
             opacity=1,
+            clip=True,
         )
         .encode(x=alt.X("centroid:Q"), y=y, tooltip=_class_tooltip(classes))
-    )
-
-
-def _pointed_out(classes: pd.DataFrame, found: int, y: alt.Y, row: float) -> alt.Chart:
-    """Return a frame around the row of one class."""
-    return (
-        alt.Chart(classes[classes["position"] == found])
-        .mark_rule(color=ACCENT, strokeWidth=row + 2, opacity=0.22)
-        .encode(x=alt.value(0), x2=alt.value("width"), y=y)
     )
 
 

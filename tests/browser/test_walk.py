@@ -146,6 +146,35 @@ def test_hovering_over_a_sample_shows_its_picture(server, open_page):
     assert tooltip.evaluate("image => image.naturalWidth") > 0
 
 
+def test_a_click_on_a_row_of_the_chart_picks_its_class_in_table_and_images(server, open_page):
+    page = open_page(f"{server.url}/?seed=9")
+    press(page, "Use digits")
+    extract(page)
+    rank(page)
+    settled(page)
+    chart, found = page.locator(CHART).first, page.locator(".st-key-found_class")
+    row = chart.locator(".mark-rect path").nth(3)
+    name = row.get_attribute("aria-label")
+    # Where no bar of another class crosses the row.
+    row.click(force=True, position={"x": 4, "y": 10})
+    expect(found.get_by_text(f"{name}: position 3 of 0 to 9")).to_be_visible()
+    expect(found.locator("img")).to_have_count(8)
+    expect(page.get_by_role("combobox", name="Find a class").first).to_have_value(name)
+    table = page.get_by_test_id("stDataFrame").first
+    expect(table.locator("[role=row][aria-selected=true]")).to_contain_text(name)
+    assert f"class={name}" in page.url
+    page.reload()
+    expect(found.get_by_text(f"{name}: position 3 of 0 to 9")).to_be_visible()
+    settled(page)
+    tick(page, table, row=5)
+    expect(found.get_by_text("position 5 of 0 to 9")).to_be_visible()
+    expect(chart.locator(".mark-rect path").nth(5)).to_have_attribute("opacity", "0.22")
+    chart.locator(".mark-rect path").nth(5).click(force=True, position={"x": 4, "y": 10})
+    expect(found.locator("img")).to_have_count(0)
+    settled(page)
+    assert "class=" not in page.url
+
+
 def test_a_finished_job_opens_from_its_address_alone_in_a_cold_server(new_server, open_page):
     first = new_server()
     page = open_page(f"{first.url}/?seed=3")

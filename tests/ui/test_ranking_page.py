@@ -169,10 +169,45 @@ def test_given_groups_add_their_share_or_say_what_is_wrong(app, pixel_features, 
 def test_a_class_is_found_with_its_place_and_its_images(app, pixel_features, finished_job):
     job = finished_job(pixel_features(dataset={"id": "digits", "split": "train"}))
     run(app, job=job.id)
-    app.selectbox(key="find_class").select_index(2).run()
+    app.selectbox(key="find_class").select(2).run()
     (told,) = [one.value for one in app.markdown if "position 2 of 0 to 9" in one.value]
     assert "in truth likely" in told
     assert app.get("image")
+
+
+def stands_out_in(app, key: str) -> set[int]:
+    """Return the position of the class with which a chart of the page is drawn."""
+    (chart,) = [one for one in app.get("vega_lite_chart") if f"-{key}_" in one.proto.id]
+    return {int(position) for position in re.findall(r"datum\.position === (\d+)", chart.proto.spec)}
+
+
+def test_a_class_is_the_same_in_search_chart_table_tabs_and_address(app, pixel_features, finished_job):
+    run(app, job=finished_job(pixel_features(dataset={"id": "digits", "split": "train"})).id)
+    assert stands_out_in(app, "projection") == stands_out_in(app, "map") == set()
+    app.selectbox(key="class_on_map").select(4).run()
+    position = app.selectbox(key="find_class").value
+    assert stands_out_in(app, "projection") == stands_out_in(app, "map") == {position}
+    assert app.session_state["positions_True"]["selection"]["rows"] == [position]
+    assert address(app)["class"] == "four"
+    assert any(one.value.startswith(f"four\\: position {position} of") for one in app.markdown)
+    app.session_state["ranking_tabs"] = "Samples"
+    app.run()
+    assert app.selectbox(key="samples_class").value == 4
+    app.selectbox(key="find_class").set_value(None).run()
+    assert stands_out_in(app, "projection") == set()
+    assert "class" not in address(app)
+
+
+def test_a_class_of_the_address_is_found_and_an_unknown_one_is_told(app, pixel_features, finished_job):
+    job = finished_job(pixel_features())
+    run(app, "ranking", **{"job": job.id, "class": "dolphin"})
+    assert "no class dolphin here" in app.info[0].value
+    assert app.selectbox(key="find_class").value is None
+    assert "class" not in address(app)
+    del app.session_state["choices"]
+    run(app, "ranking", **{"job": job.id, "class": "three"})
+    assert not app.info
+    assert stands_out_in(app, "projection") == {app.selectbox(key="find_class").value}
 
 
 def test_samples_and_images_of_a_chart_stay_below_two_megabytes(app, pixel_features, finished_job, monkeypatch):

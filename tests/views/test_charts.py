@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.steps.extract.report import StabilityReport
-from labelrank.views import extraction, marks, ranking_charts, stability_chart, thumbnails
+from labelrank.views import extraction, marks, ranking_charts, report, stability_chart, thumbnails
 
 HOSTILE = ["<script>alert(1)</script>", 'a, "b"', "line\nbreak", "\u202egnp.exe", "=1+1", ":red[x]", "']; alert(1); ['"]
 
@@ -116,20 +117,21 @@ def test_classes_whose_names_look_alike_keep_their_own_rows():
     names = ["a\nb", "a\\nb"]
     samples, classes = frames(2, names=names)
     spec = ranking_charts.projection_chart(samples, classes).to_dict()
-    assert spec["layer"][0]["encoding"]["y"]["field"] == "position"
+    assert spec["layer"][1]["encoding"]["y"]["field"] == "position"
 
 
 def test_a_class_has_the_same_colour_in_points_as_in_the_scale():
     samples, classes = frames(5)
-    scale = ranking_charts.projection_chart(samples, classes).to_dict()["layer"][0]["encoding"]["color"]["scale"]
+    scale = ranking_charts.projection_chart(samples, classes).to_dict()["layer"][1]["encoding"]["color"]["scale"]
     assert scale == {"domain": [0, 1, 2, 3, 4], "range": marks.position_colours(5)}
 
 
-@pytest.mark.parametrize(("n_classes", "row"), [(2, 26), (60, 16), (150, 12)])
+@pytest.mark.parametrize(("n_classes", "row"), [(2, 26), (60, 16), (150, 13)])
 def test_rows_get_lower_with_more_classes_and_each_has_a_label(n_classes, row):
     spec = ranking_charts.projection_chart(*frames(n_classes)).to_dict()
     assert spec["height"] == row * n_classes + ranking_charts.AXIS_HEIGHT["two lines"]
-    assert spec["layer"][0]["encoding"]["y"]["axis"]["labelFontSize"] >= 10
+    assert spec["layer"][0]["encoding"]["y"]["axis"]["labelFontSize"] >= 12
+    assert len(re.findall(r">class \d+<", report.svg(ranking_charts.projection_chart(*frames(n_classes))))) == n_classes
     assert ranking_charts.height(n_classes) == spec["height"]
 
 
@@ -141,7 +143,7 @@ def test_very_many_classes_become_ribbons_between_quantiles():
 
 def test_axes_have_units_and_no_chart_paints_a_background():
     spec = ranking_charts.projection_chart(*frames(3)).to_dict()
-    assert "within-class standard deviations" in " ".join(spec["layer"][0]["encoding"]["x"]["title"])
+    assert "within-class standard deviations" in " ".join(spec["layer"][1]["encoding"]["x"]["title"])
     assert "background" not in spec
 
 
@@ -165,16 +167,34 @@ def with_intervals(classes: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("n_classes", [10, 300])
-def test_intervals_are_bars_over_the_positions_and_a_class_can_be_pointed_out(n_classes):
+def test_intervals_are_bars_over_the_positions(n_classes):
     samples, classes = frames(n_classes)
     plain = ranking_charts.projection_chart(samples, classes).to_dict()
-    spec = ranking_charts.projection_chart(samples, with_intervals(classes), found=3).to_dict()
+    spec = ranking_charts.projection_chart(samples, with_intervals(classes)).to_dict()
     assert len(spec["layer"]) > len(plain["layer"])
     (bars,) = [one for one in spec["layer"] if one["encoding"]["y"].get("field") == "low"]
     assert bars["mark"]["type"] == "rule"
     assert bars["encoding"]["y2"]["field"] == "high"
-    pointed = [name for name, rows in spec["datasets"].items() if [row.get("position") for row in rows] == [3]]
-    assert len(pointed) == 1
+
+
+def test_the_row_of_the_class_that_is_picked_alone_is_marked():
+    drawn = report.svg(ranking_charts.projection_chart(*frames(10), found=3))
+    rows = re.findall(r'<path aria-label="(class \d)"[^>]*"rect mark"[^>]*opacity="([\d.]+)"', drawn)
+    assert [name for name, opacity in rows if float(opacity)] == ["class 3"]
+    assert len(rows) == 10
+
+
+def test_the_class_that_is_picked_among_very_many_is_drawn_apart():
+    spec = ranking_charts.projection_chart(*frames(300), found=3).to_dict()
+    assert [[3] for rows in spec["datasets"].values() if [row.get("position") for row in rows] == [3]] == [[3]]
+
+
+def test_zoom_leaves_the_plain_wheel_and_drag_to_the_page():
+    params = ranking_charts.projection_chart(*frames(10)).to_dict()["params"]
+    (zoom,) = [one for one in params if one["name"] == "zoom"]
+    assert zoom["bind"] == "scales"
+    assert "ctrlKey" in zoom["select"]["zoom"]
+    assert "shiftKey" in zoom["select"]["translate"]
 
 
 def test_thumbnail_is_small_and_decodes():

@@ -76,8 +76,8 @@ def test_the_path_of_a_map_follows_the_positions_and_colour_is_the_position():
     assert shown["class"].tolist() == [f"species {number}" for number in range(4, -1, -1)]
     spec = class_map.class_map(shown, chosen=2).to_dict()
     assert spec["layer"][0]["encoding"]["order"]["field"] == "position"
-    assert spec["layer"][1]["encoding"]["color"]["scale"]["domain"] == [0, 4]
-    assert "datum.position === 2" in json.dumps(spec["layer"][-1]["transform"])
+    assert spec["layer"][2]["encoding"]["color"]["scale"]["domain"] == [0, 4]
+    assert "datum.position === 2" in json.dumps(spec["layer"][1]["encoding"]["opacity"])
 
 
 def test_a_map_of_equal_places_and_of_hostile_names_is_drawn():

@@ -1,0 +1,144 @@
+"""The class that the Ranking page points out: one choice, made in a search box, a chart or the table of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from labelrank.ui import session
+from labelrank.views import marks
+from labelrank.views.chart_theme import alt
+from labelrank.views.marks import PICKED
+
+_CHANGED = "found_class_changed"
+
+
+def place(names: Sequence[str]) -> int | None:
+    """Return where the class is among `names`; None where none is pointed out."""
+    found = session.choices().found
+    return None if found is None else list(names).index(found)
+
+
+def forget_unknown(names: Sequence[str]) -> str | None:
+    """Let a class go that is not among `names`, and return it; None where there is nothing to let go."""
+    found = session.choices().found
+    if found is None or found in names:
+        return None
+    session.choose(found=None)
+    session.sync_address()
+    return found
+
+
+def rerun_if_changed() -> None:
+    """Run the whole page again after another class was chosen; for the start of a fragment, which runs by itself."""
+    if st.session_state.pop(_CHANGED, False):
+        st.rerun()
+
+
+def _choose(name: str | None) -> None:
+    session.choose(found=name)
+    st.session_state[_CHANGED] = True
+
+
+def search(names: Sequence[str], *, key: str, help: str, width: int | None = None) -> int | None:
+    """Show a search box with the classes by name, and return where the class is among `names`."""
+    st.session_state[key] = place(names)
+    st.selectbox(
+        "Find a class",
+        sorted(range(len(names)), key=lambda number: names[number].casefold()),
+        index=None,
+        format_func=lambda number: marks.shorten(names[number], 60),
+        placeholder="Type a part of its name",
+        width=width or "stretch",
+        key=key,
+        help=help,
+        on_change=_searched,
+        args=(key, tuple(names)),
+    )
+    return place(names)
+
+
+def _searched(key: str, names: Sequence[str]) -> None:
+    number = st.session_state[key]
+    _choose(None if number is None else names[number])
+
+
+class _Drawn(NamedTuple):
+    """A chart as the browser has it: the class that it was drawn with, and the one that was picked in it since."""
+
+    turn: int
+    names: tuple[str, ...]
+    first: str | None
+    now: str | None
+
+
+def chart(
+    draw: Callable[[int | None], alt.LayerChart],
+    names: Sequence[str],
+    *,
+    key: str,
+    where: DeltaGenerator | None = None,
+    **options: Any,
+) -> None:
+    """Show a chart that points out the class, and in which a class can be picked.
+
+    A class that is picked in the chart is shown by the browser: the chart stays as it is, with its zoom. For a class
+    that is chosen elsewhere it is drawn anew.
+
+    Args:
+        draw: Returns the chart in which the class at a position stands out until another one is picked; it has the
+            selection `PICKED` of positions.
+        names: Of the classes by position.
+    """
+    found = session.choices().found
+    drawn: _Drawn = st.session_state.get(f"{key}_drawn") or _Drawn(0, tuple(names), found, found)
+    if (drawn.names, drawn.now) != (tuple(names), found):
+        drawn = _Drawn(drawn.turn + 1, tuple(names), found, found)
+    st.session_state[f"{key}_drawn"] = drawn
+    own = f"{key}_{drawn.turn}"
+    (where or st).altair_chart(
+        draw(None if drawn.first is None else drawn.names.index(drawn.first)),
+        key=own,
+        on_select=lambda: _picked(key, own),
+        selection_mode=PICKED,
+        **options,
+    )
+
+
+def _picked(key: str, own: str) -> None:
+    drawn: _Drawn = st.session_state[f"{key}_drawn"]
+    picked = st.session_state[own]["selection"].get(PICKED)
+    name = drawn.names[picked[0]["position"]] if picked else None
+    # Once more the class that stands out lets it go. A chart that was drawn with a class still shows that.
+    name = None if name == drawn.now else name
+    st.session_state[f"{key}_drawn"] = drawn._replace(now=name or drawn.first)
+    _choose(name)
+
+
+def table(rows: pd.DataFrame, names: Sequence[str], *, key: str, where: DeltaGenerator, **options: Any) -> None:
+    """Show a table in which the row of the class is marked and a row can be picked.
+
+    Args:
+        rows: One row per class.
+        names: Of the classes of the rows.
+    """
+    found = session.choices().found
+    marked = [number for number, name in enumerate(names) if name == found]
+    st.session_state[key] = {"selection": {"rows": marked, "columns": [], "cells": []}}
+    where.dataframe(
+        rows,
+        key=key,
+        hide_index=True,
+        on_select=lambda: _ticked(key, tuple(names)),
+        selection_mode="single-row",
+        **options,
+    )
+
+
+def _ticked(key: str, names: Sequence[str]) -> None:
+    ticked = st.session_state[key]["selection"]["rows"]
+    _choose(names[ticked[0]] if ticked else None)
