@@ -54,6 +54,8 @@ def main() -> None:
     if found is not None and training is None:
         patch_ranker.section(found.ranker)
     copying.show("patches", lambda: copying.of_patches(session.choices()))
+    if (trained := patch_ranker.shown_job()) is not None:
+        copying.show("training", lambda: copying.of_training(trained), "Copy the training as command or Python")
 
 
 def recompute() -> None:

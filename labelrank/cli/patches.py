@@ -122,6 +122,7 @@ def score(
 @dataset_options
 @checkpoint_revision_option
 @max_per_class_option
+@preprocessing_option
 @click.option("--stride", type=click.IntRange(min=1), help="Frames of a video from one to the next; 4 by default.")
 @click.option("--size", type=click.Choice([*SIZES]), help="Of the ranker; tiny or small by default, as the teacher is.")
 @click.option("--head", type=click.Choice(HEADS), help="token (default), or cls as published.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +18,8 @@ from labelrank.steps.finetune.request import Design
 from labelrank.steps.patch_gallery.request import OF_A_SAMPLE, GalleryRequest
 from labelrank.steps.rank import RankRequest
 
-_WITHOUT_OPTION = ("dataset", "checkpoint")
-"""Fields of a request that are not written as they are: the argument, and what is always written."""
+if TYPE_CHECKING:
+    from labelrank.steps.patch_training import TrainRequest
 
 
 def extraction(request: Request, out: str) -> str:
@@ -61,10 +61,20 @@ def comparison(
 
 def scoring(request: Request, asked: GalleryRequest, out: str) -> str:
     """Return the command that scores the patches of a few samples."""
-    values = {name: getattr(request, name) for name in (*OF_A_SAMPLE, "seed") if name not in _WITHOUT_OPTION}
-    values |= {"checkpoint": request.checkpoint, "max_per_class": asked.per_class, "out": out}
-    values |= {name: getattr(asked, name) for name in ("visible", "rounds", "variant")}
+    how = {name: getattr(asked, name) for name in ("visible", "rounds", "variant")}
+    values = {**_of_samples(request), "max_per_class": asked.per_class, **how, "out": out}
     return written(("patches", "score"), [_path(request.dataset)], values)
+
+
+def training(asked: TrainRequest, out: str) -> str:
+    """Return the command that trains a ranker of patches."""
+    how = {"max_per_class": asked.request.max_per_class, "held_out": asked.held_out, "rounds": asked.rounds}
+    values = {**_of_samples(asked.request), **how, **asked.changes, "out": out}
+    return written(("patches", "train"), [_path(asked.request.dataset)], values)
+
+
+def _of_samples(request: Request) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in (*OF_A_SAMPLE, "seed") if name != "dataset"}
 
 
 def written(names: Sequence[str], arguments: Sequence[str], values: Mapping[str, Any]) -> str:

@@ -10,12 +10,14 @@ import streamlit as st
 from labelrank.data.uploads import known_upload_name
 from labelrank.errors import LabelRankError
 from labelrank.finetune.decision import GROUPS
+from labelrank.jobs.store import Job
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.request import evaluation_splits
 from labelrank.ui import choices, datasets, feature_files, messages, session
 from labelrank.views import questions, scripts
 
 FEATURES, LABEL_MAP, REPORT, SCORES = "features.parquet", "label_map.json", "report.json", "patches.parquet"
+RANKER = "ranker"
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,16 @@ class Copied:
     """Files that must lie where it is run."""
 
 
-def show(page: str, copied: Callable[[], Copied]) -> None:
-    """Show a folded place that has what the page does as a command and as Python; made when it is opened.
+def show(page: str, copied: Callable[[], Copied], title: str = "Copy as command or Python") -> None:
+    """Show a folded place that has what a page does as a command and as Python; made when it is opened.
 
     Args:
         page: Name of the page; no two have the same.
         copied: Returns what is shown; an error of ours is shown instead.
+        title: Of the place.
     """
-    with st.expander(
-        "Copy as command or Python", icon=":material/terminal:", key=f"copy_{page}", on_change="rerun"
-    ) as it:
-        if not it.open:
+    with st.expander(title, icon=":material/terminal:", key=f"copy_{page}", on_change="rerun") as place:
+        if not place.open:
             return
         try:
             found = copied()
@@ -120,6 +121,18 @@ def of_patches(chosen: choices.Choices) -> Copied:
     request, files = _elsewhere(chosen.request)
     command = written.scoring(request, chosen.gallery, SCORES)
     return Copied(command, scripts.scoring(request, chosen.gallery, SCORES), files)
+
+
+def of_training(job: Job) -> Copied:
+    """Return how a ranker of patches is trained."""
+    from labelrank.cli import written
+    from labelrank.steps.patch_training import TrainRequest  # more than the web process needs at its start
+
+    asked = TrainRequest.from_params(job.params)
+    request, files = _elsewhere(asked.request)
+    asked = replace(asked, request=request)
+    command = written.training(asked, RANKER)
+    return Copied(command, scripts.training(asked, command, RANKER), files)
 
 
 def _elsewhere(request: Request) -> tuple[Request, tuple[str, ...]]:

@@ -39,7 +39,7 @@ def section(shown: str | None) -> None:
     """
     st.subheader("A ranker", anchor=False)
     st.markdown(LEAD)
-    job = _shown_job()
+    job = shown_job()
     if job is not None and job.state == "succeeded" and job.result:
         _trained(str(job.result["ranker"]), RankerResult.from_json(job.result["result"]), shown)
     elif job is not None:
@@ -51,7 +51,7 @@ def section(shown: str | None) -> None:
 
 def running() -> Job | None:
     """Return the training that the page shows if it waits or runs."""
-    job = _shown_job()
+    job = shown_job()
     return job if job is not None and job.active else None
 
 
@@ -60,7 +60,8 @@ def watch(job: Job) -> None:
     job_panel.watch(job.id, job.state, _so_far, cancel_help="Finished epochs are kept; Resume goes on from there.")
 
 
-def _shown_job() -> Job | None:
+def shown_job() -> Job | None:
+    """Return the job that trains or has trained a ranker; None when there is none, or it has been deleted."""
     if (job_id := session.choices().training) is None:
         return None
     if (job := session.store().find(job_id)) is None:

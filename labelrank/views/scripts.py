@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING
 
 from labelrank.steps.extract.request import Request
@@ -13,6 +13,8 @@ from labelrank.steps.rank import RankRequest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from labelrank.steps.patch_training import TrainRequest
 
 _LINE = 100
 """Longest line of a call that is not written with an argument a line."""
@@ -140,13 +142,35 @@ write_features(scores, Path({out!r}))
 """
 
 
+def training(asked: TrainRequest, command: str, out: str) -> str:
+    """Return a script that trains a ranker of patches.
+
+    Args:
+        command: The command that does the same, for the ranker's card.
+    """
+    return f"""\
+from pathlib import Path
+
+from labelrank.settings import Settings
+from labelrank.steps.extract.request import Request
+from labelrank.steps.patch_training import TrainRequest, plan, train
+
+settings = Settings.from_env()
+request = {call(asked)}
+train(plan(request, settings), Path({out!r}), settings, command={command!r})
+"""
+
+
 def call(value: DataclassInstance) -> str:
     """Return the Python that makes a request, with the fields alone that are not at their defaults."""
     given = {field.name: getattr(value, field.name) for field in fields(value)}
     needed = [field.name for field in fields(value) if field.default is MISSING]
     defaults = {field.name: field.default for field in fields(value)}
-    words = [repr(given[name]) for name in needed]
-    words += [f"{name}={given[name]!r}" for name in given if name not in needed and given[name] != defaults[name]]
+    texts = {
+        name: call(one) if is_dataclass(one) and not isinstance(one, type) else repr(one) for name, one in given.items()
+    }
+    words = [texts[name] for name in needed]
+    words += [f"{name}={texts[name]}" for name in given if name not in needed and given[name] != defaults[name]]
     name = type(value).__name__
     line = f"{name}({', '.join(words)})"
     return line if len(line) <= _LINE else "\n".join([f"{name}(", *(f"    {word}," for word in words), ")"])

@@ -9,7 +9,8 @@ from labelrank.cli import main, written
 from labelrank.data import SourceOptions
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.request import Design
-from labelrank.steps.patch_gallery.request import GalleryRequest
+from labelrank.steps.patch_gallery.request import OF_A_SAMPLE, GalleryRequest, of_samples
+from labelrank.steps.patch_training import TrainRequest
 from labelrank.steps.rank import RankRequest
 from labelrank.ui import address
 
@@ -169,12 +170,23 @@ def test_a_scoring_of_patches_is_written_and_read_again():
     assert given == {*told, "data", "checkpoint", "out", "preprocessing"}
 
 
+def test_a_training_of_a_ranker_is_written_and_read_again():
+    asked = TrainRequest(
+        of_samples(replace(REQUEST, preprocessing="reference", seed=3)), {"epochs": 3, "size": "tiny"}, 40
+    )
+    values, given = read(written.training(asked, "ranker"))
+    told = {"epochs": 3, "size": "tiny", "seed": 3, "held_out": 40, "preprocessing": "reference"}
+    assert {name: values[name] for name in told} == told
+    assert given == {*told, "data", "checkpoint", "out"}
+
+
 def test_every_choice_of_a_page_is_an_option_of_its_command():
     page = {
         ("extract",): {row.field for row in address._EXTRACTION.values()} - {"dataset"},
         ("rank",): {row.field for row in address._RANKING.values()},
         ("finetune",): {row.field for part in ("_RANKING", "_DESIGN") for row in getattr(address, part).values()},
         # The ranker is shown beside the scores and changes none.
+        ("patches", "train"): {*OF_A_SAMPLE, "seed", "epochs", "size"} - {"dataset"},
         ("patches", "score"): {row.field for row in address._GALLERY.values()} - {"ranker", "per_class"}
         | {one.name for one in fields(SourceOptions)},
     }

@@ -15,7 +15,10 @@ from labelrank.features.store import read_part
 from labelrank.label_map import read_label_map
 from labelrank.settings import Settings
 from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
 from labelrank.steps.patch_gallery import run as patch_gallery
+from labelrank.steps.patch_gallery.request import of_samples
+from labelrank.steps.patch_training import TrainRequest
 from labelrank.steps.rank import rank
 from tests.ui.conftest import run, texts
 from tests.ui.test_pages import hostile_zip
@@ -112,6 +115,19 @@ def test_scores_of_patches_are_made_by_their_command_and_by_their_script(app, wo
         do(folder, workspace, **way)
         assert read_part(folder / "patches.parquet").digest == asked.work.digest
         (folder / "patches.parquet").unlink()
+
+
+def test_the_training_of_a_ranker_has_a_place_of_its_own(app, store):
+    asked = TrainRequest(of_samples(Request("digits", "mae-tiny-digits")), {"epochs": 5})
+    job = store.create("train-patches", asked.to_params(), "local", "digits")
+    store.request_cancel(job.id)
+    run(app, "patches", job=job.id)
+    app.session_state["copy_training"] = True
+    app.run()
+    place = next(place for place in app.expander if place.label == "Copy the training as command or Python")
+    command, script = (code.value for code in place.code)
+    assert command == "labelrank patches train digits --checkpoint mae-tiny-digits --out ranker --epochs 5"
+    assert command in script
 
 
 def test_a_dataset_is_opened_by_its_script(app, workspace, folder):
