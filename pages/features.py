@@ -84,7 +84,7 @@ def actions() -> None:
     resumes = job is not None and job.resumable and session.is_current(job)
     if path and found:
         st.success(
-            f"Features for these choices are already here ({len(found.y):,} rows, "
+            f"Features for these choices are already here ({len(found.y):,} samples, "
             f"computed {messages.escape(feature_files.created_at(found))}).",
             icon=":material/check_circle:",
         )

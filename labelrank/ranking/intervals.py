@@ -122,8 +122,8 @@ def _reason_to_withhold(moments: ClassMoments, shrinkage: float | str | None) ->
     n, d, n_classes = moments.n_samples, moments.n_features, moments.n_classes
     if is_underdetermined(n, d, n_classes, shrinkage):
         return (
-            f"{n:,} rows are too few for {d:,} dimensions without shrinkage to tell how sure a position is. Rank with "
-            f"shrinkage auto, or take at least {telling_rows(d, n_classes):,} samples of each class."
+            f"{n:,} samples are too few for {d:,} dimensions without shrinkage to tell how sure a position is. Rank "
+            f"with shrinkage auto, or take at least {telling_rows(d, n_classes):,} samples of each class."
         )
     if n < 2 * n_classes:
         return (

@@ -233,8 +233,8 @@ def _notices(space: LabelSpace, request: RankRequest) -> list[Notice]:
         found.append(
             Notice(
                 "too_few_rows",
-                f"{rows:,} rows are too few for {dim:,} dimensions without shrinkage: how far the classes lie apart is "
-                "an artefact, and their order may be chance. Rank with shrinkage auto, or take at least "
+                f"{rows:,} samples are too few for {dim:,} dimensions without shrinkage: how far the classes lie apart "
+                "is an artefact, and their order may be chance. Rank with shrinkage auto, or take at least "
                 f"{telling_rows(dim, n_classes):,} samples of each class.",
             )
         )

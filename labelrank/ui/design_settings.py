@@ -300,7 +300,7 @@ def _choose_test(chosen: choices.Choices) -> str | None:
     def title(name: str) -> str:
         if not name:
             return "Automatic"
-        return "Rows held out of the training rows" if name == own else f"The split {name}"
+        return "Samples held out of the training samples" if name == own else f"The split {name}"
 
     splits = ["", *(split for split in data.splits if split != own)]
     splits += [own] if own else []
@@ -311,7 +311,7 @@ def _choose_test(chosen: choices.Choices) -> str | None:
         format_func=title,
         key="test_split",
         help="Used once, at the end. Automatic takes the test split if there is one, else the validation split. The "
-        "ranking does not use held-out rows either.",
+        "ranking does not use held-out samples either.",
     )
     return picked or None
 
@@ -471,7 +471,7 @@ def _choose_numbers(chosen: Design, question: str) -> dict[str, object]:
 
     with st.container(horizontal=True):
         found: dict[str, object] = {
-            "epochs": number("epochs", "Epochs", 1, 10_000, "Passes over the training rows."),
+            "epochs": number("epochs", "Epochs", 1, 10_000, "Passes over the training samples."),
             "batch_size": number("batch_size", "Batch size (samples)", 1, 65_536, "Samples of one update."),
             "learning_rate": number("learning_rate", "Learning rate", 1e-7, 10.0, "At its peak, after warm-up."),
             "weight_decay": number("weight_decay", "Weight decay", 0.0, 10.0, "Decoupled, as AdamW has it."),

@@ -162,7 +162,7 @@ def comparison(found: feature_files.ChosenFeatures, design: Design | None = None
         encoder=prospect.encoder if prospect else None,
     )
     nouns = NOUNS[data.media] if data else ("sample", "samples")
-    held_out = "held out of the rows and not used for the ranking"
+    held_out = "held out and not used for the ranking"
     to_extract = _to_extract(chosen, test)
 
     def time_of(asked: Design) -> TimeEstimate | None:

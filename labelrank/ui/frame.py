@@ -201,7 +201,7 @@ def _features_chip() -> tuple[str | None, bool]:
         return None, False  # the Ranking page says what is wrong with them
     if found:
         of = ", example" if found.example else "" if found.current else ", earlier choice"
-        return f"features: {found.rows:,} rows{of}", True
+        return f"features: {found.rows:,} samples{of}", True
     job = next((job for job in session.active_jobs() if job.id == session.choices().job), None)
     return f"features: {STATE_WORDS[job.state]}" if job else None, False
 

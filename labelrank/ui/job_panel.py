@@ -259,7 +259,7 @@ def _details(job: Job, result: ExtractionResult) -> None:
     """Show how an extraction ran."""
     report = result.report
     with st.container(horizontal=True):
-        st.metric("Rows", f"{result.rows:,}", width="content", help="Samples with features.")
+        st.metric("Samples", f"{result.rows:,}", width="content", help="Those with features.")
         st.metric("Dimension", f"{result.dim:,}", width="content", help="Numbers per sample.")
         st.metric("Time", duration(result.seconds), width="content", help="Of the extraction itself.")
         if report and report.rate:

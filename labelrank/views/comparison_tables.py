@@ -131,7 +131,11 @@ def _same_as_accuracy(report: Report, name: str) -> bool:
 def facts_table(report: Report) -> pd.DataFrame:
     """Return the settings and circumstances of a fine-tune, one row each."""
     data, rows = report.data, []
-    places = {"file": "a file of their own", "split": "a split of their own", "train": "held out of the training rows"}
+    places = {
+        "file": "a file of their own",
+        "split": "a split of their own",
+        "train": "held out of the training samples",
+    }
     rows.append(("Rows trained on", f"{data.train:,}"))
     rows.append(("Rows validated on", f"{data.val:,}, {places[data.val_from]}"))
     rows.append(("Rows tested on", f"{data.test:,}, {places[data.test_from]}"))

@@ -277,7 +277,7 @@ def made_text(result: ExtractionResult) -> str:
 
 def result_text(result: ExtractionResult) -> str:
     """Return the result of an extraction in one line."""
-    made = f"{result.rows:,} rows, {result.dim:,} numbers each"
+    made = f"{result.rows:,} samples, {result.dim:,} numbers each"
     parts = (made, "from the cache" if result.reused else "", _stability_text(result))
     return " · ".join(part for part in parts if part)
 

@@ -79,7 +79,7 @@ def shrunk_text(label_map: LabelMap) -> str:
         return ""
     return (
         f"Auto shrinkage found {percent(shrunk)}: so far the within-class covariance was pulled towards its diagonal. "
-        "The fewer rows there are per dimension, the more."
+        "The fewer samples there are per dimension, the more."
     )
 
 

@@ -88,7 +88,7 @@ def test_the_result_of_the_first_page_opens_with_one_click_and_comes_back(server
     assert fits(page)
     page.reload()
     heading(page, "Ranking")
-    expect(page.get_by_text("features: 2,000 rows, example")).to_be_visible()
+    expect(page.get_by_text("features: 2,000 samples, example")).to_be_visible()
     assert not {"keras", "tensorflow", "openvino", "torch", "jax"} & server.modules()
 
 
@@ -189,7 +189,7 @@ def test_a_finished_job_opens_from_its_address_alone_in_a_cold_server(new_server
         page = open_page(f"{second.url}{path}?job={job.id}")
         heading(page, "Features" if path == "/features" else "Ranking")
         expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(7)
-        expect(page.get_by_text("features: 640 rows")).to_be_visible()
+        expect(page.get_by_text("features: 640 samples")).to_be_visible()
 
 
 def test_a_job_that_does_not_exist_is_told_in_words(server, open_page):

@@ -231,7 +231,7 @@ def test_few_rows_get_a_warning_without_shrinkage_and_none_by_default(tmp_path, 
     write_features(FeatureSet(X, y, tuple(map(str, range(len(y)))), ("a", "b", "c")), tmp_path / "f.parquet")
     for asked in (("--shrinkage", "none"), ("--shrinkage", "0"), ("--method", "reference"), ("--solver", "svd")):
         said = in_process("rank", tmp_path / "f.parquet", *asked).stderr
-        assert f"{3 * per_class} rows are too few for 20 dimensions without shrinkage" in said
+        assert f"{3 * per_class} samples are too few for 20 dimensions without shrinkage" in said
         assert "Rank with shrinkage auto, or take at least 15 samples of each class." in said
     assert re.fullmatch("From and to: .*\n", in_process("rank", tmp_path / "f.parquet").stderr)
 

@@ -236,7 +236,7 @@ def test_runs_that_came_to_nothing_are_an_error_after_the_others_are_told(finetu
 def test_without_a_label_map_or_test_rows_the_order_does_not_see_the_rows_held_out(finetune):
     done = finetune(*QUICK)
     assert done.exit_code == 0, done.output
-    assert "of which the ranking saw none" in done.stderr
+    assert "the ranking saw none of them" in done.stderr
     assert "has then seen their labels" in finetune("--label-map", "map.json", *QUICK).stderr
 
 
@@ -337,7 +337,7 @@ def test_a_class_that_is_missing_in_training_is_told(finetune, tmp_path):
     write_features(replace(TRAIN, X=TRAIN.X[there], y=TRAIN.y[there], keys=keys), tmp_path / "part.parquet")
     done = finetune("--label-map", "map.json", "--test", "test.parquet", *QUICK, features="part.parquet")
     assert done.exit_code == 0, done.output
-    assert "No training row is of class 'elk': nothing can be learned of it." in done.stderr
+    assert "No training sample is of class 'elk': nothing can be learned of it." in done.stderr
 
 
 TARGETS = ("--target", "geometry", "--seeds", 2, "--epochs", 3, "--sharpness", 3)

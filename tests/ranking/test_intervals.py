@@ -165,7 +165,7 @@ def test_too_few_rows_without_shrinkage_are_told_what_they_need():
     X, y, _ = sample(n_classes=5, n_features=100, rows=30)
     found = rank_intervals(moments_of(X, y), shrinkage=None)
     assert (found.low, found.high, found.in_order, found.tau) == (None, None, None, None)
-    assert "150 rows are too few for 100 dimensions" in found.withheld
+    assert "150 samples are too few for 100 dimensions" in found.withheld
     assert "at least 42 samples of each class" in found.withheld
 
 

@@ -21,7 +21,7 @@ def test_the_result_of_the_first_page_opens_with_one_click_and_nothing_to_extrac
     assert [chip.replace("\\", "") for chip in chips(app)] == [
         "CIFAR-100 / test / 100 classes / 20 images of each",
         "DINOv2-small",
-        "features: 2,000 rows, example",
+        "features: 2,000 samples, example",
         "order: optimal-leaf",
     ]
     assert "test split" in app.warning[0].value

@@ -167,10 +167,10 @@ def test_doubtful_samples_are_told_by_kind():
 def test_a_result_says_where_it_stopped():
     result = ExtractionResult.from_json({**REPORT, **OWN, **MADE_ON})
     assert extraction.result_text(result) == (
-        "200 rows, 64 numbers each · stopped at 8 per class, expected agreement 0.50; 0.88 in either direction"
+        "200 samples, 64 numbers each · stopped at 8 per class, expected agreement 0.50; 0.88 in either direction"
     )
     again = replace(result, report=None, reused=True)
-    assert extraction.result_text(again) == "200 rows, 64 numbers each · from the cache"
+    assert extraction.result_text(again) == "200 samples, 64 numbers each · from the cache"
 
 
 def made(*, taken: int = 640, classes: int = 3, **of_tau) -> FeatureSet:

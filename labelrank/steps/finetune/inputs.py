@@ -141,9 +141,8 @@ def gather(
     test = features.get("test")
     if test is None:
         rows, test = held_out_for_test(whole, design)
-        text = (
-            f"Tested on {len(test.y):,} rows held out of {dataset.split or 'the data'}, of which the ranking saw none."
-        )
+        held = f"{len(test.y):,} samples held out of {dataset.split or 'the data'}"
+        text = f"Tested on {held}; the ranking saw none of them."
         notices.append(Notice("held_out", text))
     ranked = rank(rows, RankRequest.from_params(params))
     notices += ranked.notices
@@ -222,17 +221,17 @@ def gather_files(
     if inputs.test:
         if _made_from(label_map, test):
             text = (
-                "The label map was made from the test rows: its order has seen their labels, which favours it. Rank "
-                "the training rows, or leave the label map out."
+                "The label map was made from the test samples: its order has seen their labels, which favours it. Rank "
+                "the training samples, or leave the label map out."
             )
             notices.append(Notice("seen_labels", text))
     elif _made_from(label_map, rows):
-        text = f"Tested on {len(test.y):,} rows held out of the features, of which the ranking saw none."
+        text = f"Tested on {len(test.y):,} samples held out of the features; the ranking saw none of them."
         notices.append(Notice("held_out", text))
     else:
         text = (
-            f"Tested on {len(test.y):,} rows held out of the features. The label map may have been made from them too: "
-            "its order has then seen their labels, which favours it. Give --test, or leave --label-map out."
+            f"Tested on {len(test.y):,} samples held out of the features. The label map may have been made from them "
+            "too: its order has then seen their labels, which favours it. Give --test, or leave --label-map out."
         )
         notices.append(Notice("seen_labels", text))
     train, val = _with_val(rows, inputs.val, design)
@@ -465,7 +464,7 @@ def _held_out(features: FeatureSet, share: float, seed: int, name: str) -> tuple
     held_out = split_rows(features.keys, features.y, share=share, seed=seed)
     if not held_out.any():
         raise FinetuneError(
-            f"No row can be held out to {name}: no class has two of the {len(features.y):,} rows. Take more samples."
+            f"No sample can be held out to {name}: no class has two of the {len(features.y):,}. Take more samples."
         )
     return _taking(features, ~held_out), _taking(features, held_out)
 
@@ -494,7 +493,7 @@ def _about_classes(train: FeatureSet, val: FeatureSet, test: FeatureSet) -> list
         if missing := [name for name, n in zip(features.class_names, counts, strict=True) if not n]:
             more = len(missing) - _NAMED_IN_MESSAGE
             listed = ", ".join(map(repr, missing[:_NAMED_IN_MESSAGE])) + (f" and {more:,} more" if more > 0 else "")
-            said.append(Notice("missing_class", f"No {what} row is of class {listed}: {then}."))
+            said.append(Notice("missing_class", f"No {what} sample is of class {listed}: {then}."))
     return said
 
 

@@ -60,15 +60,15 @@ def test_without_a_label_map_the_order_comes_from_the_rows_that_are_not_tested_o
     counts = {ranked.label: ranked.count for ranked in material.label_map.classes}
     held = np.bincount(material.test.y)
     assert counts == {label: 24 - held[label] for label in range(5)}
-    assert any("the ranking saw none" in notice.text for notice in material.notices)
+    assert any("the ranking saw none of them" in notice.text for notice in material.notices)
 
 
 def test_an_order_that_has_seen_the_test_labels_is_told(settings):
     material = gathered(settings, test=None)
     assert any("has then seen their labels" in notice.text for notice in material.notices)
     material = gathered(settings, label_map=made_map(TEST))
-    assert any("made from the test rows" in notice.text for notice in material.notices)
-    assert not any("test rows" in notice.text for notice in gathered(settings).notices)
+    assert any("made from the test samples" in notice.text for notice in material.notices)
+    assert not any("test samples" in notice.text for notice in gathered(settings).notices)
 
 
 def test_the_doubts_of_a_given_label_map_are_told(settings):
@@ -90,7 +90,7 @@ def test_a_class_without_rows_works_and_is_told(settings):
     without = TEST.y != 3
     test = replace(TEST, X=TEST.X[without], y=TEST.y[without], keys=tuple(np.array(TEST.keys)[without]))
     material = gathered(settings, test=test)
-    assert any(notice.text.startswith("No test row is of class 'dog'") for notice in material.notices)
+    assert any(notice.text.startswith("No test sample is of class 'dog'") for notice in material.notices)
 
 
 @pytest.mark.parametrize("part", ["test", "val"])
@@ -126,7 +126,7 @@ def test_rows_that_are_tested_on_do_not_validate(settings):
 
 
 def test_one_row_of_each_class_is_too_few_to_hold_any_out(settings):
-    with pytest.raises(FinetuneError, match="No row can be held out"):
+    with pytest.raises(FinetuneError, match="No sample can be held out"):
         gathered(settings, train=made_features(1), label_map=made_map(TRAIN), test=None)
 
 
@@ -375,7 +375,7 @@ def test_a_class_that_the_test_split_lacks_is_told_and_one_that_the_training_spl
         for number in range(3):
             Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(tmp_path / "pets" / place / f"{number}.png")
     material = gather(params(dataset=str(tmp_path / "pets")), Design(orders="ranked"), settings)
-    assert any(notice.text.startswith("No test row is of class 'dog'") for notice in material.notices)
+    assert any(notice.text.startswith("No test sample is of class 'dog'") for notice in material.notices)
     with pytest.raises(DatasetError, match="no image of class 'dog'"):
         gather(params(dataset=str(tmp_path / "pets"), split="test"), Design(orders="ranked"), settings)
 
