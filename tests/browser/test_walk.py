@@ -389,3 +389,16 @@ def test_the_list_of_checkpoints_folds_when_a_job_is_started(server, open_page):
     settled(page)
     extract(page)
     expect(use).to_be_hidden()
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_running_job_is_in_sight_and_open_settings_fold(server, open_page, width):
+    address = f"{server.url}/features?dataset=digits&split=train&per_class=32&seed={width}"
+    page = open_page(address, width=width)
+    page.get_by_text("Mean pooling, 32 per class").click()
+    expect(page.get_by_text("Samples per class")).to_be_visible()
+    settled(page)
+    press(page, "Extract features")
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_in_viewport()
+    expect(page.get_by_text("Samples per class")).to_be_hidden()
+    expect(page.get_by_role("button", name="Rank labels", exact=True)).to_be_in_viewport(timeout=JOB_TIMEOUT_MS)
