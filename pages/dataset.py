@@ -6,7 +6,18 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.errors import HubError, LabelRankError
-from labelrank.ui import choices, copying, datasets, first_page, frame, galleries, hub_pickers, messages, session
+from labelrank.ui import (
+    chart_menu,
+    choices,
+    copying,
+    datasets,
+    first_page,
+    frame,
+    galleries,
+    hub_pickers,
+    messages,
+    session,
+)
 from labelrank.views import thumbnails
 
 EXAMPLE_TEXT = {
@@ -206,7 +217,7 @@ def show(source: choices.Source, *, refused: bool) -> None:
     # A hundred bars of one length say no more than the line above.
     if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
         chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
-        st.altair_chart(chart, alt=f"Bar chart. {finding}.")
+        chart_menu.show(chart, "class-counts", finding, alt=f"Bar chart. {finding}.")
     gallery = show_gallery(source)
     if gallery is not None and not gallery.some_read and len(gallery.rows) == len(data.class_names):
         action.error(

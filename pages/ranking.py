@@ -8,6 +8,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from labelrank.errors import LabelRankError
 from labelrank.ui import (
+    chart_menu,
     copying,
     feature_files,
     found_class,
@@ -238,7 +239,10 @@ def draw(
     else:
         places.chart.altair_chart(chart(), alt=alt)
     caption = rankings.projection_caption(drawn, found.without_images)
-    places.caption.caption(f"{caption}  \n{ranking_words.shrunk_text(label_map)}")
+    with places.caption.container():
+        if whole:
+            chart_menu.menu(chart, "projection", finding)
+        st.caption(f"{caption}  \n{ranking_words.shrunk_text(label_map)}")
     places.title.subheader("Positions", anchor=False)
     likely = ranking_words.likely_help(len(label_map.classes), ranking.ranked.resamples)
     found_class.table(

@@ -15,7 +15,7 @@ from labelrank.ranking.methods import DEFAULT_SHRINKAGE, ORDERS
 from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked, RankRequest
-from labelrank.ui import found_class, rankings, session
+from labelrank.ui import chart_menu, found_class, rankings, session
 from labelrank.ui.feature_files import ChosenFeatures
 from labelrank.ui.groups_upload import uploaded_groups
 from labelrank.ui.label_space import computing, label_space
@@ -140,6 +140,7 @@ def _map(found: ChosenFeatures, ranked: Ranked) -> None:
         key="map",
         alt=f"Map of {len(names):,} classes. {finding}.",
     )
+    chart_menu.menu(partial(class_map.class_map, frame), "map", finding)
     words = class_map.map_text(places.neighbours, places.kept, places.kept_by_chance, places.embedded)
     st.markdown(agreement, help=AGREEMENT_HELP)
     st.caption(
@@ -211,7 +212,13 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
                 class_heatmap.confusion_text(shares),
             )
     st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP if what == "Distances" else None)
-    st.altair_chart(chart, width=class_heatmap.width(len(names)), alt=f"Heat map of {len(names):,} classes. {finding}.")
+    chart_menu.show(
+        chart,
+        "heat-map",
+        finding,
+        width=class_heatmap.width(len(names)),
+        alt=f"Heat map of {len(names):,} classes. {finding}.",
+    )
     if agreement:
         st.markdown(agreement, help=AGREEMENT_HELP)
     outlined = "is the 1 group that is" if groups.max() == 0 else f"are the {groups.max() + 1:,} groups that are"
@@ -251,8 +258,11 @@ def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
                 key=file_name,
                 help=FILE_HELP[file_name],
             )
-    st.altair_chart(
-        class_tree.tree_chart(tree, names, n_groups), alt=f"{class_tree.groups_alt(n_groups, len(names))} {finding}."
+    chart_menu.show(
+        class_tree.tree_chart(tree, names, n_groups),
+        "tree",
+        finding,
+        alt=f"{class_tree.groups_alt(n_groups, len(names))} {finding}.",
     )
     st.caption(escape(class_tree.tree_text(len(names))))
     st.dataframe(

@@ -15,7 +15,7 @@ from labelrank.label_map import LabelMap, label_map_of
 from labelrank.map_comparison import MapComparison, compare_maps
 from labelrank.ranking.methods import ORDERS
 from labelrank.steps.rank import Ranked, RankRequest
-from labelrank.ui import rankings, session
+from labelrank.ui import chart_menu, rankings, session
 from labelrank.ui.feature_files import ChosenFeatures, siblings
 from labelrank.ui.messages import escape, message_text
 from labelrank.views import marks
@@ -82,8 +82,10 @@ def _show_moves(compared: MapComparison, name: str) -> None:
     left, right = st.columns([3, 2], gap="medium")
     n_classes = len(compared.classes)
     with left:
-        st.altair_chart(
+        chart_menu.show(
             bump_chart(compared, _HERE, name.removeprefix(_FEATURES)),
+            "moves",
+            agreement_text(compared),
             alt=f"A line for each class from its position here to that in the other order. {agreement_text(compared)}",
         )
         if n_classes > MAX_LINES:

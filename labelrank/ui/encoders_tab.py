@@ -10,6 +10,7 @@ import streamlit as st
 
 from labelrank.steps.encoders import CANNOT_TELL, EncoderComparison, compare_encoders
 from labelrank.steps.rank import Ranked
+from labelrank.ui import chart_menu
 from labelrank.ui.feature_files import ChosenFeatures, features_of, held_file, siblings
 from labelrank.ui.messages import empty_state, escape, message_text
 from labelrank.views import marks
@@ -59,7 +60,12 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
     for notice in compared.notices:
         st.caption(message_text(notice.text))
     if (chart := encoder_chart(compared)) is not None:
-        st.altair_chart(chart, alt=f"Expected accuracy against seconds for 1,000 samples. {finding(compared)}")
+        chart_menu.show(
+            chart,
+            "encoders",
+            finding(compared),
+            alt=f"Expected accuracy against seconds for 1,000 samples. {finding(compared)}",
+        )
     if (text := untimed_text(compared)) is not None:
         st.caption(escape(text))
     table = pd.DataFrame([cells(one) for one in compared.encoders])

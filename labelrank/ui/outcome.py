@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from labelrank.finetune.verdict import UNSOUND
-from labelrank.ui import findings, messages, outcome_tabs
+from labelrank.ui import chart_menu, findings, messages, outcome_tabs
 from labelrank.ui.findings import Results
 from labelrank.ui.fine_tune import Shown
 from labelrank.views import confusion_charts, orders_chart, questions, target_charts, verdict_words
@@ -38,7 +38,7 @@ def show(shown: Shown, results: Results) -> None:
     finding, chart, caption = _figure(results, question)
     st.subheader(messages.escape(finding), anchor=False)
     if chart is not None:
-        st.altair_chart(chart, alt=f"{finding}.")
+        chart_menu.show(chart, "answer", finding, alt=f"{finding}.")
     if caption:
         st.caption(caption)
     for notice in report.notices:

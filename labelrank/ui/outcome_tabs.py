@@ -8,7 +8,7 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.finetune.metrics import BINS
-from labelrank.ui import findings, messages
+from labelrank.ui import chart_menu, findings, messages
 from labelrank.ui.findings import Mistake, Results
 from labelrank.ui.fine_tune import Shown
 from labelrank.views import (
@@ -52,7 +52,12 @@ def _sure(_: Shown, results: Results) -> None:
         finding = effect_charts.variance_finding(analysis)
         st.markdown(f"**{messages.escape(finding)}**")
         if analysis.variance:
-            st.altair_chart(effect_charts.variance_chart(analysis.variance), alt=f"Parts of the variance. {finding}.")
+            chart_menu.show(
+                effect_charts.variance_chart(analysis.variance),
+                "variance",
+                finding,
+                alt=f"Parts of the variance. {finding}.",
+            )
             over = "random orders" if analysis.variance.over == "random" else "all orders"
             st.caption(
                 f"How much one run's accuracy varies over {over}: with the order, with the seed, and with neither "
@@ -84,7 +89,7 @@ def _orders(_: Shown, results: Results) -> None:
     if metric != "accuracy":
         finding = orders_chart.orders_finding(report, metric)
         st.markdown(f"**{messages.escape(finding)}**")
-        st.altair_chart(orders_chart.orders_chart(report, metric), alt=f"{finding}.")
+        chart_menu.show(orders_chart.orders_chart(report, metric), f"orders-{metric}", finding, alt=f"{finding}.")
     if metric in measures.DISTANCES:
         st.caption(
             "Less is better. Measured along the ranked order for every trained order, which favours the ranked one."
@@ -93,8 +98,10 @@ def _orders(_: Shown, results: Results) -> None:
     if analysis and analysis.paired:
         finding = effect_charts.paired_finding(analysis, metric)
         st.markdown(f"**{messages.escape(finding)}**")
-        st.altair_chart(
+        chart_menu.show(
             effect_charts.paired_chart(analysis, results.arms, metric),
+            f"differences-{metric}",
+            finding,
             alt=f"Differences to the ranked order. {finding}.",
         )
         st.caption(
@@ -125,7 +132,7 @@ def _calibration(_: Shown, results: Results) -> None:
 def _arms(results: Results, metric: str) -> None:
     finding = target_charts.arms_finding(results.report, metric)
     st.markdown(f"**{messages.escape(finding)}**")
-    st.altair_chart(target_charts.arms_chart(results.report, metric), alt=f"{finding}.")
+    chart_menu.show(target_charts.arms_chart(results.report, metric), f"targets-{metric}", finding, alt=f"{finding}.")
 
 
 def _table(results: Results, arm: str) -> None:
@@ -163,7 +170,12 @@ def _recall(results: Results, arm: str) -> None:
     finding = confusion_charts.recall_finding(frame, arm)
     st.markdown(f"**{messages.escape(finding)}**")
     if not frame.empty:
-        st.altair_chart(confusion_charts.recall_chart(frame, results.arms[arm]), alt=f"Recall by class. {finding}.")
+        chart_menu.show(
+            confusion_charts.recall_chart(frame, results.arms[arm]),
+            "recall",
+            finding,
+            alt=f"Recall by class. {finding}.",
+        )
         other = "one-hot targets" if results.report.targets else "the mean of the random orders"
         rings = f" Rings are {other}." if frame["other"].notna().any() else ""
         st.caption(f"Classes in ranked order; points are means over the seeds.{rings}")
@@ -188,7 +200,12 @@ def _mistakes(shown: Shown, results: Results, arm: str) -> None:
         else confusion_charts.mistakes_finding(counts, names)
     )
     st.markdown(f"**{messages.escape(finding)}**")
-    st.altair_chart(confusion_charts.confusion_chart(counts, names, ranked), alt=f"Confusion matrix. {finding}.")
+    chart_menu.show(
+        confusion_charts.confusion_chart(counts, names, ranked),
+        "confusions",
+        finding,
+        alt=f"Confusion matrix. {finding}.",
+    )
     st.caption(f"Classes in ranked order. {confusion_charts.confusion_text(counts)}")
     mistakes = findings.worst(results, arm, shown.job)
     if mistakes:
@@ -228,7 +245,7 @@ def _details(_: Shown, results: Results) -> None:
     finding = curves_chart.curves_finding(found, comparing=question != questions.MODEL)
     st.markdown(f"**{messages.escape(finding)}**")
     if found:
-        st.altair_chart(curves_chart.curves_chart(found), alt=f"Curves. {finding}.")
+        chart_menu.show(curves_chart.curves_chart(found), "curves", finding, alt=f"Curves. {finding}.")
         if text := curves_chart.curves_text(found):
             st.caption(text)
     messages.titled_table(

@@ -17,6 +17,7 @@ from labelrank.steps.class_summary import NamedPair, summary_of
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
 from labelrank.views import (
+    chart_files,
     class_heatmap,
     class_map,
     class_tree,
@@ -30,8 +31,6 @@ from labelrank.views import (
 from labelrank.views.chart_theme import alt
 from labelrank.words import CITATION, percent
 
-WIDTH = 860
-"""Of a chart, in pixels; it shrinks with the window."""
 SAMPLES = 50
 """So many samples to look at are listed."""
 PAIRS = 20
@@ -330,29 +329,11 @@ def _origin(ranked: Ranked, command: str, version: str) -> str:
     )
 
 
-def svg(chart: alt.Chart | alt.LayerChart, width: int = WIDTH) -> str:
+def svg(chart: alt.Chart | alt.LayerChart, width: int = chart_files.WIDTH) -> str:
     """Return a chart as an SVG element whose text has the colour of the page around it."""
     import vl_convert
 
-    faint = {"gridColor": marks.NEUTRAL, "gridOpacity": 0.25, "tickColor": marks.NEUTRAL, "domainColor": marks.NEUTRAL}
-    with alt.data_transformers.enable("default", max_rows=None):
-        spec = chart.to_dict()
-    config = spec["config"]
-    spec |= {
-        "width": width,
-        "autosize": {"type": "fit", "contains": "padding"},
-        # The font of the browser may be wider than the one by which the chart was laid out.
-        "padding": {"left": 30, "right": 30, "top": 5, "bottom": 20},
-        "background": None,
-        "config": {
-            **config,
-            "font": "system-ui, sans-serif",
-            "axis": {**config["axis"], **faint, "titleFontWeight": "normal"},
-            "legend": {**config["legend"], "titleFontWeight": "normal"},
-            "view": {"stroke": None},
-        },
-    }
-    drawn = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+    drawn = vl_convert.vegalite_to_svg(chart_files.spec_of(chart, width), allowed_base_urls=[])
     # Every chart has a clip0, and a page may have each id once. HTML needs no namespaces.
     own = hashlib.sha256(drawn.encode()).hexdigest()[:8]
     drawn = re.sub(r'(<\w+ id="|url\(#)(clip|gradient)', rf"\g<1>{own}\g<2>", drawn)
