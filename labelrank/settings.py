@@ -34,7 +34,8 @@ class Settings:
     """Folder of uploads, cached features and jobs (`LABELRANK_HOME`)."""
     shared: bool = False
     """Whether strangers use this server (`LABELRANK_SHARED=1`). Then the app cannot open its folders or show its
-    paths, and a session sees only jobs that it started or has a link to. Always true on a Space."""
+    paths, and a visitor sees only jobs of their own or of a link, of which they may change their own. Always true on a
+    Space."""
     hub_wait_s: float = 300.0
     """Longest pause before a request to the Hub, where it asks for one; it counts requests in windows of this length.
     The app's own process waits less, as somebody looks at its pages."""

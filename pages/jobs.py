@@ -52,7 +52,7 @@ def act(entry: job_list.Entry) -> None:
     job = entry.job
     if st.button("Open", key=f"open_{job.id}"):
         session.go(session.open_job(job))
-    if job.active and st.button("Cancel", key=f"stop_{job.id}", disabled=job.cancel_requested):
+    if job.active and session.is_mine(job) and st.button("Cancel", key=f"stop_{job.id}", disabled=job.cancel_requested):
         session.cancel_job(job)
         st.rerun()
     if session.can_resume(job) and st.button("Resume", key=f"resume_{job.id}"):
@@ -66,12 +66,16 @@ def act(entry: job_list.Entry) -> None:
 def details(entry: job_list.Entry) -> None:
     """Show what is asked of a job now and then: its name, link and log, and how to delete it."""
     job = entry.job
-    job_panel.name_form(job)
-    shared = "Whoever has this link can see, stop and delete the job."
+    mine = session.is_mine(job)
+    if mine:
+        job_panel.name_form(job)
+    else:
+        st.caption(job_panel.NOT_MINE)
+    shared = "Whoever has this link can look at the job and its results; its owner alone can change it."
     st.caption(shared if session.settings().shared else "This link opens the job on this server.")
     st.code(session.share_link(job.id), language=None, wrap_lines=True)
     job_panel.log_expander(job)
-    if not job.active:
+    if mine and not job.active:
         removed = "the job, its log and its results" if job.kind == "finetune" else "the job and its log"
         st.caption(f"Delete removes {removed}. Features stay in the workspace.")
         if st.button("Delete this job", key=f"delete_{job.id}"):

@@ -1,4 +1,4 @@
-"""What the browser does on arrival at a page: one step in its history, focus on the heading, a way to the main action.
+"""What the browser does on arrival at a page: a step in its history, focus on the heading, a way to the main action.
 
 Streamlit has no words for these, so a script of a few lines does them; it loads nothing.
 """
@@ -12,7 +12,10 @@ import streamlit as st
 # screen reader says where one is; a first visit begins at the top, as everywhere.
 _BODY = """<a class="to-action" href="#stMain">Skip to the main action</a>
 <script>
-(page => {
+((page, cookie) => {
+  // In a frame on a Space the cookie is that of another site; then it is kept for this site's frames alone.
+  const where = location.protocol === "https:" ? "SameSite=None; Secure; Partitioned" : "SameSite=Lax";
+  if (cookie) document.cookie = `${cookie}; path=/; ${where}`;
   const before = window.labelrankPage;
   window.labelrankPage = page;
   if (!before) {
@@ -32,7 +35,7 @@ _BODY = """<a class="to-action" href="#stMain">Skip to the main action</a>
     heading.tabIndex = -1;
     heading.focus();
   }
-})(PAGE);
+})(PAGE, COOKIE);
 </script>"""
 STYLE = """
 [data-testid="stElementContainer"]:has(.to-action) { position: absolute; }
@@ -43,10 +46,12 @@ a.to-action:not(:focus) { clip-path: inset(50%); }
 """
 
 
-def arrive(page: str) -> None:
+def arrive(page: str, cookie: str | None) -> None:
     """Put the script of a page behind its heading; a run of the same page leaves it alone.
 
     Args:
         page: Title of the page, one of ours.
+        cookie: What the browser is to keep for this server: name, value and age.
     """
-    st.html(_BODY.replace("PAGE", json.dumps(page)), unsafe_allow_javascript=True)
+    body = _BODY.replace("PAGE", json.dumps(page)).replace("COOKIE", json.dumps(cookie))
+    st.html(body, unsafe_allow_javascript=True)

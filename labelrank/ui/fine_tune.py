@@ -325,8 +325,10 @@ def stopped(job: Job, results: Results | None, *, current: bool) -> None:
         report = LiveReport.from_json(job.report or {})
         begun = Design.from_params(job.params).end_to_end and bool(report.curves)
         kept = kept_text(report.runs_done, report.runs, begun=begun, way="Resume")
-        st.caption(f"{job_panel.failed_id(job)}{kept}")
-        if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
-            session.choose(finetune=queue.resume(job.id, session.settings()).id)
+        st.caption(job_panel.how_to_resume(job, kept))
+        if session.is_mine(job) and st.button(
+            "Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"
+        ):
+            session.choose(finetune=session.resume_job(job).id)
             st.rerun()
         job_panel.log_expander(job)

@@ -133,7 +133,7 @@ def header(title: str, lead: str) -> None:
         # Whoever left the page of a job is not led on by its end.
         st.session_state.pop("leads_on", None)
     st.title(title, anchor=False)
-    arrival.arrive(title)
+    arrival.arrive(title, session.offered_cookie())
     stepper()
     st.markdown(lead)
     for notice in session.notices():

@@ -11,7 +11,7 @@ from labelrank import words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, LabelRankError, TooCostly
 from labelrank.features.store import FeatureSet
-from labelrank.jobs.queue import cancel, ensure_consumer, resume, submit
+from labelrank.jobs.queue import ensure_consumer, submit
 from labelrank.jobs.store import MAX_NAME_CHARACTERS, Job
 from labelrank.progress import Kind
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
@@ -21,6 +21,7 @@ from labelrank.ui.messages import escape, message_text
 from labelrank.views import extraction
 from labelrank.words import duration
 
+NOT_MINE = "Another visitor started this job. You may look at it; who started it alone can change it."
 ANEW_HELP = "Makes all features again and does not use the finished parts."
 
 
@@ -133,9 +134,12 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
             if job.state == "running":
                 show(job)
             with st.container(horizontal=True, vertical_alignment="center"):
+                if not session.is_mine(job):
+                    st.caption(NOT_MINE)
+                    return
                 pressed = st.button("Cancel", key=f"cancel_{job.id}", disabled=job.cancel_requested, help=cancel_help)
                 if pressed:
-                    cancel(job.id, session.settings())
+                    session.cancel_job(job)
                     st.rerun(scope="fragment")
                 if job.cancel_requested:
                     st.caption("Stopping", width="content")
@@ -215,19 +219,22 @@ def _stopped(job: Job) -> None:
         anew = job.params.get("recompute")
         resumes = "makes all features again" if anew else "goes on from what was finished"
         current = session.is_current(job)
-        if not session.can_resume(job):
+        mine = session.is_mine(job)
+        if mine and not session.can_resume(job):
             st.caption(f"{failed_id(job)}No sample could be used, and to read them again would not change that.")
             if st.button("Choose another dataset", type="primary" if current else "secondary"):
                 session.go("pages/dataset.py")
             log_expander(job)
             return
-        st.caption(f"{failed_id(job)}Resume {resumes}, with the same choices.")
+        st.caption(how_to_resume(job, f"Resume {resumes}, with the same choices."))
         with st.container(horizontal=True):
-            if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
-                session.choose(job=resume(job.id, session.settings()).id)
+            if mine and st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
+                session.choose(job=session.resume_job(job).id)
                 st.rerun()
+            if not mine and current and st.button("Start my own", key=f"own_{job.id}", type="primary"):
+                start_extraction(recompute=False)
             # If the dataset or the checkpoint has changed since the job stopped, it cannot go on.
-            if current and not anew and st.button("Begin anew", key=f"anew_{job.id}", help=ANEW_HELP):
+            if mine and current and not anew and st.button("Begin anew", key=f"anew_{job.id}", help=ANEW_HELP):
                 start_extraction(recompute=True)
         log_expander(job)
 
@@ -321,6 +328,11 @@ def name_form(job: Job) -> None:
 def failed_id(job: Job) -> str:
     """Return the id of a failed job, to be found in the server's log, as a sentence; empty for any other job."""
     return f"Job {job.id}. " if job.state == "failed" else ""
+
+
+def how_to_resume(job: Job, text: str) -> str:
+    """Return what Resume does, as `text` says it, or that the job is not this visitor's; a failed one with its id."""
+    return failed_id(job) + (text if session.is_mine(job) else NOT_MINE)
 
 
 def log_expander(job: Job) -> None:

@@ -218,12 +218,15 @@ def stopped(job: Job) -> None:
             st.error(message_text(job.error), icon=":material/error:")
         anew = job.params.get("recompute")
         resumes = "scores everything again" if anew else "goes on from what was finished"
-        st.caption(f"{job_panel.failed_id(job)}Resume {resumes}, with the same choices.")
+        st.caption(job_panel.how_to_resume(job, f"Resume {resumes}, with the same choices."))
+        mine = session.is_mine(job)
         current = is_current(job)
         with st.container(horizontal=True):
-            if st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
+            if mine and st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
                 session.choose(patches=session.resume_job(job).id)
                 st.rerun()
-            if current and not anew and st.button("Begin anew", key=f"anew_{job.id}"):
+            if not mine and current and st.button("Start my own", key=f"own_{job.id}", type="primary"):
+                start(recompute=False)
+            if mine and current and not anew and st.button("Begin anew", key=f"anew_{job.id}"):
                 start(recompute=True)
         job_panel.log_expander(job)

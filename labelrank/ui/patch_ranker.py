@@ -117,8 +117,8 @@ def _stopped(job: Job) -> None:
         st.markdown(f"**{STATE_WORDS[job.state].capitalize()}**: {escape(job.title)}")
         if job.error:
             st.error(message_text(job.error), icon=":material/error:")
-        st.caption(f"{job_panel.failed_id(job)}Resume goes on from the last finished epoch.")
-        if st.button("Resume", key=f"resume_{job.id}"):
+        st.caption(job_panel.how_to_resume(job, "Resume goes on from the last finished epoch."))
+        if session.is_mine(job) and st.button("Resume", key=f"resume_{job.id}"):
             session.choose(training=session.resume_job(job).id)
             st.rerun()
         job_panel.log_expander(job)

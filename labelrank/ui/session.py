@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
 from labelrank.steps.rank import RankRequest
+from labelrank.ui import visitor
 from labelrank.ui.address import JOBS, choices_of_job, from_address, to_address
 from labelrank.ui.choices import Choices, Source, choices_of_example, default_checkpoint, kind_of
 
@@ -39,10 +39,21 @@ def settings() -> Settings:
 
 
 def owner() -> str:
-    """Return whose jobs this session starts: everybody's on a private machine, its own on a shared server."""
+    """Return whose jobs this session starts: everybody's on a private machine, its visitor's on a shared server."""
+    return visitor.visitor(settings()) if settings().shared else "local"
+
+
+def offered_cookie() -> str | None:
+    """Return the cookie that tells a new visitor of a shared server apart; None where none is needed."""
     if not settings().shared:
-        return "local"
-    return str(st.session_state.setdefault("owner", secrets.token_urlsafe(16)))
+        return None
+    owner()
+    return visitor.offered_cookie()
+
+
+def is_mine(job: Job) -> bool:
+    """Return whether this session may stop, resume, rename and delete a job; whoever has a link to it may look."""
+    return job.owner == owner()
 
 
 def share_link(job_id: str) -> str:
@@ -158,10 +169,7 @@ def store() -> JobStore:
 
 
 def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
-    """Return this session's jobs in some states, newest first, also those whose id it has.
-
-    On a shared server a session ends with a reload; then only the unguessable id in the address shows whose a job is.
-    """
+    """Return this visitor's jobs in some states, newest first, also those that a link led to."""
     jobs = store().list(owner=owner(), states=states)
     chosen = choices()
     known = {job.id for job in jobs}
@@ -243,23 +251,37 @@ def work_off_jobs() -> None:
 
 def cancel_job(job: Job) -> None:
     """Ask a job to stop."""
+    _check_mine(job)
     queue.cancel(job.id, settings())
 
 
 def resume_job(job: Job) -> Job:
     """Resume a stopped job, and return the job that goes on."""
+    _check_mine(job)
     return queue.resume(job.id, settings())
 
 
 def can_resume(job: Job) -> bool:
-    """Return whether to start a stopped job again can help: not where every sample was read and none could be used."""
+    """Return whether this visitor may start a stopped job again, and it can help.
+
+    It cannot where every sample was read and none could be used.
+    """
     report = ExtractionReport.from_json(job.report) if job.kind == "extract" and job.report else None
     none_usable = job.state == FAILED and report is not None and 0 < report.samples <= report.failed
-    return job.resumable and not none_usable
+    return job.resumable and not none_usable and is_mine(job)
+
+
+def _check_mine(job: Job) -> None:
+    if not is_mine(job):
+        raise JobError(
+            f"Job {job.id} was started by another visitor, who alone can change it. Start one of your own with the "
+            "same choices: what is finished is taken from the cache."
+        )
 
 
 def rename_job(job: Job, name: str) -> None:
     """Give a job a name; an empty one takes its name away."""
+    _check_mine(job)
     store().rename(job.id, name)
 
 
@@ -268,6 +290,7 @@ def delete_job(job: Job) -> None:
 
     Features stay in the workspace, and so do results that another job of any session shows.
     """
+    _check_mine(job)
     store().delete(job.id)
     if (folder := results_folder(job)) is not None:
         others = (other for name in STATES for other in store().in_state(name))

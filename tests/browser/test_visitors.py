@@ -1,0 +1,43 @@
+"""Two browsers on one shared server: each has its own jobs, also after a reload, and cannot get at the other's."""
+
+from playwright.sync_api import expect
+
+from tests.ui.conftest import PARAMS
+
+
+def cookie_of(page):
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.wait_for_function("document.cookie.includes('labelrank_visitor=')")
+    return next(one for one in page.context.cookies() if one["name"] == "labelrank_visitor")
+
+
+def test_a_visitor_keeps_the_own_jobs_and_cannot_get_at_those_of_another(new_server, open_page):
+    server = new_server(LABELRANK_SHARED="1")
+    mine = open_page(f"{server.url}/jobs")
+    cookie = cookie_of(mine)
+    assert cookie["sameSite"] == "Lax" and cookie["expires"] > 0
+    visitor_id, _, signature = cookie["value"].rpartition(".")
+    key = (server.workspace / "visitors.key").read_bytes()
+    assert key not in cookie["value"].encode() and len(signature) == 64
+    job = server.store.create("extract", PARAMS, visitor_id, "my pets")
+    server.store.request_cancel(job.id)
+    mine.reload()
+    expect(mine.get_by_text("my pets")).to_be_visible()
+    expect(mine.get_by_role("button", name="Resume")).to_be_visible()
+    assert cookie_of(mine)["value"] == cookie["value"], "a visitor who is known gets no other name"
+
+    other = open_page(f"{server.url}/jobs")
+    assert cookie_of(other)["value"] != cookie["value"]
+    expect(other.get_by_text("No job has been started yet.")).to_be_visible()
+    forged = {**cookie, "value": f"{visitor_id}.{'0' * 64}"}
+    other.context.add_cookies([forged])
+    other.reload()
+    expect(other.get_by_text("No job has been started yet.")).to_be_visible()
+    assert cookie_of(other)["value"] != forged["value"], "a forged cookie is replaced"
+
+    other.goto(f"{server.url}/features?job={job.id}")
+    expect(other.get_by_text("Another visitor started this job.")).to_be_visible()
+    expect(other.get_by_role("button", name="Start my own")).to_be_visible()
+    expect(other.get_by_role("button", name="Resume")).to_have_count(0)
+    other.goto(f"{server.url}/features?job={'0' * 32}")
+    expect(other.get_by_text("There is no job")).to_be_visible()
