@@ -189,12 +189,14 @@ def how_to_read(stability: StabilityReport, nouns: str) -> list[str]:
         nouns: What samples are called.
     """
     first, last, either = stability.told[0], stability.told[-1], stability.either_direction
-    scale = "1 is the same order or its reverse, 0 is unrelated" if either else "1 is the same order, 0 is unrelated, "
+    scale = "1 is the same order, 0 is unrelated, \u22121 is the reverse"
+    if either:
+        scale = "1 is the same order or its reverse, 0 is unrelated"
     band = "band" if len(stability.told) > 1 else "bar"
     dashed = "; the dashed line is a forecast" if forecast(stability) else ""
     text = (
-        f"Agreement compares this order with the order of the same number of other {nouns} (Kendall's tau): {scale}"
-        f"{'' if either else '-1 is the reverse'}. The {band} is the 90\u00a0% interval{dashed}."
+        f"Agreement compares this order with the order of the same number of other {nouns} (Kendall's tau): "
+        f"{scale}. The {band} is the 90\u00a0% interval{dashed}."
     )
     if direction_gap(last) is not None:
         text += " The thin line counts an order and its reverse as the same: which end comes first is still open."
