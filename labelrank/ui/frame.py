@@ -311,13 +311,22 @@ def downloads(label_map: LabelMap, samples: SampleColumns) -> None:
     st.caption(message_text(text))
     if caution:
         st.warning(escape(caution), icon=":material/warning:")
-    with st.expander(f"Preview of {file_name}"):
+    preview(file_name, data)
+
+
+@st.fragment
+def preview(file_name: str, data: bytes) -> None:
+    """Show the beginning of a file, once it is unfolded: what marks the code is 1.5 MB of script."""
+    folded = st.expander(f"Preview of {file_name}", key=f"preview_{file_name}", on_change="rerun")
+    if not folded.open:
+        return
+    with folded:
         if file_name.endswith(".parquet"):
             import pandas as pd
 
             st.dataframe(pd.read_parquet(io.BytesIO(data)).head(20), hide_index=True)
         else:
-            preview = data.decode("utf-8")
-            st.code(preview[:PREVIEW_CHARACTERS], language=None, height=320)
-            if len(preview) > PREVIEW_CHARACTERS:
-                st.caption(f"The first {PREVIEW_CHARACTERS:,} of {len(preview):,} characters.")
+            text = data.decode("utf-8")
+            st.code(text[:PREVIEW_CHARACTERS], language=None, height=320)
+            if len(text) > PREVIEW_CHARACTERS:
+                st.caption(f"The first {PREVIEW_CHARACTERS:,} of {len(text):,} characters.")

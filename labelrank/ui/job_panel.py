@@ -336,8 +336,11 @@ def how_to_resume(job: Job, text: str) -> str:
 
 
 def log_expander(job: Job) -> None:
-    """Show the end of a job's log, folded."""
-    with st.expander("Log"):
+    """Show the end of a job's log, once it is unfolded."""
+    folded = st.expander("Log", key=f"log_{job.id}", on_change="rerun")
+    if not folded.open:
+        return
+    with folded:
         text = messages.log_text(session.store().read_log(job.id))
         st.code(
             text or "The log is empty.",

@@ -234,8 +234,9 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | 
     layers = [
         _rows_to_pick(classes, axis, scale, shown).add_params(picked),
         alt.Chart(samples)
-        # The name of a class is as good as its position, and would travel with every sample.
-        .transform_calculate(**{"class": f"{json.dumps(names)}[datum.position]"})
+        # The name of a class would travel with every sample. (The page interprets expressions: one that lists all names
+        # would build that list anew for every sample.)
+        .transform_lookup("position", alt.LookupData(classes, key="position", fields=["class"]))
         .mark_circle(size=34 if row > 13 else 18, clip=True)
         .encode(
             x=x,

@@ -120,6 +120,12 @@ def run(app: AppTest, page: str | None = None, **query: str) -> AppTest:
     return app
 
 
+def unfold(app: AppTest, key: str) -> None:
+    """Open an expander, which shows its contents only then."""
+    app.session_state[key] = True
+    app.run()
+
+
 def title(app: AppTest) -> str:
     return app.title[0].value
 
@@ -143,8 +149,7 @@ def texts(app: AppTest) -> str:
 
 def open_more(app: AppTest, job: Job) -> None:
     """Open what is asked of a job now and then."""
-    app.session_state[f"more_{job.id}"] = True
-    app.run()
+    unfold(app, f"more_{job.id}")
 
 
 def listed(app: AppTest) -> list[str]:

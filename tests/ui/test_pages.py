@@ -43,6 +43,7 @@ from tests.ui.conftest import (
     settings_label,
     texts,
     title,
+    unfold,
 )
 
 HOSTILE = ("<script>alert(1)</script>", "*bold*", "$x$", ":red[x]")
@@ -193,6 +194,7 @@ def test_a_failed_job_calls_an_upload_by_its_file_name(app, pets_upload, store):
     assert escape("'my pets.zip' is gone.") in texts(app)
     store.append_log(job.id, f"{name}: 12 images")
     open_more(app, job)
+    unfold(app, f"log_{job.id}")
     assert f"{name} (my pets.zip): 12 images" in [code.value.strip() for code in app.code]
 
 
@@ -275,6 +277,7 @@ def test_a_shared_server_cuts_its_paths(app, store, monkeypatch, tmp_path, share
     run(app, page, job=job.id)
     if page == "jobs":
         open_more(app, job)
+    unfold(app, f"log_{job.id}")
     shown = next(code.value for code in app.code if "Traceback" in code.value)
     assert store.read_log(job.id) == text, "the log itself keeps them"
     told = f"{shown} {texts(app)}".replace("\\", "").replace("\u2060", "")
@@ -327,6 +330,7 @@ def test_a_failed_job_shows_its_reason_its_log_and_a_way_on(app, store):
     run(app, job=job.id)
     assert escape("The file <b>x</b> is not there. Copy it.") in [e.value for e in app.error]
     assert job.id in texts(app)
+    unfold(app, f"log_{job.id}")
     assert any("line of the log" in code.value for code in app.code)
     # Resuming is the one way on; the same work under another name would only confuse.
     assert "Extract features" not in labels(app)
@@ -443,7 +447,11 @@ def test_every_format_can_be_downloaded_and_previewed(app, pixel_features, finis
     # An option that is copied from the page is the one that is meant.
     assert "\u2060" not in "".join(caption.value for caption in app.caption)
     assert downloads(app) == ["Download", "Report"]
-    assert any(e.label.startswith("Preview of ") for e in app.expander)
+    (folded,) = [e for e in app.expander if e.label.startswith("Preview of ")]
+    assert not folded.children, "what shows it is loaded when it is asked for"
+    unfold(app, f"preview_{folded.label.removeprefix('Preview of ')}")
+    (folded,) = [e for e in app.expander if e.label.startswith("Preview of ")]
+    assert folded.children
     cautions = [one.value for one in app.warning if "wrong name" in one.value]
     assert len(cautions) == (form in ("hf", "card"))
 

@@ -3,13 +3,15 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import streamlit as st
 
 from labelrank.errors import RankingError
+from labelrank.features.store import FeatureSet, write_features
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ui import label_space, ranking_tabs, rankings
-from tests.ui.conftest import address, button, chips, labels, run, texts, title
+from tests.ui.conftest import address, button, chips, labels, run, texts, title, unfold
 
 
 @pytest.fixture
@@ -119,6 +121,7 @@ def test_what_earlier_pages_warned_of_is_repeated_and_goes_into_the_map(app, pix
     told = " ".join(box.value for box in app.warning)
     assert "knows only handwritten digits" in told
     assert "test split" in told
+    unfold(app, "preview_label_map.json")
     (preview,) = [json.loads(code.value) for code in app.code if code.value.startswith("{")]
     assert [notice["kind"] for notice in preview["notices"]] == ["digits_alone", "test_split"]
 
@@ -218,3 +221,22 @@ def test_samples_and_images_of_a_chart_stay_below_two_megabytes(app, pixel_featu
     (caption,) = [one.value for one in app.caption if "have one" in one.value]
     (shown,) = re.findall(r"\((\d+) have one\)", caption)
     assert 30 < int(shown) * 1.1 < 66, "of 200 images of 30 kB, as many as fit into 1.8 MB"
+
+
+@pytest.mark.parametrize(("classes", "each"), [(100, 100)])
+def test_no_chart_or_table_of_ten_thousand_samples_is_a_message_of_two_megabytes(
+    app, workspace, finished_job, monkeypatch, classes, each
+):
+    y = np.repeat(np.arange(classes), each)
+    X = np.random.default_rng(0).standard_normal((len(y), 8)).astype(np.float32) + y[:, None] % 7
+    names = tuple(f"a class of many with number {label}" for label in range(classes))
+    keys = tuple(f"train/{names[label]}/{number:032}.png" for number, label in enumerate(y))
+    made = {"dataset": {"id": "digits", "split": "train"}, "checkpoint": {"id": "mae-tiny-digits"}}
+    write_features(FeatureSet(X, y, keys, names, made), path := workspace / "features.parquet")
+    picture = "data:image/png;base64," + "A" * 1_500
+    monkeypatch.setattr(rankings, "images_of", lambda found, source, keys: dict.fromkeys(keys, picture))
+    run(app, job=finished_job(path).id)
+    charts, tables = app.get("vega_lite_chart"), app.get("dataframe")
+    sizes = [len(one.proto.SerializeToString()) for one in (*charts, *tables)]
+    assert len(charts) == 2 and tables
+    assert max(sizes) < 2_000_000
