@@ -325,7 +325,7 @@ def projection_caption(drawn: ProjectionData, without_images: str) -> str:
     """
     marks_text = ranking_charts.projection_marks_text(drawn.classes)
     if len(drawn.classes) > ranking_charts.ROW_CLASSES:
-        return marks_text
+        return f"{marks_text} {ranking_charts.ZOOM_TEXT}"
     shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
     images = ""
     if drawn.images:

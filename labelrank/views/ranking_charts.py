@@ -220,19 +220,12 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | 
         legend=None,
         scale=alt.Scale(domain=list(range(len(names))), range=position_colours(len(names))),
     )
-    picked = alt.selection_point(
-        name=PICKED,
-        fields=["position"],
-        on="click[!event.shiftKey]",
-        clear=False,
-        toggle=f"datum && {PICKED}.position && {PICKED}.position[0] === datum.position",
-    )
     shown = is_picked(found)
     seen = alt.when(shown).then(alt.value(0.7))
     if found is None:
         seen = seen.when(f"!{ANY_PICKED}").then(alt.value(0.42))
     layers = [
-        _rows_to_pick(classes, axis, scale, shown).add_params(picked),
+        _rows_to_pick(classes, axis, scale, shown).add_params(_pick()),
         alt.Chart(samples)
         # The name of a class would travel with every sample. (The page interprets expressions: one that lists all names
         # would build that list anew for every sample.)
@@ -268,6 +261,17 @@ def _zoom() -> alt.Parameter:
         bind="scales",
         zoom="wheel![event.ctrlKey || event.metaKey]",
         translate="[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
+    )
+
+
+def _pick() -> alt.Parameter:
+    """Return the selection of the class that is clicked; another click lets it go, and a drag with Shift is none."""
+    return alt.selection_point(
+        name=PICKED,
+        fields=["position"],
+        on="click[!event.shiftKey]",
+        clear=False,
+        toggle=f"datum && {PICKED}.position && {PICKED}.position[0] === datum.position",
     )
 
 
@@ -341,32 +345,35 @@ def _centroids(classes: pd.DataFrame, y: alt.Y, tick: float) -> alt.Chart:
 
 
 def _ribbons(classes: pd.DataFrame, found: int | None) -> alt.LayerChart:
-    """Return the classes' quantiles as ribbons down the positions."""
-    scale = alt.Scale(reverse=True, nice=False, domain=[0, int(classes["position"].max())])
-    y = alt.Y("position:Q", title="Position", scale=scale)
+    """Return the classes' quantiles as ribbons down the positions, named where there is room: all when zoomed into."""
+    names = [shorten(name) for name in classes["class"]]
+    _, axis = rows(names, tickCount=_RIBBONS_HEIGHT // 16, tickMinStep=1)
+    scale = alt.Scale(domain=[-0.5, len(names) - 0.5], reverse=True, nice=False, zero=False)
+    y = alt.Y("position:Q", title=None, axis=axis, scale=scale)
     base = alt.Chart(classes)
-    wide = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.25).encode(
+    wide = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.25, clip=True).encode(
         x=alt.X("q05:Q", title=_AXIS_TITLE, scale=alt.Scale(zero=False)), x2="q95:Q", y=y
     )
-    middle = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.45).encode(
+    middle = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.45, clip=True).encode(
         x=alt.X("q25:Q", title=_AXIS_TITLE), x2="q75:Q", y=y
     )
-    colours = position_colours(16)
     x = alt.X("centroid:Q", title=_AXIS_TITLE)
-    centroids = base.mark_circle(size=16).encode(
-        x=x,
-        y=y,
-        color=alt.Color("position:Q", legend=None, scale=alt.Scale(range=colours)),
-        tooltip=_class_tooltip(classes),
-    )
-    layers = [wide, middle, centroids]
+    shown = is_picked(found)
+    seen = alt.when(shown).then(alt.value(1)).otherwise(alt.value(0))
+    layers = [
+        wide.add_params(_zoom()),
+        middle,
+        _rows_to_pick(classes, axis, scale, shown).add_params(_pick()),
+        base.mark_rule(color=ACCENT, strokeWidth=2, clip=True).encode(y=y, opacity=seen),
+        base.mark_point(size=160, color=ACCENT, strokeWidth=3, clip=True).encode(x=x, y=y, opacity=seen),
+        base.mark_circle(size=16, clip=True).encode(
+            x=x,
+            y=y,
+            color=alt.Color("position:Q", legend=None, scale=alt.Scale(range=position_colours(16))),
+            tooltip=_class_tooltip(classes),
+        ),
+    ]
     if "low" in classes:
-        bars = base.mark_rule(color=NEUTRAL, strokeWidth=1, opacity=0.6)
-        layers.insert(2, bars.encode(x=x, y=alt.Y("low:Q", title="Position", scale=scale), y2="high:Q"))
-    if found is not None:
-        pointed = alt.Chart(classes[classes["position"] == found])
-        layers.append(pointed.mark_rule(color=ACCENT, strokeWidth=2).encode(y=y))
-        layers.append(
-            pointed.mark_point(size=160, color=ACCENT, strokeWidth=3).encode(x=x, y=y, tooltip=_class_tooltip(classes))
-        )
+        bars = base.mark_rule(color=NEUTRAL, strokeWidth=1, opacity=0.6, clip=True)
+        layers.insert(-1, bars.encode(x=x, y=alt.Y("low:Q", title=None, axis=axis, scale=scale), y2="high:Q"))
     return alt.layer(*layers).properties(height=_RIBBONS_HEIGHT)

@@ -137,7 +137,8 @@ def test_rows_get_lower_with_more_classes_and_each_has_a_label(n_classes, row):
 
 def test_very_many_classes_become_ribbons_between_quantiles():
     spec = ranking_charts.projection_chart(*frames(300)).to_dict()
-    assert [layer["mark"]["type"] for layer in spec["layer"]] == ["area", "area", "circle"]
+    assert [layer["mark"]["type"] for layer in spec["layer"]] == ["area", "area", "rect", "rule", "point", "circle"]
+    assert {one["name"] for one in spec["params"]} == {"picked", "zoom"}
     assert spec["height"] < 1000
 
 
@@ -184,9 +185,15 @@ def test_the_row_of_the_class_that_is_picked_alone_is_marked():
     assert len(rows) == 10
 
 
-def test_the_class_that_is_picked_among_very_many_is_drawn_apart():
-    spec = ranking_charts.projection_chart(*frames(300), found=3).to_dict()
-    assert [[3] for rows in spec["datasets"].values() if [row.get("position") for row in rows] == [3]] == [[3]]
+def test_the_class_that_is_picked_among_very_many_has_a_ring():
+    drawn = report.svg(ranking_charts.projection_chart(*frames(300), found=3))
+    rings = re.findall(r'<path aria-label="[^"]*position: (\d+)"[^>]*"point"[^>]*opacity="1"', drawn)
+    assert rings == ["3"]
+
+
+def test_names_among_very_many_stand_where_they_find_room():
+    drawn = report.svg(ranking_charts.projection_chart(*frames(1000)))
+    assert 15 < len(re.findall(r">class \d+<", drawn)) < 60
 
 
 def test_zoom_leaves_the_plain_wheel_and_drag_to_the_page():
