@@ -13,18 +13,18 @@ def main() -> None:
     if not jobs:
         messages.empty_state("No job has been started yet.", "Choose a dataset", "pages/dataset.py")
         return
-    shown = st.segmented_control(
-        "Show",
-        list(job_list.GROUPS),
-        default=job_list.ALL,
-        required=True,
-        key="jobs_shown",
-        format_func=lambda group: job_list.group_text(group, jobs),
-        label_visibility="collapsed",
-    )
+    shown, groups = job_list.ALL, job_list.groups_of(jobs)
+    if len(groups) > 2:
+        shown = st.segmented_control(
+            "Show",
+            groups,
+            default=job_list.ALL,
+            required=True,
+            key="jobs_shown",
+            format_func=lambda group: job_list.group_text(group, jobs),
+            label_visibility="collapsed",
+        )
     found = job_list.of_group(shown, jobs)
-    if not found:
-        st.markdown(f"No job of yours is {shown.lower()}.")
     with st.container(gap="xsmall"):
         for job in messages.paged(found, PER_PAGE, key=f"jobs_page_{shown}"):
             row(job_list.entry(job))
@@ -33,7 +33,7 @@ def main() -> None:
 def row(entry: job_list.Entry) -> None:
     job = entry.job
     with st.container(border=True, key=f"job_{job.id}", gap="xsmall"):
-        left, right = st.columns([7, 2], vertical_alignment="center", gap="small")
+        left, right = st.columns([5, 2], vertical_alignment="center", gap="small")
         with left.container(gap="xxsmall"):
             st.markdown(
                 f":{frame.STATE_COLOURS.get(job.state, 'gray')}-badge[{frame.STATE_WORDS[job.state]}] {entry.title}"

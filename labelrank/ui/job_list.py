@@ -25,6 +25,11 @@ GROUPS = {ALL: STATES, "Under way": (QUEUED, RUNNING), "Done": (SUCCEEDED,), "St
 """Group of jobs -> their states."""
 
 
+def groups_of(jobs: Sequence[Job]) -> list[str]:
+    """Return the groups that have a job, all of them first."""
+    return [group for group in GROUPS if of_group(group, jobs)]
+
+
 def of_group(group: str, jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs of a group, in their order."""
     return [job for job in jobs if job.state in GROUPS[group]]

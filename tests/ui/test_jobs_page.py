@@ -26,16 +26,19 @@ def test_a_job_gets_a_name_that_lists_and_its_panel_show_and_loses_it_again(app,
 
 def test_jobs_can_be_listed_by_how_they_stand(app, store, pixel_features, finished_job):
     finished_job(pixel_features())
-    store.request_cancel(store.create("extract", PARAMS, "local", "cancelled one").id)
     run(app, "jobs")
-    groups = app.segmented_control(key="jobs_shown")
-    assert list(groups.options) == ["All (2)", "Under way (0)", "Done (1)", "Stopped (1)"]
-    groups.set_value("Stopped").run()
-    assert listed(app) == ["**extract**: cancelled one"]
-    app.session_state["jobs_shown"] = "Under way"
+    # Where all stand alike there is nothing to choose.
+    assert not any(one.key == "jobs_shown" for one in app.segmented_control)
+    store.request_cancel(store.create("extract", PARAMS, "local", "first").id)
     app.run()
-    assert listed(app) == []
-    assert "No job of yours is under way." in texts(app)
+    groups = app.segmented_control(key="jobs_shown")
+    assert list(groups.options) == ["All (2)", "Done (1)", "Stopped (1)"]
+    groups.set_value("Stopped").run()
+    assert listed(app) == ["**extract**: first"]
+    # A choice stays while jobs come.
+    store.request_cancel(store.create("extract", PARAMS, "local", "second").id)
+    app.run()
+    assert listed(app) == ["**extract**: second", "**extract**: first"]
 
 
 @pytest.mark.parametrize(("failed", "can_help"), [(11, True), (12, False)])
