@@ -17,6 +17,7 @@ FLOORS = (
     ("labelrank.steps.patch_gallery", "labelrank.steps.patch_training"),
     ("labelrank.steps.finetune", "labelrank.steps.pretrain", "labelrank.steps.patches"),
     ("labelrank.steps.encoders",),
+    ("labelrank.doctor",),
     ("labelrank.steps.rank", "labelrank.steps.class_summary", "labelrank.steps.group_summary"),
     ("labelrank.steps.label_space",),
     ("labelrank.steps.extract.run",),
@@ -47,7 +48,7 @@ floor below; of its own floor, only what belongs to the same name. The package i
 loads its module when it is used: a room that is on no floor belongs to it and may import nothing."""
 
 KNOWN_TO = {
-    "labelrank.jobs": {"labelrank.cli", "labelrank.ui"},
+    "labelrank.jobs": {"labelrank.cli", "labelrank.ui", "labelrank.doctor"},
     "labelrank.cache": {
         "labelrank.models",
         "labelrank.steps.extract.run",

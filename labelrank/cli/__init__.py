@@ -8,7 +8,19 @@ from typing import Any
 import click
 
 from labelrank import __version__
-from labelrank.cli import classes, compare, encoders, extract, finetune, patches, pretrain, rank, report, samples
+from labelrank.cli import (
+    classes,
+    compare,
+    doctor,
+    encoders,
+    extract,
+    finetune,
+    patches,
+    pretrain,
+    rank,
+    report,
+    samples,
+)
 from labelrank.cli.progress import say
 from labelrank.errors import LabelRankError
 
@@ -55,5 +67,6 @@ for command in (
     finetune.finetune,
     pretrain.pretrain,
     patches.patches,
+    doctor.doctor,
 ):
     main.add_command(command)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-import labelrank
-from labelrank import times
+from labelrank import doctor, times
 from labelrank.errors import LabelRankError, SettingsError
 from labelrank.jobs.store import RUNNING
 from labelrank.models.backend import PRECISIONS, devices, resolve_precision
@@ -30,12 +27,7 @@ if TYPE_CHECKING:
 
 def device_names() -> list[str]:
     """Return the processors that jobs run on, each with what it has."""
-    return [
-        f"{one.kind}: {one.name}"
-        + (f", {plural(one.cores, 'core')}" if one.cores else "")
-        + (". It computes bfloat16." if one.bfloat16 else ". It has no bfloat16 instructions; bfloat16 gains nothing.")
-        for one in devices()
-    ]
+    return doctor.device_names()
 
 
 def device_text() -> str:
@@ -128,34 +120,11 @@ def _ranks_for(name: str, info: CheckpointInfo) -> bool:
 # What it runs on, and what it allows
 
 
-LIBRARIES = (
-    "streamlit",
-    "keras",
-    "tensorflow",
-    "openvino",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-    "pyarrow",
-    "pillow",
-    "av",
-    "huggingface_hub",
-    "altair",
-)
-
-
 def versions_table() -> pd.DataFrame:
-    """Return the versions of labelrank, Python and the libraries, read from their metadata without importing them."""
+    """Return the versions of labelrank, Python and the libraries."""
     import pandas as pd
 
-    rows = [("labelrank", labelrank.__version__), ("Python", platform.python_version())]
-    for name in LIBRARIES:
-        try:
-            rows.append((name, version(name)))
-        except PackageNotFoundError:
-            rows.append((name, "not installed"))
-    return pd.DataFrame(rows, columns=["Library", "Version"])
+    return pd.DataFrame(doctor.versions().items(), columns=["Library", "Version"])
 
 
 _LIMITS = {
@@ -175,6 +144,8 @@ _LIMITS = {
     "max_pixels": "Pixels of an image",
     "max_preview_bytes": "Memory of a look into a file",
     "max_preview_seconds": "Processor time of a look into a file",
+    "max_waiting_jobs": "Jobs of a visitor that wait",
+    "max_job_seconds": "Time of a job, until it has to be resumed",
     "max_cache_bytes": "Size of all features, runs and encoders that are kept",
 }
 """Field of the settings -> what it limits."""
@@ -194,13 +165,15 @@ def limits_table() -> pd.DataFrame:
 def _limit_text(name: str, limit: int) -> str:
     """Return a limit in the largest unit that it fills."""
     if name.endswith("_seconds"):
-        return f"{limit:,} s" if limit < 120 else f"{limit / 60:,.4g} min"
+        unit, size = next(((unit, size) for unit, size in _TIMES if limit >= 2 * size), ("s", 1))
+        return f"{limit / size:,.4g} {unit}"
     if name.endswith("_bytes"):
         unit, size = next(((unit, size) for unit, size in _UNITS if limit >= size), ("bytes", 1))
         return f"{limit / size:,.4g} {unit}"
     return f"{limit:,}"
 
 
+_TIMES = (("days", 86_400), ("h", 3600), ("min", 60))
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 

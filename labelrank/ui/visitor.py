@@ -28,7 +28,7 @@ def visitor(settings: Settings) -> str:
     """
     if _ID not in st.session_state:
         key = _key(settings.workspace)
-        known = verified(st.context.cookies.get(COOKIE, ""), key)
+        known = verified(str(st.context.cookies.get(COOKIE, "")), key)
         st.session_state[_ID] = known or secrets.token_urlsafe(16)
         st.session_state[_OFFERED] = (
             None if known else f"{COOKIE}={signed(st.session_state[_ID], key)}; max-age={MAX_AGE_S}"

@@ -578,7 +578,8 @@ def test_on_a_space_a_session_sees_its_own_jobs_only(app, store, monkeypatch):
 
 def test_on_a_space_the_link_of_a_job_brings_it_back_after_a_reload(app, store, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "someone/labelrank")
-    mine = store.create("extract", PARAMS, "this browser before its reload", "mine")
+    app.session_state["visitor"] = "this browser"  # as its cookie says, also after a reload
+    mine = store.create("extract", PARAMS, "this browser", "mine")
     store.create("extract", PARAMS, "somebody else", "not mine")
     run(app, job=mine.id)
     assert title(app) == "Features"
