@@ -38,7 +38,7 @@ _BODY = """<a class="to-action" href="#stMain">Skip to the main action</a>
 })(PAGE, COOKIE);
 </script>"""
 STYLE = """
-[data-testid="stElementContainer"]:has(.to-action) { position: absolute; }
+[data-testid="stElementContainer"]:has(.to-action) { position: absolute; width: 0; }
 a.to-action { position: fixed; top: 0.8rem; padding: 0.3rem 0.8rem; border-radius: 0.4rem; }
 a.to-action, a.to-action:visited { color: Canvas; background: CanvasText; }
 a.to-action:not(:focus) { clip-path: inset(50%); }

@@ -72,6 +72,7 @@ STYLE = """
 [class*="st-key-chip_"] [data-testid="stElementContainer"] { margin: 0; }
 /* In the dark theme the primary colour is light, to be read as text on the page, so that text on it is dark. */
 [data-testid^="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #0b1014); }
+[data-testid="stPaginationEllipsis"] { color: inherit; }
 """
 
 
