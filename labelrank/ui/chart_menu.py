@@ -6,20 +6,20 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import altair
 import streamlit as st
 
 from labelrank.ui import session
 from labelrank.views import chart_files
+from labelrank.views.chart_theme import alt
 
 
-def show(chart: altair.Chart | altair.LayerChart, name: str, finding: str, **options: Any) -> None:
+def show(chart: alt.Chart | alt.LayerChart, name: str, finding: str, **options: Any) -> None:
     """Show a chart and the menu of its files; see `menu`. `options` are those of `st.altair_chart`."""
     st.altair_chart(chart, **options)
     menu(lambda: chart, name, finding)
 
 
-def menu(chart: Callable[[], altair.Chart | altair.LayerChart], name: str, finding: str) -> None:
+def menu(chart: Callable[[], alt.Chart | alt.LayerChart], name: str, finding: str) -> None:
     """Show the menu with the files of a chart, each made when it is asked for.
 
     Args:

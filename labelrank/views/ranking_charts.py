@@ -230,7 +230,7 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | 
         # The name of a class would travel with every sample. (The page interprets expressions: one that lists all names
         # would build that list anew for every sample.)
         .transform_lookup("position", alt.LookupData(classes, key="position", fields=["class"]))
-        .mark_circle(size=34 if row > 13 else 18, clip=True)
+        .mark_circle(size=34 if row > 13 else 18, clip=True, aria=False)
         .encode(
             x=x,
             y=y,
@@ -326,17 +326,15 @@ def _intervals(classes: pd.DataFrame, low: alt.Y) -> alt.Chart:
 
 
 def _centroids(classes: pd.DataFrame, y: alt.Y, tick: float) -> alt.Chart:
-    # Dark with a light rim: readable on a light and on a dark page without asking which one it is. At least 2 pixels
-    # wide between rims of less than one, or a short tick reads as a gap between the points.
+    # Dark on a light page and light on a dark one, and at least 2 pixels wide.
     half = max(0.14, 2.4 / tick)
     return (
         alt.Chart(classes)
         .mark_point(
             shape=f"M-{half:.2f},-1H{half:.2f}V1H-{half:.2f}Z",
             size=tick**2,
-            fill="#14181d",
-            stroke="#ffffff",
-            strokeWidth=1 if tick > 15 else 0.7,
+            fill="currentColor",
+            strokeWidth=0,
             opacity=1,
             clip=True,
         )
