@@ -69,7 +69,7 @@ def is_busy() -> bool:
     return bool(session.store().count((RUNNING,)))
 
 
-_START_SECONDS = 20.0
+_START_SECONDS = 10.0
 """Time of a job of patches beside its arithmetic: the process, Keras, the autoencoder, its compiled forms."""
 _TRAINING_SHARE = 0.2
 """Share of the speed of large matrix products that a ranker's training reaches with its small ones."""
