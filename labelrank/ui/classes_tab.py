@@ -198,7 +198,7 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
             points = space.geometry.points
             finding = class_heatmap.distance_finding(points, order, f"order {order_name}")
             chart, words = (
-                class_heatmap.distance_heatmap(points, order, names, groups),
+                class_heatmap.distance_heatmap(points, order, names, groups, found=found_class.place(names)),
                 class_heatmap.distance_text(len(names)),
             )
         else:
@@ -208,7 +208,7 @@ def _heatmap(found: ChosenFeatures, ranked: Ranked) -> None:
             )
             finding = class_heatmap.confusion_finding(shares, names)
             chart, words = (
-                class_heatmap.confusion_heatmap(shares, order, names, groups),
+                class_heatmap.confusion_heatmap(shares, order, names, groups, found=found_class.place(names)),
                 class_heatmap.confusion_text(shares),
             )
     st.subheader(escape(finding), anchor=False, help=DISTANCE_HELP if what == "Distances" else None)
@@ -259,7 +259,7 @@ def _tree(found: ChosenFeatures, ranked: Ranked) -> None:
                 help=FILE_HELP[file_name],
             )
     chart_menu.show(
-        class_tree.tree_chart(tree, names, n_groups),
+        class_tree.tree_chart(tree, names, n_groups, found_class.place(names)),
         "tree",
         finding,
         alt=f"{class_tree.groups_alt(n_groups, len(names))} {finding}.",

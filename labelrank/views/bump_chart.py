@@ -70,7 +70,7 @@ def bump_chart(found: MapComparison, first: str, second: str) -> alt.LayerChart:
     named = frame if all_named else frame[frame["bold"]]
     texts = [
         alt.Chart(part)
-        .mark_text(align=align, dx=gap, fontSize=11, limit=125, baseline="middle")
+        .mark_text(align=align, dx=gap, fontSize=12, limit=125, baseline="middle")
         .encode(x=x, y=y, text="class:N", tooltip=tooltip)
         for side, align, gap in ((0, "right", -6), (1, "left", 6))
         if len(part := _apart(named[named["side"] == side], height / n_classes))

@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 
 from labelrank.views import marks, thumbnails
 from labelrank.views.chart_theme import alt
+from labelrank.views.ranking_charts import LABEL_PIXELS
 from labelrank.words import percent
 
 CELLS = 150
@@ -123,6 +124,7 @@ def distance_heatmap(
     groups: np.ndarray | None = None,
     *,
     hover: bool = True,
+    found: int | None = None,
 ) -> alt.LayerChart:
     """Return the distances between classes as colours.
 
@@ -132,6 +134,7 @@ def distance_heatmap(
         names: Of the classes.
         groups: int (K,), the group of each class, to be outlined where its classes stand in a row.
         hover: Whether cells can be pointed at.
+        found: A class whose row and column are framed.
     """
     points = points[order]
     return _heatmap(
@@ -144,6 +147,7 @@ def distance_heatmap(
         value=("Distance", ".2~f"),
         axes=(None, None),
         hover=hover,
+        found=found,
     )
 
 
@@ -154,6 +158,7 @@ def confusion_heatmap(
     groups: np.ndarray | None = None,
     *,
     hover: bool = True,
+    found: int | None = None,
 ) -> alt.LayerChart:
     """Return the expected confusions as colours, true classes down and told ones across; arguments as above.
 
@@ -175,6 +180,7 @@ def confusion_heatmap(
         value=("Share of the true class", ".0%"),
         axes=("Taken for", "True class"),
         hover=hover,
+        found=found,
     )
 
 
@@ -198,6 +204,7 @@ def _heatmap(
     value: tuple[str, str],
     axes: tuple[str | None, str | None],
     hover: bool,
+    found: int | None,
 ) -> alt.LayerChart:
     count = len(order)
     span = -(-count // CELLS)
@@ -215,13 +222,13 @@ def _heatmap(
             "value": means.ravel().astype(np.float32).round(4),
         }
     )
-    height, size = _sizes(count)
+    height = _height(count)
     axis = {
         "values": [start + span / 2 for start in range(0, count, span)],
         "labelExpr": f"{json.dumps(titles)}[floor(datum.value / {span})]",
-        "labelFontSize": size,
+        "labelFontSize": LABEL_PIXELS,
         "labelLimit": 110,
-        "labelOverlap": count > CELLS,
+        "labelOverlap": "greedy",
         "ticks": False,
         "domain": False,
         "grid": False,
@@ -289,18 +296,26 @@ def _heatmap(
                 y2="end:Q",
             ),
         )
+    if found is not None:
+        place = int(np.flatnonzero(order == found)[0])
+        framed = alt.Chart(pd.DataFrame({"start": [place], "end": [place + 1]})).mark_rect(
+            fill=None, stroke=marks.ACCENT, strokeWidth=2
+        )
+        ends = {"x": alt.value(0), "x2": alt.value("width")}, {"y": alt.value(0), "y2": alt.value("height")}
+        layers.append(framed.encode(**ends[0], y=alt.Y("start:Q", title=axes[1], axis=y_axis), y2="end:Q"))
+        layers.append(framed.encode(**ends[1], x=alt.X("start:Q", title=axes[0], axis=x_axis), x2="end:Q"))
     return alt.layer(*layers).properties(height=height)
 
 
 def width(count: int) -> int:
     """Return the width at which the cells of a heat map of so many classes are about as wide as high, in pixels."""
-    return round(_sizes(count)[0] - _LEGEND_PIXELS)
+    return round(_height(count) - _LEGEND_PIXELS)
 
 
-def _sizes(count: int) -> tuple[float, int]:
-    """Return the height of a heat map and the size of its labels in pixels."""
-    row, size = (34, 12) if count <= 20 else (15, 11) if count <= 60 else (10, 9) if count <= CELLS else (0, 10)
-    return max(260, row * count + 170) if row else 760, size
+def _height(count: int) -> float:
+    """Return the height of a heat map of so many classes in pixels."""
+    row = 34 if count <= 20 else 15 if count <= 60 else 10 if count <= CELLS else 0
+    return max(260, row * count + 170) if row else 760
 
 
 def _runs(groups: np.ndarray) -> pd.DataFrame:

@@ -53,12 +53,13 @@ def tree_text(n_classes: int) -> str:
     )
 
 
-def tree_chart(tree: ClassTree, names: Sequence[str], n_groups: int) -> alt.LayerChart:
+def tree_chart(tree: ClassTree, names: Sequence[str], n_groups: int, found: int | None = None) -> alt.LayerChart:
     """Return the tree with its leaves down and distance across, and the cut into groups.
 
     Args:
         names: Of the classes.
         n_groups: From 1 to K.
+        found: A class whose line is marked.
     """
     leaf_of = tree.cut(BRANCHES) if tree.n_classes > ROW_CLASSES else np.argsort(tree.order)
     n_leaves = int(leaf_of.max()) + 1
@@ -99,7 +100,13 @@ def tree_chart(tree: ClassTree, names: Sequence[str], n_groups: int) -> alt.Laye
     )
     cut = pd.DataFrame({"distance": [_cut_height(tree, n_groups)]})
     rule = alt.Chart(cut).mark_rule(strokeDash=[5, 4], color="currentColor", opacity=0.7).encode(x="distance:Q")
-    return alt.layer(lines, rule).properties(height=max(row, 10) * n_leaves + AXIS_HEIGHT["one line"])
+    layers = [lines, rule]
+    if found is not None:
+        line = pd.DataFrame({"top": [leaf_of[found]], "bottom": [leaf_of[found] + 1]})
+        marked = alt.Chart(line).mark_rect(color=marks.ACCENT, opacity=0.22)
+        y = alt.Y("top:Q", title=None, axis=axis)
+        layers.insert(0, marked.encode(x=alt.value(0), x2=alt.value("width"), y=y, y2="bottom:Q"))
+    return alt.layer(*layers).properties(height=max(row, 10) * n_leaves + AXIS_HEIGHT["one line"])
 
 
 def _cut_height(tree: ClassTree, n_groups: int) -> float:

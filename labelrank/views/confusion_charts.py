@@ -16,7 +16,7 @@ from labelrank.views.chart_theme import alt
 from labelrank.views.kind_colours import KIND_COLOURS
 from labelrank.views.marks import NEUTRAL
 from labelrank.views.measures import arm_title
-from labelrank.views.ranking_charts import AXIS_HEIGHT
+from labelrank.views.ranking_charts import AXIS_HEIGHT, LABEL_PIXELS
 from labelrank.words import percent
 
 RIGHT = "#5f8097"
@@ -24,8 +24,6 @@ MISTAKE = "#c0652a"
 CONFUSION_HEIGHT = 400
 CELLS = 128
 """Up to this many positions have their own row and column in a confusion matrix; with more, neighbours are joined."""
-NAMED_CELLS = 40
-"""Up to this many, every class is named beside the matrix."""
 NUMBERED_CELLS = 15
 """Up to this many, every cell shows its share."""
 FULL_SHARE = 0.25
@@ -148,13 +146,11 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
         }
     )
     cells = list(range(len(titles)))
-    size = 11 if len(cells) <= 20 else 9
-    sparse = len(cells) > NAMED_CELLS
     axis = {
         "labelExpr": f"{json.dumps(labels)}[datum.value]",
-        "labelFontSize": size,
+        "labelFontSize": LABEL_PIXELS,
         "labelLimit": 110 if len(cells) <= 20 else 74,
-        "labelOverlap": sparse,
+        "labelOverlap": "greedy",
         "ticks": False,
         "domain": False,
         "grid": False,

@@ -169,6 +169,13 @@ def test_a_click_on_a_row_of_the_chart_picks_its_class_in_table_and_images(serve
     tick(page, table, row=5)
     expect(found.get_by_text("position 5 of 0 to 9")).to_be_visible()
     expect(chart.locator(".mark-rect path").nth(5)).to_have_attribute("opacity", "0.22")
+    page.get_by_role("button", name="Download chart").first.click()
+    for kind, begins in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"position,")):
+        with page.expect_download() as download:
+            press(page, kind)
+        assert download.value.suggested_filename == f"digits-train-projection.{kind.lower()}"
+        assert download.value.path().read_bytes().startswith(begins)
+    page.keyboard.press("Escape")
     chart.locator(".mark-rect path").nth(5).click(force=True, position={"x": 4, "y": 10})
     expect(found.locator("img")).to_have_count(0)
     settled(page)

@@ -155,6 +155,26 @@ def test_groups_of_two_and_more_neighbours_are_outlined():
     assert runs[["start", "end"]].to_numpy().tolist() == [[0, 2], [3, 6]]
 
 
+def test_the_picked_class_has_a_frame_around_row_and_column_and_a_bar_in_the_tree():
+    order = np.array([2, 0, 1])
+    spec = class_heatmap.distance_heatmap(unit_points(3), order, list("abc"), found=0).to_dict()
+    across, down = (layer["encoding"] for layer in spec["layer"][-2:])
+    assert (across["y"]["field"], down["x"]["field"]) == ("start", "start")
+    assert [{"start": 1, "end": 2}] in list(spec["datasets"].values())
+    tree = tree_of(3, 2)
+    names = [str(number) for number in range(6)]
+    spec = class_tree.tree_chart(tree, names, 2, int(tree.order[4])).to_dict()
+    assert [{"top": 4, "bottom": 5}] in list(spec["datasets"].values())
+    assert spec["layer"][0]["mark"]["type"] == "rect"
+
+
+@pytest.mark.parametrize("n_classes", [10, 100])
+def test_names_beside_a_heat_map_have_12_pixels(n_classes):
+    names = [str(number) for number in range(n_classes)]
+    spec = class_heatmap.distance_heatmap(unit_points(n_classes), np.arange(n_classes), names).to_dict()
+    assert spec["layer"][-1]["encoding"]["y"]["axis"]["labelFontSize"] == 12
+
+
 def test_findings_of_heat_maps():
     points = np.array([[1.0, 0], [0, 1], [-1, 0]])
     assert class_heatmap.distance_finding(points, np.array([0, 2, 1]), "order original") == (

@@ -312,7 +312,7 @@ def test_neighbours_of_very_many_classes_share_a_cell():
     chart = confusion_charts.confusion_chart(np.eye(n, dtype=int), [f"class {i}" for i in range(n)], range(n))
     assert chart.data["count"].tolist() == [3] * 100
     assert chart.data["true_name"].iloc[1] == "class 3 and 2 more"
-    assert layers(chart)[0]["encoding"]["y"]["axis"]["labelOverlap"] is True
+    assert layers(chart)[0]["encoding"]["y"]["axis"]["labelOverlap"] == "greedy"
 
 
 def test_a_rare_mistake_is_not_drawn_as_strong_as_a_frequent_one():
