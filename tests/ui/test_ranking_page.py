@@ -201,6 +201,18 @@ def test_a_class_is_the_same_in_search_chart_table_tabs_and_address(app, pixel_f
     assert "class" not in address(app)
 
 
+def test_one_of_very_many_classes_is_picked_too(app, workspace, finished_job):
+    names = tuple(f"class {number}" for number in range(300))
+    y = np.repeat(np.arange(300), 3)
+    X = np.random.default_rng(0).normal(size=(900, 8)).astype(np.float32) + (y / 10)[:, None].astype(np.float32)
+    origin = {"dataset": {"id": "digits", "split": "train"}, "checkpoint": {"id": "mae-tiny-digits"}}
+    path = workspace / "many.parquet"
+    write_features(FeatureSet(X, y, tuple(f"{number}.png" for number in range(900)), names, origin), path)
+    run(app, "ranking", **{"job": finished_job(path).id, "class": "class 7"})
+    assert not app.exception
+    assert stands_out_in(app, "projection") == {app.selectbox(key="find_class").value}
+
+
 def test_a_class_of_the_address_is_found_and_an_unknown_one_is_told(app, pixel_features, finished_job):
     job = finished_job(pixel_features())
     run(app, "ranking", **{"job": job.id, "class": "dolphin"})
