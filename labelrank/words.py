@@ -148,6 +148,13 @@ def _same_at_start(one: str, other: str) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
+def per_class_text(count: float) -> str:
+    """Return a mean number of samples per class in sensible digits: 8, 8.5, 120, 1,300."""
+    if count >= 1000:
+        return f"{round(count, -2):,.0f}"
+    return f"{count:.0f}" if count >= 20 or count == int(count) else f"{count:.1f}"
+
+
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -15,6 +15,7 @@ from labelrank.features.joining import shard_notice
 from labelrank.label_map import LabelMap
 from labelrank.models.curated import EMBEDDED
 from labelrank.notices import Notice
+from labelrank.ranking.few_samples import few_for_order
 from labelrank.ranking.methods import (
     DEFAULT_SHRINKAGE,
     END_RULES,
@@ -229,6 +230,9 @@ def _notices(space: LabelSpace, request: RankRequest) -> list[Notice]:
     if (features.provenance.get("dataset") or {}).get("split") == "test":
         found.append(Notice("test_split", TEST_SPLIT))
     (rows, dim), n_classes = features.X.shape, len(features.class_names)
+    # Where the order itself decided when to stop, its stability is told.
+    if not features.provenance.get("stability") and (few := few_for_order(n_classes, rows / n_classes)):
+        found.append(Notice("few_samples", few))
     if is_underdetermined(rows, dim, n_classes, request.shrinkage_asked):
         found.append(
             Notice(

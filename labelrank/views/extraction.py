@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from labelrank.data.dataset import NOUNS
 from labelrank.notices import NOTE
 from labelrank.ranking.estimate import StabilityEstimate
+from labelrank.ranking.few_samples import FEW_SAMPLES, TELLING_SAMPLES, few_for_order
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
-from labelrank.words import RUNTIMES, duration, plural, share_text, told
+from labelrank.words import RUNTIMES, duration, per_class_text, plural, share_text, told
 
 if TYPE_CHECKING:
     from labelrank.data.dataset import Problem
@@ -22,8 +23,6 @@ DIRECTION_GAP = 0.15
 """Tau without the direction is told and drawn if it is higher than tau by at least this."""
 _WAITED_SHARE = 0.05
 """Share of its time that an encoder may wait for data before that is told."""
-_MANY_CLASSES, _TELLING_SAMPLES = 50, 25
-"""So many classes need so many samples each for an order that others repeat: docs/stability.md, Shrinkage."""
 _SOME_CLASSES = 10
 """So many need as many samples each for distances that others repeat: docs/label-space.md, How sure is it?"""
 _TURNING_TAU = 0.25
@@ -69,15 +68,12 @@ def few_samples_text(prospect: Prospect) -> str | None:
     request, classes = prospect.request, prospect.classes
     if request.shard is not None or request.until_stable is not None:
         return None
-    if classes < _SOME_CLASSES or prospect.per_class >= _TELLING_SAMPLES:
+    if few := few_for_order(classes, prospect.per_class):
+        return few
+    if classes < _SOME_CLASSES or prospect.per_class >= TELLING_SAMPLES:
         return None
     of_what = f"of which of the {classes:,} classes are near each other"
-    if classes >= _MANY_CLASSES:
-        of_what = f"of the order of {classes:,} classes and of which are near each other"
-    return (
-        f"{per_class_text(prospect.per_class)} samples of each class say little {of_what}: other samples would give "
-        f"quite another answer. Take at least {_TELLING_SAMPLES} of each."
-    )
+    return FEW_SAMPLES.format(per_class_text(prospect.per_class), of_what)
 
 
 # While it runs
@@ -116,13 +112,6 @@ def reasons(report: ExtractionReport) -> list[str]:
 
 
 # How stable the order is
-
-
-def per_class_text(count: float) -> str:
-    """Return a mean number of samples per class in sensible digits: 8, 8.5, 120, 1,300."""
-    if count >= 1000:
-        return f"{round(count, -2):,.0f}"
-    return f"{count:.0f}" if count >= 20 or count == int(count) else f"{count:.1f}"
 
 
 def direction_gap(last: StabilityEstimate) -> float | None:

@@ -283,6 +283,19 @@ def test_ranking_the_test_split_gets_a_warning_and_extracting_it_none(run_here):
         assert ("Warning: This is the test split: its labels decide the order" in done.stderr) is warned
 
 
+@pytest.mark.parametrize(("per_class", "kinds"), [(24, ["few_samples"]), (25, [])])
+def test_too_few_samples_for_the_order_of_many_classes_go_into_the_label_map(tmp_path, per_class, kinds):
+    rng = np.random.default_rng(0)
+    y = np.tile(np.arange(50), per_class)
+    names = np.array([f"class {label}" for label in range(50)])
+    np.savez(tmp_path / "f.npz", X=rng.normal(size=(50, 8))[y] + rng.normal(size=(len(y), 8)), y=y, class_names=names)
+    done = in_process("rank", tmp_path / "f.npz", "--out", tmp_path / "map.json", "--resamples", 0)
+    assert done.exit_code == 0, done.output
+    notices = read_label_map(tmp_path / "map.json").notices
+    assert [notice.kind for notice in notices] == kinds
+    assert all(f"Warning: {notice.text}" in done.stderr for notice in notices)
+
+
 def test_a_stopped_extraction_says_how_to_go_on_and_nothing_after_that(monkeypatch, tmp_path):
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -15,6 +15,7 @@ from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, S
 from labelrank.steps.extract.request import Request
 from labelrank.views import extraction
 from labelrank.views.extraction import End
+from labelrank.words import per_class_text
 from tests.steps.extract.test_report import MADE_ON, OWN, REPORT
 
 from .test_charts import stability
@@ -93,7 +94,7 @@ def test_stability_finding_says_how_steady_and_what_the_target_takes(values, mos
 
 @pytest.mark.parametrize(("count", "text"), [(8.0, "8"), (8.53, "8.5"), (46.3, "46"), (1234.0, "1,200")])
 def test_counts_per_class_have_sensible_digits(count, text):
-    assert extraction.per_class_text(count) == text
+    assert per_class_text(count) == text
 
 
 def test_the_interval_is_told_where_no_chart_shows_it():
