@@ -7,7 +7,6 @@ import streamlit as st
 from labelrank import words
 from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import (
-    chart_menu,
     choices,
     copying,
     datasets,
@@ -210,7 +209,9 @@ def show(source: choices.Source, *, refused: bool) -> None:
     action = st.empty()
     if action.button(f"Use {name}", type="primary"):
         use(source)
-    from labelrank.views import ranking_charts  # charts load when they are shown
+    # Charts load when they are shown.
+    from labelrank.ui import chart_menu
+    from labelrank.views import ranking_charts
 
     finding = ranking_charts.class_counts_finding(data.class_names, data.class_counts, data.media)
     st.subheader(messages.escape(finding), anchor=False)

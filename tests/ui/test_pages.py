@@ -715,7 +715,7 @@ def test_the_web_process_loads_no_framework(workspace):
         "import sys\n"
         "from streamlit.testing.v1 import AppTest\n"
         f"app = AppTest.from_file({str(ROOT / 'app.py')!r}, default_timeout=60).run()\n"
-        "later = ('av', 'huggingface_hub', 'httpx2', 'pyarrow.parquet')\n"
+        "later = ('altair', 'av', 'huggingface_hub', 'httpx2', 'pandas', 'pyarrow.parquet')\n"
         "assert not [m for m in later if m in sys.modules], 'loaded before they are needed'\n"
         "for page in ('features', 'ranking', 'jobs', 'about', 'dataset'):\n"
         "    app.switch_page(f'pages/{page}.py').run()\n"

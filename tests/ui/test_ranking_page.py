@@ -235,7 +235,7 @@ def test_samples_and_images_of_a_chart_stay_below_two_megabytes(app, pixel_featu
     assert 30 < int(shown) * 1.1 < 66, "of 200 images of 30 kB, as many as fit into 1.8 MB"
 
 
-@pytest.mark.parametrize(("classes", "each"), [(100, 100)])
+@pytest.mark.parametrize(("classes", "each"), [(100, 100), (1000, 10)])
 def test_no_chart_or_table_of_ten_thousand_samples_is_a_message_of_two_megabytes(
     app, workspace, finished_job, monkeypatch, classes, each
 ):
