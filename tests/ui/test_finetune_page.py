@@ -25,7 +25,7 @@ from labelrank.ui import findings, fine_tune, session
 from labelrank.ui.address import choices_of_job, from_address, to_address
 from labelrank.views import comparison_words
 from tests.helpers.reports import written
-from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels, run, texts, title
+from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels, open_more, run, texts, title
 from tests.views.test_charts import HOSTILE
 
 DESIGN = Design(orders="ranked,original,random:3", seeds=2)
@@ -179,7 +179,7 @@ def test_each_question_is_told_with_a_sentence_its_runs_and_time(ready, workspac
     # As many of each class as the features were taken of, or all that the split has.
     assert "Tested once, on 250 images of the split test." in plain(ready)
     # Everything else is folded.
-    (settings,) = ready.main.expander
+    settings = ready.main.expander[0]
     assert settings.label.startswith("Settings: Ranked against original, 19 random; 5 seeds each")
     assert not settings.proto.expanded
     assert "Compare the orders" in labels(ready)
@@ -863,7 +863,8 @@ def test_deleting_a_job_removes_its_results_unless_another_job_tells_of_them(app
     (workspace / "features").mkdir(exist_ok=True)
     for left, there in ((job, True), (other, False)):
         run(app, "jobs", job=left.id)
-        assert "Removes the job, its log and its results. Features stay in the workspace." in plain(app)
+        open_more(app, left)
+        assert "Delete removes the job, its log and its results. Features stay in the workspace." in plain(app)
         app.button(key=f"delete_{left.id}").click().run()
         assert store.find(left.id) is None
         assert (folder / "report.json").is_file() is there
@@ -878,6 +879,7 @@ def test_deleting_a_job_removes_nothing_outside_the_results_of_the_workspace(app
     stray = store.create("finetune", job.params, "local", "elsewhere")
     store.succeed(stray.id, store.claim("a worker").attempt, {**job.result, "folder": str(elsewhere)})
     run(app, "jobs", job=stray.id)
+    open_more(app, stray)
     app.button(key=f"delete_{stray.id}").click().run()
     assert store.find(stray.id) is None
     assert (elsewhere / "report.json").is_file()
