@@ -73,6 +73,13 @@ STYLE = """
 /* In the dark theme the primary colour is light, to be read as text on the page, so that text on it is dark. */
 [data-testid^="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #0b1014); }
 [data-testid="stPaginationEllipsis"] { color: inherit; }
+/* Options that wrap to another line keep their left border, over which the chosen one lies. */
+button[data-variant="segmented_control"]:not([data-selected]) {
+  border-left-color: color-mix(in srgb, currentColor 22%, transparent) !important;
+}
+button[data-variant="segmented_control"][data-selected] { position: relative; z-index: 1; }
+/* The buttons that appear above a chart do not cover its title. */
+[data-testid="stElementContainer"]:has([data-testid="stVegaLiteChart"]) { padding-top: 1.4rem; }
 """
 
 
