@@ -1,8 +1,8 @@
 """A Hugging Face Hub on this computer: real files over the Hub's protocol, as strict as it is, and with its faults.
 
-Small files are redirected (307) to a path of its cache, large ones (302) to a signed address of another origin, which
-takes GET alone, no address without a valid signature, and no access token. Listings come in pages that may be shorter
-than asked for, and every answer says how many requests are left.
+It can be written to as well (`tests/helpers/hub_writing.py`). Small files are redirected (307) to a path of its cache,
+large ones (302) to a signed address of another origin, which takes no address without a valid signature, and no access
+token. Listings come in pages that may be shorter than asked for, and every answer says how many requests are left.
 
 `<root>/{models,datasets}/[<owner>/]<name>/<revision>/...` holds the files of one revision, its slashes written %2F
 (`main`, `refs%2Fpr%2F1`, `refs%2Fconvert%2Fparquet`); `<name>/.hub.json` what else the Hub says (gated, private,
@@ -10,7 +10,7 @@ downloads, likes, tags, pipeline_tag, lastModified, filesWithIssues; authors of 
 commit follows from its files.
 
 In tests, `pytest_plugins = ["tests.helpers.hub_server"]` brings the fixture `hub`. By hand:
-`python tests/helpers/hub_server.py ROOT`.
+`python -m tests.helpers.hub_server ROOT`.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlspli
 import pytest
 import yaml
 
-# What .gitattributes of a new repository puts into large-file storage.
-LARGE = {".avi", ".bin", ".h5", ".jpg", ".mp4", ".parquet", ".png", ".safetensors", ".zip"}
-_ACTIONS = {"revision", "tree", "paths-info", "refs", "resolve", "discussions"}
+from tests.helpers.hub_writing import LARGE, Token, Writing
+
+_ACTIONS = {"revision", "tree", "paths-info", "refs", "resolve", "discussions", "preupload", "commit"}
 _CACHED = "resolve-cache"
 _BLOCK = 1 << 16
 
@@ -78,7 +78,7 @@ class HubServer:
     """The server, its faults, and what was asked of it."""
 
     token = "hf_good"
-    """The only access token that is valid; it sees private repositories, and gated ones that are `granted`."""
+    """An access token that is valid; it sees private repositories, and gated ones that are `granted`."""
 
     def __init__(self, root: Path, port: int = 0) -> None:
         self.root = root
@@ -91,6 +91,11 @@ class HubServer:
         self.windows: dict[str, tuple[float, int]] = {}
         """resolvers or api -> begin of its window, and the requests in it."""
         self.secret = b"0"
+        self.tokens = {self.token: Token("me", organizations={"team": "write", "readers": "read"})}
+        self.large: dict[str, bytes] = {}
+        """SHA-256 -> content of the large files that were sent."""
+        self.commits: list[dict] = []
+        """What was written, each with the names of its files."""
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self._port = port
@@ -204,10 +209,10 @@ class HubServer:
     def signature(self, path: str, expires: str) -> str:
         return hmac.new(self.secret, f"{path} {expires}".encode(), "sha256").hexdigest()
 
-    def signed(self, path: str) -> str:
+    def signed(self, path: str, operation: str = "GetObject") -> str:
         """Return the address in storage of a file, as it is given out now."""
         expires = str(time.time() + self.signatures_last_s)
-        query = {"X-Amz-Expires": expires, "X-Amz-Signature": self.signature(path, expires), "x-id": "GetObject"}
+        query = {"X-Amz-Expires": expires, "X-Amz-Signature": self.signature(path, expires), "x-id": operation}
         return f"{self.storage}{path}?{urlencode(query)}"
 
     def take_fault(self, path: str) -> Fault | None:
@@ -261,8 +266,11 @@ class HubServer:
 
     def card(self, folder: Path) -> dict:
         readme = folder / "README.md"
-        parts = readme.read_text().split("---\n", 2) if readme.is_file() else []
-        return yaml.safe_load(parts[1]) if len(parts) == 3 else {}
+        parts = readme.read_text(errors="replace").split("---\n", 2) if readme.is_file() else []
+        try:
+            return yaml.safe_load(parts[1]) if len(parts) == 3 else {}
+        except yaml.YAMLError:
+            return {}
 
 
 class _Server(ThreadingHTTPServer):
@@ -273,7 +281,7 @@ class _Server(ThreadingHTTPServer):
         """A client that hangs up is no news."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Writing, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     hub: HubServer
@@ -307,8 +315,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.handle_request()
 
     def do_POST(self):
-        self.form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.handle_request()
+
+    def do_PUT(self):
+        self.do_POST()
 
     def handle_request(self):
         self.fault, self.limits = None, {}
@@ -331,10 +342,14 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         self.query = parse_qs(address.query)
         if self.is_storage:
-            return self.stored(address)
+            return self.take_large(address) if self.command == "PUT" else self.stored(address)
         words = address.path.strip("/").split("/")
+        if self.answer_large(words):
+            return None
         is_api = words[0] == "api"
         words = words[1:] if is_api else words
+        if is_api and self.answer_global(words):
+            return None
         is_cached = is_api and words[:1] == [_CACHED]
         words = words[1:] if is_cached else words
         kind = "model"
@@ -377,7 +392,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.hub.root / f"{kind}s" / repo_id
         facts = self.hub.facts(repo)
         authorization = self.headers.get("Authorization")
-        if authorization not in (None, f"Bearer {self.hub.token}"):
+        if authorization and self.account() is None:
             return self.refuse(401, X_Error_Message="Invalid credentials in Authorization header")
         if not any(repo.glob("*/")) or (facts.get("private") and not authorization):
             status = 404 if authorization else 401
@@ -388,6 +403,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self.send_json(self.refs(repo))
         if is_api and action == "discussions":
             return self.send_json(self.discussions(facts))
+        if is_api and action in ("preupload", "commit"):
+            return self.answer_writing(kind, repo_id, action, rest, repo)
         name = rest[0] if rest else "main"
         revision = self.hub.find(repo, name)
         if revision is None:
@@ -397,7 +414,7 @@ class _Handler(BaseHTTPRequestHandler):
         if action == "tree":
             return self.tree(revision, "/".join(rest[1:]))
         if action == "paths-info":
-            paths = self.form.get("paths", [])
+            paths = parse_qs(self.body.decode()).get("paths", [])
             return self.send_json([f for f in revision.files.values() if f["path"] in paths])
         if action == _CACHED or (action == "resolve" and not is_api):
             if facts.get("gated") and not (authorization and facts.get("granted")):
