@@ -1,5 +1,7 @@
 """Counts, shares, durations, sizes and names in words."""
 
+import re
+
 PAPERS = (
     (
         "Xiang, Wu, Bai: Label Ranker: Self-aware Preference for Classification Label Position in Visual Masked "
@@ -131,6 +133,15 @@ def ordinal(number: int) -> str:
     """Return a number as a place: 2nd, 4th."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number:,}{ending}"
+
+
+def escape(text: str) -> str:
+    """Return markdown that shows `text` as it is, whatever is in it."""
+    escaped = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
+    # Shortcodes, addresses and arrows are replaced after markdown has been read, so a backslash does not stop them;
+    # a word joiner, which has no width, does.
+    escaped = re.sub(r"(\\[:@](?=\S)|(?i:www)(?=\\\.))", "\\1\u2060", escaped)
+    return re.sub(r"(\\[-<>~])(?=\\[-<>=])", "\\1\u2060", escaped)
 
 
 def code_points(name: str, other: str) -> str:

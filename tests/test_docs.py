@@ -70,8 +70,9 @@ def listed():
 
 
 @pytest.fixture
-def filled_hub(hub):
-    """A Hub with what the pages name: small stand-ins of the same form."""
+def filled_hub(hub, monkeypatch):
+    """A Hub with what the pages name: small stand-ins of the same form; its account is called me."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
     names = ["apple", "bear", "cloud"]
     features = {"img": {"_type": "Image"}, "fine_label": class_label(names), "coarse_label": class_label(["a", "b"])}
     columns = {

@@ -16,7 +16,7 @@ FLOORS = (
     ("labelrank.views",),
     ("labelrank.steps.patch_gallery", "labelrank.steps.patch_training"),
     ("labelrank.steps.finetune", "labelrank.steps.pretrain", "labelrank.steps.patches"),
-    ("labelrank.steps.encoders",),
+    ("labelrank.steps.encoders", "labelrank.steps.publish"),
     ("labelrank.doctor",),
     ("labelrank.steps.rank", "labelrank.steps.class_summary", "labelrank.steps.group_summary"),
     ("labelrank.steps.label_space",),

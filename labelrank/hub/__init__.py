@@ -10,19 +10,25 @@ https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 
 from labelrank.hub.files import cached_path, download, download_all, remove_damaged
 from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_of_address, repo_url
+from labelrank.hub.push import Account, Target, check_target, commit, create, who
 from labelrank.hub.ranges import RangeFile, open_range
 from labelrank.hub.repo import Found, HubFile, PullRequest, Repo, find_in_pull_requests, read_card, resolve, search
 from labelrank.hub.waiting import telling
 
 __all__ = [
     "DEFAULT_REVISION",
+    "Account",
     "Found",
     "HubFile",
     "PullRequest",
     "RangeFile",
     "Repo",
+    "Target",
     "cached_path",
     "check_repo_id",
+    "check_target",
+    "commit",
+    "create",
     "download",
     "download_all",
     "find_in_pull_requests",
@@ -34,4 +40,5 @@ __all__ = [
     "resolve",
     "search",
     "telling",
+    "who",
 ]

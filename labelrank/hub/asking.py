@@ -35,7 +35,7 @@ def headers(settings: Settings, *, with_token: bool = True) -> dict[str, str]:
     """
     from labelrank import __version__
 
-    token = _token(settings) if with_token else None
+    token = access_token(settings) if with_token else None
     return {
         "User-Agent": f"labelrank/{__version__}",
         # If the file were compressed for transfer, its length would differ from the one the Hub states.
@@ -52,10 +52,11 @@ def _timeout() -> httpx2.Timeout:
 
 def has_token(settings: Settings) -> bool:
     """Return whether requests carry an access token."""
-    return _token(settings) is not None
+    return access_token(settings) is not None
 
 
-def _token(settings: Settings) -> str | None:
+def access_token(settings: Settings) -> str | None:
+    """Return the access token that requests carry; None if there is none, or on a shared server."""
     from huggingface_hub import constants, get_token
 
     return None if settings.shared or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()

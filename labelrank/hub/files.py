@@ -83,7 +83,7 @@ def remove_damaged(repo: Repo, paths: Collection[str], *, should_stop: ShouldSto
         if pointer is None:
             continue
         file = existing(repo, path)
-        digest = _digest_of(file)
+        digest = digest_of(file)
         with disk_explained(subject_of(repo, file), pointer.parent):
             with pointer.open("rb") as content:
                 while block := content.read(_CHUNK_BYTES):
@@ -97,7 +97,7 @@ def remove_damaged(repo: Repo, paths: Collection[str], *, should_stop: ShouldSto
     return damaged
 
 
-def _digest_of(file: HubFile) -> Any:
+def digest_of(file: HubFile) -> Any:
     """Return a new hash object of the kind that gives a file's `blob_id`."""
     return hashlib.sha256() if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size_bytes, usedforsecurity=False)
 
@@ -271,7 +271,7 @@ def _fetch_blob(repo: Repo, file: HubFile, blob: Path, settings: Settings, meter
             f"The disk has room for {free:,} bytes, {subject} has {file.size_bytes:,}. Free some, or set HF_HOME to a "
             "folder on a larger disk."
         )
-    digest = _digest_of(file)
+    digest = digest_of(file)
     with arrived.open("ab+") as out:
         out.seek(0)
         while block := out.read(_CHUNK_BYTES):

@@ -14,6 +14,7 @@ import streamlit as st
 from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import choices, datasets, session
 from labelrank.views import marks
+from labelrank.words import escape as escape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,15 +35,6 @@ _COPIED = re.compile(
 # A path from the root, in quotes or up to a space; an address of the web and a key such as cat/1.png are none.
 _PATH = re.compile(r"(?P<quote>[\"'])/(?:[^/\"'\n]+/)+(?P<quoted>[^/\"'\n]*)(?P=quote)|(?<![\w:/.~-])/(?:[^\s/\"']+/)+")
 PROBLEMS_PER_PAGE = 10
-
-
-def escape(text: str) -> str:
-    """Return markdown that shows `text` as it is, whatever is in it."""
-    escaped = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
-    # Shortcodes, addresses and arrows are replaced after markdown has been read, so a backslash does not stop them;
-    # a word joiner, which has no width, does.
-    escaped = re.sub(r"(\\[:@](?=\S)|(?i:www)(?=\\\.))", "\\1\u2060", escaped)
-    return re.sub(r"(\\[-<>~])(?=\\[-<>=])", "\\1\u2060", escaped)
 
 
 def without_paths(text: str) -> str:

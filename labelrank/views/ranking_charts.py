@@ -194,8 +194,8 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | 
     Args:
         samples: Columns position (int), projection (float, in within-class standard deviations), key, image
             (data URI or None); one row per sample drawn.
-        classes: Columns position, class, centroid, count, the quantiles of `QUANTILES`, and, where they are known, low
-            and high, the interval of its positions; one row per class.
+        classes: Columns position, class, centroid, count, and, where they are known, the quantiles of `QUANTILES`, and
+            low and high, the interval of its positions; one row per class.
         found: Position of the class that stands out as long as none is picked.
 
     Source: Xiang, Wu, Bai 2025, Fig. 3; the intervals are ours. Beyond `ROW_CLASSES` classes the samples are drawn as
@@ -374,4 +374,5 @@ def _ribbons(classes: pd.DataFrame, found: int | None) -> alt.LayerChart:
     if "low" in classes:
         bars = base.mark_rule(color=NEUTRAL, strokeWidth=1, opacity=0.6, clip=True)
         layers.insert(-1, bars.encode(x=x, y=alt.Y("low:Q", title=None, axis=axis, scale=scale), y2="high:Q"))
-    return alt.layer(*layers).properties(height=_RIBBONS_HEIGHT)
+    ribbons = layers if "q05" in classes else layers[2:]
+    return alt.layer(*ribbons).properties(height=_RIBBONS_HEIGHT)

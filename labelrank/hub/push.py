@@ -1,0 +1,271 @@
+"""Writing to the Hub: whose access token it is, a new repository, and one commit; every refusal is a sentence.
+
+Source: https://huggingface.co/docs/huggingface_hub/guides/upload; the client makes the requests.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labelrank.errors import HubError, UnknownRepo, Unreachable
+from labelrank.hub.asking import access_token, get_json, has_token
+from labelrank.hub.names import check_repo_id, endpoint, repo_url
+from labelrank.hub.waiting import wait_asked_for
+
+if TYPE_CHECKING:
+    import httpx2
+    from huggingface_hub import HfApi
+
+    from labelrank.settings import Settings
+
+_READS_ONLY = "read"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who the access token of this computer belongs to."""
+
+    name: str
+    role: str
+    """What the token may: write, read, or fineGrained, which says it for each repository."""
+    organizations: Mapping[str, str] = field(default_factory=dict)
+    """Organization -> the account's role in it."""
+
+    def owns(self, repo_id: str) -> bool:
+        """Return whether the repository is the account's, or one of an organization in which it may write."""
+        owner = repo_id.partition("/")[0].lower()
+        roles = {name.lower(): role for name, role in self.organizations.items()}
+        return owner == self.name.lower() or roles.get(owner, _READS_ONLY) != _READS_ONLY
+
+
+@dataclass(frozen=True)
+class Target:
+    """The repository that is written to."""
+
+    kind: str
+    """model or dataset."""
+    repo_id: str
+
+    @property
+    def name(self) -> str:
+        """The name of the repository in messages."""
+        return f"the {self.kind} {self.repo_id}"
+
+
+def check_target(repo_id: str, kind: str) -> Target:
+    """Return the repository of this name.
+
+    Raises:
+        HubError: It cannot be an id, or has no owner.
+    """
+    check_repo_id(repo_id, kind)
+    if "/" not in repo_id:
+        raise HubError(f"{repo_id!r} names no owner; expected OWNER/NAME, with your account or organization as owner.")
+    return Target(kind, repo_id)
+
+
+def who(settings: Settings) -> Account:
+    """Return the account of this computer's access token.
+
+    Raises:
+        HubError: There is no token, the Hub refuses it, it may only read, or the Hub cannot be asked.
+    """
+    if settings.shared:
+        raise HubError("This shared server sends no access token. Publish from a computer of your own.")
+    if not has_token(settings):
+        raise HubError(f"Publishing needs an access token. {_new_token('write')}")
+    if not re.fullmatch(r"[\x21-\x7e]+", access_token(settings) or ""):
+        raise HubError(f"The access token of this computer holds characters that none has. {_new_token('write')}")
+    subject = "the account of your access token"
+    try:
+        answer, _ = get_json(f"{endpoint()}/api/whoami-v2", "model", "", subject, settings)
+    except UnknownRepo:  # 401: the route is of no repository
+        raise HubError(_REFUSED.format(way_out=_new_token("write"))) from None
+    try:
+        token = (answer.get("auth") or {}).get("accessToken") or {}
+        organizations = {str(one["name"]): str(one.get("roleInOrg", "")) for one in answer.get("orgs") or ()}
+        account = Account(str(answer["name"]), str(token.get("role", "")), organizations)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise HubError(
+            f"{endpoint()} describes {subject} in an unknown form ({error!r}). Check HF_ENDPOINT, or update labelrank."
+        ) from error
+    if account.role == _READS_ONLY:
+        raise HubError(f"The access token of {account.name} may only read. {_new_token('write')}")
+    return account
+
+
+_REFUSED = "The Hub refuses the access token of this computer (401). {way_out}"
+
+
+def _new_token(right: str) -> str:
+    return (
+        f"Make one with the right to {right} at {endpoint()}/settings/tokens, then log in with `hf auth login` or set "
+        "HF_TOKEN."
+    )
+
+
+def create(target: Target, account: Account, *, private: bool, settings: Settings) -> None:
+    """Make a new repository.
+
+    Raises:
+        HubError: The name is taken, the account may not do this, or the Hub cannot be asked.
+    """
+    with _explained(target, account, _CREATING, settings) as api:
+        api.create_repo(target.repo_id, repo_type=target.kind, private=private)
+
+
+def commit(
+    target: Target,
+    account: Account,
+    files: Mapping[str, bytes | Path],
+    *,
+    title: str,
+    parent: str | None,
+    pull_request: bool,
+    settings: Settings,
+) -> str:
+    """Write files in one commit, or propose them in a pull request, and return its address.
+
+    Args:
+        files: Path in the repository -> content, or the file that has it.
+        title: Of the commit.
+        parent: The commit that the files were compared with: if the branch has another meanwhile, nothing is written.
+            None for a repository that was just made.
+
+    Raises:
+        HubError: The branch has changed, the account may not do this, or the Hub cannot be asked.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    doing = _PROPOSING if pull_request else _WRITING
+    with _explained(target, account, doing, settings) as api, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the Hub, on entries of the card that a user wrote
+        made = api.create_commit(
+            target.repo_id,
+            [CommitOperationAdd(path, content) for path, content in files.items()],
+            commit_message=title,
+            repo_type=target.kind,
+            parent_commit=parent,
+            create_pr=pull_request,
+        )
+    return made.pr_url or made.commit_url
+
+
+_CREATING, _WRITING, _PROPOSING = "create", "write to", "open a pull request in"
+
+
+def _api(settings: Settings) -> HfApi:
+    from huggingface_hub import HfApi, constants
+
+    from labelrank import __version__
+
+    # Else it would tell what is installed here and which program calls, and ask the Hub for a list of those.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    agent = {"user-agent": f"labelrank/{__version__}"}
+    return HfApi(endpoint=endpoint(), token=access_token(settings), headers=agent)
+
+
+@contextmanager
+def _explained(target: Target, account: Account, doing: str, settings: Settings) -> Iterator[HfApi]:
+    """Yield the client; turn what it raises into a HubError that tells in one sentence what to do."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    again = "Run it again: what is there by then is not written twice."
+    try:
+        yield _api(settings)
+    except RuntimeError as error:  # from a thread that sends a large file, or from the protocol that sends it
+        cause = error.__cause__
+        if isinstance(cause, HfHubHTTPError):
+            raise _refusal(cause.response, target, account, doing) from error
+        raise Unreachable(f"A file did not arrive at {target.name} ({_told(cause or error)}). {again}") from error
+    except HfHubHTTPError as error:
+        raise _refusal(error.response, target, account, doing) from error
+    except OfflineModeIsEnabled:
+        raise Unreachable(
+            f"Offline mode is on (HF_HUB_OFFLINE), so nothing can be written to {target.name}. Unset the variable.",
+            retry=False,
+        ) from None
+    except httpx2.HTTPError as error:
+        raise Unreachable(
+            f"The connection to {endpoint()} failed ({_told(error)}), so it is not known whether {target.name} was "
+            f"written. {again}",
+            no_network=True,
+        ) from error
+    except OSError as error:
+        raise HubError(f"A file to write to {target.name} cannot be read: {_told(error)}. {again}") from error
+    except ValueError as error:
+        raise HubError(f"The Hub does not take what was to be written to {target.name}: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """Return the text of an error on one line, without what a request carries."""
+    text = re.sub(r"Bearer [^\s'\"]+", "Bearer ***", str(error))
+    return " ".join(re.sub(r"(\w://)[^/\s]*@", r"\1***@", text).split())[:300] or type(error).__name__
+
+
+def _refusal(answer: httpx2.Response, target: Target, account: Account, doing: str) -> HubError:
+    """Return the error for a refusal by the Hub."""
+    status, headers = answer.status_code, answer.headers
+    said = _said(answer)
+    reason = f" ({status}: {said})" if said else f" ({status})"
+    url, name = repo_url(target.kind, target.repo_id), target.name
+    if headers.get("X-Error-Code") == "GatedRepo":
+        return HubError(f"{target.repo_id} is gated. Accept its terms at {url} with the account {account.name}.")
+    if status == 401:
+        return HubError(_REFUSED.format(way_out=_new_token("write")))
+    if status == 402:
+        return HubError(f"The Hub wants to be paid for this{reason}. See {endpoint()}/settings/billing.")
+    if status == 403:
+        ways = {
+            _CREATING: f"Choose another owner, or use a token that may. {_new_token('create repositories')}",
+            _WRITING: f"Open a pull request instead (--pr), or use a token that may. {_new_token('write to it')}",
+            _PROPOSING: f"Use a token that may, where its owner takes pull requests. {_new_token('open discussions')}",
+        }
+        return HubError(f"{account.name} may not {doing} {name} with this access token{reason}. {ways[doing]}")
+    if status == 404:
+        return UnknownRepo(f"The Hub has no {target.kind} {target.repo_id}, or {account.name} may not see it. {_MAKE}")
+    if status == 409 and doing == _CREATING:
+        return HubError(
+            f"The name {target.repo_id} is taken on the Hub by a {target.kind} that {account.name} may not see. "
+            "Choose another name."
+        )
+    if status in (409, 412):
+        return HubError(
+            f"{name[0].upper()}{name[1:]} was changed by someone else meanwhile, so nothing was written. Run it again "
+            "and look at the new difference."
+        )
+    if status == 429:
+        wait_s = wait_asked_for(headers)
+        pause = f"{wait_s:.0f} seconds" if wait_s else "a few minutes"
+        return Unreachable(
+            f"The Hub accepts no more requests from here for now (429), so {name} was not written. Try again in "
+            f"{pause}.",
+            wait_s=wait_s,
+        )
+    if status >= 500:
+        return Unreachable(
+            f"The Hub has a problem{reason}, so {name} may not have been written. Try again later; see "
+            "https://status.huggingface.co for its state."
+        )
+    return HubError(f"The Hub refuses what was to be written to {name}{reason}. Check HF_ENDPOINT, or the files.")
+
+
+_MAKE = "Check the spelling, or let it be made (--create)."
+
+
+def _said(answer: httpx2.Response) -> str:
+    """Return the reason that an answer gives, on one line."""
+    said: Any = answer.headers.get("X-Error-Message", "")
+    if not said:
+        try:
+            said = answer.json().get("error", "")
+        except (AttributeError, ValueError):
+            said = ""
+    return "".join(letter for letter in str(said) if letter.isprintable())[:200].rstrip(".")

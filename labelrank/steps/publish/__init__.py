@@ -1,0 +1,1 @@
+"""Publishing a label map in a repository of the Hub: the plan, with what it changes there, and the commit."""
