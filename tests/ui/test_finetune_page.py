@@ -94,7 +94,8 @@ def compared(store, workspace):
 
 
 def downloads(app) -> list[str]:
-    return [one.proto.label for one in app.get("download_button")]
+    # Not those of charts, which have a menu each.
+    return [one.proto.label for one in app.get("download_button") if "-chart_" not in one.proto.id]
 
 
 def charts(app) -> list[str]:
