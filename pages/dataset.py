@@ -225,14 +225,17 @@ def show(source: choices.Source, *, refused: bool) -> None:
             f"No {datasets.nouns(data)[0]} shown here can be read. Repair the dataset, or choose another one.",
             icon=":material/error:",
         )
-    data_check(data, gallery)
+    data_check([(problem.subject, problem.reason) for problem in data.problems], gallery)
     copying.show("dataset", lambda: copying.of_dataset(source))
 
 
-def data_check(data: datasets.DatasetInfo, gallery: galleries.Gallery | None) -> None:
-    """Show what is wrong with the samples, as far as it is known."""
-    met = gallery.problems if gallery else ()
-    problems = [(problem.subject, problem.reason) for problem in (*data.problems, *met)]
+def data_check(named: list[tuple[str, str]], gallery: galleries.Gallery | None) -> None:
+    """Show what is wrong with the samples, as far as it is known.
+
+    Args:
+        named: Sample or class, and what is wrong with it, before any was read.
+    """
+    problems = named + [(problem.subject, problem.reason) for problem in (gallery.problems if gallery else ())]
     if gallery is None and not problems:
         return
     st.subheader("Data check", anchor=False)
