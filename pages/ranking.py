@@ -166,25 +166,22 @@ def intervals_to_come(ranking: rankings.Ranking) -> None:
 def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking) -> None:
     """Show figures, chart and positions: at once without what takes longer, then whole."""
     found_class.rerun_if_changed()
-    figures, find = st.columns(2, gap="medium")
-    with find:
+    left, right = st.columns(2, gap="medium")
+    with right:  # beside the chart, which stays in its place when a class is picked in it
         chosen = found_class.search(
             ranking.ranked.label_map.names,
             key="find_class",
             help="Shows where the class lies, how sure that is, and some of its samples; so does a click on its row in "
             "the chart, or a tick in the table.",
         )
-        # So high that the chart stays in its place when a class is picked in it.
-        with st.container(key="found_class", gap="xsmall"):
-            if chosen is None:
-                st.caption("Pick a class here, in the chart or in the table to see its samples.")
-            else:
-                look_at(found, ranking, chosen)
-    left, right = st.columns(2, gap="medium")
+        if chosen is None:
+            st.caption("Pick a class here, in the chart or in the table to see its samples.")
+        else:
+            look_at(found, ranking, chosen)
     settled = ranking.settled
     # What is drawn first is replaced by what is drawn later. What is drawn once stays, and its zoom too.
     places = Places(
-        *(column.container() if settled else column.empty() for column in (figures, left, left, left, right, right))
+        *(column.container() if settled else column.empty() for column in (left, left, left, left, right, right))
     )
     if not settled:
         draw(places, found, ranking, whole=False)

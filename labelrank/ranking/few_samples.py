@@ -16,5 +16,4 @@ def few_for_order(classes: int, per_class: float) -> str | None:
     """Return that so many samples of each class, on average, say little of the order; None where they say enough."""
     if classes < MANY_CLASSES or per_class >= TELLING_SAMPLES:
         return None
-    of_what = f"of the order of {classes:,} classes and of which are near each other"
-    return FEW_SAMPLES.format(per_class_text(per_class), of_what)
+    return FEW_SAMPLES.format(per_class_text(per_class), f"of the order of {classes:,} classes")

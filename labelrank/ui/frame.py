@@ -68,7 +68,6 @@ STYLE = """
   outline: none; border-color: #2f7f95; box-shadow: 0 0 0 0.2rem color-mix(in srgb, #2f7f95 50%, transparent);
 }
 [class*="st-key-chip_"] { max-width: 100%; }
-.st-key-found_class { min-height: 9.75rem; }
 [class*="st-key-chip_"] [data-testid="stElementContainer"] { margin: 0; }
 /* In the dark theme the primary colour is light, to be read as text on the page, so that text on it is dark. */
 [data-testid^="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #0b1014); }
