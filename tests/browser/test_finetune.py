@@ -62,7 +62,7 @@ def test_a_comparison_is_found_again_by_its_address_and_the_web_process_stays_li
     assert "finetune=" in address
     page = open_page(address)
     heading(page, "Fine-tune")
-    expect(page.get_by_text("its mean accuracy is")).to_be_visible()
+    expect(page.get_by_role("heading", name="The ranked order's mean accuracy is")).to_be_visible()
     expect(page.get_by_text("fine-tune: done")).to_be_visible()
     assert not {"keras", "tensorflow", "openvino", "torch", "jax"} & server.modules()
 
