@@ -5,6 +5,7 @@ Source: https://huggingface.co/docs/huggingface_hub/guides/upload; the client ma
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -179,7 +180,8 @@ def _explained(target: Target, account: Account, doing: str, settings: Settings)
 
     again = "Run it again: what is there by then is not written twice."
     try:
-        yield _api(settings)
+        with _limits_told(target):
+            yield _api(settings)
     except RuntimeError as error:  # from a thread that sends a large file, or from the protocol that sends it
         cause = error.__cause__
         if isinstance(cause, HfHubHTTPError):
@@ -200,8 +202,33 @@ def _explained(target: Target, account: Account, doing: str, settings: Settings)
         ) from error
     except OSError as error:
         raise HubError(f"A file to write to {target.name} cannot be read: {_told(error)}. {again}") from error
+    except (json.JSONDecodeError, KeyError) as error:
+        raise HubError(
+            f"{endpoint()} answers in an unknown form, asked to {doing} {target.name}. Check HF_ENDPOINT, and whether "
+            "the network wants you to log in first."
+        ) from error
     except ValueError as error:
         raise HubError(f"The Hub does not take what was to be written to {target.name}: {_told(error)}") from error
+
+
+@contextmanager
+def _limits_told(target: Target) -> Iterator[None]:
+    """Let the client raise an error where the Hub wants a pause; else it waits, for up to five windows of minutes."""
+    from huggingface_hub import get_session
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def refuse(answer: httpx2.Response) -> None:
+        if answer.status_code == 429 and f"/{target.repo_id}" in answer.url.path:
+            answer.read()
+            raise HfHubHTTPError("429", response=answer)
+
+    session = get_session()
+    before = session.event_hooks
+    session.event_hooks = {**before, "response": [*before["response"], refuse]}
+    try:
+        yield
+    finally:
+        session.event_hooks = before
 
 
 def _told(error: BaseException) -> str:

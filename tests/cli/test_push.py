@@ -283,6 +283,15 @@ CASES = {
         lambda hub, env: hub.fail("/commit/main", 429, RateLimit='"api";r=0;t=200'),
         *("me/order", "accepts no more requests", "Try again in 200 seconds"),
     ),
+    "rate limit before files are sent": (
+        lambda hub, env: hub.fail("/preupload/main", 429, RateLimit='"api";r=0;t=200'),
+        *("me/order", "accepts no more requests", "Try again in 200 seconds"),
+    ),
+    "rate limit of large files": (
+        lambda hub, env: hub.fail("/objects/batch", 429, RateLimit='"api";r=0;t=200'),
+        *("me/order", "accepts no more requests", "Try again in 200 seconds"),
+    ),
+    "login page": (lambda hub, env: hub.intercept("/commit/", b"<html>"), "me/order", "in an unknown form", "log in"),
     "trouble": (
         lambda hub, env: hub.fail("/commit/", 500),
         "me/order",
@@ -392,7 +401,6 @@ def test_the_hub_is_asked_nothing_else_and_told_nothing_of_the_computer(push, hu
     agents = []
     session = get_session()
     monkeypatch.setitem(session.event_hooks, "request", [lambda r: agents.append(r.headers["user-agent"])])
-    session.event_hooks = session.event_hooks
     push("me/order", "--create", "--yes")
     paths = {re.sub(r"[0-9a-f]{40,}.*", "...", r.path.split("?")[0]) for r in hub.requests}
     assert paths <= {
