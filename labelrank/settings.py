@@ -36,6 +36,9 @@ class Settings:
     """Whether strangers use this server (`LABELRANK_SHARED=1`). Then the app cannot open its folders or show its
     paths, and a visitor sees only jobs of their own or of a link, of which they may change their own. Always true on a
     Space."""
+    hub_token: str | None = field(default=None, repr=False)
+    """An access token that somebody gave for a request of theirs, in place of this computer's. Never in the
+    environment of a child, which `to_env` makes."""
     hub_wait_s: float = 300.0
     """Longest pause before a request to the Hub, where it asks for one; it counts requests in windows of this length.
     The app's own process waits less, as somebody looks at its pages."""

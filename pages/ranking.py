@@ -15,6 +15,7 @@ from labelrank.ui import (
     frame,
     job_panel,
     messages,
+    publishing,
     ranking_tabs,
     rankings,
     session,
@@ -147,6 +148,7 @@ def show(found: feature_files.ChosenFeatures, download_place: DeltaGenerator) ->
     first_screen(found, ranking)
     with download_place:
         frame.downloads(ranking.label_map, ranked.samples)
+        publishing.show(ranking.label_map)
         if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
             session.go("pages/finetune.py")
     if not ranking.settled:

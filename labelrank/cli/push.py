@@ -11,7 +11,7 @@ import click
 from labelrank.cli.options import given
 from labelrank.cli.progress import say
 from labelrank.cli.tables import printable
-from labelrank.errors import HubError
+from labelrank.errors import HubError, UnknownRepo
 from labelrank.words import size_text
 
 if TYPE_CHECKING:
@@ -60,16 +60,19 @@ def push(
     if model and kind != "model":
         raise click.UsageError("--model goes with --type model.")
     ranked, settings = read_label_map(label_map), Settings.from_env()
-    planned = plan(
-        ranked,
-        repo,
-        kind,
-        section=card_section(ranked, kind, trained=model is not None),
-        chart=card_chart(ranked),
-        model=model,
-        may_create=may_create,
-        settings=settings,
-    )
+    try:
+        planned = plan(
+            ranked,
+            repo,
+            kind,
+            section=card_section(ranked, kind, trained=model is not None),
+            chart=card_chart(ranked),
+            model=model,
+            may_create=may_create,
+            settings=settings,
+        )
+    except UnknownRepo as error:
+        raise UnknownRepo(f"{error} To make it, add --create.") from None
     if not planned.changes:
         say(f"{planned.target.repo_id} has all of this already; nothing was written.")
         return

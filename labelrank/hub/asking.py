@@ -56,9 +56,11 @@ def has_token(settings: Settings) -> bool:
 
 
 def access_token(settings: Settings) -> str | None:
-    """Return the access token that requests carry; None if there is none, or on a shared server."""
+    """Return the access token that requests carry; None if there is none. A shared server gives none of its own."""
     from huggingface_hub import constants, get_token
 
+    if settings.hub_token:
+        return settings.hub_token
     return None if settings.shared or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
 
 

@@ -77,17 +77,17 @@ def who(settings: Settings) -> Account:
     Raises:
         HubError: There is no token, the Hub refuses it, it may only read, or the Hub cannot be asked.
     """
-    if settings.shared:
-        raise HubError("This shared server sends no access token. Publish from a computer of your own.")
     if not has_token(settings):
-        raise HubError(f"Publishing needs an access token. {_new_token('write')}")
+        if settings.shared:
+            raise HubError("This shared server has no access token. Give one of yours, or use a computer of your own.")
+        raise HubError(f"Publishing needs an access token. {_new_token('write', settings)}")
     if not re.fullmatch(r"[\x21-\x7e]+", access_token(settings) or ""):
-        raise HubError(f"The access token of this computer holds characters that none has. {_new_token('write')}")
+        raise HubError(f"The access token holds characters that none has. {_new_token('write', settings)}")
     subject = "the account of your access token"
     try:
         answer, _ = get_json(f"{endpoint()}/api/whoami-v2", "model", "", subject, settings)
     except UnknownRepo:  # 401: the route is of no repository
-        raise HubError(_REFUSED.format(way_out=_new_token("write"))) from None
+        raise HubError(_REFUSED.format(way_out=_new_token("write", settings))) from None
     try:
         token = (answer.get("auth") or {}).get("accessToken") or {}
         organizations = {str(one["name"]): str(one.get("roleInOrg", "")) for one in answer.get("orgs") or ()}
@@ -97,18 +97,18 @@ def who(settings: Settings) -> Account:
             f"{endpoint()} describes {subject} in an unknown form ({error!r}). Check HF_ENDPOINT, or update labelrank."
         ) from error
     if account.role == _READS_ONLY:
-        raise HubError(f"The access token of {account.name} may only read. {_new_token('write')}")
+        raise HubError(f"The access token of {account.name} may only read. {_new_token('write', settings)}")
     return account
 
 
-_REFUSED = "The Hub refuses the access token of this computer (401). {way_out}"
+_REFUSED = "The Hub refuses the access token (401). {way_out}"
 
 
-def _new_token(right: str) -> str:
-    return (
-        f"Make one with the right to {right} at {endpoint()}/settings/tokens, then log in with `hf auth login` or set "
-        "HF_TOKEN."
-    )
+def _new_token(right: str, settings: Settings) -> str:
+    made = f"Make one with the right to {right} at {endpoint()}/settings/tokens"
+    if settings.hub_token or settings.shared:
+        return f"{made} and give that."
+    return f"{made}, then log in with `hf auth login` or set HF_TOKEN."
 
 
 def create(target: Target, account: Account, *, private: bool, settings: Settings) -> None:
@@ -185,10 +185,10 @@ def _explained(target: Target, account: Account, doing: str, settings: Settings)
     except RuntimeError as error:  # from a thread that sends a large file, or from the protocol that sends it
         cause = error.__cause__
         if isinstance(cause, HfHubHTTPError):
-            raise _refusal(cause.response, target, account, doing) from error
+            raise _refusal(cause.response, target, account, doing, settings) from error
         raise Unreachable(f"A file did not arrive at {target.name} ({_told(cause or error)}). {again}") from error
     except HfHubHTTPError as error:
-        raise _refusal(error.response, target, account, doing) from error
+        raise _refusal(error.response, target, account, doing, settings) from error
     except OfflineModeIsEnabled:
         raise Unreachable(
             f"Offline mode is on (HF_HUB_OFFLINE), so nothing can be written to {target.name}. Unset the variable.",
@@ -237,7 +237,7 @@ def _told(error: BaseException) -> str:
     return " ".join(re.sub(r"(\w://)[^/\s]*@", r"\1***@", text).split())[:300] or type(error).__name__
 
 
-def _refusal(answer: httpx2.Response, target: Target, account: Account, doing: str) -> HubError:
+def _refusal(answer: httpx2.Response, target: Target, account: Account, doing: str, settings: Settings) -> HubError:
     """Return the error for a refusal by the Hub."""
     status, headers = answer.status_code, answer.headers
     said = _said(answer)
@@ -246,16 +246,15 @@ def _refusal(answer: httpx2.Response, target: Target, account: Account, doing: s
     if headers.get("X-Error-Code") == "GatedRepo":
         return HubError(f"{target.repo_id} is gated. Accept its terms at {url} with the account {account.name}.")
     if status == 401:
-        return HubError(_REFUSED.format(way_out=_new_token("write")))
+        return HubError(_REFUSED.format(way_out=_new_token("write", settings)))
     if status == 402:
         return HubError(f"The Hub wants to be paid for this{reason}. See {endpoint()}/settings/billing.")
     if status == 403:
-        ways = {
-            _CREATING: f"Choose another owner, or use a token that may. {_new_token('create repositories')}",
-            _WRITING: f"Open a pull request instead (--pr), or use a token that may. {_new_token('write to it')}",
-            _PROPOSING: f"Use a token that may, where its owner takes pull requests. {_new_token('open discussions')}",
-        }
-        return HubError(f"{account.name} may not {doing} {name} with this access token{reason}. {ways[doing]}")
+        way_out, right = _WAYS_OUT[doing]
+        return HubError(
+            f"{account.name} may not {doing} {name} with this access token{reason}. {way_out}, or use a token "
+            f"that may. {_new_token(right, settings)}"
+        )
     if status == 404:
         return UnknownRepo(f"The Hub has no {target.kind} {target.repo_id}, or {account.name} may not see it. {_MAKE}")
     if status == 409 and doing == _CREATING:
@@ -284,6 +283,12 @@ def _refusal(answer: httpx2.Response, target: Target, account: Account, doing: s
     return HubError(f"The Hub refuses what was to be written to {name}{reason}. Check HF_ENDPOINT, or the files.")
 
 
+_WAYS_OUT = {
+    _CREATING: ("Choose another owner", "create repositories"),
+    _WRITING: ("Open a pull request instead (--pr)", "write to it"),
+    _PROPOSING: ("Ask its owner to take pull requests", "open discussions"),
+}
+"""What was to be done -> what else may be done, and the right that a token needs for it."""
 _MAKE = "Check the spelling, or let it be made (--create)."
 
 

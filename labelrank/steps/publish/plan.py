@@ -21,6 +21,7 @@ from labelrank.settings import Settings
 from labelrank.steps.publish.card import CARD, CHART, LABEL_MAP, front, with_section
 from labelrank.steps.publish.model import CONFIG, check_weights, merged_config, trained_files
 
+KINDS = ("model", "dataset")
 _BLOCK_BYTES = 1 << 20
 
 
@@ -112,7 +113,8 @@ def plan(
         may_create: Whether the repository may be missing.
 
     Raises:
-        HubError: It is missing, it or its files cannot be read, or there is no access token that may write.
+        UnknownRepo: It is missing.
+        HubError: It or its files cannot be read, or there is no access token that may write.
         LabelMapError: It holds classes or weights that the label map does not fit, or the model does not.
     """
     target = check_target(repo_id, kind)
@@ -120,9 +122,9 @@ def plan(
     account = who(settings)
     try:
         repo = resolve(kind, repo_id, settings=settings)
-    except UnknownRepo as error:
+    except UnknownRepo:
         if not may_create:
-            raise UnknownRepo(f"{error} To make it, add --create.") from None
+            raise
         repo = None
     if repo is not None and repo.from_cache:
         raise Unreachable(f"The Hub cannot be reached, so nothing can be written to {repo.name}. Try again later.")

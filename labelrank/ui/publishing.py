@@ -1,0 +1,131 @@
+"""Publishing the label map of the page in a repository of the Hub: what would change is shown before it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import streamlit as st
+
+from labelrank.errors import LabelRankError
+from labelrank.hub.asking import has_token
+from labelrank.label_map import LabelMap
+from labelrank.settings import Settings
+from labelrank.steps.publish.plan import KINDS, Change, Plan, plan
+from labelrank.ui import messages, session
+from labelrank.views.card import card_chart, card_section
+from labelrank.views.marks import visible
+from labelrank.words import size_text
+
+_CHARACTERS = 100_000
+"""So much of a file's difference is shown."""
+_PLAN = "publish_plan"
+_HELP = (
+    "With the right to write to the repository, from your settings on the Hub. It stays in the memory of this session "
+    "and is forgotten when you leave the page."
+)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What somebody wants to publish, and where."""
+
+    content_hash: str
+    repo_id: str
+    kind: str
+    may_create: bool
+
+
+@st.fragment
+def show(label_map: LabelMap) -> None:
+    """Show a folded place in which the label map can be published."""
+    with st.expander("Publish to the Hub", icon=":material/cloud_upload:", key="publish", on_change="rerun") as place:
+        if not place.open:
+            return
+        st.caption(
+            "Writes the label map, a section of the card with a chart and, for a model, the names in its config.json. "
+            "What changes is shown first."
+        )
+        # A form takes a token as it is typed; else one who leaves the field with the tab key would be asked for it.
+        with st.form("publish_form", border=False):
+            asked, settings = _fields(label_map)
+            pressed = st.form_submit_button("Show what changes")
+        if pressed:
+            st.session_state[_PLAN] = None
+            try:
+                st.session_state[_PLAN] = asked, _planned(label_map, asked, settings)
+            except LabelRankError as error:
+                messages.error_box(error)
+        found = st.session_state.get(_PLAN)
+        if found is not None and found[0] == asked:
+            _confirm(found[1], settings)
+
+
+def _fields(label_map: LabelMap) -> tuple[_Asked, Settings]:
+    """Return what is asked for, and the settings with the access token that was given for it."""
+    settings = session.settings()
+    repo_id = st.text_input("Repository", key="publish_repo", placeholder="OWNER/NAME").strip()
+    kind = st.radio("Kind of repository", KINDS, key="publish_kind", horizontal=True)
+    may_create = st.checkbox("Make it if it does not exist, private", key="publish_create")
+    if has_token(settings):
+        st.caption("The access token of this computer is used.")
+    else:
+        token = st.text_input(
+            "Access token", type="password", key="publish_token", autocomplete="off", help=_HELP
+        ).strip()
+        settings = replace(settings, hub_token=token or None)
+    return _Asked(label_map.content_hash, repo_id, kind, may_create), settings
+
+
+def _planned(label_map: LabelMap, asked: _Asked, settings: Settings) -> Plan:
+    with st.spinner("Comparing with the Hub"):
+        return plan(
+            label_map,
+            asked.repo_id,
+            asked.kind,
+            section=card_section(label_map, asked.kind),
+            chart=card_chart(label_map),
+            may_create=asked.may_create,
+            settings=settings,
+        )
+
+
+def _confirm(found: Plan, settings: Settings) -> None:
+    """Show what would be written, and write it when that is pressed."""
+    if not found.changes:
+        st.info(f"{messages.escape(found.target.repo_id)} has all of this already.", icon=":material/check:")
+        return
+    for change in found.changes:
+        _difference(change)
+    name = messages.escape(found.target.name)
+    proposes = not found.may_write
+    if proposes and found.repo is None:
+        st.error(
+            f"{messages.escape(found.account.name)} may not make {name}. Choose an owner that is yours.",
+            icon=":material/error:",
+        )
+        return
+    if proposes:
+        st.caption(f"{messages.escape(found.account.name)} may not write to {name}, but may open a pull request.")
+    if not st.button("Open a pull request" if proposes else "Publish", type="primary"):
+        return
+    try:
+        with st.spinner("Writing to the Hub"):
+            address = found.carry_out(pull_request=proposes, settings=settings)
+    except LabelRankError as error:
+        messages.error_box(error)
+        return
+    finally:
+        # Whatever happened, the repository may be another now.
+        st.session_state[_PLAN] = None
+    st.success(f"Written to {name}: [see it there]({address}).", icon=":material/check:")
+
+
+def _difference(change: Change) -> None:
+    was = "new" if change.old_size_bytes is None else f"now {size_text(change.old_size_bytes)}"
+    st.caption(messages.escape(f"{change.path}: {size_text(change.size_bytes)} ({was})"))
+    if not change.is_text:
+        return
+    text = "\n".join(map(visible, change.diff()))
+    st.code(text[:_CHARACTERS], language=None, height=240)
+    if len(text) > _CHARACTERS:
+        st.caption(f"The first {_CHARACTERS:,} of {len(text):,} characters.")
