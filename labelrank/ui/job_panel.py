@@ -193,11 +193,13 @@ def _stability(report: ExtractionReport, job: Job) -> None:
     finding = extraction.stability_finding(stability, report.samples / stability.classes)
     st.markdown(f"**{finding}**")
     if stability.told:
-        from labelrank.views import stability_chart  # charts load when they are shown
+        from labelrank.ui import chart_menu  # charts load when they are shown
+        from labelrank.views import stability_chart
 
-        st.altair_chart(
-            stability_chart.stability_chart(stability), alt=f"Expected agreement over the samples per class. {finding}."
-        )
+        chart = stability_chart.stability_chart(stability)
+        st.altair_chart(chart, alt=f"Expected agreement over the samples per class. {finding}.")
+        if not job.active:
+            chart_menu.menu(lambda: chart, "stability", finding)
         for text in extraction.how_to_read(stability, feature_files.nouns_of(job)[1]):
             st.caption(text)
 

@@ -18,6 +18,7 @@ from labelrank.features.store import PATCHES, FeatureSet
 from labelrank.patches.class_heat import ClassHeat, class_heat, relative
 from labelrank.steps.patch_gallery import folder as folders
 from labelrank.steps.patch_gallery.folder import Gallery, Pictures
+from labelrank.ui import chart_menu
 from labelrank.ui.messages import error_box, escape, name_text, paged, titled_table
 from labelrank.views import marks, patch_maps, patch_words
 from labelrank.views.patch_words import SELECTORS, place_text
@@ -191,7 +192,8 @@ def _closely(scored: Scored) -> None:
         st.caption(
             f"Of this sample there are scores alone: pictures are kept of the first {len(gallery.shown):,} samples."
         )
-        st.altair_chart(patch_maps.heat_chart(heat, np.zeros(heat.shape, bool)), alt=f"Scores of {key}.", width=420)
+        scores = patch_maps.heat_chart(heat, np.zeros(heat.shape, bool))
+        chart_menu.show(scores, "scores", f"Scores of {marks.shorten(key)}", alt=f"Scores of {key}.", width=420)
         _numbers(heat)
         return
     at = gallery.ratios.index(ratio)
@@ -202,8 +204,10 @@ def _closely(scored: Scored) -> None:
     with left:
         st.markdown("**Scores**; framed: the patches that they keep")
         chart_key = f"patch_chart_{key}_{ratio}_{moment}"
-        st.altair_chart(
+        chart_menu.show(
             patch_maps.heat_chart(heat, kept, None if taken is None else taken % heat.size),
+            "scores",
+            f"Scores of {marks.shorten(key)}",
             alt=f"Scores of the patches of {marks.shorten(key)} in {heat.shape[0]} rows and {columns} columns, as in "
             "the table below.",
             key=chart_key,

@@ -18,7 +18,7 @@ from labelrank.patches.ranker_config import SIZES
 from labelrank.patches.ranker_recipe import RankerEpoch, RankerResult
 from labelrank.preview import looks
 from labelrank.steps.patch_gallery.request import of_samples
-from labelrank.ui import datasets, job_panel, server, session
+from labelrank.ui import chart_menu, datasets, job_panel, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import error_box, escape, message_text
 from labelrank.views import patch_words, ranker_chart
@@ -76,10 +76,13 @@ def _so_far(job: Job) -> None:
         _curve(epochs)
 
 
-def _curve(epochs: tuple[RankerEpoch, ...]) -> None:
+def _curve(epochs: tuple[RankerEpoch, ...], *, finished: bool = False) -> None:
     finding = patch_words.training_finding(epochs)
     st.markdown(f"**{finding}**")
-    st.altair_chart(ranker_chart.ranker_chart(epochs), alt=f"Agreement with the scores over the epochs. {finding}.")
+    chart = ranker_chart.ranker_chart(epochs)
+    st.altair_chart(chart, alt=f"Agreement with the scores over the epochs. {finding}.")
+    if finished:
+        chart_menu.menu(lambda: chart, "training", finding)
 
 
 def _trained(name: str, result: RankerResult, shown: str | None) -> None:
@@ -109,7 +112,7 @@ def _result(name: str, result: RankerResult) -> None:
     )
     st.caption(escape(patch_words.agreement_text(result)))
     with st.expander("How it learned"):
-        _curve(result.epochs)
+        _curve(result.epochs, finished=True)
 
 
 def _stopped(job: Job) -> None:

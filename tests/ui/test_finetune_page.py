@@ -25,7 +25,19 @@ from labelrank.ui import findings, fine_tune, session
 from labelrank.ui.address import choices_of_job, from_address, to_address
 from labelrank.views import comparison_words
 from tests.helpers.reports import written
-from tests.ui.conftest import PARAMS, address, button, chips, choices_of, labels, open_more, run, texts, title
+from tests.ui.conftest import (
+    PARAMS,
+    address,
+    button,
+    chips,
+    choices_of,
+    downloads,
+    labels,
+    open_more,
+    run,
+    texts,
+    title,
+)
 from tests.views.test_charts import HOSTILE
 
 DESIGN = Design(orders="ranked,original,random:3", seeds=2)
@@ -91,11 +103,6 @@ def compared(store, workspace):
         return store.get(job.id), folder
 
     return store_job
-
-
-def downloads(app) -> list[str]:
-    # Not those of charts, which have a menu each.
-    return [one.proto.label for one in app.get("download_button") if "-chart_" not in one.proto.id]
 
 
 def charts(app) -> list[str]:
@@ -821,6 +828,7 @@ def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
 def test_a_deleted_fine_tune_is_let_go(app, compared):
     job, _ = compared()
     run(app, "jobs", job=job.id)
+    open_more(app, job)
     next(b for b in app.button if b.key == f"delete_{job.id}").click().run()
     assert app.session_state["choices"].finetune is None
 

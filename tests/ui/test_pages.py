@@ -736,7 +736,7 @@ def test_pages_import_only_what_pages_may():
             if isinstance(name, ast.Import | ast.ImportFrom)
         ]
         packages = {(module or "").split(".")[0] for module in modules}
-        assert packages <= {"streamlit", "labelrank", "typing"}, (path, modules)
+        assert packages <= {"streamlit", "labelrank", "typing", "functools"}, (path, modules)
 
 
 def test_ranking_errors_reach_the_page_word_for_word(app, pixel_features, finished_job, monkeypatch):
