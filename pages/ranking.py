@@ -148,9 +148,9 @@ def show(found: feature_files.ChosenFeatures, download_place: DeltaGenerator) ->
     first_screen(found, ranking)
     with download_place:
         frame.downloads(ranking.label_map, ranked.samples)
-        publishing.show(ranking.label_map)
         if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
             session.go("pages/finetune.py")
+        publishing.show(ranking.label_map)
     if not ranking.settled:
         intervals_to_come(ranking)
     ranking_tabs.show(found, ranked)

@@ -20,8 +20,8 @@ _PLAIN = re.compile(r"(?!.*www\.)[a-z0-9]([a-z0-9 ,.+/-]*[a-z0-9])?", re.IGNOREC
 _USES = {
     "trained": "Output `i` of this model stands for the class at position `i`: `id2label` in `config.json`, and "
     "`label_map.json`, which says how the order was found.",
-    "model": "`config.json` names the outputs in this order: a head has to be trained in it. Weights of another order "
-    "would give every prediction a wrong name.",
+    "model": "`config.json` names the outputs in this order, which fits a head that was trained in it. Weights of "
+    "another order would give every prediction a wrong name.",
     "dataset": "The rows of this dataset keep their integers, the column Label. `position_of[label]` in "
     "`label_map.json` is the position of a row's class.",
 }
