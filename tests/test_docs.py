@@ -1,7 +1,10 @@
-"""What README.md and docs/command-line.md say of the command line is so, and CONTRIBUTING.md of the files."""
+"""The commands, files, pictures and words of the interface that the documents name are those that there are."""
 
+import ast
+import functools
 import re
 import shlex
+import zipfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -20,7 +23,10 @@ pytest_plugins = ["tests.helpers.hub_server"]
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "command-line.md"
-PAGES = (ROOT / "README.md", REFERENCE)
+TUTORIALS = tuple(sorted((ROOT / "docs" / "tutorials").glob("*.md")))
+CHARTS = ROOT / "docs" / "charts.md"
+PICTURES = ROOT / "docs" / "pictures"
+PAGES = (ROOT / "README.md", REFERENCE, *TUTORIALS)
 NOT_RUN = {
     "make app": "sets up an environment and serves until it is stopped",
     "docker build -t labelrank .": "needs Docker and a network",
@@ -30,9 +36,13 @@ NOT_OURS = {"--class-map"}  # timm's
 
 
 def commands(page):
-    """Return the lines of a page's fenced blocks."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
+    """Return the lines of a page's fenced blocks without a language."""
+    return [line for block in blocks(page) for line in block.replace("\\\n", " ").splitlines() if line]
+
+
+def blocks(page, language=""):
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [block for of, block in found if of == language]
 
 
 def every_command():
@@ -81,7 +91,7 @@ def filled_hub(hub, monkeypatch):
         "coarse_label": pa.array([n % 2 for n in range(12)], pa.int64()),
     }
     images = content(hub.root.parent / "train.parquet", content=table(columns, features))
-    hub.add("dataset", "uoft-cs/cifar100", {"data/train.parquet": images})
+    hub.add("dataset", "uoft-cs/cifar100", {"data/train.parquet": images, "data/test.parquet": images})
     videos = {f"train/{name}/{n}.avi": video(numbered_frames(20), "avi") for name in ("climb", "run") for n in (1, 2)}
     hub.add("dataset", "NoahMartinezXiang/HMDB51", videos)
     hub.add_folder("model", "facebook/vit-mae-base", GOLDEN / "vit_mae")
@@ -91,6 +101,11 @@ def filled_hub(hub, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_works(page, keras, filled_hub, tmp_path, monkeypatch):
+    (tmp_path / "assets").symlink_to(ROOT / "assets")  # commands are run in the folder of the repository
+    with zipfile.ZipFile(tmp_path / "actions.zip", "w") as archive:
+        for label, name in enumerate(("climb", "run", "wave")):
+            for n in range(4):
+                archive.writestr(f"{name}/{n}.avi", video(numbered_frames(24 + 3 * label + n), "avi"))
     monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     monkeypatch.chdir(tmp_path)
@@ -102,6 +117,8 @@ def test_every_command_works(page, keras, filled_hub, tmp_path, monkeypatch):
         done = CliRunner().invoke(main, arguments)
         assert done.exit_code == 0, f"{command}\n{done.output}\n{done.exception!r}"
         assert "Traceback" not in done.output
+    for block in blocks(page, "python"):
+        exec(block, {})
 
 
 def test_what_is_not_run_is_still_in_the_pages_and_in_the_makefile():
@@ -121,13 +138,56 @@ def test_every_option_that_is_named_exists(page):
     assert named - NOT_OURS <= ours
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, CHARTS, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_every_file_that_is_named_exists(page):
     text = page.read_text(encoding="utf-8")
     linked = {page.parent / link for link in re.findall(r"\]\(([^)#:]+)[)#]", text)}
     named = {ROOT / path for path in re.findall(r"`((?:assets|benchmarks|docs|labelrank|pages|tests)/[\w./-]*)`", text)}
     assert linked
     assert [str(path) for path in linked | named if not path.exists()] == []
+
+
+def test_every_picture_is_shown_with_a_description_and_made_by_the_script():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    shown = [
+        (page.parent / link, alt)
+        for page in pages
+        for alt, link in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    ]
+    names = {path.resolve().relative_to(PICTURES).as_posix() for path, _ in shown}
+    assert names == {path.name for path in PICTURES.iterdir()}
+    assert names == set(
+        re.findall(r'"([\w-]+\.png)"', (ROOT / "docs" / "make_pictures.py").read_text(encoding="utf-8"))
+    )
+    assert [path.name for path, alt in shown if len(alt.split()) < 5] == []
+    assert sum(path.stat().st_size for path in PICTURES.iterdir()) <= 1.5e6
+
+
+@functools.cache
+def interface():
+    """Return what the app can say, lower case, as one pattern: every text in its code, with gaps for what is filled in.
+
+    A text that is mostly gaps would say anything, and is left out.
+    """
+    found = set()
+    folders = ("pages", "labelrank/ui", "labelrank/views")
+    for path in sorted(path for folder in folders for path in (ROOT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if all(isinstance(part, ast.Constant | ast.FormattedValue) for part in parts):
+                texts = [getattr(part, "value", None) if isinstance(part, ast.Constant) else None for part in parts]
+                said = "".join(text for text in texts if isinstance(text, str))
+                if len(said.strip()) >= (3 if None in texts else 1):
+                    found.add("".join(".+" if text is None else re.escape(str(text).casefold()) for text in texts))
+    return re.compile("|".join(sorted(found)))
+
+
+@pytest.mark.parametrize("page", [*TUTORIALS, CHARTS], ids=lambda page: page.name)
+def test_words_of_the_interface_are_those_of_the_app(page):
+    text = re.sub(r"\*\*.+?\*\*", "", " ".join(page.read_text(encoding="utf-8").split()))
+    quoted = {words.casefold() for words in re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", text)}
+    assert quoted
+    assert sorted(words for words in quoted if not interface().fullmatch(words)) == []
 
 
 def test_every_setting_is_explained():
