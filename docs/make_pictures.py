@@ -14,6 +14,7 @@ import argparse
 import io
 import os
 import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -71,6 +72,8 @@ def page_picture(page: Page, name: str, last: Locator) -> None:
 
 def cut(page: Page, name: str, *parts: Locator) -> None:
     """Save the smallest part of the page that holds some elements."""
+    for part in parts:
+        expect(part).to_be_visible()
     drawn(page)
     boxes = [box_of(part) for part in parts]
     left = max(0, min(box["x"] for box in boxes) - PAD)
@@ -225,7 +228,7 @@ def videos(page: Page, url: str) -> None:
     cut(page, "clip-settings.png", control(page, "Samples per class"), text(page, "^A clip spans"))
     extract(page)
     rank(page)
-    cut(page, "videos-ranking.png", title(page, "^The order runs"), page.get_by_test_id("stDataFrame").first)
+    cut(page, "videos-ranking.png", title(page, "^The order runs"), charts(page).first, text(page, "^All samples"))
 
 
 def patches(page: Page, url: str) -> None:
@@ -265,7 +268,10 @@ def main() -> None:
         finally:
             browser.close()
             server.process.terminate()
-            server.process.wait(20)
+            try:
+                server.process.wait(20)
+            except subprocess.TimeoutExpired:
+                server.process.kill()
 
 
 if __name__ == "__main__":
