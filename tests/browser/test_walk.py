@@ -240,7 +240,7 @@ def test_how_stable_the_order_is_is_drawn_where_it_decides_when_to_stop(server, 
     page = open_page(f"{server.url}/?seed={width + 7}&until_stable=0.95", width=width, scheme=scheme)
     press(page, "Use digits")
     heading(page, "Features")
-    expect(page.get_by_text(re.compile("At most 640 images: about")).last).to_be_visible()
+    expect(page.get_by_text(re.compile("At most 640 images: ")).last).to_be_visible()
     extract(page)
     expect(page.get_by_text(re.compile(r"Expected agreement -?\d\.\d\d at \d+ per class")).first).to_be_visible()
     chart = page.locator(CHART)
@@ -340,6 +340,7 @@ def test_a_dataset_and_a_checkpoint_of_the_hub_are_found_downloaded_and_ranked(n
     expect(page.get_by_text("ViT-MAE base (facebook/vit-mae-base)")).to_be_visible()
     expect(page.get_by_text(re.compile("30,768.* to download"))).to_be_visible()
     extract(page)
+    page.get_by_text("ViT-MAE base (facebook/vit-mae-base)").click()
     expect(page.get_by_text(re.compile("30,768.* already here"))).to_be_visible()
     link = page.url
     rank(page)

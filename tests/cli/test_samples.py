@@ -62,7 +62,7 @@ def test_the_csv_holds_every_sample_first_to_look_at_first(features, tmp_path):
 def test_a_long_search_is_told_beforehand(features, monkeypatch):
     assert "with each other" not in call(features).stderr
     monkeypatch.setattr("labelrank.ranking.duplicates.expected_seconds", lambda n, d, cores: 60.0 * n)
-    assert "Comparing all 60 samples with each other takes about 60 min; half of them" in call(features).stderr
+    assert "Comparing all 60 samples with each other takes about 60 minutes; half of them" in call(features).stderr
 
 
 def test_one_class_and_a_limit(features):

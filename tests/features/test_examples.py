@@ -34,6 +34,6 @@ def test_an_example_names_no_path(tmp_path):
 def test_the_label_map_of_an_example_says_what_it_is_of(example):
     ranked = rank(read_features(example.path), RankRequest(example.order))
     assert sorted(ranked.label_map.position_of) == list(range(example.n_classes))
-    assert [notice.kind for notice in ranked.notices] == ["test_split"]
+    assert [notice.kind for notice in ranked.notices] == ["test_split", "few_samples"]
     of = ranked.label_map.features
     assert (of["dataset"]["id"], of["checkpoint"]["id"]) == (example.dataset, example.encoder)

@@ -47,7 +47,7 @@ def test_the_encoder_with_classes_farther_apart_comes_first_and_is_told_apart():
     # Classes on axes of their own, equally far: K - 1 directions, all alike.
     assert far.effective_dimensions == pytest.approx(K - 1, abs=0.4)
     assert far.first_axis == pytest.approx(1 / (K - 1), abs=0.08)
-    assert f"far is expected to be right for {100 * far.lda.value:.1f} % of 240 samples of 6 classes, " in finding(
+    assert f"far is expected to be right for {100 * far.lda.value:.1f}\u00a0% of 240 samples of 6 classes, " in finding(
         found
     )
     assert finding(found).endswith("points more than on near.")

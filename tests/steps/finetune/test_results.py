@@ -201,6 +201,7 @@ def test_a_report_of_version_0_1_0_is_read_and_written_with_all_it_said(tmp_path
     for analysis in written["statistics"].values():
         assert analysis.pop("scatter") == {}
         assert analysis["ranked"].pop("scatters_more") is False
+    assert written["label_map"].pop("doubts") == []
     assert written == json.loads(path.read_text())
     assert read.kinds["control"] == "control"
     assert read.accuracy.ranked.of == 4
