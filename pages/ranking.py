@@ -183,12 +183,15 @@ def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking)
     settled = ranking.settled
     # What is drawn first is replaced by what is drawn later. What is drawn once stays, and its zoom too.
     places = Places(
-        *(column.container() if settled else column.empty() for column in (left, left, left, left, right, right))
+        *(column.container() if settled else column.empty() for column in (left, left, left, left, left, right, right))
     )
+    classes = len(ranking.ranked.label_map.names)
+    with places.window:
+        window = found_class.window(classes, chosen) if classes > ranking_charts.ROW_CLASSES else None
     if not settled:
-        draw(places, found, ranking, whole=False)
+        draw(places, found, ranking, whole=False, window=window)
         ranking.settle(WAIT_S)
-    draw(places, found, ranking, whole=True)
+    draw(places, found, ranking, whole=True, window=window)
 
 
 class Places(NamedTuple):
@@ -196,6 +199,7 @@ class Places(NamedTuple):
 
     figures: DeltaGenerator
     finding: DeltaGenerator
+    window: DeltaGenerator
     chart: DeltaGenerator
     caption: DeltaGenerator
     title: DeltaGenerator
@@ -216,10 +220,12 @@ def draw(
     ranking: rankings.Ranking,
     *,
     whole: bool,
+    window: tuple[int, int] | None,
 ) -> None:
     """Show figures, chart and positions.
 
     Args:
+        window: First and last position in the chart; None: all.
         whole: Whether to read images of the samples, and let classes be picked.
     """
     label_map = ranking.label_map
@@ -231,10 +237,11 @@ def draw(
     finding = ranking_charts.projection_finding(label_map.names, ranking.told_apart)
     drawn = rankings.projection_data(found, ranking, images=whole)
     places.finding.subheader(messages.escape(finding), anchor=False, help=ranking_words.TOLD_APART_HELP)
-    chart = partial(ranking_charts.projection_chart, drawn.samples, drawn.classes)
+    chart = partial(ranking_charts.projection_chart, drawn.samples, drawn.classes, window=window)
     alt = f"Projection of the samples. {finding}."
     if whole:
-        found_class.chart(chart, label_map.names, key="projection", where=places.chart, alt=alt)
+        key = "_".join(("projection", *map(str, window or ())))
+        found_class.chart(chart, label_map.names, key=key, where=places.chart, alt=alt)
     else:
         places.chart.altair_chart(chart(), alt=alt)
     caption = rankings.projection_caption(drawn, found.without_images)

@@ -67,6 +67,41 @@ def _searched(key: str, names: Sequence[str]) -> None:
     _choose(None if number is None else names[number])
 
 
+AROUND = 20
+"""So many classes are shown at each side of one that is found among very many."""
+
+
+class _Window(NamedTuple):
+    """Which positions are shown, and the class for which they were chosen."""
+
+    turn: int
+    shown: tuple[int, int]
+    found: int | None
+
+
+def window(classes: int, found: int | None) -> tuple[int, int]:
+    """Show a slider of the positions that a chart of very many classes shows, and return the first and the last.
+
+    Where a class is found, those around it are shown unless it is in sight.
+    """
+    whole = (0, classes - 1)
+    own = f"window_{classes}"
+    now: _Window = st.session_state.get(own) or _Window(0, whole, None)
+    shown: tuple[int, int] = st.session_state.get(f"{own}_{now.turn}", now.shown)
+    if found is not None and found != now.found and (shown == whole or not shown[0] <= found <= shown[1]):
+        shown = (max(0, found - AROUND), min(classes - 1, found + AROUND))
+        now = _Window(now.turn + 1, shown, found)
+    st.session_state[own] = now._replace(found=found)
+    chosen: tuple[int, int] = st.slider(
+        "Positions shown",
+        *whole,
+        value=now.shown,
+        key=f"{own}_{now.turn}",
+        help="Narrow it to read the names of the classes. A class that you find is shown with those around it.",
+    )
+    return chosen
+
+
 class _Drawn(NamedTuple):
     """A chart as the browser has it: the class that it was drawn with, and the one that was picked in it since."""
 

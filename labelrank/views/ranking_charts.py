@@ -185,7 +185,13 @@ def height(n_classes: int) -> float:
     return rows([""] * n_classes)[0] * n_classes + AXIS_HEIGHT["two lines"]
 
 
-def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | None = None) -> alt.LayerChart:
+def projection_chart(
+    samples: pd.DataFrame,
+    classes: pd.DataFrame,
+    found: int | None = None,
+    *,
+    window: tuple[int, int] | None = None,
+) -> alt.LayerChart:
     """Return the projection in the form of the paper's Fig. 3: one line per class, sorted by centroid.
 
     A click on a row picks its class, which is then in the selection `PICKED`, and another click lets it go. Rows can be
@@ -197,13 +203,14 @@ def projection_chart(samples: pd.DataFrame, classes: pd.DataFrame, found: int | 
         classes: Columns position, class, centroid, count, and, where they are known, the quantiles of `QUANTILES`, and
             low and high, the interval of its positions; one row per class.
         found: Position of the class that stands out as long as none is picked.
+        window: First and last position that is drawn of more than `ROW_CLASSES` classes; all by default.
 
     Source: Xiang, Wu, Bai 2025, Fig. 3; the intervals are ours. Beyond `ROW_CLASSES` classes the samples are drawn as
     ribbons between quantiles.
     """
     classes = classes.sort_values("position")
     if len(classes) > ROW_CLASSES:
-        return _ribbons(classes, found)
+        return _ribbons(classes, found, window or (0, len(classes) - 1))
     names = [shorten(name) for name in classes["class"]]
     # Ticks at the whole numbers in sight.
     row, axis = rows(names, tickCount=len(names), tickMinStep=1)
@@ -342,12 +349,15 @@ def _centroids(classes: pd.DataFrame, y: alt.Y, tick: float) -> alt.Chart:
     )
 
 
-def _ribbons(classes: pd.DataFrame, found: int | None) -> alt.LayerChart:
+def _ribbons(classes: pd.DataFrame, found: int | None, window: tuple[int, int]) -> alt.LayerChart:
     """Return the classes' quantiles as ribbons down the positions, named where there is room: all when zoomed into."""
     names = [shorten(name) for name in classes["class"]]
-    _, axis = rows(names, tickCount=_RIBBONS_HEIGHT // 16, tickMinStep=1)
-    scale = alt.Scale(domain=[-0.5, len(names) - 0.5], reverse=True, nice=False, zero=False)
+    first, last = window
+    ticks = min(_RIBBONS_HEIGHT // 16, last - first + 1)
+    _, axis = rows(names, tickCount=ticks, tickMinStep=1)
+    scale = alt.Scale(domain=[first - 0.5, last + 0.5], reverse=True, nice=False, zero=False)
     y = alt.Y("position:Q", title=None, axis=axis, scale=scale)
+    classes = classes[classes["position"].between(first, last)]
     base = alt.Chart(classes)
     wide = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.25, clip=True).encode(
         x=alt.X("q05:Q", title=_AXIS_TITLE, scale=alt.Scale(zero=False)), x2="q95:Q", y=y
@@ -367,7 +377,11 @@ def _ribbons(classes: pd.DataFrame, found: int | None) -> alt.LayerChart:
         base.mark_circle(size=16, clip=True).encode(
             x=x,
             y=y,
-            color=alt.Color("position:Q", legend=None, scale=alt.Scale(range=position_colours(16))),
+            color=alt.Color(
+                "position:Q",
+                legend=None,
+                scale=alt.Scale(domain=[0, len(names) - 1], range=position_colours(16)),
+            ),
             tooltip=_class_tooltip(classes),
         ),
     ]

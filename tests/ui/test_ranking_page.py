@@ -210,7 +210,19 @@ def test_one_of_very_many_classes_is_picked_too(app, workspace, finished_job):
     write_features(FeatureSet(X, y, tuple(f"{number}.png" for number in range(900)), names, origin), path)
     run(app, "ranking", **{"job": finished_job(path).id, "class": "class 7"})
     assert not app.exception
-    assert stands_out_in(app, "projection") == {app.selectbox(key="find_class").value}
+    at = app.selectbox(key="find_class").value
+    (slider,) = app.slider
+    assert slider.value == (max(0, at - 20), min(299, at + 20)), "a class that is found is shown with those around it"
+    assert stands_out_in(app, "projection") == {at}
+    slider.set_value((0, 299)).run()
+    assert app.slider[0].value == (0, 299), "all are shown again when they are asked for"
+    other = (at + 150) % 300
+    app.selectbox(key="find_class").set_value(other).run()
+    assert app.slider[0].value == (max(0, other - 20), min(299, other + 20))
+    near = other + 5 if other < 290 else other - 5
+    app.selectbox(key="find_class").set_value(near).run()
+    assert app.slider[0].value == (max(0, other - 20), min(299, other + 20)), "what is in sight moves nothing"
+    assert stands_out_in(app, "projection") == {near}
 
 
 def test_a_class_of_the_address_is_found_and_an_unknown_one_is_told(app, pixel_features, finished_job):

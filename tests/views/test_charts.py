@@ -66,6 +66,15 @@ def test_neighbouring_position_colours_differ():
     assert len(set(marks.position_colours(20))) == 20
 
 
+def test_a_window_of_very_many_classes_has_their_rows_and_names_alone():
+    samples, classes = frames(1000)
+    spec = ranking_charts.projection_chart(samples, classes, 120, window=(100, 140)).to_dict()
+    domains = {tuple(d) for d in re.findall(r"'domain': \[(\d+\.5), (\d+\.5)\]", str(spec))}
+    assert domains == {("99.5", "140.5")}
+    (rows,) = {tuple(row["position"] for row in data) for data in spec["datasets"].values() if "q05" in data[0]}
+    assert rows == tuple(range(100, 141))
+
+
 def test_stratified_mask_keeps_every_class_and_the_limit():
     labels = np.repeat([0, 1, 2], [5000, 10, 1])
     mask = ranking_charts.stratified_mask(labels, 300)
