@@ -177,7 +177,8 @@ def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking)
             "the chart, or a tick in the table.",
         )
         if chosen is None:
-            st.caption("Pick a class here, in the chart or in the table to see its samples.")
+            what = "where it lies" if found.example else "its samples"
+            st.caption(f"Pick a class here, in the chart or in the table to see {what}.")
         else:
             look_at(found, ranking, chosen)
     settled = ranking.settled

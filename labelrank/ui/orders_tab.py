@@ -9,7 +9,7 @@ from labelrank.ranking.criteria import OrderCriteria
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import Ranked
 from labelrank.ui import rankings
-from labelrank.ui.feature_files import ChosenFeatures
+from labelrank.ui.feature_files import ChosenFeatures, class_counts
 from labelrank.ui.groups_upload import uploaded_groups
 from labelrank.ui.label_space import computing
 from labelrank.ui.messages import error_box, escape
@@ -39,6 +39,9 @@ def show(found: ChosenFeatures, ranked: Ranked) -> None:
         with computing(found, "Judging the orders") as space:
             orders = _orders(space, tuple(given.groups.tolist()))
     judged, refused = orders
+    counts = class_counts(found.path)
+    if "reference" in refused and counts[0] != counts[1]:
+        refused = {**refused, "reference": rankings.reference_needs(counts)}
     with place:
         st.subheader(escape(order_tables.orders_finding(judged)), anchor=False)
         st.table(order_tables.criteria_table(judged, chosen))

@@ -142,7 +142,7 @@ def _one_of_each(scored: Scored) -> None:
                 patch_maps.strip(images, SMALL_PIXELS),
                 caption=name_text(name, 24),
                 width=patch_maps.width(len(images), SMALL_PIXELS),
-                alt=f"A {one} of {marks.shorten(name)} and the scores of its patches; the highest at "
+                alt=f"{one.capitalize()} of {marks.shorten(name)} and the scores of its patches; the highest at "
                 f"{place_text(best, heat.shape[1])}, {heat.max():.1f} times the average.",
             )
 

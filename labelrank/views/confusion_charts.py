@@ -73,8 +73,10 @@ def mistakes_finding(confusion: np.ndarray, names: Sequence[str]) -> str:
     found = worst_confusions(confusion, 1)
     if not found:
         return "No test sample was mistaken"
-    true, predicted, _, share = found[0]
+    true, predicted, count, share = found[0]
     wrong = 1 - float(np.trace(confusion)) / float(confusion.sum())
+    if count == 1:
+        return f"{percent(wrong)} of the test samples are mistaken, none twice in the same way"
     return (
         f"{percent(wrong)} of the test samples are mistaken, most often {marks.shorten(names[true])} for "
         f"{marks.shorten(names[predicted])} ({percent(share)} of the class)"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from labelrank.data.dataset import NOUNS
 from labelrank.notices import NOTE
 from labelrank.ranking.estimate import StabilityEstimate
-from labelrank.ranking.few_samples import FEW_SAMPLES, TELLING_SAMPLES, few_for_order
+from labelrank.ranking.few_samples import TELLING_SAMPLES, few_for_order, few_text
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult, StabilityOutcome, StabilityReport
 from labelrank.words import RUNTIMES, duration, per_class_text, plural, share_text, told
 
@@ -73,7 +73,7 @@ def few_samples_text(prospect: Prospect) -> str | None:
     if classes < _SOME_CLASSES or prospect.per_class >= TELLING_SAMPLES:
         return None
     of_what = f"of which of the {classes:,} classes are near each other"
-    return FEW_SAMPLES.format(per_class_text(prospect.per_class), of_what)
+    return few_text(prospect.per_class, of_what)
 
 
 # While it runs

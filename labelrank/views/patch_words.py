@@ -43,7 +43,7 @@ def scores_finding(relative: np.ndarray) -> str:
     """
     count = max(1, round(relative.shape[1] / 4))
     share = float(np.sort(relative, axis=1)[:, -count:].sum(axis=1).mean() / relative.shape[1])
-    return f"The first quarter of the patches has {percent(share, 0)} of the score"
+    return f"The top quarter of the patches has {percent(share, 0)} of the score"
 
 
 def reliability_text(reliability: float | None, rounds: int) -> str:

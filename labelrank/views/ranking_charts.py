@@ -148,7 +148,8 @@ def projection_finding(class_names: Sequence[str], told_apart: int | None = None
     if len(class_names) == 2:
         return f"{runs}; the two are {'told' if told_apart else 'not told'} apart"
     return (
-        f"{runs}; {told_apart:,} of {len(class_names) - 1:,} neighbours {'is' if told_apart == 1 else 'are'} told apart"
+        f"{runs}; {told_apart:,} of {len(class_names) - 1:,} neighbouring pairs "
+        f"{'is' if told_apart == 1 else 'are'} told apart"
     )
 
 
@@ -266,6 +267,7 @@ def _zoom() -> alt.Parameter:
     return alt.selection_interval(
         name="zoom",
         bind="scales",
+        encodings=["y"],
         zoom="wheel![event.ctrlKey || event.metaKey]",
         translate="[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
     )
@@ -295,6 +297,7 @@ def _rows_to_pick(classes: pd.DataFrame, axis: alt.Axis, scale: alt.Scale, shown
             y2=alt.Y2("bottom:Q"),
             opacity=alt.when(shown).then(alt.value(0.22)).otherwise(alt.value(0)),
             description="class:N",
+            tooltip=_class_tooltip(classes),
         )
     )
 

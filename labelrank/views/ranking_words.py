@@ -78,8 +78,8 @@ def shrunk_text(label_map: LabelMap) -> str:
     if (shrunk := label_map.parameters.get("shrinkage_found")) is None:
         return ""
     return (
-        f"Auto shrinkage found {percent(shrunk)}: so far the within-class covariance was pulled towards its diagonal. "
-        "The fewer samples there are per dimension, the more."
+        f"Auto shrinkage found {percent(shrunk)}: so far was the within-class covariance pulled to its diagonal. "
+        "The fewer samples there are per dimension, the farther."
     )
 
 

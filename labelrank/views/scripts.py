@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,14 @@ from labelrank.steps.extract.run import obtain
 """
 
 
+def _guarded(script: str) -> str:
+    """Return a script that works where a process of its own is started from it, as extraction and training do."""
+    lines = script.splitlines()
+    first = next(number for number, line in enumerate(lines) if line and not line.startswith(("from ", "import ")))
+    body = textwrap.indent("\n".join(lines[first:]), "    ")
+    return "\n".join([*lines[:first], 'if __name__ == "__main__":', body]) + "\n"
+
+
 def dataset(request: Request) -> str:
     """Return a script that opens the dataset of an extraction."""
     return f"""\
@@ -45,23 +54,23 @@ print(len(dataset.samples), dataset.media, dataset.class_names)
 
 def extraction(request: Request, out: str) -> str:
     """Return a script that extracts features and writes them."""
-    return f"""\
+    return _guarded(f"""\
 from pathlib import Path
 
 from labelrank.features.store import write_features
 {_FEATURES_IMPORTS}
 {_FEATURES.format(request=call(request))}write_features(features, Path({out!r}))
-"""
+""")
 
 
 def ranking(request: Request, ranked_as: RankRequest, out: str) -> str:
     """Return a script that extracts features, unless they are here, and ranks their classes."""
-    return f"""\
+    return _guarded(f"""\
 from pathlib import Path
 
 {_FEATURES_IMPORTS}from labelrank.steps.rank import RankRequest, rank
 
-{_FEATURES.format(request=call(request))}{_rank(ranked_as, out)}"""
+{_FEATURES.format(request=call(request))}{_rank(ranked_as, out)}""")
 
 
 def ranking_of_file(features: str, ranked_as: RankRequest, out: str) -> str:
@@ -100,7 +109,7 @@ def comparison(
     """
     more = {"test_split": test_split, "groups": dict(groups) if groups else None}
     words = [f"ranking={call(ranked_as)}", *(f"{name}={value!r}" for name, value in more.items() if value)]
-    return f"""\
+    return _guarded(f"""\
 from dataclasses import asdict
 from pathlib import Path
 
@@ -119,7 +128,7 @@ params = job_params(asdict(request), design, {", ".join(words)})
 outcome = compare(gather(params, design, settings), design, settings)
 write_report(Path({out!r}), outcome.report)
 print(outcome.report.verdict.text)
-"""
+""")
 
 
 def scoring(request: Request, asked: GalleryRequest, out: str) -> str:
@@ -127,7 +136,7 @@ def scoring(request: Request, asked: GalleryRequest, out: str) -> str:
     from labelrank.steps.patches import Scoring  # more than the web process needs at its start
 
     how = Scoring(asked.visible, asked.rounds, asked.variant)
-    return f"""\
+    return _guarded(f"""\
 from pathlib import Path
 
 from labelrank.features.store import write_features
@@ -139,7 +148,7 @@ settings = Settings.from_env()
 request = {call(of_samples(request, max_per_class=asked.per_class))}
 scores = score(plan(request, {call(how)}, settings), settings)
 write_features(scores, Path({out!r}))
-"""
+""")
 
 
 def training(asked: TrainRequest, command: str, out: str) -> str:
@@ -148,7 +157,7 @@ def training(asked: TrainRequest, command: str, out: str) -> str:
     Args:
         command: The command that does the same, for the ranker's card.
     """
-    return f"""\
+    return _guarded(f"""\
 from pathlib import Path
 
 from labelrank.settings import Settings
@@ -158,7 +167,7 @@ from labelrank.steps.patch_training import TrainRequest, plan, train
 settings = Settings.from_env()
 request = {call(asked)}
 train(plan(request, settings), Path({out!r}), settings, command={command!r})
-"""
+""")
 
 
 def call(value: DataclassInstance) -> str:

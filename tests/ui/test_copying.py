@@ -51,7 +51,8 @@ def do(folder, workspace, command=None, script=None):
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
     }
-    words = ["bash", "-euc", command] if command else [sys.executable, "-c", script]
+    (folder / "copied.py").write_text(script or "")
+    words = ["bash", "-euc", command] if command else [sys.executable, "copied.py"]
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

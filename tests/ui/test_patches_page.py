@@ -89,7 +89,7 @@ def test_a_finished_job_shows_samples_selectors_and_classes(app, scored):
     job, _ = scored()
     run(app, "patches", patches=job.id)
     found = subheaders(app)
-    assert found[0].startswith("The first quarter of the patches has ")
+    assert found[0].startswith("The top quarter of the patches has ")
     assert "With 25\u00a0% of the patches, Grid rebuilds best: off by 8.0 of 255, Random by 12.0" in found
     assert found[-3:] == [
         "It takes three samples of a class to tell whether its border matters",

@@ -161,8 +161,8 @@ def test_axes_have_units_and_no_chart_paints_a_background():
     ("names", "told", "says"),
     [
         ("abc", None, "The order runs from a to c"),
-        ("abc", 1, "The order runs from a to c; 1 of 2 neighbours is told apart"),
-        ("abcd", 3, "The order runs from a to d; 3 of 3 neighbours are told apart"),
+        ("abc", 1, "The order runs from a to c; 1 of 2 neighbouring pairs is told apart"),
+        ("abcd", 3, "The order runs from a to d; 3 of 3 neighbouring pairs are told apart"),
         ("ab", 0, "The order runs from a to b; the two are not told apart"),
         ("ab", 1, "The order runs from a to b; the two are told apart"),
     ],

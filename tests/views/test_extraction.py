@@ -30,7 +30,7 @@ def prospect(classes, per_class, **request):
 
 @pytest.mark.parametrize(
     "enough",
-    [prospect(9, 1), prospect(10, 25), prospect(50, 25), prospect(1000, 64.5), prospect(60, 2, shard=(1, 2))],
+    [prospect(9, 3), prospect(10, 25), prospect(50, 25), prospect(1000, 64.5), prospect(60, 2, shard=(1, 2))],
 )
 def test_enough_samples_need_no_word(enough):
     assert extraction.few_samples_text(enough) is None
@@ -45,6 +45,16 @@ def test_too_few_samples_of_many_classes_are_told_with_the_number_to_take(classe
     text = extraction.few_samples_text(prospect(classes, per_class))
     assert text.startswith(f"{told}samples of each class say little of the order of {classes:,} classes: other samples")
     assert text.endswith("Take at least 25 of each.")
+
+
+@pytest.mark.parametrize(
+    ("per_class", "told"), [(1, "One sample of each class says"), (2, "2 samples of each class say")]
+)
+def test_one_or_two_samples_are_too_few_whatever_the_number_of_classes(per_class, told):
+    assert extraction.few_samples_text(prospect(3, per_class)) == (
+        f"{told} little of the order of 3 classes: other samples would give quite another answer. Take at least 25 of "
+        "each."
+    )
 
 
 def test_too_few_samples_of_some_classes_are_told_for_their_distances_alone():

@@ -1,5 +1,6 @@
 """The Python of a script makes the request that it was written from."""
 
+import ast
 from dataclasses import replace
 
 import pytest
@@ -52,3 +53,26 @@ def test_each_script_is_python():
         scripts.training(TrainRequest(LONG, {"epochs": 3}), "labelrank patches train 'a b'", "ranker"),
     ):
         compile(script, "script", "exec")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        scripts.extraction(Request("digits", "mae-tiny-digits"), "features.parquet"),
+        scripts.ranking(Request("digits", "mae-tiny-digits"), RankRequest(), "map.json"),
+        scripts.comparison(
+            Request("digits", "mae-tiny-digits"),
+            Design(),
+            RankRequest(),
+            test_split=None,
+            groups=None,
+            out="report.json",
+        ),
+        scripts.scoring(Request("digits", "mae-tiny-digits"), GalleryRequest(), "scores.parquet"),
+    ],
+)
+def test_a_script_does_nothing_in_the_processes_that_it_starts(script):
+    """They import it anew; whatever it did there would start processes without end."""
+    *imports, guard = ast.parse(script).body
+    assert all(isinstance(one, ast.Import | ast.ImportFrom) for one in imports)
+    assert ast.unparse(guard).startswith("if __name__ == '__main__':\n")
