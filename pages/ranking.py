@@ -176,11 +176,12 @@ def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking)
             help="Shows where the class lies, how sure that is, and some of its samples; so does a click on its row in "
             "the chart, or a tick in the table.",
         )
-        if chosen is None:
-            what = "where it lies" if found.example else "its samples"
-            st.caption(f"Pick a class here, in the chart or in the table to see {what}.")
-        else:
-            look_at(found, ranking, chosen)
+        with st.container(key="found_class", gap="xsmall"):
+            if chosen is None:
+                what = "where it lies" if found.example else "its samples"
+                st.caption(f"Pick a class here, in the chart or in the table to see {what}.")
+            else:
+                look_at(found, ranking, chosen)
     settled = ranking.settled
     # What is drawn first is replaced by what is drawn later. What is drawn once stays, and its zoom too.
     places = Places(
