@@ -25,6 +25,8 @@ DRAWN = """() => [...document.querySelectorAll('[data-testid=stVegaLiteChart] .m
   return small.getImageData(0, 0, 64, 64).data.some((value) => value);
 })"""
 
+HAS_BUTTON = "(name) => [...document.querySelectorAll('button')].some((button) => button.innerText.trim() === name)"
+
 
 @dataclass
 class Visit:
@@ -150,7 +152,13 @@ def _processor_s(machine: CDPSession) -> dict[int, float]:
 
 def button(name: str) -> Callable[[Page], object]:
     """Return what waits until a button can be clicked."""
-    return lambda page: page.get_by_role("button", name=name).click(trial=True)
+
+    def wait(page: Page) -> None:
+        # Playwright looks for a button again only after half a second, which both sides would be rounded up to.
+        page.wait_for_function(HAS_BUTTON, arg=name, polling="raf")
+        page.get_by_role("button", name=name).click(trial=True)
+
+    return wait
 
 
 def chart(page: Page) -> None:
