@@ -137,13 +137,24 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
                 if not session.is_mine(job):
                     st.caption(NOT_MINE)
                     return
-                pressed = st.button("Cancel", key=f"cancel_{job.id}", disabled=job.cancel_requested, help=cancel_help)
-                if pressed:
-                    session.cancel_job(job)
-                    st.rerun(scope="fragment")
+                # A click is told to whichever part of the page runs next, such as the ticking bar in the sidebar; only
+                # what hangs on the button itself is sure to hear of it.
+                st.button(
+                    "Cancel",
+                    key=f"cancel_{job.id}",
+                    disabled=job.cancel_requested,
+                    help=cancel_help,
+                    on_click=_cancel,
+                    args=(job,),
+                )
                 if job.cancel_requested:
                     st.caption("Stopping", width="content")
                 st.caption("You may leave this page: the job goes on, and the page Jobs leads back here.")
+
+
+def _cancel(job: Job) -> None:
+    with messages.guarded("job"):
+        session.cancel_job(job)
 
 
 def _so_far(job: Job) -> None:

@@ -229,6 +229,8 @@ def test_a_job_can_be_cancelled_and_resumed(server, open_page):
     page = open_page(f"{server.url}/?seed=6&per_class=all&clips=4&dataset=moving-digits")
     press(page, "Use moving-digits")
     press(page, "Extract features")
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_be_visible()
+    settled(page)
     press(page, "Cancel")
     expect(page.get_by_text("Cancelled")).to_be_visible(timeout=30_000)
     press(page, "Resume")
