@@ -253,8 +253,8 @@ class JobStore:
     def claim(self, worker: str) -> Job | None:
         """Set the job whose turn it is to running and return it; None if no job waits.
 
-        It is the turn of the owner with the fewest jobs that were started in the last hour, and of his job that has
-        waited longest; so whoever queues many jobs does not keep others from theirs.
+        It is the turn of the owner with the fewest jobs that were started in the last hour, and of the job of
+        theirs that has waited longest; so whoever queues many jobs does not keep others from theirs.
 
         Only one of any number of callers gets the job. Its `attempt` identifies the caller: later writes from an
         earlier attempt are not accepted.

@@ -93,6 +93,7 @@ class Supervisor:
     def _watch(self, job: Job, child: Child) -> None:
         """Return when the child has ended or its time to stop is over."""
         started = time.monotonic()
+        self._out_of_time = False  # of the job before
         while not child.has_ended():
             now = self._look_up(job)
             self._out_of_time = time.monotonic() - started > self._settings.max_job_seconds
