@@ -21,7 +21,13 @@ st.markdown(
     "[github.com/Peihao-Xiang/Label-Ranker](https://github.com/Peihao-Xiang/Label-Ranker)."
 )
 if address := server.source_address():
-    st.markdown(f"The code that runs here: [{address}]({address}).")
+    docs = server.docs_address(address)
+    st.subheader("Code and documentation", anchor=False)
+    st.markdown(
+        f"- The code that runs here: [{address}]({address})\n- Tutorials, and how to read the charts: [{docs}]({docs})"
+    )
+else:
+    st.caption("Tutorials, and how to read the charts, are in the folder `docs` of the code.")
 st.subheader("This server", anchor=False)
 for device in server.device_names():
     st.markdown(messages.escape(device))

@@ -76,11 +76,7 @@ def details(entry: job_list.Entry) -> None:
     st.code(session.share_link(job.id), language=None, wrap_lines=True)
     job_panel.log_expander(job)
     if mine and not job.active:
-        removed = "the job, its log and its results" if job.kind == "finetune" else "the job and its log"
-        st.caption(f"Delete removes {removed}. Features stay in the workspace.")
-        if st.button("Delete this job", key=f"delete_{job.id}"):
-            session.delete_job(job)
-            st.rerun()
+        job_panel.delete_form(job)
 
 
 main()

@@ -20,9 +20,9 @@ from labelrank.ui import (
     rankings,
     session,
 )
-from labelrank.views import ranking_charts, ranking_words
+from labelrank.views import questions, ranking_charts, ranking_words
 
-FINETUNE_HELP = "Fine-tune with this order and with others, on the same seeds, and see whether the order matters."
+FINETUNE_HELP = "A fine-tune shows whether class geometry as the target helps, and what the mistakes cost."
 # How long a run of the page waits for the intervals of positions; later ones are drawn when they are there.
 WAIT_S = 1.0
 IMAGE_PIXELS = 46
@@ -148,8 +148,10 @@ def show(found: feature_files.ChosenFeatures, download_place: DeltaGenerator) ->
     first_screen(found, ranking)
     with download_place:
         frame.downloads(ranking.label_map, ranked.samples)
-        if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
-            session.go("pages/finetune.py")
+        if not found.example:  # which has no samples to train on
+            if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
+                session.go("pages/finetune.py")
+            st.caption(questions.IN_THEORY)
         publishing.show(ranking.label_map)
     if not ranking.settled:
         intervals_to_come(ranking)

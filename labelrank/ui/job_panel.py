@@ -326,7 +326,7 @@ def features_footer(path: Path, found: FeatureSet, report: ExtractionReport | No
             help="One row per sample: key, label, features. The file's metadata says how they were made.",
         )
         if not session.settings().shared:
-            st.caption(f"In {escape(str(path))}")
+            st.caption(f"On this machine, for commands such as `labelrank rank`: {escape(str(path))}")
 
 
 def name_form(job: Job) -> None:
@@ -335,6 +335,34 @@ def name_form(job: Job) -> None:
         name = st.text_input("Name", job.name or "", max_chars=MAX_NAME_CHARACTERS, key=f"called_{job.id}")
         if st.form_submit_button("Rename") and name != job.name:
             session.rename_job(job, name)
+            st.rerun()
+
+
+_STAYS = {
+    "extract": "Its features stay, and the same choices find them again.",
+    "finetune": "The features stay.",
+    "patches": "Its scores stay, and the same choices find them again.",
+    "train-patches": "Its ranker stays.",
+}
+"""Kind of a job -> what is still there once it is deleted."""
+
+
+def delete_form(job: Job) -> None:
+    """Let the visitor delete a job, once that is said again: nothing brings it back."""
+    asked = st.session_state.get("deleting") == job.id
+    if st.button("Delete this job", key=f"delete_{job.id}") and not asked:
+        st.session_state["deleting"] = job.id
+        asked = True
+    if not asked:
+        return
+    lost = "The job, its log and its results" if job.kind == "finetune" else "The job and its log"
+    st.markdown(f"{lost} would be gone for good. {_STAYS.get(job.kind, '')}")
+    with st.container(horizontal=True):
+        if st.button("Delete for good", key=f"delete_for_good_{job.id}", type="primary"):
+            session.delete_job(job)
+            st.rerun()
+        if st.button("Keep it", key=f"keep_{job.id}"):
+            del st.session_state["deleting"]
             st.rerun()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import metadata
 from typing import TYPE_CHECKING
 
 from labelrank import doctor, times
@@ -178,6 +179,13 @@ _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def source_address() -> str | None:
-    """Return where the code that runs here can be read: that of a Space; None elsewhere."""
-    space = os.environ.get("SPACE_ID")
-    return f"https://huggingface.co/spaces/{space}/tree/main" if space else None
+    """Return where the code that runs here can be read: that of a Space, else the repository that the package names."""
+    if space := os.environ.get("SPACE_ID"):
+        return f"https://huggingface.co/spaces/{space}/tree/main"
+    named = dict(line.split(", ", 1) for line in metadata("labelrank").get_all("Project-URL") or ())
+    return named.get("Repository")
+
+
+def docs_address(source: str) -> str:
+    """Return where the documentation of the code at an address is."""
+    return f"{source}/docs" if "/tree/" in source else f"{source}/tree/main/docs"

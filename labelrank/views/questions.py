@@ -10,6 +10,11 @@ from labelrank.steps.finetune.request import ONE_HOT, Design
 from labelrank.words import about, plural
 
 ORDER, GEOMETRY, MODEL = "order", "geometry", "model"
+IN_THEORY = (
+    "With a plain softmax head an order only renames the outputs, so expect no effect. A fine-tune can show more: "
+    "whether targets by class geometry help, and what the mistakes cost."
+)
+"""What is known of the order before anything is trained."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ QUESTIONS = {
     ORDER: Question(
         "Does the order matter?",
         "Trains the same way with the ranked order, the original one and random ones, and tells their differences from "
-        "chance.",
+        "chance. With a plain softmax head an order only renames the outputs: expect no effect.",
         "Compare the orders",
     ),
     GEOMETRY: Question(

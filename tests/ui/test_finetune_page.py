@@ -825,16 +825,23 @@ def test_jobs_tell_fine_tunes_apart_and_open_them(app, compared, store):
     assert app.session_state["choices"].finetune == job.id
 
 
+def delete(app, job):
+    app.button(key=f"delete_{job.id}").click().run()
+    assert "The job, its log and its results would be gone for good. The features stay." in plain(app)
+    button(app, "Delete for good").click().run()
+
+
 def test_a_deleted_fine_tune_is_let_go(app, compared):
     job, _ = compared()
     run(app, "jobs", job=job.id)
     open_more(app, job)
-    next(b for b in app.button if b.key == f"delete_{job.id}").click().run()
+    delete(app, job)
     assert app.session_state["choices"].finetune is None
 
 
 def test_the_ranking_leads_to_the_fine_tune(app, pixel_features, finished_job):
     run(app, "ranking", job=finished_job(pixel_features()).id)
+    assert "With a plain softmax head an order only renames the outputs, so expect no effect." in texts(app)
     button(app, "Does the order matter here?").click().run()
     assert title(app) == "Fine-tune"
 
@@ -873,8 +880,7 @@ def test_deleting_a_job_removes_its_results_unless_another_job_tells_of_them(app
     for left, there in ((job, True), (other, False)):
         run(app, "jobs", job=left.id)
         open_more(app, left)
-        assert "Delete removes the job, its log and its results. Features stay in the workspace." in plain(app)
-        app.button(key=f"delete_{left.id}").click().run()
+        delete(app, left)
         assert store.find(left.id) is None
         assert (folder / "report.json").is_file() is there
     assert (workspace / "finetunes").is_dir()
@@ -889,6 +895,6 @@ def test_deleting_a_job_removes_nothing_outside_the_results_of_the_workspace(app
     store.succeed(stray.id, store.claim("a worker").attempt, {**job.result, "folder": str(elsewhere)})
     run(app, "jobs", job=stray.id)
     open_more(app, stray)
-    app.button(key=f"delete_{stray.id}").click().run()
+    delete(app, stray)
     assert store.find(stray.id) is None
     assert (elsewhere / "report.json").is_file()

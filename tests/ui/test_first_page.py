@@ -26,6 +26,8 @@ def test_the_result_of_the_first_page_opens_with_one_click_and_nothing_to_extrac
     ]
     assert "test split" in app.warning[0].value
     assert "This example has features alone, without images." in plain(app)
+    # There is nothing to train on, so the way to a fine-tune is not offered.
+    assert "Does the order matter here?" not in labels(app)
     assert downloads(app)[0] == "Download"
 
 

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
+from email.message import Message
 from pathlib import Path
 
 import numpy as np
@@ -548,7 +549,13 @@ def test_jobs_are_listed_newest_first_and_can_be_deleted(app, store, pixel_featu
     run(app, "jobs")
     assert listed(app) == ["**extract**: second \\<b\\>", "**extract**: digits \\/ train · mae\\-tiny\\-digits"]
     open_more(app, newer)
-    next(b for b in app.button if b.key == f"delete_{newer.id}").click().run()
+    app.button(key=f"delete_{newer.id}").click().run()
+    assert store.find(newer.id), "it is said twice"
+    assert "The job and its log would be gone for good. Its features stay" in texts(app)
+    button(app, "Keep it").click().run()
+    assert "Delete for good" not in labels(app)
+    app.button(key=f"delete_{newer.id}").click().run()
+    button(app, "Delete for good").click().run()
     assert [job.subject for job in store.list()] == ["digits / train · mae-tiny-digits"]
 
 
@@ -627,17 +634,31 @@ def test_about_begins_with_what_to_cite(app, monkeypatch):
     monkeypatch.setenv("SPACE_ID", "someone/labelrank")
     run(app, "about")
     assert title(app) == "About"
-    assert [one.value for one in app.subheader] == ["Citation", "This server", "Limits", "Licences"]
+    sections = ["Citation", "Code and documentation", "This server", "Limits", "Licences"]
+    assert [one.value for one in app.subheader] == sections
     addresses = re.findall(r"\]\((http[^)]*)\)", texts(app))
     assert addresses == [
         *(address for _, address in words.PAPERS),
         "https://github.com/Peihao-Xiang/Label-Ranker",
         "https://huggingface.co/spaces/someone/labelrank/tree/main",
+        "https://huggingface.co/spaces/someone/labelrank/tree/main/docs",
     ]
     assert not app.code
     app.session_state["bibtex"] = True
     app.run()
     assert app.code[0].value.count("@inproceedings") == len(words.PAPERS)
+
+
+def test_about_leads_to_the_repository_that_the_package_names(app, monkeypatch):
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    for named, told in (("Repository, https://example.org/code", ["code", "code/tree/main/docs"]), ("Other, x", [])):
+        given = Message()
+        given["Project-URL"] = named
+        monkeypatch.setattr("labelrank.ui.server.metadata", lambda name, given=given: given)
+        run(app, "about")
+        found = re.findall(r"\]\(https://example.org/([^)]*)\)", texts(app))
+        assert found == told
+        assert ("in the folder `docs` of the code" in texts(app)) is not told
 
 
 def test_about_tells_limits_in_units_and_folds_their_variables_and_versions(app, monkeypatch):
