@@ -55,12 +55,14 @@ class OrderCriteria:
         n_random: Random orders compared with.
         n_triples: How many triples of classes stand for all in random orders; None where all were used.
         left_out: Criteria that were not found, because there are too many classes or no groups.
+        together: Names of the orders; those that put the classes in the same order are together.
     """
 
     of: Mapping[str, Mapping[str, Judged]]
     n_random: int
     n_triples: int | None
     left_out: tuple[str, ...]
+    together: tuple[tuple[str, ...], ...]
 
     def best(self, criterion: str) -> tuple[str, ...]:
         """Return the orders with the best value; none where the criterion was left out."""
@@ -96,7 +98,8 @@ def criteria(
     their package seriation define them (`AR_events`, `AR_deviations`, `Path_length`).
     """
     # Orders by name and number are often the same.
-    asked, number_of = np.unique(_checked(orders, geometry.n_classes), axis=0, return_inverse=True)
+    asked, numbers = np.unique(_checked(orders, geometry.n_classes), axis=0, return_inverse=True)
+    number_of = dict(zip(orders, numbers.tolist(), strict=True))
     rng = np.random.default_rng(seed)
     random = np.array([rng.permutation(geometry.n_classes) for _ in range(N_RANDOM)])
     if geometry.n_classes <= MAX_PAIRED_CLASSES:
@@ -107,13 +110,13 @@ def criteria(
     if groups is not None:
         found.append(_Compared("group_share", group_shares(groups, asked), group_shares(groups, random)))
     return OrderCriteria(
-        of={
-            name: {one.name: one.judged(number) for one in found}
-            for name, number in zip(orders, number_of.tolist(), strict=True)
-        },
+        of={name: {one.name: one.judged(number) for one in found} for name, number in number_of.items()},
         n_random=N_RANDOM,
         n_triples=N_TRIPLES if MAX_EXACT_CLASSES < geometry.n_classes <= MAX_PAIRED_CLASSES else None,
         left_out=tuple(name for name in CRITERIA if name not in {one.name for one in found}),
+        together=tuple(
+            tuple(name for name in orders if number_of[name] == number) for number in dict.fromkeys(number_of.values())
+        ),
     )
 
 

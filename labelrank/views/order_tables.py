@@ -51,11 +51,20 @@ def definitions_text(found: OrderCriteria) -> str:
 
 
 def criteria_rows(found: OrderCriteria) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return a header, and a row for each order and one for random ones; the best of a column has an asterisk."""
+    """Return a header, a row for each order and one for random ones; the best of a column has an asterisk.
+
+    Names of the same order share a row.
+    """
     names = [name for name in TITLES if name not in found.left_out]
     rows = [
-        (order, *(_figure(judged[name].value, name) + ("*" if order in found.best(name) else " ") for name in names))
-        for order, judged in found.of.items()
+        (
+            ", ".join(same),
+            *(
+                _figure(found.of[same[0]][name].value, name) + ("*" if same[0] in found.best(name) else " ")
+                for name in names
+            ),
+        )
+        for same in found.together
     ]
     return ("order", *(TITLES[name] + " " for name in names)), [*rows, ("random", *_random(found, names, " "))]
 
@@ -63,16 +72,18 @@ def criteria_rows(found: OrderCriteria) -> tuple[tuple[str, ...], list[tuple[str
 def criteria_table(found: OrderCriteria, chosen: str) -> pd.DataFrame:
     """Return a row for each order, its criteria in markdown, the best in bold; last the mean of random orders.
 
+    Names of the same order share a row.
+
     Args:
         chosen: The order of the label map.
     """
     names = [name for name in TITLES if name not in found.left_out]
     rows = [
         (
-            f"{order} (chosen)" if order == chosen else order,
-            *(_cell(judged[name], name, order in found.best(name)) for name in names),
+            ", ".join(f"{order} (chosen)" if order == chosen else order for order in same),
+            *(_cell(found.of[same[0]][name], name, same[0] in found.best(name)) for name in names),
         )
-        for order, judged in found.of.items()
+        for same in found.together
     ]
     columns = ["Order", *(TITLES[name] for name in names)]
     return pd.DataFrame([*rows, ("random", *_random(found, names))], columns=columns).set_index("Order")

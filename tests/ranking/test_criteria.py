@@ -159,3 +159,10 @@ def test_what_is_no_order_is_refused(order):
     geometry = ClassGeometry.of(ClassMoments(X.shape[1]).update(X, y))
     with pytest.raises(RankingError, match="'mine' does not have each of the 2 classes once"):
         criteria.criteria(geometry, {"mine": np.array(order)})
+
+
+def test_orders_that_put_the_classes_in_the_same_order_are_told(known):
+    geometry, _ = known
+    order = np.arange(20)
+    found = criteria.criteria(geometry, {"original": order, "back": order[::-1], "alphabetical": order.copy()})
+    assert found.together == (("original", "alphabetical"), ("back",))

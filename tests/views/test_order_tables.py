@@ -1,9 +1,11 @@
 """What the table of orders says of them."""
 
+from dataclasses import replace
+
 import pytest
 
 from labelrank.ranking.criteria import Judged, OrderCriteria
-from labelrank.views.order_tables import orders_finding
+from labelrank.views.order_tables import criteria_rows, criteria_table, orders_finding
 
 
 def found(values: dict[str, tuple[float, float]]) -> OrderCriteria:
@@ -14,7 +16,7 @@ def found(values: dict[str, tuple[float, float]]) -> OrderCriteria:
         }
         for order, (length, correlation) in values.items()
     }
-    return OrderCriteria(of=of, n_random=199, n_triples=None, left_out=())
+    return OrderCriteria(of=of, n_random=199, n_triples=None, left_out=(), together=tuple((name,) for name in of))
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,19 @@ def found(values: dict[str, tuple[float, float]]) -> OrderCriteria:
 )
 def test_the_sentence_on_the_orders_names_those_that_are_best(values, says):
     assert orders_finding(found(values)).startswith(says)
+
+
+def test_names_of_the_same_order_share_a_row():
+    judged = replace(
+        found({"path": (1.0, 0.2), "original": (2.0, 0.1), "alphabetical": (2.0, 0.1), "spectral": (2.0, 0.1)}),
+        left_out=("anti_robinson_events", "anti_robinson_deviation", "group_share"),
+        together=(("path",), ("original", "alphabetical"), ("spectral",)),
+    )
+    rows = ["path", "original, alphabetical", "spectral", "random"]
+    assert [row[0] for row in criteria_rows(judged)[1]] == rows
+    assert list(criteria_table(judged, "alphabetical").index) == [
+        "path",
+        "original, alphabetical (chosen)",
+        "spectral",
+        "random",
+    ]
