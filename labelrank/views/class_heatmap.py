@@ -144,7 +144,7 @@ def distance_heatmap(
         names,
         groups,
         scale=alt.Scale(domain=[0, 1, 2], range=[NEAR, _BLANK, FAR], interpolate="rgb"),
-        value=("Distance", ".2~f"),
+        value=("Distance", "format(datum.value, '.2~f')", "format(datum.value, '.2~f')"),
         axes=(None, None),
         hover=hover,
         found=found,
@@ -177,7 +177,11 @@ def confusion_heatmap(
         names,
         groups,
         scale=scale,
-        value=("Share of the true class", ".0%"),
+        value=(
+            "Share of the true class",
+            marks.percent_text("datum.value", 0),
+            marks.percent_text("datum.value", 1),
+        ),
         axes=("Taken for", "True class"),
         hover=hover,
         found=found,
@@ -201,11 +205,16 @@ def _heatmap(
     groups: np.ndarray | None,
     *,
     scale: alt.Scale,
-    value: tuple[str, str],
+    value: tuple[str, str, str],
     axes: tuple[str | None, str | None],
     hover: bool,
     found: int | None,
 ) -> alt.LayerChart:
+    """Return the chart.
+
+    Args:
+        value: What a cell says, and the expressions that write it in the legend and in a tooltip.
+    """
     count = len(order)
     span = -(-count // CELLS)
     titles = [marks.shorten(names[order[start]], _LABEL_CHARACTERS) for start in range(0, count, span)]
@@ -256,6 +265,7 @@ def _heatmap(
             bottom=f"min(datum.row + {span}, {count})",
             one=f"{names_text}[floor(datum.row / {span})]",
             other=f"{names_text}[floor(datum.column / {span})]",
+            told=value[2],
         )
         .mark_rect(opacity=0)
         .encode(
@@ -269,7 +279,7 @@ def _heatmap(
                 legend=alt.Legend(
                     title=value[0],
                     orient="top",
-                    format=value[1],
+                    labelExpr=value[1],
                     gradientOpacity=1,
                     gradientLength=160,
                     tickCount=2,
@@ -278,7 +288,7 @@ def _heatmap(
             tooltip=[
                 alt.Tooltip("one:N", title=(axes[1] or "class").lower()),
                 alt.Tooltip("other:N", title=(axes[0] or "class").lower() if axes[0] else "and"),
-                alt.Tooltip("value:Q", title=value[0].lower(), format=value[1] if value[1] != ".0%" else ".1%"),
+                alt.Tooltip("told:N", title=value[0].lower()),
             ],
         )
     )

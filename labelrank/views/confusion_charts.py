@@ -159,15 +159,19 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
     }
     scale = alt.Scale(domain=cells, paddingInner=0.06 if len(cells) <= 30 else 0)
     strength = alt.Scale(type="sqrt", domain=[0, full_share(confusion)], range=[0.1, 1], clamp=True)
-    base = alt.Chart(frame).encode(
-        x=alt.X("predicted:O", title="Predicted", scale=scale, axis=alt.Axis(labelAngle=-90, **axis)),
-        y=alt.Y("true:O", title="True", scale=scale, axis=alt.Axis(**axis)),
-        tooltip=[
-            alt.Tooltip("true_name:N", title="true"),
-            alt.Tooltip("predicted_name:N", title="predicted"),
-            alt.Tooltip("count:Q", title="samples", format=",d"),
-            alt.Tooltip("share:Q", title="of the true class", format=".1%"),
-        ],
+    base = (
+        alt.Chart(frame)
+        .transform_calculate(told=marks.percent_text("datum.share", 1))
+        .encode(
+            x=alt.X("predicted:O", title="Predicted", scale=scale, axis=alt.Axis(labelAngle=-90, **axis)),
+            y=alt.Y("true:O", title="True", scale=scale, axis=alt.Axis(**axis)),
+            tooltip=[
+                alt.Tooltip("true_name:N", title="true"),
+                alt.Tooltip("predicted_name:N", title="predicted"),
+                alt.Tooltip("count:Q", title="samples", format=",d"),
+                alt.Tooltip("told:N", title="of the true class"),
+            ],
+        )
     )
     layers: list[alt.Chart] = [
         base.mark_rect().encode(

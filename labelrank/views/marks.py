@@ -49,6 +49,11 @@ def is_picked(first: int | None) -> str:
     return f"({ANY_PICKED} ? {PICKED}.position[0] === datum.position : {at_first})"
 
 
+def percent_text(share: str, digits: int) -> str:
+    """Return the expression in charts that writes a fraction, itself an expression, as `words.percent` does."""
+    return f"format(100 * {share}, '.{digits}f') + '\u00a0%'"
+
+
 def drawn_classes(classes: pd.DataFrame, chosen: int | None = None) -> tuple[pd.DataFrame, str]:
     """Return the rows that are drawn, and a sentence, which begins with a space, where these are not all.
 

@@ -233,3 +233,9 @@ def test_a_map_of_two_classes_does_not_say_that_they_are_most_alike():
 @pytest.mark.parametrize(("n_classes", "pixels"), [(2, 210), (10, 460), (51, 885), (1000, 710)])
 def test_the_cells_of_a_heat_map_are_about_square_where_there_is_room(n_classes, pixels):
     assert class_heatmap.width(n_classes) == pixels
+
+
+def test_shares_in_a_heat_map_are_written_as_in_the_text():
+    shares = coo_array((np.array([0.53, 0.47, 1.0]), (np.array([0, 0, 1]), np.array([0, 1, 1]))), shape=(2, 2))
+    chart = class_heatmap.confusion_heatmap(shares, np.arange(2), ["ant", "bee"])
+    assert "'.1f') + '\u00a0%'" in json.dumps(chart.to_dict(), ensure_ascii=False)

@@ -37,10 +37,8 @@ def _format(part: ast.AST) -> str:
 
 
 def faults(source: str) -> list[int]:
-    # Style sheets and the formats of Vega are no sentences.
-    said = [
-        (line, text) for line, text in texts(ast.parse(source)) if not re.search(r"[<;] |[<][a-z]|^\.\d%$|style>", text)
-    ]
+    # Style sheets are no sentences. The formats of Vega are: its own percent sign follows no space.
+    said = [(line, text) for line, text in texts(ast.parse(source)) if not re.search(r"[<;] |[<][a-z]|style>", text)]
     return [line for line, text in said if re.search(r"[\d}] ?%(?![\w(])", text)]
 
 
@@ -56,6 +54,7 @@ def test_a_percent_sign_follows_a_no_break_space(path):
         ("f'{x:.0%}'", True),
         ("x = '90 %'", True),
         ("x = '90%'", True),
+        ("alt.Tooltip('share:Q', format='.1%')", True),
         ("x = '90\u00a0%'", False),
         ("f'{x}\u00a0%'", False),
     ],
