@@ -64,7 +64,7 @@ END_RULES = {
     "original": "The class with label 0 comes first.",
     "alphabetical": "The first name of the alphabet comes first: case and accents are ignored, and digits count as "
     "whole numbers, so that class 2 comes before class 10.",
-    "frequency": "The class with most rows comes first.",
+    "frequency": "The class with most samples comes first.",
 }
 """Order -> which end comes first."""
 _DISTANCE_TIES = (
@@ -76,7 +76,7 @@ TIE_RULES = {
     **dict.fromkeys(GEOMETRY_ORDERS, _DISTANCE_TIES),
     "original": "There are no ties: labels differ.",
     "alphabetical": "Names that differ in case or accents alone are compared by their code points.",
-    "frequency": "Classes with equally many rows are in alphabetical order.",
+    "frequency": "Classes with equally many samples are in alphabetical order.",
 }
 """Order -> how equal classes are put in order."""
 

@@ -136,9 +136,9 @@ def facts_table(report: Report) -> pd.DataFrame:
         "split": "a split of their own",
         "train": "held out of the training samples",
     }
-    rows.append(("Rows trained on", f"{data.train:,}"))
-    rows.append(("Rows validated on", f"{data.val:,}, {places[data.val_from]}"))
-    rows.append(("Rows tested on", f"{data.test:,}, {places[data.test_from]}"))
+    rows.append(("Samples trained on", f"{data.train:,}"))
+    rows.append(("Samples validated on", f"{data.val:,}, {places[data.val_from]}"))
+    rows.append(("Samples tested on", f"{data.test:,}, {places[data.test_from]}"))
     runtime = words.RUNTIMES.get(report.runtime, report.runtime)
     rows.append(("Device", f"{report.device}, {report.precision}, {runtime}"))
     rows.append(("Training time, all runs", words.duration(report.seconds)))

@@ -9,11 +9,11 @@ from labelrank.words import plural, share_text
 COLUMNS = {
     "Encoder": "The features file.",
     "Checkpoint": "With pooling, precision and image size, as far as the file says.",
-    "LDA": "Share of the rows that a linear discriminant analysis, fitted to all other rows, takes for their class; in "
+    "LDA": "Share of the samples that a linear discriminant analysis, fitted to all others, takes for their class; in "
     "brackets the 95\u00a0% interval.",
-    "Behind": "How many points of that less than the best on the same rows; in brackets an interval that holds for all "
-    "pairs of files together with 95\u00a0%. Where it includes 0, the two are not told apart.",
-    "k-NN": f"Share of the rows whose {NEIGHBOURS} nearest other rows, by cosine, vote for their class.",
+    "Behind": "How many points of that less than the best on the same samples; in brackets an interval that holds for "
+    "all pairs of files together with 95\u00a0%. Where it includes 0, the two are not told apart.",
+    "k-NN": f"Share of the samples whose {NEIGHBOURS} nearest other ones, by cosine, vote for their class.",
     SHARE: "Share of the variance between class means that lies on the first axis, the one of the ranking.",
     "Dimensions": "Effective number of dimensions in which class means differ: 1 / sum of squared shares; 1 where all "
     "lie on one axis.",

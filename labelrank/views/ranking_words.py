@@ -99,7 +99,7 @@ def class_told(label_map: LabelMap, position: int, in_order: np.ndarray | None) 
     entry = label_map.classes[position]
     last = len(label_map.classes) - 1
     likely = likely_text(entry.rank_low, entry.rank_high)
-    place = f"{shorten(entry.name)}: position {position:,} of 0 to {last:,}"
+    place = f"{shorten(entry.name)}: position {position:,} (0 is first, {last:,} last)"
     if likely:
         place += f", in truth likely {likely}"
     beside = []

@@ -157,17 +157,17 @@ def test_a_click_on_a_row_of_the_chart_picks_its_class_in_table_and_images(serve
     name = row.get_attribute("aria-label")
     # Where no bar of another class crosses the row.
     row.click(force=True, position={"x": 4, "y": 10})
-    expect(found.get_by_text(f"{name}: position 3 of 0 to 9")).to_be_visible()
+    expect(found.get_by_text(f"{name}: position 3 (0 is first, 9 last)")).to_be_visible()
     expect(found.locator("img")).to_have_count(8)
     expect(page.get_by_role("combobox", name="Find a class").first).to_have_value(name)
     table = page.get_by_test_id("stDataFrame").first
     expect(table.locator("[role=row][aria-selected=true]")).to_contain_text(name)
     assert f"class={name}" in page.url
     page.reload()
-    expect(found.get_by_text(f"{name}: position 3 of 0 to 9")).to_be_visible()
+    expect(found.get_by_text(f"{name}: position 3 (0 is first, 9 last)")).to_be_visible()
     settled(page)
     tick(page, table, row=5)
-    expect(found.get_by_text("position 5 of 0 to 9")).to_be_visible()
+    expect(found.get_by_text("position 5 (0 is first, 9 last)")).to_be_visible()
     expect(chart.locator(".mark-rect path").nth(5)).to_have_attribute("opacity", "0.22")
     page.get_by_role("button", name="Download chart").first.click()
     for kind, begins in (("SVG", b"<svg"), ("PNG", b"\x89PNG"), ("CSV", b"position,")):

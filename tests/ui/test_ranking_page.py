@@ -173,7 +173,7 @@ def test_a_class_is_found_with_its_place_and_its_images(app, pixel_features, fin
     job = finished_job(pixel_features(dataset={"id": "digits", "split": "train"}))
     run(app, job=job.id)
     app.selectbox(key="find_class").select(2).run()
-    (told,) = [one.value for one in app.markdown if "position 2 of 0 to 9" in one.value]
+    (told,) = [one.value for one in app.markdown if "position 2 \\(0 is first, 9 last\\)" in one.value]
     assert "in truth likely" in told
     assert app.get("image")
 
