@@ -125,24 +125,29 @@ def stop(children: Sequence[Child], grace_s: float = GRACE_S) -> None:
         child.kill()
 
 
-def start_command(command: Sequence[str], *, env: Mapping[str, str], log: IO[bytes]) -> Child:
-    """Start a command in a new session, with empty input and its output in a log."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env
-    )
+def start_command(command: Sequence[str], *, env: Mapping[str, str], log: IO[bytes], said: bytes = b"") -> Child:
+    """Start a command in a new session, with its output in a log.
+
+    Args:
+        said: Its input, over a pipe: what no list of processes may show, of less than 4 KB.
+    """
+    stdin = subprocess.PIPE if said else subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=stdin, stdout=log, stderr=log, start_new_session=True, env=env)
+    if process.stdin:
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # it may have ended already
+            process.stdin.write(said)
     return Child(process, leads_group=True)
 
 
-def environment(*, with_token: bool) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return this process's environment with this labelrank on the Python path, for a child that imports it.
 
-    Args:
-        with_token: Whether the child may ask the Hub with the access token of this process.
+    Without access tokens, which everybody of this account could read there: a child is told those over a pipe.
     """
     # labelrank may run from a checkout without being installed. Its path goes last, so that it hides nothing.
     checkout = str(Path(labelrank.__file__).parent.parent)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), checkout]))}
-    return env if with_token else {name: value for name, value in env.items() if name not in _TOKENS}
+    return {name: value for name, value in env.items() if name not in _TOKENS}
 
 
 class Answering:

@@ -37,8 +37,8 @@ class Settings:
     paths, and a visitor sees only jobs of their own or of a link, of which they may change their own. Always true on a
     Space."""
     hub_token: str | None = field(default=None, repr=False)
-    """An access token that somebody gave for a request of theirs, in place of this computer's. Never in the
-    environment of a child, which `to_env` makes."""
+    """The access token of whom the work is done for, in place of this computer's. Told to a child over a pipe, never in
+    its environment, which `to_env` makes."""
     hub_wait_s: float = 300.0
     """Longest pause before a request to the Hub, where it asks for one; it counts requests in windows of this length.
     The app's own process waits less, as somebody looks at its pages."""

@@ -13,14 +13,16 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from labelrank.errors import JobError
+from labelrank.jobs import tokens
 from labelrank.jobs.liveness import APP, Worker, forget_dead, is_alive, join, others_live
 from labelrank.jobs.store import RUNNING, Job, JobStore
 from labelrank.jobs.supervisor import Command, Supervisor, child_command, insist, kill_orphan
-from labelrank.jobs.worker import INTERRUPTED_TEXT, TASKS
+from labelrank.jobs.worker import ACCESS_HERE, ASKS_HUB, INTERRUPTED_TEXT, TASKS, named
 from labelrank.processes import GRACE_S
 from labelrank.settings import Settings
 
@@ -40,6 +42,7 @@ def submit(kind: str, params: Mapping[str, Any], *, owner: str, subject: str, se
         params: Parameters of its task; plain JSON values.
         owner: The user in whose list it appears.
         subject: What it works on, in a few words for people.
+        settings: With an access token, where the user gave one; it stays in the memory of this process.
 
     Raises:
         JobError: The kind is unknown, the job cannot be stored, or as many jobs of this owner wait as may.
@@ -47,7 +50,13 @@ def submit(kind: str, params: Mapping[str, Any], *, owner: str, subject: str, se
     if kind not in TASKS:
         raise JobError(f"There is no kind of job {kind!r}. Choose one of {', '.join(sorted(TASKS))}.")
     store = JobStore.for_settings(settings)
-    return store.create(kind, params, owner, subject, max_waiting=settings.max_waiting_jobs)
+    token = settings.hub_token if named(ASKS_HUB)(params) else None
+    with tokens.guard:
+        params = {**params, tokens.NEEDED: True} if token else params
+        job = store.create(kind, params, owner, subject, max_waiting=settings.max_waiting_jobs)
+        if token:
+            tokens.keep(job.id, token)
+    return job
 
 
 def cancel(job_id: str, settings: Settings) -> Job:
@@ -56,22 +65,37 @@ def cancel(job_id: str, settings: Settings) -> Job:
     Raises:
         JobError: There is no such job.
     """
-    return JobStore.for_settings(settings).request_cancel(job_id)
+    job = JobStore.for_settings(settings).request_cancel(job_id)
+    if not job.active:
+        tokens.forget(job_id)
+    return job
 
 
 def resume(job_id: str, settings: Settings) -> Job:
     """Queue a failed, cancelled or interrupted job again with its own id and params, and return it.
 
+    Args:
+        settings: As for `submit`.
+
     Raises:
-        JobError: There is no such job, or it waits, runs or has succeeded.
+        JobError: There is no such job, it waits, runs or has succeeded, or it needs an access token.
     """
-    return JobStore.for_settings(settings).requeue(job_id, max_waiting=settings.max_waiting_jobs)
+    store = JobStore.for_settings(settings)
+    params = store.get(job_id).params
+    if tokens.is_needed(params) and named(ACCESS_HERE)(settings) is None:
+        raise JobError(tokens.GONE_TEXT)
+    token = settings.hub_token if named(ASKS_HUB)(params) else None
+    with tokens.guard:
+        job = store.requeue(job_id, max_waiting=settings.max_waiting_jobs, more={tokens.NEEDED: True} if token else {})
+        if token:
+            tokens.keep(job_id, token)
+    return job
 
 
 def ensure_consumer(settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> bool:
     """Start the app's consumer in a thread of this process, unless one runs here or in another app's process.
 
-    It claims no job while a `labelrank worker` is alive, so exactly as many jobs run at once as workers were started.
+    While a `labelrank worker` is alive, it claims only jobs with an access token of their user, which it alone has.
     A call is cheap: make one on every run of a script and every tick of a job panel. If another process had the place
     and has died, the next call takes over. When this process ends, the consumer stops its job.
 
@@ -128,6 +152,8 @@ def run_consumer(settings: Settings, *, command: Command = child_command, grace_
 
 
 def _start(settings: Settings, place: Worker, *, command: Command, grace_s: float) -> _Consumer:
+    # Whoever's visit starts it, it runs the jobs of all.
+    settings = replace(settings, hub_token=None)
     try:
         consumer = _Consumer(settings, place, command=command, grace_s=grace_s)
     except BaseException:
@@ -168,7 +194,7 @@ class _Consumer:
             with self._store.kept_open():
                 while not self._stopping.is_set():
                     self._look(None)
-                    job = None if self._stands_by() else insist(self._claim, self._stopping)
+                    job = insist(self._claim, self._stopping)
                     if job is None:
                         self._stopping.wait(_IDLE_S)
                     else:
@@ -176,11 +202,11 @@ class _Consumer:
         finally:
             self._place.leave()
 
-    def _stands_by(self) -> bool:
-        return self._place.name == APP and others_live(self._place.workspace)
-
     def _claim(self) -> Job | None:
-        return self._store.claim(self._place.name)
+        """Return the next job of this consumer: the app keeps the tokens, and leaves all else to workers that live."""
+        if self._place.name != APP:
+            return self._store.claim(self._place.name, with_token=False)
+        return self._store.claim(APP, with_token=True if others_live(self._place.workspace) else None)
 
     def _look(self, at: Job | None) -> None:
         """Look for jobs of dead consumers, at most once in `_LOOK_S`."""

@@ -25,8 +25,9 @@ MAX_NAME_CHARACTERS = 80
 RECENT_S = 3600.0
 """How long a job that was started counts against its owner when the next one is chosen."""
 _WAITING = """
-SELECT id, rowid, queued_at, turn FROM (
+SELECT id, rowid, queued_at, turn, with_token FROM (
     SELECT id, rowid, queued_at,
+        CASE WHEN json_valid(params) THEN json_extract(params, '$.with_token') END AS with_token,
         row_number() OVER (PARTITION BY owner ORDER BY queued_at, rowid)
         + (SELECT count(*) FROM job AS past WHERE past.owner = job.owner AND past.started_at >= ?2) AS turn
     FROM job WHERE state = ?1
@@ -250,7 +251,7 @@ class JobStore:
             running = db.execute("SELECT count(*) FROM job WHERE state = ?", (RUNNING,)).fetchone()[0]
             return int(running) + waiting.index(job_id)
 
-    def claim(self, worker: str) -> Job | None:
+    def claim(self, worker: str, *, with_token: bool | None = None) -> Job | None:
         """Set the job whose turn it is to running and return it; None if no job waits.
 
         It is the turn of the owner with the fewest jobs that were started in the last hour, and of the job of
@@ -261,13 +262,22 @@ class JobStore:
 
         Args:
             worker: Name of the worker that does the job.
+            with_token: Whether the job is one that needs an access token of its user; None: any.
         """
         with self._transaction(write=False) as db:  # usually no job waits, and this does not block other writers
             if db.execute("SELECT 1 FROM job WHERE state = ? LIMIT 1", (QUEUED,)).fetchone() is None:
                 return None
         with self._transaction() as db:
             now = self._clock()
-            if (row := db.execute(f"{_WAITING} LIMIT 1", (QUEUED, now - RECENT_S)).fetchone()) is None:
+            row = next(
+                (
+                    row
+                    for row in db.execute(_WAITING, (QUEUED, now - RECENT_S))
+                    if with_token in (None, bool(row["with_token"]))
+                ),
+                None,
+            )
+            if row is None:
                 return None
             db.execute(
                 "UPDATE job SET state = ?, attempt = attempt + 1, started_at = ?, worker = ? WHERE id = ?",
@@ -335,13 +345,14 @@ class JobStore:
             self._update("cancel_requested = 1", (), job_id, (RUNNING,))
         return self.get(job_id)
 
-    def requeue(self, job_id: str, *, max_waiting: int | None = None) -> Job:
+    def requeue(self, job_id: str, *, max_waiting: int | None = None, more: Mapping[str, Any] | None = None) -> Job:
         """Queue a failed, cancelled or interrupted job again under the same id, behind waiting jobs, and return it.
 
         The log is continued, so a link to the job shows all its attempts.
 
         Args:
             max_waiting: As for `create`.
+            more: What its parameters get besides.
 
         Raises:
             JobError: There is no such job, it waits, runs or has succeeded, or too many jobs of its owner wait.
@@ -351,8 +362,12 @@ class JobStore:
                 _check_waiting(db, row["owner"], max_waiting)
         empty = ("progress", "report", "error", "result", "worker", "pid", "started_at", "finished_at")
         cleared = ", ".join(f"{name} = NULL" for name in empty)
+        params = json.dumps({**self.get(job_id).params, **(more or {})})
         changed = self._update(
-            f"state = ?, queued_at = ?, cancel_requested = 0, {cleared}", (QUEUED, self._clock()), job_id, RESUMABLE
+            f"state = ?, queued_at = ?, params = ?, cancel_requested = 0, {cleared}",
+            (QUEUED, self._clock(), params),
+            job_id,
+            RESUMABLE,
         )
         job = self.get(job_id)
         if not changed:

@@ -15,8 +15,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from labelrank.errors import JobError
+from labelrank.jobs import tokens
 from labelrank.jobs.store import RUNNING, Job, JobStore
-from labelrank.jobs.worker import ASKS_HUB, ATTEMPT, MEMORY_ADVICE, PARENT_PID, interrupted_text, named, unexpected
+from labelrank.jobs.worker import (
+    ACCESS_HERE,
+    ACCESS_IS_SAID,
+    ASKS_HUB,
+    ATTEMPT,
+    MEMORY_ADVICE,
+    PARENT_PID,
+    interrupted_text,
+    named,
+    unexpected,
+)
 from labelrank.processes import Child, environment, signal_group, start_command
 from labelrank.settings import Settings
 
@@ -65,7 +76,11 @@ class Supervisor:
     def run(self, job: Job) -> None:
         """Run a claimed job until it ends."""
         try:
-            returncode = self._supervise(job)
+            token = _token_of(job, self._settings)
+            if token is None and tokens.is_needed(job.params):
+                self._insist(lambda: self._store.interrupt(job.id, job.attempt, tokens.GONE_TEXT))
+                return
+            returncode = self._supervise(job, token)
             self._insist(lambda: self._settle(job, returncode))
         except Exception as error:
             # An error with one job must not keep the others from running.
@@ -75,13 +90,18 @@ class Supervisor:
                 self._store.append_log(job.id, details)
             reason = str(error) if isinstance(error, JobError) else unexpected(job.id)
             self._insist(lambda: self._store.fail(job.id, job.attempt, reason))
+        finally:
+            tokens.forget(job.id)
 
-    def _supervise(self, job: Job) -> int:
+    def _supervise(self, job: Job, token: str | None) -> int:
         """Run the child until it ends and return its exit status."""
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started_at))
         self._store.append_log(job.id, f"--- run {job.attempt}, {started}\n")
         with job.log_path.open("ab") as log:
-            child = start_command(self._command(job.id), env=_child_env(self._settings, job), log=log)
+            env, said = _child_env(self._settings, job), (token or "").encode()
+            child = start_command(
+                self._command(job.id), env=env | ({ACCESS_IS_SAID: "1"} if said else {}), log=log, said=said
+            )
         try:
             self._insist(lambda: self._store.set_pid(job.id, job.attempt, child.pid))
             self._watch(job, child)
@@ -169,10 +189,17 @@ def _does_job(pid: int, job_id: str) -> bool:
         return False
 
 
+def _token_of(job: Job, settings: Settings) -> str | None:
+    """Return the access token for a job: that of its user, else that of this computer; None where none is needed."""
+    if not named(ASKS_HUB)(job.params):
+        return None
+    token: str | None = tokens.of(job) or named(ACCESS_HERE)(settings)
+    return token
+
+
 def _child_env(settings: Settings, job: Job) -> dict[str, str]:
     """Return this process's environment, with these settings."""
-    with_token = not settings.shared and named(ASKS_HUB)(job.params)
-    env = environment(with_token=with_token) | settings.to_env()
+    env = environment() | settings.to_env()
     # The log is read while it grows; and a crash in native code should leave a traceback in it.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid()), ATTEMPT: str(job.attempt)}
     return env

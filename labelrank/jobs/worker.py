@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from labelrank.errors import Cancelled, JobError, LabelRankError
@@ -38,6 +39,10 @@ is the JSON of a `labelrank.times.Work`, whose time is kept; the rest is the job
 
 ASKS_HUB = "labelrank.steps.extract.request:asks_hub"
 """'module:function', called with a job's parameters: whether its process may ask the Hub, with an access token."""
+ACCESS_HERE = "labelrank.hub.asking:access_token"
+"""'module:function', called with the settings: the access token of this computer; None if there is none."""
+ACCESS_IS_SAID = "LABELRANK_JOB_TOKEN_IN_INPUT"
+"""Environment variable that is set where the process finds an access token in its input."""
 
 ATTEMPT = "LABELRANK_JOB_ATTEMPT"
 """Environment variable with the attempt that this process does; a later one belongs to another process."""
@@ -137,6 +142,8 @@ def main(
         JobError: There is no such job, or it is not running.
     """
     settings = Settings.from_env()
+    if os.environ.get(ACCESS_IS_SAID):
+        settings = replace(settings, hub_token=sys.stdin.read())
     store = JobStore.for_settings(settings)
     job = store.get(job_id)
     if job.state != RUNNING:

@@ -15,10 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, get_type_hints
 
 from labelrank.errors import ProcessError, TooCostly
+from labelrank.hub.asking import access_token
 from labelrank.json_values import plain, typed
 from labelrank.processes import Answering, Failure, environment
 from labelrank.settings import Settings
@@ -79,7 +80,9 @@ def ask(
         TooCostly: It took more than the limits allow.
     """
     seconds = settings.max_preview_seconds if timed else 0
-    asked = {"look": look.__name__, "arguments": plain([*arguments, settings]), "seconds": seconds}
+    # The environment of a process can be read from outside, this pipe cannot.
+    limits = replace(settings, hub_token=access_token(settings) if lane == HUB else None)
+    asked = {"look": look.__name__, "arguments": plain([*arguments, limits]), "seconds": seconds}
     request = json.dumps(asked).encode()
     timeout_s = _WALL * seconds + 1 if timed and lane == HERE else None
     while True:
@@ -129,7 +132,7 @@ def _taken(lane: str, subject: str, settings: Settings, meanwhile: Callable[[], 
 
 
 def _take(lane: str, subject: str, settings: Settings, meanwhile: Callable[[], None]) -> _Helper:
-    made_for = (settings.max_preview_bytes, _environment(lane, shared=settings.shared))
+    made_for = (settings.max_preview_bytes, _environment())
     while True:
         with _changed:
             free = [helper for helper in _helpers if helper.lane == lane and not helper.busy]
@@ -153,9 +156,8 @@ def _take(lane: str, subject: str, settings: Settings, meanwhile: Callable[[], N
         meanwhile()
 
 
-def _environment(lane: str, *, shared: bool) -> dict[str, str]:
-    whole = environment(with_token=lane == HUB and not shared)
-    env = {name: value for name, value in whole.items() if not name.startswith("LABELRANK_")}
+def _environment() -> dict[str, str]:
+    env = {name: value for name, value in environment().items() if not name.startswith("LABELRANK_")}
     # One thread: its pool would count as processor time while it waits. The system's allocator obeys the limit.
     return env | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 

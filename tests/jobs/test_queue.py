@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from labelrank.errors import JobError
+from labelrank.jobs import tokens
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, run_consumer, stop_consumer, submit
 from labelrank.jobs.queue import child_command as real_command
 from labelrank.jobs.store import JobStore
@@ -64,27 +65,86 @@ def test_what_a_task_reports_is_kept_with_its_progress_while_it_runs_and_after_i
 
 
 @pytest.mark.parametrize(
-    ("dataset", "checkpoint", "shared", "sees_them"),
+    ("dataset", "checkpoint", "shared", "said"),
     [
-        ("digits", "mae-tiny-digits", False, False),
-        ("upload:" + "0" * 64, str(ROOT), False, False),
-        ("owner/pets", "mae-tiny-digits", False, True),
-        ("digits", "owner/mae", False, True),
-        ("owner/pets", "owner/mae", True, False),  # no request of a shared server has one
+        ("digits", "mae-tiny-digits", False, None),
+        ("upload:" + "0" * 64, str(ROOT), False, None),
+        ("owner/pets", "mae-tiny-digits", False, "hf_mine"),
+        ("digits", "owner/mae", False, "hf_mine"),
+        ("owner/pets", "owner/mae", True, None),  # a shared server gives none of its own
     ],
 )
-def test_the_access_token_is_given_to_processes_that_ask_the_hub_alone(
-    settings, start, ended, monkeypatch, dataset, checkpoint, shared, sees_them
+def test_the_access_token_of_this_computer_is_said_to_processes_that_ask_the_hub_alone(
+    settings, start, ended, monkeypatch, dataset, checkpoint, shared, said
 ):
-    names = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
-    for name in names:
-        monkeypatch.setenv(name, "hf_secret")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.setenv(name, "hf_mine")
     assert ensure_consumer(replace(settings, shared=shared), command=child_command, grace_s=0.5)
     try:
         job = ended(start("tokens", dataset=dataset, checkpoint=checkpoint))
     finally:
         stop_consumer(settings)
-    assert job.result["seen"] == (names if sees_them else [])
+    assert job.result == {"named": [], "said": said and said[::-1]}
+    assert tokens.NEEDED not in job.params
+
+
+@pytest.fixture
+def theirs(settings):
+    """Settings of a shared server with the token of a visitor."""
+    return replace(settings, shared=True, hub_token="hf_theirs")
+
+
+HUB = {"dataset": "owner/pets", "checkpoint": "mae-tiny-digits"}
+
+
+def submit_for(settings, do="tokens", **params):
+    return submit("extract", {"do": do, **HUB, **params}, owner="them", subject="pets", settings=settings)
+
+
+def test_a_visitors_token_reaches_their_job_alone_and_is_forgotten_when_it_ends(settings, theirs, ended):
+    assert ensure_consumer(replace(theirs, hub_token=None), command=child_command, grace_s=0.5)
+    try:
+        with_it, without = submit_for(theirs), submit_for(replace(theirs, hub_token=None))
+        here = submit_for(theirs, dataset="digits")
+        assert [ended(job).result["said"] for job in (with_it, without, here)] == ["hf_theirs"[::-1], None, None]
+    finally:
+        stop_consumer(settings)
+    assert tokens._kept == {}
+    assert b"hf_theirs" not in b"".join(p.read_bytes() for p in settings.workspace.rglob("*") if p.is_file())
+
+
+def test_a_job_whose_token_is_gone_asks_for_it_and_goes_on_with_a_new_one(settings, theirs, ended):
+    job = submit_for(theirs)
+    tokens._kept.clear()  # as when the app was started again
+    assert ensure_consumer(theirs, command=child_command, grace_s=0.5)
+    try:
+        lost = ended(job)
+        assert (lost.state, lost.error) == ("interrupted", tokens.GONE_TEXT)
+        assert not lost.log_path.exists(), "nothing was started without it"
+        with pytest.raises(JobError, match="Sign in again, then resume"):
+            resume(job.id, replace(theirs, hub_token=None))
+        resume(job.id, theirs)
+        assert ended(job).result["said"]
+    finally:
+        stop_consumer(settings)
+
+
+def test_a_job_that_was_started_without_a_token_is_resumed_with_one(settings, theirs, ended):
+    job = submit_for(replace(theirs, hub_token=None))
+    cancel(job.id, settings)
+    assert ensure_consumer(settings, command=child_command, grace_s=0.5)
+    try:
+        assert tokens.is_needed(resume(job.id, theirs).params)
+        assert ended(job).result["said"]
+    finally:
+        stop_consumer(settings)
+
+
+def test_the_token_of_a_job_that_is_cancelled_before_its_turn_is_forgotten(settings, theirs):
+    job = submit_for(theirs)
+    assert tokens.of(job) == "hf_theirs"
+    cancel(job.id, settings)
+    assert tokens.of(job) is None
 
 
 def test_a_refusal_is_told_in_its_own_words(consumer, start, ended):
@@ -263,11 +323,11 @@ def test_a_supervisor_that_breaks_fails_its_job_and_goes_on(start, ended, store,
 def test_a_database_that_refuses_for_a_while_loses_no_job(start, ended, settings, monkeypatch):
     real, refused = JobStore.claim, []
 
-    def claim(self, worker):
+    def claim(self, worker, **options):
         if not refused:
             refused.append(worker)
             raise JobError("database is locked")
-        return real(self, worker)
+        return real(self, worker, **options)
 
     monkeypatch.setattr(JobStore, "claim", claim)
     job = start("count")

@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import sqlite3
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -241,3 +242,17 @@ def test_a_folder_without_locks_is_refused(settings, monkeypatch, as_app):
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(JobError, match=r"cannot be written or locked .*No locks available.*local disk"):
         join(settings.workspace, as_app=as_app)
+
+
+def test_a_job_with_a_visitors_token_runs_in_the_app_that_has_it(workers, ended, settings):
+    workers(1)
+    theirs = replace(settings, shared=True, hub_token="hf_theirs")
+    params = {"do": "tokens", "dataset": "owner/pets", "checkpoint": "mae-tiny-digits"}
+    jobs = [submit("extract", params, owner="me", subject="pets", settings=one) for one in (settings, theirs)]
+    assert ended(jobs[0]).worker.startswith("worker-")
+    assert ensure_consumer(settings, command=child_command, grace_s=0.5)
+    try:
+        assert ended(jobs[1]).worker == "app"
+        assert ended(jobs[1]).result["said"]
+    finally:
+        stop_consumer(settings)

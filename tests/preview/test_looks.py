@@ -266,11 +266,18 @@ def test_a_process_that_dies_is_replaced_and_one_that_dies_again_is_told(tmp_pat
         ask(looks.dataset, place(tmp_path / "a"), settings=settings, meanwhile=kill)
 
 
-def test_the_token_of_the_hub_stays_away_from_files_of_this_computer(monkeypatch):
+def test_the_token_of_the_hub_is_in_no_environment_and_stays_away_from_files_of_this_computer(monkeypatch, settings):
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert "HF_TOKEN" not in asking._environment(asking.HERE, shared=False)
-    assert asking._environment(asking.HUB, shared=False)["HF_TOKEN"] == "secret"
-    assert "HF_TOKEN" not in asking._environment(asking.HUB, shared=True)
+    assert "HF_TOKEN" not in asking._environment()
+    asked = []
+    monkeypatch.setattr(
+        asking.Answering, "ask", lambda self, request, **_: asked.append(json.loads(request)) or b'{"result": []}'
+    )
+    theirs = replace(settings, shared=True, hub_token="theirs")
+    for lane, limits in ((asking.HERE, settings), (asking.HUB, settings), (asking.HERE, theirs), (asking.HUB, theirs)):
+        ask(looks.strips, place("owner/pets"), "0", (), 1, settings=limits, lane=lane)
+    assert [one["arguments"][-1]["hub_token"] for one in asked] == [None, "secret", None, "theirs"]
+    asking.close()
 
 
 # Pages
