@@ -1,10 +1,10 @@
 """The cache in the workspace, with a size limit: features, unfinished extractions, encoders, runs, scored patches.
 
-Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/`, `runs/<digest>/` and `patches/<digest>/`.
-Uploads, jobs, the results of comparisons (`finetunes/`) and the Hub's own cache are not entries. A process holds an
-entry while it uses it (`using`), with a lock of the operating system that ends with the process; `evict` removes only
-entries that nobody holds. Locks are `flock`, for Linux and macOS only. On a file system without locks, nothing is held
-or evicted.
+Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/`, `runs/<digest>/` and `patches/<digest>/`,
+and on a shared server the same in the folder of each owner. Uploads, jobs, the results of comparisons (`finetunes/`)
+and the Hub's own cache are not entries. A process holds an entry while it uses it (`using`), with a lock of the
+operating system that ends with the process; `evict` removes only entries that nobody holds. Locks are `flock`, for
+Linux and macOS only. On a file system without locks, nothing is held or evicted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelrank.settings import Settings
+from labelrank.settings import OWNERS, Settings
 
 KINDS = ("features", "parts", "encoders", "runs", "patches")
 """Folders of the workspace that hold entries."""
@@ -71,11 +71,14 @@ def using(path: Path) -> Iterator[None]:
 
 def entries(settings: Settings) -> list[Entry]:
     """Return all entries, in the order in which they would be evicted."""
-    return sorted(_entries(settings), key=lambda entry: (entry.used_at, entry.path))
+    return _sorted(entry for root in _roots(settings) for entry in _entries(root))
 
 
 def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ...]:
     """Remove the least recently used entries until the total size is within `settings.max_cache_bytes`.
+
+    Before that, those of `settings.owner`, until all that lies in the owner's folder is within
+    `settings.max_owner_bytes`.
 
     Entries that a process holds or that cannot be removed stay, even if the total then exceeds the limit. Leftovers of
     killed processes are also removed: temporary files after a day, and entries whose removal had begun.
@@ -87,8 +90,22 @@ def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ..
         The removed entries.
     """
     _clear_away(settings)
+    removed: tuple[Path, ...] = ()
+    if settings.owner:
+        own = _sorted(_entries(settings.own))
+        removed = _remove_some(own, _folder_size(settings.own) - settings.max_owner_bytes, spare)
     found = entries(settings)
     excess = sum(entry.size_bytes for entry in found) - settings.max_cache_bytes
+    return (*removed, *_remove_some(found, excess, spare))
+
+
+def lasting_bytes(settings: Settings) -> int:
+    """Return how much lies in the owner's folder that `evict` never removes: uploads, rankers, results."""
+    return _folder_size(settings.own) - sum(entry.size_bytes for entry in _entries(settings.own))
+
+
+def _remove_some(found: list[Entry], excess: int, spare: Collection[Path]) -> tuple[Path, ...]:
+    """Remove entries from the front until `excess` bytes are freed, and return those."""
     removed = []
     for entry in found:
         if excess <= 0:
@@ -99,9 +116,18 @@ def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ..
     return tuple(removed)
 
 
-def _entries(settings: Settings) -> Iterator[Entry]:
+def _sorted(found: Iterator[Entry]) -> list[Entry]:
+    return sorted(found, key=lambda entry: (entry.used_at, entry.path))
+
+
+def _roots(settings: Settings) -> list[Path]:
+    """Return the folders that hold the folders of entries."""
+    return [settings.workspace, *_listing(settings.workspace / OWNERS)]
+
+
+def _entries(root: Path) -> Iterator[Entry]:
     for kind in KINDS:
-        for path in _listing(settings.workspace / kind):
+        for path in _listing(root / kind):
             if path.name.startswith("."):
                 continue
             with contextlib.suppress(OSError):  # another process has just removed it
@@ -211,8 +237,7 @@ def _remove(path: Path) -> bool:
 def _clear_away(settings: Settings) -> None:
     """Remove the leftovers of processes that were killed while they wrote or removed an entry."""
     oldest = time.time() - _STALE_AFTER_S
-    for kind in _TIDIED:
-        folder = settings.workspace / kind
+    for folder in (root / kind for root in _roots(settings) for kind in _TIDIED):
         inside = [path for entry in _listing(folder) if not entry.name.startswith(".") for path in _listing(entry)]
         for path in (*_listing(folder), *inside):
             if not path.name.startswith("."):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from labelrank.errors import SettingsError
+
+OWNERS = "owners"
+"""Folder of the workspace with a folder for each owner, named by a digest."""
 
 
 def _default_workspace() -> Path:
@@ -36,6 +40,10 @@ class Settings:
     """Whether strangers use this server (`LABELRANK_SHARED=1`). Then the app cannot open its folders or show its
     paths, and a visitor sees only jobs of their own or of a link, of which they may change their own. Always true on a
     Space."""
+    owner: str = ""
+    """Whose work this is, on a shared server (`LABELRANK_OWNER`); empty: that of the person whose machine this is."""
+    public: bool = False
+    """Whether all that the work reads can be read by anyone (`LABELRANK_PUBLIC=1`)."""
     hub_token: str | None = field(default=None, repr=False)
     """The access token of whom the work is done for, in place of this computer's. Told to a child over a pipe, never in
     its environment, which `to_env` makes."""
@@ -77,6 +85,9 @@ class Settings:
     max_cache_bytes: int = 20 * 2**30
     """Bytes of features, unfinished extractions, compiled encoders, fine-tuned runs and scored patches in the
     workspace; the least recently used are removed first. Results of comparisons stay until their job is deleted."""
+    max_owner_bytes: int = 10 * 2**30
+    """Bytes that one visitor of a shared server may keep: uploads, rankers and results; features and runs of their own
+    data, of which the least recently used are removed first."""
 
     max_waiting_jobs: int = 20
     """Jobs of one visitor that may wait at once."""
@@ -90,6 +101,31 @@ class Settings:
             if f.name.startswith("max_") and value < 1:
                 raise SettingsError(f"LABELRANK_{f.name.upper()} is {value}; expected a whole number of at least 1.")
 
+    def of(self, owner: str, *, public: bool = False) -> Settings:
+        """Return the settings for the work of somebody; on a machine of one's own, the same."""
+        return replace(self, owner=owner, public=public) if self.shared else self
+
+    @property
+    def own(self) -> Path:
+        """Folder of what belongs to the owner: uploads, rankers, results of comparisons."""
+        if not self.owner:
+            return self.workspace
+        return self.workspace / OWNERS / hashlib.sha256(self.owner.encode()).hexdigest()[:32]
+
+    @property
+    def cache(self) -> Path:
+        """Folder of features, parts, runs and scored patches.
+
+        What is made from anything but public data lies with its owner: a digest that another one computes or guesses
+        leads nowhere. Whoever gives an access token may read more than the public.
+        """
+        return self.workspace if self.public and not self.hub_token else self.own
+
+    @property
+    def encoders(self) -> Path:
+        """Folder of encoders that were exported; a checkpoint that takes an access token lies with its owner."""
+        return (self.own if self.hub_token else self.workspace) / "encoders"
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Return the settings of this process.
@@ -97,10 +133,15 @@ class Settings:
         Raises:
             SettingsError: A limit is not a positive whole number.
         """
-        values: dict[str, Path | int] = {}
-        if (shared := env.get("LABELRANK_SHARED", "0")) not in ("0", "1"):
-            raise SettingsError(f"LABELRANK_SHARED is {shared!r}; expected 0 or 1.")
-        values["shared"] = shared == "1" or bool(env.get("SPACE_ID"))
+        values: dict[str, Path | int | str] = {}
+        for name in ("shared", "public"):
+            variable = f"LABELRANK_{name.upper()}"
+            if (given := env.get(variable, "0")) not in ("0", "1"):
+                raise SettingsError(f"{variable} is {given!r}; expected 0 or 1.")
+            values[name] = given == "1"
+        values["shared"] = values["shared"] or bool(env.get("SPACE_ID"))
+        if values["shared"]:
+            values["owner"] = env.get("LABELRANK_OWNER", "")
         if home := env.get("LABELRANK_HOME"):
             values["workspace"] = Path(home).expanduser().resolve()
         for f in fields(cls):
@@ -115,6 +156,7 @@ class Settings:
 
     def to_env(self) -> dict[str, str]:
         """Return the environment variables that `from_env` reads as this workspace and these limits."""
-        named = {"LABELRANK_HOME": str(self.workspace), "LABELRANK_SHARED": str(int(self.shared))}
+        named = {"LABELRANK_HOME": str(self.workspace), "LABELRANK_OWNER": self.owner}
+        named |= {f"LABELRANK_{name.upper()}": str(int(getattr(self, name))) for name in ("shared", "public")}
         limits = [f.name for f in fields(self) if f.name.startswith("max_")]
         return named | {f"LABELRANK_{name.upper()}": str(getattr(self, name)) for name in limits}

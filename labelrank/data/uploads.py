@@ -66,7 +66,7 @@ def save_upload(
         ArchiveError, DatasetError: As for `check_upload`.
     """
     shown = Path(str(getattr(stream, "name", "") or "upload.zip")).name
-    folder = settings.workspace / "uploads"
+    folder = settings.own / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
     if stream.seekable():
         stream.seek(0)
@@ -76,7 +76,7 @@ def save_upload(
             digest = _copy(stream, file, shown, settings)
             file.close()
             check(temporary, shown, settings)
-            path = settings.workspace / "uploads" / f"{digest}{_kind(temporary)}"
+            path = settings.own / "uploads" / f"{digest}{_kind(temporary)}"
             with replacing(path.with_suffix(".name")) as label:
                 label.write_text(shown, encoding="utf-8", errors="replace")
             temporary.replace(path)
@@ -91,7 +91,7 @@ def known_upload_name(name: str, *, settings: Settings) -> str | None:
     if (match := _UPLOAD.fullmatch(name)) is None:
         return None
     try:
-        return (settings.workspace / "uploads" / f"{match[1]}.name").read_text(encoding="utf-8")
+        return (settings.own / "uploads" / f"{match[1]}.name").read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
 
@@ -134,7 +134,7 @@ def upload_path(name: str, settings: Settings) -> Path:
     """
     digest = _upload_digest(name)
     for kind in _UPLOAD_KINDS:
-        path = settings.workspace / "uploads" / f"{digest}{kind}"
+        path = settings.own / "uploads" / f"{digest}{kind}"
         if path.is_file():
             return path
     raise DatasetError(f"{name!r} is not in this workspace any more. Upload the zip again, or the table that it was.")

@@ -22,6 +22,7 @@ from labelrank.jobs.worker import (
     ACCESS_IS_SAID,
     ASKS_HUB,
     ATTEMPT,
+    IS_PUBLIC,
     MEMORY_ADVICE,
     PARENT_PID,
     interrupted_text,
@@ -199,7 +200,7 @@ def _token_of(job: Job, settings: Settings) -> str | None:
 
 def _child_env(settings: Settings, job: Job) -> dict[str, str]:
     """Return this process's environment, with these settings."""
-    env = environment() | settings.to_env()
+    env = environment() | settings.of(job.owner, public=named(IS_PUBLIC)(job.params)).to_env()
     # The log is read while it grows; and a crash in native code should leave a traceback in it.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid()), ATTEMPT: str(job.attempt)}
     return env

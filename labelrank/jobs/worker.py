@@ -43,6 +43,8 @@ ACCESS_HERE = "labelrank.hub.asking:access_token"
 """'module:function', called with the settings: the access token of this computer; None if there is none."""
 ACCESS_IS_SAID = "LABELRANK_JOB_TOKEN_IN_INPUT"
 """Environment variable that is set where the process finds an access token in its input."""
+IS_PUBLIC = "labelrank.steps.extract.request:is_public"
+"""'module:function', called as `ASKS_HUB`: whether owners may share the features and runs that its process makes."""
 
 ATTEMPT = "LABELRANK_JOB_ATTEMPT"
 """Environment variable with the attempt that this process does; a later one belongs to another process."""

@@ -134,8 +134,10 @@ def open_ranker(name: str, settings: Settings | None = None) -> Ranker:
         folder = _embedded_folder(name)
         if not folder.is_dir():
             raise CheckpointError(f"The files of {name} are missing from {folder}. Install labelrank again.")
-    elif (kept := kept_rankers(settings or Settings.from_env()) / name).is_dir() and kept.name == name:
+    elif (kept := kept_rankers(settings := settings or Settings.from_env()) / name).is_dir() and kept.name == name:
         folder = kept
+    elif settings.shared:  # strangers must not reach the folders of this computer
+        raise CheckpointError(f"There is no ranker {name!r}; expected {choices}.")
     else:
         try:
             folder = local_path(name)
@@ -175,7 +177,7 @@ def _embedded_folder(name: str) -> Path:
 
 def kept_rankers(settings: Settings) -> Path:
     """Return the folder of the workspace that holds the rankers which jobs have trained, each under its name."""
-    return settings.workspace / "rankers"
+    return settings.own / "rankers"
 
 
 def compile_ranker(

@@ -221,7 +221,7 @@ def train(
     from labelrank.patches.training import HeldOut, train_ranker  # loads Keras
 
     reference = work.reference
-    kept = settings.workspace / "runs" / f"patches-{work.digest}"
+    kept = settings.cache / "runs" / f"patches-{work.digest}"
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(new_folder(out))
         stack.enter_context(held_run(kept))

@@ -71,7 +71,7 @@ def pretrain(
         recipe,
         command=command,
         held_out=held_out,
-        runs=settings.workspace / "runs",
+        runs=settings.cache / "runs",
         on_progress=on_progress,
         should_stop=should_stop,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
 
 from labelrank import hub
 from labelrank.data import SourceInfo
@@ -18,6 +18,7 @@ from labelrank.models.curated import EMBEDDED
 from labelrank.preview import asking, looks
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
+from labelrank.steps.patch_gallery.request import GalleryRequest
 from labelrank.steps.rank import TEST_SPLIT
 from labelrank.ui import choices, session
 from labelrank.ui.lookups import lookups
@@ -76,17 +77,28 @@ def look(source: choices.Source, what: Callable[..., T], *arguments: Hashable, w
         TooCostly: It takes too much memory or time.
     """
     return lookups().get(
-        (what.__name__, _allowed(source), *arguments, session.settings()),
+        (what.__name__, _allowed(source), *arguments, _settings_for(source, arguments)),
         lambda: seen(source, what, *arguments),
         seconds=KEPT_SECONDS[source.kind],
         waiting=waiting,
     )
 
 
+def _settings_for(source: choices.Source, arguments: Sequence[object]) -> Settings:
+    """Return the settings of a look, by all that it reads."""
+    params: dict[str, Any] = {"dataset": source.dataset}
+    for asked in arguments:
+        if isinstance(asked, Request):
+            params |= {"checkpoint": asked.checkpoint, "patches": asked.patches}
+        elif isinstance(asked, GalleryRequest):
+            params["gallery"] = {"ranker": asked.ranker}
+    return session.settings_for(**params)
+
+
 def seen(source: choices.Source, what: Callable[..., T], *arguments: object) -> T:
     """Return what `look` does, anew."""
     place = looks.Place(source.dataset, source.options, source.kind == "hub")
-    limits = session.settings()
+    limits = _settings_for(source, arguments)
     checkpoints = [one.checkpoint for one in arguments if isinstance(one, Request)]
     if source.kind == "example" and all(name in EMBEDDED for name in checkpoints):
         return what(place, *arguments, limits)
@@ -119,7 +131,7 @@ def dataset(source: choices.Source, *, wait: bool = True) -> DatasetInfo | None:
         HubError: The Hub refuses it or cannot be reached.
     """
     if not wait and source.kind == "hub":
-        return lookups().peek((looks.dataset.__name__, _allowed(source), session.settings()))
+        return lookups().peek((looks.dataset.__name__, _allowed(source), _settings_for(source, ())))
     return look(source, looks.dataset, waiting="Opening the dataset")
 
 
@@ -140,7 +152,7 @@ def held(source: choices.Source) -> choices.Source:
     data = dataset(source)
     if source.kind != "hub":
         return source.taking(split=data.split)
-    limits = session.settings()
+    limits = session.settings_for(dataset=source.dataset)
     commit = lookups().get(
         ("commit", source.dataset, source.options.revision, limits),
         lambda: hub.resolve("dataset", source.dataset, source.options.revision, settings=limits).revision,
@@ -262,7 +274,7 @@ def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:
     Raises:
         HubError: It cannot be asked.
     """
-    limits = session.settings()
+    limits = session.server_settings()
     return lookups().get(
         ("search", kind, text, task, limits.shared),
         lambda: tuple(hub.search(kind, text, task=task, limit=SEARCH_LIMIT, settings=limits)),
@@ -306,7 +318,7 @@ def full_id(kind: str, name: str) -> str:
     hub.check_repo_id(name, kind)
     if not choices.is_hub_id(name):
         # The oldest repositories answer to a bare name, which here would be that of an example or a folder.
-        limits = session.settings()
+        limits = session.server_settings()
         name = lookups().get(
             ("name", kind, name, limits),
             lambda: hub.resolve(kind, name, settings=limits).id,

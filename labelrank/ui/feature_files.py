@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ def checkpoint(name: str, revision: str | None = None) -> CheckpointInfo:
         CheckpointError: It cannot be used.
         HubError: The Hub refuses it or cannot be reached.
     """
-    limits = session.settings()
+    limits = session.settings_for(checkpoint=name)
     remote = choices.is_hub_id(name)
 
     def look() -> CheckpointInfo:
@@ -68,7 +68,7 @@ def checkpoint(name: str, revision: str | None = None) -> CheckpointInfo:
 
 
 def _checkpoint_key(name: str, revision: str | None) -> Hashable:
-    return ("checkpoint", name, revision, session.settings())
+    return ("checkpoint", name, revision, session.settings_for(checkpoint=name))
 
 
 def checkpoint_heading(info: CheckpointInfo) -> str:
@@ -182,7 +182,7 @@ def prospect(chosen: choices.Choices, *, wait: bool = True) -> Prospect | None:
     if chosen.source is None:
         return None
     source, request = chosen.source, chosen.request
-    key = ("prospect", request, session.settings())
+    key = ("prospect", request, session.settings_for(**asdict(request)))
     remote = source.kind == "hub" or choices.is_hub_id(request.checkpoint)
     if remote and not wait:
         return lookups().peek(key)

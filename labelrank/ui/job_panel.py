@@ -121,7 +121,7 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
     """
     with messages.guarded("job"):
         # Takes over when the process that held the queue has died since this page was opened.
-        ensure_consumer(session.settings())
+        ensure_consumer(session.server_settings())
         job = session.store().get(job_id)
         if not job.active:
             feature_files.look_again_at(job)

@@ -20,7 +20,7 @@ from labelrank.jobs.store import FAILED, QUEUED, RUNNING, STATES, Job, JobStore
 from labelrank.models.curated import EMBEDDED
 from labelrank.settings import Settings
 from labelrank.steps.extract.report import ExtractionReport
-from labelrank.steps.extract.request import Request
+from labelrank.steps.extract.request import Request, asks_hub, is_public
 from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
@@ -34,18 +34,35 @@ _HUB_WAIT_S = 10.0
 
 
 def settings() -> Settings:
-    """Return the limits and workspace of this server."""
+    """Return the limits and workspace of this server, for what belongs to this session's owner."""
+    return server_settings().of(owner())
+
+
+def server_settings() -> Settings:
+    """Return the limits and workspace of this server, whoever asks."""
     return replace(Settings.from_env(), hub_wait_s=_HUB_WAIT_S)
+
+
+def settings_for(**params: Any) -> Settings:
+    """Return the settings for looking at something: the owner's, or what all visitors share where it is public.
+
+    Args:
+        params: What it is, as the parameters of a job have it: dataset, checkpoint, patches, gallery.
+    """
+    mine = settings()
+    with_token = bool(mine.hub_token) and asks_hub(params)
+    return server_settings() if is_public(params) and not with_token else mine
 
 
 def owner() -> str:
     """Return whose jobs this session starts: everybody's on a private machine, its visitor's on a shared server."""
-    return visitor.visitor(settings()) if settings().shared else "local"
+    server = server_settings()
+    return visitor.visitor(server) if server.shared else "local"
 
 
 def offered_cookie() -> str | None:
     """Return the cookie that tells a new visitor of a shared server apart; None where none is needed."""
-    if not settings().shared:
+    if not server_settings().shared:
         return None
     owner()
     return visitor.offered_cookie()
@@ -165,7 +182,7 @@ def sync_address() -> None:
 
 def store() -> JobStore:
     """Return the jobs of this server."""
-    return JobStore.for_settings(settings())
+    return JobStore.for_settings(server_settings())
 
 
 def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
@@ -246,7 +263,7 @@ def give_up_if_left() -> None:
 
 def work_off_jobs() -> None:
     """Make sure that a process of this server runs its jobs."""
-    queue.ensure_consumer(settings())
+    queue.ensure_consumer(server_settings())
 
 
 def cancel_job(job: Job) -> None:
@@ -295,7 +312,7 @@ def delete_job(job: Job) -> None:
     if (folder := results_folder(job)) is not None:
         others = (other for name in STATES for other in store().in_state(name))
         if all(results_folder(other) != folder for other in others):
-            delete_kept(folder, settings().workspace)
+            delete_kept(folder, settings().own)
     chosen = choices()
     choose(
         job=None if chosen.job == job.id else chosen.job,

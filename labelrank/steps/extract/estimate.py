@@ -67,7 +67,7 @@ def samples_left(plan: Plan, settings: Settings, *, recompute: bool) -> int:
         return sum(len(part.samples) for part in plan.parts)
     if plan.request.shard is None and plan.cached_path(settings).is_file():
         return 0
-    folder = PartFolder(settings.workspace / "parts" / plan.part_digest, plan.part_digest)
+    folder = PartFolder(settings.cache / "parts" / plan.part_digest, plan.part_digest)
     return sum(len(part.samples) for part in plan.parts if not folder.has(part))
 
 

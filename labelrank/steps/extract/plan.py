@@ -56,7 +56,7 @@ class Plan:
 
     def cached_path(self, settings: Settings) -> Path:
         """Return where the features of exactly this plan are stored."""
-        return settings.workspace / "features" / f"{self.digest}.parquet"
+        return settings.cache / "features" / f"{self.digest}.parquet"
 
     @property
     def places(self) -> dict[str, str]:

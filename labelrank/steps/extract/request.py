@@ -11,10 +11,12 @@ from labelrank.data.source import SourceOptions
 from labelrank.errors import FeaturesError, SettingsError
 from labelrank.features.store import KEPT
 from labelrank.files import local_path
+from labelrank.hub.names import REPO_ID
 from labelrank.models.backend import PRECISIONS
 from labelrank.models.curated import EMBEDDED as CHECKPOINTS
 from labelrank.models.pooling import POOLINGS
-from labelrank.patches.choosing import check_asked, name_of
+from labelrank.patches.choosing import CLUSTERS, FREE, check_asked, name_of
+from labelrank.patches.ranker import EMBEDDED as RANKERS
 
 PREPROCESSINGS = ("checkpoint", "reference")
 _MAX_SHARDS = 99_999
@@ -36,14 +38,37 @@ def asks_hub(params: Mapping[str, Any]) -> bool:
     Like `open_dataset` and `open_checkpoint`, but for a name that cannot be a path, which these refuse.
     """
 
-    def is_here(name: str, embedded: Collection[str]) -> bool:
-        return name in embedded or name.startswith("upload:") or local_path(name).exists()
-
-    names = ((params.get("dataset"), DATASETS), (params.get("checkpoint"), CHECKPOINTS))
     try:
-        return not all(is_here(name, embedded) for name, embedded in names if name)
+        return not all(name in embedded or _is_here(name) for name, embedded in _sources(params))
     except ValueError:
         return False
+
+
+def is_public(params: Mapping[str, Any]) -> bool:
+    """Return whether anyone can read all that the work of these parameters reads.
+
+    It is embedded, or on the Hub, where without an access token only public repositories answer.
+    """
+    chosen = (params.get("patches") or "").removesuffix(CLUSTERS), (params.get("gallery") or {}).get("ranker")
+    if not all(name in ("", None, "auto", *FREE, *RANKERS) for name in chosen):
+        return False
+    try:
+        return all(
+            name in embedded or (REPO_ID.fullmatch(name) is not None and not _is_here(name))
+            for name, embedded in _sources(params)
+        )
+    except ValueError:
+        return False
+
+
+def _sources(params: Mapping[str, Any]) -> list[tuple[str, Collection[str]]]:
+    """Return the names that work reads from, each with those of its kind that are embedded."""
+    named = ((params.get("dataset"), DATASETS), (params.get("checkpoint"), CHECKPOINTS))
+    return [(name, embedded) for name, embedded in named if name]
+
+
+def _is_here(name: str) -> bool:
+    return name.startswith("upload:") or local_path(name).exists()
 
 
 @dataclass(frozen=True)

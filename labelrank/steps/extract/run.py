@@ -220,7 +220,7 @@ def extract(
         HubError: A download failed.
         Cancelled: `should_stop` returned true.
     """
-    folder = PartFolder(settings.workspace / "parts" / plan.part_digest, plan.part_digest)
+    folder = PartFolder(settings.cache / "parts" / plan.part_digest, plan.part_digest)
     note = Note.of(plan, folder.path)
     note.check_unchanged(give_up=recompute)
     # Parts from a stopped recomputation are new already.

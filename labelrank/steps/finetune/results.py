@@ -256,13 +256,13 @@ def check_replaceable(folder: Path) -> None:
         raise FinetuneError(f"{folder} exists and is not a folder of results; choose a new folder.")
 
 
-def delete_kept(folder: Path, workspace: Path) -> None:
-    """Remove a folder of results from a workspace; do nothing if it is elsewhere or does not exist.
+def delete_kept(folder: Path, own: Path) -> None:
+    """Remove a folder of results from the folder of its owner; do nothing if it is elsewhere or does not exist.
 
     Raises:
         FinetuneError: The folder cannot be removed.
     """
-    kept = (workspace / KEPT).resolve()
+    kept = (own / KEPT).resolve()
     folder = folder.resolve()
     if kept not in folder.parents or not is_results(folder):
         return

@@ -203,7 +203,7 @@ def compare(
         costs = costs_of(design.cost, material, training.softness.targets if training.softness else None)
     with _holding(entry):
         exporter = Exporter(material, design, arms, entry / _BEST)
-        results = settings.workspace / KEPT / entry.name
+        results = settings.own / KEPT / entry.name
         work = _Work(material, design, arms, training, kept, exporter, results, with_model, on_report, costs)
         outcome = work.do(on_progress, should_stop)
         anew.unlink(missing_ok=True)
@@ -245,7 +245,7 @@ def _prepared(
     if material.groups is None and any(arm.kind == "groups" for arm in arms):
         raise SettingsError("Targets by groups need the group of each class. Give --groups, or leave groups out.")
     training = EndToEnd(material, design) if design.end_to_end else Heads(material, design)
-    entry = settings.workspace / KIND / _digest(material, design, arms, training)
+    entry = settings.cache / KIND / _digest(material, design, arms, training)
     return arms, training, entry, KeptRuns(entry / _RUNS, len(material.test.y))
 
 

@@ -74,7 +74,7 @@ class GalleryPlan:
 
     def folder(self, settings: Settings) -> Path:
         """Return where the gallery is kept."""
-        return settings.workspace / "patches" / self.digest
+        return settings.cache / "patches" / self.digest
 
     @property
     def selectors(self) -> tuple[str, ...]:
@@ -210,7 +210,7 @@ def make(
             scores,
             folder,
             recompute=recompute,
-            encoders=settings.workspace / "encoders",
+            encoders=settings.encoders,
             on_progress=on_progress,
             should_stop=should_stop,
         )

@@ -117,7 +117,7 @@ def _make_on_one(
             f"{request.dataset} or {request.checkpoint} has changed while its features were extracted; finished parts "
             "are kept. Extract again."
         )
-    folder = PartFolder(settings.workspace / "parts" / digest, digest)
+    folder = PartFolder(settings.cache / "parts" / digest, digest)
     wanted = set(names)
     parts = [part for part in work.parts if part.name in wanted]
     for _ in here.make(work, settings, folder, parts, Making(), count, should_stop):

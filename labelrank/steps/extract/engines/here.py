@@ -47,7 +47,7 @@ def make(
         batch_size=plan.batch_size,
         image_size=plan.preprocessing.output_size,
         keep=plan.keep,
-        cache=settings.workspace / "encoders",
+        cache=settings.encoders,
     )
     select = _select(plan, settings) if plan.keep else None
     # If the work may end early, a download of all samples would be wasted.
@@ -80,7 +80,7 @@ def _select(plan: Plan, settings: Settings) -> Select:
         plan.preprocessing,
         batch_size=plan.batch_size,
         precision=plan.request.precision,
-        cache=settings.workspace / "encoders",
+        cache=settings.encoders,
     )
     return Select(choose, ahead=not plan.choosing.runs_model)
 
