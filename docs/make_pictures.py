@@ -164,7 +164,7 @@ def stability(page: Page, url: str) -> None:
     press(page, "Use digits")
     heading(page, "Features")
     extract(page)
-    cut(page, "stability.png", charts(page).first, text(page, "^Expected agreement"))
+    cut(page, "stability.png", charts(page).first, text(page, "^Steadiness"))
 
 
 def encoders(page: Page, url: str) -> None:

@@ -215,19 +215,25 @@ class LabelMap:
             notices=tuple(notices),
         )
 
-    def with_ranks(self, low: Sequence[int], high: Sequence[int], *, resamples: int) -> LabelMap:
+    def with_ranks(
+        self, low: Sequence[int], high: Sequence[int], *, resamples: int, agreement: float | None = None
+    ) -> LabelMap:
         """Return the same map with an interval of positions for each class.
 
         Args:
             low: Lowest likely position of label 0, 1, ..., K-1.
             high: Highest likely position.
             resamples: Draws that the intervals come from, recorded as a parameter.
+            agreement: Expected Kendall tau with the order of other samples, recorded as one too, with two digits.
         """
         classes = tuple(
             dataclasses.replace(ranked, rank_low=int(low[ranked.label]), rank_high=int(high[ranked.label]))
             for ranked in self.classes
         )
-        return dataclasses.replace(self, classes=classes, parameters={**self.parameters, "resamples": resamples})
+        parameters = {**self.parameters, "resamples": resamples}
+        if agreement is not None:
+            parameters["expected_agreement"] = round(agreement, 2)
+        return dataclasses.replace(self, classes=classes, parameters=parameters)
 
     @property
     def order(self) -> tuple[int, ...]:

@@ -214,17 +214,17 @@ def show(source: choices.Source, *, refused: bool) -> None:
     from labelrank.views import ranking_charts
 
     finding = ranking_charts.class_counts_finding(data.class_names, data.class_counts, data.media)
-    st.subheader(messages.escape(finding), anchor=False)
+    heading = st.empty()
+    heading.subheader(messages.escape(finding), anchor=False)
     # A hundred bars of one length say no more than the line above.
     if len(data.class_names) <= ranking_charts.LABELLED_CLASSES or len(set(data.class_counts)) > 1:
         chart = ranking_charts.class_counts_chart(data.class_names, data.class_counts, data.media)
         chart_menu.show(chart, "class-counts", finding, alt=f"Bar chart. {finding}.")
     gallery = show_gallery(source)
-    if gallery is not None and not gallery.some_read and len(gallery.rows) == len(data.class_names):
-        action.error(
-            f"No {datasets.nouns(data)[0]} shown here can be read. Repair the dataset, or choose another one.",
-            icon=":material/error:",
-        )
+    if gallery is not None and (unread := galleries.read_text(gallery, data)):
+        heading.subheader(messages.escape(f"{finding}, but {unread[0].lower()}{unread[1:-1]}"), anchor=False)
+        if refusal := galleries.refusal(gallery, data):
+            action.error(refusal, icon=":material/error:")
     data_check([(problem.subject, problem.reason) for problem in data.problems], gallery)
     copying.show("dataset", lambda: copying.of_dataset(source))
 
@@ -240,9 +240,8 @@ def data_check(named: list[tuple[str, str]], gallery: galleries.Gallery | None) 
         return
     st.subheader("Data check", anchor=False)
     if problems:
-        some = gallery is None or gallery.some_read
-        others = "the other samples can be used" if some else "no sample shown here can be read"
-        st.markdown(f"{words.plural(len(problems), 'problem')}; {others}.")
+        others = "" if gallery and not gallery.read else " The other samples can be used."
+        st.markdown(f"{words.plural(len(problems), 'problem')}.{others}")
         messages.problems_table(problems, "Sample or class")
     else:
         st.markdown("No problems found in the names and in the samples shown.")

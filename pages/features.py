@@ -6,11 +6,13 @@ from labelrank import words
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.ui import (
     checkpoint_picker,
+    choices,
     copying,
     datasets,
     extraction_settings,
     feature_files,
     frame,
+    galleries,
     job_panel,
     messages,
     session,
@@ -47,7 +49,7 @@ def main() -> None:
     if checkpoint := checkpoint_picker.choose_checkpoint(dataset, started=started):
         extraction_settings.choose_settings(checkpoint, dataset, started=started)
         with top if started else st.container():
-            actions()
+            actions(source)
         copying.show("features", lambda: copying.of_features(session.choices()))
 
 
@@ -56,7 +58,7 @@ def rank_button() -> None:
         session.go("pages/ranking.py")
 
 
-def actions() -> None:
+def actions(source: choices.Source) -> None:
     """Show the buttons that fit the current choices, and the current job."""
     chosen = session.choices()
     if twin := session.active_twin():
@@ -94,7 +96,10 @@ def actions() -> None:
                 session.go("pages/ranking.py")
             if st.button("Recompute", help="Extract again and replace the cached features."):
                 job_panel.start_extraction(recompute=True)
+        job_panel.agreement(path)
         job_panel.features_footer(path, found)
+    elif can_start and not resumes and (refused := galleries.refused(source)):
+        messages.empty_state(refused, "Choose another dataset", "pages/dataset.py")
     elif can_start and not resumes:
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Extract features", type="primary"):

@@ -23,8 +23,6 @@ from labelrank.ui import (
 from labelrank.views import questions, ranking_charts, ranking_words
 
 FINETUNE_HELP = "A fine-tune shows whether class geometry as the target helps, and what the mistakes cost."
-# How long a run of the page waits for the intervals of positions; later ones are drawn when they are there.
-WAIT_S = 1.0
 IMAGE_PIXELS = 46
 
 
@@ -194,7 +192,7 @@ def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking)
         window = found_class.window(classes, chosen) if classes > ranking_charts.ROW_CLASSES else None
     if not settled:
         draw(places, found, ranking, whole=False, window=window)
-        ranking.settle(WAIT_S)
+        ranking.settle(rankings.WAIT_S)
     draw(places, found, ranking, whole=True, window=window)
 
 

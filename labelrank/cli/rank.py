@@ -39,8 +39,10 @@ def ranked(features: FeatureSet, *, resamples: int | None = 0, **options: Any) -
     if found.intervals and found.intervals.withheld:
         say(f"No intervals of the positions: {found.intervals.withheld}")
     elif found.intervals:
-        from labelrank.views.ranking_words import confidence_text
+        from labelrank.views.ranking_words import agreement, confidence_text
 
+        if sure := agreement(found.intervals):
+            say("{}: {}. {}".format(*sure))
         say(f"From and to: {confidence_text(len(label_map.classes), found.resamples)}.")
     return label_map
 

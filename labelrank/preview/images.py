@@ -57,9 +57,14 @@ class Gallery:
     problems: tuple[Problem, ...]
 
     @property
-    def some_read(self) -> bool:
-        """Whether any of its samples could be read."""
-        return any(row.strip.still for row in self.rows)
+    def read(self) -> int:
+        """How many of the samples looked at could be read."""
+        return sum(row.strip.shown for row in self.rows)
+
+    @property
+    def looked_at(self) -> int:
+        """How many samples it took to show so many, or all there are."""
+        return self.read + len(self.problems)
 
 
 def gallery(data: Dataset, page: int) -> Gallery:

@@ -114,7 +114,9 @@ class Ranked:
         found = self.intervals
         if found is None or found.low is None or found.high is None:
             return self.label_map
-        return self.label_map.with_ranks(found.low.tolist(), found.high.tolist(), resamples=self.resamples)
+        return self.label_map.with_ranks(
+            found.low.tolist(), found.high.tolist(), resamples=self.resamples, agreement=found.tau
+        )
 
     @cached_property
     def samples(self) -> dict[str, list[Any]]:

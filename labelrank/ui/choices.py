@@ -242,3 +242,16 @@ def kept_words(asked: Request) -> list[str]:
     if asked.keep is None or asked.patches is None:
         return []
     return [f"{100 * asked.keep:.3g}\u00a0% of the patches ({CHOOSERS.get(asked.patches, asked.patches).lower()})"]
+
+
+def extraction_text(asked: Request) -> str:
+    """Return in a few words how an extraction differs from others on the same data."""
+    parts = ["all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"]
+    if asked.until_stable is not None:
+        parts.append(
+            f"until steadiness {asked.until_stable:g}" + (" in either direction" if asked.either_direction else "")
+        )
+    parts += kept_words(asked)
+    parts += [f"seed {asked.seed}"] if asked.seed else []
+    parts += [asked.precision] if asked.precision != "auto" else []
+    return ", ".join(parts)

@@ -57,14 +57,14 @@ def choose_settings(info: CheckpointInfo, data: DatasetInfo, *, started: bool) -
         job_panel.expected_work(chosen)
         taus = ["off", *map(str, choices.stops(choices.STABLE_TAUS, asked.until_stable))]
         tau = st.segmented_control(
-            "Stop when the order is stable (expected agreement)",
+            "Stop once the order is this steady (steadiness)",
             taus,
             default="off" if asked.until_stable is None else str(asked.until_stable),
             required=True,
             format_func=lambda text: _tau_text(None if text == "off" else float(text)),
             key="until_stable",
             help=f"Stops before all {many} are used, once the order is expected to agree this well with the order of "
-            f"the same number of other {many}. It is Kendall's tau: 1 for the same order, 0 for unrelated ones; at "
+            f"the same number of other {many}, as halves of them tell. 1 is the same order, 0 an unrelated one; at "
             "0.85, about 92 of 100 pairs of classes are in the same order. Samples per class is then the upper limit.",
         )
         changes["until_stable"] = None if tau == "off" else float(tau)
@@ -174,7 +174,7 @@ def _label(asked: Request, data: DatasetInfo) -> str:
     if asked.until_stable is not None:
         most = f"of {per_class}" if asked.max_per_class is None else f"at most {per_class}"
         whichever = " in either direction" if asked.either_direction else ""
-        per_class = f"until agreement {_tau_text(asked.until_stable)}{whichever}, {most}"
+        per_class = f"until steadiness {_tau_text(asked.until_stable)}{whichever}, {most}"
     parts = [POOLING_LABEL[asked.pooling], *choices.kept_words(asked), per_class, f"seed {asked.seed}"]
     if data.media == "clip":
         stride = asked.stride or data.stride
@@ -182,16 +182,3 @@ def _label(asked: Request, data: DatasetInfo) -> str:
         parts.append(words.plural(asked.clips, "clip") + " per video")
     parts.append({"auto": "automatic precision"}.get(asked.precision, asked.precision))
     return ", ".join([*parts, PREPROCESSING_LABEL[asked.preprocessing]])
-
-
-def choices_text(asked: Request) -> str:
-    """Return in a few words how an extraction differs from others on the same data."""
-    parts = ["all samples" if asked.max_per_class is None else f"{asked.max_per_class:,} per class"]
-    if asked.until_stable is not None:
-        parts.append(
-            f"until agreement {asked.until_stable:g}" + (" in either direction" if asked.either_direction else "")
-        )
-    parts += choices.kept_words(asked)
-    parts += [f"seed {asked.seed}"] if asked.seed else []
-    parts += [asked.precision] if asked.precision != "auto" else []
-    return ", ".join(parts)

@@ -9,12 +9,38 @@ from labelrank.data.dataset import NOUNS, DatasetInfo
 from labelrank.preview import images, looks
 from labelrank.ui import choices
 from labelrank.ui.datasets import dataset, described, look
+from labelrank.words import plural
 
 Gallery = images.Gallery
 GALLERY_CLASSES = images.GALLERY_CLASSES
 """Classes on one page."""
 LARGE_BYTES = 20_000_000
 """A page of the gallery that fetches more is shown only on request."""
+
+
+def read_text(found: images.Gallery, data: DatasetInfo) -> str | None:
+    """Return how many of the samples that were looked at can be read, in a sentence; None where all can."""
+    if not found.problems:
+        return None
+    looked_at = plural(found.looked_at, *NOUNS[data.media])
+    if not found.read:
+        return f"None of the {looked_at} looked at can be read."
+    return f"{found.read:,} of the {looked_at} looked at can be read."
+
+
+def refusal(found: images.Gallery, data: DatasetInfo) -> str | None:
+    """Return why a dataset cannot be used, and what to do: none of its classes has a sample that can be read."""
+    if found.read or not found.looked_at or len(found.rows) < len(data.class_names):
+        return None
+    return f"{read_text(found, data)} Repair the dataset, or choose another one."
+
+
+def refused(source: choices.Source) -> str | None:
+    """Return `refusal` of a dataset that lies here; None of any other, whose samples would have to be fetched."""
+    data = dataset(source)
+    if source.kind not in ("upload", "folder") or len(data.class_names) > GALLERY_CLASSES:
+        return None
+    return refusal(gallery(source, 0), data)
 
 
 def must_be_asked_for(source: choices.Source, page: int) -> float | None:

@@ -10,7 +10,7 @@ from labelrank.jobs.store import QUEUED, RESUMABLE, RUNNING, STATES, SUCCEEDED, 
 from labelrank.patches.ranker_recipe import RankerRecipe
 from labelrank.ui import (
     address,
-    extraction_settings,
+    choices,
     findings,
     fine_tune,
     frame,
@@ -61,7 +61,7 @@ def entry(job: Job) -> Entry:
     elif job.kind == "train-patches":
         asked = words.plural((job.params.get("recipe") or {}).get("epochs", RankerRecipe.epochs), "epoch")
     else:
-        asked = extraction_settings.choices_text(chosen.extraction)
+        asked = choices.extraction_text(chosen.extraction)
     facts = [part for part in (_times(job), _result_text(job)) if part]
     if job.kind == "finetune":
         lines = [f"{asked} · {fine_tune.design_text(job)}", " · ".join(facts)]

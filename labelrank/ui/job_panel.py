@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -20,6 +21,9 @@ from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import escape, message_text
 from labelrank.views import extraction
 from labelrank.words import duration
+
+if TYPE_CHECKING:
+    from labelrank.ui import rankings
 
 NOT_MINE = "Another visitor started this job. You may look at it; who started it alone can change it."
 ANEW_HELP = "Makes all features again and does not use the finished parts."
@@ -162,7 +166,9 @@ def _so_far(job: Job) -> None:
     _circumstances(job, report)
     if report:
         _left_out(job, report)
-        _stability(report, job)
+    if report and report.stability:
+        with st.expander("How sure is this?", expanded=True):
+            _stability(report, job)
 
 
 def _report_of(job: Job) -> ExtractionReport | None:
@@ -183,11 +189,11 @@ def _circumstances(job: Job, report: ExtractionReport | None, rows: int | None =
 
 
 def _left_out(job: Job, report: ExtractionReport) -> None:
-    """Show what share of the samples could not be used so far, and why."""
+    """Show what share of the samples could not be used, and why."""
     if not report.failed:
         return
     done = job.progress.done if job.progress and job.progress.stage.kind == Kind.ENCODE else 0
-    text = extraction.left_out_text(report.failed, done, feature_files.nouns_of(job))
+    text = extraction.left_out_text(report.failed, done, feature_files.nouns_of(job), ended=not job.active)
     st.markdown(f":orange[:material/warning:] {text}:")
     _reasons(report)
 
@@ -208,7 +214,7 @@ def _stability(report: ExtractionReport, job: Job) -> None:
         from labelrank.views import stability_chart
 
         chart = stability_chart.stability_chart(stability)
-        st.altair_chart(chart, alt=f"Expected agreement over the samples per class. {finding}.")
+        st.altair_chart(chart, alt=f"Steadiness over the samples per class. {finding}.")
         if not job.active:
             chart_menu.menu(lambda: chart, "stability", finding)
         for text in extraction.how_to_read(stability, feature_files.nouns_of(job)[1]):
@@ -228,13 +234,15 @@ def _stopped(job: Job) -> None:
             st.error(message_text(job.error), icon=":material/error:")
         if report := _report_of(job):
             _circumstances(job, report)
-            _left_out(job, report)
+            # Where no sample could be used, the error above has said so, and why.
+            if session.can_help(job):
+                _left_out(job, report)
         anew = job.params.get("recompute")
         resumes = "makes all features again" if anew else "goes on from what was finished"
         current = session.is_current(job)
         mine = session.is_mine(job)
         if mine and not session.can_resume(job):
-            st.caption(f"{failed_id(job)}No sample could be used, and to read them again would not change that.")
+            st.caption(f"{failed_id(job)}To read the samples again would not change that.")
             if st.button("Choose another dataset", type="primary" if current else "secondary"):
                 session.go("pages/dataset.py")
             log_expander(job)
@@ -265,6 +273,7 @@ def _succeeded(job: Job) -> None:
             messages.error_box(error)
             return
         _how_it_stopped(found, nouns[1], all_used=job.params.get("max_per_class") is None)
+        agreement(result.features)
         features_footer(result.features, found, report)
         if report and report.stability:
             # Where the order decides when to stop, how steady it is was asked for.
@@ -273,6 +282,31 @@ def _succeeded(job: Job) -> None:
         with st.expander("Details"):
             _details(job, result)
         log_expander(job)
+
+
+@st.fragment(run_every="1s")
+def _agreement_to_come(ranking: rankings.Ranking) -> None:
+    """Run the page again once the agreement is there."""
+    if ranking.settled:
+        st.rerun()
+
+
+def agreement(path: Path) -> None:
+    """Show how far another sample would give the same order: the figure of the page Ranking, which it prepares."""
+    from labelrank.ui import rankings  # ranks and draws, which the page can do without until features are there
+    from labelrank.views import ranking_words
+
+    try:
+        ranking = rankings.ranking(path, session.choices())
+    except LabelRankError:
+        return  # the page Ranking shows this error
+    ranking.settle(rankings.WAIT_S)
+    if not ranking.settled:
+        st.caption("Working out how sure the order is.")
+        _agreement_to_come(ranking)
+    elif sure := ranking_words.agreement(ranking.intervals):
+        name, value, help_text = sure
+        st.metric(name, value, width="content", help=help_text)
 
 
 def _details(job: Job, result: ExtractionResult) -> None:

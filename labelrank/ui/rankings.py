@@ -21,7 +21,6 @@ from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, GEOMETRY_ORDER
 from labelrank.steps.rank import Ranked, RankRequest, rank
 from labelrank.ui import address, choices, session
 from labelrank.ui.datasets import dataset, look
-from labelrank.ui.extraction_settings import choices_text
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
 from labelrank.ui.label_space import space_of
 from labelrank.views import marks, ranking_charts, ranking_words
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from labelrank.ranking.intervals import RankIntervals
 
 KEY_CHARACTERS = 80
+WAIT_S = 1.0
+"""How long a run of a page waits for the intervals of positions; later ones are drawn when they are there."""
 IMAGES_ALONG = 8
 """Images of one class that are shown together."""
 TABLE_ROW_PIXELS = 35
@@ -196,7 +197,9 @@ def what_differs(found: ChosenFeatures) -> str:
     """Return what features of earlier choices are of, or, if that is the same, how they were made and not now."""
     if found.job is None:
         return ""
-    then, now = (choices_text(one.extraction) for one in (address.choices_of_job(found.job), session.choices()))
+    then, now = (
+        choices.extraction_text(one.extraction) for one in (address.choices_of_job(found.job), session.choices())
+    )
     same = found.job.subject == session.subject_of(session.choices()) and then != now
     return f"{then} instead of {now}" if same else found.job.title
 

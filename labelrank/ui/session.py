@@ -279,13 +279,14 @@ def resume_job(job: Job) -> Job:
 
 
 def can_resume(job: Job) -> bool:
-    """Return whether this visitor may start a stopped job again, and it can help.
+    """Return whether this visitor may start a stopped job again, and it can help."""
+    return job.resumable and can_help(job) and is_mine(job)
 
-    It cannot where every sample was read and none could be used.
-    """
+
+def can_help(job: Job) -> bool:
+    """Return whether a stopped job may do better when it goes on: not where no sample at all could be used."""
     report = ExtractionReport.from_json(job.report) if job.kind == "extract" and job.report else None
-    none_usable = job.state == FAILED and report is not None and 0 < report.samples <= report.failed
-    return job.resumable and not none_usable and is_mine(job)
+    return not (job.state == FAILED and report is not None and 0 < report.samples <= report.failed)
 
 
 def _check_mine(job: Job) -> None:

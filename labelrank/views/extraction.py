@@ -98,10 +98,14 @@ def circumstances(report: ExtractionReport, nouns: str, rows: int | None = None)
     return parts
 
 
-def left_out_text(failed: int, done: int, nouns: tuple[str, str]) -> str:
-    """Return how many samples could not be used so far, and what share of those that are done."""
+def left_out_text(failed: int, done: int, nouns: tuple[str, str], *, ended: bool = False) -> str:
+    """Return how many samples could not be used, and what share of those that are done.
+
+    Args:
+        ended: Whether no more are to come.
+    """
     share = f" ({share_text(failed / max(done, failed))})" if done else ""
-    return f"{plural(failed, *nouns)} left out so far{share}"
+    return f"{plural(failed, *nouns)} left out{'' if ended else ' so far'}{share}"
 
 
 def reasons(report: ExtractionReport) -> list[str]:
@@ -152,7 +156,7 @@ def stability_finding(stability: StabilityReport, most: float | None = None, *, 
 def _found(point: StabilityEstimate, *, either: bool, interval: bool) -> str:
     whichever = " in either direction" if either else ""
     ends = f" ({point.low:.2f} to {point.high:.2f})" if interval else ""
-    return f"Expected agreement {point.tau:.2f}{whichever}{ends} at {per_class_text(point.per_class)} per class"
+    return f"Steadiness {point.tau:.2f}{whichever}{ends} at {per_class_text(point.per_class)} per class"
 
 
 def no_estimate_text(per_class: int) -> str:
@@ -178,22 +182,19 @@ def how_to_read(stability: StabilityReport, nouns: str) -> list[str]:
         nouns: What samples are called.
     """
     first, last, either = stability.told[0], stability.told[-1], stability.either_direction
-    scale = "1 is the same order, 0 is unrelated, \u22121 is the reverse"
-    if either:
-        scale = "1 is the same order or its reverse, 0 is unrelated"
+    scale = "1 is the same order or its reverse" if either else "1 is the same order, \u22121 its reverse"
     band = "band" if len(stability.told) > 1 else "bar"
     dashed = "; the dashed line is a forecast" if forecast(stability) else ""
+    counts = "" if either else ", and it counts a reversed order against it"
     text = (
-        f"Agreement compares this order with the order of the same number of other {nouns} (Kendall's tau): "
-        f"{scale}. The {band} is the 90\u00a0% interval{dashed}."
+        f"Steadiness is the expected agreement as it can be told while {nouns} come in: it is estimated from halves of "
+        f"them{counts}. {scale}. The {band} is the 90\u00a0% interval{dashed}."
     )
     if direction_gap(last) is not None:
         text += " The thin line counts an order and its reverse as the same: which end comes first is still open."
     # The ends of the order are near equals: a small change of the samples swaps which one comes first.
     elif not either and last.low < -_TURNING_TAU and last.high > _TURNING_TAU:
         text += f" The {band} reaches far to both sides of 0: which end comes first is still open."
-    there = "" if either else " and in either direction"
-    text += f" This estimate is from halves of the samples; that of the page Ranking is from all of them{there}."
     if any(first.per_class <= count < last.per_class for count in stability.unknown):
         return [text, "The line has a gap where samples are about as many as features: no estimate is possible there."]
     return [text]
@@ -269,22 +270,12 @@ def made_text(result: ExtractionResult) -> str:
 def result_text(result: ExtractionResult) -> str:
     """Return the result of an extraction in one line."""
     made = f"{result.rows:,} samples, {result.dim:,} numbers each"
-    parts = (made, "from the cache" if result.reused else "", _stability_text(result))
-    return " · ".join(part for part in parts if part)
-
-
-def _stability_text(result: ExtractionResult) -> str:
-    """Return where an extraction stopped, and how steady the order is there, in a few words; empty if unknown."""
     stability = result.report.stability if result.report else None
-    if stability is None or not (points := stability.told):
-        return ""
-    text = f"expected agreement {points[-1].tau:.2f}"
-    if stability.either_direction:
-        text += " in either direction"
-    elif (aligned := direction_gap(points[-1])) is not None:
-        text += f"; {aligned:.2f} in either direction"
-    at = per_class_text(points[-1].per_class)
-    return f"stopped at {at} per class, {text}" if result.stopped_early else text
+    stopped = ""
+    if result.stopped_early and stability is not None and stability.told:
+        stopped = f"stopped at {per_class_text(stability.told[-1].per_class)} per class"
+    parts = (made, "from the cache" if result.reused else "", stopped)
+    return " · ".join(part for part in parts if part)
 
 
 def device_text(result: ExtractionResult) -> str:

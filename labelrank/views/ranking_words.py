@@ -23,6 +23,7 @@ TOLD_APART_HELP = (
     "tell more of them apart."
 )
 IN_ORDER_HELP = "The chance that this class and the one after it are in this order in truth. 50\u00a0% says nothing."
+AGREEMENT = "Expected agreement"
 SHARE = "Share on the axis"
 SHARE_HELP = (
     "How much of the variance between class means lies on the axis of the projection. The order centroid has nothing "
@@ -51,6 +52,24 @@ def told_apart(in_order: np.ndarray) -> int:
     return int((in_order >= TOLD_APART).sum())
 
 
+def agreement(intervals: RankIntervals | None) -> tuple[str, str, str] | None:
+    """Return name, value and help text of how far another sample would give the same order; None where not known."""
+    if intervals is None or intervals.tau is None:
+        return None
+    text = f"{agreement_text(intervals.tau)} This is Kendall's tau: 0 is no better than chance."
+    if reversal := round(100 * (intervals.reversal or 0)):
+        text += f" The ends would change places in about {reversal} of 100 draws."
+    return AGREEMENT, f"{intervals.tau:.2f}", text
+
+
+def agreement_text(tau: float) -> str:
+    """Return what an expected agreement means, in sentences."""
+    return (
+        f"Drawn again with as many other samples, about {round(50 * (1 + tau))} of 100 pairs of classes would stand in "
+        "the same order. 1 is the same order or its reverse."
+    )
+
+
 def figures(share: float, intervals: RankIntervals | None) -> list[tuple[str, str, str]]:
     """Return name, value and help text of the figures of a ranking.
 
@@ -58,19 +77,8 @@ def figures(share: float, intervals: RankIntervals | None) -> list[tuple[str, st
         share: Between-class variance on the axis, as a fraction in [0, 1].
         intervals: How sure the positions are, where that is known.
     """
-    found = [(SHARE, percent(share), SHARE_HELP)]
-    if intervals is not None and intervals.tau is not None:
-        kept = round(50 * (1 + intervals.tau))
-        help_text = (
-            f"Drawn again with as many other samples, about {kept} of 100 pairs of classes would stand in the same "
-            "order. This is Kendall's tau: 1 is the same order or its reverse, 0 no better than chance. The page "
-            "Features estimates it from two halves of the samples, with a wide band, and counts a reversed order "
-            "against it, so its number differs."
-        )
-        if reversal := round(100 * (intervals.reversal or 0)):
-            help_text += f" The ends would change places in about {reversal} of 100 draws."
-        found.append(("Expected agreement in either direction", f"{intervals.tau:.2f}", help_text))
-    return found
+    sure = agreement(intervals)
+    return [(SHARE, percent(share), SHARE_HELP), *([sure] if sure else [])]
 
 
 def shrunk_text(label_map: LabelMap) -> str:

@@ -154,6 +154,7 @@ def _order(ranked: Ranked) -> str:
     told = ranking_words.confidence_text(len(names), ranked.resamples)
     caption = "Positions" if label_map.classes[0].rank_low is None else f"Positions; Likely: {told}"
     withheld = ranked.intervals.withheld if ranked.intervals is not None else None
+    sure = ranking_words.agreement(ranked.intervals)
     if label_map.method != "centroid":
         withheld = ranking_words.CENTROID_ALONE
     return _section(
@@ -165,7 +166,7 @@ def _order(ranked: Ranked) -> str:
             f"{len(samples):,} of {len(ranked.position):,} samples on the axis that separates the classes best. "
             f"{ranking_charts.projection_marks_text(spaced)}{spaced_text}",
         ),
-        _note(withheld or ""),
+        _note(withheld or ("{}: {}. {}".format(*sure) if sure else "")),
         _table(
             caption,
             ("Position", "Class", "Label", "Centroid", "Likely", "Samples"),

@@ -48,7 +48,7 @@ def stability_chart(stability: StabilityReport) -> alt.LayerChart:
     ticks = [2**power for power in range(21) if first / 2 < 2**power < 2 * end]
     low = min(0.0, float(points["low"].min()), float(points["tau"].min()))
     taus = [tau for tau in (TAUS if low > -0.3 else TAUS_FROM_REVERSE) if tau >= low]
-    title = "Expected agreement, either direction" if stability.either_direction else "Expected agreement"
+    title = "Steadiness, either direction" if stability.either_direction else "Steadiness"
     x = alt.X(
         "per_class:Q",
         title="Samples per class",
@@ -59,7 +59,7 @@ def stability_chart(stability: StabilityReport) -> alt.LayerChart:
     tooltip = [
         alt.Tooltip("per_class:Q", title="per class", format=",.3~g"),
         alt.Tooltip("n_samples:Q", title="samples", format=",d"),
-        alt.Tooltip("tau:Q", title="expected agreement", format=".2f"),
+        alt.Tooltip("tau:Q", title="steadiness", format=".2f"),
         alt.Tooltip("low:Q", title="90\u00a0% from", format=".2f"),
         alt.Tooltip("high:Q", title="to", format=".2f"),
     ]

@@ -233,7 +233,9 @@ def test_few_rows_get_a_warning_without_shrinkage_and_none_by_default(tmp_path, 
         said = in_process("rank", tmp_path / "f.parquet", *asked).stderr
         assert f"{3 * per_class} samples are too few for 20 dimensions without shrinkage" in said
         assert "Rank with shrinkage auto, or take at least 15 samples of each class." in said
-    assert re.fullmatch("From and to: .*\n", in_process("rank", tmp_path / "f.parquet").stderr)
+    assert re.fullmatch(
+        "Expected agreement: [01]\\.\\d\\d\\. .*\nFrom and to: .*\n", in_process("rank", tmp_path / "f.parquet").stderr
+    )
 
 
 @pytest.mark.slow
@@ -245,7 +247,7 @@ def test_an_extraction_says_what_it_runs_on_and_when_it_is_stable_enough(run_cli
     assert "Estimated time: at most " in first.stderr
     assert "CPU (" in first.stderr
     assert "10 per class: no estimate" in first.stderr
-    assert "Expected agreement 0." in first.stderr
+    assert "Steadiness 0." in first.stderr
     assert " in either direction (0." in first.stderr
     assert "Stopped early: the order is steady enough with " in first.stderr
     features = read_features(tmp_path / "f.parquet")

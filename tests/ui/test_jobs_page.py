@@ -51,3 +51,6 @@ def test_a_job_whose_samples_could_all_not_be_used_is_not_resumed(app, store, pa
     run(app, page, job=job.id)
     assert ("Resume" in labels(app)) is can_help
     assert ("Choose another dataset" in labels(app)) is (page == "features" and not can_help)
+    # Where none could be used, the error says so; an ended job has left out nothing "so far".
+    assert ("11 images left out" in texts(app)) is (page == "features" and can_help)
+    assert "so far" not in texts(app)

@@ -21,13 +21,16 @@ from labelrank import words
 from labelrank.data.uploads import save_upload
 from labelrank.errors import CheckpointError, RankingError
 from labelrank.exports import FORMATS
+from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import JobProgress, JobStore
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
+from labelrank.steps.rank import rank
 from labelrank.ui import session
 from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape, message_text
+from labelrank.views.report import report_html
 from tests.helpers.datasets import png, unmarked, write_zip
 from tests.ui.conftest import (
     PARAMS,
@@ -141,13 +144,35 @@ def test_the_encoding_of_names_is_chosen_by_how_the_classes_read(app, workspace)
     assert next(box for box in app.selectbox if box.label == "Names in the zip").value == "gbk"
 
 
+def subheaders(app):
+    return [one.value.replace("\\", "") for one in app.subheader]
+
+
 def test_a_dataset_of_which_nothing_can_be_read_is_not_told_to_be_usable(app, workspace):
     files = {f"{name}/{n}.png": png(n)[:40] for name in ("cat", "dog") for n in range(2)}
     with write_zip(workspace / "pets.zip", files).open("rb") as stream:
         run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
-    assert "4 problems; no sample shown here can be read." in texts(app)
-    assert "No image shown here can be read." in app.error[0].value
+    told = "None of the 4 images looked at can be read."
+    assert "Every class has 2 images, but none of the 4 images looked at can be read" in subheaders(app)
+    assert "The other samples can be used" not in texts(app)
+    assert app.error[0].value == f"{told} Repair the dataset, or choose another one."
     assert "Use this upload" not in labels(app)
+    # Nor does the next page lead into a sure failure.
+    app.switch_page("pages/features.py").run()
+    assert told in app.info[0].value
+    assert "Extract features" not in labels(app)
+    button(app, "Choose another dataset").click().run()
+    assert title(app) == "Dataset"
+
+
+def test_a_dataset_of_which_some_can_be_read_says_how_many_and_can_be_used(app, workspace):
+    files = {f"{name}/{n}.png": png(n)[: 40 if n else None] for name in ("cat", "dog") for n in range(3)}
+    with write_zip(workspace / "pets.zip", files).open("rb") as stream:
+        run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
+    assert "Every class has 3 images, but 2 of the 6 images looked at can be read" in subheaders(app)
+    assert "4 problems. The other samples can be used." in texts(app)
+    button(app, "Use this upload").click().run()
+    assert "Extract features" in labels(app)
 
 
 def test_of_a_list_with_two_label_columns_one_is_chosen(app, workspace):
@@ -343,6 +368,7 @@ def test_a_finished_job_shows_what_it_made_and_leads_to_the_ranking(app, store, 
     job = finished_job(pixel_features())
     run(app, "features", job=job.id)
     assert {m.label: m.value for m in app.metric} == {
+        "Expected agreement": "0.68",
         "Samples": "200",
         "Dimension": "64",
         "Time": "1.5 s",
@@ -401,10 +427,22 @@ def test_a_job_alone_in_the_address_opens_its_ranking_with_its_choices(app, pixe
     job = finished_job(pixel_features(), max_per_class=32, seed=7)
     run(app, job=job.id)
     assert title(app) == "Ranking"
-    assert [m.label for m in app.metric] == ["Share on the axis", "Expected agreement in either direction"]
+    assert [m.label for m in app.metric] == ["Share on the axis", "Expected agreement"]
     assert app.session_state["choices"].extraction.seed == 7
     assert app.session_state["choices"].extraction.max_per_class == 32
     assert chips(app)[2:] == ["features: 200 samples", "order: centroid"]
+
+
+def test_one_figure_says_how_sure_the_order_is_wherever_it_is_told(app, pixel_features, finished_job):
+    path = pixel_features()
+    run(app, "features", job=finished_job(path).id)
+    (told,) = [metric for metric in app.metric if metric.label == "Expected agreement"]
+    button(app, "Rank labels").click().run()
+    (ranked,) = [metric for metric in app.metric if metric.label == "Expected agreement"]
+    assert (ranked.value, ranked.help) == (told.value, told.help)
+    found = rank(read_features(path))
+    assert f"Expected agreement: {told.value}." in report_html(found, found.space, command="", version="")
+    assert f"{found.label_map_with_intervals.parameters['expected_agreement']:.2f}" == told.value
 
 
 def test_positions_and_labels_of_the_table_agree_with_the_original_order(app, pixel_features, finished_job):
@@ -566,7 +604,7 @@ def test_jobs_on_the_same_data_are_told_apart(app, store):
     told = [caption.value.split(" · ")[0] for caption in app.caption if "queued" in caption.value]
     assert len(set(told)) == 3
     assert any("all samples, seed 3" in text for text in told)
-    assert any("until agreement 0.85 in either direction" in text for text in told)
+    assert any("until steadiness 0.85 in either direction" in text for text in told)
 
 
 def test_opening_a_finished_job_shows_its_ranking(app, pixel_features, finished_job):

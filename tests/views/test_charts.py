@@ -309,7 +309,7 @@ def test_the_stability_chart_draws_what_the_target_means():
     drawn = dict(layers(values))
     assert [row["tau"] for row in drawn["circle"]] == pytest.approx([0.6, 0.8])
     assert [row["low"] for row in drawn["circle"]] == pytest.approx([0.5, 0.7])
-    assert "Expected agreement, either direction" in str(stability_chart.stability_chart(values).to_dict())
+    assert "Steadiness, either direction" in str(stability_chart.stability_chart(values).to_dict())
 
 
 @pytest.mark.parametrize(("gap", "n_lines"), [(0.1, 2), (0.2, 3)])
@@ -339,7 +339,7 @@ def test_a_missing_tau_but_for_the_direction_leaves_the_rest_of_the_stability_ch
     thin = [rows for mark, rows in layers(values) if mark == "line"][-1]
     assert [row["aligned"] for row in thin] == pytest.approx([0.7, 0.8])
     values = changed(values, 2, aligned=float("nan"))
-    assert extraction.stability_finding(values) == "Expected agreement 0.60 at 16 per class"
+    assert extraction.stability_finding(values) == "Steadiness 0.60 at 16 per class"
     assert "text" not in dict(layers(values))
 
 

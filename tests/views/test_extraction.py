@@ -67,34 +67,34 @@ def test_too_few_samples_of_some_classes_are_told_for_their_distances_alone():
     ("values", "most", "finding"),
     [
         (stability(), None, "Too few samples yet to tell how steady the order is"),
-        (stability(0.3, 0.5), None, "Expected agreement 0.50 at 8 per class"),
+        (stability(0.3, 0.5), None, "Steadiness 0.50 at 8 per class"),
         (
             stability(0.3, 0.784, target=0.85, needed=61.2),
             64,
-            "Expected agreement 0.78 at 8 per class; 0.85 is expected at about 61",
+            "Steadiness 0.78 at 8 per class; 0.85 is expected at about 61",
         ),
         (
             stability(0.3, 0.7, target=0.85, needed=1234.5),
             64,
-            "Expected agreement 0.70 at 8 per class; 0.85 would take about 1,200, more than the 64 here",
+            "Steadiness 0.70 at 8 per class; 0.85 would take about 1,200, more than the 64 here",
         ),
         (
             stability(0.3, target=0.85),
             64,
-            "Expected agreement 0.30 at 4 per class; it is too early to say when 0.85 is reached",
+            "Steadiness 0.30 at 4 per class; it is too early to say when 0.85 is reached",
         ),
-        (stability(0.3, 0.86, target=0.85, needed=8), 64, "Expected agreement 0.86 at 8 per class: 0.85 is reached"),
+        (stability(0.3, 0.86, target=0.85, needed=8), 64, "Steadiness 0.86 at 8 per class: 0.85 is reached"),
         (
             stability(0.3, 0.62, target=0.85, needed=61.2, gap=0.18),
             64,
-            "Expected agreement 0.62 at 8 per class (0.80 in either direction); 0.85 is expected at about 61",
+            "Steadiness 0.62 at 8 per class (0.80 in either direction); 0.85 is expected at about 61",
         ),
         (
             stability(0.3, 0.68, target=0.85, needed=8, gap=0.18, either=True),
             64,
-            "Expected agreement 0.86 in either direction at 8 per class: 0.85 is reached",
+            "Steadiness 0.86 in either direction at 8 per class: 0.85 is reached",
         ),
-        (replace(stability(0.3, 0.62, gap=0.38), classes=2), None, "Expected agreement 0.62 at 8 per class"),
+        (replace(stability(0.3, 0.62, gap=0.38), classes=2), None, "Steadiness 0.62 at 8 per class"),
     ],
 )
 def test_stability_finding_says_how_steady_and_what_the_target_takes(values, most, finding):
@@ -108,7 +108,7 @@ def test_counts_per_class_have_sensible_digits(count, text):
 
 def test_the_interval_is_told_where_no_chart_shows_it():
     told = extraction.stability_finding(stability(0.5, either=True, gap=0.2), interval=True)
-    assert told == "Expected agreement 0.70 in either direction (0.60 to 0.70) at 4 per class"
+    assert told == "Steadiness 0.70 in either direction (0.60 to 0.70) at 4 per class"
 
 
 def test_what_it_runs_on_what_is_reused_and_waiting_are_told():
@@ -176,9 +176,7 @@ def test_doubtful_samples_are_told_by_kind():
 
 def test_a_result_says_where_it_stopped():
     result = ExtractionResult.from_json({**REPORT, **OWN, **MADE_ON})
-    assert extraction.result_text(result) == (
-        "200 samples, 64 numbers each · stopped at 8 per class, expected agreement 0.50; 0.88 in either direction"
-    )
+    assert extraction.result_text(result) == ("200 samples, 64 numbers each · stopped at 8 per class")
     again = replace(result, report=None, reused=True)
     assert extraction.result_text(again) == "200 samples, 64 numbers each · from the cache"
 
@@ -221,4 +219,4 @@ def test_an_extraction_of_all_samples_says_nothing_on_how_it_stopped():
 
 def test_how_steady_the_order_was_is_told_with_what_was_asked_for():
     told = extraction.outcome_finding(made(tau=0.9, low=0.8, high=0.95))
-    assert told == "Expected agreement 0.90 (0.80 to 0.95) at 4 per class; 0.85 was asked for."
+    assert told == "Steadiness 0.90 (0.80 to 0.95) at 4 per class; 0.85 was asked for."
