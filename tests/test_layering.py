@@ -38,6 +38,7 @@ FLOORS = (
         "labelrank.notices",
         "labelrank.progress",
         "labelrank.json_values",
+        "labelrank.memory",
         "labelrank.words",
     ),
     ("labelrank.errors",),

@@ -233,6 +233,8 @@ def classes(scores: Path) -> None:
     SCORES is a file of `patches score`. A class with more there than the border's share of the area may be told by its
     background.
     """
+    import numpy as np
+
     from labelrank.cli.tables import printable, show_table
     from labelrank.errors import FeaturesError
     from labelrank.features.store import PATCHES, read_part
@@ -246,7 +248,7 @@ def classes(scores: Path) -> None:
         )
     if not found.keys:
         raise FeaturesError(f"{scores} has no rows; score at least one sample of each class.")
-    heats = class_heat(found.X, found.y, found.class_names, found.provenance[PATCHES]["grid"])
+    heats = class_heat(np.asarray(found.X), found.y, found.class_names, found.provenance[PATCHES]["grid"])
     table = border_table(heats)
     rows = [[printable(str(cell)) for cell in row] for row in table.itertuples(index=False)]
     show_table(list(table.columns), rows, text_columns=(0,))

@@ -14,7 +14,8 @@ import numpy as np
 from labelrank.data.parquet_columns import declared_names
 from labelrank.data.source import listed
 from labelrank.errors import FeaturesError
-from labelrank.features.store import ENCODER, UNKNOWN, FeatureSet, check_finite, check_no_pointer, vectors_of
+from labelrank.features.store import ENCODER, UNKNOWN, FeatureSet, check_no_pointer
+from labelrank.features.vectors import check_finite, vectors_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +64,7 @@ def read_given(path: Path, *, features_column: str | None = None, label_column: 
     check_no_pointer(path)
     read = _npz if path.suffix.lower() == ".npz" else _parquet
     table = read(path, features_column, label_column)
-    check_finite(table.X, table.keys, path, "Remove these rows or make these features again.")
+    check_finite(table.X, path, "Remove these rows or make these features again.", keys=table.keys)
     y, class_names = _numbered(table, path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

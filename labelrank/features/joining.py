@@ -14,8 +14,18 @@ import numpy as np
 from labelrank.errors import FeaturesError
 from labelrank.features.examples import EXAMPLES
 from labelrank.features.given import is_given, read_given
-from labelrank.features.store import KEPT, PATCHES, FeatureSet, classes_without_rows, lasting, read_part
+from labelrank.features.store import (
+    KEPT,
+    PATCHES,
+    FeatureSet,
+    classes_without_rows,
+    lasting,
+    read_part,
+    rows_in,
+)
+from labelrank.features.streamed import StreamedRows
 from labelrank.notices import Notice
+from labelrank.ranking.rows import Rows
 
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 
@@ -64,7 +74,7 @@ def merge_features(paths: Sequence[Path]) -> FeatureSet:
     """
     if not paths:
         raise FeaturesError("No shards were given; give all files that `labelrank extract --shard` wrote.")
-    found = [(path, _read(path)) for path in paths]
+    found = _read_all(paths)
     for path, part in found:
         if _shard_of(path, part) is None:
             raise FeaturesError(
@@ -116,7 +126,18 @@ def check_comparable(features: FeatureSet, others: FeatureSet) -> None:
 
 def _read(path: Path) -> FeatureSet:
     """Read a file or folder, which may have no rows."""
-    return _join([(part, read_part(part)) for part in _part_paths(path)])
+    return _read_all([path])[0][1]
+
+
+def _read_all(paths: Sequence[Path]) -> list[tuple[Path, FeatureSet]]:
+    """Read files or folders, which may have no rows; the vectors of all of them into memory, or of none."""
+    parts = [_part_paths(path) for path in paths]
+    rows = {part: rows_in(part) for files in parts for part in files} if len(parts) > 1 or len(parts[0]) > 1 else {}
+    total = sum(rows.values())
+    return [
+        (path, _join([(part, read_part(part, beside=total - rows.get(part, 0))) for part in files]))
+        for path, files in zip(paths, parts, strict=True)
+    ]
 
 
 def _join(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
@@ -133,7 +154,7 @@ def _join(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
     if len(shards) > 1:
         del provenance["shard"]
     joined = FeatureSet(
-        X=np.concatenate([p.X for p in parts if p.keys]) if len(parts) > 1 and keys else first.X,
+        X=_stacked([p.X for p in parts if p.keys]) if len(parts) > 1 and keys else first.X,
         y=np.concatenate([p.y for p in parts]),
         keys=keys,
         class_names=first.class_names,
@@ -161,7 +182,16 @@ def _in_order(features: FeatureSet) -> FeatureSet:
             "all parts again."
         )
     keys = tuple(features.keys[i] for i in order)
-    return replace(features, X=features.X[order], y=features.y[order], keys=keys, rows=rows)
+    X = features.X.taken(order) if isinstance(features.X, StreamedRows) else features.X[order]
+    return replace(features, X=X, y=features.y[order], keys=keys, rows=rows)
+
+
+def _stacked(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of all parts."""
+    streamed = [part for part in parts if isinstance(part, StreamedRows)]
+    if len(streamed) == len(parts):
+        return streamed[0].followed_by(*streamed[1:])
+    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def _twice(found: Sequence[tuple[Path, FeatureSet]]) -> FeaturesError:

@@ -15,8 +15,10 @@ import numpy as np
 
 from labelrank.data.dataset import Problem
 from labelrank.errors import FeaturesError
+from labelrank.features.streamed import GROUP_BYTES, StreamedRows, fits
+from labelrank.features.vectors import NOT_FINITE_ADVICE, check_finite, vectors_of
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer, replacing
-from labelrank.words import plural
+from labelrank.ranking.rows import Rows, row_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,8 +59,8 @@ class FeatureSet:
     A file of the command line also has local {dataset, checkpoint}, the paths of those that are files or folders.
     """
 
-    X: np.ndarray
-    """float32 (n_samples, n_features), finite."""
+    X: Rows
+    """float32 (n_samples, n_features), finite: an array, or `StreamedRows` where they are many."""
     y: np.ndarray
     """Source labels, int32 (n_samples,), each an index into `class_names`."""
     keys: tuple[str, ...]
@@ -120,11 +122,8 @@ def write_features(features: FeatureSet, path: Path) -> None:
     Raises:
         FeaturesError: The folder does not exist or is not writable, or the disk is full.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    n, d = features.X.shape
-    values = pa.array(np.ascontiguousarray(features.X, dtype=np.float32).reshape(-1))
     metadata = {
         "version": FORMAT_VERSION,
         "class_names": list(features.class_names),
@@ -132,33 +131,43 @@ def write_features(features: FeatureSet, path: Path) -> None:
         "failures": _listed(features.failures),
         **({"notices": _listed(features.notices)} if features.notices else {}),
     }
-    columns = {
-        "key": pa.array(features.keys, pa.string()),
-        "label": pa.array(features.y, pa.int32()),
-        # For other viewers; the names that count are those of the metadata.
-        "class_name": pa.DictionaryArray.from_arrays(
-            pa.array(features.y, pa.int32()), pa.array(features.class_names, pa.string())
-        ),
-        # If no sample could be read, the length of a vector may be unknown, and Parquet refuses length 0.
-        _column(features.provenance): pa.FixedSizeListArray.from_arrays(values, d)
-        if d
-        else pa.array([], pa.list_(pa.float32())),
-    }
-    if features.rows is not None:
-        columns["row"] = pa.array(features.rows, pa.int64())
-    table = pa.table(columns).replace_schema_metadata(
-        {_METADATA_KEY: json.dumps(metadata, ensure_ascii=False).encode()}
-    )
-    assert table.num_rows == n
+    named = {_METADATA_KEY: json.dumps(metadata, ensure_ascii=False).encode()}
+    n, d = features.X.shape
+    # A reader of some rows reads their group. Small files have one, as those of labelrank 0.1.
+    blocks = list(row_blocks(n, max(1, GROUP_BYTES // (4 * max(1, d))))) or [slice(0, 0)]
+    first = _table(features, blocks[0]).replace_schema_metadata(named)
     try:
-        with replacing(path) as partial:
-            # A dictionary of vectors is a second copy: hardly a number in them occurs twice.
-            pq.write_table(table, partial, compression="zstd", use_dictionary=["label", "class_name"])
+        # A dictionary of vectors is a second copy: hardly a number in them occurs twice.
+        options = {"compression": "zstd", "use_dictionary": ["label", "class_name"]}
+        with replacing(path) as partial, pq.ParquetWriter(partial, first.schema, **options) as writer:
+            writer.write_table(first)
+            for block in blocks[1:]:
+                writer.write_table(_table(features, block).replace_schema_metadata(named))
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         reason = os.strerror(error.errno) if error.errno else error
         advice = "free some space there, or choose another folder" if is_full else "choose a writable folder"
         raise FeaturesError(f"{path} cannot be written ({reason}); {advice}.") from error
+
+
+def _table(features: FeatureSet, rows: slice) -> pa.Table:
+    """Return some rows as a table."""
+    import pyarrow as pa
+
+    X, labels = np.ascontiguousarray(features.X[rows], dtype=np.float32), pa.array(features.y[rows], pa.int32())
+    columns = {
+        "key": pa.array(features.keys[rows], pa.string()),
+        "label": labels,
+        # For other viewers; the names that count are those of the metadata.
+        "class_name": pa.DictionaryArray.from_arrays(labels, pa.array(features.class_names, pa.string())),
+        # If no sample could be read, the length of a vector may be unknown, and Parquet refuses length 0.
+        _column(features.provenance): pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), X.shape[1])
+        if X.shape[1]
+        else pa.array([], pa.list_(pa.float32())),
+    }
+    if features.rows is not None:
+        columns["row"] = pa.array(features.rows[rows], pa.int64())
+    return pa.table(columns)
 
 
 def _column(provenance: Mapping[str, Any]) -> str:
@@ -199,8 +208,11 @@ def check_no_pointer(path: Path) -> None:
         raise FeaturesError(f"{path} {LFS_POINTER_TEXT}")
 
 
-def read_part(path: Path) -> FeatureSet:
+def read_part(path: Path, *, beside: int = 0) -> FeatureSet:
     """Read one features file, which may have no rows.
+
+    Args:
+        beside: Rows of other files that are read with it: whether vectors are held in memory is decided for all.
 
     Raises:
         FeaturesError: As for `read_features`.
@@ -210,20 +222,24 @@ def read_part(path: Path) -> FeatureSet:
 
     check_no_pointer(path)
     try:
-        table = pq.read_table(path, partitioning=None)
+        footer = pq.read_metadata(path)
+        schema = footer.schema.to_arrow_schema()
+        metadata = _metadata(schema, path)
+        vectors = _column(metadata)
+        width = _width(schema, vectors)
+        streamed = width is not None and not fits(footer.num_rows + beside, width)
+        columns = [name for name in ("key", "label", "row", *(() if streamed else (vectors,))) if name in schema.names]
+        if absent := [name for name in ("key", "label", vectors) if name not in schema.names]:
+            raise FeaturesError(
+                f"{path} has no column {', '.join(absent)} (it has {', '.join(schema.names) or 'none'}); "
+                f"expected key, label and {vectors}."
+            )
+        table = pq.read_table(path, columns=columns, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise FeaturesError(
             f"{path} is not a readable Parquet file ({_first_line(error)}); expected one that `labelrank extract` "
             "wrote, or features of your own in a .parquet or .npz file."
         ) from error
-    metadata = _metadata(table.schema, path)
-    vectors = _column(metadata)
-    absent = [name for name in ("key", "label", vectors) if name not in table.column_names]
-    if absent:
-        raise FeaturesError(
-            f"{path} has no column {', '.join(absent)} (it has {', '.join(table.column_names) or 'none'}); "
-            f"expected key, label and {vectors}."
-        )
     for name in ("key", "label", vectors, "row"):
         if name in table.column_names and table[name].null_count:
             raise FeaturesError(f"{path} has {table[name].null_count} empty values in column {name}; extract again.")
@@ -231,8 +247,13 @@ def read_part(path: Path) -> FeatureSet:
     failures, notices = (_problems(metadata.pop(name, None)) for name in ("failures", "notices"))
     y = _labels(table, class_names, path)
     keys = tuple(map(str, table["key"].to_pylist()))
-    X = vectors_of(table[vectors], path, vectors)
-    check_finite(X, keys, path, "Remove these rows or extract again with --precision float32.")
+    X: Rows
+    if streamed:
+        assert width is not None
+        X = StreamedRows.of_file(path, vectors, width)
+    else:
+        X = vectors_of(table[vectors], path, vectors)
+        check_finite(X, path, NOT_FINITE_ADVICE, keys=keys)
     return FeatureSet(
         X=X,
         y=y,
@@ -245,15 +266,24 @@ def read_part(path: Path) -> FeatureSet:
     )
 
 
-def check_finite(X: np.ndarray, keys: Sequence[str], path: Path, advice: str) -> None:
-    """Raise FeaturesError if a row of X (n, d) is not finite; the message names the first, and says what to do."""
-    bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
-    if len(bad):
-        row = f"row {bad[0]:,}" + (f" ({key})" if (key := keys[bad[0]]) != str(bad[0]) else "")
-        others = f", like {plural(len(bad) - 1, 'other row')}" if len(bad) > 1 else ""
-        raise FeaturesError(
-            f"{path}: {row} holds NaN or infinity (as float32){others}; expected finite numbers. {advice}"
-        )
+def rows_in(path: Path) -> int:
+    """Return the number of rows of a features file; 0 where it cannot be read, which its reader tells."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return 0
+
+
+def _width(schema: pa.Schema, column: str) -> int | None:
+    """Return the length of the vectors in a column that can be read a row group at a time; None of another column."""
+    import pyarrow as pa
+
+    if column not in schema.names or not pa.types.is_fixed_size_list(kind := schema.field(column).type):
+        return None
+    return int(kind.list_size)
 
 
 def _first_line(error: Exception) -> str:
@@ -325,34 +355,3 @@ def _rows(table: pa.Table, path: Path) -> np.ndarray | None:
         raise FeaturesError(f"{path}: column row is of type {column.type}; expected int64.")
     result: np.ndarray | None = column.to_numpy().astype(np.int64)
     return result
-
-
-def vectors_of(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
-    """Return a column of lists as float32 (n, d); lists of any sort of number are accepted if all have one length."""
-    import pyarrow as pa
-
-    column = column.combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks)
-    kind = column.type
-    is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-        raise FeaturesError(f"{path}: column {name} is of type {kind}; expected fixed_size_list<float32>.")
-    if not len(column):
-        return np.empty((0, kind.list_size if pa.types.is_fixed_size_list(kind) else 0), np.float32)
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-    if (lengths != lengths[0]).any() or lengths[0] == 0:
-        other = int(np.argmax(lengths != lengths[0]))
-        raise FeaturesError(
-            f"{path}: its feature vectors in column {name} have {lengths.min()} to {lengths.max()} numbers (row 0 has "
-            f"{lengths[0]}, row {other:,} has {lengths[other]}); expected the same count in every row, at least 1."
-        )
-    # Unlike .values, flatten() respects offsets and slices.
-    values = column.flatten()
-    if values.null_count:
-        row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]) // int(lengths[0])
-        raise FeaturesError(f"{path}: row {row:,} lacks a number in column {name}; expected a number in every place.")
-    values = values.to_numpy(zero_copy_only=False)
-    # A float64 beyond float32's range becomes infinite here; the caller then names its row in an error.
-    with np.errstate(over="ignore"):
-        return np.asarray(values, dtype=np.float32).reshape(len(lengths), -1)

@@ -28,11 +28,12 @@ from labelrank.finetune.batches import row_sequence
 from labelrank.finetune.decision import temperature_of
 from labelrank.finetune.design import Arm, check_head_rows
 from labelrank.finetune.meanings import Meaning, meaning_of, ordered_thresholds
-from labelrank.finetune.memory import free_memory_bytes, gpu_bytes_at_start, step_bytes
+from labelrank.finetune.memory import gpu_bytes_at_start, step_bytes
 from labelrank.finetune.recipe import TuneRecipe, to_dict
 from labelrank.finetune.runs import TOP, Epoch, Run
 from labelrank.finetune.samples import Reader, TrainingSamples, budget
 from labelrank.finetune.soft_targets import check_targets
+from labelrank.memory import free_memory_bytes
 from labelrank.models.config import EncoderConfig
 from labelrank.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.progress import Kind, Progress, ShouldStop, Stage

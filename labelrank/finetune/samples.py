@@ -14,8 +14,8 @@ from labelrank.data.dataset import ClipSampling, Dataset, Problem
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import MediaError
 from labelrank.finetune.augment import crop_box, erase, resized_crop
-from labelrank.finetune.memory import free_memory_bytes
 from labelrank.finetune.recipe import TuneRecipe
+from labelrank.memory import free_memory_bytes
 
 MAX_KEPT_BYTES = 4 << 30
 """Maximum size of decoded images in memory, over all splits; at most a quarter of the free memory."""

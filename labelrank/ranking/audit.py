@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from labelrank.ranking.geometry import ClassGeometry
+from labelrank.ranking.rows import Rows
 
 _BLOCK_ROWS = 2_048
 _BLOCK_VALUES = 4_000_000
@@ -48,7 +49,7 @@ class SampleAudit:
         return self.other_fit > self.own_fit
 
 
-def audit(X: np.ndarray, y: np.ndarray, geometry: ClassGeometry) -> SampleAudit:
+def audit(X: Rows, y: np.ndarray, geometry: ClassGeometry) -> SampleAudit:
     """Return rows X (n, d) with labels y (n,) compared with the classes; block by block, O(n) beside the input.
 
     Rows are taken to the space of `geometry.points`. The similarity of a row with a class is the cosine, the row's
@@ -88,7 +89,7 @@ def audit(X: np.ndarray, y: np.ndarray, geometry: ClassGeometry) -> SampleAudit:
 
 
 def _similarities(
-    X: np.ndarray, own: np.ndarray, geometry: ClassGeometry, rows: np.ndarray
+    X: Rows, own: np.ndarray, geometry: ClassGeometry, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield indices of some rows and their similarities with all classes, (m, K), in blocks; -inf with an empty one."""
     signal = geometry.signal[geometry.signal > 0]
@@ -112,12 +113,12 @@ def _similarities(
         yield block, likeness
 
 
-def _temperature(X: np.ndarray, own: np.ndarray, geometry: ClassGeometry) -> float:
+def _temperature(X: Rows, own: np.ndarray, geometry: ClassGeometry) -> float:
     """Return the temperature at which the labels are likeliest, each judged without its row."""
     by_class = np.argsort(own, kind="stable")
     by_class = by_class[geometry.count[own[by_class]] > 1]
     most = max(_LEAST_ROWS, _BLOCK_VALUES // geometry.n_classes)
-    rows = by_class[np.linspace(0, len(by_class) - 1, min(most, len(by_class))).astype(np.int64)]
+    rows = np.sort(by_class[np.linspace(0, len(by_class) - 1, min(most, len(by_class))).astype(np.int64)])
     found = list(_similarities(X, own, geometry, rows))
     likeness = np.concatenate([block for _, block in found])
     # Relative to the own class, so that its log likelihood is less that of a sum.

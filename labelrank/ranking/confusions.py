@@ -17,6 +17,7 @@ from labelrank.ranking.geometry import check_matrix
 from labelrank.ranking.methods import EQUAL_PRIORS_FROM, PRIORS
 from labelrank.ranking.moments import ClassMoments
 from labelrank.ranking.ranker import check_counts
+from labelrank.ranking.rows import Rows, row_blocks
 from labelrank.ranking.whitening import Whitening
 
 LEVEL = 0.95
@@ -26,6 +27,8 @@ MAX_SETBACK = 0.5
 # processor's cache.
 _BLOCK_VALUES, _PART_VALUES = 1 << 22, 1 << 16
 _MAX_BLOCK_ROWS = 2_048
+# Neighbouring rows of a file that are put in order by class at a time.
+_FILE_ROWS = 65_536
 # Without shrinkage, a row that alone gives a direction its spread leaves a covariance without an inverse.
 _LEAST_LEFT = 1e-7
 
@@ -134,9 +137,7 @@ class Confusions:
         return MixedPair(a, b, there, back, Share.of_rows(there + back, int(self.judged[a] + self.judged[b])))
 
 
-def confusions(
-    X: np.ndarray, y: np.ndarray, moments: ClassMoments, white: Whitening, priors: str = "auto"
-) -> Confusions:
+def confusions(X: Rows, y: np.ndarray, moments: ClassMoments, white: Whitening, priors: str = "auto") -> Confusions:
     """Return what each row is taken for by a linear discriminant analysis fitted to all others.
 
     A row is taken for the class with the highest log prior - d^2 / 2, d being the Mahalanobis distance to its mean
@@ -225,7 +226,7 @@ def wilson(rows: np.ndarray, of: np.ndarray, level: float = LEVEL) -> tuple[np.n
 
 
 def _left_out(
-    X: np.ndarray, codes: np.ndarray, moments: ClassMoments, white: Whitening, priors: str
+    X: Rows, codes: np.ndarray, moments: ClassMoments, white: Whitening, priors: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield indices of rows and the classes they are taken for, in blocks; rows alone in their class are left out."""
     count, others = moments.count, moments.n_samples - 1
@@ -239,10 +240,7 @@ def _left_out(
     weight = -2 * np.log(count) if priors == "frequency" else np.zeros(len(count))
     size = max(1, min(_MAX_BLOCK_ROWS, _BLOCK_VALUES // len(count)))
     part = max(1, _PART_VALUES // len(count))
-    by_class = np.argsort(codes, kind="stable")
-    by_class = by_class[count[codes[by_class]] > 1]
-    for start in range(0, len(by_class), size):
-        rows = by_class[start : start + size]
+    for rows in _by_class(codes, count, size, len(codes) if isinstance(X, np.ndarray) else _FILE_ROWS):
         own = codes[rows]
         residual = (X[rows] - white.origin) @ matrix
         residual -= means[own]
@@ -275,6 +273,19 @@ def _left_out(
                 distance[:, classes[number]] = mine[some]
                 nearest[some] = distance.argmin(axis=1)
         yield rows, nearest
+
+
+def _by_class(codes: np.ndarray, count: np.ndarray, size: int, at_once: int) -> Iterator[np.ndarray]:
+    """Yield row numbers by class, up to `size` at a time, without rows alone in their class.
+
+    Args:
+        at_once: Neighbouring rows that are put in order by class: all, or as many as a file is read in.
+    """
+    for part in row_blocks(len(codes), max(1, at_once)):
+        ordered = part.start + np.argsort(codes[part], kind="stable")
+        ordered = ordered[count[codes[ordered]] > 1]
+        for start in range(0, len(ordered), size):
+            yield ordered[start : start + size]
 
 
 def _cannot_be_left_out(row: int, moments: ClassMoments, white: Whitening) -> str:

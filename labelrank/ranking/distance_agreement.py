@@ -11,6 +11,7 @@ from labelrank.errors import RankingError
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.moments import ClassMoments
 from labelrank.ranking.ranker import check_counts
+from labelrank.ranking.rows import Rows, row_blocks
 
 _SPLITS = 2
 _LEAST_ROWS = 3
@@ -39,7 +40,7 @@ class DistanceAgreement:
 
 
 def expected_distance_correlation(
-    X: np.ndarray, y: np.ndarray, *, shrinkage: float | str | None = "auto", seed: int = 0
+    X: Rows, y: np.ndarray, *, shrinkage: float | str | None = "auto", seed: int = 0
 ) -> DistanceAgreement:
     """Estimate how far the cosine distances of `ClassGeometry` agree with those of as many other rows.
 
@@ -86,12 +87,18 @@ def _halves(y: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
         yield half
 
 
-def _correlation(X: np.ndarray, y: np.ndarray, half: np.ndarray, shrinkage: float | str | None) -> float:
+def _moments(X: Rows, y: np.ndarray, picked: np.ndarray) -> ClassMoments:
+    """Return the moments of some rows, picked bool (n,)."""
+    found = ClassMoments(X.shape[1])
+    for block in row_blocks(len(y)):
+        found.update(X[block][picked[block]], y[block][picked[block]])
+    return found
+
+
+def _correlation(X: Rows, y: np.ndarray, half: np.ndarray, shrinkage: float | str | None) -> float:
     """Return the correlation of the distances of both halves; 0 where one of them has none."""
     try:
-        a, b = (
-            ClassGeometry.of(ClassMoments(X.shape[1]).update(X[rows], y[rows]), shrinkage) for rows in (half, ~half)
-        )
+        a, b = (ClassGeometry.of(_moments(X, y, rows), shrinkage) for rows in (half, ~half))
     except RankingError:  # so few rows that class means differ by chance alone, or vary in no feature
         return 0.0
     both = np.intersect1d(a.labels, b.labels)

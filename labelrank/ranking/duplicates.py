@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -11,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import betaincinv
 
 from labelrank.ranking.moments import ClassMoments
+from labelrank.ranking.rows import Rows, RowsInFiles, row_blocks
 from labelrank.ranking.whitening import Whitening
 
 LIKENESS = 0.75
@@ -43,7 +45,7 @@ class NearDuplicates:
             Rows that are connected by pairs of near-identical rows are one group.
         nearest: int64 (n,), the row that it is most like; -1 where there is none.
         likeness: float32 (n,), of these two: 1 identical, 0 as far apart as two rows of a class; NaN where none.
-        threshold: The likeness that was asked for; 1 where only identical rows are told from chance.
+        threshold: The likeness that was asked for; 1 where only identical rows are told.
     """
 
     group: np.ndarray
@@ -52,7 +54,7 @@ class NearDuplicates:
     threshold: float
 
 
-def near_duplicates(X: np.ndarray, moments: ClassMoments, white: Whitening) -> NearDuplicates:
+def near_duplicates(X: Rows, moments: ClassMoments, white: Whitening) -> NearDuplicates:
     """Return which of the rows X (n, d) are nearly identical to another; float32 (n, d) and tiles beside the input.
 
     The likeness of two rows is 1 - d2 / min(s, m): d2 their squared distance in the whitened space, s the sum of their
@@ -61,7 +63,8 @@ def near_duplicates(X: np.ndarray, moments: ClassMoments, white: Whitening) -> N
 
     Few features tell little: the likeness asked for is then higher, so that fewer than one in a hundred such data sets
     has such a pair by chance (two random directions; Cai, Fan, Jiang 2013, "Distributions of angles in random packing
-    on spheres"), up to where only identical rows are told.
+    on spheres"), up to where only identical rows are told. Of rows that lie in files, which are too many to compare all
+    with each other, only identical ones are told.
     """
     n = len(X)
     first = _first_identical(X, X)
@@ -71,7 +74,9 @@ def near_duplicates(X: np.ndarray, moments: ClassMoments, white: Whitening) -> N
     for rows, others in ((copies, first[copies]), (first[copies], copies)):
         found.take(rows, others, np.ones(len(rows), np.float32))
     threshold = likeness_needed(white.matrix.shape[1], n * (n - 1) / 2)
-    if threshold < 1:
+    if isinstance(X, RowsInFiles):
+        threshold = 1.0
+    elif threshold < 1:
         directions = _Directions.of(X[distinct] if len(copies) else X, moments, white, threshold)
         for a in _tiles(len(distinct)):
             for b in _tiles(len(distinct), a.start):
@@ -83,7 +88,7 @@ def near_duplicates(X: np.ndarray, moments: ClassMoments, white: Whitening) -> N
     return NearDuplicates(_numbered(groups), found.nearest, found.likeness, threshold)
 
 
-def duplicates_among(X: np.ndarray, others: np.ndarray, moments: ClassMoments, white: Whitening) -> NearDuplicates:
+def duplicates_among(X: Rows, others: Rows, moments: ClassMoments, white: Whitening) -> NearDuplicates:
     """Return which rows X (n, d) are nearly identical to one of `others` (m, d), such as those of another split.
 
     `nearest` counts the rows of `others`; rows that share it share a group.
@@ -98,7 +103,9 @@ def duplicates_among(X: np.ndarray, others: np.ndarray, moments: ClassMoments, w
     same = np.flatnonzero(first >= 0)
     found.take(same, first[same], np.ones(len(same), np.float32))
     threshold = likeness_needed(white.matrix.shape[1], len(X) * len(others))
-    if threshold < 1:
+    if isinstance(X, RowsInFiles) or isinstance(others, RowsInFiles):
+        threshold = 1.0
+    elif threshold < 1:
         rows = _Directions.of(X, moments, white, threshold)
         their = _Directions.of(others, moments, white, threshold, rows.n_first)
         for a in _tiles(len(X)):
@@ -234,17 +241,19 @@ def _from(values: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     return rows[place], columns
 
 
-def _first_identical(X: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _first_identical(X: Rows, others: Rows) -> np.ndarray:
     """Return for each row the first identical one of `others`, int64 (n,); -1 where there is none."""
     first: dict[bytes, int] = {}
-    found = [first.setdefault(_digest(values), row) for row, values in enumerate(others)]
+    found = [first.setdefault(digest, row) for row, digest in enumerate(_digests(others))]
     if X is not others:
-        found = [first.get(_digest(values), -1) for values in X]
+        found = [first.get(digest, -1) for digest in _digests(X)]
     return np.array(found, dtype=np.int64)
 
 
-def _digest(values: np.ndarray) -> bytes:
-    return blake2b((values + 0.0).tobytes(), digest_size=16).digest()  # -0.0 is 0.0
+def _digests(X: Rows) -> Iterator[bytes]:
+    for block in row_blocks(len(X)):
+        for values in X[block]:
+            yield blake2b((values + 0.0).tobytes(), digest_size=16).digest()  # -0.0 is 0.0
 
 
 def _joined(first: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from scipy.sparse import csr_array
 
 from labelrank.errors import RankingError
 from labelrank.files import replacing
+from labelrank.ranking.rows import Rows, RowsInFiles
+from labelrank.ranking.rows import row_blocks as _slices
 
 FILE_VERSION = 1
 
@@ -84,11 +85,12 @@ class ClassMoments:
     def __repr__(self) -> str:
         return f"ClassMoments({self.n_samples} rows, {self.n_classes} classes, {self.n_features} features)"
 
-    def update(self, X: np.ndarray, y: np.ndarray) -> ClassMoments:
-        """Take in a batch of rows; on an error nothing is taken in.
+    def update(self, X: Rows, y: np.ndarray) -> ClassMoments:
+        """Take in a batch of rows; on an error nothing is taken in, but for rows that lie in files and end in one.
 
         Args:
-            X: Real (n, d), usually float32; n may be 0. Converted to float64 block by block, never as a whole.
+            X: Real (n, d), usually float32; n may be 0. Converted to float64 block by block, never as a whole. Rows
+                that lie in files are read once, and checked by whoever reads them.
             y: Integer labels (n,), any values.
 
         Returns:
@@ -98,8 +100,8 @@ class ClassMoments:
             RankingError: Shapes do not match, labels are not integers, or a value is NaN or infinite (the message
                 names the first row, its label and the feature).
         """
-        X, y = np.asarray(X), np.asarray(y)
-        if X.ndim != 2 or X.shape[1] != self.n_features:
+        X, y = X if isinstance(X, RowsInFiles) else np.asarray(X), np.asarray(y)
+        if len(X.shape) != 2 or X.shape[1] != self.n_features:
             raise RankingError(f"X has shape {X.shape}; these class moments take rows of {self.n_features} features.")
         if X.dtype.kind not in "fiu":
             raise RankingError(f"X holds {X.dtype}; class moments take real numbers. Convert the features first.")
@@ -109,16 +111,17 @@ class ClassMoments:
             return self
         if y.dtype.kind not in "iu":
             raise RankingError(f"y holds {y.dtype}; class moments take integer labels. Number the classes first.")
-        _require_finite(X, y)
+        if isinstance(X, np.ndarray):
+            _require_finite(X, y)
         for rows in _slices(len(X), _SORTED_ROWS):
             self._add_labels(np.unique(y[rows]).astype(np.int64))
         for rows in _slices(len(X), _SORTED_ROWS):
             codes = np.searchsorted(self.labels, y[rows])
-            by_class = np.argsort(codes, kind="stable")
+            by_class, some = np.argsort(codes, kind="stable"), X[rows]
             # In sorted order a class is cut by at most two block borders, so almost no mean is joined twice.
             for block in _slices(len(codes), _BLOCK_ROWS):
                 picked = by_class[block]
-                self._add_block(X[rows][picked], codes[picked])
+                self._add_block(some[picked], codes[picked])
         return self
 
     def merge(self, other: ClassMoments) -> ClassMoments:
@@ -269,10 +272,6 @@ def _sum_runs(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
     ones, columns = np.ones(len(rows)), np.arange(len(rows))
     result: np.ndarray = csr_array((ones, columns, np.append(starts, len(rows))), shape=(len(starts), len(rows))) @ rows
     return result
-
-
-def _slices(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.ranker import sorted_with_ties
+from labelrank.ranking.rows import Rows
 
 MAX_EMBEDDED_CLASSES = 3_000
 """The most classes that are placed by t-SNE, which takes 10 s for these; more lie in the plane of widest spread."""
@@ -71,7 +72,7 @@ class Places:
         return self.neighbours / (len(self.points) - 1)
 
 
-def typical_rows(X: np.ndarray, y: np.ndarray, geometry: ClassGeometry) -> np.ndarray:
+def typical_rows(X: Rows, y: np.ndarray, geometry: ClassGeometry) -> np.ndarray:
     """Return the row of each class that lies nearest to its mean, int64 (K,), along the best discriminants.
 
     Args:

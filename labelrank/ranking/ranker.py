@@ -120,7 +120,7 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         check_counts(classes, count)
         if self.method == "reference":
             _check_equal_sizes(classes, count)
-        if self._solver_for(len(X) - len(classes), X.shape[1]) == "eigen":
+        if self.solver_for(len(X) - len(classes), X.shape[1]) == "eigen":
             moments = ClassMoments(X.shape[1]).update(X, codes)
             solution = _solve_eigen(moments, whitening(moments, self._shrinkage))
         else:
@@ -199,7 +199,8 @@ class LabelRanker(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
                 "Use solver='eigen' or 'auto', or shrinkage=None."
             )
 
-    def _solver_for(self, degrees_of_freedom: int, n_features: int) -> str:
+    def solver_for(self, degrees_of_freedom: int, n_features: int) -> str:
+        """Return the solver that fits so many rows, less one per class: "svd" or "eigen"."""
         if self.solver != "auto":
             return self.solver
         enough = degrees_of_freedom >= _EIGEN_ROWS_PER_FEATURE * n_features

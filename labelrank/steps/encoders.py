@@ -170,7 +170,7 @@ def _judged(features: FeatureSet) -> _Judged:
     was_judged = found.predicted >= 0
     y, n = features.y, len(features.y)
     asked = np.linspace(0, n - 1, min(n, MAX_QUERIES)).astype(int)
-    blocks = nearest_rows(features.X, min(NEIGHBOURS, n - 1), asked)
+    blocks = nearest_rows(np.asarray(features.X), min(NEIGHBOURS, n - 1), asked)
     voted = np.concatenate([vote(y[places], cosines) for places, cosines in blocks])
     ranker = space.ranker("centroid")
     return _Judged(

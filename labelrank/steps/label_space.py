@@ -260,10 +260,12 @@ class LabelSpace:
         if order in GEOMETRY_ORDERS:
             solver = "eigen"  # as the geometry
         method = order if order in METHODS else "centroid"
-        # Without shrinkage, few rows need another solver than that of the moments.
-        if method == "centroid" and solver != "svd" and shrinkage is not None and shrinkage == self.shrinkage:
-            return LabelRanker.of_moments(self.moments, shrinkage, white=self.whitening)
-        return LabelRanker(method, solver, shrinkage).fit(self.features.X, self.features.y)
+        ranker = LabelRanker(method, solver, shrinkage)
+        if method == "centroid" and shrinkage == self.shrinkage:
+            freedom = self.moments.n_samples - self.moments.n_classes
+            if ranker.solver_for(freedom, self.moments.n_features) == "eigen":
+                return LabelRanker.of_moments(self.moments, shrinkage, white=self.whitening)
+        return ranker.fit(np.asarray(self.features.X), self.features.y)
 
     def intervals(self, resamples: int) -> RankIntervals:
         """Return how sure the positions of the order `centroid` are.

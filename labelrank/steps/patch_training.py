@@ -239,7 +239,7 @@ def train(
             held_out=HeldOut(
                 tuple(by_key[key] for key in scores.keys),
                 reference.dataset,
-                scores.X,
+                np.asarray(scores.X),
                 work.rounds,
                 reliability_of(scores),
             ),

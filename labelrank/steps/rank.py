@@ -30,11 +30,13 @@ from labelrank.ranking.methods import (
     refusal,
     shrinkage_asked,
 )
+from labelrank.ranking.rows import row_blocks
 from labelrank.steps.label_space import LabelSpace
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
     from labelrank.ranking.intervals import RankIntervals
+    from labelrank.ranking.ranker import LabelRanker
 
 TEST_SPLIT = "This is the test split: its labels decide the order. To report test accuracy, rank the training split."
 
@@ -87,8 +89,8 @@ class Ranked:
     """What makes the order doubtful, or of little use; most serious last."""
     share: float
     """Share of the variance between class means that lies on the axis of the projection, whatever the order."""
-    projection: np.ndarray
-    """float64 (n,), in within-class standard deviations, in the order of the features' rows."""
+    ranker: LabelRanker = field(repr=False)
+    """The fitted axis of the projection."""
     position: np.ndarray
     """int (n,), the position of each row's class."""
     keys: tuple[str, ...]
@@ -100,6 +102,12 @@ class Ranked:
     """Draws that intervals of positions come from; 0 for none."""
     space: LabelSpace = field(repr=False)
     """The label space of the features with this shrinkage."""
+
+    @cached_property
+    def projection(self) -> np.ndarray:
+        """float64 (n,), in within-class standard deviations, in the order of the features' rows."""
+        X = self.features.X
+        return np.concatenate([self.ranker.transform(X[block])[:, 0] for block in row_blocks(len(X))])
 
     @cached_property
     def intervals(self) -> RankIntervals | None:
@@ -166,7 +174,7 @@ def rank(
         label_map=label_map,
         notices=notices,
         share=float(ranker.explained_variance_ratio_[0]),
-        projection=ranker.transform(features.X)[:, 0],
+        ranker=ranker,
         position=np.asarray(label_map.position_of)[features.y],
         keys=features.keys,
         features=features,

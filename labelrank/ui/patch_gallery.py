@@ -41,13 +41,13 @@ class Scored:
     @cached_property
     def relative(self) -> np.ndarray:
         """Scores (n, N) as multiples of each sample's mean."""
-        return relative(self.scores.X)
+        return relative(np.asarray(self.scores.X))
 
     @cached_property
     def heats(self) -> tuple[ClassHeat, ...]:
         """Where the scores of each class lie."""
         scores = self.scores
-        return class_heat(scores.X, scores.y, scores.class_names, self.gallery.grid)
+        return class_heat(np.asarray(scores.X), scores.y, scores.class_names, self.gallery.grid)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -129,7 +129,7 @@ def duplicates_text(own: np.ndarray, duplicates: NearDuplicates) -> str:
 def threshold_text(duplicates: NearDuplicates) -> str:
     """Return what nearly identical means here."""
     if duplicates.threshold == 1:
-        return "With so few features, only identical ones are told from chance."
+        return "With so few features, or so many samples, only identical ones are told."
     apart = share_text(1 - duplicates.threshold)
     return (
         f"Nearly identical: their squared distance is at most {apart} of what two samples of a class have, as for "

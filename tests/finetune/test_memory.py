@@ -5,7 +5,8 @@ import subprocess
 import pytest
 
 from labelrank.finetune import memory
-from labelrank.finetune.memory import free_gpu_bytes, free_memory_bytes, step_bytes
+from labelrank.finetune.memory import free_gpu_bytes, step_bytes
+from labelrank.memory import free_memory_bytes
 from labelrank.models.config import EncoderConfig, TransformerConfig
 
 MEMINFO = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    8000 kB\n"

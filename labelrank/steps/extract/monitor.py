@@ -64,7 +64,7 @@ class Monitor:
 
         if self._order is None:
             self._order = OrderStability(n_features, shrinkage=self._shrinkage, seed=self._seed)
-        self._order.update(features.X, features.y)
+        self._order.update(np.asarray(features.X), features.y)
         # Without a target, estimates are only for display, and powers of two are enough: an estimate may take as long
         # as a fast encoder does.
         wanted = due(part.rounds) if self.target is not None else part.rounds >= _FIRST and part.rounds.bit_count() == 1

@@ -13,9 +13,9 @@ import numpy as np
 from labelrank.errors import FinetuneError
 from labelrank.features.store import FeatureSet
 from labelrank.finetune.design import Arm
-from labelrank.finetune.memory import free_memory_bytes
 from labelrank.finetune.recipe import HeadRecipe, to_dict
 from labelrank.finetune.runs import Epoch, Run
+from labelrank.memory import free_memory_bytes
 from labelrank.models.backend import select_backend
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
@@ -133,7 +133,7 @@ def train_on_features(
     from labelrank.finetune.head_math import Table
     from labelrank.finetune.heads import train_heads
 
-    train, val, tested = (Table(rows.X, rows.y) for rows in (material.train, material.val, test))
+    train, val, tested = (Table(np.asarray(rows.X), rows.y) for rows in (material.train, material.val, test))
     return train_heads(
         train,
         val,

@@ -263,7 +263,7 @@ def _write(
                     raise Cancelled("Reconstructing was cancelled; what is finished is kept.")
                 path = folder / f"{number}.npz"
                 if recompute or not _holds(path, sample.key):
-                    arrays = _pictures(made, rebuild, rank, sample, scores.X[row_of[sample.key]])
+                    arrays = _pictures(made, rebuild, rank, sample, np.asarray(scores.X)[row_of[sample.key]])
                     arrays["key"] = np.array(sample.key)
                     with replacing(path) as partial, partial.open("wb") as file:
                         np.savez_compressed(file, allow_pickle=False, **arrays)

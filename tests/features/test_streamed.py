@@ -1,0 +1,166 @@
+"""Features that stay in their files are ranked, judged and joined as those in memory."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from labelrank.errors import FeaturesError
+from labelrank.features import joining, store, streamed
+from labelrank.features.joining import merge_features, read_features
+from labelrank.features.store import FeatureSet, write_features
+from labelrank.features.streamed import StreamedRows
+from labelrank.steps.label_space import LabelSpace
+from labelrank.steps.rank import RankRequest, rank
+
+N, D, K = 700, 6, 7
+
+
+@pytest.fixture
+def features():
+    rng = np.random.default_rng(5)
+    means = rng.normal(size=(K, D)) * 2
+    y = rng.integers(0, K, N).astype(np.int32)
+    X = (means[y] + rng.normal(size=(N, D))).astype(np.float32)
+    X[300] = X[17]  # one image twice, in different row groups
+    return FeatureSet(X, y, tuple(f"sample {row}" for row in range(N)), tuple(f"class {k}" for k in range(K)))
+
+
+@pytest.fixture
+def on_disk(monkeypatch):
+    """Write row groups of 64 vectors, and hold no vector in memory."""
+    monkeypatch.setattr(store, "GROUP_BYTES", 64 * 4 * D)
+    monkeypatch.setattr(streamed, "HELD_BYTES", 0)
+
+
+@pytest.fixture
+def read(features, on_disk, tmp_path):
+    write_features(features, tmp_path / "features.parquet")
+    found = read_features(tmp_path / "features.parquet")
+    assert isinstance(found.X, StreamedRows)
+    assert pq.read_metadata(tmp_path / "features.parquet").num_row_groups == 11
+    return found
+
+
+def test_all_but_the_vectors_is_in_memory(features, read):
+    assert read.keys == features.keys
+    np.testing.assert_array_equal(read.y, features.y)
+    assert read.X.shape == (N, D)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [slice(None), slice(60, 70), slice(690, 900), slice(5, 5), slice(0, N, 3), np.array([699, 0, 64, 63, 0])],
+    ids=["all", "across groups", "beyond the end", "none", "every third", "numbers in any order"],
+)
+def test_rows_are_those_of_the_array(features, read, rows):
+    np.testing.assert_array_equal(read.X[rows], features.X[rows])
+
+
+def test_a_mask_picks_rows(features, read):
+    mask = features.y == 3
+    np.testing.assert_array_equal(read.X[mask], features.X[mask])
+
+
+@pytest.mark.parametrize("order", ["centroid", "optimal-leaf", "spectral", "path", "frequency"])
+def test_the_label_map_is_that_of_rows_in_memory(features, read, order):
+    one, other = (rank(found, RankRequest(method=order)) for found in (features, read))
+    assert one.label_map.names == other.label_map.names
+    np.testing.assert_allclose(
+        [c.centroid for c in one.label_map.classes], [c.centroid for c in other.label_map.classes], rtol=1e-9
+    )
+    np.testing.assert_allclose(one.projection, other.projection, rtol=1e-9)
+
+
+def test_the_published_order_reads_all_rows(features, read):
+    counts = np.bincount(features.y).min()
+    rows = np.sort(np.concatenate([np.flatnonzero(features.y == k)[:counts] for k in range(K)]))
+    even = replace(features, X=features.X[rows], y=features.y[rows], keys=tuple(features.keys[row] for row in rows))
+    also = replace(even, X=read.X.taken(rows))
+    request = RankRequest(method="reference")
+    assert rank(even, request).label_map.order == rank(also, request).label_map.order
+
+
+def test_classes_and_samples_are_those_of_rows_in_memory(features, read):
+    one, other = LabelSpace(features), LabelSpace(read)
+    np.testing.assert_array_equal(one.confusions.predicted, other.confusions.predicted)
+    np.testing.assert_array_equal(one.typical, other.typical)
+    np.testing.assert_array_equal(one.samples.order, other.samples.order)
+    np.testing.assert_allclose(one.samples.own_fit, other.samples.own_fit, rtol=1e-6)
+    np.testing.assert_allclose(one.distance_agreement.value, other.distance_agreement.value, rtol=1e-9)
+    assert one.intervals(50).low.tolist() == other.intervals(50).low.tolist()
+
+
+def test_identical_rows_are_found_across_row_groups(read):
+    found = LabelSpace(read).duplicates
+    assert found.nearest[17] == 300
+    assert found.nearest[300] == 17
+    assert (found.nearest >= 0).sum() == 2
+    assert found.threshold == 1
+
+
+def test_a_row_that_is_not_finite_is_named_with_its_number_in_the_file(features, on_disk, tmp_path):
+    X = features.X.copy()
+    X[400, 2] = np.nan
+    write_features(replace(features, X=X), tmp_path / "features.parquet")
+    found = read_features(tmp_path / "features.parquet")
+    with pytest.raises(FeaturesError, match=r"row 400 holds NaN"):
+        rank(found)
+
+
+def test_a_file_that_is_removed_meanwhile_is_told(read, tmp_path):
+    (tmp_path / "features.parquet").unlink()
+    with pytest.raises(FeaturesError, match="cannot be read any more"):
+        rank(read)
+
+
+def test_work_that_needs_all_rows_says_so_where_memory_is_short(read, monkeypatch):
+    monkeypatch.setattr(streamed, "free_memory_bytes", lambda: 1000)
+    with pytest.raises(FeaturesError, match=r"700 vectors of 6 numbers .* --max-per-class"):
+        np.asarray(read.X)
+    assert read.X[:20].shape == (20, D)
+
+
+def test_rows_are_written_without_holding_them(features, read, tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed, "free_memory_bytes", lambda: 2 * 64 * 4 * D)  # two row groups at once
+    write_features(read, tmp_path / "again.parquet")
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "features.parquet").read_bytes()
+
+
+def test_merged_shards_are_in_the_order_of_the_dataset(features, on_disk, tmp_path, monkeypatch):
+    whole = replace(features, provenance={"dataset": {"id": "digits"}})
+    for index in (1, 2, 3):
+        rows = np.arange(index - 1, N, 3)
+        shard = replace(
+            whole,
+            X=features.X[rows],
+            y=features.y[rows],
+            keys=tuple(features.keys[row] for row in rows),
+            rows=rows,
+            provenance={**whole.provenance, "shard": {"index": index, "count": 3}},
+        )
+        write_features(shard, tmp_path / f"shard-{index}.parquet")
+    merged = merge_features([tmp_path / f"shard-{index}.parquet" for index in (2, 3, 1)])
+    assert isinstance(merged.X, StreamedRows)
+    assert merged.keys == features.keys
+    monkeypatch.setattr(streamed, "free_memory_bytes", lambda: 2 * 64 * 4 * D)
+    write_features(merged, tmp_path / "merged.parquet")
+    write_features(whole, tmp_path / "whole.parquet")
+    assert (tmp_path / "merged.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_a_folder_of_parts_is_one_matrix(features, on_disk, tmp_path, monkeypatch):
+    for number, rows in enumerate((slice(0, 10), slice(10, 500), slice(500, N))):
+        part = replace(features, X=features.X[rows], y=features.y[rows], keys=features.keys[rows])
+        write_features(part, tmp_path / f"part-{number:05d}-of-00003.parquet")
+    monkeypatch.setattr(streamed, "HELD_BYTES", 4 * D * 600)  # each part alone would be held
+    found = read_features(tmp_path)
+    assert isinstance(found.X, StreamedRows)
+    np.testing.assert_array_equal(found.X[:], features.X)
+
+
+def test_few_rows_are_held(features, tmp_path):
+    write_features(features, tmp_path / "features.parquet")
+    assert isinstance(read_features(tmp_path / "features.parquet").X, np.ndarray)
+    assert joining.shard_notice(features) is None
