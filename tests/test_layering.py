@@ -21,6 +21,7 @@ FLOORS = (
     ("labelrank.steps.rank", "labelrank.steps.class_summary", "labelrank.steps.group_summary"),
     ("labelrank.steps.label_space",),
     ("labelrank.steps.extract.run",),
+    ("labelrank.steps.extract.assembling",),
     ("labelrank.steps.extract.engines",),
     ("labelrank.steps.extract",),
     ("labelrank.finetune", "labelrank.patches", "labelrank.class_groups", "labelrank.class_costs"),

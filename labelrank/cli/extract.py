@@ -92,7 +92,12 @@ def _say_prospect(work: Plan, settings: Settings, *, recompute: bool) -> None:
 @click.command()
 @click.argument("data")
 @click.option("--checkpoint", required=True, help="Embedded name, a folder, or a model id of the Hub.")
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Features file to write.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Features file to write, or a folder that is there, for a file of each part.",
+)
 @dataset_options
 @extraction_options
 def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
@@ -101,29 +106,45 @@ def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
     DATA is 'digits', 'moving-digits', a folder of class folders or with a list of files and labels, a zip of one, such
     a list, a Parquet file or a folder of them, or the id of a dataset on the Hugging Face Hub (owner/name).
     """
-    check_folder(out)
+    _check(out)
     _write(extracted(data, checkpoint, **options), out)
 
 
 @click.command()
 @click.argument("shards", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Features file to write.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Features file to write, or a folder that is there, for a file of each part.",
+)
 def merge(shards: tuple[Path, ...], out: Path) -> None:
-    """Join the features files of all shards of one extraction, or folders of them, into one file."""
+    """Join the features files of all shards of one extraction, or folders of them, into one."""
     from labelrank.errors import FeaturesError
     from labelrank.features.joining import merge_features
 
-    check_folder(out)
+    _check(out)
     if any(out.resolve() == shard.resolve() for shard in shards):
         raise FeaturesError(f"{out} is one of the shards and would be overwritten; choose another --out.")
     _write(merge_features(shards), out)
 
 
+def _check(out: Path) -> None:
+    """Check, before the work, that features can be written there."""
+    from labelrank.features.folder import check_target
+
+    if out.is_dir():
+        check_target(out)
+    else:
+        check_folder(out)
+
+
 def _write(features: FeatureSet, out: Path) -> None:
     from labelrank.errors import FeaturesError
+    from labelrank.features.folder import write_folder
     from labelrank.features.store import PATCHES, classes_without_rows, write_features
 
-    write_features(features, out)
+    (write_folder if out.is_dir() else write_features)(features, out)
     rows, dim = features.X.shape
     is_scores = PATCHES in features.provenance
     say(f"Wrote {out}: {rows:,} rows of {dim:,} {'scores' if is_scores else 'features'}.")

@@ -15,7 +15,9 @@ from labelrank.data.parquet_columns import declared_names
 from labelrank.data.source import listed
 from labelrank.errors import FeaturesError
 from labelrank.features.store import ENCODER, UNKNOWN, FeatureSet, check_no_pointer
+from labelrank.features.streamed import StreamedRows, fits
 from labelrank.features.vectors import check_finite, vectors_of
+from labelrank.ranking.rows import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +66,8 @@ def read_given(path: Path, *, features_column: str | None = None, label_column: 
     check_no_pointer(path)
     read = _npz if path.suffix.lower() == ".npz" else _parquet
     table = read(path, features_column, label_column)
-    check_finite(table.X, path, "Remove these rows or make these features again.", keys=table.keys)
+    if isinstance(table.X, np.ndarray):
+        check_finite(table.X, path, "Remove these rows or make these features again.", keys=table.keys)
     y, class_names = _numbered(table, path)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -82,7 +85,7 @@ def read_given(path: Path, *, features_column: str | None = None, label_column: 
 class _Given:
     """What a file holds, before its labels are numbered."""
 
-    X: np.ndarray
+    X: Rows
     """float32 (n, d)."""
     labels: np.ndarray
     """(n,), integers or texts."""
@@ -208,14 +211,21 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
         keys = [name for name in schema.names if name.casefold() in _KEYS and name not in columns]
         texts = [f.name for f in schema if f.name not in columns and _is_text(f.type)]
         texts.sort(key=keys.__contains__)  # a column such as name may hold keys or class names
-        table = pq.read_table(path, columns=[*dict.fromkeys((*columns, *keys, *texts))], partitioning=None)
+        width = _length_in(path, found) if found else 0
+        streamed = found is not None and not fits(pq.read_metadata(path).num_rows, width)
+        read = [name for name in dict.fromkeys((*columns, *keys, *texts)) if not (streamed and name == found)]
+        table = pq.read_table(path, columns=read, partitioning=None)
     except (pa.ArrowException, OSError) as error:
         raise FeaturesError(f"{path} cannot be read as a Parquet file ({str(error).splitlines()[0]}).") from error
-    for name in columns:
+    for name in set(columns) & set(read):
         if table[name].null_count:
             row = int(np.flatnonzero(table[name].is_null().to_numpy())[0])
             raise FeaturesError(f"{path}: row {row:,} has no value in column {name!r}. Remove such rows, or fill them.")
-    if found:
+    X: Rows
+    if streamed:
+        assert found is not None
+        X = StreamedRows.of_file(path, found, width)
+    elif found:
         X = vectors_of(table[found], path, found)
     else:
         with np.errstate(over="ignore"):
@@ -234,6 +244,15 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
         features_from=found or f"{fractions[0]} to {fractions[-1]}",
         label_from=label,
     )
+
+
+def _length_in(path: Path, column: str) -> int:
+    """Return the length of the first vector in a column; 0 without rows."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        first = next(file.iter_batches(batch_size=1, columns=[column]), None)
+    return len(first.column(0)[0] or ()) if first is not None and first.num_rows else 0
 
 
 def _is_vector(kind: pa.DataType, *, any_number: bool) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from labelrank.errors import FeaturesError
 from labelrank.features.examples import EXAMPLES
+from labelrank.features.folder import is_whole, part_paths, read_folder, read_parts, stacked
 from labelrank.features.given import is_given, read_given
 from labelrank.features.store import (
     KEPT,
@@ -20,14 +20,10 @@ from labelrank.features.store import (
     FeatureSet,
     classes_without_rows,
     lasting,
-    read_part,
     rows_in,
 )
 from labelrank.features.streamed import StreamedRows
 from labelrank.notices import Notice
-from labelrank.ranking.rows import Rows
-
-_PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 
 
 def read_features(path: Path, *, features_column: str | None = None, label_column: str | None = None) -> FeatureSet:
@@ -65,8 +61,8 @@ def merge_features(paths: Sequence[Path]) -> FeatureSet:
         paths: Features files, or folders of part files, in any order; each holds one shard, which may be empty.
 
     Returns:
-        All samples in the dataset's order. Failures are those of the shards in their order, each once, and the classes
-        without a sample.
+        All samples in the dataset's order, or, where they lie in files in another order, as they lie. Failures are
+        those of the shards in their order, each once, and the classes without a sample.
 
     Raises:
         FeaturesError: A file cannot be read or is not a shard, a shard is missing or given twice, the data or settings
@@ -90,7 +86,7 @@ def merge_features(paths: Sequence[Path]) -> FeatureSet:
         raise FeaturesError("The shards have no rows; extract at least one sample per class.")
     return replace(
         merged,
-        rows=None,
+        rows=None if merged.rows is None or (np.diff(merged.rows) > 0).all() else merged.rows,
         provenance={k: v for k, v in merged.provenance.items() if k != "shard"},
         failures=(*merged.failures, *classes_without_rows(merged.class_names, merged.y)),
     )
@@ -131,13 +127,16 @@ def _read(path: Path) -> FeatureSet:
 
 def _read_all(paths: Sequence[Path]) -> list[tuple[Path, FeatureSet]]:
     """Read files or folders, which may have no rows; the vectors of all of them into memory, or of none."""
-    parts = [_part_paths(path) for path in paths]
-    rows = {part: rows_in(part) for files in parts for part in files} if len(parts) > 1 or len(parts[0]) > 1 else {}
-    total = sum(rows.values())
+    files = [part_paths(path) for path in paths]
+    rows = [sum(map(rows_in, parts)) for parts in files] if len(files) > 1 else [0]
     return [
-        (path, _join([(part, read_part(part, beside=total - rows.get(part, 0))) for part in files]))
-        for path, files in zip(paths, parts, strict=True)
+        (path, read_folder(path, beside=beside) if is_whole(path) else _joined(parts, beside))
+        for path, parts, beside in zip(paths, files, (sum(rows) - own for own in rows), strict=True)
     ]
+
+
+def _joined(paths: Sequence[Path], beside: int) -> FeatureSet:
+    return _join(list(zip(paths, read_parts(paths, beside=beside), strict=True)))
 
 
 def _join(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
@@ -154,7 +153,7 @@ def _join(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
     if len(shards) > 1:
         del provenance["shard"]
     joined = FeatureSet(
-        X=_stacked([p.X for p in parts if p.keys]) if len(parts) > 1 and keys else first.X,
+        X=stacked([p.X for p in parts if p.keys]) if len(parts) > 1 and keys else first.X,
         y=np.concatenate([p.y for p in parts]),
         keys=keys,
         class_names=first.class_names,
@@ -165,7 +164,11 @@ def _join(found: Sequence[tuple[Path, FeatureSet]]) -> FeatureSet:
     rows = [part.rows for part in parts if part.rows is not None]
     if len(rows) < len(parts):
         return joined
-    return _in_order(replace(joined, rows=np.concatenate(rows)))
+    joined = replace(joined, rows=np.concatenate(rows))
+    # Rows that lie in files are put in order only where that reads each file from its begin to its end.
+    if isinstance(joined.X, StreamedRows) and not all((np.diff(some) > 0).all() for some in rows):
+        return joined
+    return _in_order(joined)
 
 
 def _in_order(features: FeatureSet) -> FeatureSet:
@@ -184,14 +187,6 @@ def _in_order(features: FeatureSet) -> FeatureSet:
     keys = tuple(features.keys[i] for i in order)
     X = features.X.taken(order) if isinstance(features.X, StreamedRows) else features.X[order]
     return replace(features, X=X, y=features.y[order], keys=keys, rows=rows)
-
-
-def _stacked(parts: Sequence[Rows]) -> Rows:
-    """Return the rows of all parts."""
-    streamed = [part for part in parts if isinstance(part, StreamedRows)]
-    if len(streamed) == len(parts):
-        return streamed[0].followed_by(*streamed[1:])
-    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def _twice(found: Sequence[tuple[Path, FeatureSet]]) -> FeaturesError:
@@ -313,23 +308,3 @@ def joined_circumstances(parts: Sequence[FeatureSet]) -> dict[str, Any]:
 
 def _each_once(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))
-
-
-def _part_paths(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FeaturesError(f"{path} does not exist; give a features file.")
-    found = {m.groups(): p for p in sorted(path.iterdir()) if (m := _PART.fullmatch(p.name))}
-    totals = {total for _, total in found}
-    if not found:
-        raise FeaturesError(f"{path} is a folder without part-00000-of-00001.parquet files; expected features files.")
-    if len(totals) > 1:
-        raise FeaturesError(f"{path} mixes parts of {' and '.join(sorted(totals))}; keep one set in the folder.")
-    total = int(totals.pop())
-    missing = [i for i in range(total) if (f"{i:05d}", f"{total:05d}") not in found]
-    if missing:
-        raise FeaturesError(
-            f"{path} lacks part {missing[0]} of {total} ({len(missing)} missing); finish the extraction first."
-        )
-    return list(found.values())

@@ -10,12 +10,13 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labelrank.data.dataset import Dataset, Sample
 from labelrank.errors import FeaturesError
-from labelrank.features.store import FeatureSet, read_part, write_features
+from labelrank.features.store import FeatureSet, column_of, read_part, write_features
+from labelrank.features.streamed import StreamedRows
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,13 @@ class PartFolder:
             path.unlink(missing_ok=True)
             return None
         return features
+
+    def unheld(self, part: Part, features: FeatureSet) -> FeatureSet:
+        """Return the features of a finished part with its vectors left in its file."""
+        if not features.keys:
+            return features
+        path, width = self.path / part.name, features.X.shape[1]
+        return replace(features, X=StreamedRows.of_file(path, column_of(features.provenance), width))
 
     def write(self, part: Part, features: FeatureSet) -> None:
         """Write a finished part.

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,14 +124,7 @@ def write_features(features: FeatureSet, path: Path) -> None:
     """
     import pyarrow.parquet as pq
 
-    metadata = {
-        "version": FORMAT_VERSION,
-        "class_names": list(features.class_names),
-        **features.provenance,
-        "failures": _listed(features.failures),
-        **({"notices": _listed(features.notices)} if features.notices else {}),
-    }
-    named = {_METADATA_KEY: json.dumps(metadata, ensure_ascii=False).encode()}
+    named = {_METADATA_KEY: json.dumps(described(features), ensure_ascii=False).encode()}
     n, d = features.X.shape
     # A reader of some rows reads their group. Small files have one, as those of labelrank 0.1.
     blocks = list(row_blocks(n, max(1, GROUP_BYTES // (4 * max(1, d))))) or [slice(0, 0)]
@@ -150,6 +143,30 @@ def write_features(features: FeatureSet, path: Path) -> None:
         raise FeaturesError(f"{path} cannot be written ({reason}); {advice}.") from error
 
 
+def described(features: FeatureSet) -> dict[str, Any]:
+    """Return all but the rows, as JSON values: the metadata of a features file."""
+    return {
+        "version": FORMAT_VERSION,
+        "class_names": list(features.class_names),
+        **features.provenance,
+        "failures": _listed(features.failures),
+        **({"notices": _listed(features.notices)} if features.notices else {}),
+    }
+
+
+def from_description(text: bytes, path: Path) -> FeatureSet:
+    """Return features without rows from what `described` returned, as JSON; `path` names it in errors.
+
+    Raises:
+        FeaturesError: It is no such description.
+    """
+    metadata = _metadata(text, path)
+    class_names = tuple(metadata.pop("class_names"))
+    failures, notices = (_problems(metadata.pop(name, None)) for name in ("failures", "notices"))
+    empty = np.empty((0, 0), np.float32), np.empty(0, np.int32)
+    return FeatureSet(*empty, (), class_names, metadata, failures, notices=notices)
+
+
 def _table(features: FeatureSet, rows: slice) -> pa.Table:
     """Return some rows as a table."""
     import pyarrow as pa
@@ -161,7 +178,7 @@ def _table(features: FeatureSet, rows: slice) -> pa.Table:
         # For other viewers; the names that count are those of the metadata.
         "class_name": pa.DictionaryArray.from_arrays(labels, pa.array(features.class_names, pa.string())),
         # If no sample could be read, the length of a vector may be unknown, and Parquet refuses length 0.
-        _column(features.provenance): pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), X.shape[1])
+        column_of(features.provenance): pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), X.shape[1])
         if X.shape[1]
         else pa.array([], pa.list_(pa.float32())),
     }
@@ -170,7 +187,7 @@ def _table(features: FeatureSet, rows: slice) -> pa.Table:
     return pa.table(columns)
 
 
-def _column(provenance: Mapping[str, Any]) -> str:
+def column_of(provenance: Mapping[str, Any]) -> str:
     """Return the name of the column of vectors."""
     return "scores" if PATCHES in provenance else "features"
 
@@ -224,8 +241,9 @@ def read_part(path: Path, *, beside: int = 0) -> FeatureSet:
     try:
         footer = pq.read_metadata(path)
         schema = footer.schema.to_arrow_schema()
-        metadata = _metadata(schema, path)
-        vectors = _column(metadata)
+        whole = from_description(_described_in(schema, path), path)
+        metadata = whole.provenance
+        vectors = column_of(metadata)
         width = _width(schema, vectors)
         streamed = width is not None and not fits(footer.num_rows + beside, width)
         columns = [name for name in ("key", "label", "row", *(() if streamed else (vectors,))) if name in schema.names]
@@ -243,9 +261,7 @@ def read_part(path: Path, *, beside: int = 0) -> FeatureSet:
     for name in ("key", "label", vectors, "row"):
         if name in table.column_names and table[name].null_count:
             raise FeaturesError(f"{path} has {table[name].null_count} empty values in column {name}; extract again.")
-    class_names = metadata.pop("class_names")
-    failures, notices = (_problems(metadata.pop(name, None)) for name in ("failures", "notices"))
-    y = _labels(table, class_names, path)
+    y = _labels(table, whole.class_names, path)
     keys = tuple(map(str, table["key"].to_pylist()))
     X: Rows
     if streamed:
@@ -254,16 +270,7 @@ def read_part(path: Path, *, beside: int = 0) -> FeatureSet:
     else:
         X = vectors_of(table[vectors], path, vectors)
         check_finite(X, path, NOT_FINITE_ADVICE, keys=keys)
-    return FeatureSet(
-        X=X,
-        y=y,
-        keys=keys,
-        class_names=tuple(class_names),
-        provenance=metadata,
-        failures=failures,
-        notices=notices,
-        rows=_rows(table, path),
-    )
+    return replace(whole, X=X, y=y, keys=keys, rows=_rows(table, path))
 
 
 def rows_in(path: Path) -> int:
@@ -290,13 +297,17 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _metadata(schema: pa.Schema, path: Path) -> dict[str, Any]:
-    raw = (schema.metadata or {}).get(_METADATA_KEY)
+def _described_in(schema: pa.Schema, path: Path) -> bytes:
+    raw: bytes | None = (schema.metadata or {}).get(_METADATA_KEY)
     if raw is None:
         raise FeaturesError(
             f"{path} has no 'labelrank' metadata, so its class names are unknown; "
             "expected a features file that `labelrank extract` wrote."
         )
+    return raw
+
+
+def _metadata(raw: bytes, path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(raw)
     # RecursionError: nested deeper than any provenance.
@@ -328,7 +339,7 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _labels(table: pa.Table, class_names: list[str], path: Path) -> np.ndarray:
+def _labels(table: pa.Table, class_names: tuple[str, ...], path: Path) -> np.ndarray:
     import pyarrow as pa
 
     column = table["label"]

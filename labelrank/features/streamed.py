@@ -20,8 +20,8 @@ HELD_BYTES = 2**30
 """Features of more bytes than this are not held in memory: 350,000 vectors of 768 numbers."""
 GROUP_BYTES = 32 * 2**20
 """About as many bytes of vectors are written to one row group, the least that can be read of a file."""
-_KEPT_BYTES = 512 * 2**20
-"""Row groups that were read last are kept up to this, so that files can be read in turns."""
+_KEPT_BYTES = 256 * 2**20
+"""Row groups that were read last are kept up to this; of files that are read in turns, one of each up to four times."""
 _MOST_OF_FREE = 0.5
 _VALUE_BYTES = 4
 
@@ -48,6 +48,7 @@ class StreamedRows(RowsInFiles):
         """Take row groups in their order; `order` says which of their rows stands in each place, all by default."""
         self._groups, self._width, self._order = tuple(groups), width, order
         self._ends = np.cumsum([group.rows for group in groups], dtype=np.int64)
+        self._kept_bytes = _KEPT_BYTES if order is None else min(4 * _KEPT_BYTES, 2 * GROUP_BYTES * len(self.files))
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -77,6 +78,11 @@ class StreamedRows(RowsInFiles):
     def shape(self) -> tuple[int, int]:
         """(n, d)."""
         return len(self), self._width
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold rows, each once."""
+        return tuple(dict.fromkeys(group.path for group in self._groups))
 
     @property
     def nbytes(self) -> int:
@@ -153,7 +159,7 @@ class StreamedRows(RowsInFiles):
         values = _read_group(self._groups[number], self._width)
         with self._lock:
             self._kept[number] = values
-            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT_BYTES:
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._kept_bytes:
                 self._kept.popitem(last=False)
         return values
 

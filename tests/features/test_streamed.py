@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -158,6 +159,23 @@ def test_a_folder_of_parts_is_one_matrix(features, on_disk, tmp_path, monkeypatc
     found = read_features(tmp_path)
     assert isinstance(found.X, StreamedRows)
     np.testing.assert_array_equal(found.X[:], features.X)
+
+
+def test_features_that_people_have_are_read_likewise(features, on_disk, tmp_path):
+    columns = {"embedding": [row.tolist() for row in features.X], "label": features.y}
+    pq.write_table(pa.table(columns), tmp_path / "mine.parquet", row_group_size=100)
+    found = read_features(tmp_path / "mine.parquet")
+    assert isinstance(found.X, StreamedRows)
+    np.testing.assert_array_equal(found.X[:], features.X)
+    assert rank(found).label_map.order == rank(features).label_map.order
+
+
+def test_vectors_of_other_lengths_are_told_when_they_are_read(features, on_disk, tmp_path):
+    vectors = [row.tolist() for row in features.X]
+    vectors[450] = vectors[450][:-1]
+    pq.write_table(pa.table({"embedding": vectors, "label": features.y}), tmp_path / "mine.parquet", row_group_size=100)
+    with pytest.raises(FeaturesError, match="5 to 6 numbers"):
+        rank(read_features(tmp_path / "mine.parquet"))
 
 
 def test_few_rows_are_held(features, tmp_path):

@@ -65,7 +65,7 @@ def samples_left(plan: Plan, settings: Settings, *, recompute: bool) -> int:
     """Return how many samples have to be encoded; 0 if the features or all their parts are stored."""
     if recompute:
         return sum(len(part.samples) for part in plan.parts)
-    if plan.request.shard is None and plan.cached_path(settings).is_file():
+    if plan.request.shard is None and plan.cached_path(settings).exists():
         return 0
     folder = PartFolder(settings.cache / "parts" / plan.part_digest, plan.part_digest)
     return sum(len(part.samples) for part in plan.parts if not folder.has(part))

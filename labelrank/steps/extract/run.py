@@ -12,20 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from labelrank import cache, hub
-from labelrank.data.dataset import NOUNS
-from labelrank.errors import Cancelled, DatasetError, FeaturesError
-from labelrank.features.joining import joined_circumstances, read_features
+from labelrank.errors import Cancelled, FeaturesError
+from labelrank.features.folder import store_features
+from labelrank.features.joining import read_features
 from labelrank.features.parts import Part, PartFolder
-from labelrank.features.store import FeatureSet, classes_without_rows, write_features
+from labelrank.features.store import FeatureSet
 from labelrank.json_values import plain
 from labelrank.models.backend import devices
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
+from labelrank.steps.extract.assembling import Found
 from labelrank.steps.extract.engines import Engine, Making, gpus, here
-from labelrank.steps.extract.engines.here import now, versions, worth_another_try
+from labelrank.steps.extract.engines.here import worth_another_try
 from labelrank.steps.extract.estimate import kind_of_work
 from labelrank.steps.extract.monitor import Monitor
 from labelrank.steps.extract.plan import Plan, plan
@@ -165,7 +164,7 @@ def _keep(features: FeatureSet, path: Path) -> str | None:
     """Store features at a path; return the problem if that fails, else None."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_features(features, path)
+        store_features(features, path)
     except (OSError, FeaturesError) as error:
         return f"{error} All parts are finished and kept."
     return None
@@ -173,7 +172,7 @@ def _keep(features: FeatureSet, path: Path) -> str | None:
 
 def _kept_features(path: Path) -> FeatureSet | None:
     """Return the features stored at a path; None if there are none, or if they are damaged, which is reported."""
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         with cache.using(path):
@@ -230,11 +229,10 @@ def extract(
     with cache.using(folder.path):
         parts = _Parts(plan, settings, folder, engine, on_progress, should_stop)
         monitor, report = Monitor(plan, follow=follow_stability), _Reporter(plan, parts, on_report)
-        features: list[FeatureSet] = []
-        rounds = 0
+        found, rounds = Found(folder), 0
         with contextlib.closing(iter(parts)) as finished:
             for part, made in finished:
-                features.append(made)
+                found.take(part, made)
                 rounds = part.rounds
                 stable = monitor.take(part, made)
                 report.tell(made, monitor)
@@ -242,56 +240,11 @@ def extract(
                     break
         monitor.finish(rounds)
         report.tell(None, monitor)
-        whole = _assembled(plan, features)
+        whole = found.whole(plan)
         if (outcome := monitor.outcome()) is not None:
             whole = replace(whole, provenance={**whole.provenance, "stability": outcome.to_json()})
         note.write(finished=True)
     return whole
-
-
-def _assembled(plan: Plan, parts: list[FeatureSet]) -> FeatureSet:
-    """Return the features of all parts in dataset order. `parts` is emptied meanwhile, so memory holds them only once.
-
-    Raises:
-        DatasetError: There were samples, but none could be used.
-    """
-    place = {sample.key: row for row, sample in enumerate(plan.dataset.samples)}
-    failures, notices = (
-        sorted((p for problems in lists for p in problems), key=lambda p: place[p.subject])
-        for lists in ([part.failures for part in parts], [part.notices for part in parts])
-    )
-    parts[:] = [part for part in parts if part.keys]
-    if not parts and plan.parts:
-        samples, nouns = sum(len(part.samples) for part in plan.parts), NOUNS[plan.dataset.media][1]
-        first = f" The first, {failures[0].subject}: {failures[0].reason}" if failures else ""
-        raise DatasetError(f"None of the {samples:,} {nouns} of {plan.dataset.id} could be used.{first}")
-    # An empty shard has no parts that tell where it was made.
-    origin = joined_circumstances(parts) or {"device": devices()[0].kind, "versions": versions(), "created_at": now()}
-    provenance = {**plan.provenance, **origin}
-    if plan.request.shard is not None:
-        provenance["shard"] = dict(zip(("index", "count"), plan.request.shard, strict=True))
-    rows = np.array([place[key] for part in parts for key in part.keys], dtype=np.int64)
-    order = np.argsort(rows)
-    target = np.argsort(order)
-    keys = [key for part in parts for key in part.keys]
-    y = np.concatenate([part.y for part in parts] or [np.empty(0, np.int32)])[order]
-    X = np.empty((len(keys), parts[0].X.shape[1] if parts else 0), np.float32)
-    start = 0
-    while parts:
-        part = parts.pop(0)
-        X[target[start : start + len(part.X)]] = part.X
-        start += len(part.X)
-    missing = () if plan.request.shard else classes_without_rows(plan.dataset.class_names, y)
-    return FeatureSet(
-        X=X,
-        y=y,
-        keys=tuple(keys[i] for i in order),
-        class_names=plan.dataset.class_names,
-        provenance=provenance,
-        failures=(*plan.dataset.problems, *failures, *missing),
-        notices=tuple(notices),
-        rows=rows[order] if plan.request.shard else None,
-    )
 
 
 def engine_for(parts: Sequence[Part]) -> Engine:
@@ -314,7 +267,7 @@ class _Parts:
         self._engine = engine
         self._plan, self._settings, self._folder, self._should_stop = plan, settings, folder, should_stop
         self._on_progress = on_progress
-        self._finished: dict[str, FeatureSet] = {}
+        self._finished: set[str] = set()
         self._missing: list[Part] = []
         for part in plan.parts:
             features = folder.read(part)
@@ -325,7 +278,7 @@ class _Parts:
             if features is None:
                 self._missing.append(part)
             else:
-                self._finished[part.name] = features
+                self._finished.add(part.name)
         self.total = sum(len(part.samples) for part in plan.parts)
         self.made = 0
         """Samples whose features were computed now."""
@@ -343,10 +296,14 @@ class _Parts:
             for part in self._plan.parts:
                 if self._should_stop and self._should_stop():
                     raise Cancelled("Extraction was cancelled.")
-                features = self._finished.pop(part.name, None)
-                if features is None:
+                if part.name not in self._finished:
                     features = next(new)
                     self.made += len(part.samples)
+                # Read a second time: all at once, they may not fit into memory.
+                elif (kept := self._folder.read(part)) is None:
+                    raise FeaturesError(f"A part in {self._folder.path} was damaged meanwhile; extract again.")
+                else:
+                    features = kept
                 yield part, features
 
     @property

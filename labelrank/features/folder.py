@@ -1,0 +1,182 @@
+"""Features in several files: a folder of parts and one file that says what the whole is."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from labelrank.errors import FeaturesError
+from labelrank.features.store import FeatureSet, described, from_description, read_part, rows_in, write_features
+from labelrank.features.streamed import StreamedRows
+from labelrank.files import replacing_folder
+from labelrank.ranking.rows import Rows
+
+WHOLE = "features.json"
+"""Class names, provenance, failures and notices of all parts together, as in the metadata of a features file."""
+_ROWS = "rows.npy"
+"""Index of each sample in the dataset's order, int64 (n,); absent if the samples are in that order."""
+_PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
+
+
+def write_folder(features: FeatureSet, folder: Path) -> None:
+    """Write features as a folder of parts, completely or not at all; a folder that is there is replaced.
+
+    Features that lie in files are not written again: their files are linked where the file system can, else copied.
+    Their rows are then in the order of these files, with their place in the dataset beside them.
+
+    Raises:
+        FeaturesError: The folder cannot be written.
+    """
+    files = features.X.files if isinstance(features.X, StreamedRows) else (None,)
+    try:
+        with replacing_folder(folder) as partial:
+            for number, source in enumerate(files):
+                part = partial / f"part-{number:05d}-of-{len(files):05d}.parquet"
+                if source is None:
+                    write_features(features, part)
+                else:
+                    _link(source, part)
+            if features.rows is not None:
+                np.save(partial / _ROWS, features.rows)
+            (partial / WHOLE).write_text(json.dumps(described(features), ensure_ascii=False), encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise FeaturesError(f"{folder} cannot be written ({reason}); choose a writable folder with space.") from error
+
+
+def check_target(folder: Path) -> None:
+    """Raise FeaturesError if `write_folder` would remove something else than features from a folder."""
+    others = [p.name for p in folder.iterdir() if p.name not in (WHOLE, _ROWS) and not _PART.fullmatch(p.name)]
+    if others:
+        raise FeaturesError(
+            f"{folder} holds {others[0]!r}{f' and {len(others) - 1:,} others' if others[1:] else ''}, which would be "
+            "removed; give an empty folder for the parts of the features, or the name of a file."
+        )
+
+
+def store_features(features: FeatureSet, path: Path) -> None:
+    """Write features to a path: to a file, or to a folder of this name where they lie in files already.
+
+    Raises:
+        FeaturesError: It cannot be written.
+    """
+    # One cannot replace the other in one step, and both can be made again.
+    if isinstance(features.X, StreamedRows):
+        if path.is_file():
+            path.unlink()
+        write_folder(features, path)
+    else:
+        if path.is_dir():
+            shutil.rmtree(path)
+        write_features(features, path)
+
+
+def _link(source: Path, to: Path) -> None:
+    try:
+        os.link(source.resolve(), to)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EACCES):
+            raise
+        shutil.copyfile(source, to)
+
+
+def part_paths(path: Path) -> list[Path]:
+    """Return the files of a folder of parts in order, or a file itself.
+
+    Raises:
+        FeaturesError: There is no such file or folder, or a part is missing.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FeaturesError(f"{path} does not exist; give a features file.")
+    found = {m.groups(): p for p in sorted(path.iterdir()) if (m := _PART.fullmatch(p.name))}
+    totals = {total for _, total in found}
+    if not found:
+        raise FeaturesError(f"{path} is a folder without part-00000-of-00001.parquet files; expected features files.")
+    if len(totals) > 1:
+        raise FeaturesError(f"{path} mixes parts of {' and '.join(sorted(totals))}; keep one set in the folder.")
+    total = int(totals.pop())
+    missing = [i for i in range(total) if (f"{i:05d}", f"{total:05d}") not in found]
+    if missing:
+        raise FeaturesError(
+            f"{path} lacks part {missing[0]} of {total} ({len(missing)} missing); finish the extraction first."
+        )
+    return list(found.values())
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether a folder was written by `write_folder`."""
+    return (path / WHOLE).is_file()
+
+
+def read_folder(path: Path, *, beside: int = 0) -> FeatureSet:
+    """Return the features that `write_folder` wrote.
+
+    Args:
+        beside: As in `read_part`.
+
+    Raises:
+        FeaturesError: A file is damaged or missing.
+    """
+    try:
+        text = (path / WHOLE).read_bytes()
+    except OSError as error:
+        raise FeaturesError(f"{path / WHOLE} cannot be read ({error.strerror or error}).") from error
+    whole = from_description(text, path / WHOLE)
+    parts = read_parts(part_paths(path), beside=beside)
+    if any(part.class_names != whole.class_names for part in parts):
+        raise FeaturesError(f"{path} has parts with other class names than {WHOLE}; extract again.")
+    kept = [part for part in parts if part.keys]
+    return replace(
+        whole,
+        X=stacked([part.X for part in kept]) if kept else parts[0].X,
+        y=np.concatenate([part.y for part in parts]),
+        keys=tuple(key for part in parts for key in part.keys),
+        rows=_rows_of(path, sum(len(part.keys) for part in parts)),
+    )
+
+
+def _rows_of(path: Path, n: int) -> np.ndarray | None:
+    try:
+        rows: np.ndarray = np.load(path / _ROWS, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        raise FeaturesError(f"{path / _ROWS} cannot be read ({error}); extract again.") from error
+    if rows.shape != (n,) or rows.dtype != np.int64:
+        raise FeaturesError(f"{path / _ROWS} holds {rows.dtype} {rows.shape}; expected int64 ({n},). Extract again.")
+    return rows
+
+
+def read_parts(paths: Sequence[Path], *, beside: int = 0) -> list[FeatureSet]:
+    """Read the files of one folder; the vectors of all of them into memory, or of none.
+
+    Args:
+        beside: Rows of other folders that are read with it.
+    """
+    rows = [rows_in(path) for path in paths] if len(paths) > 1 else [0]
+    parts: list[FeatureSet] = []
+    for path, own in zip(paths, rows, strict=True):
+        part = read_part(path, beside=beside + sum(rows) - own)
+        # Thousands of parts that each keep the names of thousands of classes would fill the memory.
+        if parts and part.class_names == parts[0].class_names:
+            part = replace(part, class_names=parts[0].class_names)
+        parts.append(part)
+    return parts
+
+
+def stacked(parts: Sequence[Rows]) -> Rows:
+    """Return the rows of all parts."""
+    streamed = [part for part in parts if isinstance(part, StreamedRows)]
+    if len(streamed) == len(parts):
+        return streamed[0].followed_by(*streamed[1:])
+    return np.concatenate([np.asarray(part) for part in parts])
