@@ -138,6 +138,9 @@ def of_earlier_choice(found: feature_files.ChosenFeatures) -> None:
 def show(found: feature_files.ChosenFeatures, download_place: DeltaGenerator) -> None:
     ranking = rankings.ranking(found.path, session.choices())
     ranked = ranking.ranked
+    if not found.example:
+        st.caption(questions.IN_THEORY)
+        publishing.show(ranking.label_map)
     if ranked.notices:
         text = "  \n".join(messages.message_text(notice.text) for notice in ranked.notices)
         st.warning(text, icon=":material/warning:")
@@ -146,11 +149,11 @@ def show(found: feature_files.ChosenFeatures, download_place: DeltaGenerator) ->
     first_screen(found, ranking)
     with download_place:
         frame.downloads(ranking.label_map, ranked.samples)
-        if not found.example:  # which has no samples to train on
-            if st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
-                session.go("pages/finetune.py")
-            st.caption(questions.IN_THEORY)
-        publishing.show(ranking.label_map)
+        # As high as the settings beside it, so that no gap is left below either.
+        if found.example:  # which has no samples to train on
+            publishing.show(ranking.label_map)
+        elif st.button("Does the order matter here?", icon=":material/model_training:", help=FINETUNE_HELP):
+            session.go("pages/finetune.py")
     if not ranking.settled:
         intervals_to_come(ranking)
     ranking_tabs.show(found, ranked)
@@ -168,24 +171,27 @@ def intervals_to_come(ranking: rankings.Ranking) -> None:
 def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking) -> None:
     """Show figures, chart and positions: at once without what takes longer, then whole."""
     found_class.rerun_if_changed()
-    left, right = st.columns(2, gap="medium")
-    with right:  # beside the chart, which stays in its place when a class is picked in it
+    # In the order of a narrow page: a class is picked and told above the chart. The style puts the parts beside it.
+    screen = st.container(key="first_screen")
+    upper = screen.container()
+    with screen.container(key="class_search"):
         chosen = found_class.search(
             ranking.ranked.label_map.names,
             key="find_class",
             help="Shows where the class lies, how sure that is, and some of its samples; so does a click on its row in "
             "the chart, or a tick in the table.",
         )
-        with st.container(key="found_class", gap="xsmall"):
-            if chosen is None:
-                what = "where it lies" if found.example else "its samples"
-                st.caption(f"Pick a class here, in the chart or in the table to see {what}.")
-            else:
-                look_at(found, ranking, chosen)
+    with screen.container(key="class_hint" if chosen is None else "found_class", gap="xsmall"):
+        if chosen is None:
+            what = "where it lies" if found.example else "its samples"
+            st.caption(f"Pick a class here, in the chart or in the table to see {what}.")
+        else:
+            look_at(found, ranking, chosen)
+    left, right = screen.container(), screen.container(key="beside")
     settled = ranking.settled
     # What is drawn first is replaced by what is drawn later. What is drawn once stays, and its zoom too.
     places = Places(
-        *(column.container() if settled else column.empty() for column in (left, left, left, left, left, right, right))
+        *(part.container() if settled else part.empty() for part in (upper, left, left, left, left, right, right))
     )
     classes = len(ranking.ranked.label_map.names)
     with places.window:
@@ -235,7 +241,8 @@ def draw(
         with st.container(horizontal=True):
             for title, value, help_text in ranking_words.figures(ranking.ranked.share, ranking.intervals):
                 st.metric(title, value, width="content", help=help_text)
-        st.caption(messages.message_text(ranking.not_sure or ""))
+        if ranking.not_sure:
+            st.caption(messages.message_text(ranking.not_sure))
     finding = ranking_charts.projection_finding(label_map.names, ranking.told_apart)
     drawn = rankings.projection_data(found, ranking, images=whole)
     places.finding.subheader(messages.escape(finding), anchor=False, help=ranking_words.TOLD_APART_HELP)
@@ -253,21 +260,27 @@ def draw(
         st.caption(f"{caption}  \n{ranking_words.shrunk_text(label_map)}")
     places.title.subheader("Positions", anchor=False)
     likely = ranking_words.likely_help(len(label_map.classes), ranking.ranked.resamples)
+    table = rankings.positions_table(ranking, feature_files.features(found.path).class_names)
+    column, pixels = st.column_config, rankings.COLUMN_PIXELS
     found_class.table(
-        rankings.positions_table(ranking, feature_files.features(found.path).class_names),
+        table,
         label_map.names,
         key=f"positions_{whole}",
         where=places.table,
         height=rankings.table_height(len(label_map.classes)),
+        column_order=rankings.columns_at_first(table),
         column_config={
-            "Position": st.column_config.NumberColumn(width=62, help="The place that the class gets."),
-            "Likely": st.column_config.TextColumn(width=66, help=likely),
-            "In order": st.column_config.TextColumn(width=60, help=ranking_words.IN_ORDER_HELP),
-            "Original": st.column_config.TextColumn(help="The class that has this place in the source."),
-            "Centroid": st.column_config.NumberColumn(width=68, format="%.2f", help="Mean projection of the class."),
-            "Label": st.column_config.NumberColumn(width=55, help="The number that the class has in the source."),
-            "Samples": st.column_config.NumberColumn(
-                width=70, format="localized", help="How many samples of the class were ranked."
+            "Position": column.NumberColumn(width=pixels["Position"], help="The place that the class gets."),
+            "Class": column.TextColumn(width=rankings.name_pixels(table["Class"])),
+            "Likely": column.TextColumn(width=pixels["Likely"], help=likely),
+            "In order": column.TextColumn(width=pixels["In order"], help=ranking_words.IN_ORDER_HELP),
+            "Original": column.TextColumn(help="The class that has this place in the source."),
+            "Centroid": column.NumberColumn(
+                width=pixels["Centroid"], format="%.2f", help="Mean projection of the class."
+            ),
+            "Label": column.NumberColumn(width=pixels["Label"], help="The number that the class has in the source."),
+            "Samples": column.NumberColumn(
+                width=pixels["Samples"], format="localized", help="How many samples of the class were ranked."
             ),
         },
         alt=f"Classes by position. {finding}.",

@@ -15,6 +15,8 @@ from labelrank.views.chart_theme import alt
 from labelrank.views.marks import PICKED
 
 _CHANGED = "found_class_changed"
+TABLE_ROW_PIXELS = 35
+"""Of a row of a table and of its header."""
 
 
 def place(names: Sequence[str]) -> int | None:
@@ -154,26 +156,54 @@ def _picked(key: str, own: str) -> None:
     _choose(name)
 
 
-def table(rows: pd.DataFrame, names: Sequence[str], *, key: str, where: DeltaGenerator, **options: Any) -> None:
+class _Listed(NamedTuple):
+    """A table as the browser has it: the row that comes first out of its turn, and the class that is marked."""
+
+    turn: int
+    names: tuple[str, ...]
+    first: int | None
+    now: str | None
+
+
+def table(
+    rows: pd.DataFrame, names: Sequence[str], *, key: str, where: DeltaGenerator, height: int, **options: Any
+) -> None:
     """Show a table in which the row of the class is marked and a row can be picked.
+
+    The row of a class that is picked elsewhere comes first where it would be out of sight: no page can scroll a table.
 
     Args:
         rows: One row per class.
         names: Of the classes of the rows.
+        height: Of the table in pixels.
     """
     found = session.choices().found
-    marked = [number for number, name in enumerate(names) if name == found]
-    st.session_state[key] = {"selection": {"rows": marked, "columns": [], "cells": []}}
+    listed: _Listed = st.session_state.get(f"{key}_listed") or _Listed(0, tuple(names), None, None)
+    if (listed.names, listed.now) != (tuple(names), found):
+        at = place(names)
+        first = at if at is not None and at >= height // TABLE_ROW_PIXELS - 1 else None
+        # Another table, where the rows change: it begins at its top, wherever the one before was scrolled to.
+        listed = _Listed(listed.turn + (first != listed.first), tuple(names), first, found)
+    st.session_state[f"{key}_listed"] = listed
+    order = list(range(len(names)))
+    if listed.first is not None:
+        order = [listed.first, *order[: listed.first], *order[listed.first + 1 :]]
+    own = f"{key}_{listed.turn}"
+    marked = [number for number, row in enumerate(order) if names[row] == found]
+    st.session_state[own] = {"selection": {"rows": marked, "columns": [], "cells": []}}
     where.dataframe(
-        rows,
-        key=key,
+        rows.iloc[order],
+        key=own,
         hide_index=True,
-        on_select=lambda: _ticked(key, tuple(names)),
+        on_select=lambda: _ticked(key, own, [names[row] for row in order]),
         selection_mode="single-row",
+        height=height,
         **options,
     )
 
 
-def _ticked(key: str, names: Sequence[str]) -> None:
-    ticked = st.session_state[key]["selection"]["rows"]
-    _choose(names[ticked[0]] if ticked else None)
+def _ticked(key: str, own: str, names: Sequence[str]) -> None:
+    ticked = st.session_state[own]["selection"]["rows"]
+    name = names[ticked[0]] if ticked else None
+    st.session_state[f"{key}_listed"] = st.session_state[f"{key}_listed"]._replace(now=name)
+    _choose(name)

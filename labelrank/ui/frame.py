@@ -79,6 +79,22 @@ button[data-variant="segmented_control"]:not([data-selected]) {
 button[data-variant="segmented_control"][data-selected] { position: relative; z-index: 1; }
 /* The buttons that appear above a chart do not cover its title. */
 [data-testid="stElementContainer"]:has([data-testid="stVegaLiteChart"]) { padding-top: 1.4rem; }
+/* What is told of the picked class stands above the chart, and stays in sight while the chart is scrolled past it. */
+[data-testid="stLayoutWrapper"]:has(> .st-key-found_class) { background: light-dark(#ffffff, #11161a); }
+@media (max-width: 640px) {
+  [data-testid="stLayoutWrapper"]:has(> .st-key-found_class) {
+    position: sticky; top: 3.5rem; z-index: 1; padding-bottom: 0.5rem;
+    border-bottom: 1px solid color-mix(in srgb, currentColor 22%, transparent);
+  }
+}
+/* On a wide page it stands beside the chart, which no longer text moves: the parts of either column float. */
+@media (min-width: 641px) {
+  .st-key-first_screen { display: flow-root; }
+  .st-key-first_screen > * { float: left; clear: left; width: calc(50% - 1rem); margin-bottom: 1rem; }
+  .st-key-first_screen > :has(> .st-key-class_search, > .st-key-class_hint, > .st-key-found_class, > .st-key-beside) {
+    float: right; clear: right;
+  }
+}
 """
 
 

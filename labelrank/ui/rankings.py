@@ -19,7 +19,7 @@ from labelrank.preview import looks
 from labelrank.preview.images import Strip
 from labelrank.ranking.methods import AUTO_IS, DEFAULT_SHRINKAGE, GEOMETRY_ORDERS, GOOD_FOR, NAME_ORDERS, SOLVERS
 from labelrank.steps.rank import Ranked, RankRequest, rank
-from labelrank.ui import address, choices, session
+from labelrank.ui import address, choices, found_class, session
 from labelrank.ui.datasets import dataset, look
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
 from labelrank.ui.label_space import space_of
@@ -35,8 +35,15 @@ WAIT_S = 1.0
 """How long a run of a page waits for the intervals of positions; later ones are drawn when they are there."""
 IMAGES_ALONG = 8
 """Images of one class that are shown together."""
-TABLE_ROW_PIXELS = 35
 MIN_TABLE_PIXELS = 420
+COLUMN_PIXELS = {"Position": 62, "Likely": 66, "In order": 60, "Centroid": 68, "Label": 55, "Samples": 70}
+"""Widths of the columns of the table of positions; those of names are as wide as these, up to `MOST_NAME_PIXELS`."""
+MOST_NAME_PIXELS = 116
+_NARROW_TABLE_PIXELS = 366
+"""Of the table on a page of 400 pixels."""
+_TICK_PIXELS = 33
+_NEEDED = ("Position", "Class", "Likely", "Original", "In order", "Label", "Centroid", "Samples")
+"""Columns, the one that is needed most first."""
 
 T = TypeVar("T")
 
@@ -340,7 +347,8 @@ def projection_caption(drawn: ProjectionData, without_images: str) -> str:
 
 def table_height(n_classes: int) -> int:
     """Return the pixels of the table of positions: all of a few classes, else as high as the chart beside it."""
-    return int(min(TABLE_ROW_PIXELS * (n_classes + 1) + 3, max(MIN_TABLE_PIXELS, ranking_charts.height(n_classes))))
+    all_rows = found_class.TABLE_ROW_PIXELS * (n_classes + 1) + 3
+    return int(min(all_rows, max(MIN_TABLE_PIXELS, ranking_charts.height(n_classes))))
 
 
 def positions_table(ranking: Ranking, class_names: tuple[str, ...]) -> pd.DataFrame:
@@ -361,3 +369,22 @@ def positions_table(ranking: Ranking, class_names: tuple[str, ...]) -> pd.DataFr
     if in_order is None:
         table = table.drop(columns=["Likely", "In order"])
     return table if table["Samples"].nunique() > 1 else table.drop(columns="Samples")
+
+
+def name_pixels(names: pd.Series) -> int:
+    """Return the pixels of a column of names."""
+    return min(MOST_NAME_PIXELS, round(7.2 * int(names.str.len().max())) + 18)
+
+
+def columns_at_first(table: pd.DataFrame) -> list[str]:
+    """Return the columns of the table of positions that a narrow page has room for; its menu shows the others.
+
+    Args:
+        table: As `positions_table` returns it.
+    """
+    left, taken = _NARROW_TABLE_PIXELS - _TICK_PIXELS, set()
+    for name in _NEEDED:
+        if name in table and (pixels := COLUMN_PIXELS.get(name) or name_pixels(table[name])) <= left:
+            taken.add(name)
+            left -= pixels
+    return [name for name in table if name in taken]

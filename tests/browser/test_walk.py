@@ -182,6 +182,19 @@ def test_a_click_on_a_row_of_the_chart_picks_its_class_in_table_and_images(serve
     assert "class=" not in page.url
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_told_of_a_class_is_in_sight_on_a_narrow_page(server, open_page, scheme):
+    page = open_page(f"{server.url}/ranking?features=example:cifar100&class=trout", width=400, scheme=scheme)
+    told = page.locator(".st-key-found_class")
+    expect(told.get_by_text("trout: position")).to_be_visible()
+    settled(page)
+    chart = page.locator(CHART).first
+    assert told.bounding_box()["y"] < chart.bounding_box()["y"]
+    page.locator(".st-key-menu_projection").scroll_into_view_if_needed()
+    assert chart.bounding_box()["y"] < 0 < told.bounding_box()["y"], "it stays while the chart is scrolled"
+    assert fits(page)
+
+
 def test_a_finished_job_opens_from_its_address_alone_in_a_cold_server(new_server, open_page):
     first = new_server()
     page = open_page(f"{first.url}/?seed=3")

@@ -191,15 +191,41 @@ def test_a_class_is_the_same_in_search_chart_table_tabs_and_address(app, pixel_f
     app.selectbox(key="class_on_map").select(4).run()
     position = app.selectbox(key="find_class").value
     assert stands_out_in(app, "projection") == stands_out_in(app, "map") == {position}
-    assert app.session_state["positions_True"]["selection"]["rows"] == [position]
+    assert app.session_state["positions_True_0"]["selection"]["rows"] == [position]
     assert address(app)["class"] == "four"
-    assert any(one.value.startswith(f"four\\: position {position} of") for one in app.markdown)
+    assert any(one.value.startswith(f"four\\: position {position} ") for one in app.markdown)
     app.session_state["ranking_tabs"] = "Samples"
     app.run()
     assert app.selectbox(key="samples_class").value == 4
     app.selectbox(key="find_class").set_value(None).run()
     assert stands_out_in(app, "projection") == set()
     assert "class" not in address(app)
+
+
+def listed(app) -> list[str]:
+    """Return the classes of the table of positions from its top."""
+    return app.dataframe[0].value["Class"].tolist()
+
+
+def test_the_row_of_a_class_that_is_out_of_sight_comes_first(app):
+    run(app, "ranking", features="example:cifar100")
+    names = listed(app)
+    app.selectbox(key="find_class").select(2).run()
+    assert listed(app) == names, "a row in sight stays in its place"
+    app.selectbox(key="find_class").select(70).run()
+    assert listed(app) == [names[70], *names[:70], *names[71:]]
+    key = next(key for key in ("positions_True_1", "positions_True_2") if key in app.session_state)
+    assert app.session_state[key]["selection"]["rows"] == [0]
+    app.selectbox(key="find_class").set_value(None).run()
+    assert listed(app) == names
+
+
+def test_of_positions_only_the_columns_are_shown_at_first_that_a_narrow_page_has_room_for(
+    app, pixel_features, finished_job
+):
+    run(app, job=finished_job(pixel_features()).id)
+    assert app.dataframe[0].proto.column_order == ["Position", "Class", "Likely", "In order", "Original"]
+    assert set(app.dataframe[0].value) > set(app.dataframe[0].proto.column_order), "the others are in its menu"
 
 
 def test_one_of_very_many_classes_is_picked_too(app, workspace, finished_job):
