@@ -239,7 +239,9 @@ def draw(
     label_map = ranking.label_map
     with places.figures.container():
         with st.container(horizontal=True):
-            for title, value, help_text in ranking_words.figures(ranking.ranked.share, ranking.intervals):
+            for title, value, help_text in ranking_words.figures(
+                ranking.ranked.share, ranking.intervals, ranking.distances
+            ):
                 st.metric(title, value, width="content", help=help_text)
         if ranking.not_sure:
             st.caption(messages.message_text(ranking.not_sure))

@@ -19,6 +19,7 @@ from labelrank.ranking.few_samples import few_for_order
 from labelrank.ranking.methods import (
     DEFAULT_SHRINKAGE,
     END_RULES,
+    GEOMETRY_ORDERS,
     LINKAGE,
     MANY_CLASSES,
     METHODS,
@@ -35,6 +36,7 @@ from labelrank.steps.label_space import LabelSpace
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
+    from labelrank.ranking.distance_agreement import DistanceAgreement
     from labelrank.ranking.intervals import RankIntervals
     from labelrank.ranking.ranker import LabelRanker
 
@@ -115,6 +117,15 @@ class Ranked:
         if self.resamples == 0 or self.label_map.method != "centroid":
             return None
         return self.space.intervals(self.resamples)
+
+    @property
+    def distance_agreement(self) -> DistanceAgreement | None:
+        """How far the distances that an order by class geometry follows would be the same; None for other orders.
+
+        Raises:
+            RankingError: There are too few classes or rows.
+        """
+        return self.space.distance_agreement if self.label_map.method in GEOMETRY_ORDERS else None
 
     @cached_property
     def label_map_with_intervals(self) -> LabelMap:

@@ -28,6 +28,7 @@ from labelrank.words import percent
 
 if TYPE_CHECKING:
     from labelrank.label_map import LabelMap
+    from labelrank.ranking.distance_agreement import DistanceAgreement
     from labelrank.ranking.intervals import RankIntervals
 
 KEY_CHARACTERS = 80
@@ -122,9 +123,13 @@ class Ranking:
     """Works out how sure the positions are."""
 
     @classmethod
-    def begin(cls, ranked: Ranked) -> Ranking:
-        """Return a ranking whose intervals are being worked out."""
-        thread = threading.Thread(target=_work_out, args=(ranked,), daemon=True)
+    def begin(cls, ranked: Ranked, lock: threading.RLock) -> Ranking:
+        """Return a ranking of which it is being worked out how sure it is.
+
+        Args:
+            lock: Held by whoever computes parts of its label space.
+        """
+        thread = threading.Thread(target=_work_out, args=(ranked, lock), daemon=True)
         thread.start()
         return cls(ranked, thread)
 
@@ -141,6 +146,14 @@ class Ranking:
     def intervals(self) -> RankIntervals | None:
         """How sure the positions are; None while that is not known, and for orders that have none."""
         return self.ranked.intervals if self.settled else None
+
+    @property
+    def distances(self) -> DistanceAgreement | None:
+        """How sure the distances are that an order by class geometry follows; None where not known, or not followed."""
+        if self.settled:
+            with contextlib.suppress(LabelRankError):  # too few samples: the tab Classes says so
+                return self.ranked.distance_agreement
+        return None
 
     @property
     def label_map(self) -> LabelMap:
@@ -168,16 +181,16 @@ class Ranking:
 _one_at_a_time = threading.Lock()
 
 
-def _work_out(ranked: Ranked) -> None:
+def _work_out(ranked: Ranked, lock: threading.RLock) -> None:
     # What fails here fails again, and is told, where it is asked for.
-    with _one_at_a_time, contextlib.suppress(LabelRankError):
-        _ = ranked.intervals
+    with _one_at_a_time, lock, contextlib.suppress(LabelRankError):
+        _ = ranked.intervals, ranked.distance_agreement
 
 
 @st.cache_resource(max_entries=4, show_spinner="Ranking the labels")
 def _ranking(path: Path, modified_ns: int, digest: str, request: RankRequest) -> Ranking:
-    space, _ = space_of(path, modified_ns, digest, request.shrinkage_asked)
-    return Ranking.begin(rank(features_of(path, modified_ns), request, space=space))
+    space, lock = space_of(path, modified_ns, digest, request.shrinkage_asked)
+    return Ranking.begin(rank(features_of(path, modified_ns), request, space=space), lock)
 
 
 def ranking(path: Path, chosen: choices.Choices) -> Ranking:

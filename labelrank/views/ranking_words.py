@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labelrank.views.class_words import agreement_text as agreement_of_distances
 from labelrank.views.marks import shorten
 from labelrank.words import percent, plural
 
 if TYPE_CHECKING:
     from labelrank.label_map import LabelMap
+    from labelrank.ranking.distance_agreement import DistanceAgreement
     from labelrank.ranking.intervals import RankIntervals
 
 FEW_CLASSES = 20
@@ -33,7 +35,8 @@ ONE_ROW_EACH = (
     "These features have one sample of each class. Nothing tells how much samples of a class differ, so the classes "
     "cannot be ranked. Two samples of a class are the least, 25 of each a good start."
 )
-CENTROID_ALONE = "How sure the positions are is worked out for the order centroid alone."
+GROUPS_FIRST = "Which classes form a group is surer than which of them stand side by side."
+CENTROID_ALONE = "How sure each position is is worked out for the order centroid alone."
 
 
 def confidence_text(n_classes: int, resamples: int) -> str:
@@ -70,15 +73,23 @@ def agreement_text(tau: float) -> str:
     )
 
 
-def figures(share: float, intervals: RankIntervals | None) -> list[tuple[str, str, str]]:
+def figures(
+    share: float, intervals: RankIntervals | None, distances: DistanceAgreement | None
+) -> list[tuple[str, str, str]]:
     """Return name, value and help text of the figures of a ranking.
 
     Args:
         share: Between-class variance on the axis, as a fraction in [0, 1].
         intervals: How sure the positions are, where that is known.
+        distances: Of an order by class geometry: how sure the distances are that it follows, where that is known.
     """
-    sure = agreement(intervals)
-    return [(SHARE, percent(share), SHARE_HELP), *([sure] if sure else [])]
+    found = [(SHARE, percent(share), SHARE_HELP)]
+    if sure := agreement(intervals):
+        found.append(sure)
+    if distances is not None:
+        text = f"This order follows the distances between classes. {agreement_of_distances(distances)} {GROUPS_FIRST}"
+        found.append(("Agreement of distances", f"{distances.value:.2f}", text))
+    return found
 
 
 def shrunk_text(label_map: LabelMap) -> str:

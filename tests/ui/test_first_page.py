@@ -1,6 +1,7 @@
 """The first page: a result on real data that opens with one click, and two other ways to begin."""
 
 import re
+import time
 
 import pytest
 
@@ -26,6 +27,13 @@ def test_the_result_of_the_first_page_opens_with_one_click_and_nothing_to_extrac
     ]
     assert "test split" in app.warning[0].value
     assert "This example has features alone, without images." in plain(app)
+    # Its order has no intervals of positions; the distances that it follows have an agreement.
+    for _ in range(60):
+        if len(app.metric) == 2:
+            break
+        time.sleep(0.5)
+        app.run()
+    assert [(one.label, one.value) for one in app.metric][1:] == [("Agreement of distances", "0.77")]
     # There is nothing to train on, so the way to a fine-tune is not offered.
     assert "Does the order matter here?" not in labels(app)
     assert downloads(app)[0] == "Download"
