@@ -53,6 +53,14 @@ def is_replaceable(path: Path) -> bool:
     return not in_proc and not to_proc and (not path.exists() or path.is_file())
 
 
+def link(source: str | Path, target: str | Path) -> None:
+    """Hard-link a file; copy it if the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on any error it is removed.

@@ -10,7 +10,7 @@ https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 
 from labelrank.hub.files import cached_path, download, download_all, remove_damaged
 from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_of_address, repo_url
-from labelrank.hub.push import Account, Target, check_target, commit, create, who
+from labelrank.hub.push import Account, Target, check_target, commit, create, who, writer
 from labelrank.hub.ranges import RangeFile, open_range
 from labelrank.hub.repo import Found, HubFile, PullRequest, Repo, find_in_pull_requests, read_card, resolve, search
 from labelrank.hub.waiting import telling
@@ -41,4 +41,5 @@ __all__ = [
     "search",
     "telling",
     "who",
+    "writer",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -33,15 +34,19 @@ def headers(settings: Settings, *, with_token: bool = True) -> dict[str, str]:
     They name labelrank and its version alone. Those that huggingface_hub would send also tell what else is installed,
     and which other program calls; for that it asks the Hub a question of its own.
     """
-    from labelrank import __version__
-
     token = access_token(settings) if with_token else None
     return {
-        "User-Agent": f"labelrank/{__version__}",
+        "User-Agent": _agent(),
         # If the file were compressed for transfer, its length would differ from the one the Hub states.
         "Accept-Encoding": "identity",
         **({"Authorization": f"Bearer {token}"} if token else {}),
     }
+
+
+def _agent() -> str:
+    from labelrank import __version__
+
+    return f"labelrank/{__version__}"
 
 
 def _timeout() -> httpx2.Timeout:
@@ -190,7 +195,7 @@ def _refusal(
     logged_in = has_token(settings)
     log_in = "log in with `hf auth login` or set HF_TOKEN"
     if settings.shared:
-        log_in = "run labelrank on a computer of your own, as this shared server sends no access token"
+        log_in = "sign in with an account that may read it"
     url = repo_url(kind, repo_id)
     if code == "GatedRepo":
         accept = f"Accept them at {url} with your account{'' if logged_in else f', then {log_in}'}."
@@ -198,6 +203,11 @@ def _refusal(
             f"{repo_id} is gated: its owner requires you to accept terms before you download {subject}. {accept}"
         )
     if said == "Invalid credentials in Authorization header":
+        if settings.shared:
+            return HubError(
+                "The Hub refuses your access token (401). If it has ended, sign out and sign in again; else make a new "
+                f"one at {endpoint()}/settings/tokens and sign in with it."
+            )
         return HubError(
             f"The Hub refuses the access token of this computer (401). Make a new one at {endpoint()}/settings/tokens "
             "and log in with `hf auth login`, or log out with `hf auth logout` to read what is public."
@@ -211,7 +221,8 @@ def _refusal(
     if code == "EntryNotFound":
         return HubError(f"There is no {subject}. See {url}/tree/{DEFAULT_REVISION} for the available files.")
     if status in (401, 404):
-        private = "the account logged in here may not see it" if logged_in else f"it is private: then {log_in}"
+        whose = "your account" if settings.shared else "the account logged in here"
+        private = f"{whose} may not see it" if logged_in else f"it is private: then {log_in}"
         return UnknownRepo(f"The Hub has no {kind} {repo_id}, or {private}. Check the spelling, or search for it.")
     if status == 403:
         way_out = "Use an access token with the right to read it" if logged_in else log_in[0].upper() + log_in[1:]
@@ -219,7 +230,7 @@ def _refusal(
     if status == 429:
         wait_s = wait_asked_for(headers)
         pause = f"{wait_s:.0f} seconds" if wait_s else "a few minutes"
-        more = "" if logged_in or settings.shared else f" An account is allowed more: {log_in}."
+        more = "" if logged_in else f" An account is allowed more: {'sign in' if settings.shared else log_in}."
         return Unreachable(
             f"The Hub accepts no more requests from here for now (429), asked for {subject}. Try again in {pause}."
             f"{more}",
@@ -352,6 +363,51 @@ def get_json(
             ) from error
 
     return trying(ask, meter, settings, patient=False)
+
+
+def post_form(
+    url: str, form: Mapping[str, str], client_id: str, client_secret: str | None, subject: str
+) -> tuple[int, Any]:
+    """Return the status and the JSON that a form is answered with; None where the answer is no JSON.
+
+    Args:
+        client_secret: Sent with the id by HTTP Basic; None: neither is.
+
+    Raises:
+        HubError: The connection failed.
+    """
+    pair = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+    basic = {"Authorization": f"Basic {pair}"} if client_secret else {}
+    with explained(subject):
+        # Not to where an answer leads on: the secret is for this address.
+        response = _session().post(
+            url,
+            data=dict(form),
+            headers={"User-Agent": _agent(), "Accept": "application/json", **basic},
+            timeout=_timeout(),
+            follow_redirects=False,
+        )
+    try:
+        return response.status_code, response.json()
+    except ValueError:
+        return response.status_code, None
+
+
+def check_access(kind: str, repo_id: str, settings: Settings) -> None:
+    """Ask whether the files of a repository may be read.
+
+    Raises:
+        HubError: They may not, or the Hub cannot be asked.
+    """
+    meter, url, subject = Meter(alone=True), f"{endpoint()}/api/{kind}s/{repo_id}/auth-check", f"the {kind} {repo_id}"
+
+    def ask() -> None:
+        with explained(subject), _within_limits("api", meter, settings) as answers:
+            response = _session().get(url, headers=headers(settings), timeout=_timeout())
+            answers += [*response.history, response]
+        check_answer(response, kind, repo_id, subject, settings)
+
+    trying(ask, meter, settings, patient=False)
 
 
 def _origin(response: httpx2.Response) -> str:

@@ -71,16 +71,28 @@ def check_target(repo_id: str, kind: str) -> Target:
     return Target(kind, repo_id)
 
 
-def who(settings: Settings) -> Account:
-    """Return the account of this computer's access token.
+def writer(settings: Settings) -> Account:
+    """Return the account of the access token, which may write as far as is known.
 
     Raises:
         HubError: There is no token, the Hub refuses it, it may only read, or the Hub cannot be asked.
     """
     if not has_token(settings):
         if settings.shared:
-            raise HubError("This shared server has no access token. Give one of yours, or use a computer of your own.")
+            raise HubError("Publishing from a shared server needs your account on the Hub. Sign in.")
         raise HubError(f"Publishing needs an access token. {_new_token('write', settings)}")
+    account = who(settings)
+    if account.role == _READS_ONLY:
+        raise HubError(f"The access token of {account.name} may only read. {_new_token('write', settings)}")
+    return account
+
+
+def who(settings: Settings) -> Account:
+    """Return the account of the access token.
+
+    Raises:
+        HubError: The Hub refuses the token, or cannot be asked.
+    """
     if not re.fullmatch(r"[\x21-\x7e]+", access_token(settings) or ""):
         raise HubError(f"The access token holds characters that none has. {_new_token('write', settings)}")
     subject = "the account of your access token"
@@ -91,14 +103,11 @@ def who(settings: Settings) -> Account:
     try:
         token = (answer.get("auth") or {}).get("accessToken") or {}
         organizations = {str(one["name"]): str(one.get("roleInOrg", "")) for one in answer.get("orgs") or ()}
-        account = Account(str(answer["name"]), str(token.get("role", "")), organizations)
+        return Account(str(answer["name"]), str(token.get("role", "")), organizations)
     except (AttributeError, KeyError, TypeError) as error:
         raise HubError(
             f"{endpoint()} describes {subject} in an unknown form ({error!r}). Check HF_ENDPOINT, or update labelrank."
         ) from error
-    if account.role == _READS_ONLY:
-        raise HubError(f"The access token of {account.name} may only read. {_new_token('write', settings)}")
-    return account
 
 
 _REFUSED = "The Hub refuses the access token (401). {way_out}"
@@ -106,9 +115,9 @@ _REFUSED = "The Hub refuses the access token (401). {way_out}"
 
 def _new_token(right: str, settings: Settings) -> str:
     made = f"Make one with the right to {right} at {endpoint()}/settings/tokens"
-    if settings.hub_token or settings.shared:
-        return f"{made} and give that."
-    return f"{made}, then log in with `hf auth login` or set HF_TOKEN."
+    if settings.shared:
+        return f"{made} and sign in with it."
+    return f"{made}, then log in with `hf auth login`, set HF_TOKEN, or sign in with it in the app."
 
 
 def create(target: Target, account: Account, *, private: bool, settings: Settings) -> None:

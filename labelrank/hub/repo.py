@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from labelrank.errors import HubError, Unreachable
 from labelrank.files import replacing
-from labelrank.hub.asking import get_json, get_pages, has_token
+from labelrank.hub.asking import check_access, get_json, get_pages, has_token
 from labelrank.hub.names import DEFAULT_REVISION, REPO_ID, check_repo_id, endpoint, repo_url
 from labelrank.hub.storage import cache_folder, disk_explained, storage
 
@@ -159,11 +159,14 @@ def _ask(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo:
         if not REPO_ID.fullmatch(id_) or not _COMMIT.fullmatch(commit):
             raise ValueError(f"commit {commit!r} of {id_!r}")
         gated = bool(info.get("gated"))
-        if gated and settings.shared and not has_token(settings):
-            raise HubError(
-                f"{id_} is gated: its owner requires users to accept terms, and this shared server has no account to "
-                "do so. Run labelrank on a computer of your own for it."
-            )
+        if gated and settings.shared:
+            # Anybody is told what is in it; that its files are here already is no right to read them.
+            if not has_token(settings):
+                raise HubError(
+                    f"{id_} is gated: its owner requires users to accept terms. Accept them at {repo_url(kind, id_)}, "
+                    "then sign in with that account."
+                )
+            check_access(kind, id_, settings)
         card = info.get("cardData")
         known = _remembered(kind, repo_id, commit, settings)
         return Repo(

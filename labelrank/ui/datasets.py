@@ -274,9 +274,10 @@ def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:
     Raises:
         HubError: It cannot be asked.
     """
-    limits = session.server_settings()
+    limits = session.hub_settings()
     return lookups().get(
-        ("search", kind, text, task, limits.shared),
+        # The Hub finds private repositories for those who may see them.
+        ("search", kind, text, task, limits),
         lambda: tuple(hub.search(kind, text, task=task, limit=SEARCH_LIMIT, settings=limits)),
         seconds=KEPT_SECONDS["hub"],
         waiting="Searching the Hub",
@@ -318,7 +319,7 @@ def full_id(kind: str, name: str) -> str:
     hub.check_repo_id(name, kind)
     if not choices.is_hub_id(name):
         # The oldest repositories answer to a bare name, which here would be that of an example or a folder.
-        limits = session.server_settings()
+        limits = session.hub_settings()
         name = lookups().get(
             ("name", kind, name, limits),
             lambda: hub.resolve(kind, name, settings=limits).id,

@@ -22,7 +22,7 @@ from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.progress import Kind
 from labelrank.settings import assets_dir
-from labelrank.ui import arrival, choices, datasets, feature_files, server, session
+from labelrank.ui import arrival, choices, datasets, feature_files, server, session, signing_in
 from labelrank.ui.messages import PREVIEW_CHARACTERS, error_box, escape, framed, guarded, message_text
 from labelrank.words import about, plural, rate_text, rough_duration
 
@@ -240,6 +240,7 @@ def sidebar_foot() -> None:
     with st.sidebar:
         if session.active_jobs():
             _running_job()
+        signing_in.foot()
         precision = server.precision_of(session.choices().extraction.precision)
         st.caption(f"{escape(server.device_text())} · {precision}  \nlabelrank {labelrank.__version__}")
 

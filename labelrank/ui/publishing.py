@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ from labelrank.hub.asking import has_token
 from labelrank.label_map import LabelMap
 from labelrank.settings import Settings
 from labelrank.steps.publish.plan import KINDS, Change, Plan, plan
-from labelrank.ui import messages, session
+from labelrank.ui import account, messages, session, signing_in
 from labelrank.views.card import card_chart, card_section
 from labelrank.views.marks import visible
 from labelrank.words import size_text
@@ -19,10 +19,6 @@ from labelrank.words import size_text
 _CHARACTERS = 100_000
 """So much of a file's difference is shown."""
 _PLAN = "publish_plan"
-_HELP = (
-    "With the right to write to the repository, from your settings on the Hub. It stays in the memory of this session "
-    "and is forgotten when you leave the page."
-)
 
 
 @dataclass(frozen=True)
@@ -45,9 +41,12 @@ def show(label_map: LabelMap) -> None:
             "Writes the label map, a section of the card with a chart and, for a model, the names in its config.json. "
             "What changes is shown first."
         )
-        # A form takes a token as it is typed; else one who leaves the field with the tab key would be asked for it.
+        settings = session.settings()
+        if not has_token(settings):
+            signing_in.show("publish")
+            return
         with st.form("publish_form", border=False):
-            asked, settings = _fields(label_map)
+            asked = _fields(label_map)
             pressed = st.form_submit_button("Show what changes")
         if pressed:
             st.session_state[_PLAN] = None
@@ -60,20 +59,14 @@ def show(label_map: LabelMap) -> None:
             _confirm(found[1], settings)
 
 
-def _fields(label_map: LabelMap) -> tuple[_Asked, Settings]:
-    """Return what is asked for, and the settings with the access token that was given for it."""
-    settings = session.settings()
+def _fields(label_map: LabelMap) -> _Asked:
+    """Return what is asked for."""
     repo_id = st.text_input("Repository", key="publish_repo", placeholder="OWNER/NAME").strip()
     kind = st.radio("Kind of repository", KINDS, key="publish_kind", horizontal=True)
     may_create = st.checkbox("Make it if it does not exist, private", key="publish_create")
-    if has_token(settings):
-        st.caption("The access token of this computer is used.")
-    else:
-        token = st.text_input(
-            "Access token", type="password", key="publish_token", autocomplete="off", help=_HELP
-        ).strip()
-        settings = replace(settings, hub_token=token or None)
-    return _Asked(label_map.content_hash, repo_id, kind, may_create), settings
+    known = account.signed_in()
+    st.caption(f"As {messages.escape(known.name)}." if known else "The access token of this computer is used.")
+    return _Asked(label_map.content_hash, repo_id, kind, may_create)
 
 
 def _planned(label_map: LabelMap, asked: _Asked, settings: Settings) -> Plan:

@@ -25,7 +25,7 @@ from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
 from labelrank.steps.rank import RankRequest
-from labelrank.ui import visitor
+from labelrank.ui import account, visitor
 from labelrank.ui.address import JOBS, choices_of_job, from_address, to_address
 from labelrank.ui.choices import Choices, Source, choices_of_example, default_checkpoint, kind_of
 
@@ -34,13 +34,18 @@ _HUB_WAIT_S = 10.0
 
 
 def settings() -> Settings:
-    """Return the limits and workspace of this server, for what belongs to this session's owner."""
-    return server_settings().of(owner())
+    """Return the limits and workspace of this server, for what belongs to this session's owner, with their token."""
+    return replace(server_settings(), hub_token=account.token()).of(owner())
 
 
 def server_settings() -> Settings:
     """Return the limits and workspace of this server, whoever asks."""
     return replace(Settings.from_env(), hub_wait_s=_HUB_WAIT_S)
+
+
+def hub_settings() -> Settings:
+    """Return the settings for a question to the Hub, whose answer all who have not signed in share."""
+    return settings() if account.signed_in() else server_settings()
 
 
 def settings_for(**params: Any) -> Settings:
@@ -55,22 +60,32 @@ def settings_for(**params: Any) -> Settings:
 
 
 def owner() -> str:
-    """Return whose jobs this session starts: everybody's on a private machine, its visitor's on a shared server."""
+    """Return whose jobs this session starts: everybody's on a private machine; on a shared server those of the account
+    that is signed in, else its visitor's."""
     server = server_settings()
-    return visitor.visitor(server) if server.shared else "local"
+    if not server.shared:
+        return "local"
+    signed_in = account.signed_in()
+    return account.owner_of(signed_in.name) if signed_in else visitor.visitor(server)
+
+
+def owners() -> tuple[str, ...]:
+    """Return whose jobs this session shows and may change: beside the account's, what this browser made without one."""
+    server = server_settings()
+    return (owner(), visitor.visitor(server)) if server.shared and account.signed_in() else (owner(),)
 
 
 def offered_cookie() -> str | None:
     """Return the cookie that tells a new visitor of a shared server apart; None where none is needed."""
     if not server_settings().shared:
         return None
-    owner()
+    visitor.visitor(server_settings())
     return visitor.offered_cookie()
 
 
 def is_mine(job: Job) -> bool:
     """Return whether this session may stop, resume, rename and delete a job; whoever has a link to it may look."""
-    return job.owner == owner()
+    return job.owner in owners()
 
 
 def share_link(job_id: str) -> str:
@@ -187,7 +202,7 @@ def store() -> JobStore:
 
 def my_jobs(states: Collection[str] = STATES) -> tuple[Job, ...]:
     """Return this visitor's jobs in some states, newest first, also those that a link led to."""
-    jobs = store().list(owner=owner(), states=states)
+    jobs = [job for one in owners() for job in store().list(owner=one, states=states)]
     chosen = choices()
     known = {job.id for job in jobs}
     linked = [store().find(job_id) for job_id in {getattr(chosen, name) for name in JOBS} - known if job_id is not None]
@@ -313,7 +328,7 @@ def delete_job(job: Job) -> None:
     if (folder := results_folder(job)) is not None:
         others = (other for name in STATES for other in store().in_state(name))
         if all(results_folder(other) != folder for other in others):
-            delete_kept(folder, settings().own)
+            delete_kept(folder, server_settings().of(job.owner).own)
     chosen = choices()
     choose(
         job=None if chosen.job == job.id else chosen.job,

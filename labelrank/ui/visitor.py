@@ -17,7 +17,7 @@ from labelrank.settings import Settings
 COOKIE = "labelrank_visitor"
 MAX_AGE_S = 365 * 24 * 3600
 _KEY_BYTES = 32
-_ID, _OFFERED = "visitor", "visitor_cookie"
+_ID, _OFFERED = KEPT = "visitor", "visitor_cookie"
 
 
 def visitor(settings: Settings) -> str:

@@ -30,9 +30,10 @@ from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlspli
 import pytest
 import yaml
 
+from tests.helpers.hub_signing_in import CodeRoutes, SigningIn
 from tests.helpers.hub_writing import LARGE, Token, Writing
 
-_ACTIONS = {"revision", "tree", "paths-info", "refs", "resolve", "discussions", "preupload", "commit"}
+_ACTIONS = {"revision", "tree", "paths-info", "refs", "resolve", "discussions", "preupload", "commit", "auth-check"}
 _CACHED = "resolve-cache"
 _BLOCK = 1 << 16
 
@@ -78,7 +79,7 @@ class HubServer:
     """The server, its faults, and what was asked of it."""
 
     token = "hf_good"
-    """An access token that is valid; it sees private repositories, and gated ones that are `granted`."""
+    """An access token that is valid; it sees private repositories of its account, and gated ones that are `granted`."""
 
     def __init__(self, root: Path, port: int = 0) -> None:
         self.root = root
@@ -92,6 +93,7 @@ class HubServer:
         """resolvers or api -> begin of its window, and the requests in it."""
         self.secret = b"0"
         self.tokens = {self.token: Token("me", organizations={"team": "write", "readers": "read"})}
+        self.signing_in = SigningIn()
         self.large: dict[str, bytes] = {}
         """SHA-256 -> content of the large files that were sent."""
         self.commits: list[dict] = []
@@ -281,7 +283,7 @@ class _Server(ThreadingHTTPServer):
         """A client that hangs up is no news."""
 
 
-class _Handler(Writing, BaseHTTPRequestHandler):
+class _Handler(Writing, CodeRoutes, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     hub: HubServer
@@ -344,7 +346,7 @@ class _Handler(Writing, BaseHTTPRequestHandler):
         if self.is_storage:
             return self.take_large(address) if self.command == "PUT" else self.stored(address)
         words = address.path.strip("/").split("/")
-        if self.answer_large(words):
+        if self.answer_signing_in(words) or self.answer_large(words):
             return None
         is_api = words[0] == "api"
         words = words[1:] if is_api else words
@@ -394,7 +396,7 @@ class _Handler(Writing, BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization")
         if authorization and self.account() is None:
             return self.refuse(401, X_Error_Message="Invalid credentials in Authorization header")
-        if not any(repo.glob("*/")) or (facts.get("private") and not authorization):
+        if not any(repo.glob("*/")) or not self.may_see(repo_id, facts):
             status = 404 if authorization else 401
             return self.refuse(status, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
         if facts.get("renamed"):
@@ -405,6 +407,8 @@ class _Handler(Writing, BaseHTTPRequestHandler):
             return self.send_json(self.discussions(facts))
         if is_api and action in ("preupload", "commit"):
             return self.answer_writing(kind, repo_id, action, rest, repo)
+        if is_api and action == "auth-check":
+            return self.refuse_gated(kind, repo_id, facts) or self.reply(200, {}, b"")
         name = rest[0] if rest else "main"
         revision = self.hub.find(repo, name)
         if revision is None:
@@ -417,11 +421,23 @@ class _Handler(Writing, BaseHTTPRequestHandler):
             paths = parse_qs(self.body.decode()).get("paths", [])
             return self.send_json([f for f in revision.files.values() if f["path"] in paths])
         if action == _CACHED or (action == "resolve" and not is_api):
-            if facts.get("gated") and not (authorization and facts.get("granted")):
-                said = f"Access to {kind} {repo_id} is restricted."
-                return self.refuse(403 if authorization else 401, X_Error_Code="GatedRepo", X_Error_Message=said)
+            if self.refuse_gated(kind, repo_id, facts):
+                return None
             return self.resolve(kind, repo_id, revision, "/".join(rest[1:]), is_cached=action == _CACHED)
         return self.refuse(404)
+
+    def may_see(self, repo_id, facts):
+        token = self.account()
+        return not facts.get("private") or (token and {token.name, *token.organizations} & {repo_id.split("/")[0]})
+
+    def refuse_gated(self, kind, repo_id, facts):
+        """Refuse who was not granted access; return whether that was so. `granted` is true for everybody, or names."""
+        token, granted = self.account(), facts.get("granted", ())
+        if not facts.get("gated") or (token and (granted is True or token.name in granted)):
+            return False
+        said = f"Access to {kind} {repo_id} is restricted."
+        self.refuse(403 if token else 401, X_Error_Code="GatedRepo", X_Error_Message=said)
+        return True
 
     def info(self, kind, repo_id, revision, facts):
         card = self.hub.card(revision.folder) or self.hub.card(revision.folder.parent / "main")
@@ -500,7 +516,7 @@ class _Handler(Writing, BaseHTTPRequestHandler):
             repo = folder.parent
             repo_id = repo.relative_to(base).as_posix()
             facts = self.hub.facts(repo)
-            if not facts.get("private"):
+            if self.may_see(repo_id, facts):
                 found.append(self.info(kind, repo_id, self.hub.revision(folder), facts))
         for text in self.query.get("search", []):
             found = [f for f in found if text.lower() in f["id"].lower()]

@@ -27,6 +27,7 @@ from labelrank.hub.waiting import Meter
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from tests.helpers.hub_server import Revision, _Handler
+from tests.helpers.hub_writing import Token
 
 pytest_plugins = ["tests.helpers.hub_server"]
 
@@ -301,11 +302,37 @@ def test_a_shared_server_sends_no_token(hub, model, tmp_path, monkeypatch):
     client.search("model", "me", settings=shared)
     assert {r.authorization for r in hub.requests} == {None}
     hub.add("model", model, {}, private=True)
-    with pytest.raises(HubError, match="or it is private: then run labelrank on a computer of your own"):
+    with pytest.raises(HubError, match="or it is private: then sign in with an account that may read it"):
         client.resolve("model", model, settings=shared)
     hub.add("model", model, {}, private=False, gated="auto")
-    with pytest.raises(HubError, match="is gated: .*this shared server has no account to do so"):
+    with pytest.raises(HubError, match=r"is gated: .*Accept them at http\S+/me/model, then sign in with that account"):
         client.resolve("model", model, settings=shared)
+
+
+@pytest.mark.parametrize("facts", [{"private": True}, {"gated": "auto", "granted": ["me"]}])
+def test_what_one_visitor_has_fetched_is_not_there_for_another(hub, model, tmp_path, facts):
+    """The files lie in one cache: that they are there must not open them to who may not read them."""
+    hub.add("model", model, {}, **facts)
+    hub.tokens["hf_other"] = Token("other")
+    shared = Settings(workspace=tmp_path / "workspace", shared=True)
+    mine, theirs = (replace(shared, hub_token=token) for token in (hub.token, "hf_other"))
+    path = client.download(client.resolve("model", model, settings=mine), "config.json", settings=mine)
+    assert path.is_file()
+    for settings, said in ((theirs, "your account may not see it|Accept them at"), (shared, "then sign in with")):
+        with pytest.raises(HubError, match=said):
+            client.resolve("model", model, settings=settings)
+    assert client.resolve("model", model, settings=mine).file("config.json")
+    hub.stop()
+    for settings in (mine, theirs, shared):
+        with pytest.raises(HubError, match="cannot be reached"):
+            client.resolve("model", model, settings=settings)
+
+
+def test_a_token_that_has_ended_is_told_with_the_way_back(hub, model, tmp_path):
+    ended = Settings(workspace=tmp_path / "workspace", shared=True, hub_token="hf_ended")
+    with pytest.raises(HubError, match="refuses your access token.*sign out and sign in again") as error:
+        client.resolve("model", model, settings=ended)
+    assert "hf_ended" not in str(error.value)
 
 
 def test_what_was_private_is_not_shown_on_a_shared_server_without_network(hub, model, settings, tmp_path, monkeypatch):

@@ -12,7 +12,6 @@ import csv
 import errno
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 from labelrank.errors import FinetuneError
 from labelrank.exports import neutral_cell
 from labelrank.features.store import FeatureSet
-from labelrank.files import replacing, replacing_folder
+from labelrank.files import link, replacing, replacing_folder
 from labelrank.finetune.metrics import METRICS, TARGET_METRICS
 from labelrank.finetune.runs import Run
 from labelrank.finetune.target_verdict import Pair
@@ -181,8 +180,8 @@ def write_results(
         guide += _GUIDE_TO_MODEL.format(arm=_in_words(report)) if model else ""
         (partial / GUIDE).write_text(guide, encoding="utf-8")
         if model:
-            shutil.copytree(model / MODEL, partial / MODEL, copy_function=_link)
-            _link(model / KERAS_MODEL, partial / KERAS_MODEL)
+            shutil.copytree(model / MODEL, partial / MODEL, copy_function=link)
+            link(model / KERAS_MODEL, partial / KERAS_MODEL)
             _write_beside(partial / MODEL, report, targets, costs)
 
 
@@ -275,14 +274,6 @@ def delete_kept(folder: Path, own: Path) -> None:
             raise FinetuneError(
                 f"{folder} cannot be removed ({error.strerror or error}). Remove it with your file manager."
             ) from error
-
-
-def _link(source: str | Path, target: str | Path) -> None:
-    """Hard-link a file; copy it if the file system has no hard links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def is_results(folder: Path) -> bool:

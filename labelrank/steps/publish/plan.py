@@ -14,7 +14,7 @@ from typing import Any
 
 from labelrank.data.card import card_features, card_infos
 from labelrank.errors import HubError, LabelMapError, UnknownRepo, Unreachable
-from labelrank.hub import Account, HubFile, Repo, Target, check_target, commit, create, download, resolve, who
+from labelrank.hub import Account, HubFile, Repo, Target, check_target, commit, create, download, resolve, writer
 from labelrank.hub.files import digest_of
 from labelrank.label_map import LabelMap
 from labelrank.settings import Settings
@@ -119,7 +119,7 @@ def plan(
     """
     target = check_target(repo_id, kind)
     trained = trained_files(model, label_map) if model else {}
-    account = who(settings)
+    account = writer(settings)
     try:
         repo = resolve(kind, repo_id, settings=settings)
     except UnknownRepo:
