@@ -4,9 +4,35 @@ Each message says what is wrong (with the value), what was expected, and what to
 prints it in one line and exits 1; a page shows it as it is.
 """
 
+from __future__ import annotations
+
+import re
+
+_MOST_QUOTED = 200
+_BREAKS = re.compile("\\s*[\n-\r\x85\u2028\u2029]\\s*")
+# Other control characters, half surrogates, and what turns the direction of the text around it.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class LabelRankError(Exception):
-    """Base of all errors that a user can act on."""
+    """Base of all errors that a user can act on.
+
+    Its text is one line without control characters, which files and libraries may bring into it.
+    """
+
+    def __str__(self) -> str:
+        text = _BREAKS.sub(" ", super().__str__())
+        return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what a library says of an error, to be quoted in a sentence; the name of its class where that is nothing.
+
+    Some quote a whole file.
+    """
+    lines = str(error).splitlines()
+    text = lines[0].rstrip(".") if lines else type(error).__name__
+    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}..."
 
 
 class SettingsError(LabelRankError, ValueError):

@@ -24,7 +24,15 @@ from labelrank.data.list_files import is_list
 from labelrank.data.listed import find_layout
 from labelrank.data.source import SourceInfo, SourceOptions
 from labelrank.data.zip_names import ENCODINGS, UTF8_NAME, Names, encoding_of, likeliest_first
-from labelrank.errors import ArchiveError, DatasetError, LabelRankError, MediaError, UnclearColumn, UntoldNames
+from labelrank.errors import (
+    ArchiveError,
+    DatasetError,
+    LabelRankError,
+    MediaError,
+    UnclearColumn,
+    UntoldNames,
+    first_line,
+)
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.notices import NOTE
 from labelrank.progress import Progress, ShouldStop
@@ -183,7 +191,7 @@ class _Archive:
         # ValueError: the name in a local header is not encoded as its flags say.
         except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, ValueError) as error:
             raise MediaError(
-                f"{key!r} cannot be unpacked from {self.name!r} ({error}). Fetch or pack the zip again."
+                f"{key!r} cannot be unpacked from {self.name!r} ({first_line(error)}). Fetch or pack the zip again."
             ) from error
 
     def fingerprint(self, path: str, key: str) -> Fingerprint:

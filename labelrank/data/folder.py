@@ -121,7 +121,8 @@ def _without_split(stem: str) -> str:
 def _files_of(root: Path, rows: ListFile) -> list[str]:
     """Return the files that are named by the column which names the most."""
     named = [
-        [os.path.normpath(value) for value in values if media_of(value) and (root / value).is_file()]
+        # Not Path.is_file: it fails at a name that no file can have.
+        [os.path.normpath(value) for value in values if media_of(value) and os.path.isfile(root / value)]  # noqa: PTH113
         for values in rows.columns.values()
     ]
     return max(named, key=len, default=[])

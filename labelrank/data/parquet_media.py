@@ -16,10 +16,10 @@ from labelrank.data.arrow_table import ArrowTable
 from labelrank.data.dataset import ClipSampling, Sample
 from labelrank.data.image import HEAD_BYTES, decode_image
 from labelrank.data.parquet_columns import MediaColumn
-from labelrank.data.parquet_table import READ_ERRORS, Table, extent, first_line
+from labelrank.data.parquet_table import READ_ERRORS, Table, extent
 from labelrank.data.source import TableFile
 from labelrank.data.video import read_clips, read_first_frame
-from labelrank.errors import Cancelled, DatasetError, LabelRankError, MediaError
+from labelrank.errors import Cancelled, DatasetError, LabelRankError, MediaError, first_line
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.hub.files import check_size
 from labelrank.progress import Kind, Progress, ShouldStop, Stage

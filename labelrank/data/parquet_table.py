@@ -15,7 +15,7 @@ from labelrank.data.image import HEAD_BYTES, describe_head
 from labelrank.data.parquet_columns import Columns, LabelColumn, read_columns
 from labelrank.data.parquet_pages import Pages, read_pages
 from labelrank.data.source import TableFile, listed, partitions
-from labelrank.errors import DatasetError, LabelRankError
+from labelrank.errors import DatasetError, LabelRankError, first_line
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer
 from labelrank.settings import Settings
 
@@ -294,8 +294,3 @@ def extent(chunk: Any) -> tuple[int, int]:
     # Columns without a dictionary page have null or 0 there, columns without rows 0 for their data pages.
     start = min([offset for offset in (chunk.data_page_offset, chunk.dictionary_page_offset) if offset] or [0])
     return start, start + chunk.total_compressed_size
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".")[:200] if lines else type(error).__name__

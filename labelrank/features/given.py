@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,10 @@ import numpy as np
 
 from labelrank.data.parquet_columns import declared_names
 from labelrank.data.source import listed
-from labelrank.errors import FeaturesError
+from labelrank.errors import FeaturesError, first_line
 from labelrank.features.store import ENCODER, UNKNOWN, FeatureSet, check_no_pointer
 from labelrank.features.streamed import StreamedRows, fits
-from labelrank.features.vectors import check_finite, vectors_of
+from labelrank.features.vectors import check_finite, checked_columns, vectors_of
 from labelrank.ranking.rows import Rows
 
 if TYPE_CHECKING:
@@ -214,9 +215,9 @@ def _parquet(path: Path, features_column: str | None, label_column: str | None) 
         width = _length_in(path, found) if found else 0
         streamed = found is not None and not fits(pq.read_metadata(path).num_rows, width)
         read = [name for name in dict.fromkeys((*columns, *keys, *texts)) if not (streamed and name == found)]
-        table = pq.read_table(path, columns=read, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise FeaturesError(f"{path} cannot be read as a Parquet file ({str(error).splitlines()[0]}).") from error
+        table = checked_columns(path, read)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise FeaturesError(f"{path} cannot be read as a Parquet file ({first_line(error)}).") from error
     for name in set(columns) & set(read):
         if table[name].null_count:
             row = int(np.flatnonzero(table[name].is_null().to_numpy())[0])
@@ -310,6 +311,13 @@ def _keys(table: pa.Table, candidates: Sequence[str]) -> tuple[str, ...]:
 # --- npz
 
 
+# What zipfile and NumPy raise on damaged archives; a false header may ask for too much memory.
+_NPZ_ERRORS = (
+    *(OSError, ValueError, EOFError, LookupError, TypeError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
 def _npz(path: Path, features_column: str | None, label_column: str | None) -> _Given:
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -317,9 +325,9 @@ def _npz(path: Path, features_column: str | None, label_column: str | None) -> _
             for name in archive.files:
                 array = archive[name]
                 arrays[name] = np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _NPZ_ERRORS as error:
         # NumPy calls whatever it does not know a pickle, and names the way to open it unsafely.
-        why = error if zipfile.is_zipfile(path) else "it is no zip"
+        why = first_line(error) if zipfile.is_zipfile(path) else "it is no zip"
         raise FeaturesError(f"{path} cannot be read as an npz archive ({why}). {_NPZ_HELP}") from error
     all_ = ", ".join(f"{name!r} {array.dtype} {array.shape}" for name, array in arrays.items()) or "no array"
     tables = {name: array for name, array in arrays.items() if array.ndim == 2 and array.shape[1]}

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelrank.data.dataset import Problem
-from labelrank.errors import FeaturesError
+from labelrank.errors import FeaturesError, first_line
 from labelrank.features.streamed import GROUP_BYTES, StreamedRows, fits
-from labelrank.features.vectors import NOT_FINITE_ADVICE, check_finite, vectors_of
+from labelrank.features.vectors import NOT_FINITE_ADVICE, check_finite, checked_columns, vectors_of
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer, replacing
 from labelrank.ranking.rows import Rows, row_blocks
 
@@ -252,10 +252,10 @@ def read_part(path: Path, *, beside: int = 0) -> FeatureSet:
                 f"{path} has no column {', '.join(absent)} (it has {', '.join(schema.names) or 'none'}); "
                 f"expected key, label and {vectors}."
             )
-        table = pq.read_table(path, columns=columns, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+        table = checked_columns(path, columns)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FeaturesError(
-            f"{path} is not a readable Parquet file ({_first_line(error)}); expected one that `labelrank extract` "
+            f"{path} is not a readable Parquet file ({first_line(error)}); expected one that `labelrank extract` "
             "wrote, or features of your own in a .parquet or .npz file."
         ) from error
     for name in ("key", "label", vectors, "row"):
@@ -291,10 +291,6 @@ def _width(schema: pa.Schema, column: str) -> int | None:
     if column not in schema.names or not pa.types.is_fixed_size_list(kind := schema.field(column).type):
         return None
     return int(kind.list_size)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _described_in(schema: pa.Schema, path: Path) -> bytes:

@@ -8,13 +8,30 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labelrank.errors import FeaturesError
+from labelrank.errors import FeaturesError, first_line
 from labelrank.words import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NOT_FINITE_ADVICE = "Remove these rows or extract again with --precision float32."
+
+
+def checked_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Return columns of a Parquet table, with the texts in them checked to be UTF-8.
+
+    Raises:
+        OSError: It cannot be read, or is no sound table.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(columns), partitioning=None)
+        table.validate(full=True)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise OSError(first_line(error)) from error
+    return table
 
 
 def check_finite(X: np.ndarray, path: Path, advice: str, *, keys: Sequence[str] = (), first: int = 0) -> None:

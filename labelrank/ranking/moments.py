@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg.blas import dsyrk
 from scipy.sparse import csr_array
 
-from labelrank.errors import RankingError
+from labelrank.errors import RankingError, first_line
 from labelrank.files import replacing
 from labelrank.ranking.rows import Rows, RowsInFiles
 from labelrank.ranking.rows import row_blocks as _slices
@@ -172,9 +172,9 @@ class ClassMoments:
             raise RankingError(f"No class moments at {path}. {again}") from None
         # An .npy file has no `with`, hence TypeError and AttributeError; a false header may ask for too much memory.
         except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, MemoryError) as error:
-            raise RankingError(f"Not a class moments file: {path} ({_first_line(error)}). {again}") from error
+            raise RankingError(f"Not a class moments file: {path} ({first_line(error)}). {again}") from error
         except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise RankingError(f"Class moments file is damaged: {path} ({_first_line(error)}). {again}") from error
+            raise RankingError(f"Class moments file is damaged: {path} ({first_line(error)}). {again}") from error
         version = stored.pop("version")
         if version.shape != () or version != FILE_VERSION:
             raise RankingError(f"Class moments file has version {version}, expected {FILE_VERSION}: {path}. {again}")
@@ -272,10 +272,6 @@ def _sum_runs(rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
     ones, columns = np.ones(len(rows)), np.arange(len(rows))
     result: np.ndarray = csr_array((ones, columns, np.append(starts, len(rows))), shape=(len(starts), len(rows))) @ rows
     return result
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _what_is_wrong(labels: np.ndarray, count: np.ndarray, mean: np.ndarray, scatter: np.ndarray) -> str | None:

@@ -532,3 +532,10 @@ rows = read_list("metadata.parquet", Path({str(path)!r}).read_bytes(), {{}})
 print(rows.num_rows, len(rows.columns["x"][999]), pa.default_memory_pool().max_memory() < 50 * 2**20)
 """
     assert run_python(program) == "1000 4096 True"
+
+
+def test_names_that_no_file_can_have_are_no_files(tmp_path, settings):
+    rows = [f"{n}.png {n % 3}" for n in range(6)] + [f"{'9' * 5000}.png 1", "a\0b.png 2"]
+    write_tree(tmp_path, {f"{n}.png": png(n) for n in range(6)} | {"train.txt": lines(*rows)})
+    data = open_dataset(str(tmp_path / "train.txt"), settings=settings)
+    assert len(data.samples) == 6

@@ -1,5 +1,8 @@
 """Features that people already have: what is found in a table or an npz, and what is refused by column and row."""
 
+import io
+import zipfile
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -221,6 +224,22 @@ def test_a_file_that_is_no_npz_is_named(tmp_path):
     assert "allow_pickle" not in str(caught.value)
     (tmp_path / "mine.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(FeaturesError, match="cannot be read as an npz archive"):
+        read_features(tmp_path / "mine.npz")
+
+
+def test_a_damaged_npz_and_one_that_asks_for_all_memory_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "mine.npz", X=np.arange(4000.0).reshape(-1, 2), y=np.arange(2000) % 2)
+    data = bytearray((tmp_path / "mine.npz").read_bytes())
+    data[60:200] = bytes(140)
+    (tmp_path / "mine.npz").write_bytes(data)
+    with pytest.raises(FeaturesError, match="cannot be read as an npz archive .*decompressing"):
+        read_features(tmp_path / "mine.npz")
+    np.lib.format.write_array_header_1_0(
+        header := io.BytesIO(), {"descr": "<f4", "fortran_order": False, "shape": (2**42,)}
+    )
+    with zipfile.ZipFile(tmp_path / "mine.npz", "w") as archive:
+        archive.writestr("X.npy", header.getvalue())
+    with pytest.raises(FeaturesError, match=r"cannot be read as an npz archive \(Unable to allocate 16"):
         read_features(tmp_path / "mine.npz")
 
 

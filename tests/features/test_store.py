@@ -431,3 +431,12 @@ def test_shards_that_do_not_make_a_whole_are_refused(tmp_path, shards, message):
 def test_merging_nothing_is_refused():
     with pytest.raises(FeaturesError, match="No shards were given"):
         merge_features([])
+
+
+def test_texts_that_are_no_utf8_are_refused(tmp_path):
+    path = tmp_path / "f.parquet"
+    write_features(features_of([[1.0], [2.0]]), path)
+    texts = pa.Array.from_buffers(pa.string(), 2, pa.array([b"\xff", b"a"], pa.binary()).buffers())
+    rewrite(path, columns={"key": texts})
+    with pytest.raises(FeaturesError, match="is not a readable Parquet file .*UTF8"):
+        read_features(path)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from labelrank.errors import FinetuneError
+from labelrank.errors import FinetuneError, first_line
 from labelrank.exports import neutral_cell
 from labelrank.features.store import FeatureSet
 from labelrank.files import link, replacing, replacing_folder
@@ -356,8 +356,7 @@ def read_predictions(path: Path) -> Predictions:
     try:
         table = pq.read_table(path, partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FinetuneError(f"{path} cannot be read ({reason}). {_WAY_OUT}") from None
+        raise FinetuneError(f"{path} cannot be read ({first_line(error)}). {_WAY_OUT}") from None
     if table.column_names[:2] != ["key", "label"]:
         raise FinetuneError(
             f"{path} has the columns {', '.join(table.column_names[:5])}, not key and label. {_WAY_OUT}"

@@ -1,0 +1,23 @@
+"""What errors say fits into one line, whatever they quote."""
+
+import pytest
+
+from labelrank.errors import DatasetError, HubError, LabelRankError, first_line
+
+
+@pytest.mark.parametrize("kind", [LabelRankError, DatasetError, HubError])
+def test_the_text_of_an_error_is_one_line_without_control_characters(kind):
+    error = kind("'a\x1b[31mb' is\n  damaged (\u202etype \x0f,\r\n\u2028 50\u00a0%, 日本\u3000語). \udcffFetch it.")
+    assert str(error) == "'a\\x1b[31mb' is damaged (\\u202etype \\x0f, 50\u00a0%, 日本\u3000語). \\udcffFetch it."
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one thing.\nanother"), "one thing"),
+        (ValueError(), "ValueError"),
+        (ValueError("x" * 5000), "x" * 200 + "..."),
+    ],
+)
+def test_what_a_library_says_is_quoted_by_its_first_line(error, line):
+    assert first_line(error) == line
