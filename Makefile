@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # come first.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: app test quick lint format bench lock clean chromium
+.PHONY: app test quick lint format bench fuzz lock clean chromium
 
 app: $(VENV)/.app-installed
 	$(BIN)/streamlit run app.py
@@ -44,6 +44,10 @@ bench: $(VENV)/.test-installed
 	$(BIN)/python benchmarks/pretrain.py --quick
 	$(BIN)/python benchmarks/verdict.py --quick
 	$(BIN)/python benchmarks/does_order_matter.py --quick
+
+# 1,000 damaged files of each format that is read, 20 minutes on one core; prints the table of docs/reliability.md.
+fuzz: $(VENV)/.test-installed
+	$(BIN)/python -m tests.hostile.fuzz
 
 # Browser tests use /usr/bin/chromium, or $$CHROMIUM, or the one that Playwright brings.
 chromium: $(VENV)/.test-installed

@@ -1,6 +1,5 @@
 """Files of strangers on pages: the process of the web app stays small and free, whatever they hold."""
 
-import io
 import json
 import os
 import signal
@@ -11,9 +10,6 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from streamlit.runtime.state import SafeSessionState, SessionState
@@ -29,6 +25,7 @@ from labelrank.settings import Settings
 from labelrank.ui import session
 from tests.helpers.datasets import encode, png, write_tree, write_zip
 from tests.helpers.processes import runs, wait_for
+from tests.hostile.corpus import deep_zip, progressive, repeated_picture
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"LABELRANK_MAX_PREVIEW_BYTES": 400_000_000, "LABELRANK_MAX_PREVIEW_SECONDS": 2}
@@ -283,35 +280,9 @@ def test_the_token_of_the_hub_is_in_no_environment_and_stays_away_from_files_of_
 # Pages
 
 
-def progressive(scans, side):
-    """Return a JPEG whose last scan is repeated; a decoder goes through the whole image for each."""
-    jpeg = encode(Image.new("RGB", (side, side), "grey"), "JPEG", progressive=True)
-    last = jpeg.rindex(b"\xff\xda")
-    return jpeg[:last] + jpeg[last:-2] * scans + b"\xff\xd9"
-
-
-def deep_zip():
-    """Return a zip of images below 30,000 folders."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in "xy":
-            archive.writestr(f"{'d/' * 30_000}{name}/0.png", png())
-    return buffer.getvalue()
-
-
-def repeated_picture(path):
-    """Write a Parquet whose dictionary holds one picture of 2 MB, which stands in 4,000 rows."""
-    tile = np.random.default_rng(0).integers(0, 255, (820, 820, 3), dtype=np.uint8)
-    picture = encode(Image.fromarray(tile), "PNG", compress_level=0)
-    rows = pa.DictionaryArray.from_arrays(pa.array(np.zeros(4_000, np.int32)), pa.array([picture]))
-    table = pa.table({"image": rows, "label": pa.array(["x", "y"] * 2_000)})
-    pq.write_table(table, path, use_dictionary=True, compression="NONE", dictionary_pagesize_limit=1 << 30)
-    return path.read_bytes()
-
-
 def hostile(name, path):
     if name == "parquet":
-        return repeated_picture(path / "bomb.parquet")
+        return repeated_picture(path / "bomb.parquet", rows=4_000, side=820).read_bytes()
     if name == "depth":
         return deep_zip()
     write_zip(path / "bomb.zip", {f"{name}/0.jpg": progressive(3_000, 4_000) for name in "xy"})
