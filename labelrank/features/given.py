@@ -45,7 +45,7 @@ def is_given(path: Path) -> bool:
         return True
     try:
         return b"labelrank" not in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
 
 
