@@ -21,6 +21,7 @@ from labelrank.ui.groups_upload import uploaded_groups
 from labelrank.ui.label_space import computing, label_space
 from labelrank.ui.messages import error_box, escape, message_text, name_text
 from labelrank.views import class_heatmap, class_map, class_tree, class_words, group_words, marks
+from labelrank.views.chart_theme import ZOOM_TEXT
 from labelrank.words import plural
 
 MAX_PICTURE_CHARACTERS = 1_000_000
@@ -147,6 +148,7 @@ def _map(found: ChosenFeatures, ranked: Ranked) -> None:
         f"The line follows the order of the label map, and colour is the position in it. {escape(words)}{thinned} "
         "Names are written where there is room; hover for the others"
         + (" and for a typical image of each class." if pictures else ".")
+        + f" {ZOOM_TEXT}"
     )
 
 

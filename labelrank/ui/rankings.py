@@ -24,6 +24,7 @@ from labelrank.ui.datasets import dataset, look
 from labelrank.ui.feature_files import ChosenFeatures, features, features_of, held_file
 from labelrank.ui.label_space import space_of
 from labelrank.views import marks, ranking_charts, ranking_words
+from labelrank.views.chart_theme import ZOOM_TEXT
 from labelrank.words import percent
 
 if TYPE_CHECKING:
@@ -348,14 +349,14 @@ def projection_caption(drawn: ProjectionData, without_images: str) -> str:
     """
     marks_text = ranking_charts.projection_marks_text(drawn.classes)
     if len(drawn.classes) > ranking_charts.ROW_CLASSES:
-        return f"{marks_text} {ranking_charts.ZOOM_TEXT}"
+        return f"{marks_text} {ZOOM_TEXT}"
     shown = f"{len(drawn.samples):,} of {drawn.total:,} samples" if len(drawn.samples) < drawn.total else "All samples"
     images = ""
     if drawn.images:
         images = f" Hover, tap or pick a class for images ({drawn.images:,} have one)."
     elif drawn.seen:
         images = f" {without_images}"
-    return f"{shown}, one line per class.{images} {marks_text} {ranking_charts.ZOOM_TEXT}"
+    return f"{shown}, one line per class.{images} {marks_text} {ZOOM_TEXT}"
 
 
 def table_height(n_classes: int) -> int:

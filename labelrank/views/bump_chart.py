@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from labelrank.map_comparison import MapComparison
-from labelrank.views.chart_theme import alt
+from labelrank.views.chart_theme import alt, scrolled
 from labelrank.views.marks import position_colours, shorten
 from labelrank.views.ranking_charts import LABELLED_CLASSES
 
@@ -80,7 +80,7 @@ def bump_chart(found: MapComparison, first: str, second: str) -> alt.LayerChart:
         .mark_text(fontWeight="bold", fontSize=12, baseline="bottom", lineBreak="\n", limit=180)
         .encode(x=x, y=alt.value(-22 if found.turned else -8), text="title:N")
     )
-    return alt.layer(*lines, *texts, heads).properties(height=height, padding={"top": 38, "bottom": 4})
+    return scrolled(alt.layer(*lines, *texts, heads), height).properties(padding={"top": 38, "bottom": 4})
 
 
 def _apart(frame: pd.DataFrame, pixels: float) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 
 from labelrank.views import marks, thumbnails
-from labelrank.views.chart_theme import alt
+from labelrank.views.chart_theme import alt, scrolled
 from labelrank.views.ranking_charts import LABEL_PIXELS
 from labelrank.words import percent
 
@@ -238,6 +238,7 @@ def _heatmap(
         "labelFontSize": LABEL_PIXELS,
         "labelLimit": 110,
         "labelOverlap": "greedy",
+        "labelSeparation": -2,
         "ticks": False,
         "domain": False,
         "grid": False,
@@ -314,7 +315,7 @@ def _heatmap(
         ends = {"x": alt.value(0), "x2": alt.value("width")}, {"y": alt.value(0), "y2": alt.value("height")}
         layers.append(framed.encode(**ends[0], y=alt.Y("start:Q", title=axes[1], axis=y_axis), y2="end:Q"))
         layers.append(framed.encode(**ends[1], x=alt.X("start:Q", title=axes[0], axis=x_axis), x2="end:Q"))
-    return alt.layer(*layers).properties(height=height)
+    return scrolled(alt.layer(*layers), height)
 
 
 def width(count: int) -> int:
@@ -324,7 +325,7 @@ def width(count: int) -> int:
 
 def _height(count: int) -> float:
     """Return the height of a heat map of so many classes in pixels."""
-    row = 34 if count <= 20 else 15 if count <= 60 else 10 if count <= CELLS else 0
+    row = 34 if count <= 20 else 15 if count <= 60 else 13 if count <= CELLS else 0
     return max(260, row * count + 170) if row else 760
 
 

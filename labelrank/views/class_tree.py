@@ -10,7 +10,7 @@ import pandas as pd
 
 from labelrank.ranking.tree import ClassTree, GroupSuggestion
 from labelrank.views import marks
-from labelrank.views.chart_theme import alt
+from labelrank.views.chart_theme import alt, scrolled
 from labelrank.views.ranking_charts import AXIS_HEIGHT, ROW_CLASSES, rows
 from labelrank.words import plural
 
@@ -106,7 +106,7 @@ def tree_chart(tree: ClassTree, names: Sequence[str], n_groups: int, found: int 
         marked = alt.Chart(line).mark_rect(color=marks.ACCENT, opacity=0.22)
         y = alt.Y("top:Q", title=None, axis=axis)
         layers.insert(0, marked.encode(x=alt.value(0), x2=alt.value("width"), y=y, y2="bottom:Q"))
-    return alt.layer(*layers).properties(height=max(row, 10) * n_leaves + AXIS_HEIGHT["one line"])
+    return scrolled(alt.layer(*layers), max(row, 10) * n_leaves + AXIS_HEIGHT["one line"])
 
 
 def _cut_height(tree: ClassTree, n_groups: int) -> float:

@@ -12,7 +12,7 @@ from labelrank.finetune.design import TARGETS
 from labelrank.finetune.metrics import worst_confusions
 from labelrank.steps.finetune.report import Report
 from labelrank.views import marks, ranking_charts
-from labelrank.views.chart_theme import alt
+from labelrank.views.chart_theme import alt, scrolled
 from labelrank.views.kind_colours import KIND_COLOURS
 from labelrank.views.marks import NEUTRAL
 from labelrank.views.measures import arm_title
@@ -273,4 +273,4 @@ def recall_chart(frame: pd.DataFrame, kind: str = "ranked") -> alt.LayerChart:
     layers.append(
         alt.Chart(frame).mark_circle(color=KIND_COLOURS[kind], size=size, opacity=1).encode(x=x, y=y, tooltip=tooltip)
     )
-    return alt.layer(*layers).properties(height=row * len(frame) + AXIS_HEIGHT["one line"])
+    return scrolled(alt.layer(*layers), row * len(frame) + AXIS_HEIGHT["one line"])

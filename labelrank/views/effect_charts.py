@@ -9,7 +9,7 @@ import pandas as pd
 from labelrank.finetune.analysis import Analysis, Paired, Variance
 from labelrank.finetune.verdict import p_text
 from labelrank.views import ranking_charts
-from labelrank.views.chart_theme import alt
+from labelrank.views.chart_theme import alt, scrolled
 from labelrank.views.kind_colours import kind_colour
 from labelrank.views.marks import ACCENT, NEUTRAL
 from labelrank.views.measures import MEASURES, Measure, arm_title
@@ -84,7 +84,7 @@ def paired_chart(analysis: Analysis, kinds: Mapping[str, str], metric: str = "ac
             ],
         )
     )
-    return alt.layer(zero, spans, points).properties(height=row * len(frame) + AXIS_HEIGHT["two lines"])
+    return scrolled(alt.layer(zero, spans, points), row * len(frame) + AXIS_HEIGHT["two lines"])
 
 
 def variance_finding(analysis: Analysis) -> str:

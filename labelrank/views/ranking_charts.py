@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from labelrank.data.dataset import NOUNS
-from labelrank.views.chart_theme import alt
+from labelrank.views.chart_theme import alt, scrolled, zoom
 from labelrank.views.marks import ACCENT, ANY_PICKED, NEUTRAL, PICKED, is_picked, position_colours, shorten
 
 MAX_POINTS = 20_000
@@ -95,7 +95,7 @@ def class_counts_chart(class_names: Sequence[str], counts: np.ndarray, media: st
         }
     )
     row, axis = rows(list(frame["class"]))
-    return (
+    bars = (
         alt.Chart(frame)
         .mark_bar(color=ACCENT, height={"band": 0.72})
         .encode(
@@ -107,8 +107,8 @@ def class_counts_chart(class_names: Sequence[str], counts: np.ndarray, media: st
                 alt.Tooltip("label:Q", title="label"),
             ],
         )
-        .properties(height=row * len(frame) + AXIS_HEIGHT["one line"])
     )
+    return scrolled(bars, row * len(frame) + AXIS_HEIGHT["one line"])
 
 
 def rows(names: list[str], **options: Any) -> tuple[float, alt.Axis]:
@@ -123,7 +123,6 @@ def rows(names: list[str], **options: Any) -> tuple[float, alt.Axis]:
         labelFontSize=LABEL_PIXELS,
         labelLimit=120,
         labelFlush=False,
-        # In fullscreen the rows share the height of the window: names that would touch are then left out.
         labelOverlap="greedy",
         labelSeparation=-2,
         labelPadding=6,
@@ -251,26 +250,12 @@ def projection_chart(
                 alt.Tooltip("key:N", title="key"),
             ],
         )
-        .add_params(_zoom()),
+        .add_params(zoom(["y"])),
     ]
     if "low" in classes:
         layers.append(_intervals(classes, alt.Y("low:Q", title=None, axis=axis, scale=scale)))
     layers.append(_centroids(classes, y, tick=min(row * 0.9, 20)))
-    return alt.layer(*layers).properties(height=height(len(names)))
-
-
-ZOOM_TEXT = "Ctrl and the wheel zoom, Shift and dragging move, a double click shows all again."
-
-
-def _zoom() -> alt.Parameter:
-    """Return a zoom that leaves the plain wheel, touch and drag to the page."""
-    return alt.selection_interval(
-        name="zoom",
-        bind="scales",
-        encodings=["y"],
-        zoom="wheel![event.ctrlKey || event.metaKey]",
-        translate="[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
-    )
+    return scrolled(alt.layer(*layers), height(len(names)))
 
 
 def _pick() -> alt.Parameter:
@@ -372,7 +357,7 @@ def _ribbons(classes: pd.DataFrame, found: int | None, window: tuple[int, int]) 
     shown = is_picked(found)
     seen = alt.when(shown).then(alt.value(1)).otherwise(alt.value(0))
     layers = [
-        wide.add_params(_zoom()),
+        wide.add_params(zoom(["y"])),
         middle,
         _rows_to_pick(classes, axis, scale, shown).add_params(_pick()),
         base.mark_rule(color=ACCENT, strokeWidth=2, clip=True).encode(y=y, opacity=seen),
@@ -392,4 +377,4 @@ def _ribbons(classes: pd.DataFrame, found: int | None, window: tuple[int, int]) 
         bars = base.mark_rule(color=NEUTRAL, strokeWidth=1, opacity=0.6, clip=True)
         layers.insert(-1, bars.encode(x=x, y=alt.Y("low:Q", title=None, axis=axis, scale=scale), y2="high:Q"))
     ribbons = layers if "q05" in classes else layers[2:]
-    return alt.layer(*ribbons).properties(height=_RIBBONS_HEIGHT)
+    return scrolled(alt.layer(*ribbons), _RIBBONS_HEIGHT)

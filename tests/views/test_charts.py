@@ -147,7 +147,7 @@ def test_rows_get_lower_with_more_classes_and_each_has_a_label(n_classes, row):
 def test_very_many_classes_become_ribbons_between_quantiles():
     spec = ranking_charts.projection_chart(*frames(300)).to_dict()
     assert [layer["mark"]["type"] for layer in spec["layer"]] == ["area", "area", "rect", "rule", "point", "circle"]
-    assert {one["name"] for one in spec["params"]} == {"picked", "zoom"}
+    assert {one["name"] for one in spec["params"]} == {"picked", "zoom", "height"}
     assert spec["height"] < 1000
 
 

@@ -41,15 +41,16 @@ def frame(n_classes, names=None):
     )
 
 
-def boxes(shown, side):
+def boxes(shown, side, zoom=0):
     """Return left, top, right and bottom of the names of a map, in pixels."""
     x, y = (shown["x"], shown["y"]) if side == "wide" else (shown["y"], -shown["x"])
     width = class_map._WIDE if side == "wide" else class_map._NARROW
-    height = class_map.map_height(len(shown))
+    height = class_map.map_height(len(shown)) - 2 * class_map._PADDING
+    width, height = width * class_map._ZOOMS[zoom][0], height * class_map._ZOOMS[zoom][1]
     x, y = (x - x.min()) / np.ptp(x) * width, (1 - (y - y.min()) / np.ptp(y)) * height
     found = []
-    for number in np.flatnonzero(shown[side].notna()):
-        dx, dy, align = class_map._SIDES[shown[side][number]]
+    for number in np.flatnonzero(shown[side].str[zoom] != class_map._NOWHERE):
+        dx, dy, align = class_map._SIDES[shown[side][number][zoom]]
         long = 6.16 * len(shown["label"][number])
         left = x[number] + dx - {"left": 0, "right": long, "center": long / 2}[align]
         found.append((left, y[number] + dy - 5.5, left + long, y[number] + dy + 5.5))
@@ -57,10 +58,14 @@ def boxes(shown, side):
 
 
 @pytest.mark.parametrize(
-    ("n_classes", "side", "least"), [(2, "narrow", 2), (10, "narrow", 9), (100, "wide", 70), (1000, "wide", 60)]
+    ("n_classes", "side", "zoom", "least"),
+    [
+        *[(2, "narrow", 0, 2), (10, "narrow", 0, 9), (100, "wide", 0, 70), (1000, "wide", 0, 50)],
+        *[(100, "wide", 2, 85), (100, "wide", 3, 100), (1000, "wide", 6, 990), (100, "narrow", 6, 100)],
+    ],
 )
-def test_names_on_a_map_do_not_overlap_and_as_many_stand_there_as_fit(n_classes, side, least):
-    found = boxes(frame(n_classes), side)
+def test_names_on_a_map_do_not_overlap_and_as_many_stand_there_as_fit(n_classes, side, zoom, least):
+    found = boxes(frame(n_classes), side, zoom)
     assert len(found) >= least
     for box in found:
         others = (found[:, 0] < box[2]) & (found[:, 2] > box[0]) & (found[:, 1] < box[3]) & (found[:, 3] > box[1])
@@ -228,6 +233,30 @@ def test_the_mean_distance_of_a_group_is_that_of_its_pairs():
 def test_a_map_of_two_classes_does_not_say_that_they_are_most_alike():
     assert class_map.map_finding(("a", "b"), 1.0, 2) == "a and b are the only classes; a map says more of three or more"
     assert class_map.map_finding(("a", "b"), 0.5, 3).startswith("a and b are most alike")
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        class_heatmap.distance_heatmap(unit_points(100), np.arange(100), [str(number) for number in range(100)]),
+        class_tree.tree_chart(tree_of(20, 5), [str(number) for number in range(100)], 5),
+        class_map.class_map(frame(100)),
+    ],
+)
+def test_in_full_screen_a_chart_is_as_high_as_its_names_need(chart):
+    (param,) = [param for param in chart.to_dict()["params"] if param["name"] == "height"]
+    assert param["expr"] == f"max(containerSize()[1] || 0, {chart.height})"
+    assert chart.height >= 640
+
+
+def test_the_name_of_the_picked_class_stands_alone_and_others_give_way():
+    shown = frame(7)
+    params = {param["name"]: param.get("expr") for param in class_map.class_map(shown, 3).to_dict()["params"]}
+    assert f"{shown['x'][3]}" in params["picked_name"]
+    (hidden,) = class_map.class_map(shown, 3).to_dict()["layer"][3]["encoding"]["text"]["condition"]
+    assert hidden["value"] == ""
+    assert "datum.position === 3" in hidden["test"]
+    assert "picked_name" in hidden["test"]
 
 
 @pytest.mark.parametrize(("n_classes", "pixels"), [(2, 210), (10, 460), (51, 885), (1000, 710)])
