@@ -6,7 +6,6 @@ from labelrank import words
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.ui import (
     checkpoint_picker,
-    choices,
     copying,
     datasets,
     extraction_settings,
@@ -46,10 +45,13 @@ def main() -> None:
     # What a job does, or has made, comes before what it was started with.
     job = session.shown_job()
     started = job is not None and (job.active or session.is_current(job))
+    if not started and (refused := galleries.refused(source)):
+        messages.empty_state(refused, "Choose another dataset", "pages/dataset.py")
+        return
     if checkpoint := checkpoint_picker.choose_checkpoint(dataset, started=started):
         extraction_settings.choose_settings(checkpoint, dataset, started=started)
         with top if started else st.container():
-            actions(source)
+            actions()
         copying.show("features", lambda: copying.of_features(session.choices()))
 
 
@@ -58,7 +60,7 @@ def rank_button() -> None:
         session.go("pages/ranking.py")
 
 
-def actions(source: choices.Source) -> None:
+def actions() -> None:
     """Show the buttons that fit the current choices, and the current job."""
     chosen = session.choices()
     if twin := session.active_twin():
@@ -98,8 +100,6 @@ def actions(source: choices.Source) -> None:
                 job_panel.start_extraction(recompute=True)
         job_panel.agreement(path)
         job_panel.features_footer(path, found)
-    elif can_start and not resumes and (refused := galleries.refused(source)):
-        messages.empty_state(refused, "Choose another dataset", "pages/dataset.py")
     elif can_start and not resumes:
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Extract features", type="primary"):

@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 
 from labelrank.data.dataset import NOUNS, DatasetInfo
+from labelrank.errors import LabelRankError
 from labelrank.preview import images, looks
 from labelrank.ui import choices
 from labelrank.ui.datasets import dataset, described, look
@@ -40,7 +41,10 @@ def refused(source: choices.Source) -> str | None:
     data = dataset(source)
     if source.kind not in ("upload", "folder") or len(data.class_names) > GALLERY_CLASSES:
         return None
-    return refusal(gallery(source, 0), data)
+    try:
+        return refusal(gallery(source, 0), data)
+    except LabelRankError:
+        return None  # the page Dataset shows this error
 
 
 def must_be_asked_for(source: choices.Source, page: int) -> float | None:

@@ -36,7 +36,7 @@ ONE_ROW_EACH = (
     "cannot be ranked. Two samples of a class are the least, 25 of each a good start."
 )
 GROUPS_FIRST = "Which classes form a group is surer than which of them stand side by side."
-CENTROID_ALONE = "How sure each position is is worked out for the order centroid alone."
+CENTROID_ALONE = "Only the order centroid tells how sure each position is."
 
 
 def confidence_text(n_classes: int, resamples: int) -> str:

@@ -117,7 +117,7 @@ def test_what_the_features_do_not_allow_is_told_in_its_place(monkeypatch):
 
 
 def test_an_order_without_intervals_says_why():
-    assert "worked out for the order centroid alone" in report(features(8), method="optimal-leaf")
+    assert "Only the order centroid tells how sure each position is" in report(features(8), method="optimal-leaf")
 
 
 def test_two_classes_have_a_report():
