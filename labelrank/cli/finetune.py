@@ -27,7 +27,6 @@ from labelrank.errors import FinetuneError
 from labelrank.words import plural, rough_duration
 
 if TYPE_CHECKING:
-    from labelrank.steps.finetune.estimate import Described
     from labelrank.steps.finetune.report import ArmScores, Report
     from labelrank.steps.finetune.run import Standing
 
@@ -104,7 +103,7 @@ def finetune(
     from labelrank.steps.finetune.reporting import FAILED_RUNS
     from labelrank.steps.finetune.request import HEADS_ALONE, ONE_HOT, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, copy_targets, write_report
-    from labelrank.steps.finetune.run import compare, describe_material, standing, unloadable
+    from labelrank.steps.finetune.run import compare, describe_material, standing, time_of, unloadable
     from labelrank.views.comparison_words import limits_text
     from labelrank.views.group_words import unknown_text
 
@@ -159,6 +158,11 @@ def finetune(
         with_model=with_model,
     )
     plan = describe_material(material, design)
+
+    def seconds_of(other: Design, left: float = 1.0) -> float | None:
+        time = time_of(material, other, settings, left=left)
+        return None if time is None else time.seconds
+
     try:
         say(f"{plan.words} {plan.rows}")
         _say_preset(preset)
@@ -166,14 +170,15 @@ def finetune(
             design,
             n_classes=len(material.class_names),
             runs=plan.runs,
-            seconds_of=lambda other: describe_material(material, other).seconds,
+            seconds_of=seconds_of,
         )
         if limits:
             say(limits)
         no_model = next((notice.text for notice in material.notices if notice.kind == NO_MODEL), None)
         if with_model and (text := no_model or unloadable(material, design)):
             say(f"Note: {printable(text)}")
-        _say_rest(plan, standing(material, design, settings, recompute=recompute).runs)
+        kept = standing(material, design, settings, recompute=recompute).runs
+        _say_rest(plan.runs, kept, seconds_of(design, (plan.runs - kept) / plan.runs))
         outcome = compare(
             material,
             design,
@@ -235,14 +240,13 @@ def _say_preset(preset: Mapping[str, object]) -> None:
         say(f"With --depth each run trains an encoder, so it takes {options} unless you say otherwise.")
 
 
-def _say_rest(plan: Described, kept: int) -> None:
+def _say_rest(total: int, kept: int, seconds: float | None) -> None:
     """Say which runs are here already, and about how long the others take."""
-    total, seconds = plan.runs, plan.seconds
     if kept:
         which = "All" if kept == total else f"{kept:,} of the"
         say(f"{which} {plural(total, 'run')} {'is' if kept == 1 else 'are'} here already; --recompute trains again.")
     if kept < total and seconds is not None:
-        say(f"Estimated time: {rough_duration(seconds * (total - kept) / total)}.")
+        say(f"Estimated time: {rough_duration(seconds)}.")
 
 
 def _stopped(left: Standing, runs: int, seeds: int) -> str:

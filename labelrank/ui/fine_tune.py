@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -10,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 import streamlit as st
 
-from labelrank import times, words
+from labelrank import words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import LabelRankError
 from labelrank.jobs import queue
@@ -19,8 +18,8 @@ from labelrank.models.config import EncoderConfig
 from labelrank.steps.finetune.estimate import (
     NOMINAL_FLOPS,
     describe,
-    kind_of_work,
     sizes,
+    time_estimate,
     unknown_to_transformers,
 )
 from labelrank.steps.finetune.progress import LiveReport
@@ -34,8 +33,6 @@ from labelrank.views import comparison_words, curves_chart, questions
 from labelrank.views.comparison_words import kept_text, limits_text
 from labelrank.words import plural
 
-START_SECONDS = 6.0
-"""What a job needs beside training: to start, and to write the model."""
 RANDOM_ORDERS = (0, 1, 3, 5, 9, 19, 39, 99)
 SEEDS = (1, 2, 3, 5, 10, 20)
 
@@ -152,34 +149,24 @@ def comparison(found: feature_files.ChosenFeatures, design: Design | None = None
     )
     prospect = feature_files.prospect(chosen, wait=False) if design.end_to_end else None
     n_classes = len(features.class_names)
-    describe_it = functools.partial(
-        describe,
-        n_classes=n_classes,
-        n_train=counts["train"],
-        n_val=counts["val"],
-        n_test=counts["test"],
-        n_features=features.X.shape[1],
-        encoder=prospect.encoder if prospect else None,
-    )
+    of: dict[str, Any] = {
+        "n_classes": n_classes,
+        **{f"n_{role}": count for role, count in counts.items()},
+        "n_features": features.X.shape[1],
+        "encoder": prospect.encoder if prospect else None,
+    }
     nouns = NOUNS[data.media] if data else ("sample", "samples")
     held_out = "held out and not used for the ranking"
     to_extract = _to_extract(chosen, test)
 
     def time_of(asked: Design) -> TimeEstimate | None:
-        kind = kind_of_work(asked, features.X.shape[1], prospect.encoder if prospect else None)
-        if pace := times.pace(kind, session.settings()):
-            amount = describe_it(asked, flops_per_s=NOMINAL_FLOPS).seconds
-            time = None if amount is None else pace.estimate(amount)
-        elif server.is_busy() or (seconds := describe_it(asked).seconds) is None:
-            time = None
-        else:
-            time = TimeEstimate(START_SECONDS + seconds, measured=False)
+        time = time_estimate(asked, session.settings(), may_measure=not server.is_busy(), **of)
         return time and replace(time, seconds=time.seconds + to_extract)
 
     def seconds_of(asked: Design) -> float | None:
         return time.seconds if (time := time_of(asked)) else None
 
-    runs = describe_it(design, flops_per_s=NOMINAL_FLOPS).runs
+    runs = describe(design, **of, flops_per_s=NOMINAL_FLOPS).runs
     return Comparison(
         runs=runs,
         test=f"{plural(counts['test'], *nouns)} {f'of the split {test}' if test else held_out}",

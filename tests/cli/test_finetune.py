@@ -14,7 +14,6 @@ from labelrank.cli import main
 from labelrank.cli.finetune import _say_preset, _say_rest, _stopped
 from labelrank.features.store import write_features
 from labelrank.finetune import heads
-from labelrank.steps.finetune.estimate import Described
 from labelrank.steps.finetune.results import read_report
 from labelrank.steps.finetune.run import Standing
 from tests.steps.finetune.made import made_features, made_map
@@ -91,10 +90,10 @@ def test_a_second_run_uses_what_the_first_has_trained(finetune):
 
 
 def test_the_estimate_is_of_the_runs_that_are_left_and_no_finer_than_it_can_be_known(capsys):
-    _say_rest(Described(40, 8, 4, True, "", "", 4000.0), 30)
+    _say_rest(40, 30, 1000.0)
     said = "30 of the 40 runs are here already; --recompute trains again.\nEstimated time: 17 minutes.\n"
     assert capsys.readouterr().err == said
-    _say_rest(Described(40, 8, 4, True, "", "", None), 0)
+    _say_rest(40, 0, None)
     assert capsys.readouterr().err == ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labelrank.errors import SettingsError
 from labelrank.finetune.design import TARGETS, fitting_orders, fitting_targets
@@ -12,15 +12,18 @@ from labelrank.finetune.export_forms import UNKNOWN_TO_TRANSFORMERS, class_for
 from labelrank.finetune.head_math import NORM_EPSILON
 from labelrank.steps.finetune.request import ALL_BLOCKS, GEOMETRY, SMOOTHING, Design
 from labelrank.steps.finetune.targets import as_trained, choosing_runs
-from labelrank.times import kind_of
+from labelrank.times import TimeEstimate, kind_of, pace
 from labelrank.words import plural
 
 if TYPE_CHECKING:
     from labelrank.models.config import EncoderConfig
     from labelrank.patches.choosing import Choosing
+    from labelrank.settings import Settings
 
 NOMINAL_FLOPS = 1e11
 """A speed of matrix products: what a training would take at it is the amount of its work, for `labelrank.times`."""
+START_SECONDS = 6.0
+"""Time of a job beside training: the process and its libraries, the dataset, reports, writing the model."""
 TELLING_RANDOM, TELLING_SEEDS = 19, 2
 """With fewer, no result can show that the ranked order is better; see `labelrank.finetune.statistics`."""
 _NAMED = {
@@ -174,6 +177,39 @@ def kind_of_work(design: Design, n_features: int, encoder: EncoderConfig | None)
     if not design.end_to_end or encoder is None:
         return kind_of("fine-tune heads", device, size=n_features)
     return kind_of("fine-tune encoders", device, size=encoder_flops(encoder))
+
+
+def time_estimate(
+    design: Design,
+    settings: Settings,
+    *,
+    n_features: int,
+    encoder: EncoderConfig | None,
+    left: float = 1.0,
+    may_measure: bool = True,
+    **sizes: Any,
+) -> TimeEstimate | None:
+    """Estimate how long a fine-tune takes on this machine, from its start to its end; None if nothing is known.
+
+    The estimate comes from the last fine-tunes here of this kind; without any, from the arithmetic of the training and
+    a short measurement of the processor.
+
+    Args:
+        left: Share of the runs that are not finished yet.
+        may_measure: Whether the processor is idle; other work would make it seem slower than it is.
+        sizes: What else `describe` takes of the data.
+    """
+
+    def seconds(flops_per_s: float | None) -> float | None:
+        described = describe(design, n_features=n_features, encoder=encoder, flops_per_s=flops_per_s, **sizes)
+        return None if described.seconds is None else left * described.seconds
+
+    if found := pace(kind_of_work(design, n_features, encoder), settings):
+        amount = seconds(NOMINAL_FLOPS)
+        return None if amount is None else found.estimate(amount)
+    if not may_measure or (training := seconds(None)) is None:
+        return None
+    return TimeEstimate(START_SECONDS + training, measured=False)
 
 
 def _check_depth(depth: str, blocks: int) -> None:

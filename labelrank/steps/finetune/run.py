@@ -32,6 +32,7 @@ from labelrank.steps.finetune.estimate import (
     Described,
     describe,
     kind_of_work,
+    time_estimate,
     unknown_to_transformers,
 )
 from labelrank.steps.finetune.finished_runs import KeptRuns, without_extras
@@ -43,7 +44,7 @@ from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KEPT, write_results
 from labelrank.steps.finetune.targets import as_trained
 from labelrank.steps.finetune.train import EndToEnd, Heads
-from labelrank.times import Work
+from labelrank.times import TimeEstimate, Work
 
 KIND = "runs"
 """Folder of the workspace with an entry for each comparison: its finished runs, best model and snapshots. They can be
@@ -68,16 +69,23 @@ class ComparisonOutcome:
 
 def describe_material(material: Material, design: Design, *, flops_per_s: float | None = None) -> Described:
     """Return the description of a comparison of this material; `flops_per_s` is as for `describe`."""
+    return describe(design, **_what_trains(material), flops_per_s=flops_per_s)
+
+
+def time_of(material: Material, design: Design, settings: Settings, *, left: float = 1.0) -> TimeEstimate | None:
+    """Return how long a comparison of this material takes here, as `time_estimate` does."""
+    return time_estimate(design, settings, **_what_trains(material), left=left)
+
+
+def _what_trains(material: Material) -> dict[str, Any]:
     encoder = material.encoder
-    return describe(
-        design,
-        n_classes=len(material.class_names),
+    return {
+        "n_classes": len(material.class_names),
         **{f"n_{role}": count for role, count in sizes_of(material).items()},
-        n_features=material.train.X.shape[1],
-        encoder=_config_of(material),
-        choosing=encoder.choosing if encoder else None,
-        flops_per_s=flops_per_s,
-    )
+        "n_features": material.train.X.shape[1],
+        "encoder": _config_of(material),
+        "choosing": encoder.choosing if encoder else None,
+    }
 
 
 def _config_of(material: Material) -> EncoderConfig | None:

@@ -3,8 +3,19 @@
 import pytest
 
 from labelrank.models.checkpoint import open_checkpoint
-from labelrank.steps.finetune.estimate import describe, parts_of, sizes, spec_of, telling_design
+from labelrank.steps.finetune.estimate import (
+    NOMINAL_FLOPS,
+    START_SECONDS,
+    describe,
+    kind_of_work,
+    parts_of,
+    sizes,
+    spec_of,
+    telling_design,
+    time_estimate,
+)
 from labelrank.steps.finetune.request import Design
+from labelrank.times import StageTimes, Work, note
 
 SIZES = {"n_classes": 10, "n_train": 900, "n_val": 100, "n_test": 250}
 
@@ -76,3 +87,17 @@ def test_the_design_that_can_tell_adds_no_more_than_it_needs():
     assert telling == Design(orders="ranked,reversed,random:19", seeds=2, meaning="tree")
     assert telling_design(telling, 10) == telling
     assert telling_design(design, 3) is None
+
+
+def test_the_time_is_that_of_the_last_fine_tunes_here_and_of_what_is_left(settings):
+    of = {**SIZES, "n_features": 96, "encoder": None}
+    unknown = time_estimate(Design(), settings, **of)
+    assert not unknown.measured
+    assert unknown.seconds > START_SECONDS
+    assert time_estimate(Design(), settings, **of, may_measure=False) is None
+    amount = describe(Design(), **SIZES, n_features=96, flops_per_s=NOMINAL_FLOPS).seconds
+    done = Work(kind_of_work(Design(), 96, None), amount, seconds=80.0)
+    note(done, 100.0, StageTimes(), settings)
+    whole, half = (time_estimate(Design(), settings, **of, left=left) for left in (1.0, 0.5))
+    assert (whole.measured, whole.seconds) == (True, pytest.approx(100.0))
+    assert half.seconds == pytest.approx(60.0)
