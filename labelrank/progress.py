@@ -12,6 +12,7 @@ class Kind(StrEnum):
 
     READ = "read"
     DOWNLOAD = "download"
+    UPLOAD = "upload"
     LOAD = "load"
     ENCODE = "encode"
     TRAIN = "train"
@@ -33,7 +34,7 @@ class Stage:
     text: str
     """Text to show; programs must not depend on it."""
     unit: str = ""
-    """What is counted, such as bytes (for every download), videos or epochs; empty if nothing is counted."""
+    """What is counted, such as bytes (for every download and upload), videos or epochs; empty if nothing is counted."""
     detail: str = field(default="", compare=False)
     """Text that changes during the stage, such as the loss."""
 

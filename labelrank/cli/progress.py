@@ -46,7 +46,7 @@ class ProgressLine:
         if not is_over and now - self.shown < (0.1 if self.live else 10.0):
             return
         self.shown = now
-        scale, unit = (1e6, "MB") if stage.kind == Kind.DOWNLOAD else (1, stage.unit)
+        scale, unit = (1e6, "MB") if stage.kind in (Kind.DOWNLOAD, Kind.UPLOAD) else (1, stage.unit)
         text = f"{stage.words} ..."
         if total is not None:
             text = f"{stage.words}: {done / scale:,.0f} of {total / scale:,.0f} {unit}"

@@ -9,15 +9,17 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelrank.errors import HubError, UnknownRepo, Unreachable
+from labelrank.errors import Cancelled, HubError, UnknownRepo, Unreachable
 from labelrank.hub.asking import access_token, get_json, has_token
 from labelrank.hub.names import check_repo_id, endpoint, repo_url
+from labelrank.hub.upload import Upload
 from labelrank.hub.waiting import wait_asked_for
+from labelrank.progress import Progress, ShouldStop
 
 if TYPE_CHECKING:
     import httpx2
@@ -139,6 +141,8 @@ def commit(
     parent: str | None,
     pull_request: bool,
     settings: Settings,
+    on_progress: Progress | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> str:
     """Write files in one commit, or propose them in a pull request, and return its address.
 
@@ -147,18 +151,24 @@ def commit(
         title: Of the commit.
         parent: The commit that the files were compared with: if the branch has another meanwhile, nothing is written.
             None for a repository that was just made.
+        on_progress: Called with bytes of files as (done, total, stage), on any thread, one at a time.
+        should_stop: Asked while files are sent.
 
     Raises:
         HubError: The branch has changed, the account may not do this, or the Hub cannot be asked.
+        Cancelled: `should_stop` returned true; nothing is written.
     """
     from huggingface_hub import CommitOperationAdd
 
     doing = _PROPOSING if pull_request else _WRITING
-    with _explained(target, account, doing, settings) as api, warnings.catch_warnings():
+    with _explained(target, account, doing, settings) as api, warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")  # of the Hub, on entries of the card that a user wrote
+        upload = Upload(files, on_progress, should_stop)
+        additions = [CommitOperationAdd(path, content) for path, content in upload.contents(stack)]
+        upload.begin()
         made = api.create_commit(
             target.repo_id,
-            [CommitOperationAdd(path, content) for path, content in files.items()],
+            additions,
             commit_message=title,
             repo_type=target.kind,
             parent_commit=parent,
@@ -177,6 +187,8 @@ def _api(settings: Settings) -> HfApi:
 
     # Else it would tell what is installed here and which program calls, and ask the Hub for a list of those.
     constants.HF_HUB_DISABLE_TELEMETRY = True
+    # That protocol tells neither how far it is nor can it be stopped, and takes no file that is counted.
+    constants.HF_HUB_DISABLE_XET = True
     agent = {"user-agent": f"labelrank/{__version__}"}
     return HfApi(endpoint=endpoint(), token=access_token(settings), headers=agent)
 
@@ -193,6 +205,8 @@ def _explained(target: Target, account: Account, doing: str, settings: Settings)
             yield _api(settings)
     except RuntimeError as error:  # from a thread that sends a large file, or from the protocol that sends it
         cause = error.__cause__
+        if isinstance(cause, Cancelled):
+            raise cause from None
         if isinstance(cause, HfHubHTTPError):
             raise _refusal(cause.response, target, account, doing, settings) from error
         raise Unreachable(f"A file did not arrive at {target.name} ({_told(cause or error)}). {again}") from error

@@ -30,6 +30,7 @@ TASKS: dict[str, str] = {
     "finetune": "labelrank.steps.finetune.run:run_job",
     "patches": "labelrank.steps.patch_gallery.run:run_job",
     "train-patches": "labelrank.steps.patch_training:run_job",
+    "publish": "labelrank.steps.publish.run:run_job",
 }
 """Kind of job -> 'module:function', called as run(params, *, settings, on_progress, should_stop, on_report) -> dict.
 

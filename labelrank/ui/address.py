@@ -28,6 +28,7 @@ from labelrank.settings import Settings
 from labelrank.steps.extract.request import PREPROCESSINGS, Request
 from labelrank.steps.finetune.request import GEOMETRY, ONE_HOT, Design
 from labelrank.steps.patch_gallery.request import OF_A_SAMPLE, GalleryRequest
+from labelrank.steps.publish.request import PUBLISH, Publishing
 from labelrank.steps.rank import RankRequest
 from labelrank.ui.choices import DEFAULT_CHOOSER, RANKING_TABS, Choices, choices_of_example, is_hub_id, kind_of
 
@@ -228,10 +229,11 @@ def choices_of_job(job: Job) -> Choices:
     of_stability = {"ranking_shrinkage": usual.extraction.ranking_shrinkage}
     extraction = Request.from_params({**asdict(usual.extraction), **job.params, **of_stability})
     chosen = replace(usual, extraction=extraction, design=replace(Design.from_params(job.params), seed=Design.seed))
-    if job.kind == "finetune":
+    if job.kind in ("finetune", PUBLISH):
         ranking, test_split = RankRequest.from_params(job.params), job.params.get("test_split")
         groups = job.params.get("groups")
-        return replace(chosen, ranking=ranking, test_split=test_split, groups=groups, finetune=job.id)
+        shown = job.id if job.kind == "finetune" else Publishing.from_params(job.params).of
+        return replace(chosen, ranking=ranking, test_split=test_split, groups=groups, finetune=shown)
     if job.kind == "patches":
         return replace(chosen, gallery=GalleryRequest.from_params(job.params), patches=job.id)
     if job.kind == "train-patches":

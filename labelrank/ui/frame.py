@@ -50,6 +50,7 @@ KIND_WORDS = {
     "finetune": "fine-tune",
     "patches": "score patches",
     "train-patches": "train a patch ranker",
+    "publish": "publish",
 }
 STATE_COLOURS: dict[str, Literal["blue", "green", "red"]] = {"running": "blue", "succeeded": "green", "failed": "red"}
 # A chip is a link in a rounded outline; its colours come from the text colour, so that both themes fit. Its focus ring
@@ -278,7 +279,7 @@ def _progress_text(job: Job) -> str:
         return "Starting"
     stage = progress.stage
     parts = [escape(stage.text[:1].upper() + stage.text[1:])]
-    if stage.kind == Kind.DOWNLOAD:
+    if stage.kind in (Kind.DOWNLOAD, Kind.UPLOAD):
         parts.append(f"{progress.done / 1e6:,.1f} of {progress.total / 1e6:,.1f} MB" if progress.total else "starting")
         if progress.rate is not None:
             parts.append(f"{progress.rate / 1e6:,.1f} MB/s")

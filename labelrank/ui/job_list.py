@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from labelrank import words
 from labelrank.jobs.store import QUEUED, RESUMABLE, RUNNING, STATES, SUCCEEDED, Job
 from labelrank.patches.ranker_recipe import RankerRecipe
+from labelrank.steps.publish.request import PUBLISH
 from labelrank.ui import (
     address,
     choices,
@@ -56,7 +57,9 @@ def entry(job: Job) -> Entry:
     """Return a job as it is listed."""
     kind = messages.escape(frame.KIND_WORDS.get(job.kind, job.kind))
     chosen = address.choices_of_job(job)
-    if job.kind == "patches":
+    if job.kind == PUBLISH:
+        asked = "the fine-tuned model"
+    elif job.kind == "patches":
         asked = patch_jobs.choices_text(chosen.gallery)
     elif job.kind == "train-patches":
         asked = words.plural((job.params.get("recipe") or {}).get("epochs", RankerRecipe.epochs), "epoch")
@@ -84,6 +87,8 @@ def _result_text(job: Job) -> str:
         return patch_jobs.result_text(job)
     if job.state == "succeeded" and job.result and job.kind == "train-patches":
         return messages.escape(str(job.result["ranker"]))
+    if job.state == "succeeded" and job.result and job.kind == PUBLISH:
+        return messages.message_text(str(job.result["address"]))
     if job.state == "queued":
         before = session.store().position(job.id)
         return f"{words.plural(before, 'job')} before this one" if before else "next to start"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from labelrank.finetune.verdict import UNSOUND
-from labelrank.ui import chart_menu, findings, messages, outcome_tabs
+from labelrank.label_map import read_label_map
+from labelrank.steps.finetune.results import LABEL_MAP, MODEL
+from labelrank.ui import chart_menu, findings, messages, outcome_tabs, publishing
 from labelrank.ui.findings import Results
 from labelrank.ui.fine_tune import Shown
 from labelrank.views import confusion_charts, orders_chart, questions, target_charts, verdict_words
@@ -45,6 +47,8 @@ def show(shown: Shown, results: Results) -> None:
         if notice.text not in doubts:
             st.caption(f":material/info: {findings.sentence(notice.text)}")
     _downloads(results)
+    if (model := results.folder / MODEL).is_dir():
+        publishing.show(read_label_map(results.folder / LABEL_MAP), model=model, of=shown.job)
     outcome_tabs.show(shown, results, question)
 
 

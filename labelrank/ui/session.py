@@ -24,6 +24,7 @@ from labelrank.steps.extract.request import Request, asks_hub, is_public
 from labelrank.steps.finetune.progress import ComparisonResult, LiveReport
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
+from labelrank.steps.publish.request import PUBLISH
 from labelrank.steps.rank import RankRequest
 from labelrank.ui import account, visitor
 from labelrank.ui.address import JOBS, choices_of_job, from_address, to_address
@@ -142,7 +143,7 @@ def choose_source(source: Source) -> Choices:
 def open_job(job: Job) -> str:
     """Take over the choices of a job and return the page that shows it."""
     st.session_state["choices"] = choices_of_job(job)
-    if job.kind == "finetune":
+    if job.kind in ("finetune", PUBLISH):
         return "pages/finetune.py"
     if job.kind in ("patches", "train-patches"):
         return "pages/patches.py"
@@ -325,6 +326,10 @@ def delete_job(job: Job) -> None:
     """
     _check_mine(job)
     store().delete(job.id)
+    if job.kind == PUBLISH:
+        from labelrank.steps.publish.run import forget  # what writes to the Hub loads where that is wanted
+
+        forget(job.params, server_settings().of(job.owner))
     if (folder := results_folder(job)) is not None:
         others = (other for name in STATES for other in store().in_state(name))
         if all(results_folder(other) != folder for other in others):

@@ -33,11 +33,14 @@ _NOT_OF_A_SAMPLE = (
 
 
 def asks_hub(params: Mapping[str, Any]) -> bool:
-    """Return whether the work of these parameters may ask the Hub: its data or its checkpoint is not on this computer.
+    """Return whether the work of these parameters may ask the Hub: to publish, or as its data or its checkpoint is not
+    on this computer.
 
     Like `open_dataset` and `open_checkpoint`, but for a name that cannot be a path, which these refuse.
     """
 
+    if params.get("publish"):
+        return True
     try:
         return not all(name in embedded or _is_here(name) for name, embedded in _sources(params))
     except ValueError:
