@@ -25,7 +25,7 @@ from labelrank.steps.finetune.estimate import (
 from labelrank.steps.finetune.progress import LiveReport
 from labelrank.steps.finetune.request import Design, evaluation_splits
 from labelrank.times import TimeEstimate
-from labelrank.ui import address, choices, datasets, feature_files, job_panel, server, session
+from labelrank.ui import address, chart_menu, choices, datasets, feature_files, job_panel, server, session
 from labelrank.ui.findings import Results, results_of, sentence
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import error_box, escape, message_text
@@ -278,14 +278,22 @@ def _so_far(job: Job) -> None:
     st.caption(" · ".join([*done, escape(server.device_text())]))
     for notice in report.notices:
         st.caption(f":material/info: {sentence(notice.text)}")
-    if report.curves:
-        question = questions.question_of(Design.from_params(job.params))
-        finding = curves_chart.curves_finding(report.curves, comparing=question != questions.MODEL)
-        st.markdown(f"**{finding}**")
-        epochs = _epochs_of(job, report)
-        st.altair_chart(curves_chart.curves_chart(report.curves, epochs), alt=f"Curves. {finding}.")
-        if text := curves_chart.curves_text(report.curves):
-            st.caption(text)
+    _curves(job, report)
+
+
+def _curves(job: Job, report: LiveReport) -> None:
+    """Show how the arms have learned so far, with the menu of files once that changes no more."""
+    if not report.curves:
+        return
+    question = questions.question_of(Design.from_params(job.params))
+    finding = curves_chart.curves_finding(report.curves, comparing=question != questions.MODEL)
+    st.markdown(f"**{finding}**")
+    chart = curves_chart.curves_chart(report.curves, _epochs_of(job, report))
+    st.altair_chart(chart, alt=f"Curves. {finding}.")
+    if not job.active:
+        chart_menu.menu(lambda: chart, "curves", finding)
+    if text := curves_chart.curves_text(report.curves):
+        st.caption(text)
 
 
 def _epochs_of(job: Job, report: LiveReport) -> int | None:
@@ -313,6 +321,8 @@ def stopped(job: Job, results: Results | None, *, current: bool) -> None:
         begun = Design.from_params(job.params).end_to_end and bool(report.curves)
         kept = kept_text(report.runs_done, report.runs, begun=begun, way="Resume")
         st.caption(job_panel.how_to_resume(job, kept))
+        if results is None:  # whose tabs have the curves
+            _curves(job, report)
         if session.is_mine(job) and st.button(
             "Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"
         ):

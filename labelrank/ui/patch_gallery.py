@@ -315,10 +315,11 @@ def _without(pictures: Pictures, gallery: Gallery, ratio: float, moment: int, ta
         places,
         index=None if taken is None else places.index(taken),
         format_func=lambda place: f"{place_text(place % size, columns)}: moves the rest by {moved[place]:.3f}",
-        placeholder="Choose one of the framed patches, here or in the chart",
+        placeholder="Choose a framed patch",
         key=f"patch_taken_{ratio}_{moment}_{taken}",
         width=420,
-        help="Those that the scores keep; what moves the reconstruction of the hidden patches most comes first.",
+        help="Those that the scores keep, which have a frame in the chart, where a click chooses, too. What moves the "
+        "reconstruction of the hidden patches most comes first.",
     )
     if chosen != taken:
         st.session_state["patch_taken"] = chosen

@@ -71,9 +71,14 @@ def shown_job() -> Job | None:
 
 def _so_far(job: Job) -> None:
     st.caption(escape(server.device_text()))
-    epochs = typed((job.report or {}).get("epochs", []), tuple[RankerEpoch, ...])
-    if epochs:
+    if epochs := _epochs(job):
         _curve(epochs)
+
+
+def _epochs(job: Job) -> tuple[RankerEpoch, ...]:
+    """Return the finished epochs of a training."""
+    epochs: tuple[RankerEpoch, ...] = typed((job.report or {}).get("epochs", []), tuple[RankerEpoch, ...])
+    return epochs
 
 
 def _curve(epochs: tuple[RankerEpoch, ...], *, finished: bool = False) -> None:
@@ -121,6 +126,8 @@ def _stopped(job: Job) -> None:
         if job.error:
             st.error(message_text(job.error), icon=":material/error:")
         st.caption(job_panel.how_to_resume(job, "Resume goes on from the last finished epoch."))
+        if epochs := _epochs(job):
+            _curve(epochs, finished=True)
         if session.is_mine(job) and st.button("Resume", key=f"resume_{job.id}"):
             session.choose(training=session.resume_job(job).id)
             st.rerun()

@@ -91,10 +91,11 @@ def orders_chart(report: Report, metric: str = "accuracy") -> alt.LayerChart:
     n_columns = len(columns)
     names = ["" if kind == "random" else KIND_NAMES[kind] for kind in columns["kind"]]
     better = "highest" if measure.higher_is_better else "lowest"
-    grey = "; unnamed: random orders" if "random" in set(columns["kind"]) else ""
+    # On two lines, for one is too long for a narrow page.
+    grey = ["(those without a name are random)"] if "random" in set(columns["kind"]) else []
     x = alt.X(
         "column:O",
-        title=f"Orders, {better} mean first{grey}",
+        title=[f"Orders, {better} mean first", *grey],
         scale=alt.Scale(domain=list(range(n_columns)), paddingInner=0.1, paddingOuter=0.2),
         axis=alt.Axis(
             labelExpr=f"{json.dumps(names)}[datum.value]",

@@ -471,6 +471,20 @@ def test_a_running_comparison_shows_its_curves_and_what_is_finished(ready, store
     assert bar == "Training · 60 of 200 epochs · a few seconds left"
 
 
+def test_curves_have_their_menu_of_files_once_the_comparison_has_ended(ready, store):
+    job = store.create("finetune", params(), "local", "digits")
+    attempt = store.claim("a worker").attempt
+    report = {"curves": curve(6), "runs_done": 0, "runs": 10, "notices": [], "folder": None}
+    store.set_report(job.id, attempt, report)
+    run(ready, job=job.id)
+    assert len(charts(ready)) == 1
+    assert "SVG" not in [one.label for one in ready.get("download_button")]
+    store.fail(job.id, attempt, "There is no room left.")
+    run(ready, job=job.id)
+    assert "Validation accuracy after epoch 6" in plain(ready)
+    assert {"SVG", "PNG", "CSV"} <= {one.label for one in ready.get("download_button")}
+
+
 def test_cancelling_asks_the_job_to_stop(ready, store):
     job = store.create("finetune", params(), "local", "digits")
     store.claim("a worker")

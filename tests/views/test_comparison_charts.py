@@ -112,6 +112,8 @@ def test_columns_go_from_the_best_mean_to_the_worst_and_the_ranked_one_is_marked
     assert [row["column"] for row in drawn(chart, marked)] == [1]
     assert len(drawn(chart, points)) == 6
     assert points["encoding"]["x"]["axis"]["labelExpr"] == '["Original", "Ranked", ""][datum.value]'
+    lines = points["encoding"]["x"]["title"]
+    assert max(map(len, lines)) < 40, "as much as a narrow page has room for"
 
 
 def test_of_a_loss_the_lowest_is_the_best():
