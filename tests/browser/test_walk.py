@@ -186,13 +186,30 @@ def test_a_click_on_a_row_of_the_chart_picks_its_class_in_table_and_images(serve
 def test_what_is_told_of_a_class_is_in_sight_on_a_narrow_page(server, open_page, scheme):
     page = open_page(f"{server.url}/ranking?features=example:cifar100&class=trout", width=400, scheme=scheme)
     told = page.locator(".st-key-found_class")
-    expect(told.get_by_text("trout: position")).to_be_visible()
+    expect(told.get_by_text("trout: position")).to_be_visible(timeout=JOB_TIMEOUT_MS)
     settled(page)
     chart = page.locator(CHART).first
     assert told.bounding_box()["y"] < chart.bounding_box()["y"]
     page.locator(".st-key-menu_projection").scroll_into_view_if_needed()
     assert chart.bounding_box()["y"] < 0 < told.bounding_box()["y"], "it stays while the chart is scrolled"
     assert fits(page)
+
+
+def test_in_full_screen_every_class_is_named(server, open_page):
+    page = open_page(f"{server.url}/ranking?features=example:cifar100")
+    expect(page.locator(CHART)).to_have_count(2, timeout=JOB_TIMEOUT_MS)
+    settled(page)
+    chart = page.locator(CHART).first
+    chart.hover()
+    page.get_by_role("button", name="Fullscreen: Projection").click()
+    names = chart.locator(".role-axis-label text").filter(has_text=re.compile("[a-z]"))
+    expect(names).to_have_count(100)
+    shown = names.evaluate_all("all => all.map(one => [one.getAttribute('font-size'), getComputedStyle(one).opacity])")
+    assert shown == [["12px", "1"]] * 100
+    names.last.scroll_into_view_if_needed()
+    above, below = (names.nth(number).bounding_box() for number in (98, 99))
+    assert below["y"] - above["y"] > 12
+    assert below["y"] + below["height"] <= 900
 
 
 def test_a_finished_job_opens_from_its_address_alone_in_a_cold_server(new_server, open_page):
