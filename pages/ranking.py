@@ -87,8 +87,8 @@ def axis_settings(method: str) -> tuple[str, str, float | None]:
             solvers,
             index=solvers.index(chosen.solver) if chosen.solver in solvers else 0,
             key="solver",
-            help="How the axis is computed. Both solvers give the same axis: svd decomposes the rows, eigen uses class "
-            "moments and allows shrinkage. auto takes the faster one that allows the chosen shrinkage.",
+            help="How the axis is computed. Both solvers give the same axis: svd decomposes the samples, eigen uses "
+            "class moments and allows shrinkage. auto takes the faster one that allows the chosen shrinkage.",
         )
         kind = st.selectbox(
             "Shrinkage (none, auto, or a fraction)",

@@ -62,8 +62,8 @@ def expected_distance_correlation(
     check_counts(labels, count)
     if (count > 1).sum() < 3 or len(y) < _LEAST_ROWS * len(labels):
         raise RankingError(
-            f"{len(y):,} rows of {len(labels):,} classes, {(count > 1).sum():,} of them with two rows or more, are too "
-            f"few to tell how far distances agree. Take at least three classes and {_LEAST_ROWS} rows of each."
+            f"{len(y):,} samples of {len(labels):,} classes, {(count > 1).sum():,} of them with two or more, are too "
+            f"few to tell how far distances agree. Take at least three classes and {_LEAST_ROWS} samples of each."
         )
     found, growth = [], 1.0
     for half in _halves(y, np.random.default_rng(seed)):

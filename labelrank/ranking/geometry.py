@@ -91,9 +91,9 @@ class ClassGeometry:
         if not signal.any():
             per_class = moments.n_samples / moments.n_classes
             raise RankingError(
-                f"The {moments.n_classes:,} class means lie no farther apart than means of {per_class:,.3g} rows a "
-                "class do by chance, so nothing is known of which classes are near each other. Take more rows of each "
-                "class, check that the labels belong to these features, or use another checkpoint."
+                f"The {moments.n_classes:,} class means lie no farther apart than means of {per_class:,.3g} samples a "
+                "class do by chance, so nothing is known of which classes are near each other. Take more samples of "
+                "each class, check that the labels belong to these features, or use another checkpoint."
             )
         discriminants = left[:, told] * lengths
         points = discriminants[:, signal > 0] * signal[signal > 0]

@@ -127,8 +127,8 @@ def _reason_to_withhold(moments: ClassMoments, shrinkage: float | str | None) ->
         )
     if n < 2 * n_classes:
         return (
-            f"{n:,} rows of {n_classes:,} classes are too few to tell how sure a position is. Take at least 2 samples "
-            "of each class."
+            f"{n:,} samples of {n_classes:,} classes are too few to tell how sure a position is. Take at least 2 "
+            "samples of each class."
         )
     return None
 

@@ -248,7 +248,7 @@ def _matched(files: Mapping[str, FeatureSet]) -> tuple[dict[str, FeatureSet], li
     if len(keys) < 2:
         shown = ", ".join(f"{name} has {features.keys[0]!r}" for name, features in files.items())
         raise FeaturesError(
-            f"These files have {plural(len(keys), 'row')} in common; rows are matched by key, and as their first "
+            f"These files have {plural(len(keys), 'sample')} in common; samples are matched by key, and as their first "
             f"{shown}. Give features of the same samples."
         )
     matched, notices = {}, []
@@ -261,8 +261,8 @@ def _matched(files: Mapping[str, FeatureSet]) -> tuple[dict[str, FeatureSet], li
             notices.append(
                 Notice(
                     "unmatched",
-                    f"{name}: {left:,} of {len(features.keys):,} rows are not in all files and are left out, such as "
-                    f"{', '.join(map(repr, told))}. The other {plural(len(keys), 'row')} are compared.",
+                    f"{name}: {left:,} of {len(features.keys):,} samples are not in all files and are left out, such "
+                    f"as {', '.join(map(repr, told))}. The other {plural(len(keys), 'sample')} are compared.",
                 )
             )
     for (one_name, one), (other_name, other) in pairwise(matched.items()):
@@ -272,7 +272,7 @@ def _matched(files: Mapping[str, FeatureSet]) -> tuple[dict[str, FeatureSet], li
             here, there = (f.class_names[f.y[row]] for f in (one, other))
             raise FeaturesError(
                 f"{keys[row]!r} is of class {here!r} in {one_name} and {there!r} in {other_name}, and {len(odd):,} of "
-                f"{len(keys):,} common rows differ so. Give features of the same samples and labels."
+                f"{len(keys):,} common samples differ so. Give features of the same samples and labels."
             )
     return matched, notices
 
@@ -324,7 +324,7 @@ def _circumstances(files: Mapping[str, FeatureSet]) -> list[Notice]:
         notices.append(Notice("one_file", "There is one file; give another encoder's features of the same samples."))
     unknown = [name for name, features in files.items() if features.of_unknown_encoder]
     if unknown and len(files) > 1:
-        text = "nothing says of which dataset; rows are matched by their keys alone."
+        text = "nothing says of which dataset; samples are matched by their keys alone."
         notices.append(Notice("unknown", f"{_listed(unknown)}: {text}"))
     timed = {name: f.provenance for name, f in files.items() if f.provenance.get("encoding_s")}
     devices = {str(said.get("device")): name for name, said in timed.items()}

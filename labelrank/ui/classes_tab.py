@@ -52,7 +52,7 @@ RAND_HELP = (
 )
 AGREEMENT_HELP = (
     "The correlation of these distances with those in another sample of the same size, estimated from halves of this "
-    "one: 1 is the same picture, 0 another one."
+    "one: 1 is the same distances, 0 unrelated ones."
 )
 DISTANCE_HELP = (
     "Two classes are near if their means lie in the same direction from the middle of all classes, measured in all "

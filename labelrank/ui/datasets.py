@@ -291,7 +291,7 @@ def search_table(kind: str, found: Sequence[hub.Found]) -> pd.DataFrame:
     rows = [
         {
             "Id": one.id,
-            "Rows": (one.rows or "").replace("<n<", " to ").replace("n<", "below ").replace("n>", "over "),
+            "Samples": (one.rows or "").replace("<n<", " to ").replace("n<", "below ").replace("n>", "over "),
             "Parameters": None if one.parameters is None else one.parameters,
             "Size": None if one.size_bytes is None else one.size_bytes / 1e6,
             "Downloads": one.downloads,

@@ -306,7 +306,7 @@ def files_of(results: Results) -> list[Download]:
         )
     if (folder / MODEL).is_dir():
         model = Download(
-            "Model (Hugging Face)",
+            "Checkpoint (Hugging Face)",
             f"{stem}-{MODEL}.zip",
             "application/zip",
             "Encoder and head of the best run as safetensors, with the names of its outputs, preprocessing and a model "

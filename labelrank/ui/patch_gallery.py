@@ -190,7 +190,7 @@ def _closely(scored: Scored) -> None:
     heat, pictures = scored.heat_of(key)[moment], scored.pictures(key)
     if pictures is None:
         st.caption(
-            f"Of this sample there are scores alone: pictures are kept of the first {len(gallery.shown):,} samples."
+            f"Of this sample there are scores alone: images are kept of the first {len(gallery.shown):,} samples."
         )
         scores = patch_maps.heat_chart(heat, np.zeros(heat.shape, bool))
         chart_menu.show(scores, "scores", f"Scores of {marks.shorten(key)}", alt=f"Scores of {key}.", width=420)

@@ -126,7 +126,7 @@ def test_a_model_can_be_trained_without_a_comparison(finished, open_page):
     expect(page.get_by_text("Accuracy on 250 test samples")).to_be_visible(timeout=JOB_TIMEOUT_MS)
     settled(page)
     assert fits(page)
-    assert zipfile.is_zipfile(io.BytesIO(saved(page, "Model (Hugging Face)")))
+    assert zipfile.is_zipfile(io.BytesIO(saved(page, "Checkpoint (Hugging Face)")))
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
@@ -189,7 +189,7 @@ def test_what_was_found_can_be_taken_home(finished, open_page, tmp_path):
     predictions = pq.read_table(io.BytesIO(saved(page, "Predictions (Parquet)")))
     assert predictions.num_rows == report.data.test
     label_map = LabelMap.from_json(json.loads(saved(page, "Label map (JSON)")))
-    with zipfile.ZipFile(io.BytesIO(saved(page, "Model (Hugging Face)"))) as archive:
+    with zipfile.ZipFile(io.BytesIO(saved(page, "Checkpoint (Hugging Face)"))) as archive:
         config = json.loads(archive.read("model/config.json"))
     assert [config["id2label"][str(position)] for position in range(10)] == list(label_map.names)
     assert zipfile.is_zipfile(io.BytesIO(saved(page, "Model (Keras)")))

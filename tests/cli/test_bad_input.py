@@ -84,7 +84,7 @@ def test_little_is_enough(given, command, tmp_path):
 def test_equal_centroids_give_an_order_by_chance_and_nothing_by_distance(tmp_path):
     path = written(tmp_path / "f.parquet", *alike())
     done = {command: call(command, path) for command in COMMANDS}
-    chance = "class means lie no farther apart than means of 10 rows a class do by chance"
+    chance = "class means lie no farther apart than means of 10 samples a class do by chance"
     assert "Warning: This order may be chance: the class means lie no farther apart" in done["rank"].stderr
     assert done["samples"].exit_code == 1 and chance in done["samples"].stderr
     assert chance in " ".join(done["classes"].stdout.split())

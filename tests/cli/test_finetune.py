@@ -50,7 +50,7 @@ def test_the_verdict_and_a_table_go_to_stdout_and_the_rest_to_stderr(finetune):
     assert sorted(line.split("  ")[0] for line in lines[header + 1 :]) == ["2 random", "control", "original", "ranked"]
     assert all(line.count(" %") == 5 for line in lines[header + 1 :])
     assert "5 seeds" not in done.stdout
-    assert "and a control, 2 seeds each: 10 runs. 110 rows train, 10 validate, 40 test.\n" in done.stderr
+    assert "and a control, 2 seeds each: 10 runs. 110 samples train, 10 validate, 40 test.\n" in done.stderr
     assert "Estimated time: a few seconds.\n" in done.stderr
     assert "The control holds: with every seed its accuracy exactly equals that of the original order" in done.stderr
 

@@ -61,8 +61,8 @@ def test_of_many_classes_some_are_compared(monkeypatch):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (np.repeat([0, 1], 6), "12 rows of 2 classes.*Take at least three classes"),
-        (np.repeat(np.arange(6), 2), "12 rows of 6 classes.*3 rows of each"),
+        (np.repeat([0, 1], 6), "12 samples of 2 classes.*Take at least three classes"),
+        (np.repeat(np.arange(6), 2), "12 samples of 6 classes.*3 samples of each"),
         (np.zeros(12, dtype=int), "one class"),
     ],
     ids=["two classes", "two rows", "one class"],

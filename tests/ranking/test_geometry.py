@@ -138,7 +138,7 @@ def test_classes_that_chance_alone_sets_apart_are_refused(equal):
     if equal:
         X = np.concatenate([X[:100], X[:100]])
     y = np.repeat([0, 1], 100)
-    with pytest.raises(RankingError, match="by chance.*Take more rows of each class"):
+    with pytest.raises(RankingError, match="by chance.*Take more samples of each class"):
         of(X, y)
 
 

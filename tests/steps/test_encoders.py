@@ -81,7 +81,9 @@ def test_rows_are_matched_by_key_and_the_others_are_told():
     ]
     (notice,) = found.notices
     left = sorted(set(range(len(other.y))) - set(rows.tolist()))
-    assert notice.text.startswith(f"one: 12 of 240 rows are not in all files and are left out, such as '{left[0]}.png'")
+    assert notice.text.startswith(
+        f"one: 12 of 240 samples are not in all files and are left out, such as '{left[0]}.png'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_rows_are_matched_by_key_and_the_others_are_told():
         ),
         (lambda f: replace(f, class_names=f.class_names[::-1]), r"has the same classes with other labels"),
         (lambda f: replace(f, y=f.y[::-1].copy()), r"'0.png' is of class 'class 0' in a and 'class 5' in b, and 240"),
-        (lambda f: features_of(2, keys=tuple(map(str, range(240)))), r"0 rows in common.*a has '0.png', b has '0'"),
+        (lambda f: features_of(2, keys=tuple(map(str, range(240)))), r"0 samples in common.*a has '0.png', b has '0'"),
     ],
 )
 def test_other_data_are_refused_with_what_differs(change, message):

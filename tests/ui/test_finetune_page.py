@@ -521,7 +521,7 @@ def test_a_finished_comparison_shows_one_sentence_one_number_one_chart_and_downl
     whole = findings.sentence(report["verdict"]["text"]).replace("\\", "").replace("\u00a0", " ")
     assert whole in plain(ready)
     assert downloads(ready) == [
-        "Model (Hugging Face)",
+        "Checkpoint (Hugging Face)",
         "Report (JSON)",
         "Runs (CSV)",
         "Curves (CSV)",
@@ -557,7 +557,7 @@ def test_finished_targets_show_the_gain_that_the_report_holds_and_the_targets_to
     box = next(one for one in [*ready.info, *ready.success] if one.value.startswith(report.verdict.text[:20]))
     assert "%" not in box.value
     assert "Points over one-hot targets: class geometry" in charts(ready)[0]
-    assert downloads(ready)[:2] == ["Targets (CSV)", "Model (Hugging Face)"]
+    assert downloads(ready)[:2] == ["Targets (CSV)", "Checkpoint (Hugging Face)"]
     for tab, said in (
         ("How sure", report.verdict.other_details[0]),
         ("Targets", "Sharpness of the geometry: 3, chosen on the validation samples"),
@@ -570,7 +570,7 @@ def test_finished_targets_show_the_gain_that_the_report_holds_and_the_targets_to
         assert not ready.exception
         assert not ready.error
         assert said in plain(ready), tab
-    assert "Rows tested on" in ready.dataframe[-1].value["What"].tolist()
+    assert "Samples tested on" in ready.dataframe[-1].value["What"].tolist()
 
 
 def test_a_finished_model_shows_its_accuracy_and_has_no_verdict(ready, compared):
@@ -580,7 +580,7 @@ def test_a_finished_model_shows_its_accuracy_and_has_no_verdict(ready, compared)
     assert metrics(ready) == {"Accuracy on 250 test samples": f"{100 * accuracy:.2f} %"}
     assert not [*ready.info, *ready.warning, *ready.success]
     assert "Recall runs from" in charts(ready)[0]
-    assert downloads(ready)[0] == "Model (Hugging Face)"
+    assert downloads(ready)[0] == "Checkpoint (Hugging Face)"
     open_tab(ready, "Classes", "model")
     assert "of the test samples are mistaken, most often" in plain(ready)
     run(ready, "jobs")

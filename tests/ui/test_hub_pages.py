@@ -78,7 +78,7 @@ def test_a_search_lists_what_the_hub_has_by_downloads(app, hub):
     found = app.dataframe[0].value
     assert found["Id"].tolist() == ["zoo/more-pets", "zoo/pets"]
     assert found["Downloads"].tolist() == [70, 5]
-    assert found["Rows"].tolist() == ["", "below 1K"]
+    assert found["Samples"].tolist() == ["", "below 1K"]
     assert found["Size"].tolist()[1] == 2.5
     assert found["Licence"].tolist() == ["cc-by-4.0"] * 2
     assert found["Gated"].tolist() == ["gated", ""]

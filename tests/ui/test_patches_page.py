@@ -160,7 +160,7 @@ def test_clips_show_one_moment_and_samples_without_pictures_their_scores(app, sc
     assert "Brightness and contrast of each patch are the image's own" in plain(app)
     app.segmented_control(key="patch_sample_zero").set_value(1).run()
     assert not app.exception
-    assert "Of this sample there are scores alone: pictures are kept of the first 3 samples" in plain(app)
+    assert "Of this sample there are scores alone: images are kept of the first 3 samples" in plain(app)
 
 
 def test_downloads_hold_masks_and_heat_maps(app, scored, monkeypatch):

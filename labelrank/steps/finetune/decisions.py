@@ -46,8 +46,8 @@ def costs_of(kind: str, material: Material, targets: ClassTargets | None) -> Cos
     rows, classes = len(material.test.y), len(material.class_names)
     if rows * classes > MAX_PROBABILITIES:
         raise SettingsError(
-            f"Decisions by cost need the probabilities of {classes:,} classes for {rows:,} test rows; at most "
-            f"{MAX_PROBABILITIES:,} are kept of a run. Test on fewer rows, or leave the cost out."
+            f"Decisions by cost need the probabilities of {classes:,} classes for {rows:,} test samples; at most "
+            f"{MAX_PROBABILITIES:,} are kept of a run. Test on fewer samples, or leave the cost out."
         )
     distances = None
     try:

@@ -161,7 +161,7 @@ def describe(
         random=kinds.count("random"),
         control="control" in kinds,
         words=_in_words(design, kinds, runs),
-        rows=f"{n_train:,} rows train, {n_val:,} validate, {n_test:,} test.",
+        rows=f"{n_train:,} samples train, {n_val:,} validate, {n_test:,} test.",
         seconds=_seconds(
             design, (runs, choosers), (n_train, n_val, n_test), n_classes, n_features, encoder, choosing, flops_per_s
         ),

@@ -303,7 +303,7 @@ def _check_apart(one: FeatureSet | None, what: str, other: FeatureSet | None, op
     if both and mine == theirs:
         raise FinetuneError(
             f"{len(both):,} samples, such as {min(both)!r}, are {what} and in those of {option} too; expected none. "
-            f"Extract another split, or leave {option} out: rows are then held out."
+            f"Extract another split, or leave {option} out: samples are then held out."
         )
 
 

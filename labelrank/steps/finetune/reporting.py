@@ -295,7 +295,7 @@ def _unsound(control: Control) -> list[Notice]:
     text = (
         f"{_UNSOUND} It has to come out as the original order does, and its accuracy differs by {100 * accuracy:.2g} "
         f"points, {100 * rows:.2g} % of its predictions do (allowed are {100 * control.tolerance:.2g} of both), and "
-        f"the loss of a row by {nll:.2g} (allowed is {control.nll_tolerance:g}), with one seed at least. "
+        f"the loss of a sample by {nll:.2g} (allowed is {control.nll_tolerance:g}), with one seed at least. "
         "With a learning rate far too high rounding alone drives runs apart: lower it. If that is not it, the training "
         "is not what it should be: report it, with the report file."
     )

@@ -406,7 +406,7 @@ def evaluation_splits(dataset: Dataset | DatasetInfo, chosen: str | None) -> tup
     """
     others = [split for split in dataset.splits if split != dataset.split]
     if chosen is not None and chosen not in dataset.splits:
-        known = f"it has {', '.join(dataset.splits)}" if dataset.splits else "it has none, so rows are held out"
+        known = f"it has {', '.join(dataset.splits)}" if dataset.splits else "it has none, so samples are held out"
         raise DatasetError(f"{dataset.id} has no split {chosen!r} to test on; {known}. Choose another, or none.")
     if chosen is None:
         chosen = next((split for split in ("test", "val") if split in others), None)

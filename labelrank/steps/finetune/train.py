@@ -100,7 +100,7 @@ class Softness:
         if self.chosen is None:
             n_val = len(self._material.val.y)
             if choosing_runs(self._design, [arm.kind for arm in arms], n_val):
-                live.say("Choosing how soft targets are, by heads on the frozen features and the validation rows")
+                live.say("Choosing how soft targets are, by heads on the frozen features and the validation samples")
 
             def accuracies(arms: Sequence[Arm], tables: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
                 runs = train_on_features(

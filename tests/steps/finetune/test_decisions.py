@@ -110,7 +110,7 @@ def test_what_costs_need_and_is_not_there_is_said_before_anything_is_trained(set
     with pytest.raises(RankingError, match="There are no costs by class geometry"):
         compare(alike, replace(ORDERS, cost="geometry"), settings)
     monkeypatch.setattr(decisions, "MAX_PROBABILITIES", 10)
-    with pytest.raises(SettingsError, match="the probabilities of 12 classes for 240 test rows; at most 10"):
+    with pytest.raises(SettingsError, match="the probabilities of 12 classes for 240 test samples; at most 10"):
         compare(material, replace(ORDERS, cost="geometry"), settings)
     with pytest.raises(SettingsError, match="Cost is 'money'"):
         Design(cost="money")
