@@ -84,7 +84,7 @@ def start(found: feature_files.ChosenFeatures, base: choices.Choices, params: di
     if planned.model:
         st.caption(messages.escape(planned.model))
     if st.button(questions.QUESTIONS[question].start, type="primary"):
-        fine_tune.start(params, base)
+        fine_tune.start(params, base, planned.time)
     if before := session.queue_length():
         st.caption(f"Starts after {words.plural(before, 'job')} of this server")
 

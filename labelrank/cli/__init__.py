@@ -45,7 +45,7 @@ def main() -> None:
 
 @main.command()
 def worker() -> None:
-    """Run background jobs, one at a time, until stopped. Start several for several at once."""
+    """Run background jobs, one at a time, until stopped. Start one for each GPU; each runs one job."""
     from labelrank.jobs.queue import run_consumer
     from labelrank.settings import Settings
 

@@ -91,9 +91,9 @@ def is_alive(workspace: Path, name: str | None, *, if_unknown: bool = True) -> b
         return if_unknown
 
 
-def others_live(workspace: Path) -> bool:
-    """Return whether a worker other than the app's is alive. One that cannot be asked keeps no job waiting."""
-    return any(is_alive(workspace, path.stem, if_unknown=False) for path in _folder(workspace).glob("worker-*.lock"))
+def others_live(workspace: Path) -> int:
+    """Return how many workers other than the app's are alive. One that cannot be asked keeps no job waiting."""
+    return sum(is_alive(workspace, path.stem, if_unknown=False) for path in _folder(workspace).glob("worker-*.lock"))
 
 
 def forget_dead(workspace: Path) -> None:

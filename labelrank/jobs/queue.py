@@ -1,7 +1,8 @@
 """The queue: the jobs of one workspace, each in its own process, in an order that is fair to its owners.
 
-`jobs.sqlite` is the queue. A consumer claims the job whose turn it is, supervises its child process until it ends, and
-claims the next job. The app has one consumer; each `labelrank worker` is one more.
+`jobs.sqlite` is the queue. A consumer claims the job whose turn it is, and with it a device on which no other job runs,
+supervises its child process until it ends, and claims the next job. The app has one consumer; each `labelrank worker`
+is one more.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from labelrank.jobs import tokens
 from labelrank.jobs.liveness import APP, Worker, forget_dead, is_alive, join, others_live
 from labelrank.jobs.store import RUNNING, Job, JobStore
 from labelrank.jobs.supervisor import Command, Supervisor, child_command, insist, kill_orphan
-from labelrank.jobs.worker import ACCESS_HERE, ASKS_HUB, INTERRUPTED_TEXT, TASKS, named
+from labelrank.jobs.worker import ACCESS_HERE, ASKS_HUB, CPU, GPUS, INTERRUPTED_TEXT, TASKS, named
 from labelrank.processes import GRACE_S
 from labelrank.settings import Settings
 
@@ -34,7 +35,15 @@ _LOOK_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-def submit(kind: str, params: Mapping[str, Any], *, owner: str, subject: str, settings: Settings) -> Job:
+def submit(
+    kind: str,
+    params: Mapping[str, Any],
+    *,
+    owner: str,
+    subject: str,
+    settings: Settings,
+    expected_s: float | None = None,
+) -> Job:
     """Return a new job that waits in the queue.
 
     Args:
@@ -43,6 +52,7 @@ def submit(kind: str, params: Mapping[str, Any], *, owner: str, subject: str, se
         owner: The user in whose list it appears.
         subject: What it works on, in a few words for people.
         settings: With an access token, where the user gave one; it stays in the memory of this process.
+        expected_s: How long it takes, as its user was told.
 
     Raises:
         JobError: The kind is unknown, the job cannot be stored, or as many jobs of this owner wait as may.
@@ -53,7 +63,7 @@ def submit(kind: str, params: Mapping[str, Any], *, owner: str, subject: str, se
     token = settings.hub_token if named(ASKS_HUB)(params) else None
     with tokens.guard:
         params = {**params, tokens.NEEDED: True} if token else params
-        job = store.create(kind, params, owner, subject, max_waiting=settings.max_waiting_jobs)
+        job = store.create(kind, params, owner, subject, max_waiting=settings.max_waiting_jobs, expected_s=expected_s)
         if token:
             tokens.keep(job.id, token)
     return job
@@ -92,7 +102,13 @@ def resume(job_id: str, settings: Settings) -> Job:
     return job
 
 
-def ensure_consumer(settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> bool:
+def ensure_consumer(
+    settings: Settings,
+    *,
+    command: Command = child_command,
+    grace_s: float = GRACE_S,
+    devices: Sequence[str] | None = None,
+) -> bool:
     """Start the app's consumer in a thread of this process, unless one runs here or in another app's process.
 
     While a `labelrank worker` is alive, it claims only jobs with an access token of their user, which it alone has.
@@ -102,6 +118,7 @@ def ensure_consumer(settings: Settings, *, command: Command = child_command, gra
     Args:
         command: Makes the command line of a job's process; it must contain the job's id.
         grace_s: Time between asking a job to stop and killing it.
+        devices: What jobs run on, one each; None: the GPUs of this machine, or else the CPU.
 
     Returns:
         Whether this call started it.
@@ -116,7 +133,7 @@ def ensure_consumer(settings: Settings, *, command: Command = child_command, gra
         place = join(settings.workspace, as_app=True)
         if place is None:
             return False
-        _consumers[key] = _start(settings, place, command=command, grace_s=grace_s)
+        _consumers[key] = _start(settings, place, command=command, grace_s=grace_s, devices=devices)
         return True
 
 
@@ -128,10 +145,17 @@ def stop_consumer(settings: Settings) -> None:
         consumer.stop()
 
 
-def run_consumer(settings: Settings, *, command: Command = child_command, grace_s: float = GRACE_S) -> None:
+def run_consumer(
+    settings: Settings,
+    *,
+    command: Command = child_command,
+    grace_s: float = GRACE_S,
+    devices: Sequence[str] | None = None,
+) -> None:
     """Run one more consumer of the workspace until SIGINT or SIGTERM; a running job then becomes interrupted.
 
-    Call it in the main thread of a separate process, because it sets signal handlers.
+    Call it in the main thread of a separate process, because it sets signal handlers. Arguments are those of
+    `ensure_consumer`.
 
     Raises:
         JobError: The job database or the workspace cannot be used, or labelrank 0.1 runs its jobs.
@@ -142,7 +166,7 @@ def run_consumer(settings: Settings, *, command: Command = child_command, grace_
     try:
         place = join(settings.workspace, as_app=False)
         assert place is not None
-        consumer = _start(settings, place, command=command, grace_s=grace_s)
+        consumer = _start(settings, place, command=command, grace_s=grace_s, devices=devices)
         while not signals and consumer.alive:
             time.sleep(0.1)
         consumer.stop()
@@ -151,11 +175,14 @@ def run_consumer(settings: Settings, *, command: Command = child_command, grace_
             signal.signal(number, handler)
 
 
-def _start(settings: Settings, place: Worker, *, command: Command, grace_s: float) -> _Consumer:
+def _start(
+    settings: Settings, place: Worker, *, command: Command, grace_s: float, devices: Sequence[str] | None
+) -> _Consumer:
     # Whoever's visit starts it, it runs the jobs of all.
     settings = replace(settings, hub_token=None)
     try:
-        consumer = _Consumer(settings, place, command=command, grace_s=grace_s)
+        devices = tuple(devices or named(GPUS)() or (CPU,))
+        consumer = _Consumer(settings, place, command=command, grace_s=grace_s, devices=devices)
     except BaseException:
         place.leave()
         raise
@@ -166,8 +193,13 @@ def _start(settings: Settings, place: Worker, *, command: Command, grace_s: floa
 class _Consumer:
     """A thread that does the jobs of a workspace, one at a time. It has a place there while it runs."""
 
-    def __init__(self, settings: Settings, place: Worker, *, command: Command, grace_s: float) -> None:
+    def __init__(
+        self, settings: Settings, place: Worker, *, command: Command, grace_s: float, devices: Sequence[str]
+    ) -> None:
         self._place = place
+        self._devices = devices
+        # A machine of one's own is all for the job that runs, which extracts on several GPUs.
+        self._gives_all = place.name == APP and not settings.shared
         self._store = JobStore.for_settings(settings)
         self._stopping = threading.Event()
         self._supervisor = Supervisor(settings, self._stopping, self._look, command=command, grace_s=grace_s)
@@ -205,8 +237,14 @@ class _Consumer:
     def _claim(self) -> Job | None:
         """Return the next job of this consumer: the app keeps the tokens, and leaves all else to workers that live."""
         if self._place.name != APP:
-            return self._store.claim(self._place.name, with_token=False)
-        return self._store.claim(APP, with_token=True if others_live(self._place.workspace) else None)
+            return self._store.claim(self._place.name, self._devices, with_token=False)
+        beside_others = others_live(self._place.workspace) > 0
+        return self._store.claim(
+            APP,
+            self._devices,
+            all_devices=self._gives_all and not beside_others,
+            with_token=True if beside_others else None,
+        )
 
     def _look(self, at: Job | None) -> None:
         """Look for jobs of dead consumers, at most once in `_LOOK_S`."""

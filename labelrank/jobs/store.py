@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ SELECT id, rowid, queued_at, turn, with_token FROM (
 """
 """Waiting jobs in the order in which they get their turn: who had the fewest jobs started of late comes first."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SCHEMA = """
 CREATE TABLE job (
     id TEXT PRIMARY KEY,
@@ -56,7 +56,9 @@ CREATE TABLE job (
     queued_at REAL,
     started_at REAL,
     finished_at REAL,
-    name TEXT
+    name TEXT,
+    devices TEXT,
+    expected_s REAL
 );
 CREATE INDEX job_owner_created ON job (owner, created_at);
 CREATE INDEX job_state_created ON job (state, created_at);
@@ -69,6 +71,7 @@ UPDATE job SET queued_at = created_at;
 """,
     2: "ALTER TABLE job ADD COLUMN worker TEXT",
     3: "ALTER TABLE job ADD COLUMN name TEXT",
+    4: "ALTER TABLE job ADD COLUMN devices TEXT; ALTER TABLE job ADD COLUMN expected_s REAL",
 }
 """Version -> SQL that upgrades it to the next one."""
 
@@ -134,6 +137,10 @@ class Job:
     """File with standard output and error of its process; absent until it is started."""
     name: str | None = None
     """What its user calls it; None: nothing."""
+    devices: tuple[str, ...] = ()
+    """What it runs on, as its worker names them; one job at a time has each."""
+    expected_s: float | None = None
+    """How long its user was told that it takes; None if nothing was known, or it goes on from where it stopped."""
 
     @property
     def title(self) -> str:
@@ -177,7 +184,14 @@ class JobStore:
         return cls(settings.workspace / "jobs.sqlite")
 
     def create(
-        self, kind: str, params: Mapping[str, Any], owner: str, subject: str, *, max_waiting: int | None = None
+        self,
+        kind: str,
+        params: Mapping[str, Any],
+        owner: str,
+        subject: str,
+        *,
+        max_waiting: int | None = None,
+        expected_s: float | None = None,
     ) -> Job:
         """Return a new queued job.
 
@@ -187,18 +201,19 @@ class JobStore:
             owner: The user in whose list it appears.
             subject: What it works on, in a few words for people.
             max_waiting: How many jobs of an owner may wait, this one included.
+            expected_s: How long it takes, as its user was told.
 
         Raises:
             JobError: So many jobs of this owner wait already.
         """
         # 128 random bits: anyone with the link to a job may see it, so the link must be impossible to guess.
         job_id = secrets.token_hex(16)
-        columns = "id, owner, kind, subject, params, state, created_at, queued_at"
+        columns = "id, owner, kind, subject, params, state, created_at, queued_at, expected_s"
         with self._transaction() as db:
             _check_waiting(db, owner, max_waiting)
             db.execute(
-                f"INSERT INTO job ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)",  # noqa: S608
-                (job_id, owner, kind, subject, json.dumps(dict(params)), QUEUED, self._clock()),
+                f"INSERT INTO job ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",  # noqa: S608
+                (job_id, owner, kind, subject, json.dumps(dict(params)), QUEUED, self._clock(), expected_s),
             )
             # Read before it is committed: a job that its user was told to have failed must not wait in the queue.
             return self._job(db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone())
@@ -242,16 +257,25 @@ class JobStore:
             sql = "SELECT count(*) FROM job WHERE state IN (SELECT value FROM json_each(?))"
             return int(db.execute(sql, (json.dumps([*states]),)).fetchone()[0])
 
-    def position(self, job_id: str) -> int:
-        """Return how many jobs, of any owner, run or come before this one; 0 if this one does not wait (any more)."""
+    def before(self, job_id: str) -> tuple[Job, ...]:
+        """Return the jobs of any owner that run, and those that come before this one; none if it does not wait."""
         with self._transaction(write=False) as db:
             waiting = [row["id"] for row in db.execute(_WAITING, (QUEUED, self._clock() - RECENT_S))]
             if job_id not in waiting:
-                return 0
-            running = db.execute("SELECT count(*) FROM job WHERE state = ?", (RUNNING,)).fetchone()[0]
-            return int(running) + waiting.index(job_id)
+                return ()
+            running = [row["id"] for row in db.execute("SELECT id FROM job WHERE state = ?", (RUNNING,))]
+            ids = [*running, *waiting[: waiting.index(job_id)]]
+            sql = "SELECT * FROM job WHERE id = ?"
+            return tuple(self._job(db.execute(sql, (one,)).fetchone()) for one in ids)
 
-    def claim(self, worker: str, *, with_token: bool | None = None) -> Job | None:
+    def claim(
+        self,
+        worker: str,
+        devices: Sequence[str] = (),
+        *,
+        all_devices: bool = False,
+        with_token: bool | None = None,
+    ) -> Job | None:
         """Set the job whose turn it is to running and return it; None if no job waits.
 
         It is the turn of the owner with the fewest jobs that were started in the last hour, and of the job of
@@ -262,13 +286,21 @@ class JobStore:
 
         Args:
             worker: Name of the worker that does the job.
+            devices: What the worker may run it on. The job gets the first on which none runs; if there is no such, no
+                job is claimed. Empty: it takes none.
+            all_devices: Whether the job gets all of them, once no job runs on any.
             with_token: Whether the job is one that needs an access token of its user; None: any.
         """
         with self._transaction(write=False) as db:  # usually no job waits, and this does not block other writers
             if db.execute("SELECT 1 FROM job WHERE state = ? LIMIT 1", (QUEUED,)).fetchone() is None:
                 return None
+            if devices and not _free(db, devices, all_devices):
+                return None
         with self._transaction() as db:
             now = self._clock()
+            got = _free(db, devices, all_devices)
+            if devices and not got:
+                return None
             row = next(
                 (
                     row
@@ -280,8 +312,8 @@ class JobStore:
             if row is None:
                 return None
             db.execute(
-                "UPDATE job SET state = ?, attempt = attempt + 1, started_at = ?, worker = ? WHERE id = ?",
-                (RUNNING, now, worker, row["id"]),
+                "UPDATE job SET state = ?, attempt = attempt + 1, started_at = ?, worker = ?, devices = ? WHERE id = ?",
+                (RUNNING, now, worker, json.dumps(got), row["id"]),
             )
             return self._job(db.execute("SELECT * FROM job WHERE id = ?", (row["id"],)).fetchone())
 
@@ -357,25 +389,22 @@ class JobStore:
         Raises:
             JobError: There is no such job, it waits, runs or has succeeded, or too many jobs of its owner wait.
         """
-        with self._transaction(write=False) as db:
-            if row := db.execute("SELECT owner FROM job WHERE id = ?", (job_id,)).fetchone():
-                _check_waiting(db, row["owner"], max_waiting)
         empty = ("progress", "report", "error", "result", "worker", "pid", "started_at", "finished_at")
-        cleared = ", ".join(f"{name} = NULL" for name in empty)
-        params = json.dumps({**self.get(job_id).params, **(more or {})})
-        changed = self._update(
-            f"state = ?, queued_at = ?, params = ?, cancel_requested = 0, {cleared}",
-            (QUEUED, self._clock(), params),
-            job_id,
-            RESUMABLE,
-        )
+        cleared = ", ".join(f"{name} = NULL" for name in (*empty, "devices", "expected_s"))
+        change = f"UPDATE job SET state = ?, queued_at = ?, params = ?, cancel_requested = 0, {cleared}"  # noqa: S608
+        states = ", ".join("?" * len(RESUMABLE))
+        with self._transaction() as db:
+            found = f"SELECT owner, params FROM job WHERE id = ? AND state IN ({states})"  # noqa: S608
+            if row := db.execute(found, (job_id, *RESUMABLE)).fetchone():
+                _check_waiting(db, row["owner"], max_waiting)
+                params = json.dumps({**json.loads(row["params"]), **(more or {})})
+                db.execute(f"{change} WHERE id = ?", (QUEUED, self._clock(), params, job_id))
+                return self._job(db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone())
         job = self.get(job_id)
-        if not changed:
-            raise JobError(
-                f"Job {job_id} is {job.state}; only a {', '.join(RESUMABLE[:-1])} or {RESUMABLE[-1]} job can be "
-                f"resumed. {'Wait until it ends.' if job.active else 'Start a new job instead.'}"
-            )
-        return job
+        raise JobError(
+            f"Job {job_id} is {job.state}; only a {', '.join(RESUMABLE[:-1])} or {RESUMABLE[-1]} job can be "
+            f"resumed. {'Wait until it ends.' if job.active else 'Start a new job instead.'}"
+        )
 
     def delete(self, job_id: str) -> None:
         """Remove a job that does not run, with its folder.
@@ -473,12 +502,13 @@ class JobStore:
     def _job(self, row: sqlite3.Row) -> Job:
         values = dict(row)
         try:
-            for name in ("params", "progress", "report", "result"):
+            for name in ("params", "progress", "report", "result", "devices"):
                 values[name] = None if values[name] is None else json.loads(values[name])
             progress = None if values["progress"] is None else JobProgress.from_json(values["progress"])
         except (ValueError, TypeError, KeyError) as error:
             raise self._damaged(error) from error
         values |= {"progress": progress, "cancel_requested": bool(values["cancel_requested"])}
+        values["devices"] = tuple(values["devices"] or ())
         return Job(**values, log_path=self._folder(row["id"]) / "log.txt")
 
     @contextlib.contextmanager
@@ -574,3 +604,12 @@ def _check_waiting(db: sqlite3.Connection, owner: str, most: int | None) -> None
             f"{waiting:,} of your jobs wait already, and this server lets {most:,} wait (LABELRANK_MAX_WAITING_JOBS). "
             "Wait until one has started, or cancel one on the page Jobs."
         )
+
+
+def _free(db: sqlite3.Connection, devices: Sequence[str], all_devices: bool) -> list[str]:
+    """Return the devices that a job would get: the first on which none runs, or all; empty if it has to wait."""
+    running = db.execute("SELECT devices FROM job WHERE state = ? AND devices IS NOT NULL", (RUNNING,))
+    taken = {device for row in running for device in json.loads(row["devices"])}
+    if all_devices:
+        return [] if taken else [*devices]
+    return [device for device in devices if device not in taken][:1]

@@ -22,6 +22,7 @@ from labelrank.jobs.worker import (
     ACCESS_IS_SAID,
     ASKS_HUB,
     ATTEMPT,
+    CPU,
     IS_PUBLIC,
     MEMORY_ADVICE,
     PARENT_PID,
@@ -203,7 +204,8 @@ def _child_env(settings: Settings, job: Job) -> dict[str, str]:
     env = environment() | settings.of(job.owner, public=named(IS_PUBLIC)(job.params)).to_env()
     # The log is read while it grows; and a crash in native code should leave a traceback in it.
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid()), ATTEMPT: str(job.attempt)}
-    return env
+    gpus = [device for device in job.devices if device != CPU]
+    return env | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
 
 
 def _how_it_ended(returncode: int, job_id: str) -> str:

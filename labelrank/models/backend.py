@@ -187,6 +187,13 @@ def devices() -> tuple[Device, ...]:
     return (gpus() if _runs_on_gpu(_wanted_backend()) else ()) or (cpu(),)
 
 
+def usable_gpus() -> list[str]:
+    """Return, for each GPU that this process may use, the value of CUDA_VISIBLE_DEVICES that selects it."""
+    count = sum(device.kind == "GPU" for device in devices())
+    given = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return given[:count] if given else [str(number) for number in range(count)]
+
+
 def resolve_precision(precision: str, *, training: bool = False) -> str:
     """Return the precision that is used for a given one, in inference or in training.
 

@@ -12,7 +12,6 @@ import streamlit as st
 from labelrank import words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import LabelRankError
-from labelrank.jobs import queue
 from labelrank.jobs.store import Job
 from labelrank.models.config import EncoderConfig
 from labelrank.steps.finetune.estimate import (
@@ -217,11 +216,9 @@ def _rows(chosen: choices.Choices, split: str) -> int | None:
 # Jobs
 
 
-def start(params: Mapping[str, Any], chosen: choices.Choices) -> None:
-    """Queue a fine-tune and run the page again to show it."""
-    job = queue.submit(
-        "finetune", params, owner=session.owner(), subject=session.subject_of(chosen), settings=session.settings()
-    )
+def start(params: Mapping[str, Any], chosen: choices.Choices, time: TimeEstimate | None = None) -> None:
+    """Queue a fine-tune, which takes about this time, and run the page again to show it."""
+    job = session.submit("finetune", params, chosen, time=time)
     session.choose(finetune=job.id)
     st.rerun()
 

@@ -273,8 +273,7 @@ def progress_bar(job: Job) -> None:
 def _progress_text(job: Job) -> str:
     progress = job.progress
     if job.state == "queued":
-        before = session.store().position(job.id)
-        return f"Waiting: {plural(before, 'job')} before this one" if before else "Waiting to start"
+        return session.turn_text(job)
     if progress is None:
         return "Starting"
     stage = progress.stage

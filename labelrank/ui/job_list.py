@@ -90,6 +90,5 @@ def _result_text(job: Job) -> str:
     if job.state == "succeeded" and job.result and job.kind == PUBLISH:
         return messages.message_text(str(job.result["address"]))
     if job.state == "queued":
-        before = session.store().position(job.id)
-        return f"{words.plural(before, 'job')} before this one" if before else "next to start"
+        return session.turn_text(job)
     return messages.message_text(job.error or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from labelrank import words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, LabelRankError, TooCostly
 from labelrank.features.store import FeatureSet
-from labelrank.jobs.queue import ensure_consumer, submit
+from labelrank.jobs.queue import ensure_consumer
 from labelrank.jobs.store import MAX_NAME_CHARACTERS, Job
 from labelrank.progress import Kind
 from labelrank.steps.extract.report import ExtractionReport, ExtractionResult
@@ -51,14 +52,11 @@ def start_extraction(*, recompute: bool) -> None:
 
 def submit_extraction(*, recompute: bool) -> Job:
     """Queue an extraction of the current choices."""
-    chosen = session.choices()
-    return submit(
-        "extract",
-        chosen.extract_params(recompute=recompute),
-        owner=session.owner(),
-        subject=session.subject_of(chosen),
-        settings=session.settings(),
-    )
+    chosen, time = session.choices(), None
+    with contextlib.suppress(LabelRankError):  # the job says what is wrong
+        if prospect := feature_files.prospect(chosen, wait=False):
+            time = server.time_estimate(prospect)
+    return session.submit("extract", chosen.extract_params(recompute=recompute), chosen, time=time)
 
 
 def more_samples_first(text: str, found: feature_files.ChosenFeatures) -> None:

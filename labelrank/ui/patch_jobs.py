@@ -10,11 +10,11 @@ import streamlit as st
 from labelrank import words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import LabelRankError
-from labelrank.jobs import queue
 from labelrank.jobs.store import Job
 from labelrank.preview import looks
 from labelrank.steps.patch_gallery.folder import GalleryResult, is_there
 from labelrank.steps.patch_gallery.request import AUTO, GalleryProspect, GalleryRequest, same_gallery
+from labelrank.times import TimeEstimate
 from labelrank.ui import choices, datasets, job_panel, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import error_box, escape, message_text
@@ -169,16 +169,10 @@ def active_twin() -> Job | None:
     return next((job for job in session.active_jobs() if job.kind == "patches" and is_current(job)), None)
 
 
-def start(*, recompute: bool = False) -> None:
-    """Queue a job for the current choices and run the page again to show it."""
+def start(time: TimeEstimate | None = None, *, recompute: bool = False) -> None:
+    """Queue a job for the current choices, which takes about this time, and run the page again to show it."""
     chosen = session.choices()
-    job = queue.submit(
-        "patches",
-        chosen.patches_params(recompute=recompute),
-        owner=session.owner(),
-        subject=session.subject_of(chosen),
-        settings=session.settings(),
-    )
+    job = session.submit("patches", chosen.patches_params(recompute=recompute), chosen, time=time)
     session.choose(patches=job.id)
     st.rerun()
 
@@ -186,10 +180,11 @@ def start(*, recompute: bool = False) -> None:
 def start_button(found: GalleryProspect) -> None:
     """Show the button that scores, and what that takes."""
     with st.container(horizontal=True, vertical_alignment="center"):
+        time = server.patches_time(found)
         if st.button("Score patches", type="primary"):
-            start()
+            start(time)
         text = words.plural(found.samples, *NOUNS[found.media])
-        if time := server.patches_time(found):
+        if time:
             text += f": {words.told(time.seconds, measured=time.measured)}"
         st.caption(escape(text), width="content")
         if before := session.queue_length():

@@ -10,7 +10,6 @@ import streamlit as st
 from labelrank import words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import LabelRankError
-from labelrank.jobs import queue
 from labelrank.jobs.store import Job
 from labelrank.json_values import typed
 from labelrank.patches.ranker import open_ranker
@@ -18,6 +17,7 @@ from labelrank.patches.ranker_config import SIZES
 from labelrank.patches.ranker_recipe import RankerEpoch, RankerResult
 from labelrank.preview import looks
 from labelrank.steps.patch_gallery.request import of_samples
+from labelrank.times import TimeEstimate
 from labelrank.ui import chart_menu, datasets, job_panel, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import error_box, escape, message_text
@@ -173,27 +173,23 @@ def _offer() -> None:
         error_box(error)
         return
     with st.container(horizontal=True, vertical_alignment="center"):
+        time = server.training_time(found)
         if st.button("Train a ranker"):
-            _start(changes)
+            _start(changes, time)
         nouns = NOUNS[found.media]
         text = f"{words.plural(found.samples, *nouns)}, {found.held_out:,} more to compare with"
-        if time := server.training_time(found):
+        if time:
             text += f": {words.told(time.seconds, measured=time.measured)}"
         st.caption(escape(text), width="content")
         if before := session.queue_length():
             st.caption(f"Starts after {words.plural(before, 'job')} of this server", width="content")
 
 
-def _start(changes: dict[str, Any]) -> None:
+def _start(changes: dict[str, Any], time: TimeEstimate | None) -> None:
     from labelrank.steps.patch_training import TrainRequest  # more than the web process needs at its start
 
     chosen = session.choices()
-    job = queue.submit(
-        "train-patches",
-        TrainRequest(of_samples(chosen.request), changes).to_params(),
-        owner=session.owner(),
-        subject=session.subject_of(chosen),
-        settings=session.settings(),
-    )
+    params = TrainRequest(of_samples(chosen.request), changes).to_params()
+    job = session.submit("train-patches", params, chosen, time=time)
     session.choose(training=job.id)
     st.rerun()

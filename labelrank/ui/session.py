@@ -17,6 +17,7 @@ from labelrank.errors import JobError
 from labelrank.features.examples import FeaturesExample
 from labelrank.jobs import queue
 from labelrank.jobs.store import FAILED, QUEUED, RUNNING, STATES, Job, JobStore
+from labelrank.jobs.turns import turn_of
 from labelrank.models.curated import EMBEDDED
 from labelrank.settings import Settings
 from labelrank.steps.extract.report import ExtractionReport
@@ -26,9 +27,11 @@ from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import delete_kept
 from labelrank.steps.publish.request import PUBLISH
 from labelrank.steps.rank import RankRequest
+from labelrank.times import TimeEstimate
 from labelrank.ui import account, visitor
 from labelrank.ui.address import JOBS, choices_of_job, from_address, to_address
 from labelrank.ui.choices import Choices, Source, choices_of_example, default_checkpoint, kind_of
+from labelrank.words import about, plural
 
 _HUB_WAIT_S = 10.0
 """Longest pause of a page for the Hub; a longer one is told instead."""
@@ -239,6 +242,15 @@ def queue_length() -> int:
     return store().count((RUNNING, QUEUED))
 
 
+def turn_text(job: Job) -> str:
+    """Return when a waiting job starts: after how many jobs of the server, and when that is, where it is known."""
+    turn = turn_of(job, server_settings())
+    if not turn.before:
+        return "Next to start"
+    text = f"Starts after {plural(turn.before, 'job')}"
+    return text if turn.seconds is None else f"{text}, in {about(turn.seconds)}"
+
+
 def shown_job() -> Job | None:
     """Return the job that the Features page shows; None when there is none, or it has been deleted."""
     if (job_id := choices().job) is None:
@@ -280,6 +292,28 @@ def give_up_if_left() -> None:
 def work_off_jobs() -> None:
     """Make sure that a process of this server runs its jobs."""
     queue.ensure_consumer(server_settings())
+
+
+def submit(kind: str, params: Mapping[str, Any], chosen: Choices, *, time: TimeEstimate | None = None) -> Job:
+    """Queue a job of this session, and return it.
+
+    Args:
+        kind: One of `labelrank.jobs.worker.TASKS`.
+        params: Parameters of its task.
+        chosen: The choices that it is about.
+        time: How long it takes, as its user was told.
+
+    Raises:
+        JobError: As `queue.submit`.
+    """
+    return queue.submit(
+        kind,
+        params,
+        owner=owner(),
+        subject=subject_of(chosen),
+        settings=settings(),
+        expected_s=None if time is None else time.seconds,
+    )
 
 
 def cancel_job(job: Job) -> None:

@@ -82,8 +82,8 @@ def web(settings):
     """Start processes that hold a consumer: web("app") or web("worker"), with options for the children."""
     processes = []
 
-    def start(*arguments):
-        env = os.environ | {"LABELRANK_HOME": str(settings.workspace), "PYTHONPATH": str(ROOT)}
+    def start(*arguments, devices=""):
+        env = os.environ | {"LABELRANK_HOME": str(settings.workspace), "PYTHONPATH": str(ROOT), "DEVICES": devices}
         process = subprocess.Popen(
             [sys.executable, str(HERE / "web.py"), *arguments],
             stdin=subprocess.PIPE,

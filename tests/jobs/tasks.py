@@ -57,6 +57,10 @@ def record(params, settings, on_progress, should_stop):
     return {}
 
 
+def visible(params, settings, on_progress, should_stop):
+    return {"gpus": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+
 def wait(params, settings, on_progress, should_stop):
     on_progress(1, 10, Stage(Kind.ENCODE, "waiting"))
     while not should_stop():

@@ -323,11 +323,11 @@ def test_a_supervisor_that_breaks_fails_its_job_and_goes_on(start, ended, store,
 def test_a_database_that_refuses_for_a_while_loses_no_job(start, ended, settings, monkeypatch):
     real, refused = JobStore.claim, []
 
-    def claim(self, worker, **options):
+    def claim(self, *arguments, **options):
         if not refused:
-            refused.append(worker)
+            refused.append(arguments[0])
             raise JobError("database is locked")
-        return real(self, worker, **options)
+        return real(self, *arguments, **options)
 
     monkeypatch.setattr(JobStore, "claim", claim)
     job = start("count")

@@ -27,11 +27,14 @@ def start(settings):
 
 @pytest.fixture
 def workers(web, settings):
-    """Start so many `labelrank worker`, with options for their children, and wait until they live."""
+    """Start so many `labelrank worker`, with options for their children, and wait until they live.
 
-    def start(count, *options):
+    This machine need not have GPUs: the workers are told of three.
+    """
+
+    def start(count, *options, devices="0 1 2"):
         before = len(living(settings))
-        processes = [web("worker", *options) for _ in range(count)]
+        processes = [web("worker", *options, devices=devices) for _ in range(count)]
         wait_for(lambda: len(living(settings)) == before + count)
         return {process.pid: process for process in processes}
 
@@ -66,6 +69,58 @@ def test_two_workers_do_twenty_jobs_once_each_in_their_order(workers, start, end
     for name in {job.worker for job in jobs}:
         times = [(job.started_at, job.finished_at) for job in jobs if job.worker == name]
         assert all(end <= start for (_, end), (start, _) in pairwise(times)), "one at a time"
+
+
+def test_three_workers_one_of_which_is_killed_do_twenty_jobs_once_each_and_one_job_on_each_device(
+    workers, start, ended, reporting, settings, store
+):
+    processes = workers(3)
+    lost = reporting(start("wait_once"))
+    jobs = [start("record", name=f"job-{number}") for number in range(20)]
+    wait_for(lambda: (settings.workspace / "record.txt").exists())
+    kill(worker_of(lost, processes))
+    assert ended(lost).state == "interrupted"
+    resume(lost.id, settings)
+    jobs = [ended(job) for job in jobs]
+    assert {(job.state, job.attempt) for job in jobs} == {("succeeded", 1)}
+    assert (ended(lost).result, store.get(lost.id).attempt) == ({"resumed": True}, 2)
+    record = (settings.workspace / "record.txt").read_text().splitlines()
+    assert sorted(record) == sorted(f"job-{number} {what}" for number in range(20) for what in ("starts", "ends"))
+    assert {job.devices for job in jobs} <= {("0",), ("1",), ("2",)}
+    for device in {job.devices for job in jobs}:
+        times = sorted((job.started_at, job.finished_at) for job in jobs if job.devices == device)
+        assert all(end <= start for (_, end), (start, _) in pairwise(times)), "one at a time"
+
+
+def test_on_one_device_workers_and_the_app_run_one_job_at_a_time(workers, start, ended, reporting, settings, store):
+    assert ensure_consumer(settings, command=child_command, grace_s=0.5, devices=["cpu"])
+    try:
+        held = reporting(start("wait"))
+        assert (held.worker, held.devices) == ("app", ("cpu",))
+        workers(2, devices="cpu")
+        jobs = [start("record", name=name) for name in "abcdef"]
+        assert {store.get(job.id).state for job in jobs} == {"queued"}
+        cancel(held.id, settings)
+        times = sorted((job.started_at, job.finished_at) for job in map(ended, jobs))
+        assert ended(held).finished_at <= times[0][0]
+        assert all(end <= start for (_, end), (start, _) in pairwise(times)), "one at a time"
+    finally:
+        stop_consumer(settings)
+
+
+def test_the_process_of_a_job_sees_its_device_alone(workers, start, ended):
+    workers(2)
+    jobs = [ended(start("visible")) for _ in range(3)]
+    assert all(job.result == {"gpus": job.devices[0]} for job in jobs)
+
+
+def test_on_a_machine_of_ones_own_the_app_gives_a_job_all_devices(settings, start, ended):
+    assert ensure_consumer(settings, command=child_command, grace_s=0.5, devices=["0", "1"])
+    try:
+        job = ended(start("visible"))
+        assert (job.devices, job.result) == (("0", "1"), {"gpus": "0,1"})
+    finally:
+        stop_consumer(settings)
 
 
 def test_the_job_of_a_killed_worker_is_found_and_the_other_goes_on(workers, start, ended, reporting, store):

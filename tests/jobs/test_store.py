@@ -177,44 +177,52 @@ def test_jobs_are_listed_newest_first_for_one_owner_or_all(tmp_path):
     assert [store.count(states) for states in ((), ("queued",), ("queued", "running"))] == [0, 3, 4]
 
 
+def place_in(store):
+    """Return a function that counts the jobs before a job."""
+    return lambda job_id: len(store.before(job_id))
+
+
 def test_the_position_counts_what_runs_and_what_waits_before(store):
+    place = place_in(store)
     first, second, third = (new_job(store, owner=owner) for owner in ("me", "you", "me"))
-    assert [store.position(job.id) for job in (first, second, third)] == [0, 1, 2]
+    assert [place(job.id) for job in (first, second, third)] == [0, 1, 2]
     running = store.claim("a worker")
-    assert [store.position(job.id) for job in (first, second, third)] == [0, 1, 2]
+    assert [place(job.id) for job in (first, second, third)] == [0, 1, 2]
     store.succeed(running.id, running.attempt, {})
-    assert [store.position(job.id) for job in (second, third)] == [0, 1]
+    assert [place(job.id) for job in (second, third)] == [0, 1]
     store.request_cancel(second.id)
-    assert [store.position(job.id) for job in (second, third)] == [0, 0]
-    assert store.position("nothing of this name") == 0
+    assert [place(job.id) for job in (second, third)] == [0, 0]
+    assert place("nothing of this name") == 0
 
 
 def test_the_turn_is_that_of_the_owner_with_the_fewest_jobs_of_late(tmp_path):
     now = [1000.0]
     store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: now[0])
+    place = place_in(store)
     asked = [new_job(store, owner=owner).id for owner in ("me", "me", "me", "you", "she", "you")]
     turns = [asked[number] for number in (0, 3, 4, 1, 5, 2)]
-    assert sorted(asked, key=store.position) == turns
+    assert sorted(asked, key=place) == turns
     for number, expected in enumerate(turns):
-        assert [store.position(job_id) for job_id in turns[number:]] == list(range(len(turns) - number))
+        assert [place(job_id) for job_id in turns[number:]] == list(range(len(turns) - number))
         claimed = store.claim("a worker")
         assert claimed.id == expected
         store.succeed(claimed.id, claimed.attempt, {})
     late, hers = new_job(store, owner="me").id, new_job(store, owner="she").id
-    assert sorted([late, hers], key=store.position) == [hers, late], "she had fewer in this hour"
+    assert sorted([late, hers], key=place) == [hers, late], "she had fewer in this hour"
     now[0] += 3601
-    assert sorted([late, hers], key=store.position) == [late, hers], "what was long ago does not count"
+    assert sorted([late, hers], key=place) == [late, hers], "what was long ago does not count"
     assert store.claim("a worker").id == late
 
 
 def test_a_resumed_job_waits_behind_those_that_waited_already(tmp_path):
     now = iter(range(100))
     store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: float(next(now)))
+    place = place_in(store)
     first, second = new_job(store), new_job(store)
     store.request_cancel(first.id)
     again = store.requeue(first.id)
     assert (again.created_at, again.queued_at) == (first.created_at, 3.0)
-    assert [store.position(job.id) for job in (second, again)] == [0, 1]
+    assert [place(job.id) for job in (second, again)] == [0, 1]
     assert [job.id for job in store.in_state("queued")] == [second.id, first.id]
     assert [store.claim("a worker").id for _ in range(2)] == [second.id, first.id]
 
@@ -229,6 +237,44 @@ def test_many_who_claim_at_once_get_a_job_each(store):
     waiting = [new_job(store).id for _ in range(12)]
     claimed = [job.id for job in at_once(lambda: store.claim("a worker"))]
     assert sorted(claimed) == sorted(waiting[:8])
+
+
+def test_a_device_has_one_job_at_a_time_however_many_try(store):
+    waiting = [new_job(store).id for _ in range(12)]
+    claimed = [job for job in at_once(lambda: store.claim("a worker", ("0", "1", "2"))) if job]
+    assert sorted(job.devices for job in claimed) == [("0",), ("1",), ("2",)]
+    assert {job.id for job in claimed} == set(waiting[:3])
+    assert store.claim("a worker", ("1", "2")) is None
+    store.succeed(claimed[0].id, claimed[0].attempt, {})
+    assert store.claim("a worker", ("0", "1", "2")).devices == claimed[0].devices
+
+
+def test_a_job_that_gets_all_devices_waits_until_none_is_in_use(store):
+    for _ in range(2):
+        new_job(store)
+    first = store.claim("a worker", ("0", "1"))
+    assert store.claim("app", ("0", "1"), all_devices=True) is None
+    store.fail(first.id, first.attempt, "why")
+    assert store.claim("app", ("0", "1"), all_devices=True).devices == ("0", "1")
+    new_job(store)
+    assert store.claim("a worker", ("0", "1")) is None
+    assert store.requeue(first.id).devices == (), "it has none while it waits"
+
+
+def test_of_many_who_resume_at_once_no_more_may_wait_than_allowed(store):
+    jobs = [new_job(store) for _ in range(8)]
+    for job in jobs:
+        store.request_cancel(job.id)
+    left = iter(jobs)
+
+    def resume():
+        try:
+            return store.requeue(next(left).id, max_waiting=3)
+        except JobError as error:
+            assert "3 of your jobs wait already" in str(error)
+
+    assert len([job for job in at_once(resume) if job]) == 3
+    assert store.count(("queued",)) == 3
 
 
 def test_a_new_database_is_made_once_however_many_try(tmp_path):
@@ -392,7 +438,7 @@ def test_a_database_of_a_newer_version_is_refused_and_kept(store):
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 4\)"):
+    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 5\)"):
         store.list()
     with sqlite3.connect(store.path) as db:
         assert db.execute("SELECT count(*) FROM job").fetchone() == (1,)
@@ -432,6 +478,18 @@ def test_a_file_of_version_3_keeps_its_jobs_and_learns_their_names(old_file):
     store = JobStore(old_file)
     assert (store.get("ab").name, store.get("ab").title) == (None, store.get("ab").subject)
     assert store.rename("ab", "a name").name == "a name"
+    fresh = JobStore(old_file.with_name("fresh.sqlite"))
+    new_job(fresh)
+    assert columns(old_file) == columns(fresh.path)
+
+
+def test_a_file_of_version_4_keeps_its_jobs_and_learns_their_devices(old_file):
+    db = sqlite3.connect(old_file)
+    db.executescript(f"{MIGRATIONS[1]}; {MIGRATIONS[2]}; {MIGRATIONS[3]}; PRAGMA user_version = 4;")
+    db.close()
+    store = JobStore(old_file)
+    assert (store.get("ab").devices, store.get("ab").expected_s) == ((), None)
+    assert store.claim("a worker", ("cpu",)).devices == ("cpu",)
     fresh = JobStore(old_file.with_name("fresh.sqlite"))
     new_job(fresh)
     assert columns(old_file) == columns(fresh.path)

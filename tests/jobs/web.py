@@ -1,8 +1,10 @@
 """A process that has a consumer, like the app's: web.py app|worker [child options].
 
-It prints whether it started the consumer and then ends when its standard input is closed (app) or on a signal.
+Its devices are those that DEVICES names, by default the machine's own. It prints whether it started the consumer and
+then ends when its standard input is closed (app) or on a signal.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,9 +17,10 @@ def command(job_id):
 
 
 if __name__ == "__main__":
+    devices = os.environ.get("DEVICES", "").split() or None
     if sys.argv[1] == "worker":
-        run_consumer(Settings.from_env(), command=command, grace_s=2.0)
+        run_consumer(Settings.from_env(), command=command, grace_s=2.0, devices=devices)
         print("stopped")
     else:
-        print(ensure_consumer(Settings.from_env(), command=command, grace_s=2.0), flush=True)
+        print(ensure_consumer(Settings.from_env(), command=command, grace_s=2.0, devices=devices), flush=True)
         sys.stdin.read()

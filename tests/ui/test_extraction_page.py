@@ -15,7 +15,7 @@ from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract import estimate
 from labelrank.steps.rank import RankRequest
-from labelrank.times import StageTimes, Work, note
+from labelrank.times import StageTimes, TimeEstimate, Work, note
 from labelrank.ui import server, session
 from labelrank.ui.address import choices_of_job
 from labelrank.words import rough_duration
@@ -116,10 +116,10 @@ def test_a_waiting_job_says_how_many_are_before_it_and_the_sidebar_how_many_are_
     store.create("extract", {**PARAMS, "seed": 2}, "somebody else", "not mine")
     mine = store.create("extract", PARAMS, "local", "digits")
     run(app, job=mine.id)
-    assert (bars(app), without_bar(app)) == ([], ["Waiting: 2 jobs before this one"])
+    assert (bars(app), without_bar(app)) == ([], ["Starts after 2 jobs"])
     assert [c.value for c in app.sidebar.caption][:2] == ["extract: digits", "1 job of yours behind it"]
     app.switch_page("pages/jobs.py").run()
-    assert "2 jobs before this one" in plain(app)
+    assert "Starts after 2 jobs" in plain(app)
 
 
 def test_another_extraction_can_be_queued_while_one_runs(app, store, running):
@@ -130,7 +130,22 @@ def test_another_extraction_can_be_queued_while_one_runs(app, store, running):
     button(app, "Extract features").click().run()
     assert address(app)["job"] != job.id
     assert sorted(job.params["seed"] for job in store.list()) == [1, 7]
-    assert without_bar(app) == ["Waiting: 1 job before this one"]
+    assert without_bar(app) == ["Starts after 1 job, in about 3 minutes"]
+    assert next(job.expected_s for job in store.list() if job.state == "queued") is None, (
+        "beside a job none is measured"
+    )
+
+
+def test_what_the_user_was_told_is_kept_for_those_who_wait_behind(app, store, monkeypatch):
+    monkeypatch.setattr("labelrank.ui.server.time_estimate", lambda prospect: TimeEstimate(360.0, measured=True))
+    run(app, "features", dataset="digits", split="train")
+    button(app, "Extract features").click().run()
+    (job,) = store.list()
+    assert job.expected_s == 360.0
+    behind = store.create("extract", {**PARAMS, "seed": 5}, "local", "behind")
+    run(app, "features", job=behind.id)
+    app.switch_page("pages/jobs.py").run()
+    assert "Starts after 1 job, in about 6 minutes" in plain(app)
 
 
 def test_the_same_work_is_not_queued_twice(app, store, running):

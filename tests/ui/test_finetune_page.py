@@ -260,7 +260,7 @@ def test_starting_queues_a_job_with_the_choices_and_shows_it(ready, store):
         "centroid",
     }
     assert address(ready)["finetune"] == job.id
-    assert "Waiting to start" in texts(ready)
+    assert "Next to start" in texts(ready)
     assert chips(ready)[-1] == "fine-tune: waiting"
 
 

@@ -265,7 +265,7 @@ def test_extract_submits_one_job_with_the_choices(app, store):
     (job,) = store.list()
     assert job.params == {**Choices().extract_params(), **PARAMS, "max_per_class": 16, "pooling": "cls"}
     assert address(app)["job"] == job.id
-    assert "Waiting to start" in texts(app)
+    assert "Next to start" in texts(app)
 
 
 def test_a_running_job_shows_its_rate_with_a_unit_and_can_be_cancelled(app, store):

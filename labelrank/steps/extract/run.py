@@ -19,7 +19,7 @@ from labelrank.features.joining import read_features
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
 from labelrank.json_values import plain
-from labelrank.models.backend import devices
+from labelrank.models.backend import devices, usable_gpus
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.assembling import Found
@@ -249,7 +249,7 @@ def extract(
 
 def engine_for(parts: Sequence[Part]) -> Engine:
     """Return the engine for these parts: one process per GPU if several GPUs can be used, else this process."""
-    return gpus.make if min(len(gpus.usable()), len(parts)) > 1 else here.make
+    return gpus.make if min(len(usable_gpus()), len(parts)) > 1 else here.make
 
 
 class _Parts:

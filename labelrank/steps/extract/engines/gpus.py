@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from labelrank.errors import Cancelled, FeaturesError, ProcessError
 from labelrank.features.encode import encoding_stage
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
-from labelrank.models.backend import devices
+from labelrank.models.backend import usable_gpus
 from labelrank.processes import Call, stop
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
@@ -24,17 +24,6 @@ _POLL_S = 0.1
 _GRACE_S = 10.0
 
 
-def usable() -> list[str]:
-    """Return, for each GPU that this process may use, the value of CUDA_VISIBLE_DEVICES that selects it."""
-    return visible_gpus(os.environ, sum(device.kind == "GPU" for device in devices()))
-
-
-def visible_gpus(env: Mapping[str, str], count: int) -> list[str]:
-    """Return, for each of `count` GPUs, the value of CUDA_VISIBLE_DEVICES that selects it in this environment."""
-    given = [name.strip() for name in env.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return given[:count] if given else [str(number) for number in range(count)]
-
-
 def make(
     plan: Plan,
     settings: Settings,
@@ -45,7 +34,7 @@ def make(
     should_stop: ShouldStop | None = None,
 ) -> Generator[FeatureSet, None, None]:
     """Compute parts of a plan on all GPUs, as an `Engine` does; one process per GPU writes them to the folder."""
-    gpus = usable()[: len(parts)]
+    gpus = usable_gpus()[: len(parts)]
     total = sum(len(part.samples) for part in plan.parts)
     plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
     request = replace(plan.request, precision=plan.provenance["precision"])
