@@ -50,6 +50,7 @@ class Fault:
     ends_signatures: bool = False
     page: bytes | None = None
     delay_s: float = 0.0
+    gate: threading.Event | None = None
     damage: bool = False
 
 
@@ -180,6 +181,11 @@ class HubServer:
     def slow(self, match: str, delay_s: float, times: int = 1) -> None:
         """Wait before the answer."""
         self.faults.append(Fault(match, times, delay_s=delay_s))
+
+    def hold(self, match: str, times: int = 99) -> threading.Event:
+        """Answer once the event that is returned is set."""
+        self.faults.append(Fault(match, times, gate=threading.Event()))
+        return self.faults[-1].gate
 
     def damage(self, match: str, times: int = 1) -> None:
         """Send other bytes than those of the file."""
@@ -337,6 +343,8 @@ class _Handler(Writing, CodeRoutes, BaseHTTPRequestHandler):
         self.fault = self.hub.take_fault(self.path)
         if self.fault and self.fault.delay_s:
             time.sleep(self.fault.delay_s)
+        if self.fault and self.fault.gate:
+            self.fault.gate.wait(120)
         if self.fault and self.fault.status:
             return self.refuse(self.fault.status, **{k.replace("-", "_"): v for k, v in self.fault.headers.items()})
         if self.fault and self.fault.page is not None:
