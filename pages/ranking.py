@@ -181,31 +181,30 @@ def first_screen(found: feature_files.ChosenFeatures, ranking: rankings.Ranking)
             help="Shows where the class lies, how sure that is, and some of its samples; so does a click on its row in "
             "the chart, or a tick in the table.",
         )
-    with screen.container(key="class_hint" if chosen is None else "found_class", gap="xsmall"):
-        if chosen is None:
-            what = "where it lies" if found.example else "its samples"
-            st.caption(f"Pick a class here, in the chart or in the table to see {what}.")
-        else:
-            look_at(found, ranking, chosen)
+    told = screen.container(key="class_hint" if chosen is None else "found_class")
+    if chosen is None:
+        what = "where it lies" if found.example else "its samples"
+        told.caption(f"Pick a class here, in the chart or in the table to see {what}.")
     left, right = screen.container(), screen.container(key="beside")
     settled = ranking.settled
     # What is drawn first is replaced by what is drawn later. What is drawn once stays, and its zoom too.
     places = Places(
-        *(part.container() if settled else part.empty() for part in (upper, left, left, left, left, right, right))
+        *(part.container() if settled else part.empty() for part in (upper, told, left, left, left, left, right, right))
     )
     classes = len(ranking.ranked.label_map.names)
     with places.window:
         window = found_class.window(classes, chosen) if classes > ranking_charts.ROW_CLASSES else None
     if not settled:
-        draw(places, found, ranking, whole=False, window=window)
+        draw(places, found, ranking, chosen, whole=False, window=window)
         ranking.settle(rankings.WAIT_S)
-    draw(places, found, ranking, whole=True, window=window)
+    draw(places, found, ranking, chosen, whole=True, window=window)
 
 
 class Places(NamedTuple):
     """Where the parts of the first screen are shown."""
 
     figures: DeltaGenerator
+    told: DeltaGenerator
     finding: DeltaGenerator
     window: DeltaGenerator
     chart: DeltaGenerator
@@ -226,13 +225,15 @@ def draw(
     places: Places,
     found: feature_files.ChosenFeatures,
     ranking: rankings.Ranking,
+    chosen: int | None,
     *,
     whole: bool,
     window: tuple[int, int] | None,
 ) -> None:
-    """Show figures, chart and positions.
+    """Show figures, what is told of the picked class, chart and positions.
 
     Args:
+        chosen: Position of the picked class.
         window: First and last position in the chart; None: all.
         whole: Whether to read images of the samples, and let classes be picked.
     """
@@ -243,8 +244,14 @@ def draw(
                 ranking.ranked.share, ranking.intervals, ranking.distances
             ):
                 st.metric(title, value, width="content", help=help_text)
+        # What is drawn later takes the place of what was there.
         if ranking.not_sure:
             st.caption(messages.message_text(ranking.not_sure))
+        else:
+            st.empty()
+    if chosen is not None:
+        with places.told.container(gap="xsmall"):
+            look_at(found, ranking, chosen)
     finding = ranking_charts.projection_finding(label_map.names, ranking.told_apart)
     drawn = rankings.projection_data(found, ranking, images=whole)
     places.finding.subheader(messages.escape(finding), anchor=False, help=ranking_words.TOLD_APART_HELP)

@@ -131,7 +131,8 @@ def open_orders(app, job):
     return app
 
 
-def test_the_orders_are_judged_and_one_becomes_the_label_map(app, pixel_features, finished_job):
+def test_the_orders_are_judged_and_one_becomes_the_label_map(app, pixel_features, finished_job, monkeypatch):
+    monkeypatch.setattr(rankings, "WAIT_S", 60.0)
     open_orders(app, finished_job(pixel_features()))
     table = app.table[0].value
     assert table.index[0] == "centroid (chosen)"
@@ -145,7 +146,7 @@ def test_the_orders_are_judged_and_one_becomes_the_label_map(app, pixel_features
     assert app.selectbox(key="method").value == "optimal-leaf"
     assert app.button(key="use_optimal-leaf").disabled
     assert "Expected agreement" not in [metric.label for metric in app.metric]
-    assert "centroid alone" in texts(app)
+    assert "Only the order centroid" in texts(app)
 
 
 def test_an_order_that_cannot_be_had_says_why(app, pixel_features, finished_job):
@@ -177,6 +178,14 @@ def test_a_class_is_found_with_its_place_and_its_images(app, pixel_features, fin
     (told,) = [text for text in said if "position 2 (0 is first, 9 last)" in text]
     assert "in truth likely" in told
     assert app.get("image")
+
+
+def test_what_is_told_of_a_class_waits_for_how_sure_it_is(app, pixel_features, finished_job, monkeypatch):
+    monkeypatch.setattr(rankings, "WAIT_S", 60.0)
+    run(app, "ranking", **{"job": finished_job(pixel_features()).id, "class": "three"})
+    (told,) = [one.value for one in app.markdown if one.value.startswith("three\\: position")]
+    assert "in truth likely" in told
+    assert not [one.value for one in app.caption if one.value.startswith("Working out")]
 
 
 def stands_out_in(app, key: str) -> set[int]:
