@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import labelrank
-from labelrank.errors import HubError, JobError
+from labelrank.errors import HubError, JobError, Unreachable
 from labelrank.models.backend import devices, preferred_backend, resolve_precision
 from labelrank.settings import Settings
 from labelrank.words import plural
@@ -87,7 +87,7 @@ def checks(settings: Settings, *, ask_hub: bool = True) -> Iterator[Check]:
     yield _workspace(settings)
     yield _space(settings)
     yield _jobs(settings)
-    yield _access(settings)
+    yield _access(settings, ask_hub=ask_hub and not _is_offline())
     if ask_hub:
         yield _hub(settings)
 
@@ -169,18 +169,40 @@ def _jobs(settings: Settings) -> Check:
     return Check("Jobs", f"{running:,} running, {waiting:,} waiting")
 
 
-def _access(settings: Settings) -> Check:
+def _access(settings: Settings, *, ask_hub: bool) -> Check:
+    """Say whose access token is there and where it was given, or how to give one."""
+    from labelrank.hub import who
     from labelrank.hub.asking import has_token
+    from labelrank.hub.signing_in import App
 
-    text = "a token is there, for private and gated repositories" if has_token(settings) else "no token"
-    return Check("Access to the Hub", f"{text} (HF_TOKEN, or `hf auth login`)")
+    name = "Access to the Hub"
+    if settings.shared:
+        way = "by a code, as an app of the Hub" if App.from_env() else "with an access token"
+        return Check(name, f"that of each visitor, who signs in {way}")
+    if not has_token(settings):
+        return Check(name, "no token: only what is public. `hf auth login` or HF_TOKEN opens your own and gated ones")
+    variable = next((one for one in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(one)), None)
+    found = f"a token is there, from {variable or '`hf auth login`'}"
+    if not ask_hub:
+        return Check(name, found)
+    try:
+        account = who(settings)
+    except Unreachable:  # which the next check tells
+        return Check(name, found)
+    except HubError as error:
+        return Check(name, found, str(error))
+    return Check(name, f"{found}, of {account.name}{' (may only read)' if account.reads_only else ''}")
+
+
+def _is_offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _hub(settings: Settings) -> Check:
     from labelrank.hub.names import endpoint
     from labelrank.hub.repo import search
 
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if _is_offline():
         return Check("Hub", f"{endpoint()}: HF_HUB_OFFLINE is set, so it is not asked")
     try:
         search("model", "mae", limit=1, settings=settings)

@@ -32,7 +32,7 @@ GRACE_S = 5.0
 """Time a child has between being asked to stop and being killed."""
 
 _POLL_S = 0.02
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_ID_TOKEN", "OAUTH_CLIENT_SECRET")
 _WAIT_S = 0.1
 
 
@@ -142,12 +142,13 @@ def start_command(command: Sequence[str], *, env: Mapping[str, str], log: IO[byt
 def environment() -> dict[str, str]:
     """Return this process's environment with this labelrank on the Python path, for a child that imports it.
 
-    Without access tokens, which everybody of this account could read there: a child is told those over a pipe.
+    Without access tokens and secrets, which other processes of this account could read there: what a child needs of
+    them it is told over a pipe.
     """
     # labelrank may run from a checkout without being installed. Its path goes last, so that it hides nothing.
     checkout = str(Path(labelrank.__file__).parent.parent)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), checkout]))}
-    return {name: value for name, value in env.items() if name not in _TOKENS}
+    return {name: value for name, value in env.items() if name not in _SECRETS}
 
 
 class Answering:

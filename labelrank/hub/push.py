@@ -40,6 +40,11 @@ class Account:
     organizations: Mapping[str, str] = field(default_factory=dict)
     """Organization -> the account's role in it."""
 
+    @property
+    def reads_only(self) -> bool:
+        """Whether the token may read and no more."""
+        return self.role == _READS_ONLY
+
     def owns(self, repo_id: str) -> bool:
         """Return whether the repository is the account's, or one of an organization in which it may write."""
         owner = repo_id.partition("/")[0].lower()
@@ -84,7 +89,7 @@ def writer(settings: Settings) -> Account:
             raise HubError("Publishing from a shared server needs your account on the Hub. Sign in.")
         raise HubError(f"Publishing needs an access token. {_new_token('write', settings)}")
     account = who(settings)
-    if account.role == _READS_ONLY:
+    if account.reads_only:
         raise HubError(f"The access token of {account.name} may only read. {_new_token('write', settings)}")
     return account
 

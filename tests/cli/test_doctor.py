@@ -9,6 +9,9 @@ from click.testing import CliRunner
 
 from labelrank.cli import main
 from labelrank.errors import HubError
+from tests.helpers.hub_writing import Token
+
+pytest_plugins = ["tests.helpers.hub_server"]
 
 TOKEN = "hf_planted0123456789"
 
@@ -34,7 +37,7 @@ def test_a_computer_in_order_is_told(doctor, tmp_path):
     assert found["Workspace"]["found"] == str(tmp_path / "home")
     assert "labelrank" in found["Versions"]["found"] and "openvino" in found["Versions"]["found"]
     assert found["Jobs"]["found"] == "none yet"
-    assert "a token is there" in found["Access to the Hub"]["found"]
+    assert found["Access to the Hub"]["found"] == "a token is there, from HF_TOKEN"
     assert "Hub" not in found
 
 
@@ -76,3 +79,34 @@ def test_a_hub_that_is_not_to_be_asked_is_not(doctor, monkeypatch):
     monkeypatch.setattr("labelrank.hub.repo.search", None)
     done, found = doctor()
     assert done.exit_code == 0 and "is not asked" in found["Hub"]["found"]
+
+
+@pytest.fixture
+def asked(doctor, hub, monkeypatch):
+    """Return a function that asks of the access, with a Hub that answers."""
+
+    def ask(token=hub.token):
+        monkeypatch.setenv("HF_TOKEN", token)
+        return doctor()[1]["Access to the Hub"]
+
+    return ask
+
+
+def test_whose_access_token_it_is_and_where_it_was_given_is_told(asked, hub, tmp_path, monkeypatch):
+    hub.tokens["hf_reads"] = Token("reader", role="read")
+    assert asked()["found"] == "a token is there, from HF_TOKEN, of me"
+    assert asked("hf_reads")["found"] == "a token is there, from HF_TOKEN, of reader (may only read)"
+    assert "refuses the access token" in asked("hf_ended")["problem"]
+    assert asked("")["found"].startswith("no token: only what is public. `hf auth login` or HF_TOKEN")
+    (tmp_path / "hf").mkdir(exist_ok=True)
+    (tmp_path / "hf" / "token").write_text(hub.token)
+    assert asked("")["found"] == "a token is there, from `hf auth login`, of me"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert asked("")["found"] == "a token is there, from `hf auth login`"
+
+
+def test_a_shared_server_tells_how_its_visitors_sign_in(asked, monkeypatch):
+    monkeypatch.setenv("LABELRANK_SHARED", "1")
+    assert asked()["found"] == "that of each visitor, who signs in with an access token"
+    monkeypatch.setenv("OAUTH_CLIENT_ID", "space")
+    assert asked()["found"] == "that of each visitor, who signs in by a code, as an app of the Hub"

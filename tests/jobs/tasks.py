@@ -33,7 +33,7 @@ def encode_and_tell(params, settings, on_progress, should_stop):
 
 
 def tokens(params, settings, on_progress, should_stop):
-    named = [name for name, value in os.environ.items() if "TOKEN" in name and value.startswith("hf_")]
+    named = [name for name, value in os.environ.items() if value.startswith("hf_")]
     # Backwards, as no token is to be found in what is kept of a job.
     return {"named": named, "said": settings.hub_token and settings.hub_token[::-1]}
 

@@ -77,7 +77,7 @@ def test_what_a_task_reports_is_kept_with_its_progress_while_it_runs_and_after_i
 def test_the_access_token_of_this_computer_is_said_to_processes_that_ask_the_hub_alone(
     settings, start, ended, monkeypatch, dataset, checkpoint, shared, said
 ):
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OAUTH_CLIENT_SECRET"):
         monkeypatch.setenv(name, "hf_mine")
     assert ensure_consumer(replace(settings, shared=shared), command=child_command, grace_s=0.5)
     try:
