@@ -227,6 +227,16 @@ def limit_memory(size_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
 
 
+def limit_processor_time(seconds: int) -> None:
+    """Let the signal SIGXCPU end this process when it has used so much processor time since it started.
+
+    A process that it starts has the same limit for itself.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    wanted = seconds if most == resource.RLIM_INFINITY else min(seconds, most)
+    resource.setrlimit(resource.RLIMIT_CPU, (wanted, most))
+
+
 def limit_time(seconds: float) -> None:
     """Let the signal SIGPROF end this process when it has used this much more processor time; 0 lifts the limit.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from labelrank.errors import SettingsError
+from labelrank.memory import total_memory_bytes
 
 OWNERS = "owners"
 """Folder of the workspace with a folder for each owner, named by a digest."""
@@ -18,6 +19,10 @@ def _default_workspace() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("labelrank"))
+
+
+def _most_of_memory() -> int:
+    return (total_memory_bytes() or 2**40) * 9 // 10
 
 
 def assets_dir() -> Path:
@@ -91,6 +96,9 @@ class Settings:
 
     max_waiting_jobs: int = 20
     """Jobs of one visitor that may wait at once."""
+    max_job_bytes: int = field(default_factory=_most_of_memory)
+    """Memory of the process of one job, without a GPU (on Linux); by default nine tenths of the machine's. What
+    libraries reserve and do not use is not counted."""
     max_job_seconds: int = 7 * 24 * 3600
     """How long one job may run at a time. It is then stopped as by its user: what is finished is kept, and Resume goes
     on behind the other jobs."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from labelrank.cores import cpu_cores
 from labelrank.data.dataset import NOUNS
-from labelrank.errors import Cancelled, FinetuneError, SettingsError
+from labelrank.errors import Cancelled, FinetuneError, SettingsError, first_line
 from labelrank.finetune.augment import drop_path_factors, dropout_factors, generator, mix
 from labelrank.finetune.batches import row_sequence
 from labelrank.finetune.decision import temperature_of
@@ -33,7 +33,7 @@ from labelrank.finetune.recipe import TuneRecipe, to_dict
 from labelrank.finetune.runs import TOP, Epoch, Run
 from labelrank.finetune.samples import Reader, TrainingSamples, budget
 from labelrank.finetune.soft_targets import check_targets
-from labelrank.memory import free_memory_bytes
+from labelrank.memory import free_memory_bytes, lacks_memory
 from labelrank.models.config import EncoderConfig
 from labelrank.models.snapshot import Snapshot, read_snapshot, write_snapshot
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
@@ -740,10 +740,6 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # tf.errors.ResourceExhaustedError, jax's XlaRuntimeError, torch.OutOfMemoryError; none is imported here.
-        names = ("ResourceExhausted", "OutOfMemory", "MemoryError")
-        words = ("RESOURCE_EXHAUSTED", "out of memory", "OOM when allocating")
-        text = str(error)
-        if not any(name in type(error).__name__ for name in names) and not any(word in text for word in words):
+        if not lacks_memory(error):
             raise
-        raise _OutOfMemory(text.splitlines()[0][:200] if text else type(error).__name__) from None
+        raise _OutOfMemory(first_line(error)) from None

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from labelrank.errors import JobError
 from labelrank.jobs import tokens
+from labelrank.jobs.limits import how_it_ended
 from labelrank.jobs.store import RUNNING, Job, JobStore
 from labelrank.jobs.worker import (
     ACCESS_HERE,
@@ -24,7 +25,6 @@ from labelrank.jobs.worker import (
     ATTEMPT,
     CPU,
     IS_PUBLIC,
-    MEMORY_ADVICE,
     PARENT_PID,
     interrupted_text,
     named,
@@ -147,11 +147,12 @@ class Supervisor:
         elif self._stopping.is_set() or self._out_of_time:
             self._store.interrupt(job.id, job.attempt, interrupted_text(job, self._settings))
         else:
-            reason = _how_it_ended(returncode, job.id)
+            reason = how_it_ended(returncode, job.id, self._settings)
             # A killed process could not write this itself. If the disk is full, at least the state still fits.
             with contextlib.suppress(JobError):
                 self._store.append_log(job.id, reason)
-            self._store.fail(job.id, job.attempt, reason)
+            end = self._store.interrupt if returncode == -signal.SIGXCPU else self._store.fail
+            end(job.id, job.attempt, reason)
 
     def _insist(self, action: Callable[[], object]) -> None:
         insist(action, self._stopping)
@@ -206,16 +207,3 @@ def _child_env(settings: Settings, job: Job) -> dict[str, str]:
     env |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", PARENT_PID: str(os.getpid()), ATTEMPT: str(job.attempt)}
     gpus = [device for device in job.devices if device != CPU]
     return env | ({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {})
-
-
-def _how_it_ended(returncode: int, job_id: str) -> str:
-    if returncode >= 0:
-        return f"The job's process ended (exit status {returncode}) without a result. See the log of job {job_id}."
-    number = -returncode
-    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
-    if number == signal.SIGKILL:
-        return (
-            f"The job's process was killed (signal {number}, {name}); most often the machine ran out of memory. "
-            f"{MEMORY_ADVICE}"
-        )
-    return f"The job's process was ended by signal {number} ({name}). See the log of job {job_id}."

@@ -18,7 +18,9 @@ from dataclasses import replace
 from typing import Any
 
 from labelrank.errors import Cancelled, JobError, LabelRankError
+from labelrank.jobs.limits import limit_job, out_of_memory_text
 from labelrank.jobs.store import RUNNING, Job, JobProgress, JobStore
+from labelrank.memory import lacks_memory
 from labelrank.processes import GRACE_S, watch_parent
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
@@ -51,6 +53,9 @@ GPUS = "labelrank.models.backend:usable_gpus"
 CPU = "cpu"
 """The name of the only device where there is no GPU."""
 
+GPUS = "labelrank.models.device:gpus"
+"""'module:function', which returns the GPUs of the process."""
+
 ATTEMPT = "LABELRANK_JOB_ATTEMPT"
 """Environment variable with the attempt that this process does; a later one belongs to another process."""
 PARENT_PID = "LABELRANK_JOB_PARENT"
@@ -61,7 +66,6 @@ OUT_OF_TIME_TEXT = (
     "The job ran for {}, the longest that this server lets one run at a time. Resume goes on from what was finished, "
     "behind the jobs that wait."
 )
-MEMORY_ADVICE = "Try fewer samples, or free memory on this machine; the log has the details."
 
 
 def interrupted_text(job: Job, settings: Settings) -> str:
@@ -157,6 +161,7 @@ def main(
         raise JobError(f"Job {job_id} is {job.state}; expected a job that the queue has just started.")
     if (attempt := os.environ.get(ATTEMPT)) and int(attempt) != job.attempt:
         raise JobError(f"Job {job_id} is at attempt {job.attempt} by now; this process was started for {attempt}.")
+    limit_job(settings, has_gpu=bool(named(GPUS)()))
     # Not threading.Event: a signal handler may interrupt the very code that holds its lock.
     stop_asked: list[str] = []
     signal.signal(signal.SIGTERM, lambda *_: stop_asked.append("SIGTERM"))
@@ -198,10 +203,8 @@ def main(
             store.interrupt(job.id, job.attempt, interrupted_text(job, settings))
     except LabelRankError as error:
         _fail(store, job, progress, str(error))
-    except MemoryError:
-        _fail(store, job, progress, f"The job ran out of memory. {MEMORY_ADVICE}")
-    except Exception:  # noqa: BLE001 - whatever it is, the job has to end with a sentence and the log with the rest
-        _fail(store, job, progress, unexpected(job.id))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job has to end with a sentence
+        _fail(store, job, progress, out_of_memory_text(settings) if lacks_memory(error) else unexpected(job.id))
     else:
         return 0
     return 1

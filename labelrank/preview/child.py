@@ -8,8 +8,8 @@ from typing import Any, get_type_hints
 
 from labelrank.errors import LabelRankError
 from labelrank.json_values import plain, typed
+from labelrank.memory import lacks_memory
 from labelrank.preview import asking
-from labelrank.preview.images import lacks_memory
 from labelrank.preview.looks import LOOKS
 from labelrank.processes import Failure, answer_requests, limit_memory, limit_time
 

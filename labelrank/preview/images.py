@@ -11,6 +11,7 @@ import numpy as np
 
 from labelrank.data.dataset import DEFAULT_FRAMES, ClipSampling, Dataset, Problem, Sample
 from labelrank.errors import Cancelled, MediaError
+from labelrank.memory import lacks_memory
 from labelrank.views import thumbnails
 
 GALLERY_CLASSES = 10
@@ -124,18 +125,6 @@ def small_images(data: Dataset, keys: Sequence[str]) -> dict[str, str]:
             with contextlib.suppress(MediaError):
                 images[key] = thumbnails.thumbnail_uri(data.load(samples[key]))
     return images
-
-
-def lacks_memory(error: BaseException | None) -> bool:
-    """Return whether an error comes of memory that was refused, whatever it was taken for on its way."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # a chain of causes may lead back to its beginning
-        seen.add(id(error))
-        # A thread needs memory for its stack; Python has no class of its own for that error.
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "new thread" in str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _fetch_quickly(data: Dataset, samples: list[Sample]) -> None:

@@ -146,6 +146,7 @@ _LIMITS = {
     "max_preview_bytes": "Memory of a look into a file",
     "max_preview_seconds": "Processor time of a look into a file",
     "max_waiting_jobs": "Jobs of a visitor that wait",
+    "max_job_bytes": "Memory of a job, without a GPU",
     "max_job_seconds": "Time of a job, until it has to be resumed",
     "max_owner_bytes": "Size of all that a visitor keeps",
     "max_cache_bytes": "Size of all features, runs and encoders that are kept",

@@ -6,7 +6,7 @@ import pytest
 
 from labelrank.finetune import memory
 from labelrank.finetune.memory import free_gpu_bytes, step_bytes
-from labelrank.memory import free_memory_bytes
+from labelrank.memory import free_memory_bytes, total_memory_bytes
 from labelrank.models.config import EncoderConfig, TransformerConfig
 
 MEMINFO = "MemTotal:       16000 kB\nMemFree:         1000 kB\nMemAvailable:    8000 kB\n"
@@ -34,6 +34,15 @@ def test_limit_of_a_container_counts_and_file_cache_does_not(tmp_path):
     stat = "anon 100\ninactive_file 2000\nactive_file 5\n"
     files = {"memory_at_max": "6000000", "memory_at_current": "1000000", "memory_at_stat": stat}
     assert system(tmp_path, **files) == 5_002_000
+
+
+def test_all_memory_is_that_of_the_machine_or_of_its_container(tmp_path):
+    (tmp_path / "meminfo").write_text(MEMINFO)
+    assert total_memory_bytes(tmp_path, tmp_path / "meminfo") == 16_000 * 1024
+    (group := tmp_path / "group").mkdir()
+    (group / "memory.max").write_text("6000000")
+    assert total_memory_bytes(group, tmp_path / "meminfo") == 6_000_000
+    assert total_memory_bytes(tmp_path / "none", tmp_path / "nothing") is None
 
 
 def test_limit_of_an_older_container_counts(tmp_path):

@@ -120,3 +120,18 @@ def no_json(params, settings, on_progress, should_stop):
 def linger(params, settings, on_progress, should_stop):
     threading.Thread(target=time.sleep, args=(600,)).start()
     return {"done": True}
+
+
+def limits(params, settings, on_progress, should_stop):
+    import resource
+
+    names = ("RLIMIT_DATA", "RLIMIT_CPU", "RLIMIT_AS")
+    return {name: resource.getrlimit(getattr(resource, name))[0] for name in names}
+
+
+def take(params, settings, on_progress, should_stop):
+    return {"size": len(bytearray(params["size"]))}
+
+
+def fail_as(params, settings, on_progress, should_stop):
+    raise type(params["kind"], (Exception,), {})(params["text"])

@@ -166,7 +166,7 @@ def test_a_mistake_in_the_program_is_one_sentence_and_its_traceback_is_in_the_lo
 @pytest.mark.parametrize(
     ("do", "reason"),
     [
-        ("out_of_memory", "The job ran out of memory. Try fewer samples"),
+        ("out_of_memory", "The job ran out of memory; it may use about "),
         ("end", "The job's process ended (exit status 3) without a result."),
         ("segfault", "The job's process was ended by signal 11 (SIGSEGV)."),
     ],

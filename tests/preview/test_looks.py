@@ -18,8 +18,9 @@ from streamlit.testing.v1 import AppTest
 from labelrank.data.source import SourceOptions
 from labelrank.errors import Cancelled, DatasetError, NoTrainSplit, ProcessError, TooCostly
 from labelrank.json_values import plain, typed
+from labelrank.memory import lacks_memory
 from labelrank.preview import asking, child, looks
-from labelrank.preview.images import GALLERY_COLUMNS, lacks_memory
+from labelrank.preview.images import GALLERY_COLUMNS
 from labelrank.processes import Answering
 from labelrank.settings import Settings
 from labelrank.ui import session
