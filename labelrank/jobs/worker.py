@@ -53,9 +53,6 @@ GPUS = "labelrank.models.backend:usable_gpus"
 CPU = "cpu"
 """The name of the only device where there is no GPU."""
 
-GPUS = "labelrank.models.device:gpus"
-"""'module:function', which returns the GPUs of the process."""
-
 ATTEMPT = "LABELRANK_JOB_ATTEMPT"
 """Environment variable with the attempt that this process does; a later one belongs to another process."""
 PARENT_PID = "LABELRANK_JOB_PARENT"
@@ -161,7 +158,7 @@ def main(
         raise JobError(f"Job {job_id} is {job.state}; expected a job that the queue has just started.")
     if (attempt := os.environ.get(ATTEMPT)) and int(attempt) != job.attempt:
         raise JobError(f"Job {job_id} is at attempt {job.attempt} by now; this process was started for {attempt}.")
-    limit_job(settings, has_gpu=bool(named(GPUS)()))
+    limit_job(settings, has_gpu=any(device != CPU for device in job.devices))
     # Not threading.Event: a signal handler may interrupt the very code that holds its lock.
     stop_asked: list[str] = []
     signal.signal(signal.SIGTERM, lambda *_: stop_asked.append("SIGTERM"))
