@@ -164,7 +164,7 @@ def _one_class(space: LabelSpace, chosen: int, pictures: dict[int, str]) -> None
     nearest = space.places.nearest[chosen]
     distances = space.geometry.distances_of(np.array([chosen]))[0]
     told = ", ".join(f"{name_text(space.names[other], 30)} ({distances[other]:.2f})" for other in nearest)
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center", key="found_on_map"):
         if chosen in pictures:
             st.image(pictures[chosen], width=72, alt=f"A typical image of {marks.shorten(space.names[chosen])}")
         st.markdown(

@@ -81,10 +81,9 @@ button[data-variant="segmented_control"][data-selected] { position: relative; z-
 /* The buttons that appear above a chart do not cover its title. */
 [data-testid="stElementContainer"]:has([data-testid="stVegaLiteChart"]) { padding-top: 1.4rem; }
 /* What is told of the picked class stands above the chart, and stays in sight while the chart is scrolled past it. */
-[data-testid="stLayoutWrapper"]:has(> .st-key-found_class) { background: light-dark(#ffffff, #11161a); }
 @media (max-width: 640px) {
-  [data-testid="stLayoutWrapper"]:has(> .st-key-found_class) {
-    position: sticky; top: 3.5rem; z-index: 1; padding-bottom: 0.5rem;
+  [data-testid="stLayoutWrapper"]:has(> .st-key-found_class, > .st-key-found_on_map) {
+    position: sticky; top: 3.5rem; z-index: 1; padding-bottom: 0.5rem; background: light-dark(#ffffff, #11161a);
     border-bottom: 1px solid color-mix(in srgb, currentColor 22%, transparent);
   }
 }
