@@ -53,6 +53,8 @@ _MAX_READERS = 16
 _SHARE_OF_MEMORY = 0.8
 # Share of NumPy's matmul rate that training reaches on a CPU.
 _SHARE_OF_MATMUL = 0.35
+# Time of a run beside its steps: its model and step are built and compiled.
+_BUILD_S = 3.5
 # Cost of the backward pass, as a multiple of the forward pass.
 _BACKWARD = 2.0
 
@@ -218,7 +220,7 @@ def estimated_seconds(
     per_epoch = n_train * (1 + _BACKWARD * learning) + n_val
     flops = encoder_flops(config, keep) * (recipe.epochs * per_epoch + n_test)
     flops += choosing_flops * (recipe.epochs * (n_train + n_val) + n_test)
-    return n_runs * flops / (flops_per_s * _SHARE_OF_MATMUL)
+    return n_runs * (_BUILD_S + flops / (flops_per_s * _SHARE_OF_MATMUL))
 
 
 # --- One run

@@ -18,6 +18,8 @@ from labelrank.cores import cpu_cores
 
 # First GPUs of NVIDIA that multiply in bfloat16 (Ampere).
 _BFLOAT16_CAPABILITY = (8, 0)
+# What each of several cores reaches in a matrix product of all of them, beside one alone.
+_TOGETHER = 0.8
 _GPU_QUERY = ("nvidia-smi", "--query-gpu=uuid,compute_cap,name", "--format=csv,noheader")
 _GPU_QUERY_TIMEOUT_S = 20.0
 
@@ -58,17 +60,25 @@ def cpu() -> Device:
 
 @functools.cache
 def matmul_rate() -> float:
-    """Return the FLOP/s of NumPy's float32 matrix product on this computer; measured once, in about 0.2 s."""
-    import numpy as np
+    """Return the FLOP/s of NumPy's float32 matrix product on this computer; measured once, in about 0.2 s.
 
-    size = 768  # small enough that some repetition is not disturbed by other programs
+    One core is measured, in products of a millisecond, of which some are not disturbed by other programs. All cores
+    together would wait for each other where others use one: with six times as many programs as cores, a tenth of the
+    speed was measured.
+    """
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    size = 384
     a = np.full((size, size), 0.5, np.float32)
-    out = a @ a  # starts the threads
-    best_s, end = math.inf, time.perf_counter() + 0.2
-    while (started := time.perf_counter()) < end:
-        np.matmul(a, a, out=out)
-        best_s = min(best_s, time.perf_counter() - started)
-    return 2 * size**3 / best_s
+    with threadpool_limits(1, user_api="blas"):
+        out = a @ a
+        best_s, end = math.inf, time.perf_counter() + 0.2
+        while (started := time.perf_counter()) < end:
+            np.matmul(a, a, out=out)
+            best_s = min(best_s, time.perf_counter() - started)
+    cores = cpu_cores()
+    return 2 * size**3 / best_s * (1 if cores == 1 else _TOGETHER * cores)
 
 
 def _parse_cpu(text: str) -> tuple[str, bool]:

@@ -784,7 +784,7 @@ def test_estimate_grows_with_the_work():
     quick = recipes()["quick"]
 
     def seconds(recipe=quick, n_runs=1, n_train=1000, **patches):
-        return estimated_seconds(IMAGES, n_train, 100, 100, recipe, n_runs=n_runs, flops_per_s=1e9, **patches)
+        return estimated_seconds(IMAGES, n_train, 100, 100, recipe, n_runs=n_runs, flops_per_s=1e7, **patches)
 
     assert seconds(n_runs=5) == pytest.approx(5 * seconds())
     assert seconds(replace(quick, unfreeze=0)) < seconds(replace(quick, unfreeze=1)) < seconds()

@@ -1,6 +1,8 @@
 """What the computer computes with, from the texts that systems give."""
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from labelrank import cores
 from labelrank.models import device
@@ -124,3 +126,18 @@ def test_the_matmul_rate_is_measured_once(monkeypatch):
     rate = device.matmul_rate()
     assert 1e8 < rate < 1e14
     assert device.matmul_rate() == rate
+
+
+def test_the_matmul_rate_is_measured_on_one_core_for_all_of_them(monkeypatch):
+    used, matmul = set(), np.matmul
+
+    def watched(*arguments, **options):
+        used.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return matmul(*arguments, **options)
+
+    monkeypatch.setattr(np, "matmul", watched)
+    monkeypatch.setattr(device, "cpu_cores", lambda: 8)
+    device.matmul_rate.cache_clear()
+    assert device.matmul_rate() > 0
+    assert used == {1}
+    device.matmul_rate.cache_clear()
