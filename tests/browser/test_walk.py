@@ -192,6 +192,8 @@ def test_what_is_told_of_a_class_is_in_sight_on_a_narrow_page(server, open_page,
     assert told.bounding_box()["y"] < chart.bounding_box()["y"]
     page.locator(".st-key-menu_projection").scroll_into_view_if_needed()
     assert chart.bounding_box()["y"] < 0 < told.bounding_box()["y"], "it stays while the chart is scrolled"
+    page.locator(".st-key-menu_map").scroll_into_view_if_needed()
+    assert page.locator(".st-key-found_on_map").bounding_box()["y"] > 0
     assert fits(page)
 
 
