@@ -19,10 +19,13 @@ from labelrank.words import rough_duration
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
     from labelrank.settings import Settings
+    from labelrank.steps.extract.engines import Engine
     from labelrank.steps.extract.plan import Plan
 
 
-def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options: Any) -> FeatureSet:
+def extracted(
+    data: str, checkpoint: str, *, recompute: bool = False, engine: Engine | None = None, **options: Any
+) -> FeatureSet:
     from labelrank.features.store import KEPT, LOCAL
     from labelrank.patches.choosing import kept_text
     from labelrank.settings import Settings
@@ -60,6 +63,7 @@ def extracted(data: str, checkpoint: str, *, recompute: bool = False, **options:
             settings,
             recompute=recompute,
             follow_stability=work.request.until_stable is not None,
+            engine=engine,
             on_progress=ProgressLine(),
             on_report=reporter,
         )
@@ -100,14 +104,41 @@ def _say_prospect(work: Plan, settings: Settings, *, recompute: bool) -> None:
 )
 @dataset_options
 @extraction_options
-def extract(data: str, checkpoint: str, out: Path, **options: Any) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["here", "ray"]),
+    default="here",
+    show_default=True,
+    help="Where it is computed: on this machine with all its GPUs, or on a Ray cluster.",
+)
+@click.option("--ray-address", help="Of the cluster, such as auto; by default a Ray of its own on this machine.")
+@click.option("--workers", type=click.IntRange(min=1), help="Ray actors; by default one for each GPU or node.")
+@click.option("--gpus-per-worker", type=click.IntRange(min=0), help="GPUs of an actor; 1 where there are any.")
+def extract(
+    data: str,
+    checkpoint: str,
+    out: Path,
+    engine: str,
+    ray_address: str | None,
+    workers: int | None,
+    gpus_per_worker: int | None,
+    **options: Any,
+) -> None:
     """Encode every sample of DATA.
 
     DATA is 'digits', 'moving-digits', a folder of class folders or with a list of files and labels, a zip of one, such
     a list, a Parquet file or a folder of them, or the id of a dataset on the Hugging Face Hub (owner/name).
     """
     _check(out)
-    _write(extracted(data, checkpoint, **options), out)
+    for name in ("ray_address", "workers", "gpus_per_worker"):
+        if engine == "here" and given(name):
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --engine ray.")
+    chosen = None
+    if engine == "ray":
+        from labelrank.steps.extract.engines import ray
+
+        chosen = ray.engine(ray_address, workers, gpus_per_worker)
+    _write(extracted(data, checkpoint, engine=chosen, **options), out)
 
 
 @click.command()

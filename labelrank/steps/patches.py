@@ -22,7 +22,7 @@ from labelrank.patches.visible_sets import check_visible, default_visible, num_p
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines import Making
-from labelrank.steps.extract.engines.here import kept_parts
+from labelrank.steps.extract.engines.keeping import kept_parts
 from labelrank.steps.extract.plan import Plan
 from labelrank.steps.extract.plan import plan as plan_extraction
 from labelrank.steps.extract.request import Request
@@ -145,7 +145,7 @@ def _make(
     making: Making,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
-) -> Generator[FeatureSet, None, None]:
+) -> Generator[Part, None, None]:
     """Score parts of a plan in this process, as an `Engine` does."""
     if not parts:
         return

@@ -14,7 +14,7 @@ from labelrank.features.store import FeatureSet, classes_without_rows
 from labelrank.features.streamed import StreamedRows
 from labelrank.models.backend import devices
 from labelrank.ranking.rows import Rows
-from labelrank.steps.extract.engines.here import now, versions
+from labelrank.steps.extract.engines.keeping import now, versions
 from labelrank.steps.extract.plan import Plan
 
 

@@ -24,7 +24,7 @@ from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.assembling import Found
 from labelrank.steps.extract.engines import Engine, Making, gpus, here
-from labelrank.steps.extract.engines.here import worth_another_try
+from labelrank.steps.extract.engines.keeping import worth_another_try
 from labelrank.steps.extract.estimate import kind_of_work
 from labelrank.steps.extract.monitor import Monitor
 from labelrank.steps.extract.plan import Plan, plan
@@ -118,11 +118,15 @@ def obtain(
     *,
     recompute: bool = False,
     follow_stability: bool = True,
+    engine: Engine | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     on_report: OnReport | None = None,
 ) -> ExtractionOutcome:
     """Return the features of a plan: stored ones, or new ones, which are then stored.
+
+    Args:
+        As of `extract`.
 
     Raises:
         As `extract`.
@@ -150,6 +154,7 @@ def obtain(
             settings,
             recompute=recompute,
             follow_stability=follow_stability,
+            engine=engine,
             on_progress=on_progress,
             should_stop=should_stop,
             on_report=remember,
@@ -296,14 +301,16 @@ class _Parts:
             for part in self._plan.parts:
                 if self._should_stop and self._should_stop():
                     raise Cancelled("Extraction was cancelled.")
-                if part.name not in self._finished:
-                    features = next(new)
-                    self.made += len(part.samples)
-                # Read a second time: all at once, they may not fit into memory.
-                elif (kept := self._folder.read(part)) is None:
-                    raise FeaturesError(f"A part in {self._folder.path} was damaged meanwhile; extract again.")
-                else:
-                    features = kept
+                while part.name not in self._finished:
+                    made = next(new)
+                    self._finished.add(made.name)
+                    self.made += len(made.samples)
+                # Each is read in its turn: all at once, they may not fit into memory.
+                features = self._folder.read(part)
+                if features is None:
+                    raise FeaturesError(
+                        f"A part in {self._folder.path} was damaged after it was written; extract again."
+                    )
                 yield part, features
 
     @property

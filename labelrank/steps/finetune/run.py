@@ -24,7 +24,7 @@ from labelrank.models.config import EncoderConfig
 from labelrank.notices import Notice
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines.here import now, versions
+from labelrank.steps.extract.engines.keeping import now, versions
 from labelrank.steps.finetune.best_model import Exporter
 from labelrank.steps.finetune.decisions import Costs, costs_of, decide
 from labelrank.steps.finetune.estimate import (

@@ -23,9 +23,10 @@ from labelrank.errors import Cancelled, DatasetError, FeaturesError, MediaError,
 from labelrank.features.joining import merge_features, read_features
 from labelrank.features.parts import cut
 from labelrank.features.store import KEPT, write_features
+from labelrank.models import backend
 from labelrank.models.device import Device, cpu
 from labelrank.settings import Settings, assets_dir
-from labelrank.steps.extract.engines import Engine, gpus, here
+from labelrank.steps.extract.engines import Engine, gpus, here, keeping
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import engine_for, obtain
@@ -319,9 +320,9 @@ def test_a_stopped_recomputation_goes_on(settings, encoder):
 
 
 def test_parts_made_with_different_versions_are_all_named(settings, encoder, monkeypatch):
-    monkeypatch.setattr(here, "versions", lambda: {"labelrank": "0.0.1"})
+    monkeypatch.setattr(keeping, "versions", lambda: {"labelrank": "0.0.1"})
     stopped(plan_of(settings, made_dataset()), settings, encoder)
-    monkeypatch.setattr(here, "versions", lambda: {"labelrank": "0.0.2"})
+    monkeypatch.setattr(keeping, "versions", lambda: {"labelrank": "0.0.2"})
     outcome = obtain(plan_of(settings, made_dataset()), settings)
     assert outcome.features.provenance["versions"] == {"labelrank": "0.0.1, 0.0.2"}
 
@@ -562,7 +563,7 @@ def test_several_gpus_give_the_same_bytes_as_one_device(shards, settings, monkey
     # not loaded Keras by then; this one may have, for other tests, and would name its backend.
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
+    monkeypatch.setattr(backend, "devices", lambda: (gpu, gpu))
     request = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
     progress = []
     shared = obtain(plan(request, settings), settings, on_progress=lambda done, *_: progress.append(done))
@@ -579,7 +580,7 @@ def test_what_goes_wrong_on_one_gpu_is_told(settings, tmp_path, monkeypatch):
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
+    monkeypatch.setattr(backend, "devices", lambda: (gpu, gpu))
     with pytest.raises(FeaturesError, match="has changed while its features were extracted"):
         obtain(work, settings)
 
@@ -596,7 +597,7 @@ def test_a_part_that_gpus_make_again_is_not_taken_from_its_former_file(settings,
         yield from here.make(plan, settings, folder, parts, *others)
 
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
+    monkeypatch.setattr(backend, "devices", lambda: (gpu, gpu))
     monkeypatch.setattr(gpus, "make", make)
     outcome = obtain(plan_of(settings, dataset), settings)
     assert outcome.features.failures == ()
@@ -608,7 +609,7 @@ def test_a_part_that_gpus_make_again_is_not_taken_from_its_former_file(settings,
 )
 def test_several_gpus_are_used_where_there_are_parts_for_them(monkeypatch, count, parts, engine):
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(gpus, "devices", lambda: (gpu,) * count or (cpu(),))
+    monkeypatch.setattr(backend, "devices", lambda: (gpu,) * count or (cpu(),))
     assert engine_for([object()] * parts) is engine.make
     signatures = [inspect.signature(one) for one in (here.make, gpus.make, Engine.__call__)]
     assert signatures[0] == signatures[1]
@@ -617,7 +618,7 @@ def test_several_gpus_are_used_where_there_are_parts_for_them(monkeypatch, count
 
 def test_a_gpus_process_that_is_killed_is_told_with_its_exit_status(settings, monkeypatch):
     gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
-    monkeypatch.setattr(gpus, "devices", lambda: (gpu, gpu))
+    monkeypatch.setattr(backend, "devices", lambda: (gpu, gpu))
     request = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
     killed = []
 

@@ -1,7 +1,7 @@
 """Engines: each computes missing parts of a plan in its own place, such as this process or several GPUs.
 
-An engine is a module with a function `make` that fits `Engine`. Input and output are the same for all engines: it takes
-parts, writes the features of each to the folder and yields them in order.
+An engine fits `Engine`. Input and output are the same for all engines: missing parts in, finished parts out, in any
+order, each with its file in the folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from labelrank.features.parts import Part, PartFolder
-from labelrank.features.store import FeatureSet
 from labelrank.models.runtime import CompiledEncoder
 from labelrank.progress import Progress, ShouldStop
 from labelrank.settings import Settings
@@ -42,8 +41,8 @@ class Engine(Protocol):
         making: Making,
         on_progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
-    ) -> Generator[FeatureSet, None, None]:
-        """Yield the features of each part in order, each after it is written to the folder.
+    ) -> Generator[Part, None, None]:
+        """Yield each part once its file is in the folder, in any order. Closing the generator ends the work.
 
         Args:
             folder: Where finished parts are stored.

@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 
 from labelrank.errors import Cancelled, FeaturesError, ProcessError
 from labelrank.features.encode import encoding_stage
 from labelrank.features.parts import Part, PartFolder
-from labelrank.features.store import FeatureSet
 from labelrank.models.backend import usable_gpus
 from labelrank.processes import Call, stop
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines import Making, here
+from labelrank.steps.extract.engines import Making
+from labelrank.steps.extract.engines.elsewhere import Share, asked
 from labelrank.steps.extract.plan import Plan
-from labelrank.steps.extract.plan import plan as make_plan
 from labelrank.steps.extract.request import Request
 
 _POLL_S = 0.1
@@ -32,36 +30,35 @@ def make(
     making: Making,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
-) -> Generator[FeatureSet, None, None]:
+) -> Generator[Part, None, None]:
     """Compute parts of a plan on all GPUs, as an `Engine` does; one process per GPU writes them to the folder."""
     gpus = usable_gpus()[: len(parts)]
     total = sum(len(part.samples) for part in plan.parts)
     plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
-    request = replace(plan.request, precision=plan.provenance["precision"])
     done = [0] * len(gpus)
     calls: list[Call] = []
     try:
         for number, gpu in enumerate(gpus):
             names = [part.name for part in parts[number :: len(gpus)]]
-            arguments = (request, settings, plan.part_digest, names, gpu)
+            arguments = (asked(plan), settings, plan.part_digest, names, gpu)
             calls.append(Call(_make_on_one, *arguments, name=f"labelrank-gpu-{gpu}", daemon=True))
-        for number, part in enumerate(parts):
-            maker = calls[number % len(gpus)]
-            while not folder.has(part):
-                is_done = maker.done
-                for place, call in enumerate(calls):
-                    done[place] = _heard(call, gpus[place], folder, before=done[place])
-                if on_progress:
-                    on_progress(sum(done), total, encoding_stage(plan.dataset))
-                if should_stop and should_stop():
-                    raise Cancelled("Extraction was cancelled.")
-                if is_done and not folder.has(part):
+        missing = dict(enumerate(parts))
+        while missing:
+            ended = [call.done for call in calls]
+            for place, call in enumerate(calls):
+                done[place] = _heard(call, gpus[place], folder, before=done[place])
+            if on_progress:
+                on_progress(sum(done), total, encoding_stage(plan.dataset))
+            if should_stop and should_stop():
+                raise Cancelled("Extraction was cancelled.")
+            finished = [number for number, part in missing.items() if folder.has(part)]
+            for number in finished:
+                yield missing.pop(number)
+            for number in missing:
+                if ended[number % len(gpus)]:
                     raise _ended(gpus[number % len(gpus)], 0, folder)
+            if not finished:
                 time.sleep(_POLL_S)
-            features = folder.read(part)
-            if features is None:
-                raise FeaturesError(f"A part in {folder.path} was damaged after it was written; extract again.")
-            yield features
     finally:
         stop([call.child for call in calls], _GRACE_S)
 
@@ -100,14 +97,5 @@ def _make_on_one(
         if stage.kind == Kind.ENCODE:
             tell(now)
 
-    work = make_plan(request, settings)
-    if work.part_digest != digest:
-        raise FeaturesError(
-            f"{request.dataset} or {request.checkpoint} has changed while its features were extracted; finished parts "
-            "are kept. Extract again."
-        )
-    folder = PartFolder(settings.cache / "parts" / digest, digest)
-    wanted = set(names)
-    parts = [part for part in work.parts if part.name in wanted]
-    for _ in here.make(work, settings, folder, parts, Making(), count, should_stop):
+    for _ in Share(request, settings, digest).make(names, count, should_stop):
         pass

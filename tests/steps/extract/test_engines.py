@@ -1,0 +1,175 @@
+"""Engines: the same request gives the same features through each, also when a worker is killed."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labelrank.errors import Cancelled, CheckpointError, FeaturesError, SettingsError
+from labelrank.models import backend
+from labelrank.models.device import Device
+from labelrank.settings import Settings
+from labelrank.steps.extract.engines import gpus, here
+from labelrank.steps.extract.engines import ray as ray_engine
+from labelrank.steps.extract.plan import plan
+from labelrank.steps.extract.request import Request
+from labelrank.steps.extract.run import obtain
+from tests.steps.extract.test_resume import copied_checkpoint, parts_of
+
+REQUEST = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """A real Ray with two processors on this machine; engines of this module use it."""
+    ray = pytest.importorskip("ray")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    settings = Settings(workspace=tmp_path_factory.mktemp("local"))
+    return obtain(plan(REQUEST, settings), settings, engine=here.make).features
+
+
+@pytest.fixture
+def fresh_keras(monkeypatch):
+    # A job's process has not loaded Keras by then; this one may have, for other tests, and would name its backend.
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+
+
+def engines(name, monkeypatch, request):
+    """Return an engine by name. Its GPUs are claimed; what would run on them runs on the processor."""
+    if name == "ray":
+        request.getfixturevalue("ray")
+        return ray_engine.engine(workers=2)
+    if name == "gpus":
+        gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
+        monkeypatch.setattr(backend, "devices", lambda: (gpu, gpu))
+    return {"here": here, "gpus": gpus}[name].make
+
+
+def actors():
+    """Return the process ids of actors that run on this machine."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(path.parent.name))
+    return found
+
+
+def check_same(found, local):
+    assert found.keys == local.keys
+    np.testing.assert_array_equal(found.y, local.y)
+    assert np.asarray(found.X).tobytes() == np.asarray(local.X).tobytes()
+    assert found.digest == local.digest
+    assert found.failures == local.failures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["here", "gpus", "ray"])
+def test_each_engine_gives_the_same_bytes(name, local, settings, fresh_keras, monkeypatch, request):
+    engine = engines(name, monkeypatch, request)
+    progress = []
+    outcome = obtain(
+        plan(REQUEST, settings), settings, engine=engine, on_progress=lambda done, *_: progress.append(done)
+    )
+    check_same(outcome.features, local)
+    assert progress == sorted(progress)
+    assert progress[-1] == 200
+    assert outcome.report.samples == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["here", "gpus", "ray"])
+def test_each_engine_stops_and_goes_on(name, local, settings, fresh_keras, monkeypatch, request):
+    engine = engines(name, monkeypatch, request)
+    with pytest.raises(Cancelled):
+        obtain(plan(REQUEST, settings), settings, engine=engine, should_stop=lambda: len(parts_of(settings)) > 0)
+    kept = {path: path.stat().st_mtime_ns for path in parts_of(settings)}
+    assert kept
+    outcome = obtain(plan(REQUEST, settings), settings, engine=engine)
+    check_same(outcome.features, local)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.slow
+def test_a_killed_actor_is_replaced_and_the_bytes_are_the_same(ray, local, settings, fresh_keras):
+    killed = []
+
+    def kill_one(done, *_):
+        if not killed and done:
+            killed.append(actors()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    engine = ray_engine.engine(workers=2)
+    outcome = obtain(plan(REQUEST, settings), settings, engine=engine, on_progress=kill_one)
+    assert killed
+    check_same(outcome.features, local)
+
+
+@pytest.mark.slow
+def test_workers_with_a_workspace_of_their_own_send_the_bytes(ray, local, settings, tmp_path, fresh_keras, monkeypatch):
+    theirs = Settings(workspace=tmp_path / "theirs")
+
+    class Elsewhere(ray_engine._Worker):
+        """An actor on another machine, for which another workspace on this one stands."""
+
+        def __init__(self, request, _, digest, mark):
+            super().__init__(request, theirs, digest, mark)
+
+    monkeypatch.setattr(ray_engine, "_Worker", Elsewhere)
+    outcome = obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine(workers=1))
+    check_same(outcome.features, local)
+    assert parts_of(settings)
+    assert not parts_of(theirs)
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_worker_is_told_by_its_own_words(ray, settings, tmp_path):
+    folder = copied_checkpoint(tmp_path / "checkpoint")
+    work = plan(replace(REQUEST, checkpoint=str(folder)), settings)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
+    with pytest.raises(FeaturesError, match="differs from one machine to the next"):
+        obtain(work, settings, engine=ray_engine.engine(workers=1))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError):
+        obtain(work, settings, engine=ray_engine.engine(workers=1))
+
+
+def test_more_gpus_than_a_node_has_are_refused(ray, settings):
+    with pytest.raises(SettingsError, match=r"and 3 GPUs for a worker"):
+        obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine(gpus_per_worker=3))
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"gpus_per_worker": 0.5}, {"gpus_per_worker": -1}])
+def test_numbers_that_cannot_be_are_refused(options):
+    with pytest.raises(SettingsError, match=r"expected"):
+        ray_engine.engine(**options)
+
+
+def test_without_ray_the_way_to_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingsError, match=r'pip install "labelrank\[ray\]"'):
+        ray_engine.engine()
+
+
+def test_a_cluster_that_is_not_there_is_told(settings):
+    pytest.importorskip("ray")
+    if (loaded := sys.modules.get("ray")) and loaded.is_initialized():
+        loaded.shutdown()
+    started = time.monotonic()
+    with pytest.raises(SettingsError, match="Could not connect to the Ray cluster at 127.0.0.1:1"):
+        obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine("127.0.0.1:1"))
+    assert time.monotonic() - started < 120
