@@ -123,13 +123,13 @@ def encode_parts(
     def compute(samples: Sequence[Sample], batch: np.ndarray) -> np.ndarray:
         inputs = batch.reshape(-1, *batch.shape[2:])
         if select is None:
-            pooled = _encode(inputs, encoder, pooling)
+            pooled = encode_inputs(inputs, encoder, pooling)
         elif select.ahead:
             ready = np.concatenate([chosen.pop(sample.key) for sample in samples])
-            pooled = _encode(inputs, encoder, pooling, lambda rows: ready[rows])
+            pooled = encode_inputs(inputs, encoder, pooling, lambda rows: ready[rows])
         else:
             keys = [sample.key for sample in samples for _ in range(batch.shape[1])]
-            pooled = _encode(inputs, encoder, pooling, lambda rows: select.choose(keys[rows], inputs[rows]))
+            pooled = encode_inputs(inputs, encoder, pooling, lambda rows: select.choose(keys[rows], inputs[rows]))
         result: np.ndarray = pooled.reshape(*batch.shape[:2], -1).mean(axis=1)
         return result
 
@@ -256,13 +256,13 @@ class _Part:
         )
 
 
-def _encode(
+def encode_inputs(
     inputs: np.ndarray,
     encoder: Encoder,
     pooling: str,
     visible: Callable[[slice], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Return features (n, D) of inputs (n, ...).
+    """Return features float32 (n, D) of normalised inputs (n, [T,] H, W, C).
 
     Args:
         visible: Returns the patches of some rows that are encoded, int (rows, K); None: all.

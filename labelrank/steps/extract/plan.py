@@ -115,9 +115,13 @@ class Plan:
         """Encoder inputs per batch."""
         if self.request.batch_size is not None:
             return self.request.batch_size
-        fitting = max(1, _TOKENS_PER_BATCH[_device()] // (self.keep or self.checkpoint.config.num_patches))
         inputs = len(self.dataset.samples) * (self.sampling.clips if self.sampling else 1)
-        return min(fitting, _MAX_BATCH_SIZE[_device()], inputs)
+        return min(fitting_batch(self.keep or self.checkpoint.config.num_patches), inputs)
+
+
+def fitting_batch(num_patches: int) -> int:
+    """Return how many inputs of so many patches suit this device at once."""
+    return min(max(1, _TOKENS_PER_BATCH[_device()] // num_patches), _MAX_BATCH_SIZE[_device()])
 
 
 def _device() -> str:
