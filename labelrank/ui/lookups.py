@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import streamlit as st
 
 from labelrank.errors import HubError, TooCostly
+from labelrank.settings import Settings
 
 T = TypeVar("T")
 
@@ -42,6 +47,7 @@ class LookUps:
         Raises:
             HubError, TooCostly: As `make` raised it now, or within the last `FAILED_SECONDS`.
         """
+        key = _without_tokens(key)
         found, answer = self._find(key)
         if not found:
             with st.spinner(waiting):
@@ -60,13 +66,13 @@ class LookUps:
 
     def peek(self, key: Hashable) -> Any | None:
         """Return the answer kept under `key`; None when there is none, or it is a failure."""
-        answer = self._find(key)[1]
+        answer = self._find(_without_tokens(key))[1]
         return None if isinstance(answer, FAILURES) else answer
 
     def forget(self, key: Hashable) -> None:
         """Let the next look-up make this answer again."""
         with self._lock:
-            self._kept.pop(key, None)
+            self._kept.pop(_without_tokens(key), None)
 
     def forget_failures(self) -> None:
         """Let the next look-up ask again for what failed."""
@@ -84,6 +90,19 @@ class LookUps:
                 return False, None
             self._kept.move_to_end(key)
             return True, answer
+
+
+def _without_tokens(key: Hashable) -> Hashable:
+    """Return a key that tells visitors' tokens apart and holds none of them, as it outlives their sessions."""
+    if isinstance(key, tuple):
+        return tuple(map(_without_tokens, key))
+    if isinstance(key, Settings) and key.hub_token:
+        digest = hmac.new(_MARK, key.hub_token.encode(), hashlib.sha256).hexdigest()
+        return replace(key, hub_token=digest)
+    return key
+
+
+_MARK = secrets.token_bytes(32)
 
 
 @st.cache_resource(show_spinner=False)

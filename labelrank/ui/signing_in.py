@@ -6,16 +6,17 @@ import streamlit as st
 
 from labelrank.errors import HubError
 from labelrank.hub import signing_in
+from labelrank.hub.asking import has_token
 from labelrank.hub.signing_in import App, Code
 from labelrank.ui import account, session
 from labelrank.ui.messages import error_box, escape
 
-WHAT_FOR = "Signed in, you can publish, and use private and gated repositories that your account may read."
-WHERE_IT_STAYS = (
-    "Your access stays in the memory of this page and of the jobs that you start. It is forgotten when you sign out, "
-    "reload or close the page."
+_WHAT_FOR = "Publish on the Hub, and use private and gated repositories that your account may read."
+_WHERE_IT_STAYS = (
+    "The access is kept in memory alone: until you sign out, reload or close this page, and for a job until it ends."
 )
-_EARLIER = "What you made in this browser before stays with this browser; what you make now is found by your account."
+_EARLIER = "What you made before stays with this browser, and is shown beside what you make with your account."
+_HERE = "This computer has an access token already (HF_TOKEN or `hf auth login`), which is used."
 _CODE, _PROBLEM = "sign_in_code", "sign_in_problem"
 _SHOW_S = 1.0
 """How often the page looks whether it is time to ask the Hub."""
@@ -40,8 +41,12 @@ def show(key: str) -> None:
     Args:
         key: No two of a page have the same.
     """
-    st.markdown(WHAT_FOR)
-    st.caption(f"{WHERE_IT_STAYS} {_EARLIER if session.settings().shared else ''}")
+    settings = session.settings()
+    if has_token(settings):
+        st.markdown(_HERE)
+        return
+    st.markdown(_WHAT_FOR)
+    st.caption(f"{_WHERE_IT_STAYS} {_EARLIER if settings.shared else ''}")
     if app := App.from_env():
         _by_code(app, key)
     else:
@@ -90,11 +95,14 @@ def _by_code(app: App, key: str) -> None:
 def _wait(app: App, key: str) -> None:
     """Show the code, and ask the Hub from time to time whether its user has agreed."""
     code: Code | None = st.session_state.get(_CODE)
-    if code is None:
-        return
+    if code is None:  # signed in, or cancelled
+        st.rerun()
     st.markdown("Open the page of the Hub, check that it shows this code, and agree there.")
     st.code(code.text, language=None)
-    st.link_button("Open the page of the Hub", code.page, icon=":material/open_in_new:", key=f"page_{key}")
+    with st.container(horizontal=True):
+        st.link_button("Open the page of the Hub", code.page, icon=":material/open_in_new:", key=f"page_{key}")
+        st.button("Cancel", key=f"no_code_{key}", on_click=st.session_state.pop, args=(_CODE, None))
+    st.caption("Waiting until you have agreed; this page then goes on by itself.")
     try:
         answer = signing_in.ask(app, code)
         if isinstance(answer, str):

@@ -9,6 +9,7 @@ from labelrank.data.uploads import save_upload, upload_name, upload_path
 from labelrank.errors import DatasetError
 from labelrank.ui import session
 from labelrank.ui.datasets import search
+from labelrank.ui.lookups import lookups
 from tests.helpers.datasets import png, write_zip
 from tests.helpers.hub_writing import Token
 from tests.ui.conftest import PARAMS, ROOT, address, button, labels, listed, run, texts, unfold
@@ -125,6 +126,16 @@ def test_a_search_finds_private_repositories_for_those_who_see_them_alone(monkey
     assert search("dataset", "pets", None) == ()
 
 
+def test_what_is_kept_for_all_sessions_holds_no_token(monkeypatch, server):
+    state = {"visitor": "one"}
+    monkeypatch.setattr("streamlit.session_state", state)
+    session.account.sign_in(server.token, session.settings())
+    search("dataset", "pets", None)
+    kept = list(lookups()._kept)
+    assert len(kept) == 1
+    assert server.token not in str([getattr(part, "hub_token", part) for part in kept[0]])
+
+
 @pytest.fixture
 def by_code(browser, server, monkeypatch):
     server.signing_in.secrets["space"] = "s3cret"
@@ -150,7 +161,7 @@ def shown_code(app, server):
 def test_a_server_that_the_hub_knows_signs_in_by_a_code(by_code, server):
     code = shown_code(by_code, server)
     by_code.run()
-    assert "Signed in" not in texts(by_code).replace("Signed in, you can", "")
+    assert "Signed in" not in texts(by_code)
     server.signing_in.agree(code, server.token)
     by_code.run()
     assert "Signed in as me" in texts(by_code)
@@ -166,6 +177,23 @@ def test_who_does_not_agree_is_told_and_may_try_again(by_code, server):
     server.signing_in.codes.clear()
     shown_code(by_code, server)
     assert "You have not agreed" not in texts(by_code)
+
+
+def test_a_code_that_is_not_wanted_any_more_is_forgotten(by_code, server):
+    code = shown_code(by_code, server)
+    button(by_code, "Cancel").click().run()
+    assert "Sign in with Hugging Face" in labels(by_code)
+    server.signing_in.agree(code, server.token)
+    by_code.run()
+    assert "Signed in as" not in texts(by_code)
+
+
+def test_a_computer_with_a_token_has_no_need_to_sign_in(workspace, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    app = run(AppTest.from_file(str(ROOT / "app.py"), default_timeout=60), "jobs")
+    unfold(app, "sign_in")
+    assert "This computer has an access token already" in texts(app)
+    assert not app.text_input
 
 
 def test_an_app_that_the_hub_does_not_know_is_told(by_code, server):
