@@ -71,6 +71,7 @@ class RandomCheckpoint:
 
     config: EncoderConfig
     source: str = "random weights"
+    digest: str = "random"
 
     def tensors(self) -> Mapping[str, np.ndarray]:
         random = np.random.default_rng(0)
@@ -353,4 +354,5 @@ def main() -> None:
         compare(models, batches, options.precision, options.peer_python, quick=options.quick)
 
 
-main()
+if __name__ == "__main__":
+    main()
