@@ -22,7 +22,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from labelrank.errors import SettingsError
 from labelrank.settings import OWNERS, Settings
+from labelrank.words import size_text
 
 KINDS = ("features", "parts", "encoders", "runs", "patches")
 """Folders of the workspace that hold entries."""
@@ -102,6 +104,16 @@ def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ..
 def lasting_bytes(settings: Settings) -> int:
     """Return how much lies in the owner's folder that `evict` never removes: uploads, rankers, results."""
     return _folder_size(settings.own) - sum(entry.size_bytes for entry in _entries(settings.own))
+
+
+def check_room(settings: Settings) -> None:
+    """Raise SettingsError if an owner of a shared server keeps as much as may be kept."""
+    if settings.owner and (kept := lasting_bytes(settings)) >= settings.max_owner_bytes:
+        raise SettingsError(
+            f"Your uploads, rankers and results take {size_text(kept)}; this server keeps "
+            f"{size_text(settings.max_owner_bytes)} for each visitor (LABELRANK_MAX_OWNER_BYTES). Delete an upload on "
+            "the page Dataset, or a fine-tune on the page Jobs."
+        )
 
 
 def _remove_some(found: list[Entry], excess: int, spare: Collection[Path]) -> tuple[Path, ...]:

@@ -93,6 +93,10 @@ class Settings:
     max_owner_bytes: int = 10 * 2**30
     """Bytes that one visitor of a shared server may keep: uploads, rankers and results; features and runs of their own
     data, of which the least recently used are removed first."""
+    max_owner_upload_bytes: int = 5 * 2**30
+    """Bytes of uploads that one visitor of a shared server may keep."""
+    max_upload_idle_seconds: int = 30 * 24 * 3600
+    """After so long unused, an upload on a shared server is removed, unless a job that waits or runs needs it."""
 
     max_waiting_jobs: int = 20
     """Jobs of one visitor that may wait at once."""

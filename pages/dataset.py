@@ -16,6 +16,7 @@ from labelrank.ui import (
     hub_pickers,
     messages,
     session,
+    uploads,
 )
 from labelrank.views import thumbnails
 
@@ -49,7 +50,9 @@ def main() -> None:
     frame.header("Dataset", LEAD)
     names = [name for name in TABS.values() if name != FOLDER_TAB or not session.settings().shared]
     source = session.choices().source
-    here = TABS[source.kind] if source and TABS[source.kind] in names else names[0]
+    # Who has deleted the upload that was shown stays among the uploads.
+    kind = source.kind if source else "upload" if st.session_state.get(uploads.DELETED_HERE) else "example"
+    here = TABS[kind] if TABS[kind] in names else names[0]
     tabs = st.tabs(names, default=here, key="source", on_change="rerun")
     refused, is_here = False, True
     for name, tab, fill in zip(names, tabs, (examples, hub_tab, upload, folder), strict=False):
@@ -70,6 +73,7 @@ def main() -> None:
 
 def look_at(source: choices.Source) -> None:
     """Choose a dataset, so that this page shows it."""
+    st.session_state.pop(uploads.DELETED_HERE, None)
     session.choose_source(source)
     st.rerun()
 
@@ -127,6 +131,8 @@ def upload() -> bool:
         # Not st.code: its highlighter is 1.5 MB of script that the first page would wait for.
         st.text(LAYOUT)
         st.caption(datasets.ENDINGS)
+    if (opened := uploads.listing()) is not None:
+        look_at(opened)
     if file is None:
         return False
     # Streamlit hands the same file over at every run of the page; it is copied and checked once.
@@ -134,7 +140,7 @@ def upload() -> bool:
     if file.file_id not in seen:
         try:
             with st.spinner("Checking the file"):
-                source = datasets.keep_upload(file)
+                source = uploads.keep(file)
         except LabelRankError as refused:
             seen[file.file_id] = refused
         else:

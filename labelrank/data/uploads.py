@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from labelrank.data.archive import check_archive
 from labelrank.errors import ArchiveError, DatasetError
 from labelrank.files import replacing
-from labelrank.settings import Settings
+from labelrank.settings import OWNERS, Settings
+from labelrank.words import size_text
 
 _UPLOAD = re.compile(r"upload:([0-9a-f]{64})")
 _UPLOAD_KINDS = (".zip", ".parquet", ".tar")
@@ -57,13 +61,13 @@ def save_upload(
     """Keep an uploaded zip, table or tar in the workspace and return its name for `open_dataset`, `upload:<sha256>`.
 
     The stream is read from its start. The file is checked before it gets its final name; a refused file is removed.
-    A file that is uploaded twice is kept once.
+    A file that an owner uploads twice is kept once.
 
     Args:
         check: Called as `check_upload`, which the app calls in another process.
 
     Raises:
-        ArchiveError, DatasetError: As for `check_upload`.
+        ArchiveError, DatasetError: As for `check_upload`; or the owner keeps as much as may be kept.
     """
     shown = Path(str(getattr(stream, "name", "") or "upload.zip")).name
     folder = settings.own / "uploads"
@@ -75,6 +79,7 @@ def save_upload(
         try:
             digest = _copy(stream, file, shown, settings)
             file.close()
+            _check_room(f"upload:{digest}", temporary.stat().st_size, shown, settings)
             check(temporary, shown, settings)
             path = settings.own / "uploads" / f"{digest}{_kind(temporary)}"
             with replacing(path.with_suffix(".name")) as label:
@@ -84,6 +89,78 @@ def save_upload(
         finally:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+def _check_room(name: str, size_bytes: int, shown: str, settings: Settings) -> None:
+    others = [one for one in kept_uploads(settings) if one.name != name]
+    kept, most = sum(one.size_bytes for one in others), settings.max_owner_upload_bytes
+    if settings.owner and kept + size_bytes > most:
+        beside = f", beside your other uploads of {size_text(kept)}" if others else ""
+        raise DatasetError(
+            f"{shown!r} has {size_text(size_bytes)}{beside}; this server keeps {size_text(most)} of uploads for each "
+            f"visitor (LABELRANK_MAX_OWNER_UPLOAD_BYTES). {'Delete one' if others else 'Keep fewer images'}, then "
+            "upload it again."
+        )
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that an owner has uploaded."""
+
+    name: str
+    """For `open_dataset`: `upload:<sha256>`."""
+    path: Path
+    size_bytes: int
+    used_at: float
+    """When it was uploaded, or opened last; seconds since 1970."""
+
+
+def kept_uploads(settings: Settings) -> tuple[Upload, ...]:
+    """Return the uploads of the owner, those that were used last first."""
+    return _uploads_in(settings.own)
+
+
+def _uploads_in(folder: Path) -> tuple[Upload, ...]:
+    found = []
+    for path in (folder / "uploads").glob("[!.]*"):
+        if path.suffix in _UPLOAD_KINDS:
+            with contextlib.suppress(FileNotFoundError):  # it has just been removed
+                status = path.stat()
+                used_at = max(status.st_mtime, status.st_atime)
+                found.append(Upload(f"upload:{path.stem}", path, status.st_size, used_at))
+    return tuple(sorted(found, key=lambda one: one.used_at, reverse=True))
+
+
+def delete_upload(upload: Upload) -> None:
+    """Remove an upload; nothing happens if it is gone already.
+
+    Raises:
+        DatasetError: It cannot be removed.
+    """
+    try:
+        for path in (upload.path, upload.path.with_suffix(".name")):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DatasetError(f"The upload cannot be removed ({error}): {upload.path}. Remove it by hand.") from error
+
+
+def evict_uploads(
+    settings: Settings, needed: Callable[[Upload], bool], *, clock: Callable[[], float] = time.time
+) -> tuple[Upload, ...]:
+    """Remove the uploads on a shared server, of any owner, that were not used for long, oldest first; return them.
+
+    Args:
+        needed: Whether a job that waits or runs reads an upload.
+
+    Raises:
+        DatasetError: As for `delete_upload`.
+    """
+    folders = (settings.workspace / OWNERS).glob("*") if settings.shared else ()
+    found = sorted((one for folder in folders for one in _uploads_in(folder)), key=lambda one: one.used_at)
+    idle = [one for one in found if clock() - one.used_at > settings.max_upload_idle_seconds and not needed(one)]
+    for one in idle:
+        delete_upload(one)
+    return tuple(idle)
 
 
 def known_upload_name(name: str, *, settings: Settings) -> str | None:
@@ -127,7 +204,7 @@ def _upload_digest(name: str) -> str:
 
 
 def upload_path(name: str, settings: Settings) -> Path:
-    """Return the path of an upload.
+    """Return the path of an upload, which is thereby used: `evict_uploads` keeps it for a while.
 
     Raises:
         DatasetError: The name is not that of an upload, or the upload does not exist.
@@ -136,5 +213,8 @@ def upload_path(name: str, settings: Settings) -> Path:
     for kind in _UPLOAD_KINDS:
         path = settings.own / "uploads" / f"{digest}{kind}"
         if path.is_file():
+            if settings.owner:
+                with contextlib.suppress(OSError):  # a read-only workspace evicts nothing either
+                    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
             return path
     raise DatasetError(f"{name!r} is not in this workspace any more. Upload the zip again, or the table that it was.")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from labelrank import hub
 from labelrank.data import SourceInfo
 from labelrank.data.dataset import NOUNS, DatasetInfo
 from labelrank.data.layout import LISTED_EXTENSIONS
-from labelrank.data.uploads import save_upload
+from labelrank.data.uploads import upload_path
 from labelrank.data.zip_names import ENCODINGS
 from labelrank.errors import DatasetError, HubError, NoTrainSplit
 from labelrank.models.curated import EMBEDDED
@@ -55,6 +55,8 @@ def _allowed(source: choices.Source) -> choices.Source:
             f"This shared server opens examples, uploads and datasets of the Hub, not {source.dataset!r}. Upload a zip "
             "or a Parquet file of it."
         )
+    if source.kind == "upload":
+        upload_path(source.dataset, session.settings())  # it may have been deleted since it was looked at
     if source.kind == "hub" and Path(source.dataset).exists():
         raise DatasetError(
             f"{source.dataset!r} is a folder of this server as well as a name on the Hub. Start the server elsewhere, "
@@ -252,20 +254,6 @@ def warning_of(data: DatasetInfo) -> str | None:
     if data.split != "test":
         return None
     return TEST_SPLIT if "train" in data.splits else TEST_ALONE
-
-
-def keep_upload(file: IO[bytes]) -> choices.Source:
-    """Keep an uploaded file in the workspace, and return the dataset that it is.
-
-    Raises:
-        DatasetError: It is no zip of class folders and no table of images or videos, or exceeds a limit.
-        TooCostly: To check it takes too much memory or time.
-    """
-
-    def check(path: Path, shown: str, settings: Settings) -> None:
-        asking.ask(looks.check_upload, path, shown, settings=settings, subject=shown, meanwhile=session.give_up_if_left)
-
-    return choices.Source(save_upload(file, settings=session.settings(), check=check))
 
 
 def search(kind: str, text: str, task: str | None) -> tuple[hub.Found, ...]:

@@ -148,6 +148,8 @@ _LIMITS = {
     "max_waiting_jobs": "Jobs of a visitor that wait",
     "max_job_bytes": "Memory of a job, without a GPU",
     "max_job_seconds": "Time of a job, until it has to be resumed",
+    "max_owner_upload_bytes": "Size of a visitor's uploads",
+    "max_upload_idle_seconds": "Time that a visitor's upload is kept unused",
     "max_owner_bytes": "Size of all that a visitor keeps",
     "max_cache_bytes": "Size of all features, runs and encoders that are kept",
 }
@@ -158,15 +160,13 @@ def limits_table() -> pd.DataFrame:
     """Return what this server allows, in units that can be read, and the variables that change it."""
     import pandas as pd
 
-    limits = session.settings()
-    rows = [
-        (what, _limit_text(name, getattr(limits, name)), f"LABELRANK_{name.upper()}") for name, what in _LIMITS.items()
-    ]
+    rows = [(what, limit_text(name), f"LABELRANK_{name.upper()}") for name, what in _LIMITS.items()]
     return pd.DataFrame(rows, columns=["What", "At most", "Variable"])
 
 
-def _limit_text(name: str, limit: int) -> str:
-    """Return a limit in the largest unit that it fills."""
+def limit_text(name: str) -> str:
+    """Return a limit of the settings in the largest unit that it fills."""
+    limit: int = getattr(session.server_settings(), name)
     if name.endswith("_seconds"):
         unit, size = next(((unit, size) for unit, size in _TIMES if limit >= 2 * size), ("s", 1))
         return f"{limit / size:,.4g} {unit}"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
+from labelrank import cache
 from labelrank.data.uploads import upload_name
 from labelrank.errors import JobError
 from labelrank.features.examples import FeaturesExample
@@ -305,7 +306,9 @@ def submit(kind: str, params: Mapping[str, Any], chosen: Choices, *, time: TimeE
 
     Raises:
         JobError: As `queue.submit`.
+        SettingsError: As `cache.check_room`.
     """
+    cache.check_room(settings())
     return queue.submit(
         kind,
         params,
@@ -325,6 +328,7 @@ def cancel_job(job: Job) -> None:
 def resume_job(job: Job) -> Job:
     """Resume a stopped job, and return the job that goes on."""
     _check_mine(job)
+    cache.check_room(server_settings().of(job.owner))
     return queue.resume(job.id, settings())
 
 

@@ -2,6 +2,7 @@
 
 from playwright.sync_api import expect
 
+from tests.helpers.datasets import png, write_zip
 from tests.ui.conftest import PARAMS
 
 
@@ -41,3 +42,32 @@ def test_a_visitor_keeps_the_own_jobs_and_cannot_get_at_those_of_another(new_ser
     expect(other.get_by_role("button", name="Resume")).to_have_count(0)
     other.goto(f"{server.url}/features?job={'0' * 32}")
     expect(other.get_by_text("There is no job")).to_be_visible()
+
+
+def upload(page, url, path):
+    """Upload a file, and return the address of the page that shows it."""
+    page.goto(url)
+    page.get_by_role("tab", name="Upload").click()
+    page.locator("input[type=file]").set_input_files(path)
+    expect(page.get_by_text("2 images in 2 classes.")).to_be_visible()
+    page.wait_for_url("**dataset=upload*")
+    return page.url
+
+
+def test_two_visitors_upload_the_same_file_and_neither_reaches_that_of_the_other(new_server, open_page, tmp_path):
+    server = new_server(LABELRANK_SHARED="1")
+    pets = write_zip(tmp_path / "pets.zip", {"cat/1.png": png(1), "horse/1.png": png(2)})
+    mine = open_page(server.url)
+    address = upload(mine, server.url, pets)
+    other = open_page(address)
+    expect(other.get_by_text("is not in this workspace any more")).to_be_visible()
+    expect(other.get_by_text("horse")).to_have_count(0)
+    assert upload(other, server.url, pets) == address
+    mine.get_by_text("Your uploads (1,").click()
+    mine.get_by_role("button", name="Delete", exact=True).click()
+    mine.get_by_role("button", name="Delete for good").click()
+    expect(mine.get_by_text("Your uploads")).to_have_count(0)
+    mine.goto(address)
+    expect(mine.get_by_text("is not in this workspace any more")).to_be_visible()
+    other.reload()
+    expect(other.get_by_text("2 images in 2 classes.")).to_be_visible()
