@@ -35,6 +35,11 @@ def headers(settings: Settings, *, with_token: bool = True) -> dict[str, str]:
     and which other program calls; for that it asks the Hub a question of its own.
     """
     token = access_token(settings) if with_token else None
+    if token and not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise HubError(
+            "The access token of the Hub holds characters that none has. Copy it anew from "
+            f"{endpoint()}/settings/tokens."
+        )
     return {
         "User-Agent": _agent(),
         # If the file were compressed for transfer, its length would differ from the one the Hub states.
@@ -138,8 +143,9 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def _public(error: Exception) -> str:
-    """Return the text of an error without names and passwords of proxies."""
-    return re.sub(r"(\w://)[^/\s]*@", r"\1***@", str(error)) or "no answer"
+    """Return the text of an error without access tokens, and without names and passwords of proxies."""
+    text = re.sub(r"(Bearer|Basic) [^\s'\"]+", r"\1 ***", str(error))
+    return re.sub(r"(\w://)[^/\s]*@", r"\1***@", text) or "no answer"
 
 
 def check_answer(response: httpx2.Response, kind: str, repo_id: str, subject: str, settings: Settings) -> None:

@@ -86,7 +86,9 @@ def writer(settings: Settings) -> Account:
     """
     if not has_token(settings):
         if settings.shared:
-            raise HubError("Publishing from a shared server needs your account on the Hub. Sign in.")
+            raise HubError(
+                "Publishing from a shared server needs your account on the Hub. Sign in, or use a computer of your own."
+            )
         raise HubError(f"Publishing needs an access token. {_new_token('write', settings)}")
     account = who(settings)
     if account.reads_only:
@@ -100,8 +102,6 @@ def who(settings: Settings) -> Account:
     Raises:
         HubError: The Hub refuses the token, or cannot be asked.
     """
-    if not re.fullmatch(r"[\x21-\x7e]+", access_token(settings) or ""):
-        raise HubError(f"The access token holds characters that none has. {_new_token('write', settings)}")
     subject = "the account of your access token"
     try:
         answer, _ = get_json(f"{endpoint()}/api/whoami-v2", "model", "", subject, settings)
@@ -313,11 +313,11 @@ def _refusal(answer: httpx2.Response, target: Target, account: Account, doing: s
 
 _WAYS_OUT = {
     _CREATING: ("Choose another owner", "create repositories"),
-    _WRITING: ("Open a pull request instead (--pr)", "write to it"),
+    _WRITING: ("Open a pull request instead (`--pr` on the command line)", "write to it"),
     _PROPOSING: ("Ask its owner to take pull requests", "open discussions"),
 }
 """What was to be done -> what else may be done, and the right that a token needs for it."""
-_MAKE = "Check the spelling, or let it be made (--create)."
+_MAKE = "Check the spelling, or let it be made (`--create` on the command line)."
 
 
 def _said(answer: httpx2.Response) -> str:

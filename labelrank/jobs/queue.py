@@ -75,9 +75,9 @@ def cancel(job_id: str, settings: Settings) -> Job:
     Raises:
         JobError: There is no such job.
     """
-    job = JobStore.for_settings(settings).request_cancel(job_id)
-    if not job.active:
-        tokens.forget(job_id)
+    store = JobStore.for_settings(settings)
+    job = store.request_cancel(job_id)
+    tokens.forget_ended(job_id, store)
     return job
 
 

@@ -93,7 +93,7 @@ class Supervisor:
             reason = str(error) if isinstance(error, JobError) else unexpected(job.id)
             self._insist(lambda: self._store.fail(job.id, job.attempt, reason))
         finally:
-            tokens.forget(job.id)
+            tokens.forget_ended(job.id, self._store)
 
     def _supervise(self, job: Job, token: str | None) -> int:
         """Run the child until it ends and return its exit status."""

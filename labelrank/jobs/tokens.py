@@ -10,7 +10,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from labelrank.jobs.store import Job
+from labelrank.errors import JobError
+from labelrank.jobs.store import Job, JobStore
 
 NEEDED = "with_token"
 """Key of a job's parameters: it reads or writes the Hub with a token of its user."""
@@ -41,7 +42,12 @@ def of(job: Job) -> str | None:
         return _kept.get(job.id)
 
 
-def forget(job_id: str) -> None:
-    """Forget the token of a job."""
+def forget_ended(job_id: str, store: JobStore) -> None:
+    """Forget the token of a job, unless that has been resumed meanwhile, with a token of its own."""
     with guard:
-        _kept.pop(job_id, None)
+        try:
+            job = store.find(job_id)
+        except JobError:
+            job = None
+        if job is None or not job.active:
+            _kept.pop(job_id, None)

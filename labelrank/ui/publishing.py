@@ -34,6 +34,7 @@ class _Asked:
     repo_id: str
     kind: str
     may_create: bool
+    pull_request: bool
     model: Path | None
 
 
@@ -68,7 +69,7 @@ def show(label_map: LabelMap, *, model: Path | None = None, of: Job | None = Non
                 messages.error_box(error)
         found = st.session_state.get(_PLAN)
         if found is not None and found[0] == asked:
-            _confirm(found[1], settings, of)
+            _confirm(found[1], settings, of, pull_request=asked.pull_request)
 
 
 _WITHOUT_MODEL = (
@@ -82,9 +83,14 @@ def _fields(label_map: LabelMap, model: Path | None) -> _Asked:
     repo_id = st.text_input("Repository", key="publish_repo", placeholder="OWNER/NAME").strip()
     kind = KINDS[0] if model else st.radio("Kind of repository", KINDS, key="publish_kind", horizontal=True)
     may_create = st.checkbox("Make it if it does not exist, private", key="publish_create")
+    pull_request = st.checkbox(
+        "As a pull request",
+        key="publish_pr",
+        help="The owner of the repository takes it or not. So does one who may not write to it.",
+    )
     known = account.signed_in()
     st.caption(f"As {messages.escape(known.name)}." if known else "The access token of this computer is used.")
-    return _Asked(label_map.content_hash, repo_id, kind, may_create, model)
+    return _Asked(label_map.content_hash, repo_id, kind, may_create and not pull_request, pull_request, model)
 
 
 def _planned(label_map: LabelMap, asked: _Asked, settings: Settings) -> Plan:
@@ -101,7 +107,7 @@ def _planned(label_map: LabelMap, asked: _Asked, settings: Settings) -> Plan:
         )
 
 
-def _confirm(found: Plan, settings: Settings, of: Job | None) -> None:
+def _confirm(found: Plan, settings: Settings, of: Job | None, *, pull_request: bool) -> None:
     """Show what would be written, and write it when that is pressed: at once, or where it is a model in a job."""
     if not found.changes:
         st.info(f"{messages.escape(found.target.repo_id)} has all of this already.", icon=":material/check:")
@@ -109,14 +115,14 @@ def _confirm(found: Plan, settings: Settings, of: Job | None) -> None:
     for change in found.changes:
         _difference(change)
     name = messages.escape(found.target.name)
-    proposes = not found.may_write
+    proposes = pull_request or not found.may_write
     if proposes and found.repo is None:
         st.error(
             f"{messages.escape(found.account.name)} may not make {name}. Choose an owner that is yours.",
             icon=":material/error:",
         )
         return
-    if proposes:
+    if not found.may_write:
         st.caption(f"{messages.escape(found.account.name)} may not write to {name}, but may open a pull request.")
     if not st.button("Open a pull request" if proposes else "Publish", type="primary"):
         return

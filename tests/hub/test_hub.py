@@ -328,6 +328,14 @@ def test_what_one_visitor_has_fetched_is_not_there_for_another(hub, model, tmp_p
             client.resolve("model", model, settings=settings)
 
 
+@pytest.mark.parametrize("token", ["hf_ä", "hf_a b", "hf_\x01"])
+def test_a_token_that_cannot_be_one_is_told_and_not_shown(hub, model, settings, token):
+    with pytest.raises(HubError, match="holds characters that none has") as error:
+        client.resolve("model", model, settings=replace(settings, hub_token=token))
+    assert token not in str(error.value)
+    assert hub.requests == []
+
+
 def test_a_token_that_has_ended_is_told_with_the_way_back(hub, model, tmp_path):
     ended = Settings(workspace=tmp_path / "workspace", shared=True, hub_token="hf_ended")
     with pytest.raises(HubError, match="refuses your access token.*sign out and sign in again") as error:

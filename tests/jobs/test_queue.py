@@ -140,6 +140,15 @@ def test_a_job_that_was_started_without_a_token_is_resumed_with_one(settings, th
         stop_consumer(settings)
 
 
+def test_the_token_of_a_job_that_is_resumed_before_its_end_was_noticed_stays(settings, theirs, store):
+    job = submit_for(theirs)
+    claimed = store.claim("app")
+    store.cancel(job.id, claimed.attempt)
+    resume(job.id, replace(theirs, hub_token="hf_new"))
+    tokens.forget_ended(job.id, store)
+    assert tokens.of(job) == "hf_new"
+
+
 def test_the_token_of_a_job_that_is_cancelled_before_its_turn_is_forgotten(settings, theirs):
     job = submit_for(theirs)
     assert tokens.of(job) == "hf_theirs"

@@ -61,6 +61,15 @@ def test_a_pull_request_is_offered_where_one_may_not_write(form, hub):
     assert hub.commits[0]["revision"] == "refs/pr/1"
 
 
+def test_a_pull_request_is_opened_where_it_is_asked_for(form, hub):
+    hub.add("model", "me/order", {"README.md": "# Mine\n"})
+    form.checkbox(key="publish_pr").check()
+    button(form, "Show what changes").click().run()
+    assert "Publish" not in labels(form)
+    button(form, "Open a pull request").click().run()
+    assert hub.commits[0]["revision"] == "refs/pr/1"
+
+
 def test_a_token_that_the_hub_refuses_signs_nobody_in(page, hub):
     sign_in(page, "hf_bad")
     assert "The Hub refuses the access token" in texts(page)
