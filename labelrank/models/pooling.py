@@ -19,7 +19,7 @@ def pool_tokens(
     fc_norm: Callable[[np.ndarray], np.ndarray] | None = None,
     fc_norm_pools: str = "mean",
 ) -> np.ndarray:
-    """Reduce an encoder's tokens (B, N, D) to features (B, D).
+    """Reduce an encoder's tokens (B, N, D) to features (B, D); what a device has pooled already stays as it is.
 
     `mean` averages the patch tokens, `cls` takes the CLS token, `fc_norm` applies the norm of the checkpoint's head to
     what this head pools: to the mean, as BEiT and a fine-tuned VideoMAE do, or to CLS, as CLIP does.
@@ -34,6 +34,8 @@ def pool_tokens(
     """
     if pooling == "fc_norm" and fc_norm is not None:
         return fc_norm(pool_tokens(tokens, fc_norm_pools, num_prefix=num_prefix))
+    if tokens.ndim == 2:
+        return tokens
     if pooling == "mean":
         result: np.ndarray = tokens[:, num_prefix:].mean(axis=1)
         return result

@@ -58,7 +58,10 @@ class Steps:
 
 @dataclass(frozen=True)
 class CompiledEncoder:
-    """Maps normalised images or clips float32 (batch_size, [T,] H, W, C) to tokens float32 (batch_size, P + N, D)."""
+    """Maps normalised images or clips float32 (batch_size, [T,] H, W, C) to tokens float32 (batch_size, P + N, D).
+
+    Where the device pools them, to features (batch_size, D).
+    """
 
     run: Callable[..., np.ndarray]
     """Encodes a full batch: inputs, or with `cut` what that returns and the numbers of the patches. For backends other
@@ -159,6 +162,7 @@ def compile_encoder(
     batch_size: int = 8,
     image_size: tuple[int, int] | None = None,
     keep: int | None = None,
+    pooling: str | None = None,
     cache: Path | None = None,
 ) -> CompiledEncoder:
     """Return the checkpoint's encoder ready to run.
@@ -169,6 +173,8 @@ def compile_encoder(
             (`resolve_precision`).
         image_size: Height and width of the input; None: the trained size.
         keep: How many patches of each input are encoded; which ones is given with it. None: all.
+        pooling: How tokens will be pooled, so that backends other than OpenVINO do it on the device and return features
+            (batch_size, D); before the norm of `fc_norm`. In bfloat16, OpenVINO would round the mean once more.
         cache: Folder in which exported models are kept for the next time; None: nothing is kept. One model serves
             every precision and batch size, which are set when it is loaded. Backends other than OpenVINO keep none.
 
@@ -196,7 +202,7 @@ def compile_encoder(
             keep=keep,
         )
     else:
-        build = functools.partial(_build, checkpoint, config, keep)
+        build = functools.partial(_build, checkpoint, config, keep, pooling)
         run, on_gpu = _compile_keras(build, inputs, batch_size, backend, precision)
         head = _head_of(checkpoint, config)
     return CompiledEncoder(
@@ -274,14 +280,22 @@ def _inputs(config: EncoderConfig, keep: int | None) -> tuple[_Input, ...]:
     return _Input("pixels", (keep, config.patch_dim)), _Input("visible", (keep,), "int32")
 
 
-def _build(checkpoint: Checkpoint, config: EncoderConfig, keep: int | None, *, dtype: str = "float32") -> Any:
+def _build(
+    checkpoint: Checkpoint,
+    config: EncoderConfig,
+    keep: int | None,
+    pooling: str | None = None,
+    *,
+    dtype: str = "float32",
+) -> Any:
     """Return the layer that takes `_inputs`."""
     encoder = build_encoder(checkpoint, dtype=dtype, image_size=config.image_size)
-    if keep is None:
-        return encoder
-    from labelrank.models.vit import PixelEncoder
+    from labelrank.models.vit import PixelEncoder, PooledEncoder
 
-    return PixelEncoder(encoder, dtype=dtype)
+    layer = encoder if keep is None else PixelEncoder(encoder, dtype=dtype)
+    if pooling is None:
+        return layer
+    return PooledEncoder(layer, config.num_prefix, config.fc_norm_pools if pooling == "fc_norm" else pooling)
 
 
 def _sized(checkpoint: Checkpoint, image_size: tuple[int, int] | None) -> EncoderConfig:

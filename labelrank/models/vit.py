@@ -576,6 +576,29 @@ class PixelEncoder(keras.layers.Layer):  # type: ignore[misc]
         return (pixels_shape[0], config.num_prefix + (pixels_shape[1] or 0), config.transformer.hidden_dim)
 
 
+class PooledEncoder(keras.layers.Layer):  # type: ignore[misc]
+    """Maps what an encoder takes to the mean of its patch tokens or to CLS, float32 (B, D).
+
+    So vectors leave the device and not tokens: 3 kB an image of a ViT-B and not 0.6 MB.
+
+    Args:
+        encoder: A layer that returns tokens (B, P + N, D).
+        num_prefix: P, tokens before those of the patches; the first is CLS.
+        pooling: mean or cls.
+    """
+
+    def __init__(self, encoder: Any, num_prefix: int, pooling: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.encoder, self.num_prefix, self.pooling = encoder, num_prefix, pooling
+        self.built = True
+
+    def call(self, *inputs: Any) -> Any:
+        tokens = keras.ops.cast(self.encoder(*inputs), "float32")
+        if self.pooling == "cls":
+            return tokens[:, 0]
+        return keras.ops.mean(tokens[:, self.num_prefix :], axis=1)
+
+
 def encoder_config_from_dict(values: dict[str, Any]) -> EncoderConfig:
     """Return the EncoderConfig of a dict from `dataclasses.asdict`, even if it was stored as JSON."""
     decoder, trained = values.get("decoder"), values.get("trained_image_size")

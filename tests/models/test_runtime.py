@@ -21,6 +21,7 @@ from labelrank.models.checkpoint import open_checkpoint
 from labelrank.models.config import EncoderConfig, TransformerConfig
 from labelrank.models.device import Device, cpu
 from labelrank.models.exported import Unwritable, load_kept
+from labelrank.models.pooling import pool_tokens
 from labelrank.models.pretrain_recipe import PretrainRecipe
 from tests.conftest import GOLDEN
 from tests.models.test_device import H200, OLD_DRIVER, T4
@@ -530,6 +531,30 @@ def test_chosen_patches_are_all_that_is_encoded(keras, name):
     changed[0] = 0.0
     np.testing.assert_allclose(some(changed, patches[:, :5])[1:], few[1:], atol=TOLERANCE)
     assert np.abs(few[:, cls:] - turned[:, cls : cls + 5]).max() > 0.01, "the others are not there to be seen"
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        ("mae-tiny-digits", "mean"),
+        ("mae-tiny-digits", "cls"),
+        ("videomae-tiny-moving-digits", "mean"),
+        (str(GOLDEN / "encoders" / "beit"), "fc_norm"),
+    ],
+)
+def test_a_device_pools_as_is_done_here(keras, name, pooling):
+    checkpoint = open_checkpoint(name)
+    images = images_for(checkpoint, 3)
+    tokens, pooled = (
+        runtime.compile_encoder(checkpoint, batch_size=4, precision="float32", pooling=asked)
+        for asked in (None, pooling)
+    )
+    how = {"num_prefix": tokens.num_prefix, "fc_norm": tokens.fc_norm, "fc_norm_pools": tokens.fc_norm_pools}
+    leaves = pooled(images)
+    assert (leaves.shape, leaves.dtype) == ((3, tokens.hidden_dim), np.float32)
+    np.testing.assert_allclose(
+        pool_tokens(leaves, pooling, **how), pool_tokens(tokens(images), pooling, **how), atol=1e-5
+    )
 
 
 def test_an_encoder_that_looks_up_places_keeps_all_patches():

@@ -87,6 +87,7 @@ class BatchEncoder:
             precision=precision,
             batch_size=fitting_batch(config.num_patches),
             image_size=self._prepare.output_size,
+            pooling=pooling,
             cache=self._settings.encoders,
         )
         self._readers = ThreadPoolExecutor(max(2, cpu_cores()), thread_name_prefix="reader")

@@ -49,7 +49,7 @@ def counted_encoder(monkeypatch):
     """Stands where the compiled encoder would be, and counts how often one is made."""
     made = []
 
-    def compile_encoder(checkpoint, *, precision, batch_size, image_size, keep, cache):
+    def compile_encoder(checkpoint, *, precision, batch_size, image_size, keep, pooling, cache):
         made.append(precision)
         return Counted(batch_size=batch_size)
 

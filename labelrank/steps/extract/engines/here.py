@@ -91,6 +91,7 @@ class Maker:
             batch_size=plan.batch_size,
             image_size=plan.preprocessing.output_size,
             keep=plan.keep,
+            pooling=plan.request.pooling,
             cache=encoders,
         )
         if plan.keep:
