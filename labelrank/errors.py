@@ -10,6 +10,7 @@ import re
 
 _MOST_QUOTED = 200
 _BREAKS = re.compile("\\s*[\n-\r\x85\u2028\u2029]\\s*")
+_LONG = re.compile(r"(\S{200})\S{800,}")
 # Other control characters, half surrogates, and what turns the direction of the text around it.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -17,11 +18,12 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udf
 class LabelRankError(Exception):
     """Base of all errors that a user can act on.
 
-    Its text is one line without control characters, which files and libraries may bring into it.
+    Its text is one line without control characters, which files and libraries may bring into it, and without words of
+    thousands of letters.
     """
 
     def __str__(self) -> str:
-        text = _BREAKS.sub(" ", super().__str__())
+        text = _LONG.sub(r"\1...", _BREAKS.sub(" ", super().__str__()))
         return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -11,6 +11,14 @@ def test_the_text_of_an_error_is_one_line_without_control_characters(kind):
     assert str(error) == "'a\\x1b[31mb' is damaged (\\u202etype \\x0f, 50\u00a0%, 日本\u3000語). \\udcffFetch it."
 
 
+def test_a_value_of_thousands_of_letters_is_cut_and_what_to_do_stays():
+    assert str(DatasetError(f"The label {'9' * 5000!r} is too long. Use another.")) == (
+        f"The label '{'9' * 199}... is too long. Use another."
+    )
+    path = "/data" + "/folder" * 100
+    assert str(DatasetError(f"{path} is not there.")) == f"{path} is not there."
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [

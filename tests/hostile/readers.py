@@ -1,6 +1,7 @@
 """What labelrank does with a file of each kind when a user gives it: the whole of it is read."""
 
 import itertools
+from dataclasses import replace
 
 from labelrank.class_costs import read_costs
 from labelrank.class_groups import read_groups
@@ -53,7 +54,7 @@ def checkpoint(path, settings: Settings) -> None:
 
 def ranker(path, settings: Settings) -> None:
     """Open the ranker of patches that a file belongs to."""
-    open_ranker(str(path.parent), settings)
+    open_ranker(str(path.parent), replace(settings, shared=False))  # a shared server opens none of a path
 
 
 def features(path, settings: Settings) -> None:
