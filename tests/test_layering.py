@@ -39,6 +39,7 @@ FLOORS = (
         "labelrank.notices",
         "labelrank.progress",
         "labelrank.json_values",
+        "labelrank.logs",
         "labelrank.memory",
         "labelrank.words",
     ),

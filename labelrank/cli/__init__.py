@@ -46,10 +46,12 @@ def main() -> None:
 @main.command()
 def worker() -> None:
     """Run background jobs, one at a time, until stopped. Start one for each GPU; each runs one job."""
+    from labelrank import logs
     from labelrank.jobs.queue import run_consumer
     from labelrank.settings import Settings
 
     settings = Settings.from_env()
+    logs.start(settings.workspace, shared=settings.shared)
     say(f"Running the jobs of {settings.workspace}. Stop with Ctrl-C.")
     run_consumer(settings)
 

@@ -24,6 +24,7 @@ from labelrank.jobs.liveness import APP, Worker, forget_dead, is_alive, join, ot
 from labelrank.jobs.store import RUNNING, Job, JobStore
 from labelrank.jobs.supervisor import Command, Supervisor, child_command, insist, kill_orphan
 from labelrank.jobs.worker import ACCESS_HERE, ASKS_HUB, CPU, GPUS, INTERRUPTED_TEXT, TASKS, named
+from labelrank.logs import about
 from labelrank.processes import GRACE_S
 from labelrank.settings import Settings
 
@@ -66,6 +67,7 @@ def submit(
         job = store.create(kind, params, owner, subject, max_waiting=settings.max_waiting_jobs, expected_s=expected_s)
         if token:
             tokens.keep(job.id, token)
+    logger.info("job queued", extra=about(job.id, kind=kind))
     return job
 
 
@@ -77,6 +79,7 @@ def cancel(job_id: str, settings: Settings) -> Job:
     """
     store = JobStore.for_settings(settings)
     job = store.request_cancel(job_id)
+    logger.info("job to be cancelled", extra=about(job_id, state=job.state))
     tokens.forget_ended(job_id, store)
     return job
 
@@ -99,6 +102,7 @@ def resume(job_id: str, settings: Settings) -> Job:
         job = store.requeue(job_id, max_waiting=settings.max_waiting_jobs, more={tokens.NEEDED: True} if token else {})
         if token:
             tokens.keep(job_id, token)
+    logger.info("job queued again", extra=about(job_id, kind=job.kind))
     return job
 
 
@@ -253,7 +257,7 @@ class _Consumer:
         try:
             self._recover(at)
         except JobError as error:
-            logger.warning("The search for jobs of dead consumers failed: %s", error)
+            logger.warning("no look for jobs of dead workers", extra=about(None, reason=str(error)))
         self._looked_at = time.monotonic()
 
     def _recover(self, at: Job | None) -> None:
@@ -275,6 +279,7 @@ class _Consumer:
                 self._store.cancel(job.id, job.attempt)
             else:
                 self._store.interrupt(job.id, job.attempt, INTERRUPTED_TEXT)
+            logger.info("job of a dead worker ended", extra=about(job.id, worker=job.worker))
         forget_dead(workspace)
 
 

@@ -30,6 +30,7 @@ from labelrank.jobs.worker import (
     named,
     unexpected,
 )
+from labelrank.logs import about
 from labelrank.processes import Child, environment, signal_group, start_command
 from labelrank.settings import Settings
 
@@ -74,19 +75,32 @@ class Supervisor:
         self._grace_s = grace_s
         self._poll_s = poll_s
         self._out_of_time = False
+        self._job_id: str | None = None
 
     def run(self, job: Job) -> None:
         """Run a claimed job until it ends."""
+        self._job_id = job.id
         try:
             token = _token_of(job, self._settings)
             if token is None and tokens.is_needed(job.params):
                 self._insist(lambda: self._store.interrupt(job.id, job.attempt, tokens.GONE_TEXT))
                 return
+            began = time.monotonic()
             returncode = self._supervise(job, token)
             self._insist(lambda: self._settle(job, returncode))
+            ended = self._look_up(job)
+            logger.info(
+                "job ended",
+                extra=about(
+                    job.id,
+                    state=ended.state if ended else "deleted",
+                    exit_status=returncode,
+                    seconds=round(time.monotonic() - began, 1),
+                ),
+            )
         except Exception as error:
             # An error with one job must not keep the others from running.
-            logger.exception("The supervisor of job %s failed.", job.id)
+            logger.exception("supervisor failed", extra=about(job.id))
             details = traceback.format_exc()
             with contextlib.suppress(JobError):
                 self._store.append_log(job.id, details)
@@ -105,6 +119,9 @@ class Supervisor:
                 self._command(job.id), env=env | ({ACCESS_IS_SAID: "1"} if said else {}), log=log, said=said
             )
         try:
+            logger.info(
+                "job started", extra=about(job.id, kind=job.kind, attempt=job.attempt, pid=child.pid, worker=job.worker)
+            )
             self._insist(lambda: self._store.set_pid(job.id, job.attempt, child.pid))
             self._watch(job, child)
         finally:
@@ -134,7 +151,7 @@ class Supervisor:
         try:
             return self._store.find(job.id)
         except JobError as error:
-            logger.warning("Job %s cannot be looked up; its process continues: %s", job.id, error)
+            logger.warning("job not found in database", extra=about(job.id, reason=str(error)))
             return job
 
     def _settle(self, job: Job, returncode: int) -> None:
@@ -155,10 +172,10 @@ class Supervisor:
             end(job.id, job.attempt, reason)
 
     def _insist(self, action: Callable[[], object]) -> None:
-        insist(action, self._stopping)
+        insist(action, self._stopping, self._job_id)
 
 
-def insist(action: Callable[[], T], stopping: threading.Event) -> T | None:
+def insist(action: Callable[[], T], stopping: threading.Event, job_id: str | None = None) -> T | None:
     """Call an action until the job database accepts it, and return its result.
 
     The database refuses, for example, when the disk is full or the file locked. Returns None if the consumer stops
@@ -168,7 +185,7 @@ def insist(action: Callable[[], T], stopping: threading.Event) -> T | None:
         try:
             return action()
         except JobError as error:
-            logger.warning("The job database refuses, trying again: %s", error)
+            logger.warning("job database refuses", extra=about(job_id, reason=str(error)))
             if stopping.wait(1.0):
                 return None
 

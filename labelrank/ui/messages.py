@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import streamlit as st
 
+from labelrank import logs
 from labelrank.errors import HubError, LabelRankError
 from labelrank.ui import choices, datasets, session
 from labelrank.views import marks
@@ -32,8 +33,6 @@ _COPIED = re.compile(
     r"|(?<![\w`/-])(?P<copied>https?://[\w.~:/?#%=&+-]*[\w/]|--[a-z][a-z-]*[a-z](?: (?=[^\s)]*[/\d])[\w./-]*\w)?)",
     re.ASCII,
 )
-# A path from the root, in quotes or up to a space; an address of the web and a key such as cat/1.png are none.
-_PATH = re.compile(r"(?P<quote>[\"'])/(?:[^/\"'\n]+/)+(?P<quoted>[^/\"'\n]*)(?P=quote)|(?<![\w:/.~-])/(?:[^\s/\"']+/)+")
 PROBLEMS_PER_PAGE = 10
 
 
@@ -44,12 +43,7 @@ def without_paths(text: str) -> str:
     """
     if not (limits := session.settings()).shared:
         return text
-    # Its own folder first: a space in it would end the path.
-    text = text.replace(str(limits.workspace), "/workspace")
-    return _PATH.sub(
-        lambda path: f"{path['quote']}…/{path['quoted']}{path['quote']}" if path["quote"] else "…/",
-        text,
-    )
+    return logs.without_paths(text, limits.workspace)
 
 
 def message_text(text: str) -> str:
@@ -111,8 +105,8 @@ def guarded(part: str) -> Iterator[None]:
         error_box(error, retry=part)
     except Exception:
         chosen: choices.Choices | None = st.session_state.get("choices")
-        job = chosen and (chosen.finetune if part == "fine-tune" else chosen.job)
-        log.exception("The %s failed; job %s", part, job)
+        job = None if chosen is None else chosen.finetune if part == "fine-tune" else chosen.job
+        log.exception("page failed", extra=logs.about(job, part=part))
         st.error(
             "Something unexpected went wrong. Reload the page; if it happens again, the server's log has the details"
             + (f" (job {job})." if job else "."),

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from labelrank import cache
+from labelrank import cache, logs
 from labelrank.data.uploads import upload_name
 from labelrank.errors import JobError
 from labelrank.features.examples import FeaturesExample
@@ -292,7 +292,9 @@ def give_up_if_left() -> None:
 
 def work_off_jobs() -> None:
     """Make sure that a process of this server runs its jobs."""
-    queue.ensure_consumer(server_settings())
+    settings = server_settings()
+    logs.start(settings.workspace, shared=settings.shared)
+    queue.ensure_consumer(settings)
 
 
 def submit(kind: str, params: Mapping[str, Any], chosen: Choices, *, time: TimeEstimate | None = None) -> Job:

@@ -548,3 +548,27 @@ def test_more_jobs_of_one_owner_than_may_wait_are_refused_and_those_of_others_ar
     with pytest.raises(JobError, match="2 of your jobs wait already"):
         resume(first.id, few)
     assert store.get(first.id).state == "cancelled"
+
+
+def test_what_happens_to_a_job_is_logged_with_its_id(consumer, start, ended, settings, caplog):
+    caplog.set_level("INFO", logger="labelrank")
+
+    def logged(times):  # a moment after the state is stored
+        wait_for(lambda: [record.message for record in caplog.records].count("job ended") == times)
+
+    job = ended(start("refuse_once"))
+    logged(1)
+    resume(job.id, settings)
+    ended(job)
+    logged(2)
+    assert {record.facts["job"] for record in caplog.records} == {job.id}
+    told = [(record.message, record.facts.get("state")) for record in caplog.records]
+    assert told == [
+        ("job queued", None),
+        ("job started", None),
+        ("job ended", "failed"),
+        ("job queued again", None),
+        ("job started", None),
+        ("job ended", "succeeded"),
+    ]
+    assert "me" not in {str(fact) for record in caplog.records for fact in record.facts.values()}, "the owner"
