@@ -112,7 +112,7 @@ def check_room(settings: Settings) -> None:
         raise SettingsError(
             f"Your uploads, rankers and results take {size_text(kept)}; this server keeps "
             f"{size_text(settings.max_owner_bytes)} for each visitor (LABELRANK_MAX_OWNER_BYTES). Delete an upload on "
-            "the page Dataset, or a fine-tune on the page Jobs."
+            "the page Dataset, or a fine-tune or a training of a ranker on the page Jobs."
         )
 
 

@@ -240,14 +240,20 @@ class _Consumer:
 
     def _claim(self) -> Job | None:
         """Return the next job of this consumer: the app keeps the tokens, and leaves all else to workers that live."""
-        if self._place.name != APP:
-            return self._store.claim(self._place.name, self._devices, with_token=False)
-        beside_others = others_live(self._place.workspace) > 0
+        workspace = self._place.workspace
+        as_app = self._place.name == APP
+        others = others_live(workspace) if as_app else int(is_alive(workspace, APP))
+
+        def others_idle() -> bool:
+            busy = sum((job.worker == APP) is not as_app for job in self._store.in_state(RUNNING))
+            return others > busy
+
         return self._store.claim(
-            APP,
+            self._place.name,
             self._devices,
-            all_devices=self._gives_all and not beside_others,
-            with_token=True if beside_others else None,
+            all_devices=self._gives_all and not others,
+            with_token=(True if others else None) if as_app else False,
+            others_idle=others_idle,
         )
 
     def _look(self, at: Job | None) -> None:

@@ -275,6 +275,7 @@ class JobStore:
         *,
         all_devices: bool = False,
         with_token: bool | None = None,
+        others_idle: Callable[[], bool] = lambda: False,
     ) -> Job | None:
         """Set the job whose turn it is to running and return it; None if no job waits.
 
@@ -290,27 +291,24 @@ class JobStore:
                 job is claimed. Empty: it takes none.
             all_devices: Whether the job gets all of them, once no job runs on any.
             with_token: Whether the job is one that needs an access token of its user; None: any.
+            others_idle: Whether a worker waits that does the jobs which this one does not. The last free device is then
+                left to it where its job comes first.
         """
         with self._transaction(write=False) as db:  # usually no job waits, and this does not block other writers
             if db.execute("SELECT 1 FROM job WHERE state = ? LIMIT 1", (QUEUED,)).fetchone() is None:
                 return None
-            if devices and not _free(db, devices, all_devices):
+            if devices and not _free(db, devices, all_devices=all_devices):
                 return None
         with self._transaction() as db:
             now = self._clock()
-            got = _free(db, devices, all_devices)
-            if devices and not got:
+            free = _free(db, devices, all_devices=all_devices)
+            waiting = db.execute(_WAITING, (QUEUED, now - RECENT_S)).fetchall()
+            row = next((row for row in waiting if with_token in (None, bool(row["with_token"]))), None)
+            if row is None or (devices and not free):
                 return None
-            row = next(
-                (
-                    row
-                    for row in db.execute(_WAITING, (QUEUED, now - RECENT_S))
-                    if with_token in (None, bool(row["with_token"]))
-                ),
-                None,
-            )
-            if row is None:
+            if row is not waiting[0] and len(free) == 1 and others_idle():
                 return None
+            got = free if all_devices else free[:1]
             db.execute(
                 "UPDATE job SET state = ?, attempt = attempt + 1, started_at = ?, worker = ?, devices = ? WHERE id = ?",
                 (RUNNING, now, worker, json.dumps(got), row["id"]),
@@ -606,10 +604,8 @@ def _check_waiting(db: sqlite3.Connection, owner: str, most: int | None) -> None
         )
 
 
-def _free(db: sqlite3.Connection, devices: Sequence[str], all_devices: bool) -> list[str]:
-    """Return the devices that a job would get: the first on which none runs, or all; empty if it has to wait."""
+def _free(db: sqlite3.Connection, devices: Sequence[str], *, all_devices: bool) -> list[str]:
+    """Return the devices on which no job runs; where a job gets all of them, none before all are free."""
     running = db.execute("SELECT devices FROM job WHERE state = ? AND devices IS NOT NULL", (RUNNING,))
     taken = {device for row in running for device in json.loads(row["devices"])}
-    if all_devices:
-        return [] if taken else [*devices]
-    return [device for device in devices if device not in taken][:1]
+    return [] if all_devices and taken else [device for device in devices if device not in taken]

@@ -387,8 +387,11 @@ def delete_form(job: Job) -> None:
         asked = True
     if not asked:
         return
-    lost = "The job, its log and its results" if job.kind == "finetune" else "The job and its log"
-    st.markdown(f"{lost} would be gone for good. {_STAYS.get(job.kind, '')}")
+    if session.ranker_of(job):
+        st.markdown("The job, its log and its ranker would be gone for good, unless another job has the same ranker.")
+    else:
+        lost = "The job, its log and its results" if job.kind == "finetune" else "The job and its log"
+        st.markdown(f"{lost} would be gone for good. {_STAYS.get(job.kind, '')}")
     with st.container(horizontal=True):
         if st.button("Delete for good", key=f"delete_for_good_{job.id}", type="primary"):
             session.delete_job(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from labelrank.jobs import queue
 from labelrank.jobs.store import FAILED, QUEUED, RUNNING, STATES, Job, JobStore
 from labelrank.jobs.turns import turn_of
 from labelrank.models.curated import EMBEDDED
+from labelrank.patches.ranker import kept_rankers
 from labelrank.settings import Settings
 from labelrank.steps.extract.report import ExtractionReport
 from labelrank.steps.extract.request import Request, asks_hub, is_public
@@ -374,6 +376,17 @@ def delete_job(job: Job) -> None:
         others = (other for name in STATES for other in store().in_state(name))
         if all(results_folder(other) != folder for other in others):
             delete_kept(folder, server_settings().of(job.owner).own)
+    if (ranker := ranker_of(job)) is not None:
+        mine = [other for name in STATES for other in store().in_state(name) if other.owner == job.owner]
+        if not any(ranker.name in str(other.params) or ranker_of(other) == ranker for other in mine):
+            try:
+                shutil.rmtree(ranker)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise JobError(
+                    f"The job is deleted, its ranker is not ({error}). Remove it by hand: {ranker}."
+                ) from error
     chosen = choices()
     choose(
         job=None if chosen.job == job.id else chosen.job,
@@ -382,6 +395,14 @@ def delete_job(job: Job) -> None:
         patches=None if chosen.patches == job.id else chosen.patches,
         training=None if chosen.training == job.id else chosen.training,
     )
+
+
+def ranker_of(job: Job) -> Path | None:
+    """Return the folder of the ranker that goes with a job: on a shared server, where it counts as its owner's."""
+    limits = server_settings().of(job.owner)
+    if not limits.owner or job.kind != "train-patches" or not job.result:
+        return None
+    return kept_rankers(limits) / str(job.result["ranker"])
 
 
 def results_folder(job: Job) -> Path | None:

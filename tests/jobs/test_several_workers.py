@@ -299,6 +299,25 @@ def test_a_folder_without_locks_is_refused(settings, monkeypatch, as_app):
         join(settings.workspace, as_app=as_app)
 
 
+def test_on_one_device_jobs_with_and_without_a_token_take_turns(workers, start, ended, reporting, settings):
+    theirs = replace(settings, shared=True, hub_token="hf_theirs")
+    assert ensure_consumer(theirs, command=child_command, grace_s=0.5, devices=["cpu"])
+    try:
+        workers(1, devices="cpu")
+        held = reporting(start("wait"))
+        plain = [start("record", name=name) for name in "abcdef"]
+        params = {"do": "tokens", "dataset": "owner/pets", "checkpoint": "mae-tiny-digits"}
+        secret = [submit("extract", params, owner="you", subject="pets", settings=theirs) for _ in range(6)]
+        cancel(held.id, settings)
+        order = sorted((ended(job) for job in (*plain, *secret)), key=lambda job: job.started_at)
+        assert {job.state for job in order} == {"succeeded"}
+        assert all(one.finished_at <= other.started_at for one, other in pairwise(order)), "one at a time"
+        owners = "".join(job.owner[0] for job in order)
+        assert "mmm" not in owners and "yyy" not in owners, f"neither keeps the other waiting: {owners}"
+    finally:
+        stop_consumer(settings)
+
+
 def test_a_job_with_a_visitors_token_runs_in_the_app_that_has_it(workers, ended, settings):
     workers(1)
     theirs = replace(settings, shared=True, hub_token="hf_theirs")

@@ -2,6 +2,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -259,6 +260,19 @@ def test_a_job_that_gets_all_devices_waits_until_none_is_in_use(store):
     new_job(store)
     assert store.claim("a worker", ("0", "1")) is None
     assert store.requeue(first.id).devices == (), "it has none while it waits"
+
+
+@pytest.mark.parametrize("with_token", [True, False])
+def test_the_last_free_device_is_left_to_who_does_the_job_whose_turn_it_is(store, with_token):
+    first = store.create("extract", {"with_token": not with_token}, "me", "a subject")
+    mine = store.create("extract", {"with_token": with_token}, "you", "a subject")
+    claim = partial(store.claim, "a worker", with_token=with_token)
+    assert claim(["0"], others_idle=lambda: True) is None
+    assert claim(["0", "1"], others_idle=lambda: True).id == mine.id, "there is one for each"
+    store.succeed(mine.id, 1, {})
+    again = store.create("extract", {"with_token": with_token}, "you", "a subject")
+    assert claim(["0"], others_idle=lambda: False).id == again.id, "nobody is there to do the first"
+    assert store.get(first.id).state == "queued"
 
 
 def test_of_many_who_resume_at_once_no_more_may_wait_than_allowed(store):

@@ -10,6 +10,8 @@ from labelrank.data.uploads import save_upload
 from labelrank.patches.ranker import kept_rankers
 from labelrank.settings import Settings, assets_dir
 from labelrank.steps.extract.run import run_job
+from labelrank.ui import session
+from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape
 from tests.helpers.datasets import png, write_zip
 from tests.ui.conftest import PARAMS, ROOT, labels, listed, run, texts
@@ -122,3 +124,24 @@ def test_a_ranker_is_offered_to_its_owner_alone(visit, server):
         for name in ("ltrp-mine", "ltrp-none")
     ]
     assert words[0] == words[1]
+
+
+def test_on_a_shared_server_a_ranker_goes_with_the_last_of_its_jobs(server, store, monkeypatch):
+    monkeypatch.setattr(session, "owner", lambda: "ada")
+    monkeypatch.setattr(session, "owners", lambda: ("ada",))
+    monkeypatch.setattr(session, "choices", Choices)
+    monkeypatch.setattr(session, "choose", lambda **changes: None)
+    folders = {owner: kept_rankers(server.of(owner)) / "ltrp-mine" for owner in ("ada", "bob")}
+    for folder in folders.values():
+        shutil.copytree(assets_dir() / "rankers" / "ltrp-tiny-digits", folder)
+    jobs = []
+    for _ in range(2):
+        job = store.create("train-patches", {}, "ada", "digits")
+        store.succeed(job.id, store.claim("a worker").attempt, {"ranker": "ltrp-mine", "result": {}})
+        jobs.append(store.get(job.id))
+    reader = store.create("extract", {**PARAMS, "patches": "ltrp-mine"}, "ada", "digits")
+    session.delete_job(jobs[0])
+    assert folders["ada"].exists(), "another job has made it too"
+    session.delete_job(reader)
+    session.delete_job(jobs[1])
+    assert not folders["ada"].exists() and folders["bob"].exists()
