@@ -150,3 +150,24 @@ def test_a_server_that_was_started_again_asks_for_the_token_of_its_job(new_serve
     press(page, "Resume")
     wait_for(lambda: server.store.get(job.id).state == "succeeded", JOB_TIMEOUT_MS / 1000)
     assert "/owners/" in server.store.get(job.id).result["features"]
+
+
+def test_who_has_agreed_on_the_hub_is_signed_in_without_a_click_here(new_server, hub, open_page, tmp_path):
+    hub.signing_in.secrets["space"] = "s3cret"
+    app = {"OAUTH_CLIENT_ID": "space", "OAUTH_CLIENT_SECRET": "s3cret", "OPENID_PROVIDER_URL": hub.endpoint}
+    network = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "*", "no_proxy": "*"}
+    server = new_server(tmp_path / "workspace", LABELRANK_SHARED="1", **app, **network)
+    page = open_page(f"{server.url}/jobs")
+    settled(page)
+    page.get_by_test_id("stSidebar").get_by_role("button", name="Sign in").click()
+    press(page, "Sign in with Hugging Face")
+    link = page.get_by_role("link", name="Open the page of the Hub")
+    expect(link).to_be_visible()
+    (code,) = hub.signing_in.codes
+    assert link.get_attribute("href") == f"{hub.endpoint}/oauth/device?user_code={code}"
+    hub.signing_in.agree(code, TOKEN)
+    expect(page.get_by_text("Signed in as me")).to_be_visible()
+    assert "slow_down" not in hub.signing_in.log
+    assert holding(tmp_path, TOKEN, "s3cret") == []
+    for pid in family(server.process.pid) - {server.process.pid}:
+        assert b"s3cret" not in told(pid, "environ"), pid

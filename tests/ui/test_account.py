@@ -28,10 +28,10 @@ def server(workspace, hub, monkeypatch):
 def browser(server):
     """Return a function that opens the app in a browser of its own, as a visitor of this name."""
 
-    def start(visitor):
+    def start(visitor, page="jobs", **query):
         app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
         app.session_state["visitor"] = visitor
-        return run(app, "jobs")
+        return run(app, page, **query)
 
     return start
 
@@ -201,3 +201,15 @@ def test_an_app_that_the_hub_does_not_know_is_told(by_code, server):
     button(by_code, "Sign in with Hugging Face").click().run()
     assert "does not sign people in to this app" in texts(by_code)
     assert "s3cret" not in texts(by_code)
+
+
+def test_a_link_to_a_job_on_private_data_shows_its_result_without_images(
+    browser, server, store, finished_job, pixel_features
+):
+    server.add("dataset", "me/pets", {"README.md": ""}, private=True)
+    path = pixel_features(dataset={"id": "me/pets", "split": "train"})
+    job = finished_job(path, dataset="me/pets")
+    app = browser("another", "ranking", job=job.id)
+    assert "Order" in [box.label for box in app.selectbox]
+    assert "so they have no images" in texts(app)
+    assert not app.get("imgs")
