@@ -375,6 +375,7 @@ _STAYS = {
     "finetune": "The features stay.",
     "patches": "Its scores stay, and the same choices find them again.",
     "train-patches": "Its ranker stays.",
+    "publish": "What it has written to the Hub stays.",
 }
 """Kind of a job -> what is still there once it is deleted."""
 

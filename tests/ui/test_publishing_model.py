@@ -12,7 +12,7 @@ from labelrank.steps.finetune.progress import ComparisonResult
 from labelrank.steps.finetune.request import Design, job_params
 from labelrank.steps.publish.run import run_job
 from labelrank.ui import session
-from labelrank.ui.address import choices_of_job
+from labelrank.ui.address import choices_of_job, from_address
 from tests.helpers.reports import written
 from tests.ui.conftest import PARAMS, address, button, labels, listed, run, texts, title, unfold
 
@@ -104,6 +104,12 @@ def test_a_job_that_the_hub_refuses_is_told_on_its_page(page, hub, store):
     store.fail(job.id, store.claim("a worker").attempt, "The name me/model is taken on the Hub.")
     page.run()
     assert "The name me/model is taken" in texts(page).replace("\\", "").replace("\u2060", "")
+
+
+def test_a_link_to_a_job_that_publishes_leads_to_the_fine_tune(page, store, workspace, compared):
+    job = started(page, store)
+    chosen, notices = from_address({"job": job.id}, store.get, Settings(workspace=workspace))
+    assert (chosen.finetune, chosen.job, notices) == (compared.id, None, [])
 
 
 def test_what_a_deleted_job_was_to_write_is_removed(page, store, workspace, monkeypatch):
