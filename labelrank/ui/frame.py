@@ -73,6 +73,8 @@ STYLE = """
 /* In the dark theme the primary colour is light, to be read as text on the page, so that text on it is dark. */
 [data-testid^="stBaseButton-primary"]:not(:disabled) { color: light-dark(#ffffff, #0b1014); }
 [data-testid="stPaginationEllipsis"] { color: inherit; }
+/* Green on grey, and drawn at 60 %, code in a caption could hardly be read. */
+[data-testid="stCaptionContainer"] code { color: inherit; background: none; padding: 0; }
 /* Options that wrap to another line keep their left border, over which the chosen one lies. */
 button[data-variant="segmented_control"]:not([data-selected]) {
   border-left-color: color-mix(in srgb, currentColor 22%, transparent) !important;
