@@ -29,7 +29,7 @@ SELECT id, rowid, queued_at, turn, with_token FROM (
     SELECT id, rowid, queued_at,
         CASE WHEN json_valid(params) THEN json_extract(params, '$.with_token') END AS with_token,
         row_number() OVER (PARTITION BY owner ORDER BY queued_at, rowid)
-        + (SELECT count(*) FROM job AS past WHERE past.owner = job.owner AND past.started_at >= ?2) AS turn
+        + (SELECT count(*) FROM job AS past WHERE past.owner = job.owner AND past.started_at BETWEEN ?2 AND ?3) AS turn
     FROM job WHERE state = ?1
 ) ORDER BY turn, queued_at, rowid
 """
@@ -211,9 +211,13 @@ class JobStore:
         columns = "id, owner, kind, subject, params, state, created_at, queued_at, expected_s"
         with self._transaction() as db:
             _check_waiting(db, owner, max_waiting)
+            now = self._clock()
             db.execute(
-                f"INSERT INTO job ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",  # noqa: S608
-                (job_id, owner, kind, subject, json.dumps(dict(params)), QUEUED, self._clock(), expected_s),
+                f"INSERT INTO job ({columns}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",  # noqa: S608
+                (
+                    *(job_id, owner, kind, subject, json.dumps(dict(params)), QUEUED),
+                    *(now, self._last_place(db, now), expected_s),
+                ),
             )
             # Read before it is committed: a job that its user was told to have failed must not wait in the queue.
             return self._job(db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone())
@@ -260,7 +264,7 @@ class JobStore:
     def before(self, job_id: str) -> tuple[Job, ...]:
         """Return the jobs of any owner that run, and those that come before this one; none if it does not wait."""
         with self._transaction(write=False) as db:
-            waiting = [row["id"] for row in db.execute(_WAITING, (QUEUED, self._clock() - RECENT_S))]
+            waiting = [row["id"] for row in db.execute(_WAITING, (QUEUED, *_recent(self._clock())))]
             if job_id not in waiting:
                 return ()
             running = [row["id"] for row in db.execute("SELECT id FROM job WHERE state = ?", (RUNNING,))]
@@ -302,7 +306,7 @@ class JobStore:
         with self._transaction() as db:
             now = self._clock()
             free = _free(db, devices, all_devices=all_devices)
-            waiting = db.execute(_WAITING, (QUEUED, now - RECENT_S)).fetchall()
+            waiting = db.execute(_WAITING, (QUEUED, *_recent(now))).fetchall()
             row = next((row for row in waiting if with_token in (None, bool(row["with_token"]))), None)
             if row is None or (devices and not free):
                 return None
@@ -396,7 +400,7 @@ class JobStore:
             if row := db.execute(found, (job_id, *RESUMABLE)).fetchone():
                 _check_waiting(db, row["owner"], max_waiting)
                 params = json.dumps({**json.loads(row["params"]), **(more or {})})
-                db.execute(f"{change} WHERE id = ?", (QUEUED, self._clock(), params, job_id))
+                db.execute(f"{change} WHERE id = ?", (QUEUED, self._last_place(db, self._clock()), params, job_id))
                 return self._job(db.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone())
         job = self.get(job_id)
         raise JobError(
@@ -493,6 +497,11 @@ class JobStore:
             # Only fixed texts of this file are joined here; every value is bound.
             sql = f"UPDATE job SET {assignments} WHERE {where}"  # noqa: S608
             return db.execute(sql, (*values, job_id, *states, attempt, attempt)).rowcount == 1
+
+    def _last_place(self, db: sqlite3.Connection, now: float) -> float:
+        """Return the time of a place behind all jobs that wait, also where the clock was set back meanwhile."""
+        last: float | None = db.execute("SELECT max(queued_at) FROM job WHERE state = ?", (QUEUED,)).fetchone()[0]
+        return now if last is None or last <= now else last + 0.001
 
     def _folder(self, job_id: str) -> Path:
         return self.path.parent / "jobs" / job_id
@@ -592,6 +601,11 @@ class JobStore:
             f"{self.path.name}-wal and {self.path.name}-shm beside it, and start again: the list of jobs starts "
             "empty, finished features are kept."
         )
+
+
+def _recent(now: float) -> tuple[float, float]:
+    """Return from when to when a job that was started counts; one of the future is from before the clock was set."""
+    return now - RECENT_S, now + 1.0
 
 
 def _check_waiting(db: sqlite3.Connection, owner: str, most: int | None) -> None:

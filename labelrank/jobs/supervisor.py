@@ -26,6 +26,7 @@ from labelrank.jobs.worker import (
     CPU,
     IS_PUBLIC,
     PARENT_PID,
+    STARTED,
     interrupted_text,
     named,
     unexpected,
@@ -76,6 +77,7 @@ class Supervisor:
         self._poll_s = poll_s
         self._out_of_time = False
         self._job_id: str | None = None
+        self._started = time.monotonic()
 
     def run(self, job: Job) -> None:
         """Run a claimed job until it ends."""
@@ -85,7 +87,7 @@ class Supervisor:
             if token is None and tokens.is_needed(job.params):
                 self._insist(lambda: self._store.interrupt(job.id, job.attempt, tokens.GONE_TEXT))
                 return
-            began = time.monotonic()
+            self._started = time.monotonic()
             returncode = self._supervise(job, token)
             self._insist(lambda: self._settle(job, returncode))
             ended = self._look_up(job)
@@ -95,7 +97,7 @@ class Supervisor:
                     job.id,
                     state=ended.state if ended else "deleted",
                     exit_status=returncode,
-                    seconds=round(time.monotonic() - began, 1),
+                    seconds=round(time.monotonic() - self._started, 1),
                 ),
             )
         except Exception as error:
@@ -114,7 +116,8 @@ class Supervisor:
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started_at))
         self._store.append_log(job.id, f"--- run {job.attempt}, {started}\n")
         with job.log_path.open("ab") as log:
-            env, said = _child_env(self._settings, job), (token or "").encode()
+            env = _child_env(self._settings, job) | {STARTED: str(self._started)}
+            said = (token or "").encode()
             child = start_command(
                 self._command(job.id), env=env | ({ACCESS_IS_SAID: "1"} if said else {}), log=log, said=said
             )
@@ -131,11 +134,10 @@ class Supervisor:
 
     def _watch(self, job: Job, child: Child) -> None:
         """Return when the child has ended or its time to stop is over."""
-        started = time.monotonic()
         self._out_of_time = False  # of the job before
         while not child.has_ended():
             now = self._look_up(job)
-            self._out_of_time = time.monotonic() - started > self._settings.max_job_seconds
+            self._out_of_time = time.monotonic() - self._started > self._settings.max_job_seconds
             if self._stopping.is_set() or self._out_of_time or (now is not None and now.cancel_requested):
                 child.terminate()
                 break
@@ -162,7 +164,9 @@ class Supervisor:
         if now.cancel_requested:
             self._store.cancel(job.id, job.attempt)
         elif self._stopping.is_set() or self._out_of_time:
-            self._store.interrupt(job.id, job.attempt, interrupted_text(job, self._settings))
+            self._store.interrupt(
+                job.id, job.attempt, interrupted_text(time.monotonic() - self._started, self._settings)
+            )
         else:
             reason = how_it_ended(returncode, job.id, self._settings)
             # A killed process could not write this itself. If the disk is full, at least the state still fits.

@@ -56,7 +56,9 @@ def remaining_s(job: Job, now: float) -> float | None:
     Args:
         now: Seconds since 1970.
     """
-    told = None if job.expected_s is None or job.started_at is None else job.expected_s - (now - job.started_at)
+    told = None
+    if job.expected_s is not None and job.started_at is not None:
+        told = job.expected_s - max(0.0, now - job.started_at)  # the clock may have been set back
     progress = job.progress
     of_stage = progress.eta_s if progress and progress.stage.kind in _MOST_OF_A_JOB else None
     left = [one for one in (told, of_stage) if one is not None and one > 0]

@@ -57,6 +57,10 @@ ATTEMPT = "LABELRANK_JOB_ATTEMPT"
 """Environment variable with the attempt that this process does; a later one belongs to another process."""
 PARENT_PID = "LABELRANK_JOB_PARENT"
 """Environment variable with the id of the parent process; when that process is gone, this one ends."""
+STARTED = "LABELRANK_JOB_STARTED"
+"""Environment variable with the time at which the job was started, on the clock that all processes share and nobody
+sets (`time.monotonic`)."""
+_BEGAN = time.monotonic()
 
 INTERRUPTED_TEXT = "The process that ran this job has stopped. Resume goes on from what was finished."
 OUT_OF_TIME_TEXT = (
@@ -65,9 +69,9 @@ OUT_OF_TIME_TEXT = (
 )
 
 
-def interrupted_text(job: Job, settings: Settings) -> str:
-    """Return why a running job was stopped from outside, for people."""
-    if job.started_at is not None and time.time() - job.started_at >= settings.max_job_seconds:
+def interrupted_text(seconds: float, settings: Settings) -> str:
+    """Return why a job that ran so long was stopped from outside, for people."""
+    if seconds >= settings.max_job_seconds:
         return OUT_OF_TIME_TEXT.format(rough_duration(settings.max_job_seconds))
     return INTERRUPTED_TEXT
 
@@ -197,7 +201,7 @@ def main(
         if store.get(job.id).cancel_requested:
             store.cancel(job.id, job.attempt)
         else:
-            store.interrupt(job.id, job.attempt, interrupted_text(job, settings))
+            store.interrupt(job.id, job.attempt, interrupted_text(_seconds(), settings))
     except LabelRankError as error:
         _fail(store, job, progress, str(error))
     except Exception as error:  # noqa: BLE001 - whatever it is, the job has to end with a sentence
@@ -207,14 +211,19 @@ def main(
     return 1
 
 
+def _seconds() -> float:
+    """Return how long the job runs; the clock of the wall may be set meanwhile."""
+    return time.monotonic() - float(os.environ.get(STARTED) or _BEGAN)
+
+
 def _keep_times(work: Mapping[str, Any] | None, job: Job, stages: StageTimes, settings: Settings) -> None:
     # Of a job that goes on from where it was stopped, the time is of less than its work.
-    if work is None or job.attempt > 1 or job.started_at is None:
+    if work is None or job.attempt > 1:
         return
     from labelrank.json_values import typed  # NumPy, which a job may lack
 
     try:
-        note(typed(work, Work), time.time() - job.started_at, stages, settings)
+        note(typed(work, Work), _seconds(), stages, settings)
     except OSError as error:
         print(f"The times of this job were not kept: {error}", file=sys.stderr)
 

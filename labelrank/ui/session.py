@@ -283,7 +283,7 @@ def job_seconds(job: Job) -> float | None:
     """Return how long a job has run, or ran; None before it starts."""
     if job.started_at is None:
         return None
-    return (job.finished_at or time.time()) - job.started_at
+    return max(0.0, (job.finished_at or time.time()) - job.started_at)  # the clock may have been set back
 
 
 def give_up_if_left() -> None:

@@ -174,7 +174,7 @@ def test_jobs_are_listed_newest_first_for_one_owner_or_all(tmp_path):
     assert store.claim("a worker").id == a
     assert [job.id for job in store.list(states=("running", "failed"))] == [a]
     assert [job.id for job in store.list("me", states=("queued",))] == [d, c]
-    assert [job.id for job in store.in_state("queued")] == [c, b, d]
+    assert [job.id for job in store.in_state("queued")] == [b, c, d], "as they were queued, whatever the clock said"
     assert [store.count(states) for states in ((), ("queued",), ("queued", "running"))] == [0, 3, 4]
 
 
@@ -213,6 +213,23 @@ def test_the_turn_is_that_of_the_owner_with_the_fewest_jobs_of_late(tmp_path):
     now[0] += 3601
     assert sorted([late, hers], key=place) == [late, hers], "what was long ago does not count"
     assert store.claim("a worker").id == late
+
+
+def test_a_clock_that_is_set_back_changes_no_order_and_no_turn(tmp_path):
+    now = [10_000.0]
+    store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: now[0])
+    done, again = (store.create("extract", {}, owner, "done") for owner in ("me", "other"))
+    for one in (done, again):
+        assert store.claim("w").id == one.id
+        store.fail(one.id, 1, "no")
+    store.create("extract", {}, "me", "first")
+    now[0] = 0.0
+    store.create("extract", {}, "me", "second")
+    store.create("extract", {}, "she", "third")
+    store.requeue(again.id)
+    assert [job.subject for job in store.in_state("queued")] == ["first", "second", "third", "done"]
+    # What was started in what is the future by now does not count against its owner for hours.
+    assert [store.claim("w").subject for _ in range(2)] == ["first", "third"]
 
 
 def test_a_resumed_job_waits_behind_those_that_waited_already(tmp_path):

@@ -46,6 +46,12 @@ def test_the_times_of_the_jobs_before_add_up(store, turn, clock):
     assert turn(third) == Turn(3, 140.0)
 
 
+def test_a_clock_that_is_set_back_makes_no_job_longer_than_it_was_told(store, turn, clock):
+    running(store, 100.0)
+    clock[0] -= 86_400
+    assert turn(waiting(store)) == Turn(1, 100.0)
+
+
 def test_the_next_to_start_has_nothing_before_it(store, turn):
     assert turn(waiting(store)) == Turn(0, 0.0)
 
