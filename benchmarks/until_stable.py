@@ -32,8 +32,7 @@ import sklearn
 from common import cpu_model, notes, parser_of, print_header
 
 from labelrank.ranking import LabelRanker, OrderStability
-from labelrank.ranking.estimate import StabilityEstimate
-from labelrank.ranking.stability import SCHEDULE
+from labelrank.ranking.estimate import SCHEDULE, StabilityEstimate
 
 TOLERANCE = 0.02
 TARGETS = (0.8, 0.85)

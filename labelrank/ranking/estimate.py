@@ -1,9 +1,19 @@
-"""The estimated stability of the order of the classes: a few numbers, without loading scikit-learn."""
+"""The estimated stability of the order of the classes, and when it is due: numbers, without loading scikit-learn."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+
+# Counts per class at which an estimate is worth its time, in steps of about a quarter. They are fixed, so that a
+# resumed run makes the same decision. Most of them are even.
+SCHEDULE = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
+_BEYOND_SCHEDULE = 256
+
+
+def due(per_class: int) -> bool:
+    """Return whether a number of rows per class is in `SCHEDULE`, which continues in steps of 256."""
+    return per_class in SCHEDULE or (per_class > SCHEDULE[-1] and per_class % _BEYOND_SCHEDULE == 0)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,7 @@ from labelrank.errors import RankingError
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.ranking.half_fits import FromGroups, FromRows, Order, balanced_splits, common, turn
 from labelrank.ranking.moments import ClassMoments, first_not_finite
-from labelrank.ranking.ranker import (
-    LabelRanker,
-)
-
-# Counts per class at which an estimate is worth its time, in steps of about a quarter. They are fixed, so that a
-# resumed run makes the same decision. Most of them are even.
-SCHEDULE = (4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
-_BEYOND_SCHEDULE = 256
+from labelrank.ranking.ranker import LabelRanker
 
 _GROUPS = 8
 # An estimate needs at least two rows per class in each half.
@@ -48,11 +41,6 @@ _QUANTILES = (np.arange(64) + 0.5) / 64
 _NORMAL = ndtri(_QUANTILES)
 # The spread between halves comes from 8 groups.
 _STUDENT = stdtrit(_GROUPS - 1, _QUANTILES)
-
-
-def due(per_class: int) -> bool:
-    """Return whether a number of rows per class is in `SCHEDULE`, which continues in steps of 256."""
-    return per_class in SCHEDULE or (per_class > SCHEDULE[-1] and per_class % _BEYOND_SCHEDULE == 0)
 
 
 class OrderStability:

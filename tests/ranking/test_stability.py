@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from labelrank.errors import RankingError
 from labelrank.ranking import ClassMoments, LabelRanker, OrderStability
+from labelrank.ranking.estimate import SCHEDULE, due
 from labelrank.ranking.half_fits import FromGroups, FromRows, balanced_splits
-from labelrank.ranking.stability import SCHEDULE, _expected, _Finding, _grown, _same_side_later, due
+from labelrank.ranking.stability import _expected, _Finding, _grown, _same_side_later
 
 
 def classes(seed=0, n_classes=10, n_features=8, separation=2.0, skewed=True):

@@ -9,6 +9,7 @@ import numpy as np
 from labelrank.errors import SettingsError
 from labelrank.features.parts import Part
 from labelrank.features.store import FeatureSet
+from labelrank.ranking.estimate import due
 from labelrank.steps.extract.plan import Plan
 from labelrank.steps.extract.report import StabilityOutcome, StabilityReport
 
@@ -60,7 +61,7 @@ class Monitor:
             )
         if self.target is None and values > _MAX_MEAN_VALUES:
             return False
-        from labelrank.ranking.stability import OrderStability, due  # loads scikit-learn
+        from labelrank.ranking.stability import OrderStability  # loads scikit-learn
 
         if self._order is None:
             self._order = OrderStability(n_features, shrinkage=self._shrinkage, seed=self._seed)

@@ -23,6 +23,7 @@ from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import encoder_flops
 from labelrank.models.pooling import poolings_of
 from labelrank.patches.choosing import Choosing, choosing_of
+from labelrank.ranking.estimate import due
 from labelrank.settings import Settings
 from labelrank.steps.extract.request import Request
 
@@ -83,8 +84,6 @@ class Plan:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The groups of samples that are encoded and stored together, in the order of the work."""
-        from labelrank.ranking.stability import due
-
         size = min(max(round(_FLOPS_PER_PART[_device()] / self.flops), self.batch_size), _MAX_PART_SAMPLES)
         shard = self.request.shard or (1, 1)
         return cut(self.dataset, seed=self.request.seed, size=size, ends_at=due, shard=shard)
