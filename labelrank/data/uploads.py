@@ -67,9 +67,22 @@ def save_upload(
         check: Called as `check_upload`, which the app calls in another process.
 
     Raises:
-        ArchiveError, DatasetError: As for `check_upload`; or the owner keeps as much as may be kept.
+        ArchiveError, DatasetError: As for `check_upload`; or the owner keeps as much as may be kept, or the workspace
+            cannot be written.
     """
     shown = Path(str(getattr(stream, "name", "") or "upload.zip")).name
+    try:
+        return _save(stream, shown, settings, check)
+    except OSError as error:
+        if error.errno is None:  # the stream has broken off
+            raise
+        raise DatasetError(
+            f"{shown!r} cannot be kept on this computer ({error.strerror or error}). Free some space there, or set "
+            "LABELRANK_HOME to a folder on another disk that can be written; then upload it again."
+        ) from error
+
+
+def _save(stream: IO[bytes], shown: str, settings: Settings, check: Callable[[Path, str, Settings], None]) -> str:
     folder = settings.own / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
     if stream.seekable():

@@ -78,7 +78,8 @@ def clip_strip(clips: Sequence[np.ndarray], *, columns: int, size: int = CLIP_PI
         Image.open(
             io.BytesIO(
                 image_strip([clip[min(t, len(clip) - 1)] for clip in clips], columns=columns, size=size, gap=gap)
-            )
+            ),
+            formats=["PNG"],
         )
         for t in range(length)
     ]

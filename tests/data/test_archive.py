@@ -4,6 +4,8 @@ import gc
 import hashlib
 import io
 import re
+import resource
+import signal
 import struct
 import tempfile
 import threading
@@ -50,10 +52,10 @@ def listing(folder):
 def test_hostile_zip_is_refused_with_value_and_way_out(case, tmp_path):
     make, message = HOSTILE[case]
     path = make(tmp_path / "pets.zip")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ArchiveError, match=message) as error:
         open_archive(path, split=None, settings=SETTINGS)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert str(error.value).startswith("'pets.zip' ")
     assert "\n" not in str(error.value)
     assert listing(tmp_path) == ["pets.zip"]
@@ -509,6 +511,29 @@ def test_a_large_upload_is_kept_without_holding_it_in_memory(tmp_path):
     finally:
         tracemalloc.stop()
     assert (tmp_path / "uploads" / f"{name.removeprefix('upload:')}.zip").stat().st_size == 64 * 2**20
+
+
+def test_an_upload_beyond_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path):
+    settings = Settings(workspace=tmp_path)
+    write_zip(tmp_path / "pets.zip", CATS_AND_DOGS | {"cat/large.png": bytes(3_000_000)}, zipfile.ZIP_STORED)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    # The system refuses to make a file larger than this, as a full disk would.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+    try:
+        wanted = pytest.raises(DatasetError, match=r"'pets.zip' cannot be kept .*File too large.* Free some space")
+        with (tmp_path / "pets.zip").open("rb") as file, wanted:
+            save_upload(file, settings=settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert listing(tmp_path / "uploads") == []
+
+
+def test_an_upload_into_a_workspace_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"cannot be kept on this computer \(Not a directory\).*LABELRANK_HOME"):
+        save_upload(io.BytesIO(b"x"), settings=Settings(workspace=tmp_path / "file" / "workspace"))
 
 
 def test_upload_that_breaks_off_leaves_nothing_behind(tmp_path):

@@ -162,10 +162,10 @@ BMP_50000 = (
     ],
 )
 def test_enormous_picture_costs_nothing(data, value):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(MediaError, match=rf"{value}; at most 100,000,000 pixels .*LABELRANK_MAX_PIXELS"):
         decode(data)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_our_pixel_limit_decides_not_pillows(monkeypatch):
@@ -199,6 +199,22 @@ def test_other_files_say_what_they_look_like(data, found):
         decode(data)
     assert found in str(error.value)
     assert "leave it out" in str(error.value)
+
+
+def test_no_decoder_is_looked_up_by_content_but_those_that_are_named(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("Pillow looks for a decoder")
+
+    for name in ("open", "init", "preinit"):
+        monkeypatch.setattr(Image, name, refuse)
+    decoders = {kind.decoder.__name__ for kind in image_module._KINDS if kind.decoder}
+    assert decoders == {
+        *("jpeg_factory", "PngImageFile", "GifImageFile", "WebPImageFile", "_Tiff", "PpmImageFile", "BmpImageFile"),
+    }
+    for kind in image_module._KINDS:
+        if kind.decoder is None:
+            with pytest.raises(MediaError):
+                decode(bytes(kind.offset) + kind.magic + bytes(600))
 
 
 def test_decoders_of_other_formats_are_never_reached():
@@ -354,10 +370,10 @@ BUSY = {
 def test_what_would_keep_a_decoder_busy_is_refused_at_once(case):
     make, message = BUSY[case]
     data = make()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(MediaError, match=message):
         decode(data)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_usual_progressive_images_are_read_whatever_follows_their_pixels():
@@ -371,9 +387,9 @@ def test_texts_and_colour_profiles_of_a_png_are_not_unpacked():
     texts = [(b"zTXt", b"Comment\0\0" + long), (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + long)]
     profiles = [(b"iCCP", b"x\0\0" + zlib.compress(bytes(2**20), 9))] * 3000
     data = png_with(*texts, *profiles, (b"tEXt", b"Author\0" + b"a" * 2**21))
-    start = time.perf_counter()
+    start = time.process_time()
     assert np.array_equal(decode(data), decode(encode(picture())))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -486,6 +486,31 @@ def test_playlists_lead_nowhere(kind, frames, tmp_path):
         read_clips(source, ClipSampling(), name="a", settings=SETTINGS)
 
 
+DEMUXERS = {"avi", "mov", "matroska", "flv", "asf", "ogg", "mpeg", "mpegvideo", "mpegts"}
+"""What FFmpeg may read a file with; it knows three hundred more, of which some open other files and addresses."""
+
+
+def test_no_other_demuxer_can_be_reached_and_none_opens_a_file(frames, monkeypatch, tmp_path):
+    opened = []
+
+    def watched(file, mode, *, format, io_open, **options):
+        assert not isinstance(file, (str, Path)), "FFmpeg gets no path"
+        with pytest.raises(MediaError, match=r"refers to another file, 'http://192\.0\.2\.1/x'"):
+            io_open("http://192.0.2.1/x", 1, {})
+        opened.append(format)
+        return real(file, mode, format=format, io_open=io_open, **options)
+
+    real = av.open
+    made = [video(frames[:3], container, codec, options=options) for container, codec, options in CODECS.values()]
+    monkeypatch.setattr(av, "open", watched)
+    assert {kind.format for kind in video_module._KINDS} == DEMUXERS <= av.formats_available
+    for data in made:
+        (tmp_path / "a").write_bytes(data)
+        read_clips(tmp_path / "a", ClipSampling(2, 1), name="a", settings=SETTINGS)
+    assert set(opened) <= DEMUXERS
+    assert len(set(opened)) >= 7
+
+
 def test_a_movie_that_refers_to_another_file_does_not_get_it(frames, tmp_path):
     """An MP4 whose data reference names a file: the samples are to come from there."""
     target = tmp_path / "secret.mp4"

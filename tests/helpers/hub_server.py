@@ -52,6 +52,8 @@ class Fault:
     delay_s: float = 0.0
     gate: threading.Event | None = None
     damage: bool = False
+    more: int = 0
+    says_length: bool = True
 
 
 @dataclass
@@ -190,6 +192,10 @@ class HubServer:
     def damage(self, match: str, times: int = 1) -> None:
         """Send other bytes than those of the file."""
         self.faults.append(Fault(match, times, damage=True))
+
+    def lengthen(self, match: str, more: int, times: int = 1, *, says_length: bool) -> None:
+        """Send so many bytes more than the file has, and say so in the answer's header or send until the end."""
+        self.faults.append(Fault(match, times, more=more, says_length=says_length))
 
     def end_signatures(self) -> None:
         """Let every signed address that was given so far be one that has expired."""
@@ -589,11 +595,15 @@ class _Handler(Writing, CodeRoutes, BaseHTTPRequestHandler):
         cut = self.fault.cut_after if self.fault else None
         if self.fault and self.fault.damage:
             body = bytes(b ^ 1 for b in body)
+        if self.fault and self.fault.more:
+            body += bytes(self.fault.more)
         # Noted before it is sent, so that the client cannot be faster than the record.
         request = Request(self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization"), status)
         self.hub.requests.append(request)
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **self.limits, **headers}.items():
+            if name == "Content-Length" and self.fault and not self.fault.says_length:
+                name, value, self.close_connection = "Connection", "close", True
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

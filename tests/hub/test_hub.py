@@ -798,6 +798,19 @@ def test_a_damaged_file_is_refused_and_nothing_is_kept(hub, repo, settings, path
     assert client.download(repo, path, settings=settings).stat().st_size == repo.file(path).size_bytes
 
 
+@pytest.mark.parametrize("says_length", [True, False])
+@pytest.mark.parametrize("path", ["config.json", "sub/big.safetensors"])
+def test_a_file_that_is_longer_than_was_stated_is_not_taken(hub, repo, settings, path, says_length):
+    hub.lengthen("storage" if "big" in path else "resolve-cache", 50_000_000, says_length=says_length)
+    stated = repo.file(path).size_bytes
+    with pytest.raises(HubError, match=f"the Hub states {stated:,}|longer than the {stated:,} bytes the Hub states"):
+        client.download(repo, path, settings=settings)
+    assert client.cached_path(repo, path) is None
+    kept = [file for file in storage("model", repo.id).rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in kept) <= stated
+    assert client.download(repo, path, settings=settings).stat().st_size == stated
+
+
 def test_what_an_earlier_try_left_damaged_is_found(hub, repo, settings):
     blob = storage("model", repo.id) / "blobs" / repo.file("sub/big.safetensors").blob_id
     blob.parent.mkdir(parents=True)
