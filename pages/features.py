@@ -36,6 +36,11 @@ def main() -> None:
     try:
         dataset = datasets.dataset(source)
     except LabelRankError as problem:
+        # The upload of another, or one that was deleted: a link to its job shows what was made all the same.
+        if job := session.shown_job():
+            if job.state == "succeeded":
+                rank_button()
+            job_panel.job_panel(job)
         if messages.error_box(problem, retry="dataset", way_out="Go to Dataset"):
             session.go("pages/dataset.py")
         return

@@ -24,6 +24,7 @@ def main() -> None:
     try:
         media = datasets.dataset(source).media
     except LabelRankError as problem:
+        jobs_alone()
         if messages.error_box(problem, retry="dataset", way_out="Go to Dataset"):
             session.go("pages/dataset.py")
         return
@@ -56,6 +57,21 @@ def main() -> None:
     copying.show("patches", lambda: copying.of_patches(session.choices()))
     if (trained := patch_ranker.shown_job()) is not None:
         copying.show("training", lambda: copying.of_training(trained), "Copy the training as command or Python")
+
+
+def jobs_alone() -> None:
+    """Show what jobs do and have made whose dataset cannot be opened: the upload of another, or a deleted one."""
+    job, training = patch_jobs.shown_job(), patch_ranker.running()
+    if training is not None:
+        patch_ranker.watch(training)
+    if job is not None and job.active:
+        patch_jobs.watch(job)
+    elif job is not None and job.resumable:
+        patch_jobs.stopped(job)
+    elif job is not None and (made := patch_jobs.folder_of(job)) is not None:
+        patch_gallery.show(made)
+    if training is None and patch_ranker.shown_job() is not None:
+        patch_ranker.made(None)
 
 
 def recompute() -> None:

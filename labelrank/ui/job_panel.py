@@ -11,6 +11,7 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.data.dataset import NOUNS
+from labelrank.data.uploads import kept_uploads
 from labelrank.errors import FeaturesError, LabelRankError, TooCostly
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.queue import ensure_consumer
@@ -250,12 +251,20 @@ def _stopped(job: Job) -> None:
             if mine and st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
                 session.choose(job=session.resume_job(job).id)
                 st.rerun()
-            if not mine and current and st.button("Start my own", key=f"own_{job.id}", type="primary"):
+            if current and own_button(job):
                 start_extraction(recompute=False)
             # If the dataset or the checkpoint has changed since the job stopped, it cannot go on.
             if mine and current and not anew and st.button("Begin anew", key=f"anew_{job.id}", help=ANEW_HELP):
                 start_extraction(recompute=True)
         log_expander(job)
+
+
+def own_button(job: Job) -> bool:
+    """Show a button that does another's work as one's own, unless it is of their upload; return its click."""
+    name = job.params.get("dataset", "")
+    has_data = not name.startswith("upload:") or name in [one.name for one in kept_uploads(session.settings())]
+    may = has_data and not session.is_mine(job)
+    return may and st.button("Start my own", key=f"own_{job.id}", type="primary")
 
 
 def _succeeded(job: Job) -> None:

@@ -220,7 +220,7 @@ def stopped(job: Job) -> None:
             if mine and st.button("Resume", key=f"resume_{job.id}", type="primary" if current else "secondary"):
                 session.choose(patches=session.resume_job(job).id)
                 st.rerun()
-            if not mine and current and st.button("Start my own", key=f"own_{job.id}", type="primary"):
+            if current and job_panel.own_button(job):
                 start(recompute=False)
             if mine and current and not anew and st.button("Begin anew", key=f"anew_{job.id}"):
                 start(recompute=True)

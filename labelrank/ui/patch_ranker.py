@@ -39,6 +39,12 @@ def section(shown: str | None) -> None:
     """
     st.subheader("A ranker", anchor=False)
     st.markdown(LEAD)
+    made(shown)
+    _offer()
+
+
+def made(shown: str | None) -> None:
+    """Show the ranker of the training that is shown, or how that ended; else the one beside the scores."""
     job = shown_job()
     if job is not None and job.state == "succeeded" and job.result:
         _trained(str(job.result["ranker"]), RankerResult.from_json(job.result["result"]), shown)
@@ -46,7 +52,6 @@ def section(shown: str | None) -> None:
         _stopped(job)
     elif shown is not None:
         _existing(shown)
-    _offer()
 
 
 def running() -> Job | None:

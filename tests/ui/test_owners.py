@@ -1,19 +1,24 @@
 """Two visitors of one shared server: neither gets at what the other has uploaded or made but by a link to a job."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from labelrank.data.uploads import save_upload
+from labelrank.json_values import plain
 from labelrank.patches.ranker import kept_rankers
 from labelrank.settings import Settings, assets_dir
 from labelrank.steps.extract.run import run_job
+from labelrank.steps.patch_gallery.folder import GalleryResult
+from labelrank.steps.patch_gallery.request import GalleryRequest
 from labelrank.ui import session
 from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape
 from tests.helpers.datasets import png, write_zip
+from tests.helpers.patch_galleries import write_gallery
 from tests.ui.conftest import PARAMS, ROOT, labels, listed, run, texts
 
 NEVER = f"upload:{'1' * 64}"
@@ -100,6 +105,28 @@ def test_a_link_shows_the_result_and_nothing_else_of_its_owner(visit, extracted,
     assert "No job has been started yet." in texts(app)
     run(visit("bob"), "features", job=extracted.id)
     assert store.list("bob") == ()
+
+
+@pytest.mark.parametrize("state", ["queued", "cancelled", "succeeded"])
+@pytest.mark.parametrize("kind", ["extract", "patches"])
+def test_a_link_to_a_job_of_an_upload_shows_the_job(visit, extracted, store, tmp_path, kind, state):
+    params = {**extracted.params, "gallery": asdict(GalleryRequest())} if kind == "patches" else extracted.params
+    job = store.create(kind, params, "ada", "secret pets")
+    if state == "cancelled":
+        store.request_cancel(job.id)
+    if state == "succeeded":
+        result = extracted.result
+        if kind == "patches":
+            write_gallery(tmp_path / "gallery")
+            result = plain(GalleryResult(tmp_path / "gallery", 6, 3, 0, 1.0, 1.0, False, "CPU"))
+        store.succeed(job.id, store.claim("a worker").attempt, result)
+    page, name = ("features", "job") if kind == "extract" else ("patches", "patches")
+    app = run(visit("bob"), page, **{name: job.id})
+    shown = {"queued": "Another visitor started this job.", "cancelled": "Another visitor started this job."}
+    made = "**Done**: secret pets" if kind == "extract" else "What is kept, and what the decoder makes of it"
+    assert shown.get(state, made) in texts(app)
+    assert not {"Start my own", "Resume", "Cancel", "Begin anew"} & set(labels(app))
+    assert "is not in this workspace any more" in texts(app)
 
 
 def test_public_features_are_found_by_all(visit, server, store):
