@@ -203,10 +203,23 @@ def resolve_precision(precision: str, *, training: bool = False) -> str:
     Raises:
         SettingsError: `precision` is not one of `PRECISIONS`, or the device does not support it.
     """
+    backend = preferred_backend(training=training)
+    return _resolved(precision, gpus()[0] if _runs_on_gpu(backend) else cpu(), backend)
+
+
+def elsewhere(device: Device, precision: str) -> tuple[str, str]:
+    """Return the backend and the precision of an encoder on a machine with this device.
+
+    Raises:
+        SettingsError: As `resolve_precision`.
+    """
+    backend = "tensorflow" if device.kind == "GPU" else "openvino"
+    return backend, _resolved(precision, device, backend)
+
+
+def _resolved(precision: str, device: Device, backend: str) -> str:
     if precision not in PRECISIONS:
         raise SettingsError(f"Precision is {precision!r}; choose one of {', '.join(PRECISIONS)}.")
-    backend = preferred_backend(training=training)
-    device = gpus()[0] if _runs_on_gpu(backend) else cpu()
     if (
         device.kind == "CPU"
         and precision in ("bfloat16", "float16")

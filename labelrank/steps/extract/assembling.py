@@ -12,7 +12,6 @@ from labelrank.features.joining import joined_circumstances
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet, classes_without_rows
 from labelrank.features.streamed import StreamedRows
-from labelrank.models.backend import devices
 from labelrank.ranking.rows import Rows
 from labelrank.steps.extract.engines.keeping import now, versions
 from labelrank.steps.extract.plan import Plan
@@ -57,7 +56,7 @@ class Found:
             first = f" The first, {failures[0].subject}: {failures[0].reason}" if failures else ""
             raise DatasetError(f"None of the {samples:,} {nouns} of {plan.dataset.id} could be used.{first}")
         # An empty shard has no parts that tell where it was made.
-        nobody = {"device": devices()[0].kind, "versions": versions(), "created_at": now()}
+        nobody = {"device": plan.device.kind, "versions": versions(), "created_at": now()}
         provenance = {**plan.provenance, **(joined_circumstances(parts) or nobody)}
         if plan.request.shard is not None:
             provenance["shard"] = dict(zip(("index", "count"), plan.request.shard, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from labelrank.errors import DatasetError, SettingsError
 from labelrank.features.parts import Part, cut
 from labelrank.features.store import KEPT, UPLOAD_NAME, provenance_digest, unnamed
 from labelrank.files import local_path
-from labelrank.models.backend import devices, preferred_backend, resolve_precision
+from labelrank.models.backend import devices, elsewhere, preferred_backend, resolve_precision
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
 from labelrank.models.config import EncoderConfig
 from labelrank.models.cost import encoder_flops
+from labelrank.models.device import Device
 from labelrank.models.pooling import poolings_of
 from labelrank.patches.choosing import Choosing, choosing_of
 from labelrank.ranking.estimate import due
@@ -49,6 +50,13 @@ class Plan:
     """Which patches are encoded; None: all."""
     provenance: Mapping[str, Any]
     """As in `FeatureSet.provenance`, without versions and time."""
+    away: Device | None = field(default=None, kw_only=True)
+    """The device of the machines that compute it; None: that of this machine."""
+
+    @property
+    def device(self) -> Device:
+        """The device that computes it."""
+        return self.away or devices()[0]
 
     @property
     def digest(self) -> str:
@@ -84,7 +92,7 @@ class Plan:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The groups of samples that are encoded and stored together, in the order of the work."""
-        size = min(max(round(_FLOPS_PER_PART[_device()] / self.flops), self.batch_size), _MAX_PART_SAMPLES)
+        size = min(max(round(_FLOPS_PER_PART[self.device.kind] / self.flops), self.batch_size), _MAX_PART_SAMPLES)
         shard = self.request.shard or (1, 1)
         return cut(self.dataset, seed=self.request.seed, size=size, ends_at=due, shard=shard)
 
@@ -115,23 +123,21 @@ class Plan:
         if self.request.batch_size is not None:
             return self.request.batch_size
         inputs = len(self.dataset.samples) * (self.sampling.clips if self.sampling else 1)
-        return min(fitting_batch(self.keep or self.checkpoint.config.num_patches), inputs)
+        return min(fitting_batch(self.keep or self.checkpoint.config.num_patches, self.device), inputs)
 
 
-def fitting_batch(num_patches: int) -> int:
-    """Return how many inputs of so many patches suit this device at once."""
-    return min(max(1, _TOKENS_PER_BATCH[_device()] // num_patches), _MAX_BATCH_SIZE[_device()])
+def fitting_batch(num_patches: int, device: Device | None = None) -> int:
+    """Return how many inputs of so many patches suit a device at once; this machine's, if none is given."""
+    kind = (device or devices()[0]).kind
+    return min(max(1, _TOKENS_PER_BATCH[kind] // num_patches), _MAX_BATCH_SIZE[kind])
 
 
-def _device() -> str:
-    return devices()[0].kind
-
-
-def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None) -> Plan:
+def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None, device: Device | None = None) -> Plan:
     """Return the plan for a request. It reads only headers and listings, and does not load Keras.
 
     Args:
         dataset: The dataset that the request names, if it is open already; opening one of the Hub takes a while.
+        device: Of the machines that compute it, if not this one does.
 
     Raises:
         DatasetError, CheckpointError, HubError: The dataset or the checkpoint cannot be used.
@@ -146,6 +152,7 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
     dataset = _selected(dataset, request)
     preprocessing = checkpoint.preprocessing(request.preprocessing, request.image_size)
     choosing = _choosing(request, checkpoint, preprocessing, settings)
+    runtime, precision = elsewhere(device, request.precision) if device else _here(request.precision)
     provenance = {
         "dataset": {
             "id": dataset.id,
@@ -168,12 +175,17 @@ def plan(request: Request, settings: Settings, *, dataset: Dataset | None = None
         "preprocessing": preprocessing.to_config(),
         "pooling": request.pooling,
         **({KEPT: choosing.provenance} if choosing else {}),
-        "precision": resolve_precision(request.precision),
-        "runtime": preferred_backend(),
+        "precision": precision,
+        "runtime": runtime,
         "masked_pretraining": checkpoint.masked_pretraining,
         "checkpoint_facts": {"num_parameters": checkpoint.num_parameters, "licence": checkpoint.licence},
     }
-    return Plan(request, dataset, checkpoint, preprocessing, sampling, choosing, provenance)
+    return Plan(request, dataset, checkpoint, preprocessing, sampling, choosing, provenance, away=device)
+
+
+def _here(precision: str) -> tuple[str, str]:
+    precision = resolve_precision(precision)
+    return preferred_backend(), precision
 
 
 def _selected(dataset: Dataset, request: Request) -> Dataset:

@@ -19,7 +19,7 @@ from labelrank.features.joining import read_features
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
 from labelrank.json_values import plain
-from labelrank.models.backend import devices, usable_gpus
+from labelrank.models.backend import usable_gpus
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.assembling import Found
@@ -358,8 +358,8 @@ class _Reporter:
         busy_s = making.waited_s + making.encoded_s
         return ExtractionReport(
             precision=provenance["precision"],
-            device=making.encoder.device if making.encoder else devices()[0].kind,
-            device_name=devices()[0].name,
+            device=making.encoder.device if making.encoder else self._plan.device.kind,
+            device_name=self._plan.device.name,
             runtime=provenance["runtime"],
             encoder_reused=making.encoder.reused if making.encoder else None,
             samples=parts.total,
