@@ -97,6 +97,14 @@ class UnknownRepo(HubError):
     """The Hub has no repository of this name, or access is not allowed."""
 
 
+class UnknownFile(HubError):
+    """A repository of the Hub has no such file or folder."""
+
+
+class Conflict(HubError):
+    """Someone else has written to a repository of the Hub meanwhile; nothing was written."""
+
+
 class CheckpointError(LabelRankError, ValueError):
     """The files of a checkpoint are missing or unsafe, or do not belong together."""
 

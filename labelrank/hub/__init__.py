@@ -8,11 +8,21 @@ Source: the Hub's API and cache layout, https://huggingface.co/docs/hub/api and
 https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
 """
 
-from labelrank.hub.files import cached_path, download, download_all, remove_damaged
+from labelrank.hub.files import cached_path, download, download_all, download_to, remove_damaged
 from labelrank.hub.names import DEFAULT_REVISION, check_repo_id, repo_of_address, repo_url
 from labelrank.hub.push import Account, Target, check_target, commit, create, who, writer
 from labelrank.hub.ranges import RangeFile, open_range
-from labelrank.hub.repo import Found, HubFile, PullRequest, Repo, find_in_pull_requests, read_card, resolve, search
+from labelrank.hub.repo import (
+    Found,
+    HubFile,
+    PullRequest,
+    Repo,
+    find_in_pull_requests,
+    look,
+    read_card,
+    resolve,
+    search,
+)
 from labelrank.hub.waiting import telling
 
 __all__ = [
@@ -31,7 +41,9 @@ __all__ = [
     "create",
     "download",
     "download_all",
+    "download_to",
     "find_in_pull_requests",
+    "look",
     "open_range",
     "read_card",
     "remove_damaged",

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from labelrank.errors import HubError, UnknownRepo, Unreachable
+from labelrank.errors import HubError, UnknownFile, UnknownRepo, Unreachable
 from labelrank.hub.names import DEFAULT_REVISION, endpoint, repo_url
 from labelrank.hub.waiting import LIMITS, Meter, wait_asked_for
 
@@ -225,7 +225,7 @@ def _refusal(
             f"{repo_id} has no such branch, tag or commit: {subject}. See {url}, or leave the revision out."
         )
     if code == "EntryNotFound":
-        return HubError(f"There is no {subject}. See {url}/tree/{DEFAULT_REVISION} for the available files.")
+        return UnknownFile(f"There is no {subject}. See {url}/tree/{DEFAULT_REVISION} for the available files.")
     if status in (401, 404):
         whose = "your account" if settings.shared else "the account logged in here"
         private = f"{whose} may not see it" if logged_in else f"it is private: then {log_in}"

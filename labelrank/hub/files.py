@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -152,6 +152,29 @@ def download_all(
         )
         _name_commit(repo)
     return [_pointer(repo, existing(repo, path)) for path in paths]
+
+
+def download_to(
+    repo: Repo, targets: Mapping[str, Path], *, settings: Settings, should_stop: ShouldStop | None = None
+) -> None:
+    """Download files to paths of the caller's own, past the cache; each is there once it is whole.
+
+    Args:
+        targets: Path in the repository -> where it goes, in a folder that exists.
+
+    Raises:
+        HubError, Cancelled: As `download_all`.
+    """
+    files = [(existing(repo, path), target) for path, target in targets.items()]
+    total, meter = sum(file.size_bytes for file, _ in files), Meter(len(files))
+    check_size(total, repo.name, settings)
+
+    def fetch(file: HubFile, target: Path) -> None:
+        with disk_explained(subject_of(repo, file), target.parent):
+            _fetch_blob(repo, file, target, settings, meter)
+        meter.finish_request()
+
+    run_all([partial(fetch, *pair) for pair in files], meter, total, repo.name, None, should_stop)
 
 
 def check_size(size_bytes: int, subject: str, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelrank.errors import Cancelled, HubError, UnknownRepo, Unreachable
+from labelrank.errors import Cancelled, Conflict, HubError, UnknownRepo, Unreachable
 from labelrank.hub.asking import access_token, get_json, has_token
 from labelrank.hub.names import check_repo_id, endpoint, repo_url
 from labelrank.hub.upload import Upload
@@ -185,7 +185,8 @@ def commit(
 _CREATING, _WRITING, _PROPOSING = "create", "write to", "open a pull request in"
 
 
-def _api(settings: Settings) -> HfApi:
+def client(settings: Settings) -> HfApi:
+    """Return huggingface_hub's client with the access token; it tells nothing of this computer."""
     from huggingface_hub import HfApi, constants
 
     from labelrank import __version__
@@ -207,7 +208,7 @@ def _explained(target: Target, account: Account, doing: str, settings: Settings)
     again = "Run it again: what is there by then is not written twice."
     try:
         with _limits_told(target):
-            yield _api(settings)
+            yield client(settings)
     except RuntimeError as error:  # from a thread that sends a large file, or from the protocol that sends it
         cause = error.__cause__
         if isinstance(cause, Cancelled):
@@ -268,8 +269,8 @@ def _told(error: BaseException) -> str:
 def _refusal(answer: httpx2.Response, target: Target, account: Account, doing: str, settings: Settings) -> HubError:
     """Return the error for a refusal by the Hub."""
     status, headers = answer.status_code, answer.headers
-    said = _said(answer)
-    reason = f" ({status}: {said})" if said else f" ({status})"
+    told = said(answer)
+    reason = f" ({status}: {told})" if told else f" ({status})"
     url, name = repo_url(target.kind, target.repo_id), target.name
     if headers.get("X-Error-Code") == "GatedRepo":
         return HubError(f"{target.repo_id} is gated. Accept its terms at {url} with the account {account.name}.")
@@ -291,7 +292,7 @@ def _refusal(answer: httpx2.Response, target: Target, account: Account, doing: s
             "Choose another name."
         )
     if status in (409, 412):
-        return HubError(
+        return Conflict(
             f"{name[0].upper()}{name[1:]} was changed by someone else meanwhile, so nothing was written. Run it again "
             "and look at the new difference."
         )
@@ -320,12 +321,12 @@ _WAYS_OUT = {
 _MAKE = "Check the spelling, or let it be made (`--create` on the command line)."
 
 
-def _said(answer: httpx2.Response) -> str:
+def said(answer: httpx2.Response) -> str:
     """Return the reason that an answer gives, on one line."""
-    said: Any = answer.headers.get("X-Error-Message", "")
-    if not said:
+    text: Any = answer.headers.get("X-Error-Message", "")
+    if not text:
         try:
-            said = answer.json().get("error", "")
+            text = answer.json().get("error", "")
         except (AttributeError, ValueError):
-            said = ""
-    return "".join(letter for letter in str(said) if letter.isprintable())[:200].rstrip(".")
+            text = ""
+    return "".join(letter for letter in str(text) if letter.isprintable())[:200].rstrip(".")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from labelrank.errors import HubError, Unreachable
+from labelrank.errors import HubError, UnknownFile, Unreachable
 from labelrank.files import replacing
 from labelrank.hub.asking import check_access, get_json, get_pages, has_token
 from labelrank.hub.names import DEFAULT_REVISION, REPO_ID, check_repo_id, endpoint, repo_url
@@ -184,14 +184,43 @@ def _ask(kind: str, repo_id: str, revision: str, settings: Settings) -> Repo:
             unsafe=_flagged(info.get("securityRepoStatus")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise HubError(
-            f"{endpoint()} describes {subject} in an unknown form ({error!r}). Check HF_ENDPOINT, or update labelrank."
-        ) from error
+        raise _unknown_form(subject, error) from error
 
 
-def _list_files(kind: str, repo_id: str, commit: str, subject: str, settings: Settings) -> tuple[HubFile, ...]:
+def look(kind: str, repo_id: str, folder: str, *, settings: Settings) -> Repo:
+    """Return a repository with the files of one folder alone, as they are now; none if the folder does not exist.
+
+    Unlike `resolve`, for a repository that changes all the time: nothing is remembered.
+
+    Raises:
+        HubError: The repository does not exist, access is refused, or the Hub cannot be reached.
+    """
+    subject = f"the {kind} {repo_id}"
+    info, _ = get_json(
+        f"{endpoint()}/api/{kind}s/{repo_id}/revision/{DEFAULT_REVISION}", kind, repo_id, subject, settings
+    )
+    try:
+        id_, commit = str(info["id"]), str(info["sha"])
+        try:
+            files = _list_files(kind, id_, commit, subject, settings, folder)
+        except UnknownFile:
+            files = ()
+        return Repo(kind, id_, commit, DEFAULT_REVISION, files, private=bool(info.get("private")))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _unknown_form(subject, error) from error
+
+
+def _unknown_form(subject: str, error: Exception) -> HubError:
+    return HubError(
+        f"{endpoint()} describes {subject} in an unknown form ({error!r}). Check HF_ENDPOINT, or update labelrank."
+    )
+
+
+def _list_files(
+    kind: str, repo_id: str, commit: str, subject: str, settings: Settings, folder: str = ""
+) -> tuple[HubFile, ...]:
     files: list[HubFile] = []
-    url = f"{endpoint()}/api/{kind}s/{repo_id}/tree/{commit}"
+    url = f"{endpoint()}/api/{kind}s/{repo_id}/tree/{commit}{f'/{folder}' if folder else ''}"
     for entry in get_pages(url, kind, repo_id, f"the files of {subject}", settings, {"recursive": "true"}):
         if entry["type"] != "file":
             continue

@@ -1,8 +1,9 @@
 """A Hugging Face Hub on this computer: real files over the Hub's protocol, as strict as it is, and with its faults.
 
-It can be written to as well (`tests/helpers/hub_writing.py`). Small files are redirected (307) to a path of its cache,
-large ones (302) to a signed address of another origin, which takes no address without a valid signature, and no access
-token. Listings come in pages that may be shorter than asked for, and every answer says how many requests are left.
+It can be written to as well (`tests/helpers/hub_writing.py`), and runs jobs (`tests/helpers/hub_jobs.py`). Small files
+are redirected (307) to a path of its cache, large ones (302) to a signed address of another origin, which takes no
+address without a valid signature, and no access token. Listings come in pages that may be shorter than asked for, and
+every answer says how many requests are left.
 
 `<root>/{models,datasets}/[<owner>/]<name>/<revision>/...` holds the files of one revision, its slashes written %2F
 (`main`, `refs%2Fpr%2F1`, `refs%2Fconvert%2Fparquet`); `<name>/.hub.json` what else the Hub says (gated, private,
@@ -30,6 +31,7 @@ from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlspli
 import pytest
 import yaml
 
+from tests.helpers.hub_jobs import JobRoutes, Jobs
 from tests.helpers.hub_signing_in import CodeRoutes, SigningIn
 from tests.helpers.hub_writing import LARGE, Token, Writing
 
@@ -97,6 +99,9 @@ class HubServer:
         self.secret = b"0"
         self.tokens = {self.token: Token("me", organizations={"team": "write", "readers": "read"})}
         self.signing_in = SigningIn()
+        self.jobs = Jobs(root.parent / "jobs")
+        self.bodies: list[tuple[str, bytes]] = []
+        """What was sent, with its path."""
         self.large: dict[str, bytes] = {}
         """SHA-256 -> content of the large files that were sent."""
         self.commits: list[dict] = []
@@ -295,7 +300,7 @@ class _Server(ThreadingHTTPServer):
         """A client that hangs up is no news."""
 
 
-class _Handler(Writing, CodeRoutes, BaseHTTPRequestHandler):
+class _Handler(Writing, CodeRoutes, JobRoutes, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     hub: HubServer
@@ -330,6 +335,7 @@ class _Handler(Writing, CodeRoutes, BaseHTTPRequestHandler):
 
     def do_POST(self):
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.hub.bodies.append((self.path, self.body))
         self.handle_request()
 
     def do_PUT(self):
@@ -364,7 +370,7 @@ class _Handler(Writing, CodeRoutes, BaseHTTPRequestHandler):
             return None
         is_api = words[0] == "api"
         words = words[1:] if is_api else words
-        if is_api and self.answer_global(words):
+        if is_api and (self.answer_jobs(words) or self.answer_global(words)):
             return None
         is_cached = is_api and words[:1] == [_CACHED]
         words = words[1:] if is_cached else words
@@ -505,13 +511,15 @@ class _Handler(Writing, CodeRoutes, BaseHTTPRequestHandler):
 
     def tree(self, revision, under):
         entries = [f for f in revision.files.values() if not under or f["path"].startswith(f"{under}/")]
+        if under and not entries:
+            return self.refuse(404, X_Error_Code="EntryNotFound", X_Error_Message=f"{under} does not exist")
         if self.query.get("recursive", ["false"])[0].lower() not in ("true", "1"):
             prefix = f"{under}/" if under else ""
             names = [f["path"][len(prefix) :].split("/") for f in entries]
             folders = sorted({prefix + n[0] for n in names if len(n) > 1})
             files = [f for f, n in zip(entries, names, strict=True) if len(n) == 1]
             entries = [{"type": "directory", "path": p, "oid": "0" * 40, "size": 0} for p in folders] + files
-        self.send_page(entries)
+        return self.send_page(entries)
 
     def send_page(self, entries):
         start = int(self.query.get("cursor", ["0"])[0])

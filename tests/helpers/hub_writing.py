@@ -17,7 +17,7 @@ import yaml
 # What .gitattributes of a new repository puts into large-file storage.
 LARGE = {".avi", ".bin", ".h5", ".jpg", ".mp4", ".parquet", ".png", ".safetensors", ".zip"}
 _LARGE_BYTES = 10 * 2**20
-EVERYTHING = frozenset({"write", "create", "discuss"})
+EVERYTHING = frozenset({"write", "create", "discuss", "jobs"})
 _SAID = "You don't have the required permissions to perform this action"
 
 
