@@ -50,6 +50,7 @@ def every_command():
     return {
         f"{name} {part}".strip(): command
         for name, group in main.commands.items()
+        if not group.hidden
         for part, command in (group.commands if isinstance(group, click.Group) else {"": group}).items()
     }
 

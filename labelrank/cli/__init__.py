@@ -15,6 +15,7 @@ from labelrank.cli import (
     encoders,
     extract,
     finetune,
+    hub_jobs,
     patches,
     pretrain,
     push,
@@ -72,5 +73,6 @@ for command in (
     pretrain.pretrain,
     patches.patches,
     doctor.doctor,
+    hub_jobs.work_on,
 ):
     main.add_command(command)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from labelrank.cli.options import check_folder, dataset_options, extraction_options, given
+from labelrank.cli.options import (
+    ENGINE_OPTIONS,
+    check_folder,
+    dataset_options,
+    engine_options,
+    extraction_options,
+    given,
+)
 from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_doubtful, say_left_out
 from labelrank.cli.tables import printable
 from labelrank.data.dataset import NOUNS
@@ -24,8 +32,19 @@ if TYPE_CHECKING:
 
 
 def extracted(
-    data: str, checkpoint: str, *, recompute: bool = False, engine: Engine | None = None, **options: Any
+    data: str,
+    checkpoint: str,
+    *,
+    recompute: bool = False,
+    engine: Engine | None = None,
+    jobs: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> FeatureSet:
+    """Return the features that options ask for, and say on stderr how they are made.
+
+    Args:
+        jobs: What jobs of the Hub are started with (`hub_jobs.engine_of`), instead of an engine.
+    """
     from labelrank.features.store import KEPT, LOCAL
     from labelrank.patches.choosing import kept_text
     from labelrank.settings import Settings
@@ -38,7 +57,13 @@ def extracted(
             if given(name):
                 raise click.UsageError(f"{option} goes with --until-stable.")
     settings = Settings.from_env()
-    work = plan(Request(dataset=data, checkpoint=checkpoint, **options), settings)
+    request = Request(dataset=data, checkpoint=checkpoint, **options)
+    fleet = None
+    if jobs:
+        from labelrank.cli import hub_jobs
+
+        engine = fleet = hub_jobs.engine_of(asdict(request), settings, recompute=recompute, **jobs)
+    work = plan(request, settings, device=fleet.device if fleet else None)
     dataset = work.dataset
     split = f" ({dataset.split})" if dataset.split else ""
     nouns = NOUNS[dataset.media][1]
@@ -55,7 +80,7 @@ def extracted(
     say(f"{work.checkpoint.id}: masked pre-training: {work.checkpoint.masked_pretraining or 'not stated'}.")
     if kept := work.provenance.get(KEPT):
         say(f"Encoding {kept_text(kept)}.")
-    _say_prospect(work, settings, recompute=recompute)
+    _say_prospect(work, settings, recompute=recompute, elsewhere=fleet is not None)
     reporter = ExtractionReporter(nouns, shrinks=work.request.ranking_shrinkage is not None)
     try:
         outcome = obtain(
@@ -79,14 +104,14 @@ def extracted(
     return replace(outcome.features, provenance=provenance)
 
 
-def _say_prospect(work: Plan, settings: Settings, *, recompute: bool) -> None:
-    """Say what there are too few samples for, and about how long the rest takes, if that is known."""
+def _say_prospect(work: Plan, settings: Settings, *, recompute: bool, elsewhere: bool) -> None:
+    """Say what there are too few samples for, and about how long the rest takes here, if that is known."""
     from labelrank.steps.extract.estimate import Prospect, samples_left, time_estimate
 
     prospect = Prospect.of(work, settings)
     if few := few_samples_text(prospect):
         say(f"Note: {few}")
-    if not (left := samples_left(work, settings, recompute=recompute)):
+    if elsewhere or not (left := samples_left(work, settings, recompute=recompute)):
         return
     if time := time_estimate(replace(prospect, samples=left), settings):
         at_most = "" if work.request.until_stable is None else "at most "
@@ -104,16 +129,7 @@ def _say_prospect(work: Plan, settings: Settings, *, recompute: bool) -> None:
 )
 @dataset_options
 @extraction_options
-@click.option(
-    "--engine",
-    type=click.Choice(["here", "ray"]),
-    default="here",
-    show_default=True,
-    help="Where it is computed: on this machine with all its GPUs, or on a Ray cluster.",
-)
-@click.option("--ray-address", help="Of the cluster, such as auto; by default a Ray of its own on this machine.")
-@click.option("--workers", type=click.IntRange(min=1), help="Ray actors; by default one for each GPU or node.")
-@click.option("--gpus-per-worker", type=click.IntRange(min=0), help="GPUs of an actor; 1 where there are any.")
+@engine_options
 def extract(
     data: str,
     checkpoint: str,
@@ -122,6 +138,12 @@ def extract(
     ray_address: str | None,
     workers: int | None,
     gpus_per_worker: int | None,
+    flavor: str | None,
+    jobs: int,
+    image: str | None,
+    job_repo: str | None,
+    job_timeout: int,
+    yes: bool,
     **options: Any,
 ) -> None:
     """Encode every sample of DATA.
@@ -130,9 +152,15 @@ def extract(
     a list, a Parquet file or a folder of them, or the id of a dataset on the Hugging Face Hub (owner/name).
     """
     _check(out)
-    for name in ("ray_address", "workers", "gpus_per_worker"):
-        if engine == "here" and given(name):
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --engine ray.")
+    for name, goes_with in ENGINE_OPTIONS.items():
+        if engine != goes_with and given(name):
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --engine {goes_with}.")
+    if engine == "hub-jobs":
+        if flavor is None:
+            raise click.UsageError("--engine hub-jobs needs --flavor, the hardware of a job, such as t4-small.")
+        asked = {"flavor": flavor, "jobs": jobs, "image": image, "repo": job_repo, "timeout_s": job_timeout, "yes": yes}
+        _write(extracted(data, checkpoint, jobs=asked, **options), out)
+        return
     chosen = None
     if engine == "ray":
         from labelrank.steps.extract.engines import ray

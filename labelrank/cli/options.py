@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from labelrank.cli.hub_jobs import seconds_of
 from labelrank.data.zip_names import ENCODINGS, encoding_of
 from labelrank.errors import DatasetError
 from labelrank.finetune.recipe import HEADS, MEANINGS, UNITS
@@ -162,6 +163,52 @@ preprocessing_option = click.option(
     help="As the checkpoint says, or as the published notebook does.",
 )
 shard_option = click.option("--shard", callback=_shard, help="Take only share I of N, as 1/4; `merge` joins them.")
+
+
+ENGINE_OPTIONS = {
+    **dict.fromkeys(("ray_address", "workers", "gpus_per_worker"), "ray"),
+    **dict.fromkeys(("flavor", "jobs", "image", "job_repo", "job_timeout", "yes"), "hub-jobs"),
+}
+"""Option -> the engine that it goes with."""
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where features are computed."""
+    options = (
+        click.option(
+            "--engine",
+            type=click.Choice(["here", "ray", "hub-jobs"]),
+            default="here",
+            show_default=True,
+            help="Where it is computed: on this machine with all its GPUs, on a Ray cluster, or in jobs of the Hub.",
+        ),
+        click.option(
+            "--ray-address", help="Of the cluster, such as auto; by default a Ray of its own on this machine."
+        ),
+        click.option("--workers", type=click.IntRange(min=1), help="Ray actors; by default one for each GPU or node."),
+        click.option("--gpus-per-worker", type=click.IntRange(min=0), help="GPUs of an actor; 1 where there are any."),
+        click.option("--flavor", help="Hardware of a job of the Hub, such as t4-small or cpu-upgrade."),
+        click.option(
+            "--jobs", type=click.IntRange(1, 256), default=4, show_default=True, help="Jobs of the Hub at a time."
+        ),
+        click.option(
+            "--image", help="What jobs run: by default the Space of your account, hf.co/spaces/YOU/labelrank."
+        ),
+        click.option(
+            "--job-repo",
+            metavar="OWNER/NAME",
+            help="Private dataset that takes finished parts, made if it is not there; YOU/labelrank-work by default.",
+        ),
+        click.option(
+            "--job-timeout",
+            callback=seconds_of,
+            default="2h",
+            show_default=True,
+            help="Ends a job that takes longer; another one goes on.",
+        ),
+        click.option("--yes", is_flag=True, help="Start jobs of the Hub without asking."),
+    )
+    return _with(command, options)
 
 
 def check_folder(out: Path) -> None:

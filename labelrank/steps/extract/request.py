@@ -52,14 +52,23 @@ def is_public(params: Mapping[str, Any]) -> bool:
 
     It is embedded, or on the Hub, where without an access token only public repositories answer.
     """
-    chosen = (params.get("patches") or "").removesuffix(CLUSTERS), (params.get("gallery") or {}).get("ranker")
-    if not all(name in ("", None, "auto", *FREE, *RANKERS) for name in chosen):
-        return False
+    return not only_here(params)
+
+
+def only_here(params: Mapping[str, Any]) -> list[str]:
+    """Return the names in these parameters that only this computer can read: neither embedded nor on the Hub."""
+    chosen: list[str] = [
+        (params.get("patches") or "").removesuffix(CLUSTERS),
+        (params.get("gallery") or {}).get("ranker") or "",
+    ]
+    rankers = [name for name in chosen if name not in ("", "auto", *FREE, *RANKERS)]
+    return [name for name, embedded in _sources(params) if name not in embedded and not _is_id(name)] + rankers
+
+
+def _is_id(name: str) -> bool:
+    """Return whether a name is that of a repository on the Hub."""
     try:
-        return all(
-            name in embedded or (REPO_ID.fullmatch(name) is not None and not _is_here(name))
-            for name, embedded in _sources(params)
-        )
+        return REPO_ID.fullmatch(name) is not None and not _is_here(name)
     except ValueError:
         return False
 

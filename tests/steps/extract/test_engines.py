@@ -22,6 +22,7 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
 from tests.steps.extract.test_resume import copied_checkpoint, parts_of
 
+pytest_plugins = ["tests.helpers.hub_engine", "tests.helpers.hub_server"]
 REQUEST = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
 
 
@@ -52,6 +53,8 @@ def engines(name, monkeypatch, request):
     if name == "ray":
         request.getfixturevalue("ray")
         return ray_engine.engine(workers=2)
+    if name == "hub-jobs":
+        return request.getfixturevalue("hub_engine")()
     if name == "gpus":
         gpu = Device(kind="GPU", name="claimed", cores=None, bfloat16=True, capability=(9, 0))
         monkeypatch.setattr(backend, "devices", lambda: (gpu, gpu))
@@ -77,7 +80,7 @@ def check_same(found, local):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["here", "gpus", "ray"])
+@pytest.mark.parametrize("name", ["here", "gpus", "ray", "hub-jobs"])
 def test_each_engine_gives_the_same_bytes(name, local, settings, fresh_keras, monkeypatch, request):
     engine = engines(name, monkeypatch, request)
     progress = []
@@ -91,7 +94,7 @@ def test_each_engine_gives_the_same_bytes(name, local, settings, fresh_keras, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["here", "gpus", "ray"])
+@pytest.mark.parametrize("name", ["here", "gpus", "ray", "hub-jobs"])
 def test_each_engine_stops_and_goes_on(name, local, settings, fresh_keras, monkeypatch, request):
     engine = engines(name, monkeypatch, request)
     with pytest.raises(Cancelled):

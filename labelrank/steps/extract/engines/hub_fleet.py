@@ -1,0 +1,161 @@
+"""The jobs of the Hub that compute the parts of one extraction: started, asked, given up for others, ended."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from dataclasses import dataclass, field
+
+from labelrank import hub
+from labelrank.errors import FeaturesError, HubError
+from labelrank.hub import jobs as hub_jobs
+from labelrank.progress import Stage
+from labelrank.settings import Settings
+from labelrank.steps.extract.engines.hub_store import Store
+from labelrank.steps.extract.engines.hub_work import Task, told_error
+from labelrank.steps.extract.plan import Plan
+from labelrank.words import plural
+
+TRIES = 2
+"""Jobs that may end on the same parts, one after the other, without having finished any of them."""
+ATTEMPTS = 2
+"""How often the Hub itself starts a job that fails."""
+_MOST_PARTS = 500
+"""Of one job."""
+_COMMITS_AN_HOUR = 100
+"""Of all jobs together; the Hub takes some more in one repository."""
+_LAG = 3
+"""How often parts of a job that has ended are looked for: what was just written may not be listed at once."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which jobs to start, and how many."""
+
+    account: hub.Account
+    flavor: hub_jobs.Flavor
+    repo: hub.Target
+    """The dataset repository that takes the parts."""
+    image: str
+    jobs: int
+    """At a time."""
+    timeout_s: int
+    """Of one job."""
+
+
+@dataclass
+class _Running:
+    """Parts that are with a job."""
+
+    names: list[str]
+    tries: int
+    """Jobs on them so far that have finished none."""
+    job: hub_jobs.Job
+    left: int = field(init=False)
+    """Of its parts, how many are missing."""
+    looked: int = 0
+    """How often its parts were looked for since it ended."""
+
+    def __post_init__(self) -> None:
+        self.left = len(self.names)
+
+
+class Fleet:
+    """The jobs of one extraction."""
+
+    def __init__(self, order: Order, plan: Plan, store: Store, settings: Settings) -> None:
+        self._order, self._plan, self._store, self._settings = order, plan, store, settings
+        self._waiting: deque[tuple[list[str], int]] = deque()
+        self._running: list[_Running] = []
+        self._done = self._failed = 0
+
+    def give(self, names: list[str]) -> None:
+        """Take parts; neighbours go to different jobs, so that the first ones are there first."""
+        count = max(min(self._order.jobs, len(names)), -(-len(names) // _MOST_PARTS))
+        self._waiting.extend((names[number::count], 0) for number in range(count))
+
+    def start(self) -> None:
+        """Start jobs for parts that wait."""
+        order = self._order
+        every_s = 3600 * order.jobs / _COMMITS_AN_HOUR
+        while self._waiting and len(self._running) < order.jobs:
+            names, tries = self._waiting[0]
+            task = Task.of(self._plan, names, order.repo.repo_id, every_s=every_s, anew=self._store.has_unfit)
+            job = hub_jobs.start(
+                order.account,
+                order.image,
+                ("labelrank", "work-on", task.to_text()),
+                order.flavor.name,
+                timeout_s=order.timeout_s,
+                tries=ATTEMPTS,
+                settings=self._settings,
+            )
+            self._waiting.popleft()
+            self._running.append(_Running(names, tries, job))
+
+    def ask(self) -> None:
+        """Ask the Hub for the state of each job."""
+        for one in self._running:
+            if not one.job.has_ended:
+                one.job = hub_jobs.state(one.job, self._order.account, self._settings)
+
+    def settle(self, missing: set[str], kept: int) -> None:
+        """Let go of jobs that have ended, and give what they have not finished to others.
+
+        Args:
+            kept: Finished parts in the folder.
+
+        Raises:
+            FeaturesError: A job was stopped by somebody, or nothing comes of its parts.
+        """
+        for one in list(self._running):
+            names = [name for name in one.names if name in missing]
+            if len(names) < one.left:
+                one.left, one.tries = len(names), 0
+            if not one.job.has_ended:
+                continue
+            one.looked += 1
+            if not names or one.looked > _LAG:
+                self._running.remove(one)
+                self._done += not names
+                if names:
+                    self._failed += 1
+                    self._retry(one, names, kept)
+
+    def _retry(self, one: _Running, names: list[str], kept: int) -> None:
+        keeps = f"{plural(kept, 'finished part')} are kept: the same command goes on from them. Its log: {one.job.url}"
+        if one.job.was_stopped:
+            raise FeaturesError(f"A job was stopped on the Hub. {keeps}")
+        said = told_error(self._log(one.job))
+        why = said or one.job.message or "no reason is given; most often its time or its memory ran out"
+        if said or one.tries + 1 >= TRIES:
+            raise FeaturesError(f"A job of the Hub failed: {why.rstrip('.')}. {keeps}")
+        told = f"A job of the Hub ended early ({why}); another one takes its {plural(len(names), 'part')}."
+        print(f"{told} Its log: {one.job.url}", file=sys.stderr, flush=True)
+        self._waiting.append((names, one.tries + 1))
+
+    def _log(self, job: hub_jobs.Job) -> list[str]:
+        try:
+            return hub_jobs.last_lines(job, self._order.account, self._settings)
+        except HubError as error:
+            print(f"A job's log cannot be read: {error}", file=sys.stderr, flush=True)
+            return []
+
+    def told(self, stage: Stage) -> Stage:
+        """Return a stage with what the jobs do."""
+        active = [one.job for one in self._running if not one.job.has_ended]
+        queued = sum(job.is_queued for job in active)
+        counts = (("queued", queued), ("running", len(active) - queued), ("done", self._done), ("failed", self._failed))
+        detail = ", ".join(f"{count:,} {word}" for word, count in counts if count)
+        return Stage(stage.kind, stage.text, stage.unit, f"jobs: {detail}" if detail else "")
+
+    def cancel(self) -> None:
+        """End the jobs that have not ended."""
+        for one in self._running:
+            if one.job.has_ended:
+                continue
+            try:
+                hub_jobs.cancel(one.job, self._order.account, self._settings)
+            except HubError as error:
+                told = f"A job may go on until its time is over: {error} End it at {one.job.url}"
+                print(told, file=sys.stderr, flush=True)

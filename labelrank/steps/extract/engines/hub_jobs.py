@@ -1,0 +1,111 @@
+"""Compute parts in jobs of the Hugging Face Hub, which put them into a dataset repository; here they are fetched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+from labelrank.errors import Cancelled, Unreachable
+from labelrank.features.encode import encoding_stage
+from labelrank.features.parts import Part, PartFolder
+from labelrank.models.device import Device
+from labelrank.progress import Kind, Progress, ShouldStop, Stage
+from labelrank.settings import Settings
+from labelrank.steps.extract.engines import Making
+from labelrank.steps.extract.engines.hub_cost import Cost, cost_of
+from labelrank.steps.extract.engines.hub_fleet import Fleet, Order
+from labelrank.steps.extract.engines.hub_store import Store
+from labelrank.steps.extract.plan import Plan
+
+_POLL_S = 10.0
+_STEP_S = 0.1
+_PATIENCE = 60
+"""How often the Hub may be out of reach, one time after the other: jobs go on meanwhile."""
+
+
+@dataclass(frozen=True)
+class HubJobs(Order):
+    """The engine for one kind of hardware."""
+
+    anew: bool = False
+    """Whether no part is taken that the repository has before."""
+    agree: Callable[[Cost], None] | None = None
+    """Called before the first job is started; what it raises ends the work."""
+
+    @property
+    def device(self) -> Device:
+        """What jobs compute on, for `plan`."""
+        flavor = self.flavor
+        if flavor.gpu is None:
+            return Device("CPU", flavor.title, flavor.cpus, bfloat16=False)  # it is not known which processor it is
+        # Of the GPUs that the Hub has, one is older than those that multiply in bfloat16.
+        old = flavor.gpu.upper() == "T4"
+        return Device("GPU", flavor.title, None, bfloat16=not old, capability=(7, 5) if old else None)
+
+    def __call__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        folder: PartFolder,
+        parts: Sequence[Part],
+        making: Making,
+        on_progress: Progress | None = None,
+        should_stop: ShouldStop | None = None,
+    ) -> Generator[Part, None, None]:
+        """Compute parts in jobs, as an `Engine` does."""
+        if not parts:
+            return
+        missing = {part.name: part for part in parts}
+        total, done = sum(len(part.samples) for part in plan.parts), 0
+        store = Store(self.repo, self.account, plan, folder, settings)
+        fleet = Fleet(self, plan, store, settings)
+        stage = Stage(Kind.LOAD, "Waiting for jobs of the Hub", encoding_stage(plan.dataset).unit)
+        exists = store.exists(anew=self.anew)
+        found, failures = store.take(missing, should_stop, old=True) if exists else [], 0
+        left = [part for part in parts if part not in found]
+        if left and self.agree:
+            self.agree(cost_of(self, plan, left))
+        if not exists:
+            store.create()
+        fleet.give([part.name for part in left])
+        try:
+            while True:
+                for part in found:
+                    del missing[part.name]
+                    done, stage = done + len(part.samples), encoding_stage(plan.dataset)
+                    if on_progress:
+                        on_progress(done, total, fleet.told(stage))
+                    yield part
+                found = []
+                if not missing:
+                    return
+                if on_progress:
+                    on_progress(done, total, fleet.told(stage))
+                pause_s = _POLL_S
+                try:
+                    fleet.start()
+                    fleet.ask()
+                    found, failures = store.take(missing, should_stop), 0
+                except Unreachable as error:
+                    failures += 1
+                    if failures > _PATIENCE or not error.retry:
+                        raise
+                    pause_s = max(_POLL_S, error.wait_s)
+                else:
+                    fleet.settle(set(missing) - {part.name for part in found}, len(folder))
+                if not found:
+                    _pause(pause_s, should_stop)
+        finally:
+            fleet.cancel()
+
+
+def _pause(seconds: float, should_stop: ShouldStop | None) -> None:
+    """Wait; raises Cancelled as soon as the work is to stop."""
+    end = time.monotonic() + seconds
+    while True:
+        if should_stop and should_stop():
+            raise Cancelled("Extraction was cancelled.")
+        if (left := end - time.monotonic()) <= 0:
+            return
+        time.sleep(min(left, _STEP_S))
