@@ -97,6 +97,8 @@ def _ask(engine: HubJobs, yes: bool, cost: Cost) -> None:
             f"h, when it has cost {_dollars(cost.most_usd or 0)}"
         )
     say(f"Estimated time: {time}. Cost: {price}.")
+    if cost.seconds is not None and cost.seconds > engine.timeout_s:
+        say("Note: a job takes longer than it may, so others go on from its parts. More --jobs or --job-timeout help.")
     if not yes:
         if not sys.stdin.isatty():
             raise HubError("No job was started, as there is no terminal to ask. Add --yes to start them.")
@@ -108,7 +110,7 @@ def _ask(engine: HubJobs, yes: bool, cost: Cost) -> None:
 
 
 def _dollars(usd: float) -> str:
-    return f"${usd:,.2f}" if usd >= 0.01 or usd == 0 else "$0.01"
+    return f"${usd:,.2f}" if usd >= 0.01 else f"${usd:.1g}"
 
 
 def seconds_of(ctx: click.Context, param: click.Parameter, value: str) -> int:

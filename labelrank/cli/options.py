@@ -189,7 +189,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--gpus-per-worker", type=click.IntRange(min=0), help="GPUs of an actor; 1 where there are any."),
         click.option("--flavor", help="Hardware of a job of the Hub, such as t4-small or cpu-upgrade."),
         click.option(
-            "--jobs", type=click.IntRange(1, 256), default=4, show_default=True, help="Jobs of the Hub at a time."
+            "--jobs", type=click.IntRange(1, 50), default=4, show_default=True, help="Jobs of the Hub at a time."
         ),
         click.option(
             "--image", help="What jobs run: by default the Space of your account, hf.co/spaces/YOU/labelrank."

@@ -1,25 +1,30 @@
 """Extraction in jobs of the Hub: jobs that end early, what is there already, what it costs, and every refusal."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from labelrank.cli import main
-from labelrank.errors import Cancelled, FeaturesError, HubError, SettingsError
+from labelrank.errors import Cancelled, Conflict, FeaturesError, HubError, SettingsError
 from labelrank.features.joining import read_features
 from labelrank.models.device import cpu
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines import here, hub_fleet, hub_jobs
+from labelrank.steps.extract.engines import here, hub_fleet, hub_jobs, hub_work
 from labelrank.steps.extract.engines.hub_cost import cost_of
 from labelrank.steps.extract.engines.hub_work import Task, told_error, work_on
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
-from tests.helpers.hub_jobs import RunningJob
+from tests.helpers.hub_jobs import ROOT, RunningJob
 from tests.helpers.hub_writing import Token
+from tests.helpers.processes import wait_for
 
 pytest_plugins = ["tests.helpers.hub_engine", "tests.helpers.hub_server"]
 REQUEST = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
@@ -161,6 +166,50 @@ def test_all_jobs_are_cancelled_when_the_work_is_stopped(hub, hub_engine, work, 
         obtain(work, settings, engine=hub_engine(), on_progress=follow, should_stop=stop)
     assert stages(hub) == ["CANCELED"] * 2
     assert "Waiting for jobs of the Hub, jobs: 2 queued" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_ended_ends_its_jobs(hub, tmp_path, number):
+    hub.jobs.holds = True
+    words = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", "x.parquet", "--engine", "hub-jobs"]
+    env = {**os.environ, "HF_TOKEN": hub.token, "LABELRANK_HOME": str(tmp_path / "workspace")}
+    command = [sys.executable, "-m", "labelrank", *words, "--flavor", "cpu-basic", "--jobs", "2", "--yes"]
+    with subprocess.Popen(
+        command, env=env | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, stderr=subprocess.PIPE
+    ) as process:
+        wait_for(lambda: len(hub.jobs.all) == 2 or process.poll() is not None, 120)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert b"Stopped. Finished parts are kept" in said
+    assert stages(hub) == ["CANCELED"] * 2
+
+
+def test_what_cannot_be_written_now_is_written_later(hub, work, settings, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setattr(hub_work, "_WAITS_S", (0.0, 0.0, 0.0))
+    waits = []
+    monkeypatch.setattr(hub_work, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=waits.append))
+    hub.add("dataset", REPO, {"README.md": ""}, private=True)
+    folder = settings.cache / "parts" / work.part_digest
+    folder.mkdir(parents=True)
+    store = hub_work._Store(Task.of(work, [], REPO, every_s=0.0, anew=False), settings)
+    hub.fail("/commit/", 412, times=1)
+    for part in work.parts[:2]:
+        (folder / part.name).write_bytes(part.name.encode())
+        store.add(part, folder / part.name)
+    assert len(hub.commits) == 1
+    hub.fail("/commit/", 429, times=1, Retry_After="77")
+    (folder / "last").write_bytes(b"last")
+    store._waiting["parts/last"] = folder / "last"
+    store.finish()
+    assert waits == [77.0]
+    assert [len(commit["files"]) for commit in hub.commits] == [2, 1]
+    store._waiting["parts/another"] = folder / "last"
+    hub.fail("/commit/", 412, times=4)
+    with pytest.raises(Conflict):
+        store.finish()
 
 
 def test_a_job_that_cannot_be_cancelled_is_told(hub, hub_engine, work, settings, capfd):

@@ -19,6 +19,8 @@ from labelrank.steps.extract.engines.hub_store import Store
 from labelrank.steps.extract.plan import Plan
 
 _POLL_S = 10.0
+_JOBS_A_POLL = 20
+"""Of more, each is asked for less often: the Hub takes about 1,000 requests in five minutes."""
 _STEP_S = 0.1
 _PATIENCE = 60
 """How often the Hub may be out of reach, one time after the other: jobs go on meanwhile."""
@@ -82,7 +84,7 @@ class HubJobs(Order):
                     return
                 if on_progress:
                     on_progress(done, total, fleet.told(stage))
-                pause_s = _POLL_S
+                pause_s = poll_s = _POLL_S * max(1.0, self.jobs / _JOBS_A_POLL)
                 try:
                     fleet.start()
                     fleet.ask()
@@ -91,7 +93,7 @@ class HubJobs(Order):
                     failures += 1
                     if failures > _PATIENCE or not error.retry:
                         raise
-                    pause_s = max(_POLL_S, error.wait_s)
+                    pause_s = max(poll_s, error.wait_s)
                 else:
                     fleet.settle(set(missing) - {part.name for part in found}, len(folder))
                 if not found:

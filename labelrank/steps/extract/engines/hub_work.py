@@ -22,8 +22,8 @@ from labelrank.words import plural
 
 _LETTERS = 12
 """Of a part's name that a task has: a command must not be too long."""
-_WAITS_S = (5.0, 15.0, 30.0, 60.0, 120.0)
-"""Before each new try to write: another job may write at the same time, and the Hub may want a pause."""
+_WAITS_S = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+"""Before each new try to write at the end: another job may write at the same time, and the Hub may want a pause."""
 
 
 def folder_of(digest: str) -> str:
@@ -114,7 +114,7 @@ def work_on(task: Task, settings: Settings, say: Callable[[str], None]) -> None:
     for part in share.make(names):
         store.add(part, share.folder.path / part.name)
         say(f"Computed {store.taken:,} of {len(names):,} parts.")
-    store.write()
+    store.finish()
 
 
 class _Store:
@@ -137,32 +137,42 @@ class _Store:
         self._waiting[f"{folder_of(self._task.digest)}/{part.name}"] = path
         self.taken += 1
         if time.monotonic() - self._written_at >= self._task.every_s:
-            self.write()
+            self._write(last=False)
 
-    def write(self) -> None:
-        """Write what waits, in one commit."""
+    def finish(self) -> None:
+        """Write what waits, however often that takes."""
+        for wait_s in _WAITS_S:
+            if asked_s := self._write(last=False):
+                time.sleep(max(wait_s, asked_s))
+        self._write(last=True)
+
+    def _write(self, *, last: bool) -> float:
+        """Write what waits in one commit; return 0, or how long to wait if that may work later.
+
+        Args:
+            last: Raise the error if it does not work now.
+        """
         if not self._waiting:
-            return
+            return 0.0
         title = f"Add {plural(len(self._waiting), 'part')} of {self._task.digest[:_LETTERS]}"
-        for wait_s in (*_WAITS_S, None):
-            try:
-                hub.commit(
-                    self._target,
-                    self._account,
-                    self._waiting,
-                    title=title,
-                    parent=None,
-                    pull_request=False,
-                    settings=self._settings,
-                )
-                break
-            except (Conflict, Unreachable) as error:
-                if wait_s is None:
-                    raise
-                print(f"Written again after a pause: {error}", file=sys.stderr, flush=True)
-                time.sleep(max(wait_s, error.wait_s if isinstance(error, Unreachable) else 0.0))
-        self._waiting = {}
         self._written_at = time.monotonic()
+        try:
+            hub.commit(
+                self._target,
+                self._account,
+                self._waiting,
+                title=title,
+                parent=None,
+                pull_request=False,
+                settings=self._settings,
+            )
+        except (Conflict, Unreachable) as error:
+            if last:
+                raise
+            print(f"To be written later: {error}", file=sys.stderr, flush=True)
+            return max(1.0, error.wait_s if isinstance(error, Unreachable) else 0.0)
+        self._waiting = {}
+        return 0.0
 
 
 def told_error(lines: list[str]) -> str:
