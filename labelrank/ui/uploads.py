@@ -87,7 +87,11 @@ def listing() -> choices.Source | None:
                     _delete_button(one)
         text = "What was made from a deleted upload stays with its jobs."
         if session.settings().shared:
-            text += f" An upload that nobody uses for {server.limit_text('max_upload_idle_seconds')} is removed."
+            text += (
+                f" An upload that nobody uses for {server.limit_text('max_upload_idle_seconds')} is removed. With "
+                f"rankers and results you keep {size_text(cache.lasting_bytes(session.settings()))} of "
+                f"{server.limit_text('max_owner_bytes')}."
+            )
         st.caption(text)
     return opened
 

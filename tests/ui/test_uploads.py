@@ -153,6 +153,7 @@ def test_of_one_zip_of_two_visitors_each_has_their_own(app, server, zips):
     run(app, "dataset", dataset=name)
     (listed,) = [one.label for one in app.expander if one.label.startswith("Your uploads")]
     assert listed.startswith("Your uploads (1, ")
+    assert "is removed. With rankers and results you keep" in texts(app) and "of 10 GiB." in texts(app)
     assert f"delete_{other}" not in [one.key for one in app.button], "what another has is not listed"
     delete(app, name)
     assert not app.exception and not app.error
