@@ -1,11 +1,17 @@
 """The web app: `streamlit run app.py`. Pages are in pages/, what they share is in labelrank/ui/."""
 
+import asyncio
 import contextlib
 import inspect
+import signal
 import threading
 from collections.abc import AsyncIterator
 
 import streamlit as st
+import uvicorn
+
+LINGER_S = 1
+"""How long the server waits at its end for connections, such as an upload."""
 
 
 def draw() -> None:
@@ -27,21 +33,31 @@ def draw() -> None:
 
 
 def load() -> None:
-    """Load what the first page takes."""
-    from labelrank.ui import copying, first_page, frame, galleries, hub_pickers  # noqa: F401
+    """Go on with jobs that wait, and load what the first page takes."""
+    from labelrank.ui import copying, first_page, frame, galleries, hub_pickers, session  # noqa: F401
     from labelrank.views import thumbnails  # noqa: F401
 
+    session.work_off_jobs()
     inspect.stack()  # Streamlit calls it at the first element; to look up all modules takes as long as a page
 
 
 @contextlib.asynccontextmanager
-async def loading(_: st.App) -> AsyncIterator[None]:
-    """Load what the first page takes while the server starts, so that its first visitor does not wait for it."""
+async def serving(_: st.App) -> AsyncIterator[None]:
+    """Load what the first page takes, so that its first visitor does not wait for it; at the end, stop the jobs.
+
+    A container has 10 s between SIGTERM and SIGKILL. In these the connections end, and running jobs become resumable.
+    """
     threading.Thread(target=load, daemon=True).start()
+    # The server would wait for uploads of any length, and ends by the signal that it got, with which no atexit runs.
+    if isinstance(server := getattr(signal.getsignal(signal.SIGTERM), "__self__", None), uvicorn.Server):
+        server.config.timeout_graceful_shutdown = LINGER_S
     yield
+    from labelrank.ui import session
+
+    await asyncio.to_thread(session.stop_jobs)
 
 
 if __name__ == "app":  # imported by the server; each visit runs this file again, under other names
-    app = st.App(__file__, lifespan=loading)
+    app = st.App(__file__, lifespan=serving)
 elif __name__ != "__mp_main__":  # not in a process that multiprocessing starts from one in which a page was drawn
     draw()

@@ -9,7 +9,8 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import kendalltau
 
-from labelrank.errors import RankingError
+from labelrank.errors import Cancelled, RankingError
+from labelrank.progress import ShouldStop
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.ranking.half_fits import FromGroups, FromRows, Order, balanced_splits, common, turn
 from labelrank.ranking.moments import ClassMoments, first_not_finite
@@ -126,19 +127,25 @@ class OrderStability:
             if self._freedom(self._n_samples) >= _PEAK[0]:
                 self._rows = None
 
-    def estimate(self) -> StabilityEstimate | None:
+    def estimate(self, *, should_stop: ShouldStop | None = None) -> StabilityEstimate | None:
         """Return the estimate for the rows seen so far and add it to `history`.
 
         It returns None and adds nothing with fewer than two classes, with fewer than 4 rows per class on average, if
         without shrinkage the rows are about as many as the features (see the class), or if there is no axis: no two
         rows of a class differ, or all class means are equal.
+
+        Args:
+            should_stop: Asked before each half.
+
+        Raises:
+            Cancelled: `should_stop` returned true.
         """
         if len(self._labels) < 2 or self._n_samples < _MIN_PER_CLASS * len(self._labels):
             return None
         if self._unshrunk and self._rows is None and self._freedom(self._n_samples / 2) < _PEAK[1]:
             return None
         try:
-            finding = self._find()
+            finding = self._find(should_stop)
         except RankingError:  # `LabelRanker` finds no axis, in the whole sample or in a half
             return None
         self._finding = finding
@@ -225,7 +232,7 @@ class OrderStability:
         """Return the degrees of freedom of `n_samples` rows, per direction in which rows of a class vary."""
         return (n_samples - len(self._labels)) / self._rank
 
-    def _find(self) -> _Finding:
+    def _find(self, should_stop: ShouldStop | None) -> _Finding:
         occupied = [g for g in range(_GROUPS) if self._groups[g].n_samples]
         splits = balanced_splits(occupied, self._per_group())
         halves: FromGroups | FromRows
@@ -240,6 +247,8 @@ class OrderStability:
         whole = halves.order(occupied)
         taus, leans, sizes = [], [], []
         for left in splits:
+            if should_stop and should_stop():
+                raise Cancelled("The estimate of the order's stability was stopped.")
             right = [g for g in occupied if g not in left]
             a, b = halves.order(left), halves.order(right)
             turn_a, turn_b = turn(a, whole), turn(b, whole)

@@ -299,6 +299,11 @@ def work_off_jobs() -> None:
     queue.ensure_consumer(settings)
 
 
+def stop_jobs() -> None:
+    """Stop the jobs that this process runs, which can then be resumed, and wait for their end."""
+    queue.stop_consumer(server_settings())
+
+
 def submit(kind: str, params: Mapping[str, Any], chosen: Choices, *, time: TimeEstimate | None = None) -> Job:
     """Queue a job of this session, and return it.
 

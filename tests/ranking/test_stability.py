@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labelrank.errors import RankingError
+from labelrank.errors import Cancelled, RankingError
 from labelrank.ranking import ClassMoments, LabelRanker, OrderStability
 from labelrank.ranking.estimate import SCHEDULE, due
 from labelrank.ranking.half_fits import FromGroups, FromRows, balanced_splits
@@ -271,6 +271,16 @@ def test_asking_often_changes_nothing_but_the_history():
     assert stability.history == (first, second)
     assert second == estimated(X, y)
     assert (first.n_samples, first.per_class, second.n_samples) == (60, 6.0, 120)
+
+
+def test_an_estimate_stops_when_it_is_asked_to_and_leaves_no_trace():
+    stability = OrderStability(8)
+    stability.update(*classes()(24, 0))
+    asked = []
+    with pytest.raises(Cancelled):
+        stability.estimate(should_stop=lambda: len(asked) == 3 or asked.append(1))
+    assert len(asked) == 3 and stability.history == ()
+    assert stability.estimate() == estimated(*classes()(24, 0))
 
 
 def test_halves_leave_the_classes_as_alike_as_they_can():

@@ -9,6 +9,7 @@ import numpy as np
 from labelrank.errors import SettingsError
 from labelrank.features.parts import Part
 from labelrank.features.store import FeatureSet
+from labelrank.progress import ShouldStop
 from labelrank.ranking.estimate import due
 from labelrank.steps.extract.plan import Plan
 from labelrank.steps.extract.report import StabilityOutcome, StabilityReport
@@ -27,13 +28,19 @@ _PROJECTED = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Monitor:
-    """Estimates how stable the order is, and tells when it is stable enough."""
+    """Estimates how stable the order is, and tells when it is stable enough.
 
-    def __init__(self, plan: Plan, *, follow: bool = True) -> None:
+    Args:
+        follow: Whether to estimate where the plan has no target.
+        should_stop: Asked during an estimate, which raises Cancelled if it returns true.
+    """
+
+    def __init__(self, plan: Plan, *, follow: bool = True, should_stop: ShouldStop | None = None) -> None:
         self.target = plan.request.until_stable
         self._either = plan.request.either_direction
         self._shrinkage = plan.request.ranking_shrinkage
         self._seed, self._classes = plan.request.seed, len(plan.dataset.class_names)
+        self._should_stop = should_stop
         self._is_off = plan.request.shard is not None or not (follow or self.target)
         self._order: OrderStability | None = None
         # Rounds without an estimate: too few samples, or about as many as features.
@@ -80,7 +87,7 @@ class Monitor:
 
     def _estimate(self, rounds: int) -> None:
         assert self._order is not None
-        found = self._order.estimate()
+        found = self._order.estimate(should_stop=self._should_stop)
         self._estimated_at = rounds
         if found is None:
             self._unknown.append(rounds)

@@ -213,7 +213,7 @@ def extract(
             stable order always does this.
         engine: Makes the parts; None: `engine_for` chooses.
         on_progress: Called as (done, total, stage).
-        should_stop: Asked before each batch; finished parts are kept.
+        should_stop: Asked before each batch, and during an estimate of the stability; finished parts are kept.
         on_report: Called after each part with the state of the extraction besides its progress.
 
     Raises:
@@ -233,7 +233,8 @@ def extract(
     note.write(finished=False, recomputing=recompute or note.is_recomputing)
     with cache.using(folder.path):
         parts = _Parts(plan, settings, folder, engine, on_progress, should_stop)
-        monitor, report = Monitor(plan, follow=follow_stability), _Reporter(plan, parts, on_report)
+        monitor = Monitor(plan, follow=follow_stability, should_stop=should_stop)
+        report = _Reporter(plan, parts, on_report)
         found, rounds = Found(folder), 0
         with contextlib.closing(iter(parts)) as finished:
             for part, made in finished:
