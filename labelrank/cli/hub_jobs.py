@@ -90,8 +90,9 @@ def _ask(engine: HubJobs, yes: bool, cost: Cost) -> None:
         why = f"; how fast {flavor.title} encodes is not known" if cost.is_least else ""
         time = f"{how} of each job, without the start of its machine{why}"
     if flavor.usd_an_hour is not None:
-        least = "at least" if cost.is_least else "about"
-        whole = "unknown in all" if cost.usd is None else f"{least} {_dollars(cost.usd)} in all"
+        whole = "unknown in all"
+        if cost.usd is not None:
+            whole = f"{'at least' if cost.is_least else 'about'} {_dollars(cost.usd)} in all"
         price = (
             f"{whole}, at {_dollars(flavor.usd_an_hour)} an hour; a job is ended after {engine.timeout_s / 3600:,.3g} "
             f"h, when it has cost {_dollars(cost.most_usd or 0)}"
@@ -110,7 +111,7 @@ def _ask(engine: HubJobs, yes: bool, cost: Cost) -> None:
 
 
 def _dollars(usd: float) -> str:
-    return f"${usd:,.2f}" if usd >= 0.01 else f"${usd:.1g}"
+    return f"${usd:,.2f}" if usd >= 0.1 else f"${usd:.3f}"
 
 
 def seconds_of(ctx: click.Context, param: click.Parameter, value: str) -> int:

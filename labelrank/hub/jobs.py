@@ -6,7 +6,7 @@ Source: https://huggingface.co/docs/huggingface_hub/guides/jobs; the client make
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -110,13 +110,21 @@ def flavor(name: str, account: Account, settings: Settings) -> Flavor:
 
 
 def start(
-    account: Account, image: str, command: Sequence[str], flavor: str, *, timeout_s: int, tries: int, settings: Settings
+    account: Account,
+    image: str,
+    command: Sequence[str],
+    flavor: str,
+    *,
+    env: Mapping[str, str],
+    timeout_s: int,
+    tries: int,
+    settings: Settings,
 ) -> Job:
     """Start a job of an account, which has the access token as its secret HF_TOKEN.
 
     Args:
         image: A Docker image, or hf.co/spaces/OWNER/NAME for that of a Space.
-        command: Anybody who may see the account's jobs sees it.
+        command, env: Anybody who may see the account's jobs sees them.
         timeout_s: It is ended after so many seconds.
         tries: How often it is started if it fails.
 
@@ -128,6 +136,7 @@ def start(
             api.run_job(
                 image=image,
                 command=list(command),
+                env=dict(env),
                 secrets={"HF_TOKEN": access_token(settings)},
                 flavor=flavor,
                 timeout=timeout_s,
@@ -200,13 +209,13 @@ def _refusal(answer: httpx2.Response, subject: str, account: Account) -> HubErro
         return HubError(f"{account.name} has no credit for jobs of the Hub{reason}. Add some at {billing}.")
     if status == 403:
         return HubError(
-            f"{account.name} may not have {subject} with this access token{reason}. {_new_token()} Jobs need credit, "
-            f"too: see {billing}."
+            f"{account.name} may not ask for {subject} with this access token{reason}. {_new_token()} Jobs need "
+            f"credit, too: see {billing}."
         )
     if status == 404:
         return HubError(
-            f"The Hub has not {subject}{reason}, or {account.name} may not see it. For an image, duplicate the Space "
-            "of labelrank to your account, or name another (--image)."
+            f"The Hub does not know {subject}{reason}, or {account.name} may not see it. For an image, duplicate the "
+            "Space of labelrank to your account, or name another (--image)."
         )
     if status == 429:
         wait_s = wait_asked_for(answer.headers)

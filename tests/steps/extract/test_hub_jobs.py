@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,14 +17,14 @@ from labelrank.errors import Cancelled, Conflict, FeaturesError, HubError, Setti
 from labelrank.features.joining import read_features
 from labelrank.models.device import cpu
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines import here, hub_fleet, hub_jobs, hub_work
+from labelrank.steps.extract.engines import here, hub_fleet, hub_jobs, hub_store, hub_work
 from labelrank.steps.extract.engines.hub_cost import cost_of
 from labelrank.steps.extract.engines.hub_work import Task, told_error, work_on
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
-from tests.helpers.hub_jobs import ROOT, RunningJob
-from tests.helpers.hub_writing import Token
+from tests.helpers.hub_jobs import ROOT, JobRoutes, RunningJob
+from tests.helpers.hub_writing import Token, Writing
 from tests.helpers.processes import wait_for
 
 pytest_plugins = ["tests.helpers.hub_engine", "tests.helpers.hub_server"]
@@ -39,6 +40,29 @@ def ends(monkeypatch):
         monkeypatch.setattr(RunningJob, "run", lambda job, _: setattr(job, "stage", stage))
 
     return end_at
+
+
+@pytest.fixture
+def kill_first(hub, monkeypatch):
+    """Return a progress that kills the first job as soon as some of its work has arrived; no job gets further before.
+
+    The Hub is out of reach for a while after that, too.
+    """
+    killed, commit = threading.Event(), Writing.commit
+
+    def wait(handler, *arguments, **options):
+        if hub.commits:
+            killed.wait(120)
+        return commit(handler, *arguments, **options)
+
+    def progress(done, *_):
+        if done and not killed.is_set():
+            hub.jobs.all[0].kill()
+            hub.fail("/api/jobs/me/", 503, times=2)
+            killed.set()
+
+    monkeypatch.setattr(Writing, "commit", wait)
+    return progress
 
 
 @pytest.fixture
@@ -84,24 +108,16 @@ def stages(hub):
 
 @pytest.mark.slow
 def test_a_killed_job_is_replaced_and_what_is_there_is_not_computed_again(
-    hub, hub_engine, work, settings, tmp_path, monkeypatch, capfd
+    hub, hub_engine, work, settings, kill_first, tmp_path, monkeypatch, capfd
 ):
     local = Settings(workspace=tmp_path / "local")
     wanted = obtain(work, local, engine=here.make).features
     monkeypatch.setattr(hub_fleet, "ATTEMPTS", 1)
 
-    killed = []
-
-    def kill_one(done, *_):
-        if done and not killed:
-            killed.append(hub.jobs.all[0].kill())
-            # The Hub is out of reach for a while, too.
-            hub.fail("/api/jobs/me/", 503, times=2)
-
-    found = obtain(work, settings, engine=hub_engine(jobs=1), on_progress=kill_one).features
+    found = obtain(work, settings, engine=hub_engine(jobs=1), on_progress=kill_first).features
     assert stages(hub)[0] == "ERROR"
     assert "another one takes its" in capfd.readouterr().err
-    given = [json.loads(job.spec["command"][2])["parts"] for job in hub.jobs.all]
+    given = parts_given(hub)
     assert 0 < len(given[1]) < len(given[0])
     for features in (found, obtain(work, Settings(workspace=tmp_path / "other"), engine=hub_engine()).features):
         assert features.keys == wanted.keys
@@ -113,13 +129,9 @@ def test_a_killed_job_is_replaced_and_what_is_there_is_not_computed_again(
 
 @pytest.mark.slow
 def test_a_job_that_the_hub_starts_again_goes_on_and_a_damaged_part_is_made_anew(
-    hub, hub_engine, work, settings, tmp_path
+    hub, hub_engine, work, settings, kill_first, tmp_path
 ):
-    def kill_one(done, *_):
-        if done and hub.jobs.all[0].starts == 1:
-            hub.jobs.all[0].kill()
-
-    obtain(work, settings, engine=hub_engine(jobs=1), on_progress=kill_one)
+    obtain(work, settings, engine=hub_engine(jobs=1), on_progress=kill_first)
     [job] = hub.jobs.all
     assert job.starts == 2
     first, second = (line for line in job.log.read_text().splitlines() if f" are in {REPO}" in line)
@@ -165,13 +177,60 @@ def test_all_jobs_are_cancelled_when_the_work_is_stopped(hub, hub_engine, work, 
     with pytest.raises(Cancelled if how == "stop" else KeyboardInterrupt):
         obtain(work, settings, engine=hub_engine(), on_progress=follow, should_stop=stop)
     assert stages(hub) == ["CANCELED"] * 2
-    assert "Waiting for jobs of the Hub, jobs: 2 queued" in told
+    assert "Waiting for the first part, jobs: 2 queued" in told
+
+
+def parts_given(hub):
+    return [json.loads(job.spec["command"][2])["parts"] for job in hub.jobs.all]
+
+
+def test_what_is_in_the_repository_is_taken_unless_it_is_to_be_made_anew(
+    hub, hub_engine, work, settings, tmp_path, monkeypatch
+):
+    local = Settings(workspace=tmp_path / "local")
+    obtain(work, local, engine=here.make)
+    made = local.cache / "parts" / work.part_digest
+    hub.add_folder("dataset", REPO, made, private=True)  # not where parts are looked for
+    hub.add("dataset", REPO, {f"parts/{work.part_digest}/{part.name}": made / part.name for part in work.parts})
+    hub.jobs.holds = True
+    obtain(work, settings, engine=hub_engine(jobs=1))
+    assert hub.jobs.all == []
+
+    def start_anew(name, **changes):
+        hub.jobs.all.clear()
+        fresh = Settings(workspace=tmp_path / name)
+        with pytest.raises(Cancelled):
+            obtain(work, fresh, engine=hub_engine(jobs=1, **changes), should_stop=lambda: len(hub.jobs.all) == 1)
+        assert [len(parts) for parts in parts_given(hub)] == [len(work.parts)]
+        assert json.loads(hub.jobs.all[0].spec["command"][2])["anew"] is True
+
+    start_anew("asked", anew=True)
+    # Samples that could not be read in those jobs, and can be now.
+    monkeypatch.setattr(hub_store, "worth_another_try", lambda *_: True)
+    start_anew("repaired")
+
+
+def test_limits_that_were_raised_here_hold_in_jobs(hub, hub_engine, work, settings):
+    hub.jobs.holds = True
+    raised = replace(settings, max_download_bytes=2**40)
+    with pytest.raises(Cancelled):
+        obtain(work, raised, engine=hub_engine(jobs=1), should_stop=lambda: len(hub.jobs.all) == 1)
+    limits = {name: v for name, v in hub.jobs.all[0].spec["environment"].items() if name.startswith("LABELRANK")}
+    assert limits == {"LABELRANK_MAX_DOWNLOAD_BYTES": str(2**40)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_command_that_is_ended_ends_its_jobs(hub, tmp_path, number):
+def test_a_command_that_is_ended_ends_its_jobs_also_one_that_is_just_being_started(hub, tmp_path, number, monkeypatch):
     hub.jobs.holds = True
+    tell, asked = JobRoutes._tell, threading.Event()
+
+    def tell_late(handler, job):
+        if handler.path == "/api/jobs/me" and len(hub.jobs.all) == 2:
+            asked.wait(120)
+        tell(handler, job)
+
+    monkeypatch.setattr(JobRoutes, "_tell", tell_late)
     words = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--out", "x.parquet", "--engine", "hub-jobs"]
     env = {**os.environ, "HF_TOKEN": hub.token, "LABELRANK_HOME": str(tmp_path / "workspace")}
     command = [sys.executable, "-m", "labelrank", *words, "--flavor", "cpu-basic", "--jobs", "2", "--yes"]
@@ -180,6 +239,7 @@ def test_a_command_that_is_ended_ends_its_jobs(hub, tmp_path, number):
     ) as process:
         wait_for(lambda: len(hub.jobs.all) == 2 or process.poll() is not None, 120)
         process.send_signal(number)
+        asked.set()
         _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert b"Stopped. Finished parts are kept" in said
@@ -230,7 +290,7 @@ def test_jobs_of_which_nothing_comes_are_given_up_with_the_link_to_the_log(hub, 
 
 def test_a_job_that_somebody_stops_is_not_started_again(hub, hub_engine, work, settings, ends):
     ends("CANCELED")
-    with pytest.raises(FeaturesError, match=r"was stopped on the Hub\. 0 finished parts are kept.*http.*/jobs/me/"):
+    with pytest.raises(FeaturesError, match=r"was stopped on the Hub\. Its log: http.*/jobs/me/"):
         obtain(work, settings, engine=hub_engine(jobs=1))
     assert len(hub.jobs.all) == 1
 
@@ -289,7 +349,7 @@ def test_what_jobs_take_and_cost_is_said_and_asked(hub, run_extract):
         in done.stderr
     )
     assert "Estimated time: a few seconds of each job" in done.stderr
-    assert "at $0.01 an hour; a job is ended after 1.5 h, when it has cost $0.02" in done.stderr
+    assert "in all, at $0.012 an hour; a job is ended after 1.5 h, when it has cost $0.018" in done.stderr
     assert "No job was started." in done.stderr
     assert hub.jobs.all == []
     assert not (hub.root / "datasets" / REPO).exists()
@@ -335,7 +395,7 @@ def test_who_may_not_start_jobs_is_told_the_way_out(hub, run_extract, monkeypatc
     hub.tokens["hf_writes"] = Token("me", may=frozenset({"write", "create"}))
     for token, *said in (
         ("hf_reads", "may only read", "rights to write to repositories and to start jobs"),
-        ("hf_writes", "me may not have a job on cpu-basic", "Missing permissions: job.write", "/settings/tokens"),
+        ("hf_writes", "me may not ask for a job on cpu-basic", "Missing permissions: job.write", "/settings/tokens"),
         ("hf_none", "refuses the access token", "/settings/tokens"),
     ):
         monkeypatch.setenv("HF_TOKEN", token)

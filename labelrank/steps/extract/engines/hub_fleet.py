@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from labelrank import hub
@@ -68,6 +70,9 @@ class Fleet:
         self._waiting: deque[tuple[list[str], int]] = deque()
         self._running: list[_Running] = []
         self._done = self._failed = 0
+        # A start that is interrupted here goes on there, and its answer names the job that has to be ended.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="hub-jobs")
+        self._starting: Future[hub_jobs.Job] | None = None
 
     def give(self, names: list[str]) -> None:
         """Take parts; neighbours go to different jobs, so that the first ones are there first."""
@@ -81,17 +86,20 @@ class Fleet:
         while self._waiting and len(self._running) < order.jobs:
             names, tries = self._waiting[0]
             task = Task.of(self._plan, names, order.repo.repo_id, every_s=every_s, anew=self._store.has_unfit)
-            job = hub_jobs.start(
+            self._starting = self._pool.submit(
+                hub_jobs.start,
                 order.account,
                 order.image,
                 ("labelrank", "work-on", task.to_text()),
                 order.flavor.name,
+                env=_environment(self._settings),
                 timeout_s=order.timeout_s,
                 tries=ATTEMPTS,
                 settings=self._settings,
             )
+            self._running.append(_Running(names, tries, self._starting.result()))
+            self._starting = None
             self._waiting.popleft()
-            self._running.append(_Running(names, tries, job))
 
     def ask(self) -> None:
         """Ask the Hub for the state of each job."""
@@ -123,7 +131,8 @@ class Fleet:
                     self._retry(one, names, kept)
 
     def _retry(self, one: _Running, names: list[str], kept: int) -> None:
-        keeps = f"{plural(kept, 'finished part')} are kept: the same command goes on from them. Its log: {one.job.url}"
+        keeps = f"{plural(kept, 'finished part')} kept: the same command goes on from there. " if kept else ""
+        keeps += f"Its log: {one.job.url}"
         if one.job.was_stopped:
             raise FeaturesError(f"A job was stopped on the Hub. {keeps}")
         said = told_error(self._log(one.job))
@@ -151,11 +160,25 @@ class Fleet:
 
     def cancel(self) -> None:
         """End the jobs that have not ended."""
-        for one in self._running:
-            if one.job.has_ended:
+        jobs = {one.job.id: one.job for one in self._running}
+        if self._starting is not None:
+            with contextlib.suppress(HubError):
+                job = self._starting.result()
+                jobs[job.id] = job
+        self._pool.shutdown()
+        for job in jobs.values():
+            if job.has_ended:
                 continue
             try:
-                hub_jobs.cancel(one.job, self._order.account, self._settings)
+                hub_jobs.cancel(job, self._order.account, self._settings)
             except HubError as error:
-                told = f"A job may go on until its time is over: {error} End it at {one.job.url}"
+                told = f"A job may go on until its time is over: {error} End it at {job.url}"
                 print(told, file=sys.stderr, flush=True)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Return what a job's environment needs beside that of its image: the limits that were set here."""
+    usual = Settings().to_env()
+    raised = {name: value for name, value in settings.to_env().items() if value != usual[name]}
+    limits = {name: value for name, value in raised.items() if name.startswith("LABELRANK_MAX_")}
+    return {"HF_HUB_DISABLE_PROGRESS_BARS": "1", **limits}

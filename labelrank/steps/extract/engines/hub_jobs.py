@@ -62,7 +62,7 @@ class HubJobs(Order):
         total, done = sum(len(part.samples) for part in plan.parts), 0
         store = Store(self.repo, self.account, plan, folder, settings)
         fleet = Fleet(self, plan, store, settings)
-        stage = Stage(Kind.LOAD, "Waiting for jobs of the Hub", encoding_stage(plan.dataset).unit)
+        stage = Stage(Kind.LOAD, "Waiting for the first part", encoding_stage(plan.dataset).unit)
         exists = store.exists(anew=self.anew)
         found, failures = store.take(missing, should_stop, old=True) if exists else [], 0
         left = [part for part in parts if part not in found]
