@@ -61,7 +61,9 @@ def gallery(path, settings, **more):
 # What is found is what would be found here
 
 
-def test_each_look_finds_there_what_it_finds_here(tmp_path, settings):
+def test_each_look_finds_there_what_it_finds_here(tmp_path, settings, monkeypatch):
+    # Other tests may have loaded Keras here, whose backend a prospect would name.
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
     write_tree(tmp_path / "a", {f"{name}/{n}.png": png(n) for name in ("cat", "dog") for n in range(3)})
     (tmp_path / "a" / "dog" / "broken.png").write_bytes(b"nothing")
     folder = place(tmp_path / "a")
