@@ -17,22 +17,27 @@ import secrets
 import shutil
 import stat
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from labelrank.errors import SettingsError
+from labelrank.files import PARTIAL
 from labelrank.settings import OWNERS, Settings
 from labelrank.words import size_text
 
 KINDS = ("features", "parts", "encoders", "runs", "patches")
 """Folders of the workspace that hold entries."""
-_TIDIED = (*KINDS, "finetunes")
+_TIDIED = (*KINDS, "finetunes", "uploads", "rankers")
 """Folders in which killed processes may leave incomplete files."""
 
+_Files = dict[tuple[int, int], int]
+"""File by device and inode -> its size in bytes. Files of one content that are linked, as large features are to their
+parts, take their room once."""
+
 _EVICTED = ".evicted"
-_PARTIAL = ".partial"  # the ending that `files.replacing` gives to incomplete files
 _STALE_AFTER_S = 24 * 3600.0
 # The errors of flock where it is not supported: NFS without its lock service, some FUSE and network file systems.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EBADF}
@@ -45,11 +50,16 @@ class Entry:
     path: Path
     kind: str
     """One of `KINDS`."""
-    size_bytes: int
+    files: _Files
     used_at: float
     """Seconds since 1970."""
     in_use: bool
     """Whether any process, this one included, holds the entry now."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes, with what other entries have as well."""
+        return sum(self.files.values())
 
 
 @contextmanager
@@ -79,7 +89,7 @@ def entries(settings: Settings) -> list[Entry]:
 def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ...]:
     """Remove the least recently used entries until the total size is within `settings.max_cache_bytes`.
 
-    Before that, those of `settings.owner`, until all that lies in the owner's folder is within
+    What entries share, as features of many rows are linked to their parts, counts once. Before that, those of `settings.owner`, until all that lies in the owner's folder is within
     `settings.max_owner_bytes`.
 
     Entries that a process holds or that cannot be removed stay, even if the total then exceeds the limit. Leftovers of
@@ -95,15 +105,18 @@ def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ..
     removed: tuple[Path, ...] = ()
     if settings.owner:
         own = _sorted(_entries(settings.own))
-        removed = _remove_some(own, _folder_size(settings.own) - settings.max_owner_bytes, spare)
-    found = entries(settings)
-    excess = sum(entry.size_bytes for entry in found) - settings.max_cache_bytes
-    return (*removed, *_remove_some(found, excess, spare))
+        removed = _remove_some(own, _lasting(settings.own), settings.max_owner_bytes, spare)
+    return (*removed, *_remove_some(entries(settings), {}, settings.max_cache_bytes, spare))
 
 
 def lasting_bytes(settings: Settings) -> int:
     """Return how much lies in the owner's folder that `evict` never removes: uploads, rankers, results."""
-    return _folder_size(settings.own) - sum(entry.size_bytes for entry in _entries(settings.own))
+    return sum(_lasting(settings.own).values())
+
+
+def _lasting(own: Path) -> _Files:
+    places = [path for path in _listing(own) if path.name not in KINDS and path.is_dir()]
+    return {file: size for place in places for file, size in _files_in(place).items()}
 
 
 def check_room(settings: Settings) -> None:
@@ -116,15 +129,23 @@ def check_room(settings: Settings) -> None:
         )
 
 
-def _remove_some(found: list[Entry], excess: int, spare: Collection[Path]) -> tuple[Path, ...]:
-    """Remove entries from the front until `excess` bytes are freed, and return those."""
+def _remove_some(found: list[Entry], lasting: _Files, most: int, spare: Collection[Path]) -> tuple[Path, ...]:
+    """Remove entries from the front until the rest, with files that last, is within `most` bytes; return those.
+
+    A file that several have takes its room until the last of them is removed.
+    """
+    users = Counter(file for entry in found for file in entry.files) + Counter(lasting.keys())
+    total = sum(
+        {file: size for files in (lasting, *(entry.files for entry in found)) for file, size in files.items()}.values()
+    )
     removed = []
     for entry in found:
-        if excess <= 0:
+        if total <= most:
             break
         if entry.path not in spare and not entry.in_use and _remove(entry.path):
             removed.append(entry.path)
-            excess -= entry.size_bytes
+            users.subtract(entry.files.keys())
+            total -= sum(size for file, size in entry.files.items() if not users[file])
     return tuple(removed)
 
 
@@ -146,10 +167,10 @@ def _entries(root: Path) -> Iterator[Entry]:
                 status = path.lstat()
                 if stat.S_ISDIR(status.st_mode):
                     # Listing a folder may change its access time, so its modification time says when it was used.
-                    yield Entry(path, kind, _folder_size(path), status.st_mtime, _is_held(path))
+                    yield Entry(path, kind, _files_in(path), status.st_mtime, _is_held(path))
                 elif stat.S_ISREG(status.st_mode):
                     used_at = max(status.st_atime, status.st_mtime)
-                    yield Entry(path, kind, status.st_size, used_at, _is_held(path))
+                    yield Entry(path, kind, _file(status), used_at, _is_held(path))
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -159,13 +180,17 @@ def _listing(folder: Path) -> list[Path]:
         return []  # it does not exist yet, or no longer
 
 
-def _folder_size(folder: Path) -> int:
-    total = 0
+def _files_in(folder: Path) -> _Files:
+    found: _Files = {}
     for root, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                total += Path(root, name).lstat().st_size
-    return total
+                found |= _file(Path(root, name).lstat())
+    return found
+
+
+def _file(status: os.stat_result) -> _Files:
+    return {(status.st_dev, status.st_ino): status.st_size}
 
 
 def _open(path: Path) -> int:
@@ -255,7 +280,7 @@ def _clear_away(settings: Settings) -> None:
             if not path.name.startswith("."):
                 continue
             with contextlib.suppress(OSError):
-                if path.suffix == _EVICTED or (path.suffix == _PARTIAL and path.lstat().st_mtime < oldest):
+                if path.suffix == _EVICTED or (path.suffix == PARTIAL and path.lstat().st_mtime < oldest):
                     _delete(path)
 
 

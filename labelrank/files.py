@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PARTIAL = ".partial"
+"""Ending of the hidden names of incomplete files and folders; what a killed process leaves is removed by it."""
 # Constants of Linux' renameat2: paths are relative to the working directory; the two names are exchanged.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 # Every version of the pointer's specification begins so: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
@@ -70,7 +72,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if not is_replaceable(path):
         raise OSError(errno.EINVAL, "it is not a plain file")
-    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         yield partial
         partial.replace(path)
@@ -95,7 +97,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise OSError(errno.ENOTDIR, "it is not a folder")
     mark = f"{os.getpid()}.{secrets.token_hex(4)}"
-    partial, former = (folder.with_name(f".{folder.name[:100]}.{mark}{end}.partial") for end in ("", ".former"))
+    partial, former = (folder.with_name(f".{folder.name[:100]}.{mark}{end}{PARTIAL}") for end in ("", ".former"))
     try:
         partial.mkdir(parents=True)
         yield partial

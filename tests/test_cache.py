@@ -80,6 +80,33 @@ def test_an_entry_is_listed_with_what_it_takes(tmp_path):
     assert entry.used_at == pytest.approx(NOW - 60, abs=1)
 
 
+def test_what_entries_share_counts_once_and_is_free_once_the_last_of_them_goes(tmp_path):
+    parts = a_folder(tmp_path, "work", 600, kind="parts", unused_s=300)
+    features = tmp_path / "features" / "all.parquet"
+    features.mkdir(parents=True)
+    os.link(parts / "a", features / "part-00000-of-00002.parquet")
+    os.link(parts / "inner" / "b", features / "part-00001-of-00002.parquet")
+    os.utime(features, (NOW - 200, NOW - 200))
+    other = a_file(tmp_path, "other.parquet", unused_s=100)
+    assert cache.evict(settings_of(tmp_path, 700)) == (), "700 bytes lie there"
+    assert cache.evict(settings_of(tmp_path, 699)) == (parts, features), "the parts alone free nothing"
+    assert other.exists()
+
+
+def test_what_an_owner_keeps_counts_once_and_without_what_may_be_removed(tmp_path):
+    ada = Settings(workspace=tmp_path, shared=True, max_owner_bytes=1000).of("ada")
+    run = a_folder(ada.own, "run", 600, kind="runs", unused_s=300)
+    sent = ada.own / "publishing" / "model"
+    sent.mkdir(parents=True)
+    os.link(run / "a", sent / "a")
+    unfinished = a_file(ada.own, ".f.parquet.1.0a1b2c3d.partial", 900)
+    assert cache.lasting_bytes(ada) == 300
+    assert cache.evict(ada) == () and unfinished.exists()
+    a_file(ada.own, "1.zip", 500, kind="uploads")
+    assert cache.evict(ada) == (run,)
+    assert cache.lasting_bytes(ada) == 800
+
+
 @pytest.mark.parametrize("make", [a_file, a_folder])
 def test_use_makes_an_entry_the_last_to_go(tmp_path, make):
     used, other = make(tmp_path, "used", unused_s=500), make(tmp_path, "other", unused_s=100)
@@ -184,11 +211,12 @@ def test_leftovers_of_killed_processes_go_when_they_are_a_day_old(tmp_path):
     stale = a_file(tmp_path, name, unused_s=90_000)
     inner = a_file(tmp_path, name, kind="parts/work", unused_s=90_000)
     folder = a_folder(tmp_path, ".key.123.partial", unused_s=90_000)
+    half_sent = [a_file(tmp_path, ".incoming-1.partial", kind=kind, unused_s=90_000) for kind in ("uploads", "rankers")]
     half_removed = a_folder(tmp_path, ".key.0a1b2c3d.evicted")
     in_work = a_file(tmp_path, ".g.parquet.124.0a1b2c3d.partial", unused_s=3600)
     settings = settings_of(tmp_path, 10**6)
     assert cache.evict(settings) == ()
-    assert not any(path.exists() for path in (stale, inner, folder, half_removed))
+    assert not any(path.exists() for path in (stale, inner, folder, half_removed, *half_sent))
     assert in_work.exists()
     assert [entry.path.name for entry in cache.entries(settings)] == ["work"]
 

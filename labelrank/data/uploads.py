@@ -15,7 +15,7 @@ from typing import IO
 
 from labelrank.data.archive import check_archive
 from labelrank.errors import ArchiveError, DatasetError
-from labelrank.files import replacing
+from labelrank.files import PARTIAL, replacing
 from labelrank.settings import OWNERS, Settings
 from labelrank.words import size_text
 
@@ -87,7 +87,7 @@ def _save(stream: IO[bytes], shown: str, settings: Settings, check: Callable[[Pa
     folder.mkdir(parents=True, exist_ok=True)
     if stream.seekable():
         stream.seek(0)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".incoming-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".incoming-", suffix=PARTIAL, delete=False) as file:
         temporary = Path(file.name)
         try:
             digest = _copy(stream, file, shown, settings)

@@ -88,6 +88,25 @@ def test_who_keeps_all_that_may_be_kept_starts_and_uploads_nothing_more(server, 
     cache.check_room(Settings.from_env().of("bob"))
 
 
+def test_what_a_killed_upload_leaves_goes_after_a_day(server, zips):
+    ada = server.of("ada")
+    left = []
+
+    def check(path, shown, settings):
+        (copy := path.with_name("copy")).write_bytes(path.read_bytes())
+        left.append((copy, path))
+
+    name = save_upload(zips(), settings=ada, check=check)
+    copy, path = left[0]
+    kept = cache.lasting_bytes(ada) - copy.stat().st_size
+    copy.rename(path)
+    cache.evict(ada)
+    assert path.exists(), "it may still be arriving"
+    os.utime(path, (time.time() - 2 * DAY,) * 2)
+    cache.evict(server)
+    assert names(ada) == [name] and cache.lasting_bytes(ada) == kept
+
+
 def test_features_of_one_owner_make_room_for_their_own_alone(server):
     small = Settings(workspace=server.workspace, shared=True, max_owner_bytes=150)
     files = {}
