@@ -89,8 +89,8 @@ def entries(settings: Settings) -> list[Entry]:
 def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ...]:
     """Remove the least recently used entries until the total size is within `settings.max_cache_bytes`.
 
-    What entries share, as features of many rows are linked to their parts, counts once. Before that, those of `settings.owner`, until all that lies in the owner's folder is within
-    `settings.max_owner_bytes`.
+    What entries share, as features of many rows are linked to their parts, counts once. Before that, those of
+    `settings.owner`, until all that lies in the owner's folder is within `settings.max_owner_bytes`.
 
     Entries that a process holds or that cannot be removed stay, even if the total then exceeds the limit. Leftovers of
     killed processes are also removed: temporary files after a day, and entries whose removal had begun.

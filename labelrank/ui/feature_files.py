@@ -14,6 +14,7 @@ from labelrank import cache, words
 from labelrank.data.dataset import NOUNS
 from labelrank.errors import FeaturesError, JobError, LabelRankError, TooCostly
 from labelrank.features.examples import FeaturesExample
+from labelrank.features.folder import WHOLE, part_paths
 from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet
 from labelrank.jobs.store import SUCCEEDED, Job
@@ -82,7 +83,9 @@ def checkpoint_heading(info: CheckpointInfo) -> str:
 @st.cache_resource(max_entries=4, show_spinner="Reading the features")
 def features_of(path: Path, modified_ns: int) -> FeatureSet:
     # While they are read, their table is in memory as well.
-    if 2 * (size := path.stat().st_size) > (limit := session.settings().max_preview_bytes):
+    if 2 * (size := sum(part.stat().st_size for part in part_paths(path))) > (
+        limit := session.settings().max_preview_bytes
+    ):
         raise TooCostly(
             f"These features have {words.size_text(size)}; pages read at most {words.size_text(limit / 2)}, half of "
             "LABELRANK_MAX_PREVIEW_BYTES. Take fewer samples per class, rank them with `labelrank rank`, or raise the "
@@ -124,7 +127,8 @@ def held_file(path: Path) -> Iterator[int]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(cache.using(path))
-            modified_ns = path.stat().st_mtime_ns
+            # A folder has the time when it was used last.
+            modified_ns = (path / WHOLE if path.is_dir() else path).stat().st_mtime_ns
         except OSError as error:
             raise _not_opened(path, error) from error
         yield modified_ns

@@ -358,14 +358,17 @@ def features_footer(path: Path, found: FeatureSet, report: ExtractionReport | No
         with st.expander("Which, and why", key=f"doubtful_{number}"):
             messages.problems_table([(sample.subject, sample.reason) for sample in samples], "Doubtful sample")
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.download_button(
-            "Download Parquet",
-            data=path.read_bytes,
-            file_name="features.parquet",
-            mime="application/vnd.apache.parquet",
-            on_click="ignore",
-            help="One row per sample: key, label, features. The file's metadata says how they were made.",
-        )
+        if path.is_dir():
+            st.caption("Too large for one file to download: they lie in a folder of parts.")
+        else:
+            st.download_button(
+                "Download Parquet",
+                data=path.read_bytes,
+                file_name="features.parquet",
+                mime="application/vnd.apache.parquet",
+                on_click="ignore",
+                help="One row per sample: key, label, features. The file's metadata says how they were made.",
+            )
         if not session.settings().shared:
             st.caption(f"On this machine, for commands such as `labelrank rank`: {escape(str(path))}")
 

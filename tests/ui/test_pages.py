@@ -15,19 +15,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import streamlit as st
 from PIL import Image
 
 from labelrank import words
 from labelrank.data.uploads import save_upload
 from labelrank.errors import CheckpointError, RankingError
 from labelrank.exports import FORMATS
+from labelrank.features.folder import write_folder
 from labelrank.features.joining import read_features
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import JobProgress, JobStore
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
 from labelrank.steps.rank import rank
-from labelrank.ui import session
+from labelrank.ui import feature_files, session
 from labelrank.ui.choices import Choices
 from labelrank.ui.messages import escape, message_text
 from labelrank.views.report import report_html
@@ -554,6 +556,24 @@ def test_features_that_are_ranked_count_as_used_though_they_were_read_long_ago(a
     app.run()
     assert path.stat().st_atime_ns > long_ago
     assert not app.exception
+
+
+def test_features_in_a_folder_are_read_once_and_measured_by_their_parts(app, pixel_features, finished_job, monkeypatch):
+    path = pixel_features()
+    folder = path.with_name("folder")
+    write_folder(read_features(path), folder)
+    read = []
+    monkeypatch.setattr(feature_files, "read_features", lambda path: read.append(path) or read_features(path))
+    run(app, "ranking", job=finished_job(folder).id)
+    app.run()
+    assert read == [folder], "the time of a folder is when it was used last"
+    run(app, "features")
+    assert "a folder of parts" in texts(app) and "Download Parquet" not in labels(app) + downloads(app)
+    size = sum(part.stat().st_size for part in folder.glob("*.parquet"))
+    monkeypatch.setenv("LABELRANK_MAX_PREVIEW_BYTES", str(2 * size - 1))
+    st.cache_resource.clear()
+    app.run()
+    assert "pages read at most" in app.error[0].value
 
 
 # Jobs and About
