@@ -29,14 +29,22 @@ SELECT id, rowid, queued_at, turn, with_token FROM (
     SELECT id, rowid, queued_at,
         CASE WHEN json_valid(params) THEN json_extract(params, '$.with_token') END AS with_token,
         row_number() OVER (PARTITION BY owner ORDER BY queued_at, rowid)
-        + (SELECT count(*) FROM job AS past WHERE past.owner = job.owner AND past.started_at BETWEEN ?2 AND ?3) AS turn
+        + (SELECT count(*) FROM start WHERE start.owner = job.owner AND at BETWEEN ?2 AND ?3)
+        + (SELECT count(*) FROM job AS one WHERE one.owner = job.owner AND one.state = 'running'
+            AND one.started_at NOT BETWEEN ?2 AND ?3) AS turn
     FROM job WHERE state = ?1
 ) ORDER BY turn, queued_at, rowid
 """
-"""Waiting jobs in the order in which they get their turn: who had the fewest jobs started of late comes first."""
+"""Waiting jobs in the order in which they get their turn: who had the fewest jobs started of late, or has the fewest
+that run since, comes first."""
 
-SCHEMA_VERSION = 5
-SCHEMA = """
+SCHEMA_VERSION = 6
+STARTS = """
+CREATE TABLE start (owner TEXT NOT NULL, at REAL NOT NULL);
+CREATE INDEX start_owner_at ON start (owner, at)
+"""
+"""Each start of a job of late, which counts also once the job is queued again or deleted."""
+SCHEMA = f"""
 CREATE TABLE job (
     id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
@@ -62,6 +70,7 @@ CREATE TABLE job (
 );
 CREATE INDEX job_owner_created ON job (owner, created_at);
 CREATE INDEX job_state_created ON job (state, created_at);
+{STARTS}
 """
 MIGRATIONS = {
     1: """
@@ -72,6 +81,7 @@ UPDATE job SET queued_at = created_at;
     2: "ALTER TABLE job ADD COLUMN worker TEXT",
     3: "ALTER TABLE job ADD COLUMN name TEXT",
     4: "ALTER TABLE job ADD COLUMN devices TEXT; ALTER TABLE job ADD COLUMN expected_s REAL",
+    5: ";".join([STARTS, "INSERT INTO start SELECT owner, started_at FROM job WHERE started_at IS NOT NULL"]),
 }
 """Version -> SQL that upgrades it to the next one."""
 
@@ -283,8 +293,9 @@ class JobStore:
     ) -> Job | None:
         """Set the job whose turn it is to running and return it; None if no job waits.
 
-        It is the turn of the owner with the fewest jobs that were started in the last hour, and of the job of
-        theirs that has waited longest; so whoever queues many jobs does not keep others from theirs.
+        It is the turn of the owner with the fewest jobs that were started in the last hour or still run, and of the job
+        of theirs that has waited longest; so whoever queues many jobs does not keep others from theirs. A start counts
+        also once its job was deleted, or stopped and resumed.
 
         Only one of any number of callers gets the job. Its `attempt` identifies the caller: later writes from an
         earlier attempt are not accepted.
@@ -317,6 +328,8 @@ class JobStore:
                 "UPDATE job SET state = ?, attempt = attempt + 1, started_at = ?, worker = ?, devices = ? WHERE id = ?",
                 (RUNNING, now, worker, json.dumps(got), row["id"]),
             )
+            db.execute("DELETE FROM start WHERE at NOT BETWEEN ? AND ?", _recent(now))
+            db.execute("INSERT INTO start SELECT owner, started_at FROM job WHERE id = ?", (row["id"],))
             return self._job(db.execute("SELECT * FROM job WHERE id = ?", (row["id"],)).fetchone())
 
     def rename(self, job_id: str, name: str) -> Job:

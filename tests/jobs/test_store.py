@@ -215,6 +215,21 @@ def test_the_turn_is_that_of_the_owner_with_the_fewest_jobs_of_late(tmp_path):
     assert store.claim("a worker").id == late
 
 
+@pytest.mark.parametrize("way", ["deleted", "resumed", "runs for hours"])
+def test_a_job_counts_against_its_owner_whatever_is_done_with_it(tmp_path, way):
+    now = [1000.0]
+    store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: now[0])
+    first = running_job(store)
+    if way == "runs for hours":
+        now[0] += 10_000
+    else:
+        store.cancel(first.id, first.attempt)
+        store.delete(first.id) if way == "deleted" else store.requeue(first.id)
+    mine, yours = new_job(store, owner="me"), new_job(store, owner="you")
+    assert store.claim("a worker").id == yours.id
+    assert [job.id for job in store.before(mine.id)][-1] in {yours.id, first.id}
+
+
 def test_a_clock_that_is_set_back_changes_no_order_and_no_turn(tmp_path):
     now = [10_000.0]
     store = JobStore(tmp_path / "jobs.sqlite", clock=lambda: now[0])
@@ -469,7 +484,7 @@ def test_a_database_of_a_newer_version_is_refused_and_kept(store):
     with sqlite3.connect(store.path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 5\)"):
+    with pytest.raises(JobError, match=r"written by a newer labelrank \(format 99, this one knows 6\)"):
         store.list()
     with sqlite3.connect(store.path) as db:
         assert db.execute("SELECT count(*) FROM job").fetchone() == (1,)
@@ -524,6 +539,15 @@ def test_a_file_of_version_4_keeps_its_jobs_and_learns_their_devices(old_file):
     fresh = JobStore(old_file.with_name("fresh.sqlite"))
     new_job(fresh)
     assert columns(old_file) == columns(fresh.path)
+
+
+def test_a_file_of_version_5_keeps_what_was_started_of_late(store):
+    running_job(store)
+    with sqlite3.connect(store.path) as db:
+        db.executescript("DROP TABLE start; PRAGMA user_version = 5")
+    db.close()
+    new_job(store, owner="me"), new_job(store, owner="you")
+    assert store.claim("a worker").owner == "you"
 
 
 def test_a_name_of_a_job_stays_through_its_states_and_has_a_limit(store):
