@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _HOURS = {"second": 3600, "minute": 60, "hour": 1}
 """Unit of a price -> how many of them an hour has."""
 _TAIL = 20
+_LABEL = "labelrank"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def start(
     flavor: str,
     *,
     env: Mapping[str, str],
+    label: str,
     timeout_s: int,
     tries: int,
     settings: Settings,
@@ -125,6 +127,7 @@ def start(
     Args:
         image: A Docker image, or hf.co/spaces/OWNER/NAME for that of a Space.
         command, env: Anybody who may see the account's jobs sees them.
+        label: `listed` finds it by this.
         timeout_s: It is ended after so many seconds.
         tries: How often it is started if it fails.
 
@@ -141,6 +144,7 @@ def start(
                 flavor=flavor,
                 timeout=timeout_s,
                 attempts=tries,
+                labels={_LABEL: label},
                 namespace=account.name,
             )
         )
@@ -154,6 +158,16 @@ def state(job: Job, account: Account, settings: Settings) -> Job:
     """
     with _explained(f"the job {job.url}", account, settings) as api:
         return _job(api.inspect_job(job_id=job.id, namespace=account.name))
+
+
+def listed(label: str, account: Account, settings: Settings) -> list[Job]:
+    """Return the account's jobs with this label.
+
+    Raises:
+        HubError: The Hub does not tell, or cannot be asked.
+    """
+    with _explained(f"the jobs of {account.name}", account, settings) as api:
+        return [_job(info) for info in api.list_jobs(labels={_LABEL: label}, namespace=account.name)]
 
 
 def cancel(job: Job, account: Account, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The engine for jobs of the Hub, on the Hub of a test; nothing waits for long."""
+"""The engine for jobs of the Hub, on the Hub of a test; nothing waits for long, and parts are fetched one by one."""
 
 from dataclasses import replace
 
@@ -6,13 +6,14 @@ import pytest
 
 from labelrank.hub import Account, Target
 from labelrank.hub.jobs import Flavor
-from labelrank.steps.extract.engines import hub_fleet, hub_jobs
+from labelrank.steps.extract.engines import hub_fleet, hub_jobs, hub_store
 
 
 @pytest.fixture
 def hub_engine(hub, monkeypatch):
     """Return a function that makes an engine for jobs of the Hub, with fields changed."""
     monkeypatch.setattr(hub_jobs, "_POLL_S", 0.1)
+    monkeypatch.setattr(hub_store, "_AT_ONCE", 1)
     monkeypatch.setattr(hub_fleet, "_COMMITS_AN_HOUR", 1e9)
     monkeypatch.setenv("HF_TOKEN", hub.token)
     engine = hub_jobs.HubJobs(

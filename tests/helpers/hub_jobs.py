@@ -133,6 +133,10 @@ class JobRoutes:
             self.refuse(403, X_Error_Message="Missing permissions: job.write")
         elif self.command == "POST" and len(words) == 2:
             self._start(token)
+        elif self.command == "GET" and len(words) == 2:
+            wanted = [label.split("=", 1) for label in self.query.get("label", [])]
+            found = [one for one in known.all if all(one.spec.get("labels", {}).get(k) == v for k, v in wanted)]
+            self.send_page([_told(one) for one in found])
         else:
             job = next((one for one in known.all if [one.owner, one.id] == words[1:3]), None)
             routes = {("GET", ""): self._tell, ("POST", "cancel"): self._cancel, ("GET", "logs"): self._logs}
@@ -162,10 +166,7 @@ class JobRoutes:
             self._tell(job)
 
     def _tell(self, job):
-        spec = {name: value for name, value in job.spec.items() if name != "secrets"}
-        owner = {"id": "0" * 24, "name": job.owner, "type": "user"}
-        status = {"stage": job.stage, "message": job.message}
-        self.send_json({"id": job.id, "createdAt": _now(), "status": status, "owner": owner, **spec})
+        self.send_json(_told(job))
 
     def _cancel(self, job):
         if job.stage in ("SCHEDULING", "RUNNING"):
@@ -180,6 +181,13 @@ class JobRoutes:
         events = [{"timestamp": "2026-01-01T00:00:00.000Z", "data": f"{line}\n"} for line in lines[-tail:]]
         body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
         self.reply(200, {"Content-Type": "text/event-stream"}, body.encode())
+
+
+def _told(job):
+    spec = {name: value for name, value in job.spec.items() if name != "secrets"}
+    owner = {"id": "0" * 24, "name": job.owner, "type": "user"}
+    status = {"stage": job.stage, "message": job.message}
+    return {"id": job.id, "createdAt": _now(), "status": status, "owner": owner, **spec}
 
 
 def _now():

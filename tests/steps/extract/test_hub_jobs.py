@@ -246,6 +246,31 @@ def test_a_command_that_is_ended_ends_its_jobs_also_one_that_is_just_being_start
     assert stages(hub) == ["CANCELED"] * 2
 
 
+@pytest.mark.parametrize("asks", [0, 50], ids=["stopped at once", "going on"])
+def test_a_job_whose_start_was_not_answered_is_ended(hub, hub_engine, work, settings, monkeypatch, asks):
+    hub.jobs.holds = True
+    tell, asked, seen = JobRoutes._tell, [], []
+
+    def tell_or_not(handler, job):
+        if handler.path == "/api/jobs/me" and len(hub.jobs.all) == 1:
+            handler.refuse(502)
+        else:
+            tell(handler, job)
+
+    def stop():
+        asked.append(True)
+        if not hub.jobs.all or len(asked) < asks:
+            return False
+        seen.extend(stages(hub))
+        return True
+
+    monkeypatch.setattr(JobRoutes, "_tell", tell_or_not)
+    with pytest.raises(Cancelled):
+        obtain(work, settings, engine=hub_engine(jobs=1), should_stop=stop)
+    assert seen == (["CANCELED", "SCHEDULING"] if asks else ["SCHEDULING"])
+    assert set(stages(hub)) == {"CANCELED"}
+
+
 def test_what_cannot_be_written_now_is_written_later(hub, work, settings, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", hub.token)
     monkeypatch.setattr(hub_work, "_WAITS_S", (0.0, 0.0, 0.0))

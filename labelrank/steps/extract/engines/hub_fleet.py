@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from labelrank import hub
-from labelrank.errors import FeaturesError, HubError
+from labelrank.errors import FeaturesError, HubError, Unreachable
 from labelrank.hub import jobs as hub_jobs
 from labelrank.progress import Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.hub_store import Store
-from labelrank.steps.extract.engines.hub_work import Task, told_error
+from labelrank.steps.extract.engines.hub_work import Task, environment, told_error
 from labelrank.steps.extract.plan import Plan
 from labelrank.words import plural
 
@@ -73,6 +74,14 @@ class Fleet:
         # A start that is interrupted here goes on there, and its answer names the job that has to be ended.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hub-jobs")
         self._starting: Future[hub_jobs.Job] | None = None
+        self._label, self._known = secrets.token_hex(8), set[str]()
+        self._is_unsure = False
+        """Whether a start was not answered, so that there may be a job that is not known."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are jobs."""
+        return bool(self._running)
 
     def give(self, names: list[str]) -> None:
         """Take parts; neighbours go to different jobs, so that the first ones are there first."""
@@ -92,20 +101,36 @@ class Fleet:
                 order.image,
                 ("labelrank", "work-on", task.to_text()),
                 order.flavor.name,
-                env=_environment(self._settings),
+                env=environment(self._settings),
+                label=self._label,
                 timeout_s=order.timeout_s,
                 tries=ATTEMPTS,
                 settings=self._settings,
             )
-            self._running.append(_Running(names, tries, self._starting.result()))
+            try:
+                job = self._starting.result()
+            except Unreachable:
+                self._is_unsure = True
+                raise
+            self._known.add(job.id)
+            self._running.append(_Running(names, tries, job))
             self._starting = None
             self._waiting.popleft()
 
     def ask(self) -> None:
-        """Ask the Hub for the state of each job."""
+        """Ask the Hub for the state of each job; end one that is not known."""
+        if self._is_unsure:
+            for job in self._unknown():
+                hub_jobs.cancel(job, self._order.account, self._settings)
+            self._is_unsure = False
         for one in self._running:
             if not one.job.has_ended:
                 one.job = hub_jobs.state(one.job, self._order.account, self._settings)
+
+    def _unknown(self) -> list[hub_jobs.Job]:
+        """Return jobs that the Hub has started without telling."""
+        jobs = hub_jobs.listed(self._label, self._order.account, self._settings)
+        return [job for job in jobs if job.id not in self._known and not job.has_ended]
 
     def settle(self, missing: set[str], kept: int) -> None:
         """Let go of jobs that have ended, and give what they have not finished to others.
@@ -160,25 +185,16 @@ class Fleet:
 
     def cancel(self) -> None:
         """End the jobs that have not ended."""
-        jobs = {one.job.id: one.job for one in self._running}
-        if self._starting is not None:
-            with contextlib.suppress(HubError):
-                job = self._starting.result()
-                jobs[job.id] = job
+        jobs = [one.job for one in self._running if not one.job.has_ended]
+        with contextlib.suppress(HubError):
+            if self._starting and (job := self._starting.result()).id not in self._known:
+                jobs.append(job)
+        with contextlib.suppress(HubError):
+            jobs += self._unknown() if self._is_unsure else []
         self._pool.shutdown()
-        for job in jobs.values():
-            if job.has_ended:
-                continue
+        for job in jobs:
             try:
                 hub_jobs.cancel(job, self._order.account, self._settings)
             except HubError as error:
                 told = f"A job may go on until its time is over: {error} End it at {job.url}"
                 print(told, file=sys.stderr, flush=True)
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """Return what a job's environment needs beside that of its image: the limits that were set here."""
-    usual = Settings().to_env()
-    raised = {name: value for name, value in settings.to_env().items() if value != usual[name]}
-    limits = {name: value for name, value in raised.items() if name.startswith("LABELRANK_MAX_")}
-    return {"HF_HUB_DISABLE_PROGRESS_BARS": "1", **limits}

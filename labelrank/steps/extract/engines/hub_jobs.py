@@ -63,14 +63,8 @@ class HubJobs(Order):
         store = Store(self.repo, self.account, plan, folder, settings)
         fleet = Fleet(self, plan, store, settings)
         stage = Stage(Kind.LOAD, "Waiting for the first part", encoding_stage(plan.dataset).unit)
-        exists = store.exists(anew=self.anew)
-        found, failures = store.take(missing, should_stop, old=True) if exists else [], 0
-        left = [part for part in parts if part not in found]
-        if left and self.agree:
-            self.agree(cost_of(self, plan, left))
-        if not exists:
-            store.create()
-        fleet.give([part.name for part in left])
+        exists, begun, failures = store.exists(anew=self.anew), False, 0
+        found: list[Part] = []
         try:
             while True:
                 for part in found:
@@ -82,20 +76,30 @@ class HubJobs(Order):
                 found = []
                 if not missing:
                     return
-                if on_progress:
-                    on_progress(done, total, fleet.told(stage))
+                if not begun:
+                    if exists and (found := store.take(missing, should_stop, old=True)):
+                        continue
+                    begun = True
+                    if self.agree:
+                        self.agree(cost_of(self, plan, list(missing.values())))
+                    if not exists:
+                        store.create()
+                    fleet.give(list(missing))
                 pause_s = poll_s = _POLL_S * max(1.0, self.jobs / _JOBS_A_POLL)
                 try:
-                    fleet.start()
                     fleet.ask()
-                    found, failures = store.take(missing, should_stop), 0
+                    found = store.take(missing, should_stop)
+                    if not found:  # nothing of what is missing is there
+                        fleet.settle(set(missing), len(folder))
+                    failures = 0 if fleet.is_busy else failures
+                    fleet.start()
                 except Unreachable as error:
                     failures += 1
                     if failures > _PATIENCE or not error.retry:
                         raise
                     pause_s = max(poll_s, error.wait_s)
-                else:
-                    fleet.settle(set(missing) - {part.name for part in found}, len(folder))
+                if on_progress:
+                    on_progress(done, total, fleet.told(stage))
                 if not found:
                     _pause(pause_s, should_stop)
         finally:

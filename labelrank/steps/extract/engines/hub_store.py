@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import PurePosixPath
 
 from labelrank import hub
@@ -13,6 +14,9 @@ from labelrank.settings import Settings
 from labelrank.steps.extract.engines.hub_work import folder_of
 from labelrank.steps.extract.engines.keeping import worth_another_try
 from labelrank.steps.extract.plan import Plan
+
+_AT_ONCE = 50
+"""Parts that are fetched before progress is told."""
 
 
 class Store:
@@ -61,7 +65,7 @@ class Store:
         hub.create(self._target, self._account, private=True, settings=self._settings)
 
     def take(self, missing: Mapping[str, Part], should_stop: ShouldStop | None, *, old: bool = False) -> list[Part]:
-        """Fetch those of the missing parts that are there, and return them.
+        """Fetch some of the missing parts that are there, the first ones first, and return them.
 
         Args:
             old: Whether they are of an earlier extraction: those with samples that can be read now are not taken.
@@ -70,11 +74,9 @@ class Store:
             HubError: They cannot be fetched.
             Cancelled: `should_stop` returned true.
         """
-        there = {
-            name: file
-            for name, file in self._look().items()
-            if name in missing and self._unfit.get(name) != file.blob_id
-        }
+        all_ = self._look()
+        fit = (name for name in missing if name in all_ and self._unfit.get(name) != all_[name].blob_id)
+        there = {name: all_[name] for name in islice(fit, _AT_ONCE)}
         if not there:
             return []
         self._folder.path.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,7 @@ class Store:
                 self._unfit[name] = file.blob_id
             else:
                 taken.append(part)
-        return taken
+        return taken or self.take(missing, should_stop, old=old)
 
     def _look(self) -> dict[str, hub.HubFile]:
         self._repo = hub.look(

@@ -36,6 +36,14 @@ def pinned(plan: Plan) -> Request:
     return replace(asked(plan), revision=plan.dataset.revision, checkpoint_revision=plan.checkpoint.revision)
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """Return what a job's environment needs beside that of its image: the limits that were set here."""
+    usual = Settings().to_env()
+    raised = {name: value for name, value in settings.to_env().items() if value != usual[name]}
+    limits = {name: value for name, value in raised.items() if name.startswith("LABELRANK_MAX_")}
+    return {"HF_HUB_DISABLE_PROGRESS_BARS": "1", **limits}
+
+
 @dataclass(frozen=True)
 class Task:
     """What one job is to do. Anybody who may see the job sees it: it holds no secrets."""
@@ -109,7 +117,7 @@ def work_on(task: Task, settings: Settings, say: Callable[[str], None]) -> None:
             "another version. Build the Space anew."
         )
     there = set() if task.anew else store.names()
-    names = [name for begin in task.parts if (name := known[begin]) not in there]
+    names = {name for begin in task.parts if (name := known[begin]) not in there}
     say(f"{plural(len(names), 'part')} to compute, {len(task.parts) - len(names):,} are in {task.repo}.")
     for part in share.make(names):
         store.add(part, share.folder.path / part.name)
