@@ -382,16 +382,18 @@ def delete_job(job: Job) -> None:
         if all(results_folder(other) != folder for other in others):
             delete_kept(folder, server_settings().of(job.owner).own)
     if (ranker := ranker_of(job)) is not None:
-        mine = [other for name in STATES for other in store().in_state(name) if other.owner == job.owner]
-        if not any(ranker.name in str(other.params) or ranker_of(other) == ranker for other in mine):
-            try:
-                shutil.rmtree(ranker)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                raise JobError(
-                    f"The job is deleted, its ranker is not ({error}). Remove it by hand: {ranker}."
-                ) from error
+        mine = [other for name in STATES for other in store().in_state(name) if other.owner in owners()]
+        if not any(ranker.name in f"{other.params} {(other.result or {}).get('ranker')}" for other in mine):
+            # A visitor who signs in has it in the folder of the account as well.
+            for folder in (kept_rankers(server_settings().of(one)) / ranker.name for one in owners()):
+                try:
+                    shutil.rmtree(folder)
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    raise JobError(
+                        f"The job is deleted, its ranker is not ({error}). Remove it by hand: {folder}."
+                    ) from error
     chosen = choices()
     choose(
         job=None if chosen.job == job.id else chosen.job,

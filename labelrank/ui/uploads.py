@@ -46,7 +46,9 @@ def evict() -> None:
 
 
 def delete(upload: Upload) -> None:
-    """Remove an upload of this session's owner, also from the choices; what was made from it stays.
+    """Remove an upload of this session's owners, also from the choices; what was made from it stays.
+
+    What a browser brought lies in the folder of its visitor and, once they have signed in, in that of their account.
 
     Raises:
         JobError: A job that waits or runs reads it.
@@ -59,7 +61,9 @@ def delete(upload: Upload) -> None:
             f"{session.dataset_title(upload.name)!r} is read by {plural(len(readers), 'job')} that "
             f"{'waits or runs' if len(readers) == 1 else 'wait or run'}. Cancel on the page Jobs first, then delete it."
         )
-    delete_upload(upload)
+    for one in (one for owner in mine for one in kept_uploads(session.server_settings().of(owner))):
+        if one.name == upload.name:
+            delete_upload(one)
     if session.choices().extraction.dataset == upload.name:
         session.choose_extraction(dataset="")
         st.session_state[DELETED_HERE] = True

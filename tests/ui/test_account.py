@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from labelrank.data.uploads import save_upload, upload_name, upload_path
+from labelrank.data.uploads import kept_uploads, save_upload, upload_name, upload_path
 from labelrank.errors import DatasetError
-from labelrank.ui import session
+from labelrank.patches.ranker import kept_rankers
+from labelrank.ui import session, uploads
 from labelrank.ui.datasets import search
 from labelrank.ui.lookups import lookups
 from tests.helpers.datasets import png, write_zip
@@ -112,6 +113,26 @@ def test_an_upload_from_before_is_there_after_signing_in(monkeypatch, server, tm
     session.account.sign_in("hf_other", replace(session.settings(), owner="another browser"))
     with pytest.raises(DatasetError, match="not in this workspace"):
         upload_path(name, session.settings())
+
+
+def test_what_is_deleted_after_signing_in_is_gone_from_the_browser_too(monkeypatch, server, store, tmp_path):
+    state = {"visitor": "this browser"}
+    monkeypatch.setattr("streamlit.session_state", state)
+    before = session.settings()
+    with write_zip(tmp_path / "pets.zip", {f"{name}/0.png": png() for name in "ab"}).open("rb") as stream:
+        name = save_upload(stream, settings=before)
+    made, job = kept_rankers(before) / "ltrp-1", store.create("train-patches", PARAMS, "this browser", "digits")
+    made.mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    store.succeed(job.id, store.claim("w").attempt, {"ranker": "ltrp-1"})
+    session.account.sign_in(server.token, before)
+    assert (kept_rankers(session.settings()) / "ltrp-1" / "config.json").is_file()
+    uploads.delete(kept_uploads(session.settings())[0])
+    session.delete_job(store.get(job.id))
+    for one in (session.settings(), before):
+        assert [*kept_uploads(one), *kept_rankers(one).glob("*")] == [], "nobody could delete it later"
+        with pytest.raises(DatasetError, match="not in this workspace"):
+            upload_path(name, one)
 
 
 def test_a_search_finds_private_repositories_for_those_who_see_them_alone(monkeypatch, server):
