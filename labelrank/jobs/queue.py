@@ -56,12 +56,13 @@ def submit(
         expected_s: How long it takes, as its user was told.
 
     Raises:
-        JobError: The kind is unknown, the job cannot be stored, or as many jobs of this owner wait as may.
+        JobError: The kind is unknown, the job cannot be stored, as many jobs of this owner wait as may, or it needs a
+            token that the process which runs jobs cannot get.
     """
     if kind not in TASKS:
         raise JobError(f"There is no kind of job {kind!r}. Choose one of {', '.join(sorted(TASKS))}.")
     store = JobStore.for_settings(settings)
-    token = settings.hub_token if named(ASKS_HUB)(params) else None
+    token = _token_for(params, settings)
     with tokens.guard:
         params = {**params, tokens.NEEDED: True} if token else params
         job = store.create(kind, params, owner, subject, max_waiting=settings.max_waiting_jobs, expected_s=expected_s)
@@ -97,13 +98,23 @@ def resume(job_id: str, settings: Settings) -> Job:
     params = store.get(job_id).params
     if tokens.is_needed(params) and named(ACCESS_HERE)(settings) is None:
         raise JobError(tokens.GONE_TEXT)
-    token = settings.hub_token if named(ASKS_HUB)(params) else None
+    token = _token_for(params, settings)
     with tokens.guard:
         job = store.requeue(job_id, max_waiting=settings.max_waiting_jobs, more={tokens.NEEDED: True} if token else {})
         if token:
             tokens.keep(job_id, token)
     logger.info("job queued again", extra=about(job_id, kind=job.kind))
     return job
+
+
+def _token_for(params: Mapping[str, Any], settings: Settings) -> str | None:
+    """Return the token of the user with which a job runs, in this process; None if it needs none."""
+    token = settings.hub_token if named(ASKS_HUB)(params) else None
+    with _guard:
+        consumer = _consumers.get(settings.workspace.resolve())
+    if token and not (consumer and consumer.alive) and is_alive(settings.workspace, APP):
+        raise JobError(tokens.ELSEWHERE_TEXT)
+    return token
 
 
 def ensure_consumer(

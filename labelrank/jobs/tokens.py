@@ -19,6 +19,10 @@ GONE_TEXT = (
     "This job uses your access to the Hub, which this server kept in its memory alone and has lost. Sign in again, "
     "then resume the job; what is finished is kept."
 )
+ELSEWHERE_TEXT = (
+    "This job uses your access to the Hub, which stays in the app that you signed in to, but another app runs the jobs of "
+    "this workspace. Whoever runs this server has to stop one of the two, or give each its own LABELRANK_HOME."
+)
 
 _kept: dict[str, str] = {}
 guard = threading.RLock()

@@ -129,6 +129,18 @@ def test_a_job_whose_token_is_gone_asks_for_it_and_goes_on_with_a_new_one(settin
         stop_consumer(settings)
 
 
+def test_a_job_whose_token_the_app_that_runs_jobs_cannot_get_is_refused(settings, theirs, store, web):
+    job = submit_for(replace(theirs, hub_token=None))
+    cancel(job.id, settings)
+    app = web("app")
+    assert app.stdout.readline() == "True\n"
+    for try_it in (lambda: submit_for(theirs), lambda: resume(job.id, theirs)):
+        with pytest.raises(JobError, match="another app runs the jobs of this workspace"):
+            try_it()
+    assert [one.state for one in store.list()] == ["cancelled"] and tokens._kept == {}
+    assert submit_for(theirs, dataset="digits").state == "queued", "it needs no token"
+
+
 def test_a_job_that_was_started_without_a_token_is_resumed_with_one(settings, theirs, ended):
     job = submit_for(replace(theirs, hub_token=None))
     cancel(job.id, settings)
