@@ -20,8 +20,8 @@ GONE_TEXT = (
     "then resume the job; what is finished is kept."
 )
 ELSEWHERE_TEXT = (
-    "This job uses your access to the Hub, which stays in the app that you signed in to, but another app runs the jobs of "
-    "this workspace. Whoever runs this server has to stop one of the two, or give each its own LABELRANK_HOME."
+    "This job uses your access to the Hub, which stays in the app that you signed in to, but another app runs the jobs "
+    "of this workspace. Whoever runs this server has to stop one of them, or give each its own LABELRANK_HOME."
 )
 
 _kept: dict[str, str] = {}
