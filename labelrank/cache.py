@@ -1,10 +1,11 @@
 """The cache in the workspace, with a size limit: features, unfinished extractions, encoders, runs, scored patches.
 
 Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/`, `runs/<digest>/` and `patches/<digest>/`,
-and on a shared server the same in the folder of each owner. Uploads, jobs, the results of comparisons (`finetunes/`)
-and the Hub's own cache are not entries. A process holds an entry while it uses it (`using`), with a lock of the
-operating system that ends with the process; `evict` removes only entries that nobody holds. Locks are `flock`, for
-Linux and macOS only. On a file system without locks, nothing is held or evicted.
+and on a shared server the same in the folder of each owner. Uploads, jobs and the results of comparisons (`finetunes/`)
+are not entries. The repositories in the Hub's own cache have a limit of their own, on a shared server alone. A process
+holds an entry while it uses it (`using`), with a lock of the operating system that ends with the process; `evict`
+removes only entries that nobody holds. Locks are `flock`, for Linux and macOS only. On a file system without locks,
+nothing is held or evicted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from labelrank.errors import SettingsError
 from labelrank.files import PARTIAL
+from labelrank.hub.storage import cache_folder
 from labelrank.settings import OWNERS, Settings
 from labelrank.words import size_text
 
@@ -49,7 +51,7 @@ class Entry:
 
     path: Path
     kind: str
-    """One of `KINDS`."""
+    """One of `KINDS`, or hub."""
     files: _Files
     used_at: float
     """Seconds since 1970."""
@@ -90,7 +92,8 @@ def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ..
     """Remove the least recently used entries until the total size is within `settings.max_cache_bytes`.
 
     What entries share, as features of many rows are linked to their parts, counts once. Before that, those of
-    `settings.owner`, until all that lies in the owner's folder is within `settings.max_owner_bytes`.
+    `settings.owner`, until all that lies in the owner's folder is within `settings.max_owner_bytes`. On a shared server
+    then repositories in the Hub's cache, until they are within `settings.max_hub_bytes`.
 
     Entries that a process holds or that cannot be removed stay, even if the total then exceeds the limit. Leftovers of
     killed processes are also removed: temporary files after a day, and entries whose removal had begun.
@@ -106,7 +109,10 @@ def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ..
     if settings.owner:
         own = _sorted(_entries(settings.own))
         removed = _remove_some(own, _lasting(settings.own), settings.max_owner_bytes, spare)
-    return (*removed, *_remove_some(entries(settings), {}, settings.max_cache_bytes, spare))
+    removed += _remove_some(entries(settings), {}, settings.max_cache_bytes, spare)
+    if settings.shared:
+        removed += _remove_some(_sorted(_repositories()), {}, settings.max_hub_bytes, spare)
+    return removed
 
 
 def lasting_bytes(settings: Settings) -> int:
@@ -160,17 +166,25 @@ def _roots(settings: Settings) -> list[Path]:
 
 def _entries(root: Path) -> Iterator[Entry]:
     for kind in KINDS:
-        for path in _listing(root / kind):
-            if path.name.startswith("."):
-                continue
-            with contextlib.suppress(OSError):  # another process has just removed it
-                status = path.lstat()
-                if stat.S_ISDIR(status.st_mode):
-                    # Listing a folder may change its access time, so its modification time says when it was used.
-                    yield Entry(path, kind, _files_in(path), status.st_mtime, _is_held(path))
-                elif stat.S_ISREG(status.st_mode):
-                    used_at = max(status.st_atime, status.st_mtime)
-                    yield Entry(path, kind, _file(status), used_at, _is_held(path))
+        yield from _entries_of(kind, [path for path in _listing(root / kind) if not path.name.startswith(".")])
+
+
+def _repositories() -> Iterator[Entry]:
+    """Yield what lies in the Hub's cache, as entries that `hub.storage.hold` holds."""
+    places = [path for path in _listing(cache_folder()) if path.name.startswith(("datasets--", "models--"))]
+    return _entries_of("hub", places)
+
+
+def _entries_of(kind: str, paths: list[Path]) -> Iterator[Entry]:
+    for path in paths:
+        with contextlib.suppress(OSError):  # another process has just removed it
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode):
+                # Listing a folder may change its access time, so its modification time says when it was used.
+                yield Entry(path, kind, _files_in(path), status.st_mtime, _is_held(path))
+            elif stat.S_ISREG(status.st_mode):
+                used_at = max(status.st_atime, status.st_mtime)
+                yield Entry(path, kind, _file(status), used_at, _is_held(path))
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -274,7 +288,8 @@ def _remove(path: Path) -> bool:
 def _clear_away(settings: Settings) -> None:
     """Remove the leftovers of processes that were killed while they wrote or removed an entry."""
     oldest = time.time() - _STALE_AFTER_S
-    for folder in (root / kind for root in _roots(settings) for kind in _TIDIED):
+    folders = [root / kind for root in _roots(settings) for kind in _TIDIED]
+    for folder in [*folders, *([cache_folder()] if settings.shared else [])]:
         inside = [path for entry in _listing(folder) if not entry.name.startswith(".") for path in _listing(entry)]
         for path in (*_listing(folder), *inside):
             if not path.name.startswith("."):

@@ -90,6 +90,9 @@ class Settings:
     max_cache_bytes: int = 20 * 2**30
     """Bytes of features, unfinished extractions, compiled encoders, fine-tuned runs and scored patches in the
     workspace; the least recently used are removed first. Results of comparisons stay until their job is deleted."""
+    max_hub_bytes: int = 20 * 2**30
+    """Bytes of repositories of the Hub that a shared server keeps in the Hub's cache (HF_HOME); the least recently used
+    that no process reads are removed after each job. Elsewhere that cache is shared with other programs, and stays."""
     max_owner_bytes: int = 10 * 2**30
     """Bytes that one visitor of a shared server may keep: uploads, rankers and results; features and runs of their own
     data, of which the least recently used are removed first."""

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -47,9 +48,9 @@ with using(Path(sys.argv[1])):
 
 
 @contextmanager
-def holder(path):
+def holder(path, code=HOLD):
     """Another process that holds an entry."""
-    child = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
     try:
         assert child.stdout.readline() == "held\n"
         yield child
@@ -105,6 +106,29 @@ def test_what_an_owner_keeps_counts_once_and_without_what_may_be_removed(tmp_pat
     a_file(ada.own, "1.zip", 500, kind="uploads")
     assert cache.evict(ada) == (run,)
     assert cache.lasting_bytes(ada) == 800
+
+
+HOLD_REPOSITORY = HOLD.replace("labelrank.cache import using", "labelrank.hub.storage import hold").replace(
+    "with using(Path(sys.argv[1])):", "if hold(Path(sys.argv[1])) is None:"
+)
+
+
+def test_a_shared_server_keeps_so_much_of_the_hub_and_all_that_is_read(tmp_path, monkeypatch):
+    hub = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    names = ("datasets--a--old", "models--a--read", "datasets--a--new")
+    old, read, new = (a_folder(tmp_path, name, 400, kind="hub", unused_s=900 - n) for n, name in enumerate(names))
+    other = a_folder(tmp_path, ".locks", 400, kind="hub", unused_s=1000)
+    mine = Settings(workspace=tmp_path, max_hub_bytes=1)
+    assert cache.evict(mine) == (), "on a machine of one's own other programs use it too"
+    shared = Settings(workspace=tmp_path, shared=True, max_hub_bytes=1200)
+    assert cache.evict(shared.of("ada")) == ()
+    with holder(read, HOLD_REPOSITORY):
+        assert read.stat().st_mtime > NOW - 10
+        assert cache.evict(replace(shared, max_hub_bytes=1199)) == (old,)
+        assert cache.evict(replace(shared, max_hub_bytes=1)) == (new,)
+    assert cache.evict(replace(shared, max_hub_bytes=1)) == (read,)
+    assert other.exists() and [path.name for path in hub.iterdir()] == [".locks"]
 
 
 @pytest.mark.parametrize("make", [a_file, a_folder])

@@ -21,7 +21,7 @@ from labelrank.errors import Cancelled, HubError, Unreachable
 from labelrank.files import replacing
 from labelrank.hub.asking import streaming, trying
 from labelrank.hub.names import DEFAULT_REVISION, repo_url
-from labelrank.hub.storage import cache_folder, disk_explained, storage
+from labelrank.hub.storage import cache_folder, disk_explained, hold, storage
 from labelrank.hub.waiting import Meter, check_stopped, pause_text, tell_pause
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 
@@ -56,6 +56,7 @@ def cached_path(repo: Repo, path: str) -> Path | None:
     file = repo.file(path)
     if file is None:
         return None
+    hold(storage(repo.kind, repo.id))
     pointer = _pointer(repo, file)
     return pointer if _is_whole(pointer, file) else None
 
@@ -136,6 +137,7 @@ def download_all(
         Cancelled: `should_stop` returned true.
     """
     files = [existing(repo, path) for path in dict.fromkeys(paths)]
+    hold(storage(repo.kind, repo.id))
     missing = [file for file in files if not _is_whole(_pointer(repo, file), file)]
     if missing:
         total = sum(file.size_bytes for file in missing)
@@ -231,6 +233,7 @@ def _download_one(repo: Repo, file: HubFile, settings: Settings, meter: Meter) -
     with disk_explained(subject, place):
         for folder in (blob.parent, pointer.parent):
             folder.mkdir(parents=True, exist_ok=True)
+        hold(place)
         # Two processes must not write one file. The lock is huggingface_hub's, so that it waits too.
         lock = cache_folder() / ".locks" / place.name / f"{file.blob_id}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)

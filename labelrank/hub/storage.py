@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labelrank.errors import HubError
@@ -20,6 +23,29 @@ def cache_folder() -> Path:
 def storage(kind: str, repo_id: str) -> Path:
     """Return the folder of one repository in the cache: blobs by hash, snapshots by commit, refs by name."""
     return cache_folder() / "--".join([f"{kind}s", *repo_id.split("/")])
+
+
+def hold(place: Path) -> None:
+    """Keep the folder of a repository, if it is there, from `cache.evict` until this process ends, and mark it as used.
+
+    Where the file system has no locks, nothing is evicted.
+    """
+    with _guard, suppress(OSError):
+        while place not in _held or not os.path.samestat(os.fstat(_held[place]), place.stat()):
+            descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            except OSError:
+                os.close(descriptor)
+                raise
+            if (former := _held.pop(place, None)) is not None:
+                os.close(former)
+            _held[place] = descriptor
+        os.utime(place)
+
+
+_held: dict[Path, int] = {}
+_guard = threading.Lock()
 
 
 @contextmanager

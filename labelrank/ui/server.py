@@ -152,6 +152,7 @@ _LIMITS = {
     "max_upload_idle_seconds": "Time that a visitor's upload is kept unused",
     "max_owner_bytes": "Size of all that a visitor keeps",
     "max_cache_bytes": "Size of all features, runs and encoders that are kept",
+    "max_hub_bytes": "Size of all repositories of the Hub that are kept",
 }
 """Field of the settings -> what it limits."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,7 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from labelrank import hub as client
+from labelrank.cache import evict
 from labelrank.errors import Cancelled, HubError
+from labelrank.hub import storage as storage_module
 from labelrank.hub import waiting
 from labelrank.hub.storage import disk_explained, storage
 from labelrank.hub.waiting import Meter
@@ -698,6 +701,21 @@ def test_a_download_is_where_other_programs_look_for_it(hub, repo, settings):
     report = scan_cache_dir()
     assert report.warnings == []
     assert [r.repo_id for r in report.repos] == [repo.id]
+
+
+def test_what_was_fetched_is_held_and_fetched_anew_once_it_was_evicted(hub, repo, settings, monkeypatch):
+    monkeypatch.setattr("labelrank.hub.storage._held", {})
+    few = replace(settings, shared=True, max_hub_bytes=1)
+    path = client.download(repo, "config.json", settings=settings)
+    assert evict(few) == () and path.is_file(), "this process reads it"
+    held = dict(storage_module._held)
+    storage_module._held.clear()
+    for descriptor in held.values():
+        os.close(descriptor)
+    assert evict(few) == tuple(held) and not path.exists()
+    assert client.cached_path(repo, "config.json") is None
+    assert client.download(repo, "config.json", settings=settings).read_text() == "{}\n"
+    assert evict(few) == ()
 
 
 def test_a_download_happens_once(hub, repo, settings):
