@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # come first.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: app test quick lint format bench fuzz lock clean chromium
+.PHONY: app test quick lint format bench fuzz image lock clean chromium
 
 app: $(VENV)/.app-installed
 	$(BIN)/streamlit run app.py
@@ -49,6 +49,11 @@ bench: $(VENV)/.test-installed
 fuzz: $(VENV)/.test-installed
 	$(BIN)/python -m tests.hostile.fuzz
 
+# Builds the image without Docker, starts and tries it; prints the figures of docs/deploy.md. As root on Debian, 10 minutes.
+image: chromium
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah debootstrap uidmap
+	$(BIN)/python -m tests.image
+
 # Browser tests use /usr/bin/chromium, or $$CHROMIUM, or the one that Playwright brings.
 chromium: $(VENV)/.test-installed
 	@if [ -x "$${CHROMIUM:-/usr/bin/chromium}" ]; then :; \
@@ -67,10 +72,13 @@ $(VENV)/.test-installed: requirements-test.lock $(VENV)/.app-installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-test.lock
 	touch $@
 
-# Writes both lock files anew; needs uv.
+# Writes the lock files anew; needs uv. The last two are the image's, for the CPU and for GPUs.
+COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --output-file requirements.lock
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --extra test --constraint requirements.lock --output-file requirements-test.lock
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --extra test --constraint requirements.lock --output-file requirements-test.lock
+	$(COMPILE) --group image --no-emit-package tensorflow --constraint requirements.lock --output-file requirements-image.lock
+	$(COMPILE) --group image --extra gpu --no-emit-package tensorflow-cpu --constraint requirements.lock --output-file requirements-gpu.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/artifacts

@@ -8,13 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import labelrank
 from labelrank.errors import HubError, JobError, Unreachable
-from labelrank.models.backend import devices, preferred_backend, resolve_precision
+from labelrank.models.backend import devices, preferred_backend, resolve_precision, version_of
 from labelrank.settings import Settings
 from labelrank.words import plural
 
@@ -53,12 +52,7 @@ class Check:
 def versions() -> dict[str, str]:
     """Return the versions of labelrank, Python and the libraries, read from their metadata without importing them."""
     found = {"labelrank": labelrank.__version__, "Python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return found | {name: version_of(name) or "not installed" for name in LIBRARIES}
 
 
 def device_names() -> list[str]:

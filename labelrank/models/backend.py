@@ -79,6 +79,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, from its metadata; None if it is not there."""
+    # TensorFlow without the code for GPUs, as the Docker image has it, is a package of another name.
+    return _version(package) or (_version("tensorflow-cpu") if package == "tensorflow" else None)
+
+
 def _system_has(library: str) -> bool:
     import ctypes.util
 

@@ -104,6 +104,13 @@ def test_without_a_gpu_inference_is_openvinos(system):
     assert backends.preferred_backend(training=True) == "tensorflow"
 
 
+def test_tensorflow_without_gpus_is_known_by_its_name_and_taken_for_no_build_with_gpus(system):
+    system(gpus=H200, packages=(("tensorflow-cpu", "2.21.0"), "openvino", "libcudnn", *CUDA_12))
+    assert backends.version_of("tensorflow") == "2.21.0"
+    assert backends.version_of("jax") is None
+    assert backends.preferred_backend() == "openvino"
+
+
 def test_the_environment_decides_before_anything_else(system):
     system(gpus=f"{H200}\n{H200}", packages=("tensorflow", "openvino", *CUDA_12), backend="openvino")
     assert backends.preferred_backend() == "openvino"

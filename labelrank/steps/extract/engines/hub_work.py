@@ -106,7 +106,7 @@ def work_on(task: Task, settings: Settings, say: Callable[[str], None]) -> None:
     if (kind := devices()[0].kind) != task.device:
         raise FeaturesError(
             f"This was planned for a {task.device}, but labelrank sees only a {kind} here. For a GPU the image needs "
-            'the libraries of CUDA (`pip install "labelrank[gpu]"` in its Dockerfile); or choose a flavor without.'
+            "CUDA (give its Space the variable LOCK=requirements-gpu.lock); or choose a flavor without."
         )
     store = _Store(task, settings)
     share = Share(task.request, settings, task.digest)

@@ -12,6 +12,7 @@ from labelrank.errors import DatasetError, MediaError
 from labelrank.features.encode import NOT_FINITE, Encoded
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
+from labelrank.models.backend import version_of
 from labelrank.steps.extract.engines import Making
 from labelrank.steps.extract.plan import Plan
 
@@ -111,10 +112,8 @@ def worth_another_try(plan: Plan, features: FeatureSet) -> bool:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that compute features, by package."""
-    from importlib.metadata import version
-
     packages = ("keras", "openvino", "tensorflow", "numpy", "pillow", "av", "scikit-learn")
-    return {"labelrank": labelrank.__version__, **{name: version(name) for name in packages}}
+    return {"labelrank": labelrank.__version__, **{name: version_of(name) or "not installed" for name in packages}}
 
 
 def now() -> str:
