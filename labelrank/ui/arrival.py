@@ -15,7 +15,7 @@ _BODY = """<a class="to-action" href="#stMain">Skip to the main action</a>
 ((page, cookie) => {
   // In a frame on a Space the cookie is that of another site; then it is kept for this site's frames alone.
   const where = location.protocol === "https:" ? "SameSite=None; Secure; Partitioned" : "SameSite=Lax";
-  if (cookie) document.cookie = `${cookie}; path=/; ${where}`;
+  if (cookie) document.cookie = `${cookie}; ${where}`;
   const before = window.labelrankPage;
   window.labelrankPage = page;
   if (!before) {
@@ -51,7 +51,7 @@ def arrive(page: str, cookie: str | None) -> None:
 
     Args:
         page: Title of the page, one of ours.
-        cookie: What the browser is to keep for this server: name, value and age.
+        cookie: What the browser is to keep for this server: name, value, age and path.
     """
     body = _BODY.replace("PAGE", json.dumps(page)).replace("COOKIE", json.dumps(cookie))
     st.html(body, unsafe_allow_javascript=True)

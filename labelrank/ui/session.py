@@ -87,7 +87,9 @@ def offered_cookie() -> str | None:
     if not server_settings().shared:
         return None
     visitor.visitor(server_settings())
-    return visitor.offered_cookie()
+    cookie = visitor.offered_cookie()
+    # For this app alone: another one of this server has a key of its own, and would put its cookie in place of this.
+    return cookie and f"{cookie}; path={base_path()}"
 
 
 def is_mine(job: Job) -> bool:
@@ -95,12 +97,19 @@ def is_mine(job: Job) -> bool:
     return job.owner in owners()
 
 
+def base_path() -> str:
+    """Return the path at which visitors find the app, between slashes, where a proxy shows it below others."""
+    path = st.get_option("server.baseUrlPath").strip("/")
+    return f"/{path}/" if path else "/"
+
+
 def share_link(job_id: str) -> str:
     """Return an address that opens this job; a Space is shown in a frame, whose own address is another."""
     if host := os.environ.get("SPACE_HOST"):
         return f"https://{host}/?job={job_id}"
     parts = urlsplit(st.context.url or "")
-    return f"{parts.scheme}://{parts.netloc}/?job={job_id}" if parts.netloc else f"/?job={job_id}"
+    link = f"{base_path()}?job={job_id}"
+    return f"{parts.scheme}://{parts.netloc}{link}" if parts.netloc else link
 
 
 # Choices and the address

@@ -68,7 +68,7 @@ def start_server(workspace: Path, environment: dict[str, str]) -> Server:
     env = {name: value for name, value in os.environ.items() if not name.startswith("SPACE_")}
     env |= {"LABELRANK_HOME": str(workspace), **environment}
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}/{environment.get('STREAMLIT_SERVER_BASE_URL_PATH', '')}".rstrip("/")
     deadline = time.monotonic() + 60
     while True:
         try:

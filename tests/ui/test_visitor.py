@@ -4,8 +4,10 @@ import stat
 from dataclasses import asdict
 
 import pytest
+import streamlit as st
 
 from labelrank.errors import JobError
+from labelrank.settings import Settings
 from labelrank.steps.patch_gallery.request import GalleryRequest
 from labelrank.ui import session, visitor
 from tests.jobs.conftest import at_once
@@ -104,3 +106,16 @@ def test_other_jobs_are_not_listed_and_an_id_that_nobody_has_is_not_found(shared
     run(shared, "jobs", job="0" * 32)
     assert "No job has been started yet." in texts(shared)
     assert "secret" not in texts(shared)
+
+
+def test_below_a_path_of_a_site_the_cookie_and_links_are_for_that_path(monkeypatch):
+    monkeypatch.delenv("SPACE_HOST", raising=False)
+    monkeypatch.setattr(session, "server_settings", lambda: Settings(shared=True))
+    monkeypatch.setattr(visitor, "visitor", lambda settings: "me")
+    monkeypatch.setattr(visitor, "offered_cookie", lambda: "labelrank_visitor=me.1; max-age=9")
+    for configured, path in (("", "/"), ("labelrank", "/labelrank/"), ("/team/labels/", "/team/labels/")):
+        monkeypatch.setattr(st, "get_option", {"server.baseUrlPath": configured}.__getitem__)
+        assert session.offered_cookie() == f"labelrank_visitor=me.1; max-age=9; path={path}"
+        assert session.share_link("7") == f"{path}?job=7"
+    monkeypatch.setattr(visitor, "offered_cookie", lambda: None)
+    assert session.offered_cookie() is None
