@@ -1,31 +1,35 @@
 """Many visitors of one server: how long their first page takes, what it holds, and whether their jobs take turns.
 
-    python benchmarks/sessions.py [--sessions 50] [--seconds 60] [--jobs 2] [--owners 5]
+    python benchmarks/sessions.py [--sessions 50] [--every 20] [--visits 7] [--owners 5] [--jobs 2]
 
 A server of strangers (LABELRANK_SHARED=1) in an empty workspace, warm by one visit. Then, on the same machine:
 
-1. all sessions at once, as clients that speak Streamlit's protocol and draw nothing: the server's share alone;
-2. the same number of browser sessions, which arrive evenly over `--seconds` and stay open: real Chromium, empty caches;
-3. while all of them are open, jobs of several owners, each a small extraction, sent in blocks of one owner.
+1. all sessions at once, as clients that speak Streamlit's protocol and draw nothing: a browser draws on the machine of
+   its user, and fifty on this one would measure themselves;
+2. these sessions stay, and each asks for its page again every so many seconds, while Chromium visits the first page,
+   one visit after the other, each with an empty cache;
+3. then jobs of several owners, each a small extraction, sent in blocks of one owner.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
+import random
 import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from browser import App, button, chromium, serving, visit
-from common import cpu_model, notes, parser_of, print_header
-from playwright.async_api import BrowserContext, async_playwright
+from common import cpu_model, parser_of, print_header
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
-from websockets.sync.client import connect
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 from labelrank.jobs.queue import submit
 from labelrank.jobs.store import SUCCEEDED, Job, JobStore
@@ -40,7 +44,8 @@ TIMEOUT_S = 600.0
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--sessions", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=60, help="in which the browser sessions arrive")
+    parser.add_argument("--every", type=float, default=20, help="seconds from one page of a session to its next")
+    parser.add_argument("--visits", type=int, default=7, help="of a browser beside the sessions")
     parser.add_argument("--owners", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2, help="of each owner")
     options = parser.parse_args()
@@ -49,73 +54,67 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, serving(ROOT / "app.py", Path(home)) as app:
         with chromium() as browser:
             warm = visit(browser, app.url, button(PRIMARY))
-        print_header("| visitors | first page, median s | slowest s | failed | web process, MiB |")
-        print(f"| 1, warm | {warm.usable_s:.2f} | {warm.usable_s:.2f} | 0 | {app.memory_mib():.0f} |")
-        _tell(f"{options.sessions} at once, without browsers", at_once(app, options.sessions), app)
-        asyncio.run(browsers(app, Path(home), options))
+        print_header("| visitors | first page, median s | slowest s | web process, MiB |")
+        print(f"| 1, warm | {warm.usable_s:.2f} | {warm.usable_s:.2f} | {app.memory_mib():.0f} |")
+        with Sessions(app, options.sessions, options.every) as sessions:
+            _tell(f"{options.sessions} at once, without browsers", sessions.first, app)
+            with chromium() as browser:
+                seconds = [visit(browser, app.url, button(PRIMARY)).usable_s for _ in range(options.visits)]
+            _tell(f"1 beside {options.sessions} that stay, {options.visits} times", seconds, app)
+            print(f"\nPages of the sessions meanwhile: {sessions.pages:,}, failed {sessions.failed}")
+            jobs_beside(Path(home), options.owners, options.jobs)
 
 
-def _tell(what: str, seconds: list[float | None], app: App) -> None:
-    known = [one for one in seconds if one is not None]
-    median, slowest = (f"{of(known):.2f}" if known else "" for of in (statistics.median, max))
-    print(f"| {what} | {median} | {slowest} | {len(seconds) - len(known)} | {app.memory_mib():.0f} |", flush=True)
+def _tell(what: str, seconds: Sequence[float], app: App) -> None:
+    print(f"| {what} | {statistics.median(seconds):.2f} | {max(seconds):.2f} | {app.memory_mib():.0f} |", flush=True)
 
 
-def at_once(app: App, sessions: int) -> list[float | None]:
-    """Return the seconds until each session has its first page, all of them begun together; None where it failed."""
-    found: list[float | None] = [None] * sessions
-    together = threading.Barrier(sessions)
+class Sessions:
+    """Clients that begin together and stay, each in a thread."""
 
-    def session(number: int) -> None:
-        together.wait()
+    def __init__(self, app: App, count: int, every: float) -> None:
+        self._address, self._every = f"ws{app.url.removeprefix('http')}/_stcore/stream", every
+        self._together, self._end = threading.Barrier(count), threading.Event()
+        self._begun = threading.Barrier(count + 1)
+        self._threads = [threading.Thread(target=self._session) for _ in range(count)]
+        self.first: list[float] = []
+        """Seconds until each had its first page."""
+        self.pages = self.failed = 0
+
+    def __enter__(self) -> Sessions:
+        for thread in self._threads:
+            thread.start()
+        self._begun.wait(TIMEOUT_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _session(self) -> None:
+        self._together.wait()
         began = time.perf_counter()
-        address = f"ws{app.url.removeprefix('http')}/_stcore/stream"
-        with connect(address, subprotocols=["streamlit"], max_size=None, open_timeout=TIMEOUT_S) as page:  # type: ignore[list-item]
-            page.send(BackMsg(rerun_script=ClientState()).SerializeToString())
-            while True:
-                message = page.recv(TIMEOUT_S)
-                assert isinstance(message, bytes)
-                if ForwardMsg.FromString(message).WhichOneof("type") == "script_finished":
-                    break
-        found[number] = time.perf_counter() - began
+        protocol = Subprotocol("streamlit")
+        with connect(self._address, subprotocols=[protocol], max_size=None, open_timeout=TIMEOUT_S) as page:
+            self._page(page)
+            self.first.append(time.perf_counter() - began)
+            self._begun.wait(TIMEOUT_S)
+            while not self._end.wait(self._every * (0.5 + random.random())):
+                try:
+                    self._page(page)
+                    self.pages += 1
+                except (OSError, TimeoutError, WebSocketException):
+                    self.failed += 1
+                    return
 
-    threads = [threading.Thread(target=session, args=(number,)) for number in range(sessions)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
-
-
-async def browsers(app: App, home: Path, options: object) -> None:
-    """Print how browser sessions fare that stay open, and then jobs beside them."""
-    sessions, seconds = options.sessions, options.seconds  # type: ignore[attr-defined]
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        contexts: list[BrowserContext] = []
-
-        async def session(number: int) -> float | None:
-            await asyncio.sleep(number * seconds / sessions)
-            began = time.perf_counter()
-            try:
-                context = await browser.new_context(viewport={"width": 1280, "height": 900})
-                contexts.append(context)
-                page = await context.new_page()
-                await page.goto(app.url, timeout=TIMEOUT_S * 1000)
-                await page.get_by_role("button", name=PRIMARY).wait_for(timeout=TIMEOUT_S * 1000)
-            except Exception as error:  # noqa: BLE001 - counted and told
-                notes()(f"session {number}: {error}"[:200])
-                return None
-            return time.perf_counter() - began
-
-        found = await asyncio.gather(*(session(number) for number in range(sessions)))
-        _tell(f"{sessions} browsers within {seconds:g} s, all stay", list(found), app)
-        await asyncio.to_thread(jobs_beside, home, options.owners, options.jobs)  # type: ignore[attr-defined]
-        print(f"Web process after the jobs: {app.memory_mib():.0f} MiB")
-        await browser.close()
+    def _page(self, page: ClientConnection) -> None:
+        page.send(BackMsg(rerun_script=ClientState()).SerializeToString())
+        kind = None
+        while kind != "script_finished":
+            message = page.recv(TIMEOUT_S)
+            assert isinstance(message, bytes)
+            kind = ForwardMsg.FromString(message).WhichOneof("type")
 
 
 def jobs_beside(home: Path, owners: int, each: int) -> None:
