@@ -7,6 +7,10 @@ ENV PYTHONUNBUFFERED=1 \
     HF_HOME=/home/user/workspace/huggingface \
     LABELRANK_SHARED=1 \
     LABELRANK_MAX_JOB_SECONDS=14400 \
+    # 10 GiB each: a Space has a disk of 50 GB.
+    LABELRANK_MAX_CACHE_BYTES=10737418240 \
+    LABELRANK_MAX_HUB_BYTES=10737418240 \
+    LABELRANK_MAX_UPLOADS_BYTES=10737418240 \
     # In the iframe of a Space the uploader gets no XSRF cookie and would answer 403.
     STREAMLIT_SERVER_ENABLE_XSRF_PROTECTION=false \
     STREAMLIT_SERVER_HEADLESS=true \

@@ -98,6 +98,9 @@ class Settings:
     data, of which the least recently used are removed first."""
     max_owner_upload_bytes: int = 5 * 2**30
     """Bytes of uploads that one visitor of a shared server may keep."""
+    max_uploads_bytes: int = 20 * 2**30
+    """Bytes of the uploads of all visitors of a shared server, as anyone can come as a new one. Where they take more,
+    those that nobody has used for a day go first; then no more are kept."""
     max_upload_idle_seconds: int = 30 * 24 * 3600
     """After so long unused, an upload on a shared server is removed, unless a job that waits or runs needs it."""
 

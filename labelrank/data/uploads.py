@@ -23,6 +23,8 @@ _UPLOAD = re.compile(r"upload:([0-9a-f]{64})")
 _UPLOAD_KINDS = (".zip", ".parquet", ".tar")
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 _BLOCK_BYTES = 1 << 20
+_IN_USE_S = 24 * 3600.0
+"""An upload that was used so lately is not removed to make room for those of others."""
 PARQUET_MAGIC = b"PAR1"
 
 
@@ -114,6 +116,13 @@ def _check_room(name: str, size_bytes: int, shown: str, settings: Settings) -> N
             f"visitor (LABELRANK_MAX_OWNER_UPLOAD_BYTES). {'Delete one' if others else 'Keep fewer images'}, then "
             "upload it again."
         )
+    if settings.owner and _total_bytes(_all_uploads(settings)) + size_bytes > settings.max_uploads_bytes:
+        raise DatasetError(
+            f"{shown!r} has {size_text(size_bytes)}, for which this server has no room now: it keeps "
+            f"{size_text(settings.max_uploads_bytes)} of uploads for all visitors together "
+            "(LABELRANK_MAX_UPLOADS_BYTES). Try again tomorrow, when those that nobody uses are removed, or put it on "
+            "the Hub as a dataset."
+        )
 
 
 @dataclass(frozen=True)
@@ -131,6 +140,21 @@ class Upload:
 def kept_uploads(settings: Settings) -> tuple[Upload, ...]:
     """Return the uploads of the owner, those that were used last first."""
     return _uploads_in(settings.own)
+
+
+def _all_uploads(settings: Settings) -> list[Upload]:
+    """Return the uploads of all owners of a shared server, oldest use first."""
+    folders = (settings.workspace / OWNERS).glob("*") if settings.shared else ()
+    return sorted((one for folder in folders for one in _uploads_in(folder)), key=lambda one: one.used_at)
+
+
+def _total_bytes(found: list[Upload]) -> int:
+    sizes = {}
+    for one in found:
+        with contextlib.suppress(FileNotFoundError):  # it has just been removed
+            status = one.path.stat()
+            sizes[status.st_ino] = status.st_size  # once, where an account has a visitor's as a link
+    return sum(sizes.values())
 
 
 def _uploads_in(folder: Path) -> tuple[Upload, ...]:
@@ -158,22 +182,31 @@ def delete_upload(upload: Upload) -> None:
 
 
 def evict_uploads(
-    settings: Settings, needed: Callable[[Upload], bool], *, clock: Callable[[], float] = time.time
+    settings: Settings,
+    needed: Callable[[Upload], bool],
+    *,
+    room_bytes: int = 0,
+    clock: Callable[[], float] = time.time,
 ) -> tuple[Upload, ...]:
     """Remove the uploads on a shared server, of any owner, that were not used for long, oldest first; return them.
 
     Args:
         needed: Whether a job that waits or runs reads an upload.
+        room_bytes: What is to fit beside the others into `max_uploads_bytes`; for that also those go that were not used
+            for a day.
 
     Raises:
         DatasetError: As for `delete_upload`.
     """
-    folders = (settings.workspace / OWNERS).glob("*") if settings.shared else ()
-    found = sorted((one for folder in folders for one in _uploads_in(folder)), key=lambda one: one.used_at)
-    idle = [one for one in found if clock() - one.used_at > settings.max_upload_idle_seconds and not needed(one)]
-    for one in idle:
-        delete_upload(one)
-    return tuple(idle)
+    left, removed = _all_uploads(settings), []
+    for one in tuple(left):
+        unused_s = clock() - one.used_at
+        is_full = _total_bytes(left) + room_bytes > settings.max_uploads_bytes
+        if unused_s > (_IN_USE_S if is_full else settings.max_upload_idle_seconds) and not needed(one):
+            delete_upload(one)
+            left.remove(one)
+            removed.append(one)
+    return tuple(removed)
 
 
 def known_upload_name(name: str, *, settings: Settings) -> str | None:

@@ -149,6 +149,7 @@ _LIMITS = {
     "max_job_bytes": "Memory of a job, without a GPU",
     "max_job_seconds": "Time of a job, until it has to be resumed",
     "max_owner_upload_bytes": "Size of a visitor's uploads",
+    "max_uploads_bytes": "Size of the uploads of all visitors",
     "max_upload_idle_seconds": "Time that a visitor's upload is kept unused",
     "max_owner_bytes": "Size of all that a visitor keeps",
     "max_cache_bytes": "Size of all features, runs and encoders that are kept",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import IO
 
@@ -34,15 +35,15 @@ def keep(file: IO[bytes]) -> choices.Source:
         cache.check_room(settings)
         asking.ask(looks.check_upload, path, shown, settings=settings, subject=shown, meanwhile=session.give_up_if_left)
 
-    evict()
+    evict(file.seek(0, io.SEEK_END))
     return choices.Source(save_upload(file, settings=session.settings(), check=check))
 
 
-def evict() -> None:
-    """Remove the uploads of this server that nobody has used for long and no job reads."""
+def evict(room_bytes: int = 0) -> None:
+    """Remove the uploads of this server that nobody has used for long and no job reads, and make room for another."""
     limits = session.server_settings()
     read = {(limits.of(job.owner).own, job.params.get("dataset")) for job in _active_jobs()}
-    evict_uploads(limits, lambda upload: (upload.path.parent.parent, upload.name) in read)
+    evict_uploads(limits, lambda upload: (upload.path.parent.parent, upload.name) in read, room_bytes=room_bytes)
 
 
 def delete(upload: Upload) -> None:

@@ -3,6 +3,7 @@
 import io
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -132,10 +133,31 @@ def test_uploads_that_nobody_used_for_long_go_oldest_first_but_none_that_a_job_r
     store.create("extract", {**PARAMS, "dataset": read}, "ada", "pets")
     removed = []
     real = uploads.evict_uploads
-    monkeypatch.setattr(uploads, "evict_uploads", lambda *args: removed.extend(real(*args)))
+    monkeypatch.setattr(uploads, "evict_uploads", lambda *args, **more: removed.extend(real(*args, **more)))
     uploads.evict()
     assert [one.name for one in removed] == [read, older, old], "bob's copy is read by no job of his"
     assert sorted(names(ada)) == sorted([read, fresh]) and names(bob) == []
+
+
+def test_visitors_who_come_as_new_ones_fill_no_disk(server, zips):
+    size = len(zips().getvalue())
+    few = replace(server, max_uploads_bytes=2 * size + 20)
+    name = save_upload(zips(), settings=few.of("ada"))
+    save_upload(zips(1), settings=few.of("bob"))
+    words = r"no room now: .* for all visitors together \(LABELRANK_MAX_UPLOADS_BYTES\). Try again tomorrow"
+    with pytest.raises(DatasetError, match=words):
+        save_upload(zips(2), settings=few.of("carl"))
+    assert names(few.of("carl")) == []
+    account = few.of("hub:ada").own / "uploads"
+    account.mkdir(parents=True)
+    for path in (few.of("ada").own / "uploads").iterdir():
+        os.link(path, account / path.name)
+    assert evict_uploads(few, lambda _: False, room_bytes=20) == (), "what is linked takes its room once"
+    assert evict_uploads(few, lambda _: False, room_bytes=size) == (), "they are in use"
+    unused_for(2 * DAY, few.of("ada"), name)
+    assert evict_uploads(few, lambda _: True, room_bytes=size) == (), "jobs read them"
+    assert {one.name for one in evict_uploads(few, lambda _: False, room_bytes=size)} == {name}
+    save_upload(zips(2), settings=few.of("carl"))
 
 
 def test_what_is_opened_is_used(server, zips):
