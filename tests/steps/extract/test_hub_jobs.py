@@ -15,11 +15,12 @@ from click.testing import CliRunner
 from labelrank.cli import main
 from labelrank.errors import Cancelled, Conflict, FeaturesError, HubError, SettingsError
 from labelrank.features.joining import read_features
-from labelrank.models.device import cpu
+from labelrank.models import backend
+from labelrank.models.device import Device
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines import here, hub_fleet, hub_jobs, hub_store, hub_work
 from labelrank.steps.extract.engines.hub_cost import cost_of
-from labelrank.steps.extract.engines.hub_work import Task, told_error, work_on
+from labelrank.steps.extract.engines.hub_work import Task, pinned, told_error, work_on
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
@@ -332,11 +333,29 @@ def test_an_image_without_cuda_on_a_gpu_is_told_by_the_job_itself(hub, hub_engin
     assert len(hub.jobs.all) == 1
 
 
-def test_newer_gpus_multiply_in_bfloat16_and_an_unknown_processor_in_float32(hub_engine, settings):
-    flavor = replace(hub_engine().flavor, gpu="L4", gpus=1)
-    request = replace(REQUEST, precision="auto")
-    assert plan(request, settings, device=hub_engine(flavor=flavor).device).provenance["precision"] == "bfloat16"
-    assert plan(request, settings, device=hub_engine().device).provenance["precision"] == "float32"
+@pytest.mark.parametrize(
+    ("model", "capability", "precision"),
+    [("T4", (7, 5), "float16"), ("L4", (8, 9), "bfloat16"), (None, None, "float32")],
+)
+def test_a_plan_for_a_flavor_is_that_of_its_machine(
+    hub_engine, work, settings, monkeypatch, model, capability, precision
+):
+    flavor = replace(hub_engine().flavor, title="Hardware of the Hub", gpu=model, gpus=1 if model else 0)
+    asked = Request("digits", "mae-tiny-digits", precision="auto")
+    for_there = plan(asked, settings, device=hub_engine(flavor=flavor).device)
+    assert for_there.provenance["precision"] == precision
+    monkeypatch.delenv("KERAS_BACKEND")
+    if model:
+        gpu = Device("GPU", f"NVIDIA {model}", None, bfloat16=capability >= (8, 0), capability=capability)
+        monkeypatch.setattr(backend, "gpus", lambda: (gpu,))
+        monkeypatch.setattr(backend, "has_gpu", lambda: True)
+        monkeypatch.setattr(backend, "_has_gpu_build", lambda name: name == "tensorflow")
+    else:
+        monkeypatch.setattr(backend, "cpu", lambda: Device("CPU", "with bfloat16", 64, bfloat16=True))
+    there = plan(pinned(for_there), settings)
+    assert there.part_digest == for_there.part_digest
+    assert [part.name for part in there.parts] == [part.name for part in for_there.parts]
+    assert there.batch_size == for_there.batch_size
 
 
 def test_a_task_holds_what_is_asked_for_and_where_it_comes_from(hub, work):
@@ -395,7 +414,6 @@ def test_a_price_in_an_unknown_unit_and_the_time_of_a_gpu_are_unknown(hub, run_e
 def test_twice_the_jobs_take_half_the_time_and_cost_the_same(hub_engine, work):
     parts = list(work.parts) * 500
     one, two = (cost_of(hub_engine(jobs=jobs), work, parts) for jobs in (1, 2))
-    assert cpu().cores
     assert one.samples == two.samples == 200 * 500
     assert two.seconds == pytest.approx(one.seconds / 2, rel=0.4)
     assert two.usd == pytest.approx(one.usd, rel=0.4)
