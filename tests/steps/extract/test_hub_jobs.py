@@ -18,7 +18,7 @@ from labelrank.features.joining import read_features
 from labelrank.models import backend
 from labelrank.models.device import Device
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines import here, hub_fleet, hub_jobs, hub_store, hub_work
+from labelrank.steps.extract.engines import hub_fleet, hub_jobs, hub_store, hub_work
 from labelrank.steps.extract.engines.hub_cost import cost_of
 from labelrank.steps.extract.engines.hub_work import Task, pinned, told_error, work_on
 from labelrank.steps.extract.plan import plan
@@ -74,6 +74,16 @@ def work(settings, monkeypatch):
 
 
 @pytest.fixture
+def local(tmp_path, run_cli):
+    """Return the workspace of an extraction of the same on one machine, in a process of its own."""
+    asked = ("--checkpoint", REQUEST.checkpoint, "--max-per-class", "20", "--precision", "float32")
+    env = {"LABELRANK_HOME": str(tmp_path / "local")}
+    done = run_cli("extract", REQUEST.dataset, *asked, "--out", "local.parquet", env=env)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "local"
+
+
+@pytest.fixture
 def run_extract(hub, tmp_path, monkeypatch):
     """Run `labelrank extract digits ... --engine hub-jobs` with an access token that may start jobs."""
     monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "workspace"))
@@ -109,12 +119,10 @@ def stages(hub):
 
 @pytest.mark.slow
 def test_a_killed_job_is_replaced_and_what_is_there_is_not_computed_again(
-    hub, hub_engine, work, settings, kill_first, tmp_path, monkeypatch, capfd
+    hub, hub_engine, work, settings, local, kill_first, tmp_path, monkeypatch, capfd
 ):
-    local = Settings(workspace=tmp_path / "local")
-    wanted = obtain(work, local, engine=here.make).features
+    wanted = read_features(local / "features" / f"{work.digest}.parquet")
     monkeypatch.setattr(hub_fleet, "ATTEMPTS", 1)
-
     found = obtain(work, settings, engine=hub_engine(jobs=1), on_progress=kill_first).features
     assert stages(hub)[0] == "ERROR"
     assert "another one takes its" in capfd.readouterr().err
@@ -185,12 +193,11 @@ def parts_given(hub):
     return [json.loads(job.spec["command"][2])["parts"] for job in hub.jobs.all]
 
 
+@pytest.mark.slow
 def test_what_is_in_the_repository_is_taken_unless_it_is_to_be_made_anew(
-    hub, hub_engine, work, settings, tmp_path, monkeypatch
+    hub, hub_engine, work, settings, local, tmp_path, monkeypatch
 ):
-    local = Settings(workspace=tmp_path / "local")
-    obtain(work, local, engine=here.make)
-    made = local.cache / "parts" / work.part_digest
+    made = local / "parts" / work.part_digest
     hub.add_folder("dataset", REPO, made, private=True)  # not where parts are looked for
     hub.add("dataset", REPO, {f"parts/{work.part_digest}/{part.name}": made / part.name for part in work.parts})
     hub.jobs.holds = True
