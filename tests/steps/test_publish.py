@@ -1,5 +1,6 @@
 """Publishing as a job: what was shown is what is written, it tells how far it is, and it stops and goes on."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -98,9 +99,20 @@ def test_nothing_is_written_where_it_is_stopped_and_it_goes_on(hub, params, thei
     assert there(hub)["model.safetensors"] == WEIGHTS
 
 
-def test_what_others_have_written_meanwhile_is_not_overwritten(hub, params, theirs):
+def test_a_disk_that_is_full_is_told_and_nothing_stays(params, theirs, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("labelrank.steps.publish.run.link", full)
+    with pytest.raises(HubError, match="No space left on device.*show what changes again"):
+        params()
+    assert kept(theirs) == []
+
+
+@pytest.mark.parametrize("others", [{"README.md": "theirs"}, {"notes.txt": "theirs"}])
+def test_what_others_have_written_meanwhile_is_not_overwritten(hub, params, theirs, others):
     made = params()
-    hub.add("model", "me/model", {"README.md": "theirs", "notes.txt": "theirs"})
+    hub.add("model", "me/model", others)
     with pytest.raises(HubError, match="The model me/model was made meanwhile. Show what changes again"):
         run(made, theirs)
     changed = params()

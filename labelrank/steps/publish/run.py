@@ -17,21 +17,32 @@ from labelrank.steps.publish.plan import Plan
 from labelrank.steps.publish.request import Publishing
 
 _KEPT = "publishing"
-_MADE_EMPTY = {".gitattributes", "README.md"}
+_MADE_EMPTY = {".gitattributes"}
 """What the Hub puts into a repository that was just made."""
 
 
 def keep(plan: Plan, *, pull_request: bool, of: str, settings: Settings) -> Publishing:
-    """Keep the files of a plan as they are now, so that a job writes what was shown."""
+    """Keep the files of a plan as they are now, so that a job writes what was shown.
+
+    Raises:
+        HubError: They cannot be kept.
+    """
     name = secrets.token_hex(16)
     folder = settings.own / _KEPT / name
-    for change in plan.changes:
-        path = folder / change.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(change.new, bytes):
-            path.write_bytes(change.new)
-        else:
-            link(change.new, path)
+    try:
+        for change in plan.changes:
+            path = folder / change.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(change.new, bytes):
+                path.write_bytes(change.new)
+            else:
+                link(change.new, path)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise HubError(
+            f"What is to be written to {plan.target.name} cannot be kept until then ({error.strerror or error}). Free "
+            "some space on this computer, then show what changes again."
+        ) from error
     parent = plan.repo.revision if plan.repo else None
     return Publishing(plan.target.kind, plan.target.repo_id, parent, pull_request, plan.title, name, of)
 
