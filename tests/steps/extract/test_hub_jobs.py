@@ -17,13 +17,14 @@ from labelrank.errors import Cancelled, Conflict, FeaturesError, HubError, Setti
 from labelrank.features.joining import read_features
 from labelrank.models import backend
 from labelrank.models.device import Device
-from labelrank.settings import Settings
+from labelrank.settings import Settings, assets_dir
 from labelrank.steps.extract.engines import hub_fleet, hub_jobs, hub_store, hub_work
 from labelrank.steps.extract.engines.hub_cost import cost_of
 from labelrank.steps.extract.engines.hub_work import Task, pinned, told_error, work_on
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
+from tests.helpers.datasets import png
 from tests.helpers.hub_jobs import ROOT, JobRoutes, RunningJob
 from tests.helpers.hub_writing import Token, Writing
 from tests.helpers.processes import wait_for
@@ -152,6 +153,21 @@ def test_a_job_that_the_hub_starts_again_goes_on_and_a_damaged_part_is_made_anew
     obtain(work, Settings(workspace=tmp_path / "other"), engine=hub_engine(jobs=1))
     assert len(hub.jobs.all) == 2
     assert json.loads(hub.jobs.all[1].spec["command"][2])["parts"] == [part.name[:12]]
+
+
+@pytest.mark.slow
+def test_private_data_and_a_private_checkpoint_are_read_as_they_were_planned(hub, hub_engine, settings, monkeypatch):
+    images = {f"{name}/{n}.png": png(seed=n) for name in ("cat", "dog") for n in range(8)}
+    hub.add("dataset", "me/pets", images, private=True)
+    hub.add_folder("model", "me/mae", assets_dir() / "checkpoints" / "mae-tiny-digits", private=True)
+    monkeypatch.setenv("KERAS_BACKEND", "openvino")
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    work = plan(Request("me/pets", "me/mae", precision="float32"), settings)
+    hub.add("dataset", "me/pets", {"cat/8.png": png(seed=8)})
+    features = obtain(work, settings, engine=hub_engine()).features
+    assert sorted(features.keys) == sorted(images)
+    assert features.failures == ()
+    assert features.provenance["dataset"]["revision"] == work.dataset.revision
 
 
 @pytest.mark.slow
