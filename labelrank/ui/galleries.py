@@ -20,13 +20,13 @@ LARGE_BYTES = 20_000_000
 
 
 def read_text(found: images.Gallery, data: DatasetInfo) -> str | None:
-    """Return how many of the samples that were looked at can be read, in a sentence; None where all can."""
+    """Return how many of the samples that were looked at cannot be read, in a sentence; None where all can."""
     if not found.problems:
         return None
     looked_at = plural(found.looked_at, *NOUNS[data.media])
     if not found.read:
         return f"None of the {looked_at} looked at can be read."
-    return f"{found.read:,} of the {looked_at} looked at can be read."
+    return f"{found.looked_at - found.read:,} of the {looked_at} looked at cannot be read."
 
 
 def refusal(found: images.Gallery, data: DatasetInfo) -> str | None:

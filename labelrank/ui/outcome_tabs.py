@@ -142,6 +142,10 @@ def _table(results: Results, arm: str) -> None:
         hide_index=True,
         height="content" if len(table) <= TABLE_ROWS else 35 * (TABLE_ROWS + 1) + 3,
         column_config={
+            # Names stay in sight where a narrow page has to be moved sideways.
+            table.columns[0]: st.column_config.TextColumn(pinned=True),
+        }
+        | {
             name: st.column_config.NumberColumn(one.title, format=one.format, help=one.help)
             for name, one in columns.items()
         },

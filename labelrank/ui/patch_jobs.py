@@ -69,10 +69,10 @@ def _choose_settings(media: str, found: GalleryProspect | None, *, key: str) -> 
     Args:
         found: What the choices would be; None if they cannot work.
     """
-    asked, (_, many) = session.choices().gallery, NOUNS[media]
-    with st.expander(_label(asked, many, found), icon=":material/tune:", key=key):
+    asked, nouns = session.choices().gallery, NOUNS[media]
+    with st.expander(_label(asked, nouns, found), icon=":material/tune:", key=key):
         per_class = st.select_slider(
-            f"Samples per class ({many})",
+            f"Samples per class ({nouns[1]})",
             choices.stops(PER_CLASS, asked.per_class),
             value=asked.per_class,
             key="gallery_per_class",
@@ -130,18 +130,18 @@ def _choose_settings(media: str, found: GalleryProspect | None, *, key: str) -> 
         st.rerun()
 
 
-def _label(asked: GalleryRequest, many: str, found: GalleryProspect | None) -> str:
-    parts = [choices_text(asked, many)]
+def _label(asked: GalleryRequest, nouns: tuple[str, str], found: GalleryProspect | None) -> str:
+    parts = [choices_text(asked, *nouns)]
     if found is not None:
         parts.append(f"{found.visible} of {found.places} visible")
         parts.append(f"ranker {found.ranker}" if found.ranker else "no ranker")
     return ", ".join(parts)
 
 
-def choices_text(asked: GalleryRequest, many: str = "samples") -> str:
+def choices_text(asked: GalleryRequest, one: str = "sample", many: str = "samples") -> str:
     """Return in a few words how patches are scored."""
-    rounds = words.plural(asked.rounds, "round")
-    return f"{asked.per_class:,} {many} per class, {rounds}, {VARIANTS[asked.variant].lower()}"
+    samples, rounds = words.plural(asked.per_class, one, many), words.plural(asked.rounds, "round")
+    return f"{samples} per class, {rounds}, {VARIANTS[asked.variant].lower()}"
 
 
 def result_text(job: Job) -> str:

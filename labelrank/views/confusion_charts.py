@@ -22,6 +22,11 @@ from labelrank.words import percent
 RIGHT = "#5f8097"
 MISTAKE = "#c0652a"
 CONFUSION_HEIGHT = 400
+"""At least; more classes take a line of text each."""
+ACROSS = 40
+"""Up to this many, names stand below the columns too. They are those of the rows, in the same order."""
+ACROSS_PIXELS = 110
+"""Most of a name below the columns."""
 CELLS = 128
 """Up to this many positions have their own row and column in a confusion matrix; with more, neighbours are joined."""
 NUMBERED_CELLS = 15
@@ -114,7 +119,7 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
 
     Right predictions are blue, mistakes are orange. The strength is the root of the share of the true class, so that
     rare mistakes are visible, and full from `full_share` on. Up to `NUMBERED_CELLS` classes the cell shows the share.
-    Beyond `CELLS` classes, neighbours in the order are joined.
+    Beyond `CELLS` classes, neighbours in the order are joined. Every row has its name.
 
     Args:
         confusion: As for `mistake_distance`.
@@ -148,23 +153,26 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
         }
     )
     cells = list(range(len(titles)))
-    axis = {
-        "labelExpr": f"{json.dumps(labels)}[datum.value]",
-        "labelFontSize": LABEL_PIXELS,
-        "labelLimit": 110 if len(cells) <= 20 else 74,
-        "labelOverlap": "greedy",
-        "ticks": False,
-        "domain": False,
-        "grid": False,
-    }
+    row, axis = ranking_charts.rows(labels)
+    across = alt.Axis(
+        labelExpr=f"{json.dumps(labels)}[datum.value]",
+        labelAngle=-90,
+        labels=len(cells) <= ACROSS,
+        labelFontSize=LABEL_PIXELS,
+        labelLimit=ACROSS_PIXELS,
+        labelOverlap="greedy",
+        ticks=False,
+        domain=False,
+        grid=False,
+    )
     scale = alt.Scale(domain=cells, paddingInner=0.06 if len(cells) <= 30 else 0)
     strength = alt.Scale(type="sqrt", domain=[0, full_share(confusion)], range=[0.1, 1], clamp=True)
     base = (
         alt.Chart(frame)
         .transform_calculate(told=marks.percent_text("datum.share", 1))
         .encode(
-            x=alt.X("predicted:O", title="Predicted", scale=scale, axis=alt.Axis(labelAngle=-90, **axis)),
-            y=alt.Y("true:O", title="True", scale=scale, axis=alt.Axis(**axis)),
+            x=alt.X("predicted:O", title="Predicted", scale=scale, axis=across),
+            y=alt.Y("true:O", title="True", scale=scale, axis=axis),
             tooltip=[
                 alt.Tooltip("true_name:N", title="true"),
                 alt.Tooltip("predicted_name:N", title="predicted"),
@@ -182,7 +190,9 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str], order: Sequence
     if len(cells) <= NUMBERED_CELLS:
         # The text colour of the page around it: it is readable on every strength of a cell, in both themes.
         layers.append(base.mark_text(fontSize=10, color="currentColor").encode(text="text:N"))
-    return alt.layer(*layers).properties(height=CONFUSION_HEIGHT)
+    below = ACROSS_PIXELS if across.labels else 0
+    height = max(CONFUSION_HEIGHT, row * len(cells) + AXIS_HEIGHT["one line"] + below)
+    return scrolled(alt.layer(*layers), height)
 
 
 def recall_frame(report: Report, arm: str = "ranked") -> pd.DataFrame:

@@ -126,4 +126,5 @@ def class_told(label_map: LabelMap, position: int, in_order: np.ndarray | None) 
         if 0 <= other <= last:
             sure = "" if in_order is None else f" ({percent(in_order[min(position, other)], 0)} sure)"
             beside.append(f"{word} {shorten(label_map.classes[other].name)}{sure}")
-    return f"{place}. It stands {' and '.join(beside)}. Centroid {entry.centroid:.2f}; {plural(entry.count, 'sample')}."
+    centroid = f"{entry.centroid:.2f}".replace("-", "\u2212")
+    return f"{place}. It stands {' and '.join(beside)}. Centroid {centroid}; {plural(entry.count, 'sample')}."

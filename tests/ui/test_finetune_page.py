@@ -680,6 +680,15 @@ def test_another_metric_is_shown_beside_the_verdict(ready, compared):
     assert not ready.exception
 
 
+@pytest.mark.parametrize(("design", "tab", "first"), [(None, "Orders", "Order"), (TARGETS, "Targets", "Targets")])
+def test_names_of_the_table_stay_in_sight_when_it_is_moved_sideways(ready, compared, design, tab, first):
+    job, _ = compared(*filter(None, [design]))
+    run(ready, job=job.id)
+    open_tab(ready, tab, "geometry" if design else "order")
+    table = next(one for one in ready.dataframe if first in one.value.columns)
+    assert json.loads(table.proto.columns)[first]["pinned"] is True
+
+
 def test_a_failed_run_is_told_with_its_reason(ready, compared):
     job, _ = compared(Design(orders="ranked,original,random:3", seeds=3), failing=["random-2"])
     run(ready, job=job.id)

@@ -171,7 +171,7 @@ def test_a_dataset_of_which_some_can_be_read_says_how_many_and_can_be_used(app, 
     files = {f"{name}/{n}.png": png(n)[: 40 if n else None] for name in ("cat", "dog") for n in range(3)}
     with write_zip(workspace / "pets.zip", files).open("rb") as stream:
         run(app, dataset=save_upload(stream, settings=Settings(workspace=workspace)))
-    assert "Every class has 3 images, but 2 of the 6 images looked at can be read" in subheaders(app)
+    assert "Every class has 3 images, but 4 of the 6 images looked at cannot be read" in subheaders(app)
     assert "4 problems. The other samples can be used." in texts(app)
     button(app, "Use this upload").click().run()
     assert "Extract features" in labels(app)

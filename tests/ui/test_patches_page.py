@@ -69,6 +69,11 @@ def test_one_click_starts_a_job_with_the_choices(app, store):
     assert "Score patches" not in labels(app)
 
 
+def test_one_image_per_class_is_told_in_the_singular(app):
+    run(app, "patches", dataset="digits", split="train", scored="1")
+    assert any(one.label.startswith("1 image per class, 4 rounds, ") for one in app.expander)
+
+
 def test_a_checkpoint_without_a_decoder_is_refused_with_the_way_out(app):
     run(app, "patches", dataset="digits", checkpoint="mae-tiny-digits")
     app.session_state["choices"] = app.session_state["choices"].__class__(

@@ -317,6 +317,18 @@ def test_neighbours_of_very_many_classes_share_a_cell():
     assert layers(chart)[0]["encoding"]["y"]["axis"]["labelOverlap"] == "greedy"
 
 
+@pytest.mark.parametrize("n", [20, 40, 100, 128])
+def test_every_row_of_a_confusion_matrix_has_room_for_its_name(n):
+    names = [f"class {i}" for i in range(n)]
+    made = confusion_charts.confusion_chart(np.eye(n, dtype=int), names, range(n)).to_dict()
+    encoding = made["layer"][0]["encoding"]
+    # 12 pixels of text, whose lines may overlap by the separation that the axis allows.
+    assert (made["height"] - (110 if n <= 40 else 0) - 74) / n >= 12
+    assert encoding["y"]["axis"]["labelSeparation"] == -2
+    assert encoding["x"]["axis"]["labels"] == (n <= 40)
+    assert "height" in [one["name"] for one in made["params"]]  # in full screen it can be scrolled
+
+
 def test_a_rare_mistake_is_not_drawn_as_strong_as_a_frequent_one():
     rare, frequent = np.array([[24, 1], [0, 25]]), np.array([[5, 20], [0, 25]])
     assert confusion_charts.full_share(rare) == 0.25
