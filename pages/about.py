@@ -10,7 +10,11 @@ from labelrank.ui import frame, messages, server
 # A static table: on a phone it wraps, where another would be cut.
 table = partial(st.table, hide_index=True, border="horizontal")
 
-frame.header("About", "labelrank puts the classes of a dataset in the order in which an encoder sees them.")
+frame.header(
+    "About",
+    "labelrank shows which classes of images or videos an encoder finds alike, puts them in order, and says how sure "
+    "that is.",
+)
 st.subheader("Citation", anchor=False)
 st.markdown("\n".join(f"- {messages.escape(text)}: [{address}]({address})" for text, address in words.PAPERS))
 with st.expander("BibTeX", icon=":material/format_quote:", key="bibtex", on_change="rerun") as place:

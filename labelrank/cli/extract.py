@@ -22,7 +22,7 @@ from labelrank.cli.progress import ExtractionReporter, ProgressLine, say, say_do
 from labelrank.cli.tables import printable
 from labelrank.data.dataset import NOUNS
 from labelrank.views.extraction import few_samples_text
-from labelrank.words import rough_duration
+from labelrank.words import plural, rough_duration
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
@@ -206,7 +206,7 @@ def _write(features: FeatureSet, out: Path) -> None:
     (write_folder if out.is_dir() else write_features)(features, out)
     rows, dim = features.X.shape
     is_scores = PATCHES in features.provenance
-    say(f"Wrote {out}: {rows:,} rows of {dim:,} {'scores' if is_scores else 'features'}.")
+    say(f"Wrote {out}: {plural(rows, 'sample')}, {dim:,} {'scores' if is_scores else 'features'} each.")
     if is_scores:  # nobody ranks them, so a class may have none
         return
     if "shard" in features.provenance:
@@ -218,6 +218,6 @@ def _write(features: FeatureSet, out: Path) -> None:
             f" and {len(missing) - 5:,} more" if missing[5:] else ""
         )
         raise FeaturesError(
-            f"{out} has no row of class {named}: none of its samples could be used, so it cannot be ranked. Repair or "
+            f"{out} has no sample of class {named}: none could be used, so it cannot be ranked. Repair or "
             "remove what was left out, and extract again."
         )

@@ -39,10 +39,10 @@ _OPTIONS = {"targets": "arms", "method": "order"}
 @click.option(
     "--label-map",
     type=click.Path(path_type=Path),
-    help="The ranked order; by default that of the rows that are not tested on.",
+    help="The ranked order; by default that of the samples that are not tested on.",
 )
-@click.option("--test", type=click.Path(path_type=Path), help="Features to test on; by default rows are held out.")
-@click.option("--val", type=click.Path(path_type=Path), help="Features to validate on; by default rows are held out.")
+@click.option("--test", type=click.Path(path_type=Path), help="Features to test on; by default some are held out.")
+@click.option("--val", type=click.Path(path_type=Path), help="Features to validate on; by default some are held out.")
 @click.option("--data", help="Dataset of the features, for --depth; by default what their file says.")
 @click.option("--checkpoint", help="Checkpoint of the features; by default what their file says.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Report to write (JSON).")
@@ -226,8 +226,8 @@ def _check_applicable(meaning: str | None, *, end_to_end: bool, has_files: bool,
         ("data", end_to_end, "--depth"),
         ("checkpoint", end_to_end or has_files, "--depth or --files"),
         ("model", has_files, "--files"),
-        ("test_share", not given("test"), "rows held out to test, so not with --test"),
-        ("val_share", not given("val"), "rows held out to validate, so not with --val"),
+        ("test_share", not given("test"), "samples held out to test, so not with --test"),
+        ("val_share", not given("val"), "samples held out to validate, so not with --val"),
     ):
         if given(name) and not applies:
             raise click.UsageError(f"--{_OPTIONS.get(name, name).replace('_', '-')} goes with {needed}.")

@@ -301,7 +301,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--unit", type=click.Choice(UNITS), help="Unit of --bandwidth.  [positions]"),
         click.option("--recipe", help="How an encoder learns, with --depth: quick, paper, mae or videomae.  [quick]"),
-        click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training rows."),
+        click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training samples."),
         click.option("--batch-size", type=click.IntRange(min=1), help="Samples of an update."),
         click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Peak, after warm-up."),
         click.option("--weight-decay", type=click.FloatRange(0)),
@@ -332,7 +332,7 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--sharpness",
             callback=_sharpness,
-            help="Of --target geometry: the larger, the nearer to one-hot; auto chooses on validation rows.  [auto]",
+            help="Of --target geometry: the larger, the nearer to one-hot; auto chooses on validation samples.  [auto]",
         ),
         click.option(
             "--keep",
@@ -343,9 +343,9 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--patches", help=f"What chooses the patches of --keep: {CHOICES}."),
         click.option("--flip/--no-flip", default=None, help="Mirror half of the images, with --depth."),
         click.option("--control/--no-control", default=None, help="Check that classes are exchangeable.  [control]"),
-        click.option("--seed", type=click.IntRange(min=0), help="Draws random orders and held-out rows.  [0]"),
-        click.option("--val-share", type=share, help="Share of the training rows, without --val.  [0.1]"),
-        click.option("--test-share", type=share, help="Share of all rows, without --test.  [0.2]"),
+        click.option("--seed", type=click.IntRange(min=0), help="Draws random orders and held-out samples.  [0]"),
+        click.option("--val-share", type=share, help="Share of the training samples, without --val.  [0.1]"),
+        click.option("--test-share", type=share, help="Share of all samples, without --test.  [0.2]"),
     )
     return _with(command, options)
 

@@ -25,6 +25,7 @@ from labelrank.patches.ranker_card import TITLES
 from labelrank.patches.ranker_config import HEADS, SIZES
 from labelrank.patches.ranker_recipe import LOSSES, VARIANTS, RankerRecipe
 from labelrank.steps.patch_training import DEFAULT_HELD_OUT, DEFAULT_ROUNDS
+from labelrank.words import plural
 
 CHEAP = ("random", "grid", "centre", "variance", "gradient", "median")
 """What `patches compare` compares by default: selections that cost next to nothing, and fit every encoder."""
@@ -105,7 +106,7 @@ def score(
     say_left_out(scores.failures)
     write_features(scores, out)
     rows, count = scores.X.shape
-    say(f"Wrote {out}: {rows:,} rows of {count:,} scores.")
+    say(f"Wrote {out}: {plural(rows, 'sample')}, {count:,} scores each.")
     if (reliability := reliability_of(scores)) is not None:
         say(
             f"Reliability of a sample's scores: {reliability:.2f} (two halves of the rounds correlate at "
@@ -247,7 +248,7 @@ def classes(scores: Path) -> None:
             f"{scores} holds features, not scores of patches; give a file of `labelrank patches score`."
         )
     if not found.keys:
-        raise FeaturesError(f"{scores} has no rows; score at least one sample of each class.")
+        raise FeaturesError(f"{scores} has no samples; score at least one sample of each class.")
     heats = class_heat(np.asarray(found.X), found.y, found.class_names, found.provenance[PATCHES]["grid"])
     table = border_table(heats)
     rows = [[printable(str(cell)) for cell in row] for row in table.itertuples(index=False)]

@@ -70,7 +70,7 @@ def say_given(features: FeatureSet) -> None:
         columns = features.provenance.get("dataset", {}).get("columns") or ()  # none where Python code wrote the file
         places = [f" in {printable(repr(name))}" for name in columns] or ["", ""]
         say(
-            f"Features of an unknown encoder: {rows:,} rows of {dim:,} numbers{places[0]}, "
+            f"Features of an unknown encoder: {plural(rows, 'sample')}, {dim:,} numbers each{places[0]}, "
             f"{plural(len(features.class_names), 'class', 'classes')}{places[1]}."
         )
 

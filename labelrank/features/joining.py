@@ -47,7 +47,7 @@ def read_features(path: Path, *, features_column: str | None = None, label_colum
     if PATCHES in features.provenance:
         raise FeaturesError(f"{path} holds scores of patches, not features; give a file of `labelrank extract`.")
     if not features.keys:
-        raise FeaturesError(f"{path} has no rows; extract at least one sample per class.")
+        raise FeaturesError(f"{path} has no samples; extract at least one sample per class.")
     return features
 
 
@@ -83,7 +83,7 @@ def merge_features(paths: Sequence[Path]) -> FeatureSet:
     _check_all_shards(found)
     merged = _join(found)
     if not merged.keys:
-        raise FeaturesError("The shards have no rows; extract at least one sample per class.")
+        raise FeaturesError("The shards have no samples; extract at least one sample per class.")
     return replace(
         merged,
         rows=None if merged.rows is None or (np.diff(merged.rows) > 0).all() else merged.rows,

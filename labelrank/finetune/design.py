@@ -239,7 +239,7 @@ def split_rows(keys: Sequence[str], y: np.ndarray, *, share: float, seed: int) -
     """
     y = np.asarray(y)
     if not 0 < share <= _MAX_SHARE:
-        raise SettingsError(f"The share of rows held out is {share}; expected more than 0, up to {_MAX_SHARE}.")
+        raise SettingsError(f"The share of samples held out is {share}; expected more than 0, up to {_MAX_SHARE}.")
     if y.shape != (len(keys),):
         raise SettingsError(f"There are {len(keys)} keys and labels of shape {y.shape}; expected one label per key.")
     drawn = [hashlib.sha256(f"{seed}:{key}".encode("utf-8", "surrogatepass")).digest() for key in keys]

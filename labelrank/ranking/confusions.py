@@ -291,7 +291,7 @@ def _by_class(codes: np.ndarray, count: np.ndarray, size: int, at_once: int) -> 
 def _cannot_be_left_out(row: int, moments: ClassMoments, white: Whitening) -> str:
     n, k, r = moments.n_samples, moments.n_classes, white.matrix.shape[1]
     return (
-        f"Row {row:,} alone gives the features their spread within classes in some direction, so without it that "
-        f"covariance has no inverse: {n:,} rows of {k:,} classes tell {n - k:,} directions, and {r:,} are used. Use "
-        "shrinkage auto, or more rows."
+        f"The sample of row {row:,} alone gives the features their spread within classes in some direction, so without "
+        f"it that covariance has no inverse: {n:,} samples of {k:,} classes tell {n - k:,} directions, and {r:,} are "
+        "used. Use shrinkage auto, or more samples."
     )

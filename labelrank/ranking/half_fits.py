@@ -196,7 +196,7 @@ def _top(whitened: np.ndarray) -> np.ndarray:
     last = len(gram) - 1
     values, vectors = eigh(gram, subset_by_index=[last, last], check_finite=False)
     if values[0] <= 0:
-        raise RankingError("All class means are equal in every direction in which rows of a class vary.")
+        raise RankingError("All class means are equal in every direction in which samples of a class vary.")
     result: np.ndarray = vectors[:, 0] @ whitened if wide else vectors[:, 0]
     return result
 

@@ -31,7 +31,7 @@ def nearest_rows(X: np.ndarray, k: int, rows: np.ndarray | None = None) -> Itera
     """
     n = len(X)
     if not 1 <= k < n:
-        raise RankingError(f"{k} nearest rows were asked for of {n:,} rows; take at least {k + 1:,} rows.")
+        raise RankingError(f"{k} nearest samples were asked for of {n:,}; take at least {k + 1:,} samples.")
     unit = np.array(X, dtype=np.float32)
     # The largest first, so that squares neither overflow nor vanish.
     for scale in (np.abs(unit).max(axis=1, keepdims=True), None):

@@ -277,7 +277,7 @@ class _Solution:
 
 
 _NOTHING_BETWEEN = (
-    "All class means are equal in every direction in which rows of a class vary, so no axis separates the classes. "
+    "All class means are equal in every direction in which samples of a class vary, so no axis separates the classes. "
     "Check that the labels belong to these features, or use another checkpoint."
 )
 
@@ -387,16 +387,16 @@ def sorted_with_ties(values: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 def check_counts(classes: np.ndarray, count: np.ndarray) -> None:
     if len(classes) == 0:
-        raise RankingError("There are no rows to rank; add rows of at least two classes.")
+        raise RankingError("There are no samples to rank; add samples of at least two classes.")
     if len(classes) == 1:
         raise RankingError(
-            f"All {count[0]} rows are of one class, {_name(classes[0])}; ranking needs at least two. "
-            "Add rows of another class."
+            f"All {count[0]} samples are of one class, {_name(classes[0])}; ranking needs at least two. "
+            "Add samples of another class."
         )
     if (count == 1).all():
         raise RankingError(
-            f"Each of the {len(classes)} classes has one row only (the first is {_name(classes[0])}), so there is no "
-            "within-class spread to compare the classes by. Add a second row to at least one class."
+            f"Each of the {len(classes)} classes has one sample only (the first is {_name(classes[0])}), so there is "
+            "no within-class spread to compare the classes by. Add a second sample to at least one class."
         )
 
 
@@ -409,9 +409,9 @@ def _check_equal_sizes(classes: np.ndarray, count: np.ndarray) -> None:
     named = ", ".join(f"{_name(classes[k])} has {count[k]}" for k in others[:5])
     more = f" and {len(others) - 5} more" if len(others) > 5 else ""
     raise RankingError(
-        f"method='reference' pairs the rows of each class and needs the same number in all of them: {usual} rows in "
+        f"method='reference' pairs the samples of each class and needs the same number in all of them: {usual} in "
         f"{how_many.max()} of {len(classes)} classes, but class {named}{more}. Use method='centroid', which takes any "
-        "class sizes, or select the same number of rows per class."
+        "class sizes, or select the same number of samples per class."
     )
 
 

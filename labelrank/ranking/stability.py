@@ -330,7 +330,7 @@ def _kendall(a: Order, b: Order) -> float:
     """
     first, second = common(a, b)
     if len(first) < 2:
-        raise RankingError("Two halves of the rows have fewer than two classes in common.")
+        raise RankingError("Two halves of the samples have fewer than two classes in common.")
     return float(kendalltau(first, second).statistic)
 
 

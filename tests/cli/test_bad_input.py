@@ -41,8 +41,8 @@ def alike():
 
 
 REFUSED = {
-    "one class": (rows(1), "needs at least two. Add rows of another class"),
-    "one row of each class": (rows(8, 1), "one row only .* Add a second row"),
+    "one class": (rows(1), "needs at least two. Add samples of another class"),
+    "one row of each class": (rows(8, 1), "one sample only .* Add a second sample"),
     "constant features": ((np.ones((40, 6), np.float32), rows()[1]), "identical in every feature.* Check that"),
 }
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_refused_with_the_way_out(name, command, tmp_path
     else:
         np.savez(path, X=X[:0], y=y[:0])
     done = call(command, path)
-    told = {"empty.parquet": "is not a readable Parquet", "nan.npz": "row 3 holds NaN", "no_rows.npz": "has no rows"}
+    told = {"empty.parquet": "is not a readable Parquet", "nan.npz": "row 3 holds NaN", "no_rows.npz": "has no samples"}
     assert done.exit_code == 1
     assert told[name] in done.stderr
 

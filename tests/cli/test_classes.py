@@ -96,7 +96,7 @@ def test_one_class_is_an_error_in_one_line(tmp_path):
     np.savez(tmp_path / "mine.npz", X=np.random.default_rng(0).normal(size=(9, 4)), y=np.zeros(9, int))
     done = classes(tmp_path / "mine.npz")
     assert done.exit_code == 1 and done.stdout == ""
-    assert "Error: All 9 rows are of one class" in done.stderr
+    assert "Error: All 9 samples are of one class" in done.stderr
 
 
 def test_sentences(given):
@@ -147,6 +147,6 @@ def test_orders_that_the_features_do_not_allow_are_told(tmp_path):
     y = np.repeat(np.arange(4), [20, 20, 20, 21])
     np.savez(tmp_path / "unequal.npz", X=rng.normal(size=(81, 6)) + y[:, None], y=y)
     told = " ".join(classes(tmp_path / "unequal.npz", "--orders").stdout.split())
-    assert "Not judged is reference: method='reference' pairs the rows of each class" in told
+    assert "Not judged is reference: method='reference' pairs the samples of each class" in told
     printed = json.loads(classes(tmp_path / "unequal.npz", "--orders", "--format", "json").stdout)["groups"]
     assert list(printed["refused"]) == ["reference"] and "reference" not in printed["orders"]["of"]

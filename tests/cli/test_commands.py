@@ -132,7 +132,7 @@ def test_a_class_of_which_nothing_can_be_used_is_an_error_after_the_rest_is_writ
         file.writestr("owl/broken.png", picture("red")[:45])
     done = run_here("extract", archive, "--checkpoint", "mae-tiny-digits", "--out", "f.parquet")
     assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1].startswith("Error: f.parquet has no row of class 'owl': none of its samples")
+    assert done.stderr.splitlines()[-1].startswith("Error: f.parquet has no sample of class 'owl': none could be used")
     assert len(read_features(tmp_path / "f.parquet").keys) == 6
 
 

@@ -303,8 +303,8 @@ def test_wrong_usage_exits_2(finetune, options):
         (("--data", "digits"), "--data goes with --depth."),
         (("--checkpoint", "mae-tiny-digits"), "--checkpoint goes with --depth or --files."),
         (("--no-model",), "--model goes with --files."),
-        (("--test", "test.parquet", "--test-share", "0.1"), "--test-share goes with rows held out to test"),
-        (("--val", "test.parquet", "--val-share", "0.1"), "--val-share goes with rows held out to validate"),
+        (("--test", "test.parquet", "--test-share", "0.1"), "--test-share goes with samples held out to test"),
+        (("--val", "test.parquet", "--val-share", "0.1"), "--val-share goes with samples held out to validate"),
     ],
 )
 def test_an_option_that_would_change_nothing_is_refused(finetune, tmp_path, options, refused):

@@ -30,7 +30,7 @@ def test_classes_are_listed_by_what_lies_in_their_border(tmp_path):
     ("provenance", "rows", "text"),
     [
         ({}, 2, "holds features, not scores of patches"),
-        ({"patches": {"grid": [1, 2, 2]}}, 0, "has no rows"),
+        ({"patches": {"grid": [1, 2, 2]}}, 0, "has no samples"),
         ({"patches": {"grid": [1, 2, 3]}}, 2, "4 scores of a sample, but 1 x 2 x 3 patches"),
     ],
 )

@@ -77,6 +77,6 @@ def test_features_of_an_unknown_encoder_are_told_with_their_columns_if_these_are
         provenance={ENCODER: UNKNOWN, "dataset": {"id": "x"}},
     )
     say_given(features)
-    assert "2 rows of 3 numbers, 2 classes." in capsys.readouterr().err
+    assert "2 samples, 3 numbers each, 2 classes." in capsys.readouterr().err
     say_given(replace(features, provenance={ENCODER: UNKNOWN, "dataset": {"columns": ["vec", "name"]}}))
-    assert "3 numbers in 'vec', 2 classes in 'name'." in capsys.readouterr().err
+    assert "3 numbers each in 'vec', 2 classes in 'name'." in capsys.readouterr().err

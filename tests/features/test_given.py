@@ -261,7 +261,7 @@ def test_everything_that_needs_no_encoder_works(tmp_path, monkeypatch):
     path = table(tmp_path / "mine.parquet", emb=vectors(), other=vectors(), label=pa.array(TEXTS))
     columns = ("--features-column", "emb", "--label-column", "label")
     said = run("rank", path, *columns, "--out", tmp_path / "map.json").stderr
-    assert "Features of an unknown encoder: 60 rows of 5 numbers in 'emb', 3 classes in 'label'." in said
+    assert "Features of an unknown encoder: 60 samples, 5 numbers each in 'emb', 3 classes in 'label'." in said
     label_map = read_label_map(tmp_path / "map.json")
     assert set(label_map.names) == set(NAMES)
     assert label_map.features["encoder"] == "unknown"

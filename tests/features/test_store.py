@@ -178,7 +178,7 @@ def test_a_shard_without_rows_is_fine_and_no_rows_at_all_are_not(tmp_path):
     write_features(empty, tmp_path / "part-00000-of-00002.parquet")
     write_features(whole, tmp_path / "part-00001-of-00002.parquet")
     np.testing.assert_array_equal(read_features(tmp_path).X, whole.X)
-    with pytest.raises(FeaturesError, match="has no rows"):
+    with pytest.raises(FeaturesError, match="has no samples"):
         read_features(tmp_path / "part-00000-of-00002.parquet")
 
 
@@ -257,7 +257,7 @@ def test_a_part_without_rows_is_read_as_it_was_written(tmp_path):
         part = read_part(path)
         assert (part.X.shape, part.y.shape, part.keys, part.rows.shape) == ((0, d), (0,), (), (0,))
         assert part.failures == (Problem("x", "broken"),)
-        with pytest.raises(FeaturesError, match="has no rows"):
+        with pytest.raises(FeaturesError, match="has no samples"):
             read_features(path)
 
 
@@ -396,7 +396,7 @@ REVISED = {"checkpoint": {**PROVENANCE["checkpoint"], "revision": "e2"}}
         ([shard_of(1, 2, [0, 1]), shard_of(2, 2, [1])], "together hold the sample 'class/1.png' twice"),
         ([shard_of(1, 2, [0]), rows_of([1])], "b.parquet is no shard, but a whole extraction"),
         ([shard_of(1, 1, [0], rows=None)], "a.parquet has no column row"),
-        ([shard_of(1, 1, [])], "The shards have no rows"),
+        ([shard_of(1, 1, [])], "The shards have no samples"),
         ([shard_of(0, 1, [0])], "shard in its metadata is {'index': 0, 'count': 1}; expected an index from 1"),
         ([rows_of([0], provenance={**PROVENANCE, "shard": 3})], "shard in its metadata is 3; expected an index"),
         (

@@ -207,7 +207,7 @@ def test_keys_that_are_no_text_elsewhere_can_be_split():
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.0, 0.95, float("nan")])
 def test_a_share_that_leaves_nothing_on_one_side_is_refused(share):
-    with pytest.raises(SettingsError, match=r"share of rows held out is"):
+    with pytest.raises(SettingsError, match=r"share of samples held out is"):
         split_rows(["a", "b"], np.array([0, 0]), share=share, seed=0)
 
 

@@ -141,7 +141,7 @@ def test_constant_features_change_nothing():
 def test_fewer_rows_than_features_need_shrinkage():
     X, y = rows(n_features=150)
     assert found(X, y).accuracy.value > 0.25
-    with pytest.raises(RankingError, match="112 rows of 5 classes tell 107 directions.*Use shrinkage auto"):
+    with pytest.raises(RankingError, match="112 samples of 5 classes tell 107 directions.*Use shrinkage auto"):
         found(X, y, None)
 
 
@@ -149,7 +149,7 @@ def test_a_row_that_alone_varies_a_feature_cannot_be_left_out_without_shrinkage(
     X, y = rows()
     X = np.insert(X, 0, 0.0, axis=1)
     X[17, 0] = 1.0
-    with pytest.raises(RankingError, match="^Row 17 alone"):
+    with pytest.raises(RankingError, match="^The sample of row 17 alone"):
         found(X, y, None)
     assert found(X, y).accuracy.value > 0.4
 

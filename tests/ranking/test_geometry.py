@@ -123,7 +123,7 @@ def test_a_class_of_one_row_has_a_place():
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(np.zeros(40, int), "one class"), (np.arange(40), "one row only")],
+    [(np.zeros(40, int), "one class"), (np.arange(40), "one sample only")],
     ids=["one class", "one row of each"],
 )
 def test_what_has_no_geometry_is_refused(labels, message):

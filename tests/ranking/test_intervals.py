@@ -174,7 +174,7 @@ def test_too_few_rows_without_shrinkage_are_told_what_they_need():
     [
         (np.ones((4, 2)), [0, 0, 1, 1], "identical in every feature"),
         (np.eye(4), [0, 0, 0, 0], "one class"),
-        (np.eye(4), [0, 1, 2, 3], "one row only"),
+        (np.eye(4), [0, 1, 2, 3], "one sample only"),
         (np.tile(np.arange(4.0), (2, 1)).T.repeat(2, axis=0)[:8], [0, 1] * 4, "means are equal"),
     ],
     ids=["constant", "one class", "one row of each", "equal means"],

@@ -51,5 +51,5 @@ def test_the_vote_goes_by_number_then_by_nearness_then_by_the_lower_class():
 
 
 def test_too_few_rows_are_told():
-    with pytest.raises(RankingError, match=r"5 nearest rows were asked for of 5 rows; take at least 6 rows\."):
+    with pytest.raises(RankingError, match=r"5 nearest samples were asked for of 5; take at least 6 samples\."):
         next(nearest_rows(np.eye(5), 5))

@@ -392,7 +392,7 @@ def test_one_sample_in_a_class(solver):
 
 @BOTH
 def test_one_sample_in_every_class_is_an_error(solver):
-    with pytest.raises(RankingError, match=r"Each of the 6 classes has one row only \(the first is 'a'\)"):
+    with pytest.raises(RankingError, match=r"Each of the 6 classes has one sample only \(the first is 'a'\)"):
         LabelRanker(solver=solver, shrinkage=None).fit(np.eye(6), np.array(list("abcdef")))
 
 
@@ -460,14 +460,14 @@ def test_all_class_means_equal_is_an_error(solver):
 @BOTH
 def test_means_that_differ_only_where_rows_do_not_is_an_error(solver):
     y = np.repeat(np.arange(3), 4)
-    with warnings.catch_warnings(), pytest.raises(RankingError, match="in which rows of a class vary"):
+    with warnings.catch_warnings(), pytest.raises(RankingError, match="in which samples of a class vary"):
         warnings.simplefilter("error")
         LabelRanker(solver=solver, shrinkage=None).fit(np.column_stack([y, np.tile([-1.0, 1.0], 6)]), y)
 
 
 @BOTH
 def test_one_class_is_an_error(solver):
-    with pytest.raises(RankingError, match="All 20 rows are of one class, 'cat'; ranking needs at least two"):
+    with pytest.raises(RankingError, match="All 20 samples are of one class, 'cat'; ranking needs at least two"):
         LabelRanker(solver=solver, shrinkage=None).fit(sample(n=20)[0], np.full(20, "cat"))
 
 
@@ -552,7 +552,7 @@ def test_equal_but_for_rounding_counts_as_equal():
 
 def test_reference_with_unequal_classes_names_them():
     X, y = np.random.default_rng(0).normal(size=(34, 3)), np.array(list("abcdefg"))[np.arange(34) % 7]
-    message = "5 rows in 6 of 7 classes, but class 'g' has 4. Use method='centroid'"
+    message = "5 in 6 of 7 classes, but class 'g' has 4. Use method='centroid'"
     with pytest.raises(RankingError, match=re.escape(message)):
         LabelRanker(method="reference").fit(X, y)
 

@@ -524,7 +524,7 @@ def test_merged_shards_are_the_whole(shards, tmp_path):
     paths = [shards / f"shard-{i}.parquet" for i in (3, 1, 2)]
     assert command("merge", *paths, "--out", tmp_path / "all.parquet", workspace=tmp_path) == (
         0,
-        f"Wrote {tmp_path / 'all.parquet'}: 200 rows of 96 features.\n",
+        f"Wrote {tmp_path / 'all.parquet'}: 200 samples, 96 features each.\n",
     )
     merged, whole = read_features(tmp_path / "all.parquet"), read_features(shards / "whole.parquet")
     assert merged.digest == whole.digest
