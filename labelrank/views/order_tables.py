@@ -86,7 +86,7 @@ def criteria_table(found: OrderCriteria, chosen: str) -> pd.DataFrame:
         for same in found.together
     ]
     columns = ["Order", *(TITLES[name] for name in names)]
-    return pd.DataFrame([*rows, ("random", *_random(found, names))], columns=columns).set_index("Order")
+    return pd.DataFrame([*rows, ("random", *map(_minus, _random(found, names)))], columns=columns).set_index("Order")
 
 
 def p_text(found: OrderCriteria) -> str:
@@ -120,9 +120,13 @@ def _random(found: OrderCriteria, names: list[str], after: str = "") -> list[str
 
 
 def _cell(judged: Judged, name: str, best: bool) -> str:
-    value = _figure(judged.value, name)
+    value = _minus(_figure(judged.value, name))
     p = f"{judged.p:.3f}" if judged.p < 0.1 else f"{judged.p:.2f}"
     return f"{f'**{value}**' if best else value} · p\u00a0{p}"
+
+
+def _minus(figure: str) -> str:
+    return figure.replace("-", "\u2212")
 
 
 def _figure(value: float, criterion: str) -> str:

@@ -49,3 +49,11 @@ def test_names_of_the_same_order_share_a_row():
         "spectral",
         "random",
     ]
+
+
+def test_the_table_of_the_page_has_minus_signs():
+    judged = replace(
+        found({"path": (1.0, 0.2), "original": (2.0, -0.14)}),
+        left_out=("anti_robinson_events", "anti_robinson_deviation", "group_share"),
+    )
+    assert criteria_table(judged, "path").loc["original", "Correlation"] == "\u22120.14 · p\u00a00.50"
