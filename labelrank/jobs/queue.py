@@ -32,6 +32,9 @@ _IDLE_S = 0.2
 """How long a new job may wait for an idle consumer."""
 _LOOK_S = 1.0
 """How often a consumer looks for jobs of dead consumers."""
+_LEAVE_S = 5.0
+"""How long a free device is left to an idle consumer that does the next job. One that has not taken it by then uses
+other devices."""
 
 logger = logging.getLogger(__name__)
 
@@ -219,6 +222,7 @@ class _Consumer:
         self._stopping = threading.Event()
         self._supervisor = Supervisor(settings, self._stopping, self._look, command=command, grace_s=grace_s)
         self._looked_at = time.monotonic()
+        self._left_at: float | None = None
         self._recover(None)
         _remove_former_queue(settings.workspace)
         self._thread = threading.Thread(target=self._run, name="labelrank-consumer", daemon=True)
@@ -254,10 +258,14 @@ class _Consumer:
         workspace = self._place.workspace
         as_app = self._place.name == APP
         others = others_live(workspace) if as_app else int(is_alive(workspace, APP))
+        before, self._left_at = self._left_at, None
 
         def others_idle() -> bool:
             busy = sum((job.worker == APP) is not as_app for job in self._store.in_state(RUNNING))
-            return others > busy
+            if others <= busy:
+                return False
+            self._left_at = before or time.monotonic()
+            return time.monotonic() - self._left_at < _LEAVE_S
 
         return self._store.claim(
             self._place.name,

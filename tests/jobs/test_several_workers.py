@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from labelrank.errors import JobError
+from labelrank.jobs import queue
 from labelrank.jobs.liveness import forget_dead, is_alive, join, others_live
 from labelrank.jobs.queue import cancel, ensure_consumer, resume, run_consumer, stop_consumer, submit
 from tests.helpers.processes import runs, wait_for
@@ -330,3 +331,17 @@ def test_a_job_with_a_visitors_token_runs_in_the_app_that_has_it(workers, ended,
         assert ended(jobs[1]).result["said"]
     finally:
         stop_consumer(settings)
+
+
+def test_a_device_that_the_app_cannot_use_is_not_left_to_it_for_long(settings, store, monkeypatch):
+    app, place = join(settings.workspace, as_app=True), join(settings.workspace, as_app=False)
+    try:
+        store.create("extract", {"with_token": True}, "them", "for the app, whose own device is in use")
+        other = store.create("extract", {}, "me", "for a worker")
+        worker = queue._Consumer(settings, place, command=child_command, grace_s=0.5, devices=("1",))
+        assert worker._claim() is None
+        monkeypatch.setattr(queue, "_LEAVE_S", 0.0)
+        assert worker._claim().id == other.id
+    finally:
+        place.leave()
+        app.leave()
