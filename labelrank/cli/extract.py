@@ -26,6 +26,7 @@ from labelrank.words import plural, rough_duration
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
+    from labelrank.models.device import Device
     from labelrank.settings import Settings
     from labelrank.steps.extract.engines import Engine
     from labelrank.steps.extract.plan import Plan
@@ -37,12 +38,14 @@ def extracted(
     *,
     recompute: bool = False,
     engine: Engine | None = None,
+    device: Device | None = None,
     jobs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> FeatureSet:
     """Return the features that options ask for, and say on stderr how they are made.
 
     Args:
+        device: Of the engine's machines, if it is not this one.
         jobs: What jobs of the Hub are started with (`hub_jobs.engine_of`), instead of an engine.
     """
     from labelrank.features.store import KEPT, LOCAL
@@ -63,7 +66,8 @@ def extracted(
         from labelrank.cli import hub_jobs
 
         engine = fleet = hub_jobs.engine_of(asdict(request), settings, recompute=recompute, **jobs)
-    work = plan(request, settings, device=fleet.device if fleet else None)
+    device = fleet.device if fleet else device
+    work = plan(request, settings, device=device)
     dataset = work.dataset
     split = f" ({dataset.split})" if dataset.split else ""
     nouns = NOUNS[dataset.media][1]
@@ -80,7 +84,7 @@ def extracted(
     say(f"{work.checkpoint.id}: masked pre-training: {work.checkpoint.masked_pretraining or 'not stated'}.")
     if kept := work.provenance.get(KEPT):
         say(f"Encoding {kept_text(kept)}.")
-    _say_prospect(work, settings, recompute=recompute, elsewhere=fleet is not None)
+    _say_prospect(work, settings, recompute=recompute, elsewhere=device is not None)
     reporter = ExtractionReporter(nouns, shrinks=work.request.ranking_shrinkage is not None)
     try:
         outcome = obtain(
@@ -161,12 +165,13 @@ def extract(
         asked = {"flavor": flavor, "jobs": jobs, "image": image, "repo": job_repo, "timeout_s": job_timeout, "yes": yes}
         _write(extracted(data, checkpoint, jobs=asked, **options), out)
         return
-    chosen = None
+    chosen, device = None, None
     if engine == "ray":
-        from labelrank.steps.extract.engines import ray
+        from labelrank.steps.extract.engines import ray, ray_cluster
 
         chosen = ray.engine(ray_address, workers, gpus_per_worker)
-    _write(extracted(data, checkpoint, engine=chosen, **options), out)
+        device = ray_cluster.device_of(ray_address, gpus_per_worker)
+    _write(extracted(data, checkpoint, engine=chosen, device=device, **options), out)
 
 
 @click.command()

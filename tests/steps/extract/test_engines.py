@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from labelrank.cli import main
 from labelrank.errors import Cancelled, CheckpointError, FeaturesError, SettingsError
+from labelrank.features.joining import read_features
 from labelrank.models import backend
 from labelrank.models.device import Device
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines import gpus, here
+from labelrank.steps.extract.engines import gpus, here, ray_cluster
 from labelrank.steps.extract.engines import ray as ray_engine
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
@@ -149,6 +152,27 @@ def test_what_goes_wrong_in_a_worker_is_told_by_its_own_words(ray, settings, tmp
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError):
         obtain(work, settings, engine=ray_engine.engine(workers=1))
+
+
+@pytest.mark.slow
+def test_the_device_is_that_of_a_worker(ray):
+    assert ray_cluster.device_of("auto", None) == backend.devices()[0]
+    assert ray_cluster.device_of(None, None) is None
+    with pytest.raises(SettingsError, match="and 1 GPUs for a worker"):
+        ray_cluster.device_of("auto", 1)
+
+
+def test_an_extraction_is_planned_for_the_workers_device(settings, tmp_path, monkeypatch, fresh_keras):
+    # As of a cluster whose processors multiply in bfloat16 no faster; what would run there runs here.
+    slow = Device("CPU", "another", 2, bfloat16=False)
+    monkeypatch.setattr(ray_cluster, "device_of", lambda address, gpus: slow if address == "auto" else None)
+    monkeypatch.setattr(ray_engine, "engine", lambda *_: here.make)
+    monkeypatch.setenv("LABELRANK_HOME", str(settings.workspace))
+    out = tmp_path / "features.parquet"
+    command = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", "3", "--out", str(out)]
+    found = CliRunner().invoke(main, [*command, "--engine", "ray", "--ray-address", "auto"])
+    assert found.exit_code == 0, found.output
+    assert read_features(out).provenance["precision"] == "float32"
 
 
 def test_more_gpus_than_a_node_has_are_refused(ray, settings):

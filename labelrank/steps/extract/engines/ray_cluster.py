@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from labelrank.errors import SettingsError
+from labelrank.models.backend import devices
+from labelrank.models.device import Device
 from labelrank.words import plural
 
 RESTARTS = 3
@@ -36,6 +38,14 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _connect(ray, address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
     # A Ray that is started here tells nobody of it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -49,10 +59,6 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
             f"Could not connect to {where} ({first_line(error)}). Start one with `ray start --head`, or leave "
             "--ray-address out to use this machine alone."
         ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _check_answers(address: str | None) -> None:
@@ -60,6 +66,35 @@ def _check_answers(address: str | None) -> None:
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+
+
+def device_of(address: str | None, gpus_per_worker: float | None) -> Device | None:
+    """Return the device of a worker of a cluster; None without an address, where it is that of this machine.
+
+    Precision, framework and the size of parts depend on it, and whoever asks need not have it. The connection stays.
+
+    Raises:
+        SettingsError: The cluster cannot be reached, or has no room for a worker.
+    """
+    if address is None:
+        return None
+    ray = ray_module()
+    if not ray.is_initialized():
+        _connect(ray, address)
+    _, options = workers_of(ray, 1, gpus_per_worker, 1)
+    asked = ray.remote(num_cpus=1, num_gpus=options["num_gpus"])(_device_here).remote()
+    try:
+        device: Device = ray.get(asked)
+    except ray.exceptions.RayError as error:
+        raise SettingsError(
+            f"A worker of the Ray cluster at {address} cannot be used ({first_line(error)}). Install labelrank on each "
+            "node, in the version of this machine."
+        ) from None
+    return device
+
+
+def _device_here() -> Device:
+    return devices()[0]
 
 
 def workers_of(ray: Any, workers: int | None, gpus: float | None, parts: int) -> tuple[int, dict[str, Any]]:
