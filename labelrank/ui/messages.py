@@ -41,7 +41,7 @@ def without_paths(text: str) -> str:
 
     Other text of a path's form, in a file's name or in code, is cut as well.
     """
-    if not (limits := session.settings()).shared:
+    if not (limits := session.server_settings()).shared:
         return text
     return logs.without_paths(text, limits.workspace)
 

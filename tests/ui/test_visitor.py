@@ -119,3 +119,12 @@ def test_below_a_path_of_a_site_the_cookie_and_links_are_for_that_path(monkeypat
         assert session.share_link("7") == f"{path}?job=7"
     monkeypatch.setattr(visitor, "offered_cookie", lambda: None)
     assert session.offered_cookie() is None
+
+
+def test_a_workspace_that_cannot_be_written_is_told_on_the_page(app, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "file" / "workspace"))
+    monkeypatch.setenv("LABELRANK_SHARED", "1")
+    (error,) = run(app).error
+    assert error.value.startswith("The key that tells visitors apart cannot be kept")
+    assert str(tmp_path) not in error.value
