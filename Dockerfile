@@ -1,5 +1,5 @@
-# The image that Hugging Face Spaces builds: its user can write the workspace and /tmp alone, and after the build nothing
-# needs a network. `make image` builds and tries it without Docker.
+# The image that Hugging Face Spaces builds: its user cannot change it, and needs the workspace and /tmp to write and no
+# network. `make image` builds and tries it without Docker.
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 \

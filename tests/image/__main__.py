@@ -42,7 +42,7 @@ mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
-mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+mount -t tmpfs -o mode=1777,noexec,nosuid,nodev tmpfs "$root/tmp"
 mount --bind "$workspace" "$root$inside"
 run='cd "$folder" && exec setpriv --reuid="$user" --regid="$user" --init-groups --no-new-privs --bounding-set=-all "$@"'
 exec chroot "$root" sh -c "$run" sh "$@"
