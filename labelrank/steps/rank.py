@@ -14,7 +14,7 @@ from labelrank.errors import RankingError
 from labelrank.features.joining import shard_notice
 from labelrank.label_map import LabelMap
 from labelrank.models.curated import EMBEDDED
-from labelrank.notices import Notice
+from labelrank.notices import NOTE, Notice
 from labelrank.ranking.few_samples import few_for_order
 from labelrank.ranking.methods import (
     DEFAULT_SHRINKAGE,
@@ -33,6 +33,7 @@ from labelrank.ranking.methods import (
 )
 from labelrank.ranking.rows import row_blocks
 from labelrank.steps.label_space import LabelSpace
+from labelrank.words import plural, share_text
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
@@ -251,6 +252,15 @@ def _notices(space: LabelSpace, request: RankRequest) -> list[Notice]:
     if (features.provenance.get("dataset") or {}).get("split") == "test":
         found.append(Notice("test_split", TEST_SPLIT))
     (rows, dim), n_classes = features.X.shape, len(features.class_names)
+    if lost := [p for p in features.failures if p.kind != NOTE and p.subject not in features.class_names]:
+        share = share_text(len(lost) / (len(lost) + rows))
+        found.append(
+            Notice(
+                "left_out",
+                f"{plural(len(lost), 'sample')} could not be used and {'is' if len(lost) == 1 else 'are'} not in this "
+                f"order ({share} of all). The first, {lost[0].subject}: {lost[0].reason}",
+            )
+        )
     # Where the order itself decided when to stop, its stability is told.
     if not features.provenance.get("stability") and (few := few_for_order(n_classes, rows / n_classes)):
         found.append(Notice("few_samples", few))

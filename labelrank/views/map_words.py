@@ -23,7 +23,8 @@ def agreement_text(found: MapComparison) -> str:
         return "The second order is the first one reversed."
     far = found.most_moved[0]
     tau, reverse = (round(value, 2) + 0.0 for value in (found.tau, -found.tau))  # + 0.0: no -0.00
-    text = f"Kendall tau is {tau:.2f}, with the reverse order {reverse:.2f} (1: the same order, 0: chance). "
+    tau_text, reverse_text = (f"{value:.2f}".replace("-", "\u2212") for value in (tau, reverse))
+    text = f"Kendall tau is {tau_text}, with the reverse order {reverse_text} (1: the same order, 0: chance). "
     if abs(found.tau) <= found.chance:
         text += f"Random orders of as many classes may agree as well (within {found.chance:.2f} of 0). "
     if found.turned:
