@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import inspect
 import signal
-import threading
 from collections.abc import AsyncIterator
 
 import streamlit as st
@@ -34,7 +33,7 @@ def draw() -> None:
 
 def load() -> None:
     """Go on with jobs that wait, and load what the first page takes."""
-    from labelrank.ui import copying, first_page, frame, galleries, hub_pickers, session  # noqa: F401
+    from labelrank.ui import copying, first_page, frame, galleries, hub_pickers, session, uploads  # noqa: F401
     from labelrank.views import thumbnails  # noqa: F401
 
     session.work_off_jobs()
@@ -43,11 +42,12 @@ def load() -> None:
 
 @contextlib.asynccontextmanager
 async def serving(_: st.App) -> AsyncIterator[None]:
-    """Load what the first page takes, so that its first visitor does not wait for it; at the end, stop the jobs.
+    """Load what the first page takes before anyone is answered, so that no visitor waits; at the end, stop the jobs.
 
     A container has 10 s between SIGTERM and SIGKILL. In these the connections end, and running jobs become resumable.
     """
-    threading.Thread(target=load, daemon=True).start()
+    loading = asyncio.ensure_future(asyncio.to_thread(load))
+    await asyncio.wait([loading])  # what fails is logged, and told by the page that needs it
     # The server would wait for uploads of any length, and ends by the signal that it got, with which no atexit runs.
     if isinstance(server := getattr(signal.getsignal(signal.SIGTERM), "__self__", None), uvicorn.Server):
         server.config.timeout_graceful_shutdown = LINGER_S

@@ -42,7 +42,9 @@ def begin_upload(port, session_id):
 
 @pytest.mark.slow
 def test_sigterm_makes_the_running_job_resumable_within_the_time_of_docker(settings, store):
-    waiting = store.create("extract", {**PARAMS, "max_per_class": None}, "local", "digits")
+    # Long enough: on an idle machine, digits would be done before the signal.
+    work = {"dataset": "moving-digits", "checkpoint": "videomae-tiny-moving-digits", "max_per_class": None}
+    waiting = store.create("extract", PARAMS | work, "local", "moving digits")
     server = start_server(settings.workspace, XSRF_OFF)
     try:
         address, port = server.url.removeprefix("http://"), int(server.url.rpartition(":")[2])
