@@ -24,6 +24,7 @@ from pathlib import Path
 
 from browser import App, button, chromium, serving, visit
 from common import cpu_model, parser_of, print_header
+from startup import EMPTY_APP
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ClientState_pb2 import ClientState
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -51,10 +52,14 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{os.cpu_count()} x {cpu_model()}; load when it began {os.getloadavg()[0]:.1f}", end="\n\n")
     os.environ["LABELRANK_SHARED"] = "1"
+    print_header("| visitors | first page, median s | slowest s | web process, MiB |")
+    with tempfile.TemporaryDirectory() as home:
+        (empty := Path(home) / "empty.py").write_text(EMPTY_APP)
+        with serving(empty, Path(home)) as app, Sessions(app, options.sessions, options.every) as sessions:
+            _tell(f"{options.sessions} at once of an app with a title and a button", sessions.first, app)
     with tempfile.TemporaryDirectory() as home, serving(ROOT / "app.py", Path(home)) as app:
         with chromium() as browser:
             warm = visit(browser, app.url, button(PRIMARY))
-        print_header("| visitors | first page, median s | slowest s | web process, MiB |")
         print(f"| 1, warm | {warm.usable_s:.2f} | {warm.usable_s:.2f} | {app.memory_mib():.0f} |")
         with Sessions(app, options.sessions, options.every) as sessions:
             _tell(f"{options.sessions} at once, without browsers", sessions.first, app)

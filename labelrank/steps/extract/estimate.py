@@ -17,7 +17,7 @@ from labelrank.steps.extract.plan import Plan
 from labelrank.steps.extract.request import Request
 from labelrank.times import TimeEstimate
 
-START_SECONDS = 4.5
+START_SECONDS = 2.5
 """Time of a process beside encoding: Python and its libraries, the dataset, the encoder, stability, writing."""
 READ_SECONDS = 2e-3
 """Time of one core to read an input and to prepare it."""
