@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -26,6 +27,7 @@ from labelrank.steps.extract.run import obtain
 from tests.steps.extract.test_resume import copied_checkpoint, parts_of
 
 pytest_plugins = ["tests.helpers.hub_engine", "tests.helpers.hub_server"]
+ROOT = Path(__file__).parents[3]
 REQUEST = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
 
 
@@ -45,9 +47,22 @@ def local(tmp_path_factory):
     return obtain(plan(REQUEST, settings), settings, engine=here.make).features
 
 
+@pytest.fixture(scope="module", autouse=True)
+def clean_process():
+    """Run this file in a process of its own where other tests have loaded Keras here, on a backend that stays."""
+    if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ:
+        yield
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "KERAS_"))}
+    done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-8000:]
+    pytest.skip("ran in a process of its own")
+
+
 @pytest.fixture
 def fresh_keras(monkeypatch):
-    # A job's process has not loaded Keras by then; this one may have, for other tests, and would name its backend.
+    # A job's process has not loaded Keras by then; this one may have, for the local engine.
     monkeypatch.delitem(sys.modules, "keras", raising=False)
 
 

@@ -259,7 +259,12 @@ def test_a_command_that_is_ended_ends_its_jobs_also_one_that_is_just_being_start
     env = {**os.environ, "HF_TOKEN": hub.token, "LABELRANK_HOME": str(tmp_path / "workspace")}
     command = [sys.executable, "-m", "labelrank", *words, "--flavor", "cpu-basic", "--jobs", "2", "--yes"]
     with subprocess.Popen(
-        command, env=env | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, stderr=subprocess.PIPE
+        command,
+        env=env | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        # Tests that a shell has put into the background ignore SIGINT, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         wait_for(lambda: len(hub.jobs.all) == 2 or process.poll() is not None, 120)
         process.send_signal(number)
