@@ -5,6 +5,7 @@ import streamlit as st
 from labelrank import words
 from labelrank.errors import FeaturesError, LabelRankError
 from labelrank.ui import (
+    arrival,
     checkpoint_picker,
     copying,
     datasets,
@@ -80,6 +81,8 @@ def actions() -> None:
             if st.button("Recompute", help="Extract again and replace the cached features."):
                 job_panel.start_extraction(recompute=True)
         job_panel.job_panel(job)
+        if job_panel.just_ended(job):
+            arrival.show_action()
         return
     found, can_start = None, True
     try:

@@ -37,6 +37,9 @@ _BODY = """<a class="to-action" href="#stMain">Skip to the main action</a>
   }
 })(PAGE, COOKIE);
 </script>"""
+_SHOW = """<script>
+document.querySelector('#stMain [data-testid^="stBaseButton-primary"]')?.scrollIntoView({block: "center"});
+</script>"""
 STYLE = """
 [data-testid="stElementContainer"]:has(.to-action) { position: absolute; width: 0; }
 a.to-action { position: fixed; top: 0.8rem; padding: 0.3rem 0.8rem; border-radius: 0.4rem; }
@@ -55,3 +58,8 @@ def arrive(page: str, cookie: str | None) -> None:
     """
     body = _BODY.replace("PAGE", json.dumps(page)).replace("COOKIE", json.dumps(cookie))
     st.html(body, unsafe_allow_javascript=True)
+
+
+def show_action() -> None:
+    """Bring the main action of the page into sight; a page that grew above it stays where it was scrolled to."""
+    st.html(_SHOW, unsafe_allow_javascript=True)

@@ -87,6 +87,11 @@ def leads_on(job: Job) -> bool:
     return bool(st.session_state.pop("leads_on", None) == job.id)
 
 
+def just_ended(job: Job) -> bool:
+    """Return, once, whether this job has ended while it was watched."""
+    return bool(st.session_state.pop("ended", None) == job.id)
+
+
 def job_panel(job: Job) -> None:
     """Show a job: live while it is active, else how it ended."""
     if job.active:
@@ -129,6 +134,8 @@ def watch(job_id: str, drawn_as: str, show: Callable[[Job], None], *, cancel_hel
         if not job.active:
             feature_files.look_again_at(job)
         if job.state != drawn_as:
+            if not job.active:
+                st.session_state["ended"] = job.id
             # Its stepper names the state, and the panel of a finished job does not tick.
             st.rerun()
         with st.container(border=True):
