@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # come first.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: app test quick lint format bench fuzz image lock clean chromium
+.PHONY: app test quick lint format bench fuzz image encoders lock clean chromium
 
 app: $(VENV)/.app-installed
 	$(BIN)/streamlit run app.py
@@ -53,6 +53,10 @@ fuzz: $(VENV)/.test-installed
 image: chromium
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah debootstrap uidmap
 	$(BIN)/python -m tests.image
+
+# Exports the encoder that comes with labelrank; for a new version of labelrank, Keras or OpenVINO, or a changed model.
+encoders: $(VENV)/.app-installed
+	$(BIN)/python -m tests.models.shipped_encoders
 
 # Browser tests use /usr/bin/chromium, or $$CHROMIUM, or the one that Playwright brings.
 chromium: $(VENV)/.test-installed

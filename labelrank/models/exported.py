@@ -23,7 +23,7 @@ class Unwritable(Exception):
     """A folder cannot be written."""
 
 
-class _Damaged(Exception):
+class Damaged(Exception):
     """An entry has changed since it was written."""
 
 
@@ -56,6 +56,22 @@ def load_kept(
     return _make_entry(entry, identity, make, load), False
 
 
+def copy_entry(entry: Path, identity: Mapping[str, Any], folder: Path) -> None:
+    """Fill an empty folder with the files of an entry that came from elsewhere, but for its note.
+
+    Raises:
+        Damaged: The entry is not complete, has changed, or is of another identity.
+        Unwritable: The folder cannot be written.
+    """
+    _check_entry(entry, identity)
+    for path in entry.iterdir():
+        if path.name != _NOTE:
+            try:
+                shutil.copyfile(path, folder / path.name)
+            except OSError as error:
+                raise Unwritable(error.strerror) from error
+
+
 def _load_entry(entry: Path, identity: Mapping[str, Any], load: Callable[[Path], _T]) -> _T | None:
     """Return the result of `load` for an entry; None if there is no entry, or if it was damaged and is now removed.
 
@@ -69,7 +85,7 @@ def _load_entry(entry: Path, identity: Mapping[str, Any], load: Callable[[Path],
             return load(entry)
     except FileNotFoundError:
         return None
-    except _Damaged as error:
+    except Damaged as error:
         print(f"What is kept in {entry} cannot be used ({error}); it is made again.", file=sys.stderr)
     except OSError as error:
         raise Unwritable(error.strerror) from error
@@ -85,18 +101,18 @@ def _load_entry(entry: Path, identity: Mapping[str, Any], load: Callable[[Path],
 
 
 def _check_entry(entry: Path, identity: Mapping[str, Any]) -> None:
-    """Raise _Damaged unless an entry is complete, unchanged and of this identity."""
+    """Raise Damaged unless an entry is complete, unchanged and of this identity."""
     try:
         note = json.loads((entry / _NOTE).read_bytes())
         if note["identity"] != identity:
-            raise _Damaged(f"{_NOTE} speaks of something else")
+            raise Damaged(f"{_NOTE} speaks of something else")
         for name, digest in note["files"].items():
             if _file_digest(entry / name) != digest:
-                raise _Damaged(f"{name} has changed")
+                raise Damaged(f"{name} has changed")
     except OSError as error:
-        raise _Damaged(f"{error.strerror}: {error.filename}") from error
+        raise Damaged(f"{error.strerror}: {error.filename}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _Damaged(f"{_NOTE} cannot be read: {error!r}") from error
+        raise Damaged(f"{_NOTE} cannot be read: {error!r}") from error
 
 
 def _make_entry(

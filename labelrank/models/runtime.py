@@ -1,7 +1,8 @@
 """A compiled encoder for this device and precision.
 
 Inference on a CPU runs in OpenVINO: Keras' OpenVINO backend starts without TensorFlow and is the fastest there. A
-model is exported from Keras once and kept, so the next start does not need Keras. Training and inference on a GPU use
+model is exported from Keras once and kept, so the next start does not need Keras; that of the embedded checkpoint of
+the demo is exported already. Training and inference on a GPU use
 TensorFlow, or JAX or PyTorch if only they have a GPU build. The variable `KERAS_BACKEND` overrides both choices.
 """
 
@@ -27,8 +28,9 @@ from labelrank.errors import CheckpointError, SettingsError
 from labelrank.models.backend import devices, resolve_precision, select_backend
 from labelrank.models.config import EncoderConfig
 from labelrank.models.cutting import cut_patches
-from labelrank.models.exported import Unwritable, entry_path, load_kept
+from labelrank.models.exported import Damaged, Unwritable, copy_entry, entry_path, load_kept
 from labelrank.models.names import HEAD_NORM
+from labelrank.settings import assets_dir
 
 if TYPE_CHECKING:
     from labelrank.models.checkpoint import Checkpoint
@@ -361,9 +363,35 @@ def _load_exported(
     keep: int | None = None,
 ) -> tuple[T, Path | None, bool]:
     """As `_kept_or_exported`, for a checkpoint's encoder."""
-    export = functools.partial(_export, checkpoint, config, keep=keep)
     identity = _identity(checkpoint, config) | ({} if keep is None else {"keep": keep})
+
+    def export(folder: Path) -> None:
+        if not _copy_shipped(identity, folder):
+            _export(checkpoint, config, folder, keep=keep)
+
     return _kept_or_exported(identity, export, cache, load, what=f"encoder of {checkpoint.source}")
+
+
+def shipped_encoders() -> Path:
+    """Return the folder of the encoders that come with labelrank, in the form of the cache.
+
+    `make encoders` writes it. An encoder of another version of labelrank, Keras or OpenVINO is of another identity, so
+    it is not used.
+    """
+    return assets_dir() / "encoders"
+
+
+def _copy_shipped(identity: Mapping[str, Any], folder: Path) -> bool:
+    """Fill an empty folder with the exported encoder that came with labelrank, and return whether there is one."""
+    entry = entry_path(shipped_encoders(), identity)
+    if not entry.is_dir():
+        return False
+    try:
+        copy_entry(entry, identity, folder)
+    except Damaged as error:
+        print(f"{entry} came with labelrank and has changed since ({error}); it is made again.", file=sys.stderr)
+        return False
+    return True
 
 
 def _kept_or_exported(

@@ -422,6 +422,52 @@ def test_a_model_that_can_be_written_nowhere_is_an_error_that_says_so(tmp_path, 
     assert [*tmp_path.iterdir()] == []
 
 
+# --- Encoders that come with labelrank
+
+
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """The entry of a stand-in's encoder that came with labelrank."""
+    monkeypatch.setattr(runtime, "shipped_encoders", lambda: tmp_path / "shipped")
+    identity = runtime._identity(stand_in(), VIT_B)
+    load_kept(tmp_path / "shipped", identity, lambda folder: (folder / "model").write_bytes(b"came with it"), read)
+    return exported.entry_path(tmp_path / "shipped", identity)
+
+
+def test_an_encoder_that_came_with_labelrank_is_kept_without_an_export(tmp_path, exports, shipped):
+    assert load_exported(tmp_path / "cache") == (b"came with it", tmp_path / "cache" / shipped.name, False)
+    assert load_exported(tmp_path / "cache") == (b"came with it", tmp_path / "cache" / shipped.name, True)
+    assert load_exported(None) == (b"came with it", None, False)
+    assert exports == []
+
+
+def test_an_encoder_that_came_with_another_version_is_not_used(monkeypatch, tmp_path, exports, shipped):
+    monkeypatch.setattr(labelrank, "__version__", "9.9.9")
+    assert load_exported(tmp_path / "cache")[0] == b"weights" * 1000
+    assert load_exported(tmp_path / "cache", stand_in("b2"))[0] == b"weights" * 1000
+    assert len(exports) == 2
+
+
+@pytest.mark.parametrize("damage", [cut, lambda entry: (entry / exported._NOTE).unlink()])
+def test_a_damaged_encoder_that_came_with_labelrank_is_reported_and_exported(
+    tmp_path, exports, shipped, damage, capsys
+):
+    damage(shipped)
+    assert load_exported(tmp_path / "cache")[0] == b"weights" * 1000
+    assert f"{shipped} came with labelrank and has changed since" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_encoders_that_come_with_labelrank_are_what_the_weights_give(tmp_path):
+    subprocess.run([sys.executable, "-m", "tests.models.shipped_encoders", tmp_path], check=True)
+
+    def files(folder):
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): exported._file_digest(path) for path in found}
+
+    assert files(runtime.shipped_encoders()) == files(tmp_path), "run `make encoders`, and commit what it wrote"
+
+
 # --- The real thing
 
 
@@ -452,10 +498,10 @@ def encode(tmp_path_factory):
     return Child(tmp_path_factory.mktemp("runtime"))
 
 
-@pytest.mark.parametrize("name", ["mae-tiny-digits", "videomae-tiny-moving-digits"])
+@pytest.mark.parametrize("name", [GOLDEN / "vit_mae", "videomae-tiny-moving-digits"])
 @pytest.mark.slow
 def test_a_kept_encoder_loads_no_keras_and_gives_the_same_bytes(encode, name):
-    images = images_for(open_checkpoint(name), 6)
+    images = images_for(open_checkpoint(str(name)), 6)
     fresh, first = encode(name, images)
     again, second = encode(name, images)
     assert (first["reused"], second["reused"]) == (False, True)
@@ -466,6 +512,11 @@ def test_a_kept_encoder_loads_no_keras_and_gives_the_same_bytes(encode, name):
     # Batch size and precision are settled when the model is loaded.
     _, third = encode(name, images, batch_size=3)
     assert (third["reused"], third["entry"]) == (True, first["entry"])
+
+
+def test_the_encoder_of_the_demo_loads_no_keras_at_its_first_start(encode):
+    _, first = encode("mae-tiny-digits", images_for(open_checkpoint("mae-tiny-digits"), 6))
+    assert first["loaded"] == []
 
 
 @needs_bfloat16
