@@ -29,7 +29,7 @@ from labelrank.ranking.methods import SIGN_RULE, TIE_RULE, shrinkage_asked
 from labelrank.words import code_points
 
 if TYPE_CHECKING:
-    from labelrank.ranking.ranker import LabelRanker
+    from labelrank.ranking.axis import ClassAxis
 
 
 FORMAT_VERSION = 1
@@ -151,7 +151,7 @@ class LabelMap:
     @classmethod
     def from_ranking(
         cls,
-        ranker: LabelRanker,
+        ranker: ClassAxis,
         class_names: Sequence[str],
         provenance: Mapping[str, Any],
         *,
@@ -197,16 +197,13 @@ class LabelMap:
             )
             for position, index in enumerate(int(i) for i in ranker.order_)
         )
-        asked = ranker.get_params()
-        parameters = {name: value for name, value in asked.items() if name != "method"}
-        parameters["shrinkage"] = shrinkage_asked(asked["shrinkage"], asked["method"], asked["solver"])
-        if parameters["shrinkage"] == "auto":
-            parameters["shrinkage_found"] = float(ranker.shrinkage_)
+        shrinkage = shrinkage_asked(ranker.shrinkage, ranker.method, ranker.solver)
+        found = {"shrinkage_found": float(ranker.shrinkage_)} if shrinkage == "auto" else {}
         return cls(
             classes=classes,
             method=ranker.method,
             # The solver that ran, not "auto", so that naming it and "auto" give the same hash.
-            parameters={**parameters, "solver": ranker.solver_},
+            parameters={"shrinkage": shrinkage, "solver": ranker.solver_, **found},
             sign_rule=SIGN_RULE,
             tie_rule=TIE_RULE,
             explained_variance_ratio=_ratio(ranker.explained_variance_ratio_),

@@ -75,8 +75,9 @@ def fitted(**changes):
         "counts_": np.array([11, 12, 10]),
         "explained_variance_ratio_": np.array([0.75]),
         "method": "centroid",
+        "solver": "auto",
         "solver_": "svd",
-        "get_params": lambda: {"method": "centroid", "solver": "auto", "shrinkage": np.float64(0.5)},
+        "shrinkage": np.float64(0.5),
     }
     return SimpleNamespace(**{**values, **changes})
 

@@ -13,10 +13,10 @@ from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 from labelrank.errors import RankingError
+from labelrank.ranking.axis import check_counts
 from labelrank.ranking.geometry import check_matrix
 from labelrank.ranking.methods import EQUAL_PRIORS_FROM, PRIORS
 from labelrank.ranking.moments import ClassMoments
-from labelrank.ranking.ranker import check_counts
 from labelrank.ranking.rows import Rows, row_blocks
 from labelrank.ranking.whitening import Whitening
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelrank.errors import RankingError
+from labelrank.ranking.axis import check_counts
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.moments import ClassMoments
-from labelrank.ranking.ranker import check_counts
 from labelrank.ranking.rows import Rows, row_blocks
 
 _SPLITS = 2

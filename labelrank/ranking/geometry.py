@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelrank.errors import RankingError
+from labelrank.ranking.axis import check_counts, sorted_with_ties
 from labelrank.ranking.moments import ClassMoments
-from labelrank.ranking.ranker import check_counts, sorted_with_ties
 from labelrank.ranking.whitening import Whitening, whitening
 from labelrank.words import size_text
 

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cholesky, eigh, lapack, solve_triangular
 
 from labelrank.errors import RankingError
+from labelrank.ranking.axis import SIGN_TOLERANCE, check_counts
 from labelrank.ranking.moments import ClassMoments, class_means
-from labelrank.ranking.ranker import SIGN_TOLERANCE, check_counts
 from labelrank.ranking.whitening import RANK_TOLERANCE, oas_shrinkage, spread
 
 # Smallest eigenvalue, in features of unit variance, for which a Cholesky factor is accurate enough.

@@ -12,9 +12,9 @@ from scipy.linalg import eigh, qr
 from scipy.sparse.linalg import eigsh
 from scipy.stats import kendalltau
 
+from labelrank.ranking.axis import ClassAxis, check_counts, is_underdetermined, telling_rows
 from labelrank.ranking.half_fits import sign_along
 from labelrank.ranking.moments import ClassMoments
-from labelrank.ranking.ranker import LabelRanker, check_counts, is_underdetermined, telling_rows
 from labelrank.ranking.whitening import Whitening, whitening
 
 CONFIDENCE = 0.9
@@ -92,7 +92,7 @@ def rank_intervals(
     """
     check_counts(moments.labels, moments.count)
     white = white or whitening(moments, shrinkage)
-    ranker = LabelRanker.of_moments(moments, shrinkage, white=white)
+    ranker = ClassAxis.of_moments(moments, shrinkage, white=white)
     if reason := _reason_to_withhold(moments, shrinkage):
         return RankIntervals(withheld=reason)
     resamples = max(resamples, 1)

@@ -12,10 +12,10 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
+from labelrank.ranking.axis import sorted_with_ties
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.methods import NEIGHBOURS
 from labelrank.ranking.path import nearest, shortest_path
-from labelrank.ranking.ranker import sorted_with_ties
 
 # Distances are rounded to this, far above the rounding of a sum in another order: equal ones stay equal.
 _DECIMALS = 9

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
+from labelrank.ranking.axis import sorted_with_ties
 from labelrank.ranking.geometry import ClassGeometry
-from labelrank.ranking.ranker import sorted_with_ties
 from labelrank.ranking.rows import Rows
 
 MAX_EMBEDDED_CLASSES = 3_000

@@ -11,10 +11,10 @@ from scipy.stats import kendalltau
 
 from labelrank.errors import Cancelled, RankingError
 from labelrank.progress import ShouldStop
+from labelrank.ranking.axis import ClassAxis
 from labelrank.ranking.estimate import StabilityEstimate
 from labelrank.ranking.half_fits import FromGroups, FromRows, Order, balanced_splits, common, turn
 from labelrank.ranking.moments import ClassMoments, first_not_finite
-from labelrank.ranking.ranker import LabelRanker
 
 _GROUPS = 8
 # An estimate needs at least two rows per class in each half.
@@ -84,7 +84,7 @@ class OrderStability:
         Raises:
             RankingError: `n_features` is less than 1, or shrinkage is not valid.
         """
-        LabelRanker(shrinkage=shrinkage)._check_parameters()
+        ClassAxis(shrinkage=shrinkage)._check_parameters()
         self.n_features = n_features
         self.shrinkage = shrinkage
         self.seed = seed

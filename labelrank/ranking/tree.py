@@ -12,10 +12,10 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
 from labelrank.errors import RankingError
+from labelrank.ranking.axis import sorted_with_ties
 from labelrank.ranking.geometry import ClassGeometry
 from labelrank.ranking.leaves import optimal_leaves
 from labelrank.ranking.methods import LINKAGE
-from labelrank.ranking.ranker import sorted_with_ties
 
 MAX_OPTIMAL_CLASSES = 1_500
 """The most classes whose leaves are put in the best order, which may take 10 s; more are flipped greedily."""

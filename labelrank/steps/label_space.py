@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from labelrank.features.store import FeatureSet
     from labelrank.ranking.audit import SampleAudit
+    from labelrank.ranking.axis import ClassAxis
     from labelrank.ranking.confusions import Confusions
     from labelrank.ranking.criteria import OrderCriteria
     from labelrank.ranking.distance_agreement import DistanceAgreement
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from labelrank.ranking.intervals import RankIntervals
     from labelrank.ranking.moments import ClassMoments
     from labelrank.ranking.placing import Places
-    from labelrank.ranking.ranker import LabelRanker
     from labelrank.ranking.tree import ClassTree, GroupSuggestion
     from labelrank.ranking.whitening import Whitening
 
@@ -47,7 +47,7 @@ class LabelSpace:
     @cached_property
     def moments(self) -> ClassMoments:
         """Counts, means and scatter of the classes that have rows."""
-        # Imported here like all of `ranking`, because it loads scikit-learn.
+        # Imported here like all of `ranking`, because it loads SciPy.
         from labelrank.ranking.moments import ClassMoments
 
         return ClassMoments(self.features.X.shape[1]).update(self.features.X, self.features.y)
@@ -59,7 +59,7 @@ class LabelSpace:
         Raises:
             RankingError: There are too few classes or rows, or no feature varies within a class.
         """
-        from labelrank.ranking.ranker import check_counts
+        from labelrank.ranking.axis import check_counts
         from labelrank.ranking.whitening import whitening
 
         check_counts(self.moments.labels, self.moments.count)
@@ -240,10 +240,8 @@ class LabelSpace:
     def _orders(self) -> dict[str, np.ndarray]:
         return {}
 
-    def ranker(
-        self, order: str, solver: str = "auto", shrinkage: float | str | None = DEFAULT_SHRINKAGE
-    ) -> LabelRanker:
-        """Return the fitted ranker along whose axis an order lies, or whose centroids stand beside it.
+    def ranker(self, order: str, solver: str = "auto", shrinkage: float | str | None = DEFAULT_SHRINKAGE) -> ClassAxis:
+        """Return the fitted axis along which an order lies, or whose centroids stand beside it.
 
         Args:
             order: One of `labelrank.ranking.methods.ORDERS`.
@@ -253,19 +251,20 @@ class LabelSpace:
         Raises:
             RankingError: The features cannot be ranked in this way.
         """
-        from labelrank.ranking.ranker import LabelRanker
+        from labelrank.ranking.axis import ClassAxis
 
         if shrinkage == DEFAULT_SHRINKAGE:
             shrinkage = None if order == "reference" or solver == "svd" else self.shrinkage
         if order in GEOMETRY_ORDERS:
             solver = "eigen"  # as the geometry
         method = order if order in METHODS else "centroid"
-        ranker = LabelRanker(method, solver, shrinkage)
         if method == "centroid" and shrinkage == self.shrinkage:
             freedom = self.moments.n_samples - self.moments.n_classes
-            if ranker.solver_for(freedom, self.moments.n_features) == "eigen":
-                return LabelRanker.of_moments(self.moments, shrinkage, white=self.whitening)
-        return ranker.fit(np.asarray(self.features.X), self.features.y)
+            if ClassAxis(method, solver, shrinkage).solver_for(freedom, self.moments.n_features) == "eigen":
+                return ClassAxis.of_moments(self.moments, shrinkage, white=self.whitening)
+        from labelrank.ranking.ranker import LabelRanker  # loads scikit-learn
+
+        return LabelRanker(method, solver, shrinkage).fit(np.asarray(self.features.X), self.features.y)
 
     def intervals(self, resamples: int) -> RankIntervals:
         """Return how sure the positions of the order `centroid` are.

@@ -37,9 +37,9 @@ from labelrank.words import plural, share_text
 
 if TYPE_CHECKING:
     from labelrank.features.store import FeatureSet
+    from labelrank.ranking.axis import ClassAxis
     from labelrank.ranking.distance_agreement import DistanceAgreement
     from labelrank.ranking.intervals import RankIntervals
-    from labelrank.ranking.ranker import LabelRanker
 
 TEST_SPLIT = "This is the test split: its labels decide the order. To report test accuracy, rank the training split."
 
@@ -92,7 +92,7 @@ class Ranked:
     """What makes the order doubtful, or of little use; most serious last."""
     share: float
     """Share of the variance between class means that lies on the axis of the projection, whatever the order."""
-    ranker: LabelRanker = field(repr=False)
+    ranker: ClassAxis = field(repr=False)
     """The fitted axis of the projection."""
     position: np.ndarray
     """int (n,), the position of each row's class."""
@@ -110,7 +110,7 @@ class Ranked:
     def projection(self) -> np.ndarray:
         """float64 (n,), in within-class standard deviations, in the order of the features' rows."""
         X = self.features.X
-        return np.concatenate([self.ranker.transform(X[block])[:, 0] for block in row_blocks(len(X))])
+        return np.concatenate([self.ranker.project(X[block]) for block in row_blocks(len(X))])
 
     @cached_property
     def intervals(self) -> RankIntervals | None:
@@ -240,8 +240,8 @@ def _in_order(label_map: LabelMap, space: LabelSpace, name: str) -> LabelMap:
 
 
 def _notices(space: LabelSpace, request: RankRequest) -> list[Notice]:
-    # Imported here, because it loads scikit-learn, which pages do not need before a ranking.
-    from labelrank.ranking.ranker import is_underdetermined, telling_rows
+    # Imported here, because it loads SciPy, which pages do not need before a ranking.
+    from labelrank.ranking.axis import is_underdetermined, telling_rows
 
     features, found = space.features, []
     if alone := shard_notice(features):

@@ -17,8 +17,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from labelrank.errors import RankingError
 from labelrank.ranking import METHODS, ClassMoments, LabelRanker
+from labelrank.ranking.axis import is_underdetermined, telling_rows
 from labelrank.ranking.methods import SIGN_RULE, TIE_RULE
-from labelrank.ranking.ranker import is_underdetermined, telling_rows
 from labelrank.ranking.whitening import oas_shrinkage
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -76,7 +76,7 @@ def test_golden_orders(name, solver):
 def test_reference_follows_the_notebook_when_the_axis_is_flipped(name, monkeypatch):
     arrays, expected = golden(name)
     monkeypatch.setattr(
-        "labelrank.ranking.ranker._sign", lambda centroids: 1 if -centroids.min() < centroids.max() else -1
+        "labelrank.ranking.axis._sign", lambda centroids: 1 if -centroids.min() < centroids.max() else -1
     )
     ranker = LabelRanker(method="reference").fit(arrays["X"], arrays["y"])
     assert named(ranker, arrays["class_names"]) == expected["reference_order_if_axis_flipped"]
@@ -532,7 +532,7 @@ def test_ten_thousand_classes():
 
 
 def test_many_ties_at_once_are_ordered_by_their_means():
-    from labelrank.ranking.ranker import sorted_with_ties
+    from labelrank.ranking.axis import sorted_with_ties
 
     mean = np.eye(1500)[::-1].copy()  # each class is told apart by a feature of its own
     values = np.repeat([0.0, 1.0], 750)
@@ -541,7 +541,7 @@ def test_many_ties_at_once_are_ordered_by_their_means():
 
 
 def test_equal_but_for_rounding_counts_as_equal():
-    from labelrank.ranking.ranker import sorted_with_ties
+    from labelrank.ranking.axis import sorted_with_ties
 
     mean = np.array([[1.0, 3.0], [1.0 + 1e-12, 2.0], [1.0, 1.0], [5.0, 0.0]])
     assert sorted_with_ties(np.array([2e-12, 1e-12, 0.0, 1.0]), mean).tolist() == [2, 1, 0, 3]
