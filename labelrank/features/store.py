@@ -16,7 +16,7 @@ import numpy as np
 from labelrank.data.dataset import Problem
 from labelrank.errors import FeaturesError, first_line
 from labelrank.features.streamed import GROUP_BYTES, StreamedRows, fits
-from labelrank.features.vectors import NOT_FINITE_ADVICE, check_finite, checked_columns, vectors_of
+from labelrank.features.vectors import NOT_FINITE_ADVICE, check_finite, checked_columns, numbers_of, vectors_of
 from labelrank.files import LFS_POINTER_TEXT, is_lfs_pointer, replacing
 from labelrank.ranking.rows import Rows, row_blocks
 
@@ -171,20 +171,40 @@ def _table(features: FeatureSet, rows: slice) -> pa.Table:
     """Return some rows as a table."""
     import pyarrow as pa
 
-    X, labels = np.ascontiguousarray(features.X[rows], dtype=np.float32), pa.array(features.y[rows], pa.int32())
+    X, labels = features.X[rows], _numbers(features.y[rows], np.int32)
     columns = {
-        "key": pa.array(features.keys[rows], pa.string()),
+        "key": _texts(features.keys[rows]),
         "label": labels,
         # For other viewers; the names that count are those of the metadata.
-        "class_name": pa.DictionaryArray.from_arrays(labels, pa.array(features.class_names, pa.string())),
+        "class_name": pa.DictionaryArray.from_arrays(labels, _texts(features.class_names)),
         # If no sample could be read, the length of a vector may be unknown, and Parquet refuses length 0.
-        column_of(features.provenance): pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), X.shape[1])
+        column_of(features.provenance): pa.FixedSizeListArray.from_arrays(_numbers(X.reshape(-1), np.float32), X.shape[1])
         if X.shape[1]
         else pa.array([], pa.list_(pa.float32())),
     }
     if features.rows is not None:
-        columns["row"] = pa.array(features.rows[rows], pa.int64())
+        columns["row"] = _numbers(features.rows[rows], np.int64)
     return pa.table(columns)
+
+
+# `pa.array` loads pandas, to see whether it was given something of pandas; that takes longer than a small features file.
+
+
+def _numbers(values: np.ndarray, dtype: type[np.generic]) -> pa.Array:
+    """Return numbers (n,) as a column."""
+    import pyarrow as pa
+
+    values = np.ascontiguousarray(values, dtype)
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+
+
+def _texts(values: Sequence[str]) -> pa.Array:
+    """Return texts as a column."""
+    import pyarrow as pa
+
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
 def column_of(provenance: Mapping[str, Any]) -> str:
@@ -341,7 +361,7 @@ def _labels(table: pa.Table, class_names: tuple[str, ...], path: Path) -> np.nda
     column = table["label"]
     if not pa.types.is_integer(column.type):
         raise FeaturesError(f"{path}: column label is of type {column.type}; expected int32.")
-    y = column.to_numpy()
+    y = numbers_of(column)
     outside = np.flatnonzero((y < 0) | (y >= len(class_names)))
     if len(outside):
         raise FeaturesError(
@@ -360,5 +380,5 @@ def _rows(table: pa.Table, path: Path) -> np.ndarray | None:
     column = table["row"]
     if not pa.types.is_integer(column.type):
         raise FeaturesError(f"{path}: column row is of type {column.type}; expected int64.")
-    result: np.ndarray | None = column.to_numpy().astype(np.int64)
+    result: np.ndarray | None = numbers_of(column).astype(np.int64)
     return result

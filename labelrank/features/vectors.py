@@ -27,7 +27,8 @@ def checked_columns(path: Path, columns: Sequence[str]) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(columns), partitioning=None)
+        with pq.ParquetFile(path) as file:  # `pq.read_table` loads pandas
+            table = file.read(columns=list(columns))
         table.validate(full=True)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise OSError(first_line(error)) from error
@@ -51,6 +52,13 @@ def check_finite(X: np.ndarray, path: Path, advice: str, *, keys: Sequence[str] 
         )
 
 
+def numbers_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return a column of numbers without gaps, (n,) of its type, perhaps not writable. `to_numpy` would load pandas."""
+    import pyarrow as pa
+
+    return np.from_dlpack(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+
+
 def vectors_of(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
     """Return a column of lists as float32 (n, d); lists of any sort of number are accepted if all have one length."""
     import pyarrow as pa
@@ -64,7 +72,7 @@ def vectors_of(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
         raise FeaturesError(f"{path}: column {name} is of type {kind}; expected fixed_size_list<float32>.")
     if not len(column):
         return np.empty((0, kind.list_size if pa.types.is_fixed_size_list(kind) else 0), np.float32)
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+    lengths = numbers_of(column.value_lengths())
     if (lengths != lengths[0]).any() or lengths[0] == 0:
         other = int(np.argmax(lengths != lengths[0]))
         raise FeaturesError(
@@ -76,7 +84,6 @@ def vectors_of(column: pa.ChunkedArray, path: Path, name: str) -> np.ndarray:
     if values.null_count:
         row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0]) // int(lengths[0])
         raise FeaturesError(f"{path}: row {row:,} lacks a number in column {name}; expected a number in every place.")
-    values = values.to_numpy(zero_copy_only=False)
     # A float64 beyond float32's range becomes infinite here; the caller then names its row in an error.
     with np.errstate(over="ignore"):
-        return np.asarray(values, dtype=np.float32).reshape(len(lengths), -1)
+        return np.asarray(numbers_of(values), dtype=np.float32).reshape(len(lengths), -1)
