@@ -178,7 +178,9 @@ def _table(features: FeatureSet, rows: slice) -> pa.Table:
         # For other viewers; the names that count are those of the metadata.
         "class_name": pa.DictionaryArray.from_arrays(labels, _texts(features.class_names)),
         # If no sample could be read, the length of a vector may be unknown, and Parquet refuses length 0.
-        column_of(features.provenance): pa.FixedSizeListArray.from_arrays(_numbers(X.reshape(-1), np.float32), X.shape[1])
+        column_of(features.provenance): pa.FixedSizeListArray.from_arrays(
+            _numbers(X.reshape(-1), np.float32), X.shape[1]
+        )
         if X.shape[1]
         else pa.array([], pa.list_(pa.float32())),
     }
@@ -187,7 +189,7 @@ def _table(features: FeatureSet, rows: slice) -> pa.Table:
     return pa.table(columns)
 
 
-# `pa.array` loads pandas, to see whether it was given something of pandas; that takes longer than a small features file.
+# `pa.array` loads pandas, to see whether it was given something of pandas, and that takes longer than a small file.
 
 
 def _numbers(values: np.ndarray, dtype: type[np.generic]) -> pa.Array:

@@ -82,6 +82,18 @@ def test_demo_prints_the_label_map_and_nothing_else_on_stdout(run_cli):
     assert "Content hash" in done.stderr
 
 
+def test_the_demo_loads_only_what_it_computes_with(run_python, monkeypatch, tmp_path):
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path))
+    slow = ("keras", "tensorflow", "sklearn", "scipy.stats", "pandas", "pyarrow.dataset")
+    program = f"""
+import sys
+from click.testing import CliRunner
+from labelrank.cli import main
+assert CliRunner().invoke(main, ["demo"]).exit_code == 0
+print([name for name in {slow} if name in sys.modules])"""
+    assert run_python(program) == "[]"
+
+
 @pytest.mark.slow
 def test_same_commands_twice_give_the_same_content_hash(run_cli, tmp_path):
     hashes = []
