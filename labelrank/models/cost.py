@@ -57,7 +57,7 @@ def estimated_rate(flops: float, precision: str) -> float | None:
     """Return how many inputs of so many operations each an encoder should reach a second, as NumPy multiplies matrices.
 
     An estimate before anything has run. It is accurate to about a third for larger models; small models are slower,
-    and reading the files may be slower still. The first call measures for 0.2 s.
+    and reading the files may be slower still. The first call measures for 0.2 s at most.
 
     Returns:
         Inputs per second; None on a GPU, which NumPy cannot measure.

@@ -20,6 +20,8 @@ from labelrank.cores import cpu_cores
 _BFLOAT16_CAPABILITY = (8, 0)
 # What each of several cores reaches in a matrix product of all of them, beside one alone.
 _TOGETHER = 0.8
+# Products of matrices that are enough to know how fast they are, if they take as long as each other.
+_ALIKE = 20
 _GPU_QUERY = ("nvidia-smi", "--query-gpu=uuid,compute_cap,name", "--format=csv,noheader")
 _GPU_QUERY_TIMEOUT_S = 20.0
 
@@ -60,9 +62,10 @@ def cpu() -> Device:
 
 @functools.cache
 def matmul_rate() -> float:
-    """Return the FLOP/s of NumPy's float32 matrix product on this computer; measured once, in about 0.2 s.
+    """Return the FLOP/s of NumPy's float32 matrix product on this computer; measured once, in 0.2 s at most.
 
-    One core is measured, in products of a millisecond, of which some are not disturbed by other programs. All cores
+    One core is measured, in products of a millisecond, of which some are not disturbed by other programs: until as many
+    as `_ALIKE` took as long as the quickest, within a twentieth, which is soon where nothing else runs. All cores
     together would wait for each other where others use one: with six times as many programs as cores, a tenth of the
     speed was measured.
     """
@@ -73,10 +76,15 @@ def matmul_rate() -> float:
     a = np.full((size, size), 0.5, np.float32)
     with threadpool_limits(1, user_api="blas"):
         out = a @ a
-        best_s, end = math.inf, time.perf_counter() + 0.2
-        while (started := time.perf_counter()) < end:
+        best_s, alike, end = math.inf, 0, time.perf_counter() + 0.2
+        while alike < _ALIKE and (started := time.perf_counter()) < end:
             np.matmul(a, a, out=out)
-            best_s = min(best_s, time.perf_counter() - started)
+            took_s = time.perf_counter() - started
+            if took_s < 0.95 * best_s:
+                alike = 0
+            elif took_s < 1.05 * best_s:
+                alike += 1
+            best_s = min(best_s, took_s)
     cores = cpu_cores()
     return 2 * size**3 / best_s * (1 if cores == 1 else _TOGETHER * cores)
 

@@ -1,5 +1,8 @@
 """What the computer computes with, from the texts that systems give."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
@@ -126,6 +129,30 @@ def test_the_matmul_rate_is_measured_once(monkeypatch):
     rate = device.matmul_rate()
     assert 1e8 < rate < 1e14
     assert device.matmul_rate() == rate
+
+
+@pytest.mark.parametrize(
+    ("took_ms", "told_after_ms"),
+    [
+        (itertools.repeat(1.0), 21),
+        (itertools.chain([3.0] * 10, itertools.repeat(1.0)), 51),  # another program ran first
+        (itertools.cycle([1.0, 3.0]), 81),  # another one runs beside it
+        (itertools.chain([1.0], itertools.repeat(3.0)), 202),  # hardly one is undisturbed
+    ],
+)
+def test_the_matmul_rate_is_measured_until_products_take_equally_long(monkeypatch, took_ms, told_after_ms):
+    clock = SimpleNamespace(now_s=0.0, perf_counter=lambda: clock.now_s)
+
+    def product(*_, **__):
+        clock.now_s += next(took_ms) / 1e3
+
+    monkeypatch.setattr(device, "time", clock)
+    monkeypatch.setattr(np, "matmul", product)
+    monkeypatch.setattr(device, "cpu_cores", lambda: 1)
+    device.matmul_rate.cache_clear()
+    assert device.matmul_rate() == pytest.approx(2 * 384**3 / 1e-3)
+    assert clock.now_s * 1e3 == pytest.approx(told_after_ms)
+    device.matmul_rate.cache_clear()
 
 
 def test_the_matmul_rate_is_measured_on_one_core_for_all_of_them(monkeypatch):
