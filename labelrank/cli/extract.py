@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from labelrank.cli.options import (
-    ENGINE_OPTIONS,
     check_folder,
+    cluster_of,
     dataset_options,
     engine_options,
     extraction_options,
@@ -156,9 +156,7 @@ def extract(
     a list, a Parquet file or a folder of them, or the id of a dataset on the Hugging Face Hub (owner/name).
     """
     _check(out)
-    for name, goes_with in ENGINE_OPTIONS.items():
-        if engine != goes_with and given(name):
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --engine {goes_with}.")
+    cluster = cluster_of(engine, ray_address, workers, gpus_per_worker)
     if engine == "hub-jobs":
         if flavor is None:
             raise click.UsageError("--engine hub-jobs needs --flavor, the hardware of a job, such as t4-small.")
@@ -166,11 +164,10 @@ def extract(
         _write(extracted(data, checkpoint, jobs=asked, **options), out)
         return
     chosen, device = None, None
-    if engine == "ray":
+    if cluster:
         from labelrank.steps.extract.engines import ray, ray_cluster
 
-        chosen = ray.engine(ray_address, workers, gpus_per_worker)
-        device = ray_cluster.device_of(ray_address, gpus_per_worker)
+        chosen, device = ray.engine(cluster), ray_cluster.device_of(cluster)
     _write(extracted(data, checkpoint, engine=chosen, device=device, **options), out)
 
 

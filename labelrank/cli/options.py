@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,9 @@ from labelrank.ranking.methods import (
 from labelrank.steps.extract.request import PREPROCESSINGS
 from labelrank.steps.finetune.request import MOST, QUICK_TARGETS, TARGET_CHOICES, TARGETS
 from labelrank.steps.rank import RankRequest
+
+if TYPE_CHECKING:
+    from labelrank.steps.extract.engines.ray_cluster import Cluster
 
 RESAMPLES_DEFAULT = f"{RESAMPLES}; {RESAMPLES_OF_MANY} of more than {MANY_CLASSES} classes"
 
@@ -175,18 +178,6 @@ ENGINE_OPTIONS = {
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say where features are computed."""
     options = (
-        click.option(
-            "--engine",
-            type=click.Choice(["here", "ray", "hub-jobs"]),
-            default="here",
-            show_default=True,
-            help="Where it is computed: on this machine with all its GPUs, on a Ray cluster, or in jobs of the Hub.",
-        ),
-        click.option(
-            "--ray-address", help="Of the cluster, such as auto; by default a Ray of its own on this machine."
-        ),
-        click.option("--workers", type=click.IntRange(min=1), help="Ray actors; by default one for each GPU or node."),
-        click.option("--gpus-per-worker", type=click.IntRange(min=0), help="GPUs of an actor; 1 where there are any."),
         click.option("--flavor", help="Hardware of a job of the Hub, such as t4-small or cpu-upgrade."),
         click.option(
             "--jobs", type=click.IntRange(1, 50), default=4, show_default=True, help="Jobs of the Hub at a time."
@@ -208,7 +199,43 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--yes", is_flag=True, help="Start jobs of the Hub without asking."),
     )
-    return _with(command, options)
+    return _with(command, (*_engine_options("hub-jobs"), *options))
+
+
+def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where something is computed that jobs of the Hub do not compute."""
+    return _with(command, _engine_options())
+
+
+def _engine_options(*more: str) -> Sequence[Callable[..., Any]]:
+    """Return the options of the engines here, ray and `more`."""
+    return (
+        click.option(
+            "--engine",
+            type=click.Choice(["here", "ray", *more]),
+            default="here",
+            show_default=True,
+            help="Where it is computed: on this machine, on a Ray cluster"
+            + (", or in jobs of the Hub." if more else "."),
+        ),
+        click.option(
+            "--ray-address", help="Of the cluster, such as auto; by default a Ray of its own on this machine."
+        ),
+        click.option("--workers", type=click.IntRange(min=1), help="Ray actors; by default one for each GPU or node."),
+        click.option("--gpus-per-worker", type=click.IntRange(min=0), help="GPUs of an actor; 1 where there are any."),
+    )
+
+
+def cluster_of(
+    engine: str, ray_address: str | None, workers: int | None, gpus_per_worker: int | None
+) -> Cluster | None:
+    """Return the cluster that --engine ray asks for; None of another engine."""
+    from labelrank.steps.extract.engines.ray_cluster import Cluster
+
+    for name, goes_with in ENGINE_OPTIONS.items():
+        if engine != goes_with and given(name):
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --engine {goes_with}.")
+    return Cluster(ray_address, workers, gpus_per_worker) if engine == "ray" else None
 
 
 def check_folder(out: Path) -> None:

@@ -13,9 +13,11 @@ import click
 from labelrank.cli.options import (
     check_folder,
     checkpoint_revision_option,
+    cluster_of,
     dataset_options,
     max_per_class_option,
     preprocessing_option,
+    ray_options,
     shard_option,
 )
 from labelrank.cli.progress import ProgressLine, say, say_left_out
@@ -65,6 +67,7 @@ def patches() -> None:
 )
 @shard_option
 @click.option("--recompute", is_flag=True, help="Score again, even what is in the cache.")
+@ray_options
 def score(
     data: str,
     checkpoint: str,
@@ -73,6 +76,10 @@ def score(
     rounds: int,
     variant: str,
     recompute: bool,
+    engine: str,
+    ray_address: str | None,
+    workers: int | None,
+    gpus_per_worker: int | None,
     **options: Any,
 ) -> None:
     """Write how much each patch of each sample of DATA matters to the reconstruction of the others.
@@ -82,14 +89,17 @@ def score(
     """
     from labelrank.features.store import PATCHES, write_features
     from labelrank.settings import Settings
+    from labelrank.steps.extract.engines import ray, ray_cluster
     from labelrank.steps.extract.request import Request
     from labelrank.steps.patches import Scoring, plan, reliability_of
     from labelrank.steps.patches import score as run
 
     check_folder(out)
+    cluster = cluster_of(engine, ray_address, workers, gpus_per_worker)
     settings = Settings.from_env()
     request = Request(data, checkpoint, precision="float32", allow_empty_classes=True, **options)
-    work = plan(request, Scoring(visible, rounds, variant), settings)
+    device = ray_cluster.device_of(cluster) if cluster else None
+    work = plan(request, Scoring(visible, rounds, variant), settings, device=device)
     nouns = NOUNS[work.dataset.media][1]
     how = work.provenance[PATCHES]
     slices = f"{how['grid'][0]} x " if work.checkpoint.config.media == "clip" else ""
@@ -99,7 +109,13 @@ def score(
         f"{work.flops / 1e9:,.3g} GFLOP each."
     )
     try:
-        scores = run(work, settings, recompute=recompute, on_progress=ProgressLine())
+        scores = run(
+            work,
+            settings,
+            recompute=recompute,
+            engine=ray.engine(cluster) if cluster else None,
+            on_progress=ProgressLine(),
+        )
     except KeyboardInterrupt:
         say("\nStopped. Finished parts are kept: the same command goes on from them.")
         sys.exit(1)

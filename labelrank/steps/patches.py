@@ -13,15 +13,16 @@ from labelrank import cache
 from labelrank.data.dataset import NOUNS, Dataset, Sample
 from labelrank.errors import CheckpointError, SettingsError
 from labelrank.features.encode import Encoded, compute_parts
-from labelrank.features.parts import Part, PartFolder
+from labelrank.features.parts import Part
 from labelrank.features.store import PATCHES, FeatureSet
 from labelrank.models.cost import reconstruction_flops
+from labelrank.models.device import Device
 from labelrank.patches.ranker_recipe import VARIANTS
 from labelrank.patches.scorer import PatchScorer, check_decoder
 from labelrank.patches.visible_sets import check_visible, default_visible, num_places, reliability, split_half
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines import Making
+from labelrank.steps.extract.engines import Engine, EngineWork
 from labelrank.steps.extract.engines.keeping import kept_parts
 from labelrank.steps.extract.plan import Plan
 from labelrank.steps.extract.plan import plan as plan_extraction
@@ -72,18 +73,26 @@ class ScorePlan(Plan):
         return 1
 
 
-def plan(request: Request, scoring: Scoring, settings: Settings, *, dataset: Dataset | None = None) -> ScorePlan:
+def plan(
+    request: Request,
+    scoring: Scoring,
+    settings: Settings,
+    *,
+    dataset: Dataset | None = None,
+    device: Device | None = None,
+) -> ScorePlan:
     """Return the plan for scoring the patches of what a request names. It does not load Keras.
 
     Args:
         dataset: The dataset that the request names, if it is open already.
+        device: Of the machines that compute it, if not this one does.
 
     Raises:
         DatasetError, CheckpointError, HubError: The dataset or the checkpoint cannot be used; the checkpoint has no
             decoder, or is of another image size than its preprocessing.
         SettingsError: A setting does not fit the encoder, such as the number of visible patches.
     """
-    found = plan_extraction(request, settings, dataset=dataset)
+    found = plan_extraction(request, settings, dataset=dataset, device=device)
     config = found.checkpoint.config
     check_decoder(found.checkpoint)
     if found.preprocessing.output_size != config.image_size:
@@ -105,6 +114,7 @@ def score(
     settings: Settings,
     *,
     recompute: bool = False,
+    engine: Engine | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> FeatureSet:
@@ -123,7 +133,8 @@ def score(
             settings,
             recompute=recompute,
             follow_stability=False,
-            engine=_make,
+            asked=_Asked(work.request, work.scoring),
+            engine=engine,
             on_progress=on_progress,
             should_stop=should_stop,
         )
@@ -137,62 +148,74 @@ def reliability_of(scores: FeatureSet) -> float | None:
     return reliability(np.array([half["mean"]])) if half and half["samples"] else None
 
 
-def _make(
-    plan: Plan,
-    settings: Settings,
-    folder: PartFolder,
-    parts: Sequence[Part],
-    making: Making,
-    on_progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> Generator[Part, None, None]:
-    """Score parts of a plan in this process, as an `Engine` does."""
-    if not parts:
-        return
-    assert isinstance(plan, ScorePlan)
-    stage = Stage(Kind.ENCODE, "Scoring patches", NOUNS[plan.dataset.media][1])
-    total = sum(len(part.samples) for part in plan.parts)
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked where patches are scored, as `engines.Asked` says."""
 
-    def tell(done: int, stage: Stage) -> None:
-        if on_progress:
-            on_progress(done, total, stage)
+    request: Request
+    scoring: Scoring
 
-    plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
-    tell(0, Stage(Kind.LOAD, "Loading the autoencoder", stage.unit))
-    scoring = plan.scoring
-    scorer = PatchScorer(
-        plan.checkpoint,
-        visible=plan.visible,
-        rounds=scoring.rounds,
-        seed=plan.request.seed,
-        variant=scoring.variant,
-    )
-    if plan.dataset.fetch:
-        plan.dataset.fetch([s for part in parts for s in part.samples], on_progress, should_stop)
-    halves: dict[str, float] = {}
+    def plan(self, settings: Settings) -> ScorePlan:
+        """Return the plan as it is here."""
+        return plan(self.request, self.scoring, settings)
 
-    def compute(samples: Sequence[Sample], inputs: np.ndarray) -> np.ndarray:
-        scores = []
-        for sample, clips in zip(samples, inputs, strict=True):
-            of_rounds = scorer(clips[0], sample.key)
-            halves[sample.key] = split_half(of_rounds)
-            scores.append(of_rounds.mean(axis=0))
-        return np.stack(scores)
+    def maker(self, plan: Plan, settings: Settings) -> Engine:
+        """Return what makes parts in this process."""
+        assert isinstance(plan, ScorePlan)
+        return _Maker(plan)
 
-    def agreement(encoded: Encoded) -> Mapping[str, Any]:
-        found = [half for key in encoded.keys if np.isfinite(half := halves.pop(key))]
-        return {"split_half": {"mean": float(np.mean(found)) if found else 0.0, "samples": len(found)}}
+    def stage(self, dataset: Dataset) -> Stage:
+        """Return the stage of making parts, counted in samples."""
+        return Stage(Kind.ENCODE, "Scoring patches", NOUNS[dataset.media][1])
 
-    computing = compute_parts(
-        plan.dataset,
-        [part.samples for part in parts],
-        compute,
-        plan.preprocessing,
-        batch_size=1,
-        stage=stage,
-        sampling=plan.sampling,
-        on_progress=lambda done, *_: tell(done, stage),
-        should_stop=should_stop,
-    )
-    with contextlib.closing(computing):
-        yield from kept_parts(plan, folder, parts, making, computing, device=scorer.device, more=agreement)
+
+class _Maker:
+    """Scores parts of a plan in this process, with an autoencoder that is compiled once."""
+
+    def __init__(self, plan: ScorePlan) -> None:
+        self._plan = plan
+        self._scorer: PatchScorer | None = None
+
+    def __call__(self, work: EngineWork) -> Generator[Part, None, None]:
+        """Score parts, as an `Engine` does."""
+        plan, parts, scoring = self._plan, work.parts, self._plan.scoring
+        if self._scorer is None:
+            plan.checkpoint.fetch(on_progress=work.on_progress, should_stop=work.should_stop)
+            work.tell(0, Stage(Kind.LOAD, "Loading the autoencoder", work.stage.unit))
+            self._scorer = PatchScorer(
+                plan.checkpoint,
+                visible=plan.visible,
+                rounds=scoring.rounds,
+                seed=plan.request.seed,
+                variant=scoring.variant,
+            )
+        scorer = self._scorer
+        if plan.dataset.fetch:
+            plan.dataset.fetch([s for part in parts for s in part.samples], work.on_progress, work.should_stop)
+        halves: dict[str, float] = {}
+
+        def compute(samples: Sequence[Sample], inputs: np.ndarray) -> np.ndarray:
+            scores = []
+            for sample, clips in zip(samples, inputs, strict=True):
+                of_rounds = scorer(clips[0], sample.key)
+                halves[sample.key] = split_half(of_rounds)
+                scores.append(of_rounds.mean(axis=0))
+            return np.stack(scores)
+
+        def agreement(encoded: Encoded) -> Mapping[str, Any]:
+            found = [half for key in encoded.keys if np.isfinite(half := halves.pop(key))]
+            return {"split_half": {"mean": float(np.mean(found)) if found else 0.0, "samples": len(found)}}
+
+        computing = compute_parts(
+            plan.dataset,
+            [part.samples for part in parts],
+            compute,
+            plan.preprocessing,
+            batch_size=1,
+            stage=work.stage,
+            sampling=plan.sampling,
+            on_progress=lambda done, *_: work.tell(done),
+            should_stop=work.should_stop,
+        )
+        with contextlib.closing(computing):
+            yield from kept_parts(work, computing, device=scorer.device, more=agreement)

@@ -23,7 +23,7 @@ from labelrank.models.backend import usable_gpus
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.extract.assembling import Found
-from labelrank.steps.extract.engines import Engine, Making, gpus, here
+from labelrank.steps.extract.engines import Asked, Engine, EngineWork, gpus, here
 from labelrank.steps.extract.engines.keeping import worth_another_try
 from labelrank.steps.extract.estimate import kind_of_work
 from labelrank.steps.extract.monitor import Monitor
@@ -198,6 +198,7 @@ def extract(
     *,
     recompute: bool = False,
     follow_stability: bool = True,
+    asked: Asked | None = None,
     engine: Engine | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
@@ -211,6 +212,7 @@ def extract(
         recompute: Compute all parts anew.
         follow_stability: Estimate during the work how stable the order is, if that costs little. A plan that stops at a
             stable order always does this.
+        asked: What the plan is of, if not of features.
         engine: Makes the parts; None: `engine_for` chooses.
         on_progress: Called as (done, total, stage).
         should_stop: Asked before each batch, and during an estimate of the stability; finished parts are kept.
@@ -232,7 +234,7 @@ def extract(
         folder.remove(plan.parts)
     note.write(finished=False, recomputing=recompute or note.is_recomputing)
     with cache.using(folder.path):
-        parts = _Parts(plan, settings, folder, engine, on_progress, should_stop)
+        parts = _Parts(asked or here.Extraction.of(plan), plan, settings, folder, engine, on_progress, should_stop)
         monitor = Monitor(plan, follow=follow_stability, should_stop=should_stop)
         report = _Reporter(plan, parts, on_report)
         found, rounds = Found(folder), 0
@@ -263,6 +265,7 @@ class _Parts:
 
     def __init__(
         self,
+        asked: Asked,
         plan: Plan,
         settings: Settings,
         folder: PartFolder,
@@ -271,7 +274,7 @@ class _Parts:
         should_stop: ShouldStop | None,
     ) -> None:
         self._engine = engine
-        self._plan, self._settings, self._folder, self._should_stop = plan, settings, folder, should_stop
+        self._plan, self._folder, self._should_stop = plan, folder, should_stop
         self._on_progress = on_progress
         self._finished: set[str] = set()
         self._missing: list[Part] = []
@@ -290,15 +293,16 @@ class _Parts:
         """Samples whose features were computed now."""
         self.reused = self.total - sum(len(part.samples) for part in self._missing)
         """Samples whose features were stored already."""
-        self.making = Making()
+        self._work = EngineWork(
+            asked, plan, settings, folder, self._missing, on_progress=self._tell, should_stop=should_stop
+        )
+        self.making = self._work.making
         self._first: tuple[float, int] | None = None
         self._done = 0
 
     def __iter__(self) -> Generator[tuple[Part, FeatureSet], None, None]:
         engine = self._engine or engine_for(self._missing)
-        with contextlib.closing(
-            engine(self._plan, self._settings, self._folder, self._missing, self.making, self._tell, self._should_stop)
-        ) as new:
+        with contextlib.closing(engine(self._work)) as new:
             for part in self._plan.parts:
                 if self._should_stop and self._should_stop():
                     raise Cancelled("Extraction was cancelled.")

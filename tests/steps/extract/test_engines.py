@@ -15,12 +15,14 @@ from click.testing import CliRunner
 
 from labelrank.cli import main
 from labelrank.errors import Cancelled, CheckpointError, FeaturesError, SettingsError
-from labelrank.features.joining import read_features
+from labelrank.features.store import read_part
 from labelrank.models import backend
 from labelrank.models.device import Device
 from labelrank.settings import Settings
+from labelrank.steps import patches
 from labelrank.steps.extract.engines import gpus, here, ray_cluster
 from labelrank.steps.extract.engines import ray as ray_engine
+from labelrank.steps.extract.engines.ray_cluster import Cluster
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
@@ -70,7 +72,7 @@ def engines(name, monkeypatch, request):
     """Return an engine by name. Its GPUs are claimed; what would run on them runs on the processor."""
     if name == "ray":
         request.getfixturevalue("ray")
-        return ray_engine.engine(workers=2)
+        return ray_engine.engine(Cluster(workers=2))
     if name == "hub-jobs":
         return request.getfixturevalue("hub_engine")()
     if name == "gpus":
@@ -133,10 +135,32 @@ def test_a_killed_actor_is_replaced_and_the_bytes_are_the_same(ray, local, setti
             killed.append(actors()[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    engine = ray_engine.engine(workers=2)
+    engine = ray_engine.engine(Cluster(workers=2))
     outcome = obtain(plan(REQUEST, settings), settings, engine=engine, on_progress=kill_one)
     assert killed
     check_same(outcome.features, local)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpus", "ray"])
+def test_scores_of_patches_are_the_same_bytes_also_where_a_worker_is_killed(
+    name, settings, tmp_path, fresh_keras, monkeypatch, request
+):
+    asked, scoring = replace(REQUEST, max_per_class=16), patches.Scoring(rounds=1)
+    other = Settings(workspace=tmp_path / "other")
+    local = patches.score(patches.plan(asked, scoring, other), other, engine=here.make)
+    engine, killed = engines(name, monkeypatch, request), []
+
+    def kill_one(done, *_):
+        if name == "ray" and not killed and done:
+            killed.append(actors()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    work = patches.plan(asked, scoring, settings)
+    found = patches.score(work, settings, engine=engine, on_progress=kill_one)
+    assert len(work.parts) > 2
+    assert bool(killed) is (name == "ray")
+    check_same(found, local)
 
 
 @pytest.mark.slow
@@ -146,11 +170,11 @@ def test_workers_with_a_workspace_of_their_own_send_the_bytes(ray, local, settin
     class Elsewhere(ray_engine._Worker):
         """An actor on another machine, for which another workspace on this one stands."""
 
-        def __init__(self, request, _, digest, mark):
-            super().__init__(request, theirs, digest, mark)
+        def __init__(self, asked, _, digest, mark):
+            super().__init__(asked, theirs, digest, mark)
 
     monkeypatch.setattr(ray_engine, "_Worker", Elsewhere)
-    outcome = obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine(workers=1))
+    outcome = obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine(Cluster(workers=1)))
     check_same(outcome.features, local)
     assert parts_of(settings)
     assert not parts_of(theirs)
@@ -163,48 +187,57 @@ def test_what_goes_wrong_in_a_worker_is_told_by_its_own_words(ray, settings, tmp
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(config.replace('"mask_ratio": 0.75', '"mask_ratio": 0.5'))
     with pytest.raises(FeaturesError, match="differs from one machine to the next"):
-        obtain(work, settings, engine=ray_engine.engine(workers=1))
+        obtain(work, settings, engine=ray_engine.engine(Cluster(workers=1)))
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError):
-        obtain(work, settings, engine=ray_engine.engine(workers=1))
+        obtain(work, settings, engine=ray_engine.engine(Cluster(workers=1)))
 
 
 @pytest.mark.slow
 def test_the_device_is_that_of_a_worker(ray):
-    assert ray_cluster.device_of("auto", None) == backend.devices()[0]
-    assert ray_cluster.device_of(None, None) is None
+    assert ray_cluster.device_of(Cluster("auto")) == backend.devices()[0]
+    assert ray_cluster.device_of(Cluster()) is None
     with pytest.raises(SettingsError, match="and 1 GPUs for a worker"):
-        ray_cluster.device_of("auto", 1)
+        ray_cluster.device_of(Cluster("auto", gpus_per_worker=1))
 
 
-def test_an_extraction_is_planned_for_the_workers_device(settings, tmp_path, monkeypatch, fresh_keras):
+@pytest.mark.parametrize("command", [["extract"], ["patches", "score"]])
+def test_work_is_planned_for_the_workers_device(command, settings, tmp_path, monkeypatch, fresh_keras):
     # As of a cluster whose processors multiply in bfloat16 no faster; what would run there runs here.
-    slow = Device("CPU", "another", 2, bfloat16=False)
-    monkeypatch.setattr(ray_cluster, "device_of", lambda address, gpus: slow if address == "auto" else None)
-    monkeypatch.setattr(ray_engine, "engine", lambda *_: here.make)
+    slow, planned = Device("CPU", "another", 2, bfloat16=False), []
+
+    def make(work):
+        planned.append(work.plan.away)
+        return here.make(work)
+
+    monkeypatch.setattr(ray_cluster, "device_of", lambda cluster: slow if cluster.address == "auto" else None)
+    monkeypatch.setattr(ray_engine, "engine", lambda _: make)
     monkeypatch.setenv("LABELRANK_HOME", str(settings.workspace))
     out = tmp_path / "features.parquet"
-    command = ["extract", "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", "3", "--out", str(out)]
+    command = [*command, "digits", "--checkpoint", "mae-tiny-digits", "--max-per-class", "3", "--out", str(out)]
     found = CliRunner().invoke(main, [*command, "--engine", "ray", "--ray-address", "auto"])
     assert found.exit_code == 0, found.output
-    assert read_features(out).provenance["precision"] == "float32"
+    assert planned == [slow]
+    assert read_part(out).provenance["precision"] == "float32"
+    refused = CliRunner().invoke(main, [*command, "--workers", "2"])
+    assert refused.exit_code == 2 and "--workers goes with --engine ray." in refused.output
 
 
 def test_more_gpus_than_a_node_has_are_refused(ray, settings):
     with pytest.raises(SettingsError, match=r"and 3 GPUs for a worker"):
-        obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine(gpus_per_worker=3))
+        obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine(Cluster(gpus_per_worker=3)))
 
 
 @pytest.mark.parametrize("options", [{"workers": 0}, {"gpus_per_worker": 0.5}, {"gpus_per_worker": -1}])
 def test_numbers_that_cannot_be_are_refused(options):
     with pytest.raises(SettingsError, match=r"expected"):
-        ray_engine.engine(**options)
+        Cluster(**options)
 
 
 def test_without_ray_the_way_to_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SettingsError, match=r'pip install "labelrank\[ray\]"'):
-        ray_engine.engine()
+        Cluster()
 
 
 def test_a_cluster_that_is_not_there_is_told(settings):
@@ -213,5 +246,5 @@ def test_a_cluster_that_is_not_there_is_told(settings):
         loaded.shutdown()
     started = time.monotonic()
     with pytest.raises(SettingsError, match="Could not connect to the Ray cluster at 127.0.0.1:1"):
-        obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine("127.0.0.1:1"))
+        obtain(plan(REQUEST, settings), settings, engine=ray_engine.engine(Cluster("127.0.0.1:1")))
     assert time.monotonic() - started < 120

@@ -7,48 +7,36 @@ import time
 from collections.abc import Callable, Generator, Sequence
 
 from labelrank.errors import Cancelled, FeaturesError, ProcessError
-from labelrank.features.encode import encoding_stage
 from labelrank.features.parts import Part, PartFolder
 from labelrank.models.backend import usable_gpus
 from labelrank.processes import Call, stop
-from labelrank.progress import Kind, Progress, ShouldStop, Stage
+from labelrank.progress import Kind, ShouldStop, Stage
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines import Making
-from labelrank.steps.extract.engines.elsewhere import Share, asked
-from labelrank.steps.extract.plan import Plan
-from labelrank.steps.extract.request import Request
+from labelrank.steps.extract.engines import Asked, EngineWork
+from labelrank.steps.extract.engines.elsewhere import Share
 
 _POLL_S = 0.1
 _GRACE_S = 10.0
 
 
-def make(
-    plan: Plan,
-    settings: Settings,
-    folder: PartFolder,
-    parts: Sequence[Part],
-    making: Making,
-    on_progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> Generator[Part, None, None]:
+def make(work: EngineWork) -> Generator[Part, None, None]:
     """Compute parts of a plan on all GPUs, as an `Engine` does; one process per GPU writes them to the folder."""
+    plan, folder, parts, should_stop = work.plan, work.folder, work.parts, work.should_stop
     gpus = usable_gpus()[: len(parts)]
-    total = sum(len(part.samples) for part in plan.parts)
-    plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
+    plan.checkpoint.fetch(on_progress=work.on_progress, should_stop=should_stop)
     done = [0] * len(gpus)
     calls: list[Call] = []
     try:
         for number, gpu in enumerate(gpus):
             names = [part.name for part in parts[number :: len(gpus)]]
-            arguments = (asked(plan), settings, plan.part_digest, names, gpu)
+            arguments = (work.asked, work.settings, plan.part_digest, names, gpu)
             calls.append(Call(_make_on_one, *arguments, name=f"labelrank-gpu-{gpu}", daemon=True))
         missing = dict(enumerate(parts))
         while missing:
             ended = [call.done for call in calls]
             for place, call in enumerate(calls):
                 done[place] = _heard(call, gpus[place], folder, before=done[place])
-            if on_progress:
-                on_progress(sum(done), total, encoding_stage(plan.dataset))
+            work.tell(sum(done))
             if should_stop and should_stop():
                 raise Cancelled("Extraction was cancelled.")
             finished = [number for number, part in missing.items() if folder.has(part)]
@@ -81,7 +69,7 @@ def _ended(gpu: str, status: int, folder: PartFolder) -> FeaturesError:
 
 
 def _make_on_one(
-    request: Request,
+    asked: Asked,
     settings: Settings,
     digest: str,
     names: Sequence[str],
@@ -90,12 +78,12 @@ def _make_on_one(
     tell: Callable[[int], None],
     should_stop: ShouldStop,
 ) -> None:
-    """Compute some parts of a request; runs in a separate process, before any framework is loaded there."""
+    """Compute some parts of what is asked; runs in a separate process, before any framework is loaded there."""
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
 
     def count(now: int, _total: int | None, stage: Stage) -> None:
         if stage.kind == Kind.ENCODE:
             tell(now)
 
-    for _ in Share(request, settings, digest).make(names, count, should_stop):
+    for _ in Share(asked, settings, digest).make(names, count, should_stop):
         pass

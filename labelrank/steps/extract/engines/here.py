@@ -5,66 +5,72 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
-from labelrank.data.dataset import Sample
+from labelrank.data.dataset import Dataset, Sample
 from labelrank.features.encode import Select, encode_parts, encoding_stage
-from labelrank.features.parts import Part, PartFolder
+from labelrank.features.parts import Part
 from labelrank.models.runtime import CompiledEncoder, compile_encoder
-from labelrank.progress import Kind, Progress, ShouldStop, Stage
+from labelrank.progress import Kind, ShouldStop, Stage
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines import Making
+from labelrank.steps.extract.engines import Engine, EngineWork
 from labelrank.steps.extract.engines.keeping import kept_parts
 from labelrank.steps.extract.plan import Plan
+from labelrank.steps.extract.plan import plan as make_plan
+from labelrank.steps.extract.request import Request
 
 
-def make(
-    plan: Plan,
-    settings: Settings,
-    folder: PartFolder,
-    parts: Sequence[Part],
-    making: Making,
-    on_progress: Progress | None = None,
-    should_stop: ShouldStop | None = None,
-) -> Generator[Part, None, None]:
+def make(work: EngineWork) -> Generator[Part, None, None]:
     """Compute parts of a plan in this process, as an `Engine` does."""
-    if parts:
-        yield from Maker(plan, settings).make(folder, parts, making, on_progress, should_stop)
+    if work.parts:
+        yield from work.asked.maker(work.plan, work.settings)(work)
 
 
-class Maker:
+@dataclass(frozen=True)
+class Extraction:
+    """What is asked where features are, as `Asked` says."""
+
+    request: Request
+
+    @classmethod
+    def of(cls, plan: Plan) -> Extraction:
+        """Return what is asked by a plan, in the precision of this machine, so that it is alike elsewhere."""
+        return cls(replace(plan.request, precision=plan.provenance["precision"]))
+
+    def plan(self, settings: Settings) -> Plan:
+        """Return the plan as it is here."""
+        return make_plan(self.request, settings)
+
+    def maker(self, plan: Plan, settings: Settings) -> Engine:
+        """Return what makes parts in this process."""
+        return _Maker(plan, settings)
+
+    def stage(self, dataset: Dataset) -> Stage:
+        """Return the stage of making parts, counted in samples."""
+        return encoding_stage(dataset)
+
+
+class _Maker:
     """Computes parts of a plan in this process, with an encoder that is built once."""
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         self._plan, self._settings = plan, settings
-        self._total = sum(len(part.samples) for part in plan.parts)
         self._encoder: CompiledEncoder | None = None
         self._select: Select | None = None
 
-    def make(
-        self,
-        folder: PartFolder,
-        parts: Sequence[Part],
-        making: Making,
-        on_progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
-    ) -> Generator[Part, None, None]:
+    def __call__(self, work: EngineWork) -> Generator[Part, None, None]:
         """Compute parts, as an `Engine` does."""
-        plan, encoding_now = self._plan, encoding_stage(self._plan.dataset)
-
-        def tell(done: int, stage: Stage) -> None:
-            if on_progress:
-                on_progress(done, self._total, stage)
-
+        plan, parts, should_stop = self._plan, work.parts, work.should_stop
         if self._encoder is None:
-            plan.checkpoint.fetch(on_progress=on_progress, should_stop=should_stop)
-            tell(0, Stage(Kind.LOAD, "Loading the encoder", encoding_now.unit))
+            plan.checkpoint.fetch(on_progress=work.on_progress, should_stop=should_stop)
+            work.tell(0, Stage(Kind.LOAD, "Loading the encoder", work.stage.unit))
             self._build()
-        encoder = making.encoder = self._encoder
+        encoder = work.making.encoder = self._encoder
         assert encoder is not None
         # If the work may end early, a download of all samples would be wasted.
         by_part = plan.dataset.fetch is not None and plan.request.until_stable is not None
         if plan.dataset.fetch and not by_part:
-            plan.dataset.fetch([s for part in parts for s in part.samples], on_progress, should_stop)
+            plan.dataset.fetch([s for part in parts for s in part.samples], work.on_progress, should_stop)
         with (
             ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool,
             contextlib.closing(
@@ -76,12 +82,12 @@ class Maker:
                     pooling=plan.request.pooling,
                     sampling=plan.sampling,
                     select=self._select,
-                    on_progress=lambda done, *_: tell(done, encoding_now),
+                    on_progress=lambda done, *_: work.tell(done),
                     should_stop=should_stop,
                 )
             ) as encoding,
         ):
-            yield from kept_parts(plan, folder, parts, making, encoding, device=encoder.device)
+            yield from kept_parts(work, encoding, device=encoder.device)
 
     def _build(self) -> None:
         plan, encoders = self._plan, self._settings.encoders

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from labelrank.errors import Cancelled, Unreachable
-from labelrank.features.encode import encoding_stage
-from labelrank.features.parts import Part, PartFolder
+from labelrank.features.parts import Part
 from labelrank.models.device import Device
-from labelrank.progress import Kind, Progress, ShouldStop, Stage
-from labelrank.settings import Settings
-from labelrank.steps.extract.engines import Making
+from labelrank.progress import Kind, ShouldStop, Stage
+from labelrank.steps.extract.engines import EngineWork
 from labelrank.steps.extract.engines.hub_cost import Cost, cost_of
 from labelrank.steps.extract.engines.hub_fleet import Fleet, Order
 from labelrank.steps.extract.engines.hub_store import Store
-from labelrank.steps.extract.plan import Plan
 
 _POLL_S = 10.0
 _JOBS_A_POLL = 20
@@ -45,33 +42,23 @@ class HubJobs(Order):
         old = flavor.gpu.upper() == "T4"
         return Device("GPU", flavor.title, None, bfloat16=not old, capability=(7, 5) if old else None)
 
-    def __call__(
-        self,
-        plan: Plan,
-        settings: Settings,
-        folder: PartFolder,
-        parts: Sequence[Part],
-        making: Making,
-        on_progress: Progress | None = None,
-        should_stop: ShouldStop | None = None,
-    ) -> Generator[Part, None, None]:
+    def __call__(self, work: EngineWork) -> Generator[Part, None, None]:
         """Compute parts in jobs, as an `Engine` does."""
-        if not parts:
+        if not work.parts:
             return
-        missing = {part.name: part for part in parts}
-        total, done = sum(len(part.samples) for part in plan.parts), 0
-        store = Store(self.repo, self.account, plan, folder, settings)
-        fleet = Fleet(self, plan, store, settings)
-        stage = Stage(Kind.LOAD, "Waiting for the first part", encoding_stage(plan.dataset).unit)
+        missing, done = {part.name: part for part in work.parts}, 0
+        plan, folder, should_stop = work.plan, work.folder, work.should_stop
+        store = Store(self.repo, self.account, plan, folder, work.settings)
+        fleet = Fleet(self, plan, store, work.settings)
+        stage = Stage(Kind.LOAD, "Waiting for the first part", work.stage.unit)
         exists, begun, failures = store.exists(anew=self.anew), False, 0
         found: list[Part] = []
         try:
             while True:
                 for part in found:
                     del missing[part.name]
-                    done, stage = done + len(part.samples), encoding_stage(plan.dataset)
-                    if on_progress:
-                        on_progress(done, total, fleet.told(stage))
+                    done, stage = done + len(part.samples), work.stage
+                    work.tell(done, fleet.told(stage))
                     yield part
                 found = []
                 if not missing:
@@ -98,8 +85,7 @@ class HubJobs(Order):
                     if failures > _PATIENCE or not error.retry:
                         raise
                     pause_s = max(poll_s, error.wait_s)
-                if on_progress:
-                    on_progress(done, total, fleet.told(stage))
+                work.tell(done, fleet.told(stage))
                 if not found:
                     _pause(pause_s, should_stop)
         finally:

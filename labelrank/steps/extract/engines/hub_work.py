@@ -15,7 +15,8 @@ from labelrank.errors import Conflict, FeaturesError, LabelRankError, SettingsEr
 from labelrank.features.parts import Part
 from labelrank.models.backend import devices
 from labelrank.settings import Settings
-from labelrank.steps.extract.engines.elsewhere import Share, asked
+from labelrank.steps.extract.engines.elsewhere import Share
+from labelrank.steps.extract.engines.here import Extraction
 from labelrank.steps.extract.plan import Plan
 from labelrank.steps.extract.request import Request
 from labelrank.words import plural
@@ -33,7 +34,9 @@ def folder_of(digest: str) -> str:
 
 def pinned(plan: Plan) -> Request:
     """Return the request of a plan for another machine at another time: at the commits that were planned."""
-    return replace(asked(plan), revision=plan.dataset.revision, checkpoint_revision=plan.checkpoint.revision)
+    return replace(
+        Extraction.of(plan).request, revision=plan.dataset.revision, checkpoint_revision=plan.checkpoint.revision
+    )
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -109,7 +112,7 @@ def work_on(task: Task, settings: Settings, say: Callable[[str], None]) -> None:
             "CUDA (give its Space the variable LOCK=requirements-gpu.lock); or choose a flavor without."
         )
     store = _Store(task, settings)
-    share = Share(task.request, settings, task.digest)
+    share = Share(Extraction(task.request), settings, task.digest)
     known = {part.name[:_LETTERS]: part.name for part in share.plan.parts}
     if unknown := [begin for begin in task.parts if begin not in known]:
         raise FeaturesError(

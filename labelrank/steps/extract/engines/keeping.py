@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,18 +10,15 @@ import labelrank
 from labelrank.data.dataset import NOUNS, Sample
 from labelrank.errors import DatasetError, MediaError
 from labelrank.features.encode import NOT_FINITE, Encoded
-from labelrank.features.parts import Part, PartFolder
+from labelrank.features.parts import Part
 from labelrank.features.store import FeatureSet
 from labelrank.models.backend import version_of
-from labelrank.steps.extract.engines import Making
+from labelrank.steps.extract.engines import EngineWork
 from labelrank.steps.extract.plan import Plan
 
 
 def kept_parts(
-    plan: Plan,
-    folder: PartFolder,
-    parts: Sequence[Part],
-    making: Making,
+    work: EngineWork,
     computed: Iterable[Encoded],
     *,
     device: str,
@@ -37,8 +34,9 @@ def kept_parts(
         DatasetError: From some sample on, no sample can be read any more.
         FeaturesError: A part cannot be written.
     """
+    plan, making, folder = work.plan, work.making, work.folder
     sound: Sample | None = None
-    for part, encoded in zip(parts, computed, strict=True):
+    for part, encoded in zip(work.parts, computed, strict=True):
         making.waited_s += encoded.waited_s
         making.encoded_s += encoded.encoded_s
         read = set(encoded.keys)
