@@ -64,7 +64,7 @@ class KeptRuns:
         return found
 
     def write(self, runs: Iterable[Run], *, in_full: Collection[str] = ()) -> None:
-        """Store finished runs.
+        """Store finished runs; the snapshots of each go then.
 
         Args:
             in_full: Arms whose trained heads are stored as well, and the probabilities of all labels.
@@ -77,6 +77,7 @@ class KeptRuns:
             for run in runs:
                 with replacing(self._of(run.arm, run.seed)) as partial:
                     _write(run if run.arm in in_full else without_extras(run), partial)
+                shutil.rmtree(self.snapshots(run.arm, run.seed), ignore_errors=True)
         except OSError as error:
             raise FinetuneError(
                 f"{self.path} cannot be written ({error.strerror or error}). Finished runs are kept: free some space, "

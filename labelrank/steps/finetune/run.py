@@ -43,7 +43,7 @@ from labelrank.steps.finetune.reporting import Facts, TargetsUsed, report_of
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KEPT, write_results
 from labelrank.steps.finetune.targets import as_trained
-from labelrank.steps.finetune.train import EndToEnd, Heads
+from labelrank.steps.finetune.train import EndToEnd, Heads, Here, RunsEngine, RunsWork
 from labelrank.times import TimeEstimate, Work
 
 KIND = "runs"
@@ -174,6 +174,7 @@ def compare(
     *,
     recompute: bool = False,
     with_model: bool = True,
+    engine: RunsEngine | None = None,
     on_progress: Progress | None = None,
     should_stop: ShouldStop | None = None,
     on_report: OnReport | None = None,
@@ -185,6 +186,7 @@ def compare(
     Args:
         recompute: Train all runs anew; if an earlier recomputation was stopped, continue it.
         with_model: Also write the model of the best run, if the checkpoint is known.
+        engine: Trains the runs; None: this process.
         on_progress: Called as (epochs done, epochs of all runs, stage); end to end, as (updates done, ..).
         should_stop: Asked between steps; finished runs are kept. After a stop, there are results of the finished seeds.
         on_report: Called about once an epoch. Once a seed is finished, there are results of it.
@@ -196,7 +198,8 @@ def compare(
     """
     design, notices = as_trained(design, len(material.train.y), len(material.val.y))
     material = replace(material, notices=(*material.notices, *notices))
-    arms, training, entry, kept = _prepared(material, design, settings)
+    engine = engine or Here()
+    arms, training, entry, kept = prepared(material, design, settings, engine)
     with contextlib.suppress(OSError):  # if nothing can be written, the runs report it
         entry.mkdir(parents=True, exist_ok=True)
     # Runs from a stopped recomputation are new already.
@@ -211,9 +214,8 @@ def compare(
         costs = costs_of(design.cost, material, training.softness.targets if training.softness else None)
     with _holding(entry):
         exporter = Exporter(material, design, arms, entry / _BEST)
-        results = settings.own / KEPT / entry.name
-        work = _Work(material, design, arms, training, kept, exporter, results, with_model, on_report, costs)
-        outcome = work.do(on_progress, should_stop)
+        work = _Work(material, design, settings, arms, training, entry.name, kept, exporter, with_model, costs)
+        outcome = work.do(engine, on_progress, should_stop, on_report)
         anew.unlink(missing_ok=True)
     cache.evict(settings, spare=[entry])
     return outcome
@@ -231,10 +233,17 @@ class Standing:
     """Whether an unfinished run has a snapshot to resume from."""
 
 
-def standing(material: Material, design: Design, settings: Settings, *, recompute: bool = False) -> Standing:
+def standing(
+    material: Material,
+    design: Design,
+    settings: Settings,
+    *,
+    recompute: bool = False,
+    engine: RunsEngine | None = None,
+) -> Standing:
     """Return what `compare` would find finished."""
     design, _ = as_trained(design, len(material.train.y), len(material.val.y))
-    arms, _, entry, kept = _prepared(material, design, settings)
+    arms, _, entry, kept = prepared(material, design, settings, engine or Here())
     if recompute and not (entry / _ANEW).exists():
         return Standing(0, 0, begun=False)
     done = [sum(kept.has(arm.name, seed) for arm in arms) for seed in range(design.seeds)]
@@ -245,14 +254,14 @@ def standing(material: Material, design: Design, settings: Settings, *, recomput
     )
 
 
-def _prepared(
-    material: Material, design: Design, settings: Settings
+def prepared(
+    material: Material, design: Design, settings: Settings, engine: RunsEngine
 ) -> tuple[Sequence[Arm], Heads | EndToEnd, Path, KeptRuns]:
     """Return the arms, how they train, and where the comparison and its finished runs are stored."""
     arms = design.arms(material.label_map.order)
     if material.groups is None and any(arm.kind == "groups" for arm in arms):
         raise SettingsError("Targets by groups need the group of each class. Give --groups, or leave groups out.")
-    training = EndToEnd(material, design) if design.end_to_end else Heads(material, design)
+    training = EndToEnd(material, design, engine.place) if design.end_to_end else Heads(material, design)
     entry = settings.cache / KIND / _digest(material, design, arms, training)
     return arms, training, entry, KeptRuns(entry / _RUNS, len(material.test.y))
 
@@ -268,24 +277,31 @@ class _Work:
         self,
         material: Material,
         design: Design,
+        settings: Settings,
         arms: Sequence[Arm],
         training: Heads | EndToEnd,
+        digest: str,
         kept: KeptRuns,
         exporter: Exporter,
-        results: Path,
         with_model: bool,
-        on_report: OnReport | None,
         costs: Costs | None,
     ) -> None:
-        self._material, self._design, self._arms, self._training = material, design, arms, training
-        self._kept, self._exporter, self._results = kept, exporter, results
-        self._with_model, self._on_report, self._costs = with_model, on_report, costs
+        self._material, self._design, self._settings, self._arms = material, design, settings, arms
+        self._training, self._digest, self._kept, self._exporter = training, digest, kept, exporter
+        self._with_model, self._costs = with_model, costs
+        self._results = settings.own / KEPT / digest
         self._done: dict[int, dict[str, Run]] = {}
         """Finished runs by seed and arm; only those of the exporter's arm have heads."""
         self._left = (0, 0)
         """Number of seeds and orders whose results are written so far."""
 
-    def do(self, on_progress: Progress | None, should_stop: ShouldStop | None) -> ComparisonOutcome:
+    def do(
+        self,
+        engine: RunsEngine,
+        on_progress: Progress | None,
+        should_stop: ShouldStop | None,
+        on_report: OnReport | None,
+    ) -> ComparisonOutcome:
         names = [arm.name for arm in self._arms]
         for seed in range(self._design.seeds):
             for name in names:
@@ -298,15 +314,27 @@ class _Work:
             self._training.epochs,
             self._training.updates,
             on_progress,
-            self._on_report,
+            on_report,
             unit="updates" if self._design.end_to_end else "epochs",
         )
         live.notices.extend(self._material.notices)
         live.add([run for by_arm in self._done.values() for run in by_arm.values()])
         missing = [seed for seed in range(self._design.seeds) if len(self._done.get(seed, {})) < len(names)]
-        with contextlib.closing(
-            self._training.train(self._arms, missing, self._kept, live, self._exporter, should_stop)
-        ) as finished:
+        softness = self._training.softness
+        work = RunsWork(
+            self._material,
+            self._design,
+            self._settings,
+            self._digest,
+            self._training,
+            self._training.blocks(self._arms, missing, self._kept),
+            self._kept,
+            live,
+            self._exporter,
+            softness.tables(self._arms, self._kept, live, should_stop) if softness else None,
+            should_stop,
+        )
+        with contextlib.closing(engine(work)) as finished:
             for runs in finished:
                 self._kept.write(runs, in_full=self._exporter.in_full)
                 # Heads of many orders and seeds would fill the memory, and probabilities even sooner.

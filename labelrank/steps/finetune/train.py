@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from labelrank.models.backend import select_backend
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
 from labelrank.progress import ShouldStop, Stage
+from labelrank.settings import Settings
 from labelrank.steps.finetune.best_model import Exporter, fc_norm_of
 from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material
@@ -42,13 +42,71 @@ from labelrank.steps.finetune.targets import (
 )
 
 if TYPE_CHECKING:
+    from labelrank.finetune.end_to_end import Choose
     from labelrank.finetune.heads import OnEpoch
+    from labelrank.finetune.samples import TrainingSamples
 
 # Share of the memory that is free when training starts; features and other processes need the rest.
 _SHARE_OF_MEMORY = 0.5
 _CHOICE = "targets.json"
 _CHOSEN_AT_ONCE = 16
 """Inputs of which a model chooses the patches at once, whatever the size of an update."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Runs that are trained together: each arm with each seed."""
+
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RunsWork:
+    """What is to train of a comparison."""
+
+    material: Material
+    design: Design
+    """As it is trained; see `as_trained`."""
+    settings: Settings
+    digest: str
+    """Of all that determines the runs."""
+    training: Heads | EndToEnd
+    blocks: Sequence[Block]
+    kept: KeptRuns
+    """The finished runs, which whoever asks writes; snapshots lie beside them."""
+    live: Live
+    exporter: Exporter
+    targets: Mapping[str, np.ndarray] | None
+    """Of each arm, float32 (K, K), where targets are compared."""
+    should_stop: ShouldStop | None = None
+
+
+class RunsEngine(Protocol):
+    """Trains blocks of runs in its own place."""
+
+    def place(self, precision: str) -> Place:
+        """Return where encoders learn, for a recipe of this precision."""
+
+    def __call__(self, work: RunsWork) -> Generator[Sequence[Run], None, None]:
+        """Yield the runs of each block once they are trained, in any order. Closing the generator ends the work.
+
+        Raises:
+            As `Heads.train` or `EndToEnd.train`.
+        """
+
+
+class Here:
+    """The engine of this process."""
+
+    def place(self, precision: str) -> Place:
+        """Return where encoders learn, for a recipe of this precision."""
+        return place_here(precision)
+
+    def __call__(self, work: RunsWork) -> Generator[Sequence[Run], None, None]:
+        """Train block after block, as a `RunsEngine` does."""
+        for block in work.blocks:
+            yield work.training.train(block, work)
 
 
 def spacing_of(material: Material) -> np.ndarray:
@@ -173,22 +231,8 @@ class Heads:
         """What determines the runs besides rows, orders and seeds."""
         return {"recipe": self.recipe, **(self.softness.identity if self.softness else {})}
 
-    def train(
-        self,
-        arms: Sequence[Arm],
-        seeds: Sequence[int],
-        kept: KeptRuns,
-        live: Live,
-        exporter: Exporter,
-        should_stop: ShouldStop | None,
-    ) -> Generator[Sequence[Run], None, None]:
-        """Yield runs as they finish: all arms of some seeds, or if memory is short, some arms of one seed.
-
-        Runs that were finished before are left out.
-
-        Raises:
-            As `labelrank.finetune.heads.train_heads`.
-        """
+    def blocks(self, arms: Sequence[Arm], seeds: Sequence[int], kept: KeptRuns) -> list[Block]:
+        """Return what is left to train: all arms of some seeds at a time, or if memory is short, some arms of one."""
         from labelrank.finetune.head_sizes import runs_at_once
 
         n_train, n_features = self._material.train.X.shape
@@ -197,35 +241,57 @@ class Heads:
         n_arms, n_seeds = runs_at_once(
             n_train, n_features, self._n_classes, len(arms), self._recipe, memory_bytes=memory
         )
-        targets = self.softness.tables(arms, kept, live, should_stop) if self.softness else None
+        found = []
         for first in range(0, len(seeds), n_seeds):
-            block = seeds[first : first + n_seeds]
+            some = tuple(seeds[first : first + n_seeds])
             # Runs do not depend on each other.
-            left = [arm for arm in arms if not all(kept.has(arm.name, seed) for seed in block)]
-            for some in (left[start : start + n_arms] for start in range(0, len(left), n_arms)):
+            left = [arm for arm in arms if not all(kept.has(arm.name, seed) for seed in some)]
+            found += [Block(tuple(left[start : start + n_arms]), some) for start in range(0, len(left), n_arms)]
+        return found
 
-                def follow(
-                    epoch: int,
-                    values: Mapping[str, np.ndarray],
-                    some: Sequence[Arm] = some,
-                    block: Sequence[int] = block,
-                ) -> None:
-                    for (row, column), accuracy in np.ndenumerate(values["val_accuracy"]):
-                        loss = float(values["val_loss"][row, column])
-                        live.epoch(some[row].name, block[column], epoch, float(accuracy), loss)
-                    live.tell()
+    def train(self, block: Block, work: RunsWork) -> Sequence[Run]:
+        """Train the runs of a block and return them.
 
-                yield train_on_features(
-                    self._material,
-                    self._material.test,
-                    self._recipe,
-                    some,
-                    block,
-                    targets,
-                    exporter.in_full,
-                    follow,
-                    should_stop,
-                )
+        Raises:
+            As `labelrank.finetune.heads.train_heads`.
+        """
+
+        def follow(epoch: int, values: Mapping[str, np.ndarray]) -> None:
+            for (row, column), accuracy in np.ndenumerate(values["val_accuracy"]):
+                loss = float(values["val_loss"][row, column])
+                work.live.epoch(block.arms[row].name, block.seeds[column], epoch, float(accuracy), loss)
+            work.live.tell()
+
+        return train_on_features(
+            self._material,
+            self._material.test,
+            self._recipe,
+            block.arms,
+            block.seeds,
+            work.targets,
+            work.exporter.in_full,
+            follow,
+            work.should_stop,
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where encoders learn; runs of two places would differ by more than order and seed."""
+
+    runtime: str
+    """The Keras backend: each rounds in its own way."""
+    precision: str
+    device: str
+
+
+def place_here(precision: str) -> Place:
+    """Return this process's place for a recipe of this precision; it chooses the backend."""
+    runtime = select_backend(training=True)
+    from labelrank.finetune.tuner import on_gpu, prepare_backend, training_precision
+
+    prepare_backend()
+    return Place(runtime, training_precision(precision), "GPU" if on_gpu() else "CPU")
 
 
 class EndToEnd:
@@ -233,7 +299,7 @@ class EndToEnd:
 
     kind = "end-to-end"
 
-    def __init__(self, material: Material, design: Design) -> None:
+    def __init__(self, material: Material, design: Design, place: Callable[[str], Place] = place_here) -> None:
         if material.encoder is None or material.datasets is None:
             raise FinetuneError("An end-to-end fine-tune needs the data and the checkpoint of the features; give both.")
         self._material, self._design = material, design
@@ -242,13 +308,12 @@ class EndToEnd:
         self.recipe: Mapping[str, Any] = to_dict(self._recipe)
         self.epochs = self._recipe.epochs
         self.updates = -(-len(material.train.y) // self._recipe.batch_size)
-        self.runtime = select_backend(training=True)
-        from labelrank.finetune.tuner import on_gpu, prepare_backend, training_precision
-
-        prepare_backend()
-        self.precision = training_precision(self._recipe.precision)
-        self.device = "GPU" if on_gpu() else "CPU"
+        learns = place(self._recipe.precision)
+        self.runtime, self.precision, self.device = learns.runtime, learns.precision, learns.device
         self.softness = Softness(material, design, self._choosing) if design.compares_targets else None
+        self._samples: Mapping[str, TrainingSamples] = {}
+        self._choose: Choose | None = None
+        self._steps = 1
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -261,7 +326,6 @@ class EndToEnd:
             "sampling": asdict(encoder.sampling) if encoder.sampling else None,
             "pooling": self._pooling,
             "precision": self.precision,
-            # Each backend rounds in its own way: runs of two backends would differ by more than order and seed.
             "runtime": self.runtime,
             "device": self.device,
             **({"kept": encoder.choosing.provenance} if encoder.choosing else {}),
@@ -280,90 +344,79 @@ class EndToEnd:
     def _pooling(self) -> str:
         return str(self._material.train.provenance.get("pooling", "mean"))
 
-    def train(
-        self,
-        arms: Sequence[Arm],
-        seeds: Sequence[int],
-        kept: KeptRuns,
-        live: Live,
-        exporter: Exporter,
-        should_stop: ShouldStop | None,
-    ) -> Generator[Sequence[Run], None, None]:
-        """Yield each run when it is finished, all arms of a seed before the next seed.
+    def blocks(self, arms: Sequence[Arm], seeds: Sequence[int], kept: KeptRuns) -> list[Block]:
+        """Return what is left to train: one run at a time, all arms of a seed before the next seed."""
+        return [Block((arm,), (seed,)) for seed in seeds for arm in arms if not kept.has(arm.name, seed)]
 
-        Runs that were finished before are left out.
+    def train(self, block: Block, work: RunsWork) -> Sequence[Run]:
+        """Train the run of a block and return it; its model is offered to the exporter.
 
         Raises:
             As `labelrank.finetune.end_to_end.fine_tune`.
         """
         from labelrank.finetune.end_to_end import fine_tune, forget_runs
+
+        (arm,), (seed,), live = block.arms, block.seeds, work.live
+        if not self._samples:
+            self._prepare(work)
+        encoder = self._encoder
+
+        def follow(epoch: Epoch) -> None:
+            live.epoch(arm.name, seed, epoch.epoch, epoch.val_accuracy, epoch.val_loss)
+            live.tell(force=True)
+
+        def count(done: int, total: int | None, stage: Stage) -> None:
+            live.updates(arm.name, seed, done)
+            live.tell()
+
+        tuned = fine_tune(
+            self._build_encoder,
+            self._samples["train"],
+            self._samples["val"],
+            self._samples["test"],
+            arm,
+            seed,
+            self._recipe,
+            meaning=self._design.meaning,
+            bandwidth=self._design.bandwidth,
+            unit=self._design.unit,
+            spacing=spacing_of(self._material),
+            pooling=self._pooling,
+            fc_norm=fc_norm_of(encoder.checkpoint) if self._pooling == "fc_norm" else None,
+            targets=work.targets[arm.name] if work.targets else None,
+            choose=self._choose,
+            kept=encoder.choosing.provenance if encoder.choosing and self._choose else None,
+            in_full=arm.name in work.exporter.in_full,
+            n_classes=len(self._material.class_names),
+            folder=work.kept.snapshots(arm.name, seed),
+            steps=self._steps,
+            on_epoch=follow,
+            on_progress=count,
+            should_stop=work.should_stop,
+            on_notice=lambda text: live.notices.append(Notice("training", text)),
+        )
+        self._steps, run = tuned.steps, tuned.run
+        if tuned.epoch is not None:
+            self._check_rows(tuned.keys)
+            work.exporter.offer(run, tuned.model, tuned.epoch.val_accuracy)
+        del tuned
+        forget_runs()
+        return (run,)
+
+    def _prepare(self, work: RunsWork) -> None:
+        """Download checkpoint and media, and build what all runs use."""
         from labelrank.finetune.samples import TrainingSamples
 
-        targets = self.softness.tables(arms, kept, live, should_stop) if self.softness else {}
-        self._fetch(live, should_stop)
+        self._fetch(work.live, work.should_stop)
         encoder = self._encoder
-        samples = {
+        if encoder.choosing and not encoder.choosing.keeps_all:
+            self._choose = encoder.choosing.chooser(
+                encoder.checkpoint, encoder.preprocessing, batch_size=_CHOSEN_AT_ONCE, training=True
+            )
+        self._samples = {
             role: TrainingSamples(dataset, encoder.preprocessing, encoder.sampling)
             for role, dataset in self._datasets.items()
         }
-        steps = 1
-        choose = None
-        choosing = encoder.choosing if encoder.choosing and not encoder.choosing.keeps_all else None
-        if choosing is not None:
-            choose = choosing.chooser(
-                encoder.checkpoint, encoder.preprocessing, batch_size=_CHOSEN_AT_ONCE, training=True
-            )
-        for seed in seeds:
-            for arm in arms:
-                if kept.has(arm.name, seed):
-                    continue
-                folder = kept.snapshots(arm.name, seed)
-
-                def follow(epoch: Epoch, arm: Arm = arm, seed: int = seed) -> None:
-                    live.epoch(arm.name, seed, epoch.epoch, epoch.val_accuracy, epoch.val_loss)
-                    live.tell(force=True)
-
-                def count(done: int, total: int | None, stage: Stage, arm: Arm = arm, seed: int = seed) -> None:
-                    live.updates(arm.name, seed, done)
-                    live.tell()
-
-                def note(text: str) -> None:
-                    live.notices.append(Notice("training", text))
-
-                tuned = fine_tune(
-                    self._build_encoder,
-                    samples["train"],
-                    samples["val"],
-                    samples["test"],
-                    arm,
-                    seed,
-                    self._recipe,
-                    meaning=self._design.meaning,
-                    bandwidth=self._design.bandwidth,
-                    unit=self._design.unit,
-                    spacing=spacing_of(self._material),
-                    pooling=self._pooling,
-                    fc_norm=fc_norm_of(encoder.checkpoint) if self._pooling == "fc_norm" else None,
-                    targets=targets.get(arm.name),
-                    choose=choose,
-                    kept=choosing.provenance if choosing else None,
-                    in_full=arm.name in exporter.in_full,
-                    n_classes=len(self._material.class_names),
-                    folder=folder,
-                    steps=steps,
-                    on_epoch=follow,
-                    on_progress=count,
-                    should_stop=should_stop,
-                    on_notice=note,
-                )
-                steps = tuned.steps
-                if tuned.epoch is not None:
-                    self._check_rows(tuned.keys)
-                    exporter.offer(tuned.run, tuned.model, tuned.epoch.val_accuracy)
-                yield (tuned.run,)
-                shutil.rmtree(folder, ignore_errors=True)
-                del tuned
-                forget_runs()
 
     def _check_rows(self, keys: Sequence[str]) -> None:
         """Raise FinetuneError if a test sample of the features could not be read: runs could not be compared."""
