@@ -5,6 +5,7 @@ import streamlit as st
 from labelrank import words
 from labelrank.errors import LabelRankError
 from labelrank.ui import (
+    arrival,
     choices,
     copying,
     design_settings,
@@ -99,12 +100,15 @@ def show(shown: Shown, base: choices.Choices | None = None) -> None:
     if job.active:
         fine_tune.watch(job)
         return
-    if job.state != "succeeded":
-        fine_tune.stopped(job, results, current=base is not None)
-    if results is not None:
-        outcome.show(shown, results)
-        if base is not None and job.state == "succeeded":
-            recompute(base)
+    with st.container(key="outcome"):
+        if job.state != "succeeded":
+            fine_tune.stopped(job, results, current=base is not None)
+        if results is not None:
+            outcome.show(shown, results)
+            if base is not None and job.state == "succeeded":
+                recompute(base)
+    if job_panel.just_ended(job):
+        arrival.show_part("outcome")
 
 
 def recompute(base: choices.Choices) -> None:

@@ -3,7 +3,18 @@
 import streamlit as st
 
 from labelrank.errors import LabelRankError
-from labelrank.ui import copying, datasets, frame, messages, patch_gallery, patch_jobs, patch_ranker, session
+from labelrank.ui import (
+    arrival,
+    copying,
+    datasets,
+    frame,
+    job_panel,
+    messages,
+    patch_gallery,
+    patch_jobs,
+    patch_ranker,
+    session,
+)
 
 LEAD = "See which parts of a sample matter to a masked autoencoder, and what is left of it when only those are kept."
 
@@ -42,18 +53,21 @@ def main() -> None:
     here = found is not None and found.is_here
     if found is not None and not here:
         patch_jobs.start_button(found)
-    if job is not None and job.resumable:
-        patch_jobs.stopped(job)
     made = patch_jobs.folder_of(job) if job is not None else None
-    if found is not None and here:
-        patch_gallery.show(found.folder)
-        recompute()
-    elif job is not None and made is not None:
-        if not patch_jobs.is_current(job):
-            st.caption(f"What is below was scored with earlier choices: {messages.escape(job.title)}.")
-        patch_gallery.show(made)
+    with st.container(key="scored"):
+        if job is not None and job.resumable:
+            patch_jobs.stopped(job)
+        if found is not None and here:
+            patch_gallery.show(found.folder)
+            recompute()
+        elif job is not None and made is not None:
+            if not patch_jobs.is_current(job):
+                st.caption(f"What is below was scored with earlier choices: {messages.escape(job.title)}.")
+            patch_gallery.show(made)
     if found is not None and training is None:
         patch_ranker.section(found.ranker)
+    if job is not None and job_panel.just_ended(job):
+        arrival.show_part("scored")
     copying.show("patches", lambda: copying.of_patches(session.choices()))
     if (trained := patch_ranker.shown_job()) is not None:
         copying.show("training", lambda: copying.of_training(trained), "Copy the training as command or Python")

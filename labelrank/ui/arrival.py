@@ -40,6 +40,12 @@ _BODY = """<a class="to-action" href="#stMain">Skip to the main action</a>
 _SHOW = """<script>
 document.querySelector('#stMain [data-testid^="stBaseButton-primary"]')?.scrollIntoView({block: "center"});
 </script>"""
+_SHOW_PART = """<script>
+(part => {
+  part.style.scrollMarginTop = "4rem";  // the bar on top of the page
+  part.scrollIntoView();
+})(document.querySelector(".st-key-" + KEY));
+</script>"""
 STYLE = """
 [data-testid="stElementContainer"]:has(.to-action) { position: absolute; width: 0; }
 a.to-action { position: fixed; top: 0.8rem; padding: 0.3rem 0.8rem; border-radius: 0.4rem; }
@@ -63,3 +69,8 @@ def arrive(page: str, cookie: str | None) -> None:
 def show_action() -> None:
     """Bring the main action of the page into sight; a page that grew above it stays where it was scrolled to."""
     st.html(_SHOW, unsafe_allow_javascript=True)
+
+
+def show_part(key: str) -> None:
+    """Bring a part of the page into sight: the start of the container of this key."""
+    st.html(_SHOW_PART.replace("KEY", json.dumps(key)), unsafe_allow_javascript=True)

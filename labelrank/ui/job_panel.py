@@ -89,7 +89,10 @@ def leads_on(job: Job) -> bool:
 
 def just_ended(job: Job) -> bool:
     """Return, once, whether this job has ended while it was watched."""
-    return bool(st.session_state.pop("ended", None) == job.id)
+    if st.session_state.get("ended") != job.id:
+        return False
+    del st.session_state["ended"]
+    return True
 
 
 def job_panel(job: Job) -> None:

@@ -18,7 +18,7 @@ from labelrank.patches.ranker_recipe import RankerEpoch, RankerResult
 from labelrank.preview import looks
 from labelrank.steps.patch_gallery.request import of_samples
 from labelrank.times import TimeEstimate
-from labelrank.ui import chart_menu, datasets, job_panel, server, session
+from labelrank.ui import arrival, chart_menu, datasets, job_panel, server, session
 from labelrank.ui.frame import STATE_WORDS
 from labelrank.ui.messages import error_box, escape, message_text
 from labelrank.views import patch_words, ranker_chart
@@ -37,10 +37,13 @@ def section(shown: str | None) -> None:
     Args:
         shown: Name of the ranker that is beside the scores; None without one.
     """
-    st.subheader("A ranker", anchor=False)
-    st.markdown(LEAD)
-    made(shown)
-    _offer()
+    with st.container(key="ranker"):
+        st.subheader("A ranker", anchor=False)
+        st.markdown(LEAD)
+        made(shown)
+        _offer()
+    if (job := shown_job()) is not None and job_panel.just_ended(job):
+        arrival.show_part("ranker")
 
 
 def made(shown: str | None) -> None:

@@ -35,3 +35,8 @@ def test_one_click_scores_patches_and_another_takes_one_away(server, open_page):
     expect(narrow.get_by_role("heading", name="A ranker")).to_be_visible()
     settled(narrow)
     assert fits(narrow)
+    press(narrow, "Recompute")
+    expect(narrow.get_by_role("button", name="Cancel", exact=True)).to_be_in_viewport()
+    finding = narrow.get_by_text("The top quarter of the patches has")
+    expect(finding).to_be_in_viewport(timeout=SCORING_TIMEOUT_MS)
+    expect(narrow.get_by_role("heading", name="Patches", exact=True)).not_to_be_in_viewport()
