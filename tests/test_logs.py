@@ -19,6 +19,8 @@ def written():
     """Start the log with these settings; the result reads its lines."""
     logger = logging.getLogger("labelrank")
     before, level = [*logger.handlers], logger.level
+    # A server that another test has started in this process may have started the log.
+    logger.handlers.clear()
     stream = io.StringIO()
 
     def start(shared, workspace=Path("/home/user/work space")):

@@ -1,9 +1,12 @@
 """Two browsers on one shared server: each has its own jobs, also after a reload, and cannot get at the other's."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.helpers.datasets import png, write_zip
 from tests.ui.conftest import PARAMS
+
+pytestmark = pytest.mark.browser
 
 
 def cookie_of(page):

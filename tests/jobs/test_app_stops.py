@@ -1,5 +1,6 @@
 """The real app stops as `docker stop` asks it: within 10 s, with its job resumable, whatever its visitors do."""
 
+import os
 import signal
 import socket
 
@@ -42,7 +43,6 @@ def begin_upload(port, session_id):
 
 @pytest.mark.slow
 def test_sigterm_makes_the_running_job_resumable_within_the_time_of_docker(settings, store):
-    # Long enough: on an idle machine, digits would be done before the signal.
     work = {"dataset": "moving-digits", "checkpoint": "videomae-tiny-moving-digits", "max_per_class": None}
     waiting = store.create("extract", PARAMS | work, "local", "moving digits")
     server = start_server(settings.workspace, XSRF_OFF)
@@ -52,6 +52,8 @@ def test_sigterm_makes_the_running_job_resumable_within_the_time_of_docker(setti
         parts = wait_for(lambda: len(found := list(settings.workspace.glob("parts/*/*.parquet"))) > 1 and found, 120)
         running = store.get(waiting.id)
         assert running.state == "running" and runs(running.pid)
+        # It waits for the visitor, so that it cannot be done before the signal.
+        os.kill(running.pid, signal.SIGSTOP)
         with (
             connect(f"ws://{address}/_stcore/stream", max_size=None) as visitor,
             begin_upload(port, session_of(visitor)) as upload,
@@ -59,6 +61,7 @@ def test_sigterm_makes_the_running_job_resumable_within_the_time_of_docker(setti
             upload.settimeout(0.5)
             with pytest.raises(TimeoutError):
                 upload.recv(1)  # it is accepted, and goes on
+            os.kill(running.pid, signal.SIGCONT)
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(DOCKER_S) in (0, -signal.SIGTERM)
             # At once: a child that is left behind ends by itself soon.
