@@ -15,10 +15,12 @@ import click
 
 from labelrank.cli.options import (
     check_folder,
+    cluster_of,
     given,
     given_features_options,
     ranking_options,
     ranking_request,
+    ray_options,
     training_options,
 )
 from labelrank.cli.progress import ProgressLine, say, say_given
@@ -67,6 +69,7 @@ _OPTIONS = {"targets": "arms", "method": "order"}
 @given_features_options
 @training_options
 @ranking_options
+@ray_options
 def finetune(
     features: Path,
     label_map: Path | None,
@@ -85,6 +88,10 @@ def finetune(
     features_column: str | None,
     label_column: str | None,
     style: str,
+    engine: str,
+    ray_address: str | None,
+    workers: int | None,
+    gpus_per_worker: int | None,
     **options: Any,
 ) -> None:
     """Find out whether the order of the classes matters: train with each order, several times, and compare. With
@@ -100,6 +107,7 @@ def finetune(
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
     from labelrank.steps.finetune.inputs import NO_MODEL, UNKNOWN_ENCODER, gather_files
+    from labelrank.steps.finetune.ray_runs import RayRuns
     from labelrank.steps.finetune.reporting import FAILED_RUNS
     from labelrank.steps.finetune.request import HEADS_ALONE, ONE_HOT, Design, Inputs
     from labelrank.steps.finetune.results import check_replaceable, copy_results, copy_targets, write_report
@@ -110,6 +118,8 @@ def finetune(
     ranking = ranking_request(*(options.pop(name) for name in ("method", "solver", "shrinkage")))
     if label_map and given("method", "solver", "shrinkage"):
         raise click.UsageError("--order, --solver and --shrinkage find an order; with --label-map there is one.")
+    cluster = cluster_of(engine, ray_address, workers, gpus_per_worker)
+    trains = RayRuns(cluster) if cluster else None
     with_model = model and files is not None
     end_to_end = options["depth"] not in (None, HEADS_ALONE)
     _check_applicable(
@@ -160,6 +170,8 @@ def finetune(
     plan = describe_material(material, design)
 
     def seconds_of(other: Design, left: float = 1.0) -> float | None:
+        if ray_address:  # nobody knows how fast its machines are
+            return None
         time = time_of(material, other, settings, left=left)
         return None if time is None else time.seconds
 
@@ -177,7 +189,7 @@ def finetune(
         no_model = next((notice.text for notice in material.notices if notice.kind == NO_MODEL), None)
         if with_model and (text := no_model or unloadable(material, design)):
             say(f"Note: {printable(text)}")
-        kept = standing(material, design, settings, recompute=recompute).runs
+        kept = standing(material, design, settings, recompute=recompute, engine=trains).runs
         _say_rest(plan.runs, kept, seconds_of(design, (plan.runs - kept) / plan.runs))
         outcome = compare(
             material,
@@ -185,10 +197,11 @@ def finetune(
             settings,
             recompute=recompute,
             with_model=with_model,
+            engine=trains,
             on_progress=ProgressLine(),
         )
     except KeyboardInterrupt:
-        say(f"\n{_stopped(standing(material, design, settings), plan.runs, design.seeds)}")
+        say(f"\n{_stopped(standing(material, design, settings, engine=trains), plan.runs, design.seeds)}")
         sys.exit(1)
     unmet = [notice for notice in outcome.report.notices if notice.kind in (NO_MODEL, FAILED_RUNS)]
     for notice in outcome.report.notices:

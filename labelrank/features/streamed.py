@@ -52,6 +52,9 @@ class StreamedRows(RowsInFiles):
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StreamedRows, (self._groups, self._width, self._order)
+
     @classmethod
     def of_file(cls, path: Path, column: str, width: int) -> StreamedRows:
         """Return the vectors in a column of lists of `width` numbers of a Parquet file.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labelrank.errors import LabelRankError
+from labelrank.errors import CheckpointError, LabelRankError
 from labelrank.features.store import KEPT
-from labelrank.files import replacing
+from labelrank.files import replacing, replacing_folder
 from labelrank.finetune.design import Arm
 from labelrank.finetune.runs import Run
 from labelrank.models.backend import select_backend
@@ -65,6 +65,25 @@ class Exporter:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_model(self._folder / MODEL, model, **self._said(run, val_accuracy))
         self._write_note(run, val_accuracy)
+
+    def take(self, files: Mapping[str, bytes]) -> None:
+        """Take what `offer` has written elsewhere, by name, if it is the arm's best so far.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        best = _read_note(self._folder / _NOTE)
+        if best is not None and best["val_accuracy"] >= json.loads(files[_NOTE])["val_accuracy"]:
+            return
+        try:
+            with replacing_folder(self._folder) as partial:
+                for name, content in files.items():
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    (partial / name).write_bytes(content)
+        except OSError as error:
+            raise CheckpointError(
+                f"The model cannot be written to {self._folder} ({error.strerror or error}). Make room."
+            ) from error
 
     def best(self, runs: Sequence[Run], say: Callable[[str], None]) -> tuple[Path | None, tuple[Notice, ...]]:
         """Return the folder with the best model, or None, and notices about it.

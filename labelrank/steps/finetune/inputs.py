@@ -64,6 +64,15 @@ class EncoderUsed:
 
 
 @dataclass(frozen=True)
+class SamplesFrom:
+    """Where the samples of some rows are, by name."""
+
+    request: Request
+    digest: str
+    """Of the dataset."""
+
+
+@dataclass(frozen=True)
 class Material:
     """Everything that a comparison works on."""
 
@@ -83,6 +92,8 @@ class Material:
     """Group of each label, int (K,); None if not known."""
     costs: np.ndarray | None = None
     """`costs[y, j]` of predicting label j where y is true, float (K, K); None if not known."""
+    samples_from: Mapping[str, SamplesFrom] | None = None
+    """For train, val and test, where `datasets` are from."""
 
     def __post_init__(self) -> None:
         if self.groups is not None:
@@ -92,6 +103,10 @@ class Material:
     def class_names(self) -> tuple[str, ...]:
         """Name of label 0, 1, .., K - 1."""
         return self.train.class_names
+
+    def without_data(self) -> Material:
+        """Return what of it is given to another machine, which finds the rest by name; see `looked_up`."""
+        return replace(self, encoder=None, datasets=None)
 
 
 # --- from names, for a job
@@ -367,7 +382,29 @@ def _learning_from(material: Material, plans: Mapping[str, Plan], design: Design
     if encoder.choosing is not None:
         text = f"Encoders learn from, and are tested on, {kept_text(encoder.choosing.provenance)}."
         notices = (*notices, Notice("kept_patches", text))
-    return replace(material, encoder=encoder, datasets=_samples(material, plans), notices=notices)
+    where = {role: SamplesFrom(one.request, one.provenance["dataset"]["digest"]) for role, one in plans.items()}
+    datasets = _samples(material, plans)
+    return replace(material, encoder=encoder, datasets=datasets, samples_from=where, notices=notices)
+
+
+def looked_up(material: Material, design: Design, settings: Settings) -> Material:
+    """Return material that came from elsewhere (`Material.without_data`) with its encoder and samples as they are here.
+
+    Raises:
+        FinetuneError: A dataset is another one here.
+        DatasetError, CheckpointError, HubError: Data or checkpoint cannot be opened here.
+    """
+    if material.samples_from is None:
+        return material
+    by_request = {one.request: plan(one.request, settings) for one in material.samples_from.values()}
+    plans = {role: by_request[one.request] for role, one in material.samples_from.items()}
+    for role, one in material.samples_from.items():
+        if plans[role].provenance["dataset"]["digest"] != one.digest:
+            raise FinetuneError(
+                f"{one.request.dataset} has changed while encoders learned from it, or differs from one machine to the "
+                "next; finished runs are kept. Start the fine-tune again."
+            )
+    return _learning_from(material, plans, design, settings)
 
 
 def _plan_of(

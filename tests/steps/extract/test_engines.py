@@ -1,6 +1,5 @@
 """Engines: the same request gives the same features through each, also when a worker is killed."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -28,19 +27,9 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
 from tests.steps.extract.test_resume import copied_checkpoint, parts_of
 
-pytest_plugins = ["tests.helpers.hub_engine", "tests.helpers.hub_server"]
+pytest_plugins = ["tests.helpers.hub_engine", "tests.helpers.hub_server", "tests.helpers.ray_here"]
 ROOT = Path(__file__).parents[3]
 REQUEST = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
-
-
-@pytest.fixture(scope="module")
-def ray():
-    """A real Ray with two processors on this machine; engines of this module use it."""
-    ray = pytest.importorskip("ray")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield ray
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +70,6 @@ def engines(name, monkeypatch, request):
     return {"here": here, "gpus": gpus}[name].make
 
 
-def actors():
-    """Return the process ids of actors that run on this machine."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if path.read_bytes().startswith(b"ray::_Worker"):
-                found.append(int(path.parent.name))
-    return found
-
-
 def check_same(found, local):
     assert found.keys == local.keys
     np.testing.assert_array_equal(found.y, local.y)
@@ -127,7 +106,7 @@ def test_each_engine_stops_and_goes_on(name, local, settings, fresh_keras, monke
 
 
 @pytest.mark.slow
-def test_a_killed_actor_is_replaced_and_the_bytes_are_the_same(ray, local, settings, fresh_keras):
+def test_a_killed_actor_is_replaced_and_the_bytes_are_the_same(ray, actors, local, settings, fresh_keras):
     killed = []
 
     def kill_one(done, *_):
@@ -144,7 +123,7 @@ def test_a_killed_actor_is_replaced_and_the_bytes_are_the_same(ray, local, setti
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpus", "ray"])
 def test_scores_of_patches_are_the_same_bytes_also_where_a_worker_is_killed(
-    name, settings, tmp_path, fresh_keras, monkeypatch, request
+    name, actors, settings, tmp_path, fresh_keras, monkeypatch, request
 ):
     asked, scoring = replace(REQUEST, max_per_class=16), patches.Scoring(rounds=1)
     other = Settings(workspace=tmp_path / "other")

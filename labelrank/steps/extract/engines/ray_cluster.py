@@ -82,7 +82,7 @@ class Cluster:
         if not ray.is_initialized():
             _connect(ray, self.address)
         _, options = self.room(ray, 1)
-        asked = ray.remote(num_cpus=1, num_gpus=options["num_gpus"])(function).remote(*arguments)
+        asked = ray.remote(num_cpus=1, num_gpus=options["num_gpus"], max_calls=1)(function).remote(*arguments)
         try:
             answer: T = ray.get(asked)
         except ray.exceptions.RayError as error:
