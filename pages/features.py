@@ -110,7 +110,9 @@ def actions() -> None:
         job_panel.features_footer(path, found)
     elif can_start and not resumes:
         with st.container(horizontal=True, vertical_alignment="center"):
-            if st.button("Extract features", type="primary"):
+            # There the main action is to choose another checkpoint.
+            unsuited = checkpoint_picker.is_unsuited()
+            if st.button("Extract features", type="secondary" if unsuited else "primary"):
                 job_panel.start_extraction(recompute=False)
             job_panel.expected_work(chosen)
             if before := session.queue_length():

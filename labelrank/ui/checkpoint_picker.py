@@ -8,8 +8,9 @@ from labelrank import words
 from labelrank.data import EMBEDDED as EXAMPLES
 from labelrank.data.dataset import NOUNS, DatasetInfo
 from labelrank.errors import HubError, LabelRankError
+from labelrank.models.backend import devices
 from labelrank.models.checkpoint import CheckpointInfo
-from labelrank.models.curated import CURATED, EMBEDDED, Curated
+from labelrank.models.curated import CURATED, EMBEDDED, Curated, suggested
 from labelrank.models.families import FAMILIES
 from labelrank.steps.rank import DIGITS_ALONE
 from labelrank.ui import choices, feature_files, frame, hub_pickers, session
@@ -39,7 +40,10 @@ def choose_checkpoint(data: DatasetInfo, *, started: bool) -> CheckpointInfo | N
         if error_box(error, retry="checkpoint", way_out=way_out):
             _take(default, None)
     misfit = _misfits(info, data) if info else None
-    if info:
+    unsuited = is_unsuited()
+    if unsuited and info and not misfit and not started:
+        _suggestion(data, info.name)
+    elif info:
         heading = f"**{escape(feature_files.checkpoint_heading(info))}**"
         with st.expander(heading) if started else st.container(border=True):
             if not started:
@@ -53,11 +57,30 @@ def choose_checkpoint(data: DatasetInfo, *, started: bool) -> CheckpointInfo | N
         st.warning(escape(f"{misfit} Choose a checkpoint that fits, or another dataset."), icon=":material/warning:")
     if misfit and st.button(f"Use {default}", type="primary"):
         _take(default, None)
-    foreign = asked.checkpoint in EMBEDDED and asked.dataset not in EXAMPLES
-    _other_checkpoints(data, expanded=bool(misfit or info is None or (foreign and not started)), started=started)
-    if foreign:
+    _other_checkpoints(data, expanded=bool(misfit or info is None or (unsuited and not started)), started=started)
+    if unsuited and started:
         st.warning(DIGITS_ALONE.format(asked.checkpoint), icon=":material/warning:")
     return None if misfit else info
+
+
+def is_unsuited() -> bool:
+    """Return whether the chosen checkpoint is one that knows only the digits, and the dataset is another."""
+    asked = session.choices().extraction
+    return asked.checkpoint in EMBEDDED and asked.dataset not in EXAMPLES
+
+
+def _suggestion(data: DatasetInfo, chosen: str) -> None:
+    """Ask for a checkpoint in place of an embedded one, and lead to that which suits the dataset best."""
+    most = session.choices().extraction.max_per_class
+    samples = sum(count if most is None else min(count, most) for count in data.counts)
+    one = suggested(data.media, samples, gpu=devices()[0].kind == "GPU")
+    with st.container(border=True):
+        st.markdown(f"**Choose a checkpoint for these {NOUNS[data.media][1]}**")
+        st.markdown(DIGITS_ALONE.format(escape(chosen)))
+        st.markdown(f"**{escape(one.title)}**. {escape(one.good_for)}")
+        _facts(one)
+        if st.button(f"Use {one.title}", type="primary"):
+            _take(one.name, None)
 
 
 def _facts(one: CheckpointInfo | Curated) -> None:

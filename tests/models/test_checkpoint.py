@@ -13,7 +13,7 @@ from labelrank import hub as hub_client
 from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, HubError
 from labelrank.models.checkpoint import describe_checkpoint, open_checkpoint
-from labelrank.models.curated import CURATED, EMBEDDED
+from labelrank.models.curated import CURATED, EMBEDDED, suggested
 from labelrank.models.families import FAMILIES, read_config, write_config
 from labelrank.progress import Kind, Stage
 from tests.conftest import GOLDEN
@@ -610,6 +610,21 @@ def test_embedded_checkpoint_is_small_and_as_the_list_says(one):
     )
     assert {n: getattr(info, n) for n in listed} == {n: getattr(one, n) for n in listed}
     assert (info.revision, info.is_local, info.dtype) == (None, True, "float32")
+
+
+@pytest.mark.parametrize(
+    ("media", "samples", "gpu", "name"),
+    [
+        ("image", 640, False, "facebook/vit-mae-base"),
+        ("image", 50_000, False, "facebook/dinov2-small"),
+        ("image", 50_000, True, "facebook/vit-mae-base"),
+        ("clip", 100, False, "MCG-NJU/videomae-small-finetuned-kinetics"),
+        ("clip", 100, True, "MCG-NJU/videomae-base"),
+    ],
+)
+def test_a_checkpoint_to_begin_with_suits_medium_size_and_device(media, samples, gpu, name):
+    found = suggested(media, samples, gpu=gpu)
+    assert (found.name, found.media) == (name, media)
 
 
 def test_the_curated_list_has_each_name_once_and_each_family():

@@ -207,6 +207,22 @@ def test_the_list_of_checkpoints_folds_once_a_job_was_started(app, pets_upload):
     assert not unfolded()
 
 
+def test_for_an_upload_a_checkpoint_that_suits_it_is_the_main_action(app, pets_upload):
+    def primary() -> list[str]:
+        return [b.label for b in app.button if b.proto.type == "primary"]
+
+    run(app, "features", dataset="digits")
+    assert primary() == ["Extract features"]
+    run(app, "features", dataset=pets_upload)
+    assert "Choose a checkpoint for these images" in texts(app)
+    assert "knows only handwritten digits" in texts(app)
+    assert primary() == ["Use ViT-MAE base"]
+    assert "Extract features" in labels(app)
+    button(app, "Use ViT-MAE base").click().run()
+    assert address(app)["checkpoint"] == "facebook/vit-mae-base"
+    assert "Choose a checkpoint for these images" not in texts(app)
+
+
 def test_an_error_calls_an_upload_by_its_file_name(app, pets_upload):
     run(app, dataset=pets_upload, split="val")
     assert escape("'my pets.zip' has no splits") in app.error[0].value
