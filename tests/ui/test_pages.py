@@ -211,8 +211,6 @@ def test_for_an_upload_a_checkpoint_that_suits_it_is_the_main_action(app, pets_u
     def primary() -> list[str]:
         return [b.label for b in app.button if b.proto.type == "primary"]
 
-    run(app, "features", dataset="digits")
-    assert primary() == ["Extract features"]
     run(app, "features", dataset=pets_upload)
     assert "Choose a checkpoint for these images" in texts(app)
     assert "knows only handwritten digits" in texts(app)
