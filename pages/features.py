@@ -97,7 +97,7 @@ def actions() -> None:
     if path and found:
         st.success(
             f"Features for these choices are already here ({len(found.y):,} samples, "
-            f"computed {messages.escape(feature_files.created_at(found))}).",
+            f"computed {frame.moment_of(found.provenance.get('created_at'))}).",
             icon=":material/check_circle:",
         )
         with st.container(horizontal=True):

@@ -249,11 +249,6 @@ def nouns_of(job: Job) -> tuple[str, str]:
     return NOUNS[data.media] if data else ("sample", "samples")
 
 
-def created_at(found: FeatureSet) -> str:
-    """Return when features were computed, for people."""
-    return str(found.provenance.get("created_at", "at an unknown time"))[:16].replace("T", " ")
-
-
 def siblings(found: ChosenFeatures) -> dict[str, Path]:
     """Return the features of the same dataset and split that this session has, name -> file; the given ones first."""
     if found.example:

@@ -108,6 +108,14 @@ def moment(timestamp: float | None) -> str:
     return f"{datetime.fromtimestamp(timestamp, zone):%d %b %Y, %H:%M}"
 
 
+def moment_of(text: object) -> str:
+    """Return a time of a file, ISO 8601, in the visitor's time zone; it may lack, or be no time."""
+    try:
+        return moment(datetime.fromisoformat(str(text)).timestamp())
+    except (ValueError, OverflowError):
+        return "at an unknown time"
+
+
 def input_text(info: CheckpointInfo) -> str:
     """Return what a checkpoint's encoder takes."""
     size = "{} x {} px, patches {} x {}".format(*info.image_size, *info.patch_size)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from labelrank import words
 from labelrank.finetune.metrics import BINS
-from labelrank.ui import chart_menu, findings, messages
+from labelrank.ui import chart_menu, findings, frame, messages
 from labelrank.ui.findings import Mistake, Results
 from labelrank.ui.fine_tune import Shown
 from labelrank.views import (
@@ -252,9 +252,8 @@ def _details(_: Shown, results: Results) -> None:
         chart_menu.show(curves_chart.curves_chart(found), "curves", finding, alt=f"Curves. {finding}.")
         if text := curves_chart.curves_text(found):
             st.caption(text)
-    messages.titled_table(
-        "How it ran", comparison_tables.facts_table(results.report), "Settings and circumstances of the fine-tune."
-    )
+    facts = comparison_tables.facts_table(results.report, frame.moment_of(results.report.created_at))
+    messages.titled_table("How it ran", facts, "Settings and circumstances of the fine-tune.")
 
 
 def _choose_arm(results: Results) -> str:

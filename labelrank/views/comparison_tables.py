@@ -128,8 +128,12 @@ def _same_as_accuracy(report: Report, name: str) -> bool:
     return name == "uar" and all(one == other or abs((one or 0) - (other or 0)) < 1e-9 for one, other in pairs)
 
 
-def facts_table(report: Report) -> pd.DataFrame:
-    """Return the settings and circumstances of a fine-tune, one row each."""
+def facts_table(report: Report, finished: str) -> pd.DataFrame:
+    """Return the settings and circumstances of a fine-tune, one row each.
+
+    Args:
+        finished: When its last run ended, for people.
+    """
     data, rows = report.data, []
     places = {
         "file": "a file of their own",
@@ -142,7 +146,7 @@ def facts_table(report: Report) -> pd.DataFrame:
     runtime = words.RUNTIMES.get(report.runtime, report.runtime)
     rows.append(("Device", f"{report.device}, {report.precision}, {runtime}"))
     rows.append(("Training time, all runs", words.duration(report.seconds)))
-    rows.append(("Finished", str(report.created_at)[:16].replace("T", " ")))
+    rows.append(("Finished", finished))
     rows += settings_rows(report)
     return pd.DataFrame(rows, columns=["What", "Value"])
 

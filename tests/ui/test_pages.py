@@ -402,7 +402,7 @@ def test_cached_features_are_shown_and_not_hidden(app, store, pixel_features, mo
     path = pixel_features()
     monkeypatch.setattr("labelrank.ui.feature_files.cached_features", lambda *_, **__: path)
     run(app, "features", dataset="digits", split="train")
-    assert "already here (200 samples" in app.success[0].value
+    assert "already here (200 samples, computed 20 Nov 2026, 19:00)" in app.success[0].value
     assert "Extract features" not in labels(app)
     button(app, "Recompute").click().run()
     assert store.list()[0].params["recompute"] is True
