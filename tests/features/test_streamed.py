@@ -1,5 +1,6 @@
 """Features that stay in their files are ranked, judged and joined as those in memory."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +63,13 @@ def test_rows_are_those_of_the_array(features, read, rows):
 def test_a_mask_picks_rows(features, read):
     mask = features.y == 3
     np.testing.assert_array_equal(read.X[mask], features.X[mask])
+
+
+def test_another_process_reads_the_same_rows_from_the_files(features, read):
+    for rows in (read.X, read.X.taken(np.arange(0, N, 7))):
+        sent = pickle.dumps(rows)
+        assert len(sent) < features.X.nbytes
+        np.testing.assert_array_equal(np.asarray(pickle.loads(sent)), np.asarray(rows))
 
 
 @pytest.mark.parametrize("order", ["centroid", "optimal-leaf", "spectral", "path", "frequency"])

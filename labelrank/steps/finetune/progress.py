@@ -163,7 +163,9 @@ class Live:
 
     def updates(self, arm: str, seed: int, done: int) -> None:
         """Take in how many updates a current run has made; `tell` passes it on."""
-        self._done[self._place[arm], seed] = done
+        place = self._place[arm], seed
+        if not self._whole[place]:  # another process may be heard late
+            self._done[place] = done
 
     def tell(self, *, force: bool = False) -> None:
         """Pass on progress and state; reports are at least half a second apart, unless forced."""

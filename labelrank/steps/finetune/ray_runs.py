@@ -6,7 +6,8 @@ import contextlib
 import copy
 import shutil
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from labelrank.words import plural
 
 Call = tuple[Sequence[Any], tuple[str, ...], tuple[int, ...]]
 """A reference to a `_Given`, in a list, so that it is got once; the arms of a block, by name, and its seeds."""
+Said = tuple[str, tuple[Any, ...]]
+"""A method of `Live`, epoch or updates, and what it takes."""
 
 
 class RayRuns:
@@ -57,6 +60,13 @@ class RayRuns:
         if isinstance(work.training, Heads) and cluster.gpus_per_worker is None:
             cluster = replace(cluster, gpus_per_worker=0)  # heads learn on processors
 
+        take: dict[str, Callable[..., None]] = {"epoch": work.live.epoch, "updates": work.live.updates}
+
+        def hear(said: Sequence[Said]) -> None:
+            for name, values in said:
+                take[name](*values)
+            work.live.tell()
+
         def meanwhile() -> None:
             if work.should_stop and work.should_stop():
                 raise Cancelled("Fine-tuning was cancelled.")
@@ -72,6 +82,7 @@ class RayRuns:
                 (work.settings,),
                 [([given], tuple(arm.name for arm in block.arms), block.seeds) for block in work.blocks],
                 meanwhile=meanwhile,
+                hear=hear,
                 error=FinetuneError,
                 kept=lambda: "Finished runs are kept: start the same fine-tune again, and it goes on from them.",
             )
@@ -103,18 +114,39 @@ class _Answer:
     """The files of a model that may be the best, by name; empty without one."""
 
 
+class _Telling(Live):
+    """Puts down how runs go on, for whoever asks."""
+
+    def __init__(self, said: deque[Said], *given: Any) -> None:
+        super().__init__(*given)
+        self._said = said
+
+    def epoch(self, *values: Any) -> None:
+        """Take in the state of a run after an epoch."""
+        self._said.append(("epoch", values))
+
+    def updates(self, *values: Any) -> None:
+        """Take in how many updates a run has made."""
+        self._said.append(("updates", values))
+
+
 class _Worker:
     """An actor: it looks up what it works on when it is first called, and again after Ray has restarted it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._work: RunsWork | None = None
+        self._said: deque[Said] = deque()
+
+    def told(self) -> list[Said]:
+        """Return how runs have gone on since the last time."""
+        return [self._said.popleft() for _ in range(len(self._said))]
 
     def make(self, call: Call) -> _Answer | Failure:
         """Train the runs of a block."""
         try:
             (given,), names, seeds = call
-            work = self._work = self._work or _gathered(ray_module().get(given), self._settings)
+            work = self._work = self._work or _gathered(ray_module().get(given), self._settings, self._said)
             arms = {arm.name: arm for arm in work.design.arms(work.material.label_map.order)}
             said = len(work.live.notices)
             with tempfile.TemporaryDirectory(prefix="labelrank-") as folder:
@@ -130,7 +162,7 @@ class _Worker:
             return Failure.of(error)
 
 
-def _gathered(given: _Given, settings: Settings) -> RunsWork:
+def _gathered(given: _Given, settings: Settings, said: deque[Said]) -> RunsWork:
     material = looked_up(given.material, given.design, settings)
     arms, training, entry, kept = prepared(material, given.design, settings, Here())
     if entry.name != given.digest:
@@ -138,6 +170,6 @@ def _gathered(given: _Given, settings: Settings) -> RunsWork:
             "What the runs learn from has changed while they were trained, or differs from machine to machine, "
             "as the device or the precision may; finished runs are kept. Start the fine-tune again."
         )
-    live = Live(arms, given.design.seeds, training.epochs, training.updates)
+    live = _Telling(said, arms, given.design.seeds, training.epochs, training.updates)
     exporter = Exporter(material, given.design, arms, entry)
     return RunsWork(material, given.design, settings, given.digest, training, (), kept, live, exporter, given.targets)

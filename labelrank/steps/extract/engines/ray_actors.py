@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from labelrank.steps.extract.engines.ray_cluster import RESTARTS, first_line
 from labelrank.words import plural
 
 C = TypeVar("C")
+_TOLD = "told"
 _POLL_S = 1.0
 _AHEAD = 2
 """Calls that an actor has at once, so that it need not wait for the next."""
@@ -25,6 +27,7 @@ def answers(
     calls: Sequence[C],
     *,
     meanwhile: Callable[[], None],
+    hear: Callable[[Any], None] | None = None,
     error: type[LabelRankError],
     kept: Callable[[], str],
 ) -> Generator[tuple[C, Any], None, None]:
@@ -37,6 +40,7 @@ def answers(
         worker: Class of the actors, with a method `make` that takes a call, and returns its answer or a `Failure`.
         given: What it is made with.
         meanwhile: Called after each answer and about once a second; what it raises ends the work.
+        hear: Called with what actors give from a method `told` while they work; None: they have none.
         error: What to raise if Ray fails.
         kept: Says what is kept of the work, in a sentence.
 
@@ -44,14 +48,25 @@ def answers(
         LabelRankError: An actor answered with this `Failure`; or `error`, if all actors are lost or one fails.
     """
     count, options = room
-    actor = ray.remote(**options)(worker)
+    # A call of a group waits for no call of another.
+    groups = {"concurrency_groups": {_TOLD: 1}} if hear else {}
+    actor = ray.remote(**options, **groups)(worker)
     actors = [actor.remote(*given) for _ in range(count)]
     waiting, running = deque(calls), {}
+    telling: dict[Any, Any] = {}
 
     def give(one: Any) -> None:
         if waiting:
             call = waiting.popleft()
             running[one.make.remote(call)] = one, call
+
+    def listen(hear: Callable[[Any], None]) -> None:
+        for one in actors:
+            if one in telling and ray.wait([telling[one]], timeout=0)[0]:
+                with contextlib.suppress(ray.exceptions.RayError):  # if it is lost, its calls say so
+                    hear(ray.get(telling.pop(one)))
+            if one not in telling:
+                telling[one] = one.told.options(concurrency_group=_TOLD).remote()
 
     try:
         for one in actors * _AHEAD:
@@ -78,6 +93,8 @@ def answers(
                     raise answer.error()
                 yield call, answer
                 give(one)
+            if hear:
+                listen(hear)
             meanwhile()
     finally:
         for one in actors:
