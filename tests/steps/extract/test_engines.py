@@ -180,6 +180,17 @@ def test_the_device_is_that_of_a_worker(ray):
         ray_cluster.device_of(Cluster("auto", gpus_per_worker=1))
 
 
+@pytest.mark.slow
+def test_what_goes_wrong_where_a_worker_is_asked_is_told(ray):
+    def broken():
+        raise RuntimeError("it is broken")
+
+    with pytest.raises(SettingsError, match=r"^Precision is 'float8'; choose one of "):
+        Cluster("auto").ask(lambda: replace(REQUEST, precision="float8"))
+    with pytest.raises(SettingsError, match=r"cluster at auto cannot be used \(it is broken\)\. Install labelrank"):
+        Cluster("auto").ask(broken)
+
+
 @pytest.mark.parametrize("command", [["extract"], ["patches", "score"]])
 def test_work_is_planned_for_the_workers_device(command, settings, tmp_path, monkeypatch, fresh_keras):
     # As of a cluster whose processors multiply in bfloat16 no faster; what would run there runs here.

@@ -93,7 +93,7 @@ def answers(
                     raise answer.error()
                 yield call, answer
                 give(one)
-            if hear:
+            if hear and running:
                 listen(hear)
             meanwhile()
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from labelrank.errors import SettingsError
+from labelrank.errors import LabelRankError, SettingsError
 from labelrank.models.backend import devices
 from labelrank.models.device import Device
 from labelrank.words import plural
@@ -77,6 +77,7 @@ class Cluster:
 
         Raises:
             SettingsError: The cluster cannot be reached, or has no room for a worker.
+            LabelRankError: The function raised it.
         """
         ray = ray_module()
         if not ray.is_initialized():
@@ -86,6 +87,8 @@ class Cluster:
         try:
             answer: T = ray.get(asked)
         except ray.exceptions.RayError as error:
+            if isinstance(cause := getattr(error, "cause", None), LabelRankError):
+                raise cause from None
             where = f"the Ray cluster at {self.address}" if self.address else "Ray on this machine"
             raise SettingsError(
                 f"A worker of {where} cannot be used ({first_line(error)}). Install labelrank on each node, in the "
@@ -157,5 +160,6 @@ def _device_here() -> Device:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
+    """Return the first line of what an error says, of one in a worker that of its cause."""
+    error = getattr(error, "cause", None) or error
     return (str(error) or type(error).__name__).splitlines()[0]
