@@ -14,7 +14,16 @@ import pandas as pd
 
 from labelrank.data.dataset import NOUNS
 from labelrank.views.chart_theme import alt, scrolled, zoom
-from labelrank.views.marks import ACCENT, ANY_PICKED, NEUTRAL, PICKED, is_picked, position_colours, shorten
+from labelrank.views.marks import (
+    ACCENT,
+    ANY_PICKED,
+    NEUTRAL,
+    PICKED,
+    POINT_OPACITY,
+    is_picked,
+    position_colours,
+    shorten,
+)
 
 MAX_POINTS = 20_000
 """Samples drawn in one chart; a browser's canvas stays quick up to here."""
@@ -218,7 +227,7 @@ def projection_chart(
         "projection:Q",
         title=_AXIS_TITLE,
         scale=alt.Scale(nice=True, zero=False, padding=8),
-        axis=alt.Axis(grid=True, tickCount=7),
+        axis=alt.Axis(grid=True, **_AXIS),
     )
     scale = alt.Scale(domain=[-0.5, len(names) - 0.5], reverse=True, nice=False, zero=False)
     y = alt.Y("position:Q", title=None, axis=axis, scale=scale)
@@ -228,9 +237,9 @@ def projection_chart(
         scale=alt.Scale(domain=list(range(len(names))), range=position_colours(len(names))),
     )
     shown = is_picked(found)
-    seen = alt.when(shown).then(alt.value(0.7))
+    seen = alt.when(shown).then(alt.value(POINT_OPACITY))
     if found is None:
-        seen = seen.when(f"!{ANY_PICKED}").then(alt.value(0.42))
+        seen = seen.when(f"!{ANY_PICKED}").then(alt.value(POINT_OPACITY))
     layers = [
         _rows_to_pick(classes, axis, scale, shown).add_params(_pick()),
         alt.Chart(samples)
@@ -288,6 +297,8 @@ def _rows_to_pick(classes: pd.DataFrame, axis: alt.Axis, scale: alt.Scale, shown
 
 
 _RIBBONS_HEIGHT = 620
+# The labels of both ends, moved into the chart, would lie too close to the next ones.
+_AXIS: dict[str, Any] = {"tickCount": 5, "labelFlush": False}
 _AXIS_TITLE = ["Projection on the first discriminant", "(within-class standard deviations)"]
 
 
@@ -348,7 +359,7 @@ def _ribbons(classes: pd.DataFrame, found: int | None, window: tuple[int, int]) 
     classes = classes[classes["position"].between(first, last)]
     base = alt.Chart(classes)
     wide = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.25, clip=True).encode(
-        x=alt.X("q05:Q", title=_AXIS_TITLE, scale=alt.Scale(zero=False)), x2="q95:Q", y=y
+        x=alt.X("q05:Q", title=_AXIS_TITLE, axis=alt.Axis(**_AXIS), scale=alt.Scale(zero=False)), x2="q95:Q", y=y
     )
     middle = base.mark_area(orient="horizontal", color=NEUTRAL, opacity=0.45, clip=True).encode(
         x=alt.X("q25:Q", title=_AXIS_TITLE), x2="q75:Q", y=y

@@ -29,6 +29,12 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def over(page: str, colour: str, opacity: float) -> str:
+    """Return the colour that a page shows of one that lets it through."""
+    mixed = (round(opacity * int(colour[i : i + 2], 16) + (1 - opacity) * int(page[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{value:02x}" for value in mixed)
+
+
 def frames(n_classes: int, per_class: int = 3, names: list[str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     names = names or [f"class {i}" for i in range(n_classes)]
     position = np.repeat(np.arange(n_classes), per_class)
@@ -58,8 +64,15 @@ def frames(n_classes: int, per_class: int = 3, names: list[str] | None = None) -
 def test_every_position_colour_is_readable_on_a_light_and_a_dark_page(n_classes):
     colours = marks.position_colours(n_classes)
     assert len(colours) == n_classes
-    assert min(contrast(colour, "#ffffff") for colour in colours) > 2.6
-    assert min(contrast(colour, "#11161a") for colour in colours) > 3.0
+    for page in ("#ffffff", "#11161a"):
+        assert min(contrast(over(page, colour, marks.POINT_OPACITY), page) for colour in colours) >= 3.0
+
+
+def test_numbers_at_the_ends_of_the_axis_stand_where_they_belong():
+    drawn = report.svg(ranking_charts.projection_chart(*frames(300)))
+    assert re.findall(r'text-anchor="(\w+)"[^>]*>(\d+)</text>', drawn) == [
+        ("middle", str(n)) for n in range(0, 301, 50)
+    ]
 
 
 def test_neighbouring_position_colours_differ():
