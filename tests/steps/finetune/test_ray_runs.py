@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from labelrank.cli import main
 from labelrank.errors import Cancelled, FinetuneError
+from labelrank.features.joining import read_features
 from labelrank.features.store import write_features
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.ray_cluster import Cluster
@@ -191,9 +192,18 @@ def digits(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_encoders_are_the_same_bits_also_where_a_worker_is_killed(ray, killer, keras, digits, settings, tmp_path):
-    from labelrank.features.joining import read_features
+def test_encoders_are_the_same_bits_also_where_a_worker_is_killed(
+    ray, killer, keras, digits, settings, tmp_path, monkeypatch
+):
+    theirs = Settings(workspace=tmp_path / "theirs")
 
+    class _WorkerElsewhere(ray_runs._Worker):
+        """An actor on another machine, for which another workspace on this one stands."""
+
+        def __init__(self, _):
+            super().__init__(theirs)
+
+    monkeypatch.setattr(ray_runs, "_Worker", _WorkerElsewhere)
     local = Settings(workspace=tmp_path / "local")
     material = gather_files(Inputs(read_features(digits)), ENCODERS, settings)
     engine = RayRuns(Cluster(workers=1))
@@ -204,13 +214,13 @@ def test_encoders_are_the_same_bits_also_where_a_worker_is_killed(ray, killer, k
     check_same(runs_of(settings, len(material.test.y)), runs_of(local, len(material.test.y)))
     written = [outcome.folder / "model" / "model.safetensors" for outcome in (there, here)]
     assert written[0].read_bytes() == written[1].read_bytes()
-    assert not list(settings.workspace.rglob("last.safetensors"))
+    for workspace in (settings.workspace, theirs.workspace):
+        assert not list(workspace.rglob("last.safetensors"))
+    assert not list(theirs.workspace.rglob("report.json"))
 
 
 @pytest.mark.slow
 def test_encoders_do_not_learn_from_data_that_changed(ray, digits, settings):
-    from labelrank.features.joining import read_features
-
     material = gather_files(Inputs(read_features(digits)), ENCODERS, settings)
     other = {role: replace(one, digest="0" * 64) for role, one in material.samples_from.items()}
     with pytest.raises(FinetuneError, match="digits has changed while encoders learned from it"):
