@@ -9,11 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from labelrank.data.archive import THERE_IS as OF_ZIP
-from labelrank.data.archive import describe_archive, open_archive
 from labelrank.data.dataset import SPLITS, Dataset, Problem, Sample
-from labelrank.data.folder import THERE_IS as OF_FOLDER
-from labelrank.data.folder import holds_class_folders, holds_media, open_folder, open_list
 from labelrank.data.list_files import is_list
 from labelrank.data.source import (
     PACKED_TARS,
@@ -41,7 +37,6 @@ __all__ = [
     "SourceOptions",
     "describe_source",
     "open_dataset",
-    "save_upload",
     "upload_name",
 ]
 
@@ -100,14 +95,16 @@ def open_dataset(name: str, options: SourceOptions = SourceOptions(), *, setting
 
         beside = _files_beside(place, options, settings)
         return beside or open_tables(place.tables, options, id=place.id, settings=settings)
+    from labelrank.data import archive, folder
+
     if place.path.is_dir():
-        refuse_options(place.id, options, OF_FOLDER, offered=_OF_A_LIST)
-        return open_folder(place.path, split=options.split, settings=settings, options=options)
+        refuse_options(place.id, options, folder.THERE_IS, offered=_OF_A_LIST)
+        return folder.open_folder(place.path, split=options.split, settings=settings, options=options)
     if is_list(place.path.name):
         refuse_options(place.id, options, "a list of files, which has splits and columns", offered=_OF_A_LIST)
-        return open_list(place.path, options=options, settings=settings)
-    refuse_options(place.id, options, OF_ZIP, offered=(*_OF_A_LIST, "archive_encoding"))
-    return open_archive(place.path, split=options.split, options=options, settings=settings, id=place.id)
+        return folder.open_list(place.path, options=options, settings=settings)
+    refuse_options(place.id, options, archive.THERE_IS, offered=(*_OF_A_LIST, "archive_encoding"))
+    return archive.open_archive(place.path, split=options.split, options=options, settings=settings, id=place.id)
 
 
 def describe_source(name: str, options: SourceOptions = SourceOptions(), *, settings: Settings) -> SourceInfo:
@@ -147,6 +144,8 @@ def describe_source(name: str, options: SourceOptions = SourceOptions(), *, sett
         except UnclearColumn as error:
             return SourceInfo(place.id, "list of files", None, label_columns=error.label_columns)
         return SourceInfo.of(dataset, "list of files" if dataset.columns else "class folders")
+    from labelrank.data.archive import describe_archive
+
     info = describe_archive(lambda: open_dataset(name, options, settings=settings), place.path, place.id, settings)
     return replace(info, size_bytes=place.path.stat().st_size)
 
@@ -185,6 +184,8 @@ def _find(name: str, settings: Settings) -> _Place | None:
     except ValueError as error:
         raise DatasetError(f"{error}; expected {_CHOICES}. Check the path.") from None
     if path.is_dir():
+        from labelrank.data.folder import holds_class_folders, holds_media
+
         id = path.resolve().name or str(path)
         tables = _saved(path, id, settings) or (arrange(found, source=id) if (found := find_tables(path)) else None)
         if tables is not None:
@@ -242,6 +243,7 @@ def _files_beside(place: _Place, options: SourceOptions, settings: Settings) -> 
     Raises:
         UnclearColumn: Several columns of the table may be the labels.
     """
+    from labelrank.data.folder import open_list
     from labelrank.data.parquet import only_names_files
 
     assert place.tables is not None

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from labelrank.data.archive import check_archive
 from labelrank.errors import ArchiveError, DatasetError
 from labelrank.files import PARTIAL, replacing
 from labelrank.settings import OWNERS, Settings
@@ -45,6 +44,8 @@ def check_upload(path: Path, shown: str, settings: Settings) -> None:
 
         check_tar(path, name=shown, settings=settings)
     else:
+        from labelrank.data.archive import check_archive
+
         check_archive(path, name=shown, settings=settings)
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelrank.data.parquet_columns import declared_names
 from labelrank.data.source import listed
 from labelrank.errors import FeaturesError, first_line
 from labelrank.features.store import ENCODER, UNKNOWN, FeatureSet, check_no_pointer
@@ -174,6 +173,8 @@ def _named(names: Sequence[str]) -> str:
 def _parquet(path: Path, features_column: str | None, label_column: str | None) -> _Given:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from labelrank.data.parquet_columns import declared_names
 
     try:
         schema = pq.read_schema(path)

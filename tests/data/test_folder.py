@@ -720,7 +720,10 @@ def test_open_dataset_finds_folders_and_the_embedded_digits(tmp_path, monkeypatc
 
 
 def test_opening_data_imports_no_heavy_library():
-    code = "import sys, labelrank.data; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    code = (
+        "import sys, labelrank.data; assert not {'PIL', 'pyarrow'} & sys.modules.keys(); import labelrank.data.folder; "
+        "print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "PIL" in loaded
     assert not {"keras", "tensorflow", "torch", "openvino", "streamlit", "sklearn", "pandas"} & set(loaded)
