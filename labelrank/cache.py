@@ -1,11 +1,11 @@
 """The cache in the workspace, with a size limit: features, unfinished extractions, encoders, runs, scored patches.
 
-Entries are `features/<digest>.parquet`, `parts/<digest>/`, `encoders/<key>/`, `runs/<digest>/` and `patches/<digest>/`,
-and on a shared server the same in the folder of each owner. Uploads, jobs and the results of comparisons (`finetunes/`)
-are not entries. The repositories in the Hub's own cache have a limit of their own, on a shared server alone. A process
-holds an entry while it uses it (`using`), with a lock of the operating system that ends with the process; `evict`
-removes only entries that nobody holds. Locks are `flock`, for Linux and macOS only. On a file system without locks,
-nothing is held or evicted.
+Entries are `features/<digest>.parquet/`, `parts/<digest>/`, `encoders/<key>/`, `runs/<digest>/` and
+`patches/<digest>/`, and on a shared server the same in the folder of each owner. Uploads, jobs and the results of
+comparisons (`finetunes/`) are not entries. The repositories in the Hub's own cache have a limit of their own, on a
+shared server alone. A process holds an entry while it uses it (`using`), with a lock of the operating system that ends
+with the process; `evict` removes only entries that nobody holds. Locks are `flock`, for Linux and macOS only. On a file
+system without locks, nothing is held or evicted.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _TIDIED = (*KINDS, "finetunes", "uploads", "rankers")
 """Folders in which killed processes may leave incomplete files."""
 
 _Files = dict[tuple[int, int], int]
-"""File by device and inode -> its size in bytes. Files of one content that are linked, as large features are to their
-parts, take their room once."""
+"""File by device and inode -> its size in bytes. Files of one content that are linked, as features are to their parts,
+take their room once."""
 
 _EVICTED = ".evicted"
 _STALE_AFTER_S = 24 * 3600.0
@@ -91,7 +91,7 @@ def entries(settings: Settings) -> list[Entry]:
 def evict(settings: Settings, *, spare: Collection[Path] = ()) -> tuple[Path, ...]:
     """Remove the least recently used entries until the total size is within `settings.max_cache_bytes`.
 
-    What entries share, as features of many rows are linked to their parts, counts once. Before that, those of
+    What entries share, as features are linked to their parts, counts once. Before that, those of
     `settings.owner`, until all that lies in the owner's folder is within `settings.max_owner_bytes`. On a shared server
     then repositories in the Hub's cache, until they are within `settings.max_hub_bytes`.
 

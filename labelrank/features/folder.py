@@ -26,26 +26,34 @@ _ROWS = "rows.npy"
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.parquet")
 
 
-def write_folder(features: FeatureSet, folder: Path) -> None:
+def write_folder(
+    features: FeatureSet, folder: Path, *, files: Sequence[Path] = (), rows: np.ndarray | None = None
+) -> None:
     """Write features as a folder of parts, completely or not at all; a folder that is there is replaced.
 
     Features that lie in files are not written again: their files are linked where the file system can, else copied.
     Their rows are then in the order of these files, with their place in the dataset beside them.
 
+    Args:
+        files: Files that hold the samples of `features` and no others; by default those in which the vectors lie.
+        rows: Index in the dataset's order of each row of `files`, int64 (n,); by default `features.rows`.
+
     Raises:
         FeaturesError: The folder cannot be written.
     """
-    files = features.X.files if isinstance(features.X, StreamedRows) else (None,)
+    if not files and isinstance(features.X, StreamedRows):
+        files = features.X.files
+    rows = features.rows if rows is None else rows
+    count = max(1, len(files))
+    parts = [f"part-{number:05d}-of-{count:05d}.parquet" for number in range(count)]
     try:
         with replacing_folder(folder) as partial:
-            for number, source in enumerate(files):
-                part = partial / f"part-{number:05d}-of-{len(files):05d}.parquet"
-                if source is None:
-                    write_features(features, part)
-                else:
-                    _link(source, part)
-            if features.rows is not None:
-                np.save(partial / _ROWS, features.rows)
+            for source, part in zip(files, parts, strict=False):
+                _link(source, partial / part)
+            if not files:
+                write_features(features, partial / parts[0])
+            if rows is not None:
+                np.save(partial / _ROWS, rows)
             (partial / WHOLE).write_text(json.dumps(described(features), ensure_ascii=False), encoding="utf-8")
     except OSError as error:
         reason = error.strerror or error
@@ -60,23 +68,6 @@ def check_target(folder: Path) -> None:
             f"{folder} holds {others[0]!r}{f' and {len(others) - 1:,} others' if others[1:] else ''}, which would be "
             "removed; give an empty folder for the parts of the features, or the name of a file."
         )
-
-
-def store_features(features: FeatureSet, path: Path) -> None:
-    """Write features to a path: to a file, or to a folder of this name where they lie in files already.
-
-    Raises:
-        FeaturesError: It cannot be written.
-    """
-    # One cannot replace the other in one step, and both can be made again.
-    if isinstance(features.X, StreamedRows):
-        if path.is_file():
-            path.unlink()
-        write_folder(features, path)
-    else:
-        if path.is_dir():
-            shutil.rmtree(path)
-        write_features(features, path)
 
 
 def _link(source: Path, to: Path) -> None:
@@ -119,7 +110,7 @@ def is_whole(path: Path) -> bool:
 
 
 def read_folder(path: Path, *, beside: int = 0) -> FeatureSet:
-    """Return the features that `write_folder` wrote.
+    """Return the features that `write_folder` wrote, in the dataset's order unless their vectors stay in files.
 
     Args:
         beside: As in `read_part`.
@@ -136,12 +127,23 @@ def read_folder(path: Path, *, beside: int = 0) -> FeatureSet:
     if any(part.class_names != whole.class_names for part in parts):
         raise FeaturesError(f"{path} has parts with other class names than {WHOLE}; extract again.")
     kept = [part for part in parts if part.keys]
-    return replace(
+    rows = _rows_of(path, sum(len(part.keys) for part in parts))
+    found = replace(
         whole,
         X=stacked([part.X for part in kept]) if kept else parts[0].X,
         y=np.concatenate([part.y for part in parts]),
         keys=tuple(key for part in parts for key in part.keys),
-        rows=_rows_of(path, sum(len(part.keys) for part in parts)),
+        rows=rows,
+    )
+    if rows is None or isinstance(found.X, StreamedRows):
+        return found
+    order = np.argsort(rows)
+    return replace(
+        found,
+        X=found.X[order],
+        y=found.y[order],
+        keys=tuple(found.keys[i] for i in order),
+        rows=rows[order] if "shard" in whole.provenance else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Hashable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from labelrank.errors import FeaturesError, JobError, LabelRankError, TooCostly
 from labelrank.features.examples import FeaturesExample
 from labelrank.features.folder import WHOLE, part_paths
 from labelrank.features.joining import read_features
-from labelrank.features.store import FeatureSet
+from labelrank.features.store import FeatureSet, write_features
 from labelrank.jobs.store import SUCCEEDED, Job
 from labelrank.models.checkpoint import CheckpointInfo
 from labelrank.models.curated import CURATED, EMBEDDED
@@ -102,6 +103,17 @@ def features(path: Path) -> FeatureSet:
     """
     with held_file(path) as modified_ns:
         return features_of(path, modified_ns)
+
+
+def in_one_file(path: Path) -> bytes:
+    """Return features as the bytes of one file, also where they lie in a folder of parts.
+
+    Raises:
+        FeaturesError: As for `features`.
+    """
+    with tempfile.TemporaryDirectory(prefix="labelrank-") as folder:
+        write_features(features(path), file := Path(folder) / "features.parquet")
+        return file.read_bytes()
 
 
 def class_counts(path: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from labelrank.data.dataset import NOUNS
 from labelrank.data.uploads import kept_uploads
 from labelrank.errors import FeaturesError, LabelRankError, TooCostly
 from labelrank.features.store import FeatureSet
+from labelrank.features.streamed import StreamedRows
 from labelrank.jobs.queue import ensure_consumer
 from labelrank.jobs.store import MAX_NAME_CHARACTERS, Job
 from labelrank.progress import Kind
@@ -368,12 +369,12 @@ def features_footer(path: Path, found: FeatureSet, report: ExtractionReport | No
         with st.expander("Which, and why", key=f"doubtful_{number}"):
             messages.problems_table([(sample.subject, sample.reason) for sample in samples], "Doubtful sample")
     with st.container(horizontal=True, vertical_alignment="center"):
-        if path.is_dir():
+        if isinstance(found.X, StreamedRows):
             st.caption("Too large for one file to download: they lie in a folder of parts.")
         else:
             st.download_button(
                 "Download Parquet",
-                data=path.read_bytes,
+                data=lambda: feature_files.in_one_file(path),
                 file_name="features.parquet",
                 mime="application/vnd.apache.parquet",
                 on_click="ignore",

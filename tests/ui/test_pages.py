@@ -22,9 +22,10 @@ from labelrank import words
 from labelrank.data.uploads import save_upload
 from labelrank.errors import CheckpointError, RankingError
 from labelrank.exports import FORMATS
+from labelrank.features import streamed
 from labelrank.features.folder import write_folder
 from labelrank.features.joining import read_features
-from labelrank.features.store import FeatureSet, write_features
+from labelrank.features.store import FeatureSet, read_part, write_features
 from labelrank.jobs.store import JobProgress, JobStore
 from labelrank.progress import Kind, Stage
 from labelrank.settings import Settings
@@ -572,7 +573,9 @@ def test_features_that_are_ranked_count_as_used_though_they_were_read_long_ago(a
     assert not app.exception
 
 
-def test_features_in_a_folder_are_read_once_and_measured_by_their_parts(app, pixel_features, finished_job, monkeypatch):
+def test_features_in_a_folder_are_read_once_and_measured_by_their_parts(
+    app, pixel_features, finished_job, monkeypatch, tmp_path
+):
     path = pixel_features()
     folder = path.with_name("folder")
     write_folder(read_features(path), folder)
@@ -582,6 +585,14 @@ def test_features_in_a_folder_are_read_once_and_measured_by_their_parts(app, pix
     app.run()
     assert read == [folder], "the time of a folder is when it was used last"
     run(app, "features")
+    assert "Download Parquet" in downloads(app)
+    found = read_features(folder)
+    whole = tmp_path / "whole.parquet"
+    whole.write_bytes(feature_files.in_one_file(folder))
+    assert read_part(whole).X.tobytes() == found.X.tobytes() and read_part(whole).keys == found.keys
+    monkeypatch.setattr(streamed, "HELD_BYTES", 0)
+    st.cache_resource.clear()
+    app.run()
     assert "a folder of parts" in texts(app) and "Download Parquet" not in labels(app) + downloads(app)
     size = sum(part.stat().st_size for part in folder.glob("*.parquet"))
     monkeypatch.setenv("LABELRANK_MAX_PREVIEW_BYTES", str(2 * size - 1))

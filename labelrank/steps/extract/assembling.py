@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from labelrank.data.dataset import NOUNS
@@ -75,6 +77,17 @@ class Found:
             notices=tuple(notices),
             rows=rows[order] if plan.request.shard or isinstance(X, StreamedRows) else None,
         )
+
+
+def files_of(features: FeatureSet, plan: Plan, folder: PartFolder) -> tuple[list[Path], np.ndarray]:
+    """Return the files of a plan's parts in which features lie, and the index in the dataset of each of their rows."""
+    place = {sample.key: row for row, sample in enumerate(plan.dataset.samples)}
+    used, files, rows = set(features.keys), [], []
+    for part in plan.parts:
+        if inside := [place[sample.key] for sample in part.samples if sample.key in used]:
+            files.append(folder.path / part.name)
+            rows += inside
+    return files, np.array(rows, dtype=np.int64)
 
 
 def _in_dataset_order(parts: list[FeatureSet], rows: np.ndarray) -> tuple[np.ndarray, Rows]:

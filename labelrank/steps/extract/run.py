@@ -14,7 +14,7 @@ from typing import Any
 
 from labelrank import cache, hub
 from labelrank.errors import Cancelled, FeaturesError
-from labelrank.features.folder import store_features
+from labelrank.features.folder import write_folder
 from labelrank.features.joining import read_features
 from labelrank.features.parts import Part, PartFolder
 from labelrank.features.store import FeatureSet
@@ -22,7 +22,7 @@ from labelrank.json_values import plain
 from labelrank.models.backend import usable_gpus
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
 from labelrank.settings import Settings
-from labelrank.steps.extract.assembling import Found
+from labelrank.steps.extract.assembling import Found, files_of
 from labelrank.steps.extract.engines import Asked, Engine, EngineWork, gpus, here
 from labelrank.steps.extract.engines.keeping import worth_another_try
 from labelrank.steps.extract.estimate import kind_of_work
@@ -159,17 +159,20 @@ def obtain(
             should_stop=should_stop,
             on_report=remember,
         )
-        problem = _keep(features, path) if path else None
+        problem = _keep(features, plan, settings, path) if path else None
     finally:
         cache.evict(settings, spare=[path] if path else [])
     return ExtractionOutcome(features, None if problem else path, False, last, problem)
 
 
-def _keep(features: FeatureSet, path: Path) -> str | None:
-    """Store features at a path; return the problem if that fails, else None."""
+def _keep(features: FeatureSet, plan: Plan, settings: Settings, path: Path) -> str | None:
+    """Store features at a path, as links to their parts; return the problem if that fails, else None."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        store_features(features, path)
+        if path.is_file():  # of labelrank 0.1; a folder cannot replace it in one step, and both can be made again
+            path.unlink()
+        files, rows = files_of(features, plan, _part_folder(plan, settings))
+        write_folder(features, path, files=files, rows=rows)
     except (OSError, FeaturesError) as error:
         return f"{error} All parts are finished and kept."
     return None
@@ -226,7 +229,7 @@ def extract(
         HubError: A download failed.
         Cancelled: `should_stop` returned true.
     """
-    folder = PartFolder(settings.cache / "parts" / plan.part_digest, plan.part_digest)
+    folder = _part_folder(plan, settings)
     note = Note.of(plan, folder.path)
     note.check_unchanged(give_up=recompute)
     # Parts from a stopped recomputation are new already.
@@ -253,6 +256,10 @@ def extract(
             whole = replace(whole, provenance={**whole.provenance, "stability": outcome.to_json()})
         note.write(finished=True)
     return whole
+
+
+def _part_folder(plan: Plan, settings: Settings) -> PartFolder:
+    return PartFolder(settings.cache / "parts" / plan.part_digest, plan.part_digest)
 
 
 def engine_for(parts: Sequence[Part]) -> Engine:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import zipfile
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
@@ -14,7 +15,7 @@ from PIL import Image
 
 from labelrank.errors import Cancelled, CheckpointError, DatasetError, FeaturesError, SettingsError
 from labelrank.features.joining import read_features
-from labelrank.features.store import KEPT
+from labelrank.features.store import KEPT, write_features
 from labelrank.models.cost import encoder_flops
 from labelrank.models.runtime import build_encoder
 from labelrank.patches.ranker import compile_ranker, open_ranker
@@ -67,7 +68,7 @@ def run(params, settings):
 
 def cached(params, settings):
     path = plan(Request.from_params(params), settings).cached_path(settings)
-    return path if path.is_file() else None
+    return path if path.exists() else None
 
 
 def test_the_same_request_is_computed_once(settings, counted_encoder):
@@ -162,14 +163,35 @@ def test_another_checkpoint_or_dataset_content_changes_the_cache_key(settings, t
 def test_recompute_and_a_damaged_cache_entry_run_again(settings, counted_encoder, capsys):
     path = run(PARAMS, settings)["features"]
     assert run({**PARAMS, "recompute": True}, settings)["reused"] is False
-    Path(path).write_bytes(b"damaged")
+    (Path(path) / "features.json").write_bytes(b"damaged")
     assert run(PARAMS, settings)["reused"] is False
     assert "made again" in capsys.readouterr().err
     other = run({**PARAMS, "seed": 5}, settings)["features"]
-    Path(path).write_bytes(Path(other).read_bytes())
+    shutil.rmtree(path)
+    shutil.copytree(other, path)
     assert run(PARAMS, settings)["reused"] is False
     assert "features of other work" in capsys.readouterr().err
     assert len(counted_encoder) == 3  # what was damaged is put together again from its parts
+    (part,) = Path(path).glob("*.parquet")
+    part.write_bytes(b"damaged")
+    assert run(PARAMS, settings)["reused"] is False
+    assert "A part is made again" in capsys.readouterr().err
+    assert len(counted_encoder) == 4
+
+
+def test_a_finished_extraction_is_kept_once_and_is_that_of_one_file(settings, counted_encoder, tmp_path):
+    (folder,) = {Path(run(PARAMS, settings)["features"])}
+    (part,) = folder.glob("*.parquet")
+    (made,) = (settings.workspace / "parts").glob("*/*.parquet")
+    assert made.samefile(part)
+    features = read_features(folder)
+    assert features.rows is None
+    shutil.rmtree(folder)
+    write_features(features, folder)  # as labelrank 0.1 kept it
+    again = run(PARAMS, settings)
+    assert again["reused"] and read_features(folder).X.tobytes() == features.X.tobytes()
+    run({**PARAMS, "recompute": True}, settings)
+    assert folder.is_dir() and read_features(folder).keys == features.keys
 
 
 @pytest.mark.parametrize(

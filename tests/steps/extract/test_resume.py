@@ -32,7 +32,6 @@ from labelrank.steps.extract.run import engine_for, obtain
 from tests.features.test_encode import MeanColour
 
 pytest_plugins = ["tests.helpers.hub_server"]
-COLUMNS = ("key", "label", "features")
 
 
 @dataclass
@@ -80,7 +79,8 @@ def plan_of(settings, dataset, **request):
 
 
 def content(path):
-    return [pq.read_table(path)[name].combine_chunks() for name in COLUMNS]
+    features = read_features(path)
+    return features.keys, features.y.tolist(), np.asarray(features.X).tobytes()
 
 
 def parts_of(settings):
@@ -170,7 +170,7 @@ def test_more_samples_per_class_take_over_those_there_are(settings, encoder):
 def test_a_damaged_part_is_made_again(settings, encoder, capsys):
     whole = obtain(plan_of(settings, made_dataset()), settings)
     before = content(whole.path)
-    whole.path.unlink()
+    shutil.rmtree(whole.path)
     damaged = parts_of(settings)[1]
     damaged.write_bytes(damaged.read_bytes()[:-20])
     again = obtain(plan_of(settings, made_dataset()), settings)
