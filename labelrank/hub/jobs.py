@@ -191,6 +191,11 @@ def last_lines(job: Job, account: Account, settings: Settings) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
+def page() -> str:
+    """Return the address at which people see all their jobs."""
+    return f"{endpoint()}/settings/jobs"
+
+
 def _job(info: JobInfo) -> Job:
     return Job(info.id, info.url, str(info.status.stage), info.status.message or "")
 

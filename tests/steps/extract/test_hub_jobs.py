@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -333,6 +334,66 @@ def test_a_job_that_cannot_be_cancelled_is_told(hub, hub_engine, work, settings,
         obtain(work, settings, engine=hub_engine(), should_stop=lambda: len(hub.jobs.all) == 2)
     assert stages(hub) == ["SCHEDULING", "CANCELED"]
     assert f"/jobs/me/{hub.jobs.all[0].id}" in capfd.readouterr().err
+
+
+def test_interrupting_again_does_not_leave_jobs_running(hub, hub_engine, work, settings, monkeypatch, capfd):
+    hub.jobs.holds = True
+    cancel, again = hub_fleet.hub_jobs.cancel, iter([signal.SIGINT])
+
+    def interrupted(*arguments):
+        for number in again:
+            os.kill(os.getpid(), number)
+        cancel(*arguments)
+
+    def follow(*_):
+        if len(hub.jobs.all) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(hub_fleet.hub_jobs, "cancel", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            obtain(work, settings, engine=hub_engine(), on_progress=follow)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stages(hub) == ["CANCELED"] * 2
+    assert "Wait: jobs of the Hub are being ended" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["the Hub is there again", "the Hub does not answer"])
+def test_a_start_that_is_interrupted_and_not_answered_leaves_no_job_untold(
+    hub, hub_engine, work, settings, monkeypatch, capfd, answers
+):
+    hub.jobs.holds = True
+    submit = hub_fleet.ThreadPoolExecutor.submit
+
+    def submit_and_stop(pool, do, *arguments, **options):
+        started = submit(pool, do, *arguments, **options)
+        if do is hub_fleet.hub_jobs.start:
+            monkeypatch.setattr(started, "result", partial(interrupt_first, started.result, iter([True])))
+        return started
+
+    def interrupt_first(result, first):
+        if next(first, False):
+            raise KeyboardInterrupt
+        return result()
+
+    def tell_or_not(handler, job):
+        if not answers:
+            hub.fail("/api/jobs/me", 503, times=99)
+        handler.refuse(502)
+
+    monkeypatch.setattr(JobRoutes, "_tell", tell_or_not)
+    monkeypatch.setattr(hub_fleet.ThreadPoolExecutor, "submit", submit_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        obtain(work, settings, engine=hub_engine(jobs=1))
+    assert len(hub.jobs.all) == 1
+    said = capfd.readouterr().err
+    if answers:
+        assert stages(hub) == ["CANCELED"]
+    else:
+        assert "A job that is not known may have been started" in said
+        assert "/settings/jobs" in said
 
 
 def test_jobs_of_which_nothing_comes_are_given_up_with_the_link_to_the_log(hub, hub_engine, work, settings, ends):

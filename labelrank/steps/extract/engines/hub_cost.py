@@ -1,16 +1,32 @@
-"""What an extraction in jobs of the Hub is expected to take and to cost, before any is started."""
+"""Which jobs of the Hub an extraction orders, and what they are expected to take and to cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from labelrank import hub
 from labelrank.cores import cpu_cores
 from labelrank.features.parts import Part
+from labelrank.hub.jobs import Flavor
 from labelrank.models.cost import estimated_rate
-from labelrank.steps.extract.engines.hub_fleet import Order
 from labelrank.steps.extract.estimate import READ_SECONDS, START_SECONDS
 from labelrank.steps.extract.plan import Plan
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which jobs to start, and how many."""
+
+    account: hub.Account
+    flavor: Flavor
+    repo: hub.Target
+    """The dataset repository that takes the parts."""
+    image: str
+    jobs: int
+    """At a time."""
+    timeout_s: int
+    """Of one job."""
 
 
 @dataclass(frozen=True)

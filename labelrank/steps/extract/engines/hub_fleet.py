@@ -9,11 +9,11 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from labelrank import hub
 from labelrank.errors import FeaturesError, HubError, Unreachable
 from labelrank.hub import jobs as hub_jobs
 from labelrank.progress import Stage
 from labelrank.settings import Settings
+from labelrank.steps.extract.engines.hub_cost import Order
 from labelrank.steps.extract.engines.hub_store import Store
 from labelrank.steps.extract.engines.hub_work import Task, environment, told_error
 from labelrank.steps.extract.plan import Plan
@@ -29,21 +29,6 @@ _COMMITS_AN_HOUR = 100
 """Of all jobs together; the Hub takes some more in one repository."""
 _LAG = 3
 """How often parts of a job that has ended are looked for: what was just written may not be listed at once."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """Which jobs to start, and how many."""
-
-    account: hub.Account
-    flavor: hub_jobs.Flavor
-    repo: hub.Target
-    """The dataset repository that takes the parts."""
-    image: str
-    jobs: int
-    """At a time."""
-    timeout_s: int
-    """Of one job."""
 
 
 @dataclass
@@ -110,7 +95,7 @@ class Fleet:
             try:
                 job = self._starting.result()
             except Unreachable:
-                self._is_unsure = True
+                self._is_unsure, self._starting = True, None
                 raise
             self._known.add(job.id)
             self._running.append(_Running(names, tries, job))
@@ -184,14 +169,29 @@ class Fleet:
         return Stage(stage.kind, stage.text, stage.unit, f"jobs: {detail}" if detail else "")
 
     def cancel(self) -> None:
-        """End the jobs that have not ended."""
+        """End the jobs that have not ended. An interrupt is told to wait for that: they would go on, and cost."""
+        ended = self._pool.submit(self._end)  # after a start that is on its way
+        self._pool.shutdown(wait=False)
+        while True:
+            with contextlib.suppress(KeyboardInterrupt):
+                return ended.result()
+            with contextlib.suppress(KeyboardInterrupt):
+                print("Wait: jobs of the Hub are being ended first, or they would go on.", file=sys.stderr, flush=True)
+
+    def _end(self) -> None:
         jobs = [one.job for one in self._running if not one.job.has_ended]
-        with contextlib.suppress(HubError):
+        try:
             if self._starting and (job := self._starting.result()).id not in self._known:
                 jobs.append(job)
-        with contextlib.suppress(HubError):
+        except HubError as error:
+            self._is_unsure |= isinstance(error, Unreachable)
+        try:
             jobs += self._unknown() if self._is_unsure else []
-        self._pool.shutdown()
+        except HubError as error:
+            told = (
+                f"A job that is not known may have been started: {error} Look for it at {hub_jobs.page()}, and end it"
+            )
+            print(f"{told} there.", file=sys.stderr, flush=True)
         for job in jobs:
             try:
                 hub_jobs.cancel(job, self._order.account, self._settings)

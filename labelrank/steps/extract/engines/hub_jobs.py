@@ -11,8 +11,8 @@ from labelrank.features.parts import Part
 from labelrank.models.device import Device
 from labelrank.progress import Kind, ShouldStop, Stage
 from labelrank.steps.extract.engines import EngineWork
-from labelrank.steps.extract.engines.hub_cost import Cost, cost_of
-from labelrank.steps.extract.engines.hub_fleet import Fleet, Order
+from labelrank.steps.extract.engines.hub_cost import Cost, Order, cost_of
+from labelrank.steps.extract.engines.hub_fleet import Fleet
 from labelrank.steps.extract.engines.hub_store import Store
 
 _POLL_S = 10.0
