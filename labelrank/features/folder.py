@@ -14,10 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from labelrank.errors import FeaturesError
-from labelrank.features.store import FeatureSet, described, from_description, read_part, rows_in, write_features
+from labelrank.features.store import (
+    FeatureSet,
+    described,
+    from_description,
+    provenance_digest,
+    read_part,
+    rows_in,
+    write_features,
+)
 from labelrank.features.streamed import StreamedRows
 from labelrank.files import replacing_folder
 from labelrank.ranking.rows import Rows
+from labelrank.words import plural
 
 WHOLE = "features.json"
 """Class names, provenance, failures and notices of all parts together, as in the metadata of a features file."""
@@ -116,7 +125,7 @@ def read_folder(path: Path, *, beside: int = 0) -> FeatureSet:
         beside: As in `read_part`.
 
     Raises:
-        FeaturesError: A file is damaged or missing.
+        FeaturesError: A file is damaged, missing, or not of the same work as the others.
     """
     try:
         text = (path / WHOLE).read_bytes()
@@ -127,12 +136,19 @@ def read_folder(path: Path, *, beside: int = 0) -> FeatureSet:
     if any(part.class_names != whole.class_names for part in parts):
         raise FeaturesError(f"{path} has parts with other class names than {WHOLE}; extract again.")
     kept = [part for part in parts if part.keys]
-    rows = _rows_of(path, sum(len(part.keys) for part in parts))
+    if len({_work_of(features) for features in (whole, *kept)}) > 1:
+        raise FeaturesError(f"{path} has parts of several extractions; extract again.")
+    keys = tuple(key for part in parts for key in part.keys)
+    if (again := len(keys) - len(set(keys))) > 0:
+        raise FeaturesError(
+            f"{path} has {plural(again, 'sample')} twice; was a part copied over another? Extract again."
+        )
+    rows = _rows_of(path, len(keys))
     found = replace(
         whole,
         X=stacked([part.X for part in kept]) if kept else parts[0].X,
         y=np.concatenate([part.y for part in parts]),
-        keys=tuple(key for part in parts for key in part.keys),
+        keys=keys,
         rows=rows,
     )
     if rows is None or isinstance(found.X, StreamedRows):
@@ -147,15 +163,27 @@ def read_folder(path: Path, *, beside: int = 0) -> FeatureSet:
     )
 
 
+def _work_of(features: FeatureSet) -> str:
+    """Return the digest of features without how many samples of each class were asked for, which a part cannot know."""
+    provenance = features.provenance
+    if dataset := provenance.get("dataset"):
+        provenance = {**provenance, "dataset": {**dataset, "selection": None}}
+    return provenance_digest(features.class_names, provenance)
+
+
 def _rows_of(path: Path, n: int) -> np.ndarray | None:
     try:
         rows: np.ndarray = np.load(path / _ROWS, allow_pickle=False)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, EOFError) as error:
-        raise FeaturesError(f"{path / _ROWS} cannot be read ({error}); extract again.") from error
+    except OSError as error:
+        raise FeaturesError(f"{path / _ROWS} cannot be read ({error.strerror or error}); extract again.") from error
+    except (ValueError, EOFError) as error:
+        raise FeaturesError(f"{path / _ROWS} is damaged or no array of numbers; extract again.") from error
     if rows.shape != (n,) or rows.dtype != np.int64:
         raise FeaturesError(f"{path / _ROWS} holds {rows.dtype} {rows.shape}; expected int64 ({n},). Extract again.")
+    if n and (rows.min() < 0 or not np.diff(np.sort(rows)).all()):
+        raise FeaturesError(f"{path / _ROWS} has a row below 0 or twice; expected each row once. Extract again.")
     return rows
 
 

@@ -1,6 +1,7 @@
 """Features that stay in their files are ranked, judged and joined as those in memory."""
 
 import pickle
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from labelrank.errors import FeaturesError
 from labelrank.features import joining, store, streamed
+from labelrank.features.folder import write_folder
 from labelrank.features.joining import merge_features, read_features
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.features.streamed import StreamedRows
@@ -167,6 +169,54 @@ def test_a_folder_of_parts_is_one_matrix(features, on_disk, tmp_path, monkeypatc
     found = read_features(tmp_path)
     assert isinstance(found.X, StreamedRows)
     np.testing.assert_array_equal(found.X[:], features.X)
+
+
+@pytest.fixture
+def folder(features, on_disk, tmp_path):
+    """Return a folder of two parts, of which the first has the odd rows."""
+    paths = [tmp_path / f"{number}.parquet" for number in (1, 2)]
+    for index, path in enumerate(paths):
+        rows = np.arange(1 - index, N, 2)
+        keys = tuple(features.keys[row] for row in rows)
+        shard = {"shard": {"index": index + 1, "count": 2}, "precision": "float32"}
+        write_features(
+            FeatureSet(features.X[rows], features.y[rows], keys, features.class_names, shard, rows=rows), path
+        )
+    write_folder(merge_features(paths), tmp_path / "folder")
+    return tmp_path / "folder"
+
+
+@pytest.mark.parametrize("held", [0, 2**30], ids=["in files", "in memory"])
+def test_a_folder_in_which_a_part_was_replaced_is_refused(features, folder, monkeypatch, held):
+    monkeypatch.setattr(streamed, "HELD_BYTES", held)
+    first, second = sorted(folder.glob("part-*"))
+    part = read_features(second)
+    assert sorted(read_features(folder).keys) == sorted(features.keys)
+    second.unlink()
+    shutil.copy(first, second)
+    with pytest.raises(FeaturesError, match=r"folder has 350 samples twice; was a part copied over another\?"):
+        read_features(folder)
+    write_features(replace(part, provenance={**part.provenance, "precision": "bfloat16"}), second)
+    with pytest.raises(FeaturesError, match="folder has parts of several extractions"):
+        read_features(folder)
+
+
+@pytest.mark.parametrize("held", [0, 2**30], ids=["in files", "in memory"])
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (np.zeros(N, np.int64), "has a row below 0 or twice"),
+        (np.arange(N) - 1, "has a row below 0 or twice"),
+        (np.arange(N - 1), r"holds int64 \(699,\); expected int64 \(700,\)"),
+        (np.array([{}]), "is damaged or no array of numbers; extract again"),
+    ],
+    ids=["the same", "negative", "too few", "pickled"],
+)
+def test_a_folder_with_wrong_row_numbers_is_refused(folder, monkeypatch, held, rows, said):
+    monkeypatch.setattr(streamed, "HELD_BYTES", held)
+    np.save(folder / "rows.npy", rows)
+    with pytest.raises(FeaturesError, match=f"rows.npy {said}"):
+        read_features(folder)
 
 
 def test_features_that_people_have_are_read_likewise(features, on_disk, tmp_path):
