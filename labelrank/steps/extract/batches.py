@@ -44,8 +44,9 @@ class BatchEncoder:
     Args:
         checkpoint: Embedded name, folder, or model id of the Hub.
         checkpoint_revision: Branch, tag or commit of a checkpoint on the Hub.
-        column: Of the images: RGB uint8 arrays (H, W, 3), of one size or of several, or files of images as bytes. For a
-            checkpoint that takes clips, RGB uint8 arrays (T, H, W, 3) with its number of frames.
+        column: Of the images: RGB uint8 arrays (H, W, 3), of one size or of several, or files of images as bytes, also
+            as datasets of the Hub have them ({"bytes": ..., "path": ...}). For a checkpoint that takes clips, RGB uint8
+            arrays (T, H, W, 3) with its number of frames.
         to: Column that is added, float32 (n, D).
         pooling: mean or cls.
         precision: auto, float32, bfloat16 or int8.
@@ -96,9 +97,14 @@ class BatchEncoder:
         """Return the batch with its features.
 
         Raises:
-            FeaturesError: It has no column of images.
+            FeaturesError: It has no column of images, or is no mapping from names to columns.
             MediaError: An image cannot be read; the message has its row in the batch.
         """
+        if not hasattr(batch, "keys"):
+            raise FeaturesError(
+                f"The batch is a {type(batch).__name__}; expected columns by name. Call map_batches with "
+                "batch_format='numpy'."
+            )
         if self._column not in batch:
             raise FeaturesError(
                 f"The batch has no column {self._column!r} (it has {', '.join(map(str, batch))}); name the column of "
@@ -110,13 +116,21 @@ class BatchEncoder:
             return {**batch, self._to: np.empty((0, self._encoder.hidden_dim), np.float32)}
         return {**batch, self._to: encode_inputs(np.stack(inputs), self._encoder, self._pooling)}
 
-    def _input(self, row: int, image: bytes | np.ndarray) -> np.ndarray:
+    def _input(self, row: int, image: Any) -> np.ndarray:
         try:
             with one_sample():
+                if isinstance(image, Mapping):
+                    image = image.get("bytes")
                 if isinstance(image, bytes):
                     image = decode_image(image, name=f"row {row}", settings=self._settings)
+                if not isinstance(image, np.ndarray):
+                    raise MediaError(f"It is {type(image).__name__}; expected an array or the bytes of a file.")
                 expected = 3 if self._frames is None else 4
-                if image.ndim != expected or (self._frames is not None and len(image) != self._frames):
+                if (
+                    not image.size
+                    or image.ndim != expected
+                    or (self._frames is not None and len(image) != self._frames)
+                ):
                     shape = "(height, width, 3)" if self._frames is None else f"({self._frames}, height, width, 3)"
                     raise MediaError(f"It is {image.dtype} {image.shape}; expected RGB uint8 {shape}.")
                 return self._prepare(image)

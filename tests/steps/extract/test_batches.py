@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -36,10 +37,16 @@ def as_png(image):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("form", ["array", "list of arrays", "files"])
+@pytest.mark.parametrize("form", ["array", "list of arrays", "files", "files of the Hub"])
 def test_the_features_are_those_of_an_extraction(encoder, extracted, form):
     features, images = extracted
-    column = {"array": np.stack(images), "list of arrays": images, "files": [as_png(image) for image in images]}[form]
+    files = [as_png(image) for image in images]
+    column = {
+        "array": np.stack(images),
+        "list of arrays": images,
+        "files": files,
+        "files of the Hub": [{"bytes": file, "path": None} for file in files],
+    }[form]
     found = encoder({"path": list(features.keys), "image": column})
     assert found["path"] == list(features.keys)
     assert found["features"].dtype == np.float32
@@ -57,6 +64,29 @@ def test_what_is_no_image_is_told_with_its_row(encoder, extracted):
         encoder({"image": images})
     with pytest.raises(MediaError, match=r"Row 0 of the batch: It is uint8 \(8, 8\); expected RGB uint8"):
         encoder({"image": np.zeros((2, 8, 8), np.uint8)})
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (None, "It is NoneType; expected an array or the bytes of a file"),
+        ({"bytes": None, "path": "a.png"}, "It is NoneType"),
+        ("a.png", "It is str"),
+        ([[0, 0, 0]], "It is list"),
+        (np.zeros((0, 8, 3), np.uint8), r"It is uint8 \(0, 8, 3\); expected RGB uint8"),
+        (np.zeros((8, 8, 3)), r"Image is float64 \(8, 8, 3\); expected RGB uint8"),
+        (b"", "is empty"),
+    ],
+    ids=["missing", "path alone", "path", "list", "no pixels", "float", "empty file"],
+)
+def test_a_value_of_another_kind_is_told_with_its_row(encoder, extracted, image, said):
+    with pytest.raises(MediaError, match=f"Row 1 of the batch: .*{said}"):
+        encoder({"image": [extracted[1][0], image]})
+
+
+def test_a_batch_in_another_format_is_told(encoder):
+    with pytest.raises(FeaturesError, match=r"The batch is a Table; .* batch_format='numpy'"):
+        encoder(pa.table({"image": [b""]}))
 
 
 def test_a_column_that_is_not_there_is_told(encoder):
