@@ -195,3 +195,36 @@ def test_every_setting_is_explained():
     text = REFERENCE.read_text(encoding="utf-8")
     limits = {f"LABELRANK_{name.upper()}" for name in Settings.__dataclass_fields__ if name.startswith("max_")}
     assert set(re.findall(r"`(LABELRANK_\w+)`", text)) == {"LABELRANK_HOME", "LABELRANK_SHARED", *limits}
+
+
+def _in_words(name: str, value: int) -> str:
+    """Return a limit as the reference writes it."""
+    if name == "max_job_bytes":
+        return "nine tenths of the machine's"
+    units = {"bytes": [("GiB", 2**30), ("MiB", 2**20)], "seconds": [("days", 86_400), ("s", 1)]}
+    for unit, size in units.get(name.rsplit("_", 1)[1], []):
+        if value % size == 0:
+            return f"{value // size:,} {unit}"
+    return f"{value:,}"
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.__dataclass_fields__ if name.startswith("max_")])
+def test_the_reference_gives_each_limit_as_it_is(name):
+    """With its unit, in parentheses, in the place that its name has among those of the line."""
+    lines = [
+        line for line in REFERENCE.read_text(encoding="utf-8").splitlines() if line.startswith("| `LABELRANK_MAX_")
+    ]
+    (line,) = [line for line in lines if f"`LABELRANK_{name.upper()}`" in line]
+    _, variables, text, _ = line.split("|")
+    place = re.findall(r"`LABELRANK_(\w+)`", variables).index(name.upper())
+    assert re.findall(r"\(([^()]*)\)", text)[place].startswith(_in_words(name, getattr(Settings(), name)))
+
+
+@pytest.mark.parametrize("name", ["cache", "hub", "uploads"])
+def test_the_limits_of_a_servers_disk_are_those_of_settings_and_image(name):
+    variable = f"LABELRANK_MAX_{name.upper()}_BYTES"
+    deploy = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    assert f"`{variable}`" in deploy
+    image = int(re.search(rf"{variable}=(\d+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))[1])
+    whole = getattr(Settings(), f"max_{name}_bytes")
+    assert f"{whole // 2**30} GiB each ({image // 2**30} in the image)" in deploy
