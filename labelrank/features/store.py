@@ -43,6 +43,8 @@ UPLOAD_NAME = "name"
 """Entry of the dataset in a provenance: what the file of an upload was called, beside its digest, the id."""
 ENCODER, UNKNOWN = "encoder", "unknown"
 """Entry of a provenance of features that `labelrank extract` did not make, and its value."""
+_AT_ONCE_BYTES = 256 * 2**20
+"""Vectors of more bytes are read a row group at a time."""
 _MAX_DEPTH = 50
 
 
@@ -268,7 +270,9 @@ def read_part(path: Path, *, beside: int = 0) -> FeatureSet:
         vectors = column_of(metadata)
         width = _width(schema, vectors)
         streamed = width is not None and not fits(footer.num_rows + beside, width)
-        columns = [name for name in ("key", "label", "row", *(() if streamed else (vectors,))) if name in schema.names]
+        # Read at once, many vectors would be in memory three times: as a table, as one piece of it, and as numbers.
+        in_blocks = streamed or (width is not None and 4 * width * footer.num_rows > _AT_ONCE_BYTES)
+        columns = [name for name in ("key", "label", "row", *(() if in_blocks else (vectors,))) if name in schema.names]
         if absent := [name for name in ("key", "label", vectors) if name not in schema.names]:
             raise FeaturesError(
                 f"{path} has no column {', '.join(absent)} (it has {', '.join(schema.names) or 'none'}); "
@@ -286,9 +290,10 @@ def read_part(path: Path, *, beside: int = 0) -> FeatureSet:
     y = _labels(table, whole.class_names, path)
     keys = tuple(map(str, table["key"].to_pylist()))
     X: Rows
-    if streamed:
+    if in_blocks:
         assert width is not None
         X = StreamedRows.of_file(path, vectors, width)
+        X = X if streamed else X[:]
     else:
         X = vectors_of(table[vectors], path, vectors)
         check_finite(X, path, NOT_FINITE_ADVICE, keys=keys)

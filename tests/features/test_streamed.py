@@ -240,3 +240,16 @@ def test_few_rows_are_held(features, tmp_path):
     write_features(features, tmp_path / "features.parquet")
     assert isinstance(read_features(tmp_path / "features.parquet").X, np.ndarray)
     assert joining.shard_notice(features) is None
+
+
+def test_vectors_that_are_held_are_read_in_blocks_where_they_are_many(features, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "GROUP_BYTES", 64 * 4 * D)
+    write_features(features, tmp_path / "features.parquet")
+    read, columns = store.checked_columns, []
+    monkeypatch.setattr(store, "checked_columns", lambda path, names: (columns.append(names), read(path, names))[1])
+    for at_once, has_vectors in ((features.X.nbytes, True), (features.X.nbytes - 1, False)):
+        monkeypatch.setattr(store, "_AT_ONCE_BYTES", at_once)
+        found = read_features(tmp_path / "features.parquet")
+        assert isinstance(found.X, np.ndarray)
+        np.testing.assert_array_equal(found.X, features.X)
+        assert ("features" in columns[-1]) is has_vectors
