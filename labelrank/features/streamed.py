@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from labelrank.errors import FeaturesError
 from labelrank.features.vectors import NOT_FINITE_ADVICE, check_finite, vectors_of
 from labelrank.memory import free_memory_bytes
-from labelrank.ranking.rows import RowsInFiles
+from labelrank.ranking.rows import Rows, RowsInFiles, row_blocks
 
 HELD_BYTES = 2**30
 """Features of more bytes than this are not held in memory: 350,000 vectors of 768 numbers."""
@@ -165,6 +166,32 @@ class StreamedRows(RowsInFiles):
             while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._kept_bytes:
                 self._kept.popitem(last=False)
         return values
+
+
+def laid_out(rows: Rows, folder: Path) -> np.ndarray:
+    """Return rows (n, d) to read in any order: an array as it is, those in Parquet files mapped from a file of float32.
+
+    That file lies in `folder`, which is made, without a name: it goes with the array, however the process ends.
+
+    Raises:
+        FeaturesError: There is no room for it, or the rows cannot be read.
+    """
+    if isinstance(rows, np.ndarray) or not len(rows):
+        return np.asarray(rows)
+    n, width = rows.shape
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for block in row_blocks(n, max(1, GROUP_BYTES // (_VALUE_BYTES * width))):
+                file.write(np.ascontiguousarray(rows[block]).data)
+            file.flush()
+            return np.memmap(file, np.float32, "r", shape=(n, width))
+    except OSError as error:
+        raise FeaturesError(
+            f"{n:,} vectors of {width:,} numbers are read in random order, from a file of "
+            f"{_VALUE_BYTES * n * width / 1e9:.1f} GB that cannot be written in {folder} ({error.strerror or error}). "
+            "Free some space there, set LABELRANK_HOME to a disk with more, or take fewer samples of each class."
+        ) from error
 
 
 def _read_group(group: _Group, width: int) -> np.ndarray:

@@ -27,7 +27,7 @@ class Table:
     """Pooled features of one split."""
 
     X: np.ndarray
-    """float32 (n, D)."""
+    """float32 (n, D); rows that are mapped from a file are not copied as a whole."""
     y: np.ndarray
     """Labels, int32 (n,)."""
 
@@ -80,6 +80,19 @@ class Preparation:
         return raw.astype(np.float32), (-self.mean @ raw).astype(np.float32)
 
 
+class Prepared:
+    """The rows of a table as heads see them, float32 (n, D); those that are mapped from a file are so once read."""
+
+    def __init__(self, X: np.ndarray, prepare: Preparation) -> None:
+        self._prepare = prepare if isinstance(X, np.memmap) else None
+        self._X = X if self._prepare else prepare(X)
+        self.shape = X.shape
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        found: np.ndarray = self._X[rows]
+        return self._prepare(found) if self._prepare else found
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Learning rates: a linear warm-up, then half a cosine."""
@@ -126,10 +139,10 @@ class Step:
 class Task:
     """The data and settings that all blocks share."""
 
-    X: np.ndarray
-    """Training rows as heads see them, float32 (n, D)."""
+    X: Prepared
+    """Training rows as heads see them."""
     y: np.ndarray
-    X_val: np.ndarray
+    X_val: Prepared
     y_val: np.ndarray
     recipe: HeadRecipe
     meaning: Meaning

@@ -47,18 +47,28 @@ def recipe_for(
 
 
 def runs_at_once(
-    n_train: int, n_features: int, n_classes: int, n_arms: int, recipe: HeadRecipe, *, memory_bytes: float
+    n_train: int,
+    n_features: int,
+    n_classes: int,
+    n_arms: int,
+    recipe: HeadRecipe,
+    *,
+    memory_bytes: float,
+    copies_rows: bool = True,
 ) -> tuple[int, int]:
     """Return how many arms and how many seeds one call of `train_heads` should take: at least 1 of each.
 
     As many as fit into `memory_bytes` beside the features in memory. If not all arms of one seed fit, some of them.
     Else all arms of as many seeds as take about 15 s, so that little is lost when a job is stopped. The first call
     measures the speed of this machine for 0.2 s.
+
+    Args:
+        copies_rows: Whether the training rows are held prepared beside themselves.
     """
     from labelrank.models.device import matmul_rate
 
     columns = meaning_of(recipe.meaning, n_classes, spacing=range(n_classes)).n_columns
-    copies_bytes = 4.0 * n_train * n_features
+    copies_bytes = 4.0 * n_train * n_features * copies_rows
     run_bytes = 4.0 * (_COPIES * values_of(n_features, columns, recipe) + n_features * columns)
     runs_by_memory = max(1.0, (memory_bytes - copies_bytes) / run_bytes)
     if runs_by_memory < n_arms:

@@ -28,6 +28,7 @@ from labelrank.finetune.head_math import (
     DROPOUT,
     Linear,
     Preparation,
+    Prepared,
     Reference,
     Schedule,
     Table,
@@ -110,7 +111,8 @@ def train_heads(
         check_head_rows(arm, meaning.name, exchangeable=meaning.exchangeable, batches=recipe.batches)
     _check_targets(targets, arms, recipe, n_classes)
     prepare = Preparation.of(train.X, recipe.head)
-    task = Task(prepare(train.X), train.y, prepare(val.X), val.y, recipe, meaning, Schedule.of(len(train.y), recipe))
+    seen, seen_val = Prepared(train.X, prepare), Prepared(val.X, prepare)
+    task = Task(seen, train.y, seen_val, val.y, recipe, meaning, Schedule.of(len(train.y), recipe))
     size = arms_at_once(len(arms), len(seeds), values_of(train.X.shape[1], meaning.n_columns, recipe))
     if follow_positions(recipe.batches):
         size = 1  # each order has batches of its own

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from labelrank.cli import main
 from labelrank.cli.finetune import _say_preset, _say_rest, _stopped
+from labelrank.features import streamed
 from labelrank.features.store import write_features
 from labelrank.finetune import heads
 from labelrank.steps.finetune.results import read_report
@@ -53,6 +54,22 @@ def test_the_verdict_and_a_table_go_to_stdout_and_the_rest_to_stderr(finetune):
     assert "and a control, 2 seeds each: 10 runs. 110 samples train, 10 validate, 40 test.\n" in done.stderr
     assert "Estimated time: a few seconds.\n" in done.stderr
     assert "The control holds: with every seed its accuracy exactly equals that of the original order" in done.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--test", "test.parquet", "--head", "batchnorm"), ("--head", "reference")])
+def test_heads_on_features_that_stay_in_files_are_those_of_features_in_memory(finetune, monkeypatch, tmp_path, options):
+    held = finetune("--label-map", "map.json", *QUICK, *options, "--no-model", "--files", "held")
+    monkeypatch.setenv("LABELRANK_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(streamed, "HELD_BYTES", 0)
+    tables = []
+    train = heads.train_heads
+    monkeypatch.setattr(heads, "train_heads", lambda *given, **rest: tables.extend(given[:3]) or train(*given, **rest))
+    in_files = finetune("--label-map", "map.json", *QUICK, *options, "--no-model", "--files", "in_files")
+    assert (held.exit_code, in_files.exit_code) == (0, 0), in_files.output
+    assert all(isinstance(table.X, np.memmap) for table in tables)
+    for name in ("predictions.parquet", "curves.csv"):
+        assert (tmp_path / "in_files" / name).read_bytes() == (tmp_path / "held" / name).read_bytes()
+    assert not [path for path in (tmp_path / "other").rglob("*") if path.name.startswith("tmp")]
 
 
 def cells(stdout, order):

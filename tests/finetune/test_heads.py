@@ -1,6 +1,9 @@
 """Heads trained many at once: the same as alone, and the same as Keras trains them."""
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -10,7 +13,9 @@ import pytest
 from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_info
 
-from labelrank.errors import Cancelled, FinetuneError, SettingsError
+from labelrank.errors import Cancelled, FeaturesError, FinetuneError, SettingsError
+from labelrank.features.store import FeatureSet, write_features
+from labelrank.features.streamed import StreamedRows, laid_out
 from labelrank.finetune import head_math, heads
 from labelrank.finetune.design import Arm
 from labelrank.finetune.head_math import Table
@@ -48,6 +53,62 @@ def train(arms=None, seeds=(0,), recipe=SHORT, **changed):
     given = {"train": TRAIN, "val": VAL, "test": TEST, "n_classes": K, **changed}
     first = given.pop("train"), given.pop("val"), given.pop("test")
     return train_heads(*first, arms or random_arms(2), seeds, recipe, **given)
+
+
+LEARN = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from labelrank.features.streamed import StreamedRows, laid_out
+from labelrank.finetune.design import Arm
+from labelrank.finetune.head_math import Table
+from labelrank.finetune.heads import train_heads
+from labelrank.finetune.recipe import HeadRecipe
+path, y = Path(sys.argv[2]), np.load(sys.argv[3])
+rows = StreamedRows.of_file(path, "features", 512)
+rows[:1]
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + (600 << 20),) * 2)
+X = np.asarray(rows) if sys.argv[1] == "held" else laid_out(rows, path.parent / "scratch")
+few = Table(X[:100], y[:100])
+arm, recipe = Arm("a", "random", (0, 1, 2), (0, 1, 2)), HeadRecipe(epochs=1, batch_size=4096)
+(run,) = train_heads(Table(X, y), few, few, [arm], [0], recipe, n_classes=3)
+assert run.problem is None and len(run.epochs) == 1
+assert not list((path.parent / "scratch").iterdir())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the data of a process")
+def test_rows_that_do_not_fit_into_memory_are_learned_from(tmp_path):
+    n = 400_000
+    y = (np.arange(n) % 3).astype(np.int32)
+    path = tmp_path / "many.parquet"
+    X = np.random.default_rng(0).standard_normal((n, 512), np.float32) + y[:, None]
+    write_features(FeatureSet(X, y, tuple(map(str, range(n))), ("a", "b", "c"), {}), path)
+    np.save(tmp_path / "y.npy", y)
+    tried = {
+        how: subprocess.run(
+            [sys.executable, "-c", LEARN, how, str(path), str(tmp_path / "y.npy")],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for how in ("held", "in files")
+    }
+    assert "MemoryError" in tried["held"].stderr, "820 MB are not to fit into 600 MB: else the test tells nothing"
+    assert tried["in files"].returncode == 0, tried["in files"].stderr[-2000:]
+
+
+def test_a_disk_without_room_for_rows_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "few.parquet"
+    write_features(FeatureSet(TRAIN.X, TRAIN.y, tuple(map(str, range(100))), tuple("abcdef"), {}), path)
+    rows = StreamedRows.of_file(path, "features", D)
+    np.testing.assert_array_equal(laid_out(rows, tmp_path / "scratch"), TRAIN.X)
+    (tmp_path / "taken").touch()
+    with pytest.raises(FeaturesError, match="100 vectors of 10 numbers .* LABELRANK_HOME"):
+        laid_out(rows, tmp_path / "taken")
 
 
 def assert_same_run(one, other):

@@ -18,6 +18,7 @@ from labelrank.data.preprocess import Preprocessing
 from labelrank.errors import CheckpointError, FinetuneError, HubError
 from labelrank.features.joining import read_features
 from labelrank.features.store import KEPT, LOCAL, FeatureSet, provenance_digest
+from labelrank.features.streamed import StreamedRows
 from labelrank.finetune.design import split_rows
 from labelrank.label_map import LabelMap
 from labelrank.models.checkpoint import Checkpoint, open_checkpoint
@@ -515,7 +516,8 @@ def _with_val(rows: FeatureSet, val: FeatureSet | None, design: Design) -> tuple
 def _taking(features: FeatureSet, mask: np.ndarray) -> FeatureSet:
     keys = tuple(key for key, taken in zip(features.keys, mask, strict=True) if taken)
     rows = None if features.rows is None else features.rows[mask]
-    return replace(features, X=features.X[mask], y=features.y[mask], keys=keys, rows=rows)
+    X = features.X.taken(np.flatnonzero(mask)) if isinstance(features.X, StreamedRows) else features.X[mask]
+    return replace(features, X=X, y=features.y[mask], keys=keys, rows=rows)
 
 
 def _about_classes(train: FeatureSet, val: FeatureSet, test: FeatureSet) -> list[Notice]:

@@ -23,6 +23,7 @@ from labelrank.json_values import plain
 from labelrank.models.config import EncoderConfig
 from labelrank.notices import Notice
 from labelrank.progress import Kind, Progress, ShouldStop, Stage
+from labelrank.ranking.rows import row_blocks
 from labelrank.settings import Settings
 from labelrank.steps.extract.engines.keeping import now, versions
 from labelrank.steps.finetune.best_model import Exporter
@@ -464,6 +465,7 @@ def _digest(material: Material, design: Design, arms: Sequence[Arm], training: H
 def rows_digest(features: FeatureSet) -> str:
     """Return the hex digest of the rows: features, labels and keys, in their order."""
     digest = hashlib.sha256(json.dumps([list(features.X.shape), features.keys]).encode())
-    for values in (features.X, features.y):
-        digest.update(np.ascontiguousarray(values).data)
+    for rows in row_blocks(len(features.X)):
+        digest.update(np.ascontiguousarray(features.X[rows]).data)
+    digest.update(np.ascontiguousarray(features.y).data)
     return digest.hexdigest()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from labelrank.errors import FinetuneError
 from labelrank.features.store import FeatureSet
+from labelrank.features.streamed import laid_out
 from labelrank.finetune.design import Arm
 from labelrank.finetune.recipe import HeadRecipe, to_dict
 from labelrank.finetune.runs import Epoch, Run
@@ -43,8 +46,11 @@ from labelrank.steps.finetune.targets import (
 
 if TYPE_CHECKING:
     from labelrank.finetune.end_to_end import Choose
+    from labelrank.finetune.head_math import Table
     from labelrank.finetune.heads import OnEpoch
     from labelrank.finetune.samples import TrainingSamples
+
+    Tables = tuple[Table, Table, Table]
 
 # Share of the memory that is free when training starts; features and other processes need the rest.
 _SHARE_OF_MEMORY = 0.5
@@ -160,9 +166,13 @@ class Softness:
             if choosing_runs(self._design, [arm.kind for arm in arms], n_val):
                 live.say("Choosing how soft targets are, by heads on the frozen features and the validation samples")
 
+            @functools.cache
+            def rows() -> Tables:
+                return tables_of(self._material, kept.path, with_test=False)
+
             def accuracies(arms: Sequence[Arm], tables: Mapping[str, np.ndarray], seed: int) -> dict[str, float]:
                 runs = train_on_features(
-                    self._material, self._no_rows(), self._recipe, arms, [seed], tables, (), None, should_stop
+                    self._material, rows(), self._recipe, arms, [seed], tables, (), None, should_stop
                 )
                 return {run.arm: run.epochs[-1].val_accuracy for run in runs if run.problem is None}
 
@@ -170,15 +180,29 @@ class Softness:
             write_choice(path, self.chosen)
         return {arm.name: self.targets.of(arm, self.chosen) for arm in arms}
 
-    def _no_rows(self) -> FeatureSet:
-        """Return test rows for runs that choose: none, so that no test row has a part in the choice."""
-        test = self._material.test
-        return replace(test, X=test.X[:0], y=test.y[:0], keys=(), rows=None)
+
+def tables_of(material: Material, folder: Path, *, with_test: bool = True) -> Tables:
+    """Return the training, validation and test rows of a material; those that lie in files are laid out in `folder`.
+
+    Args:
+        with_test: Else no test row is among them, so that none has a part in a choice.
+
+    Raises:
+        FeaturesError: There is no room for them.
+    """
+    from labelrank.finetune.head_math import Table
+
+    def table(rows: FeatureSet) -> Table:
+        return Table(laid_out(rows.X, folder), rows.y)
+
+    test = material.test
+    none = Table(np.empty((0, test.X.shape[1]), np.float32), test.y[:0])
+    return table(material.train), table(material.val), table(test) if with_test else none
 
 
 def train_on_features(
     material: Material,
-    test: FeatureSet,
+    tables: Tables,
     recipe: HeadRecipe,
     arms: Sequence[Arm],
     seeds: Sequence[int],
@@ -188,14 +212,10 @@ def train_on_features(
     should_stop: ShouldStop | None,
 ) -> list[Run]:
     """Train heads on the material's features; see `labelrank.finetune.heads.train_heads`."""
-    from labelrank.finetune.head_math import Table
     from labelrank.finetune.heads import train_heads
 
-    train, val, tested = (Table(np.asarray(rows.X), rows.y) for rows in (material.train, material.val, test))
     return train_heads(
-        train,
-        val,
-        tested,
+        *tables,
         arms,
         seeds,
         recipe,
@@ -225,6 +245,8 @@ class Heads:
         self.recipe: Mapping[str, Any] = to_dict(self._recipe)
         self.epochs = self._recipe.epochs
         self.softness = Softness(material, design, self._recipe) if design.compares_targets else None
+        self._tables: Tables | None = None
+        """Once the first block is trained."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -239,7 +261,13 @@ class Heads:
         free = free_memory_bytes()
         memory = math.inf if free is None else free * _SHARE_OF_MEMORY
         n_arms, n_seeds = runs_at_once(
-            n_train, n_features, self._n_classes, len(arms), self._recipe, memory_bytes=memory
+            n_train,
+            n_features,
+            self._n_classes,
+            len(arms),
+            self._recipe,
+            memory_bytes=memory,
+            copies_rows=isinstance(self._material.train.X, np.ndarray),
         )
         found = []
         for first in range(0, len(seeds), n_seeds):
@@ -262,9 +290,11 @@ class Heads:
                 work.live.epoch(block.arms[row].name, block.seeds[column], epoch, float(accuracy), loss)
             work.live.tell()
 
+        if self._tables is None:
+            self._tables = tables_of(self._material, work.kept.path)
         return train_on_features(
             self._material,
-            self._material.test,
+            self._tables,
             self._recipe,
             block.arms,
             block.seeds,

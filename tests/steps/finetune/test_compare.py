@@ -242,7 +242,8 @@ def test_where_memory_is_short_some_arms_at_a_time_come_to_the_same_results(sett
     at_once = head_sizes.runs_at_once
     memory = 4 * len(material_of(settings).train.y) * 6 + 4.5 * 4 * 5 * 6 * 5
     monkeypatch.setattr(
-        "labelrank.finetune.head_sizes.runs_at_once", lambda *sizes, memory_bytes: at_once(*sizes, memory_bytes=memory)
+        "labelrank.finetune.head_sizes.runs_at_once",
+        lambda *sizes, memory_bytes, copies_rows: at_once(*sizes, memory_bytes=memory, copies_rows=copies_rows),
     )
     elsewhere = Settings(workspace=tmp_path / "other")
     parts = compare(material_of(elsewhere), DESIGN, elsewhere)
