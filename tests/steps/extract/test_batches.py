@@ -14,6 +14,9 @@ from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
 
+pytest_plugins = ["tests.helpers.own_process"]
+pytestmark = pytest.mark.usefixtures("own_process")
+
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):

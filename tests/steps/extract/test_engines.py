@@ -2,11 +2,9 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +25,13 @@ from labelrank.steps.extract.request import Request
 from labelrank.steps.extract.run import obtain
 from tests.steps.extract.test_resume import copied_checkpoint, parts_of
 
-pytest_plugins = ["tests.helpers.hub_engine", "tests.helpers.hub_server", "tests.helpers.ray_here"]
-ROOT = Path(__file__).parents[3]
+pytest_plugins = [
+    "tests.helpers.hub_engine",
+    "tests.helpers.hub_server",
+    "tests.helpers.own_process",
+    "tests.helpers.ray_here",
+]
+pytestmark = pytest.mark.usefixtures("own_process")
 REQUEST = Request("digits", "mae-tiny-digits", max_per_class=20, precision="float32")
 
 
@@ -36,19 +39,6 @@ REQUEST = Request("digits", "mae-tiny-digits", max_per_class=20, precision="floa
 def local(tmp_path_factory):
     settings = Settings(workspace=tmp_path_factory.mktemp("local"))
     return obtain(plan(REQUEST, settings), settings, engine=here.make).features
-
-
-@pytest.fixture(scope="module", autouse=True)
-def clean_process():
-    """Run this file in a process of its own where other tests have loaded Keras here, on a backend that stays."""
-    if "keras" not in sys.modules and "KERAS_BACKEND" not in os.environ:
-        yield
-        return
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "KERAS_"))}
-    done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-8000:]
-    pytest.skip("ran in a process of its own")
 
 
 @pytest.fixture
