@@ -4,6 +4,7 @@ import ast
 import functools
 import re
 import shlex
+import subprocess
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -189,6 +190,15 @@ def test_words_of_the_interface_are_those_of_the_app(page):
     quoted = {words.casefold() for words in re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", text)}
     assert quoted
     assert sorted(words for words in quoted if not interface().fullmatch(words)) == []
+
+
+def test_a_task_of_the_job_array_that_is_submitted_again_alone_takes_its_own_shard():
+    (script,) = blocks(REFERENCE, "bash")
+    tasks = re.search(r"#SBATCH -a 1-(\d+)", script)[1]
+    env = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "1"}
+    run = ["bash", "-c", f'labelrank() {{ echo "$@"; }}; {script}']
+    said = subprocess.run(run, env=env, capture_output=True, text=True, check=True).stdout
+    assert f" --shard 7/{tasks} " in said
 
 
 def test_every_setting_is_explained():
