@@ -93,6 +93,10 @@ class Unreachable(HubError):
         self.retry = retry
 
 
+class Refused(HubError):
+    """The Hub has understood a request and does not do it; nothing was changed."""
+
+
 class UnknownRepo(HubError):
     """The Hub has no repository of this name, or access is not allowed."""
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labelrank.errors import HubError, Unreachable
+from labelrank.errors import HubError, Refused, Unreachable
 from labelrank.hub.asking import access_token, explained, has_token
 from labelrank.hub.names import endpoint
 from labelrank.hub.push import Account, client, said, who
@@ -101,7 +101,7 @@ def flavor(name: str, account: Account, settings: Settings) -> Flavor:
                 int(found[0]) if (found := re.match(r"\d+", one.cpu)) else None,
                 one.accelerator.model if one.accelerator else None,
                 int(one.accelerator.quantity) if one.accelerator else 0,
-                one.unit_cost_usd * _HOURS[one.unit_label] if one.unit_label in _HOURS else None,
+                _per_hour(one.unit_cost_usd, one.unit_label),
             )
             for one in api.list_jobs_hardware()
         }
@@ -132,9 +132,10 @@ def start(
         tries: How often it is started if it fails.
 
     Raises:
-        HubError: The Hub does not take it, or cannot be asked.
+        Refused: The Hub does not take it.
+        HubError: The Hub cannot be asked, or answers in an unknown form; the job may have been started.
     """
-    with _explained(f"a job on {flavor} with the image {image}", account, settings) as api:
+    with _explained(f"a job on {flavor} with the image {image}", account, settings, starts=True) as api:
         return _job(
             api.run_job(
                 image=image,
@@ -196,12 +197,16 @@ def page() -> str:
     return f"{endpoint()}/settings/jobs"
 
 
+def _per_hour(usd: float | None, unit: str | None) -> float | None:
+    return None if usd is None or unit not in _HOURS else usd * _HOURS[unit]
+
+
 def _job(info: JobInfo) -> Job:
     return Job(info.id, info.url, str(info.status.stage), info.status.message or "")
 
 
 @contextmanager
-def _explained(subject: str, account: Account, settings: Settings) -> Iterator[HfApi]:
+def _explained(subject: str, account: Account, settings: Settings, *, starts: bool = False) -> Iterator[HfApi]:
     """Yield the client; turn what it raises into a HubError that tells in one sentence what to do."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -209,7 +214,7 @@ def _explained(subject: str, account: Account, settings: Settings) -> Iterator[H
         try:
             yield client(settings)
         except HfHubHTTPError as error:
-            raise _refusal(error.response, subject, account) from error
+            raise _refusal(error.response, subject, account, starts=starts) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise HubError(
                 f"{endpoint()} answers in an unknown form ({type(error).__name__}), asked for {subject}. Check "
@@ -217,25 +222,27 @@ def _explained(subject: str, account: Account, settings: Settings) -> Iterator[H
             ) from error
 
 
-def _refusal(answer: httpx2.Response, subject: str, account: Account) -> HubError:
-    """Return the error for a refusal by the Hub."""
+def _refusal(answer: httpx2.Response, subject: str, account: Account, *, starts: bool) -> HubError:
+    """Return the error for a refusal by the Hub, when a job is started or otherwise."""
     status, told = answer.status_code, said(answer)
     reason = f" ({status}: {told})" if told else f" ({status})"
     billing = f"{endpoint()}/settings/billing"
     if status == 401:
-        return HubError(f"The Hub refuses the access token{reason}. {_new_token()}")
+        return Refused(f"The Hub refuses the access token{reason}. {_new_token()}")
     if status == 402:
-        return HubError(f"{account.name} has no credit for jobs of the Hub{reason}. Add some at {billing}.")
+        return Refused(f"{account.name} has no credit for jobs of the Hub{reason}. Add some at {billing}.")
     if status == 403:
-        return HubError(
+        return Refused(
             f"{account.name} may not ask for {subject} with this access token{reason}. {_new_token()} Jobs need "
             f"credit, too: see {billing}."
         )
-    if status == 404:
-        return HubError(
-            f"The Hub does not know {subject}{reason}, or {account.name} may not see it. For an image, duplicate the "
-            "Space of labelrank to your account, or name another (--image)."
+    unknown = f"The Hub does not know {subject}{reason}, or {account.name} may not see it."
+    if status == 404 and starts:
+        return Refused(
+            f"{unknown} For an image, duplicate the Space of labelrank to your account, or name another (--image)."
         )
+    if status == 404:
+        return Refused(f"{unknown} The account's jobs are at {page()}; the same command goes on from finished parts.")
     if status == 429:
         wait_s = wait_asked_for(answer.headers)
         pause = f"{wait_s:.0f} seconds" if wait_s else "a few minutes"
@@ -249,9 +256,8 @@ def _refusal(answer: httpx2.Response, subject: str, account: Account) -> HubErro
             "for its state.",
             wait_s=wait_asked_for(answer.headers),
         )
-    return HubError(
-        f"The Hub does not take {subject}{reason}. Check --flavor, --image and --job-timeout, or update labelrank."
-    )
+    options = "Check --flavor, --image and --job-timeout, or update labelrank" if starts else "Update labelrank"
+    return Refused(f"The Hub does not take {subject}{reason}. {options}.")
 
 
 def _new_token() -> str:

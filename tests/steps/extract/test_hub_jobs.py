@@ -301,6 +301,39 @@ def test_a_job_whose_start_was_not_answered_is_ended(hub, hub_engine, work, sett
     assert set(stages(hub)) == {"CANCELED"}
 
 
+@pytest.mark.parametrize("clear", ["list of jobs", "nothing"])
+def test_a_job_whose_start_was_answered_in_an_unknown_form_does_not_go_on(
+    hub, hub_engine, work, settings, monkeypatch, capfd, clear
+):
+    hub.jobs.holds, tell = True, JobRoutes._tell
+
+    def tell_otherwise(handler, job):
+        if handler.path == "/api/jobs/me":
+            if clear == "nothing":
+                hub.intercept("/api/jobs/me", b"<html>Log in</html>")
+            handler.send_json({"job": job.id})
+        else:
+            tell(handler, job)
+
+    monkeypatch.setattr(JobRoutes, "_tell", tell_otherwise)
+    with pytest.raises(HubError, match="answers in an unknown form"):
+        obtain(work, settings, engine=hub_engine(jobs=1))
+    if clear == "nothing":
+        assert "A job that is not known may have been started" in capfd.readouterr().err
+    else:
+        assert stages(hub) == ["CANCELED"]
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_running_job_that_the_hub_does_not_tell_of_is_no_matter_of_its_image(hub, hub_engine, work, settings, status):
+    hub.jobs.holds = True
+    hub.fail("/api/jobs/me/", status)
+    with pytest.raises(HubError, match="the job http") as raised:
+        obtain(work, settings, engine=hub_engine())
+    assert "--image" not in str(raised.value)
+    assert stages(hub) == ["CANCELED"] * 2
+
+
 def test_what_cannot_be_written_now_is_written_later(hub, work, settings, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", hub.token)
     monkeypatch.setattr(hub_work, "_WAITS_S", (0.0, 0.0, 0.0))
@@ -493,8 +526,9 @@ def test_without_a_terminal_nothing_is_started_unless_agreed(hub, run_extract):
     assert hub.jobs.all == []
 
 
-def test_a_price_in_an_unknown_unit_and_the_time_of_a_gpu_are_unknown(hub, run_extract):
-    hub.jobs.hardware[1]["unitLabel"] = "fortnight"
+@pytest.mark.parametrize("told", [{"unitLabel": "fortnight"}, {"unitCostUSD": None}], ids=["unit", "no price"])
+def test_a_price_that_is_not_told_and_the_time_of_a_gpu_are_unknown(hub, run_extract, told):
+    hub.jobs.hardware[1] |= told
     done = run_extract(flavor="t4-small")
     assert "Estimated time: at least a few seconds of each job" in done.stderr
     assert "how fast Nvidia T4 - small encodes is not known. Cost: unknown." in done.stderr

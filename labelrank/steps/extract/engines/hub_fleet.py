@@ -9,7 +9,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from labelrank.errors import FeaturesError, HubError, Unreachable
+from labelrank.errors import FeaturesError, HubError, Refused, Unreachable
 from labelrank.hub import jobs as hub_jobs
 from labelrank.progress import Stage
 from labelrank.settings import Settings
@@ -61,7 +61,7 @@ class Fleet:
         self._starting: Future[hub_jobs.Job] | None = None
         self._label, self._known = secrets.token_hex(8), set[str]()
         self._is_unsure = False
-        """Whether a start was not answered, so that there may be a job that is not known."""
+        """Whether a start was not answered, or in an unknown form, so that a job may exist that is not known."""
 
     @property
     def is_busy(self) -> bool:
@@ -184,7 +184,7 @@ class Fleet:
             if self._starting and (job := self._starting.result()).id not in self._known:
                 jobs.append(job)
         except HubError as error:
-            self._is_unsure |= isinstance(error, Unreachable)
+            self._is_unsure |= not isinstance(error, Refused)
         try:
             jobs += self._unknown() if self._is_unsure else []
         except HubError as error:
