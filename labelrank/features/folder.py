@@ -138,6 +138,11 @@ def read_folder(path: Path, *, beside: int = 0) -> FeatureSet:
     kept = [part for part in parts if part.keys]
     if len({_work_of(features) for features in (whole, *kept)}) > 1:
         raise FeaturesError(f"{path} has parts of several extractions; extract again.")
+    if len(lengths := sorted({part.X.shape[1] for part in kept})) > 1:
+        raise FeaturesError(
+            f"{path} has parts with vectors of {lengths[0]:,} and of {lengths[-1]:,} numbers; expected one length. "
+            "Extract again."
+        )
     keys = tuple(key for part in parts for key in part.keys)
     if (again := len(keys) - len(set(keys))) > 0:
         raise FeaturesError(
@@ -173,12 +178,13 @@ def _work_of(features: FeatureSet) -> str:
 
 def _rows_of(path: Path, n: int) -> np.ndarray | None:
     try:
-        rows: np.ndarray = np.load(path / _ROWS, allow_pickle=False)
+        # `np.load` also opens archives, and takes the memory that a damaged header asks for.
+        rows: np.ndarray = np.array(np.lib.format.open_memmap(path / _ROWS, mode="r"))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise FeaturesError(f"{path / _ROWS} cannot be read ({error.strerror or error}); extract again.") from error
-    except (ValueError, EOFError) as error:
+    except (OverflowError, ValueError) as error:
         raise FeaturesError(f"{path / _ROWS} is damaged or no array of numbers; extract again.") from error
     if rows.shape != (n,) or rows.dtype != np.int64:
         raise FeaturesError(f"{path / _ROWS} holds {rows.dtype} {rows.shape}; expected int64 ({n},). Extract again.")

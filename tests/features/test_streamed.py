@@ -1,5 +1,6 @@
 """Features that stay in their files are ranked, judged and joined as those in memory."""
 
+import io
 import pickle
 import shutil
 from dataclasses import replace
@@ -171,6 +172,13 @@ def test_a_folder_of_parts_is_one_matrix(features, on_disk, tmp_path, monkeypatc
     np.testing.assert_array_equal(found.X[:], features.X)
 
 
+def claimed(n):
+    """Return a file of numbers that has the header of n, and none of them."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (n,)})
+    return file.getvalue()
+
+
 @pytest.fixture
 def folder(features, on_disk, tmp_path):
     """Return a folder of two parts, of which the first has the odd rows."""
@@ -202,6 +210,18 @@ def test_a_folder_in_which_a_part_was_replaced_is_refused(features, folder, monk
 
 
 @pytest.mark.parametrize("held", [0, 2**30], ids=["in files", "in memory"])
+def test_a_folder_with_vectors_of_other_lengths_in_a_part_is_refused(folder, monkeypatch, held):
+    monkeypatch.setattr(streamed, "HELD_BYTES", 2**30)
+    second = max(folder.glob("part-*"))
+    part = read_features(second)
+    second.unlink()
+    write_features(replace(part, X=part.X[:, :4]), second)
+    monkeypatch.setattr(streamed, "HELD_BYTES", held)
+    with pytest.raises(FeaturesError, match=r"parts with vectors of 4 and of 6 numbers; expected one length"):
+        read_features(folder)
+
+
+@pytest.mark.parametrize("held", [0, 2**30], ids=["in files", "in memory"])
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -209,12 +229,19 @@ def test_a_folder_in_which_a_part_was_replaced_is_refused(features, folder, monk
         (np.arange(N) - 1, "has a row below 0 or twice"),
         (np.arange(N - 1), r"holds int64 \(699,\); expected int64 \(700,\)"),
         (np.array([{}]), "is damaged or no array of numbers; extract again"),
+        (b"", "is damaged or no array of numbers; extract again"),
+        (b"PK\5\6" + bytes(18), "is damaged or no array of numbers; extract again"),
+        (claimed(10**14), "is damaged or no array of numbers; extract again"),
+        (claimed(10**30), "is damaged or no array of numbers; extract again"),
     ],
-    ids=["the same", "negative", "too few", "pickled"],
+    ids=["the same", "negative", "too few", "pickled", "empty", "archive", "too long", "longer than any"],
 )
 def test_a_folder_with_wrong_row_numbers_is_refused(folder, monkeypatch, held, rows, said):
     monkeypatch.setattr(streamed, "HELD_BYTES", held)
-    np.save(folder / "rows.npy", rows)
+    if isinstance(rows, bytes):
+        (folder / "rows.npy").write_bytes(rows)
+    else:
+        np.save(folder / "rows.npy", rows)
     with pytest.raises(FeaturesError, match=f"rows.npy {said}"):
         read_features(folder)
 
