@@ -242,7 +242,7 @@ def _refusal(answer: httpx2.Response, subject: str, account: Account, *, starts:
             f"{unknown} For an image, duplicate the Space of labelrank to your account, or name another (--image)."
         )
     if status == 404:
-        return Refused(f"{unknown} The account's jobs are at {page()}; the same command goes on from finished parts.")
+        return Refused(f"{unknown} Check HF_ENDPOINT and {page()}; the same command goes on from finished parts.")
     if status == 429:
         wait_s = wait_asked_for(answer.headers)
         pause = f"{wait_s:.0f} seconds" if wait_s else "a few minutes"
