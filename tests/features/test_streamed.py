@@ -16,6 +16,8 @@ from labelrank.features.folder import write_folder
 from labelrank.features.joining import merge_features, read_features
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.features.streamed import StreamedRows
+from labelrank.ranking.rows import row_blocks
+from labelrank.steps.finetune import run as comparison
 from labelrank.steps.label_space import LabelSpace
 from labelrank.steps.rank import RankRequest, rank
 
@@ -280,3 +282,13 @@ def test_vectors_that_are_held_are_read_in_blocks_where_they_are_many(features, 
         assert isinstance(found.X, np.ndarray)
         np.testing.assert_array_equal(found.X, features.X)
         assert ("features" in columns[-1]) is has_vectors
+
+
+def test_a_comparison_knows_its_rows_without_holding_all_of_them(features, read, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("all rows were asked for at once")
+
+    known = comparison.rows_digest(features)
+    monkeypatch.setattr(comparison, "row_blocks", lambda n: row_blocks(n, 100))
+    monkeypatch.setattr(StreamedRows, "__array__", refuse)
+    assert comparison.rows_digest(read) == known
