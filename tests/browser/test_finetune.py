@@ -124,7 +124,6 @@ def test_a_model_can_be_trained_without_a_comparison(finished, open_page):
     page.get_by_test_id("stRadio").get_by_text("Just train me a model", exact=True).click()
     press(page, "Train the model")
     expect(page.get_by_text("Accuracy on 250 test samples")).to_be_in_viewport(timeout=JOB_TIMEOUT_MS)
-    expect(page.get_by_role("heading", name="Fine-tune")).not_to_be_in_viewport()
     settled(page)
     assert fits(page)
     assert zipfile.is_zipfile(io.BytesIO(saved(page, "Checkpoint (Hugging Face)")))
