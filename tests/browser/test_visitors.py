@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
+from tests.browser.test_walk import settled
 from tests.helpers.datasets import png, write_zip
 from tests.ui.conftest import PARAMS
 
@@ -68,6 +69,7 @@ def test_two_visitors_upload_the_same_file_and_neither_reaches_that_of_the_other
     assert upload(other, server.url, pets) == address
     mine.get_by_text("Your uploads (1,").click()
     mine.get_by_role("button", name="Delete", exact=True).click()
+    settled(mine)
     mine.get_by_role("button", name="Delete for good").click()
     expect(mine.get_by_text("Your uploads")).to_have_count(0)
     mine.goto(address)
