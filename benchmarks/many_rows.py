@@ -1,13 +1,16 @@
 """Time and memory of ranking more rows than are held in memory.
 
     python benchmarks/many_rows.py [--rows 1000000 5000000] [--features 768] [--classes 1000] [--folder DIR]
+    python benchmarks/many_rows.py --rows 300000 1000000 --commands finetune
 
 It writes features of that many rows (3 kB each at 768), drawn around class means, and runs commands on them, each in a
-process of its own: seconds, peak memory, and seconds per million rows.
+process of its own: seconds, seconds per million rows, peak memory, and how much of it is the process's own, without
+pages of files, which the system takes back when it needs them. `finetune` trains five runs of heads for two epochs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -23,6 +26,9 @@ from common import cpu_model, notes, parser_of, print_header
 
 from labelrank.features.store import FeatureSet, write_features
 from labelrank.ranking.rows import RowsInFiles
+
+OPTIONS = {"finetune": ("--orders", "ranked,original,random:3", "--no-control", "--seeds", "1", "--epochs", "2")}
+"""Of commands that would take long with their defaults."""
 
 
 class Drawn(RowsInFiles):
@@ -59,16 +65,17 @@ def main() -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("labelrank", "numpy", "pyarrow"))
     print(f"Python {platform.python_version()}, {packages}; {os.cpu_count()} x {cpu_model()}", end="\n\n")
     note = notes()
-    print_header("| rows | GB of vectors | command | s | s per million | peak memory, GB |")
+    print_header("| rows | GB of vectors | command | s | s per million | peak memory, GB | its own |")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for n in options.rows:
             path = Path(folder) / f"{n}.parquet"
             write_features(drawn(n, options.features, options.classes), path)
             note(f"{path.name}: {path.stat().st_size / 1e9:.1f} GB")
             for command in options.commands:
-                seconds, peak = run([command, str(path)])
+                seconds, peak, own = run([command, str(path), *OPTIONS.get(command, ())], Path(folder))
                 size = n * options.features * 4 / 1e9
-                print(f"| {n:,} | {size:.1f} | {command} | {seconds:.0f} | {seconds / n * 1e6:.1f} | {peak:.2f} |")
+                took = f"{seconds:.0f} | {seconds / n * 1e6:.1f} | {peak:.2f} | {own:.2f}"
+                print(f"| {n:,} | {size:.1f} | {command} | {took} |")
             path.unlink()
 
 
@@ -81,18 +88,23 @@ def drawn(n: int, d: int, k: int) -> FeatureSet:
     return FeatureSet(Drawn(y, means), y, keys, tuple(f"class {number}" for number in range(k)))
 
 
-def run(command: list[str]) -> tuple[float, float]:
-    """Return the seconds and the peak memory in GB of a command."""
-    with tempfile.TemporaryDirectory() as home:
+def run(command: list[str], folder: Path) -> tuple[float, float, float]:
+    """Return the seconds of a command, its peak memory in GB, and that of its own memory, seen every 0.1 s."""
+    with tempfile.TemporaryDirectory(dir=folder) as home:
         environment = {**os.environ, "LABELRANK_HOME": home}
-        started = time.perf_counter()
+        started, own = time.perf_counter(), 0
         child = subprocess.Popen(
             [sys.executable, "-m", "labelrank", *command], env=environment, stdout=subprocess.DEVNULL
         )
-        _, status, usage = os.wait4(child.pid, 0)
+        while not (done := os.wait4(child.pid, os.WNOHANG))[0]:
+            with contextlib.suppress(OSError, StopIteration):
+                lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+                own = max(own, int(next(line for line in lines if line.startswith("RssAnon")).split()[1]))
+            time.sleep(0.1)
+        _, status, usage = done
         if status:
             raise SystemExit(f"labelrank {' '.join(command)} failed")
-        return time.perf_counter() - started, usage.ru_maxrss / 1e6
+        return time.perf_counter() - started, usage.ru_maxrss / 1e6, own / 1e6
 
 
 if __name__ == "__main__":
