@@ -84,6 +84,7 @@ def test_demo_prints_the_label_map_and_nothing_else_on_stdout(run_cli):
 
 def test_the_demo_loads_only_what_it_computes_with(run_python, monkeypatch, tmp_path):
     monkeypatch.setenv("LABELRANK_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)  # other tests may have chosen one for this process
     slow = ("keras", "tensorflow", "sklearn", "scipy.stats", "pandas", "pyarrow.dataset")
     program = f"""
 import sys

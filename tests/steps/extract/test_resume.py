@@ -21,10 +21,11 @@ from labelrank.data.dataset import Dataset, Sample
 from labelrank.errors import Cancelled, DatasetError, FeaturesError, MediaError, SettingsError
 from labelrank.features.joining import merge_features, read_features
 from labelrank.features.parts import cut
-from labelrank.features.store import KEPT, write_features
+from labelrank.features.store import KEPT, FeatureSet, write_features
 from labelrank.models import backend
 from labelrank.models.device import Device, cpu
 from labelrank.settings import Settings, assets_dir
+from labelrank.steps.extract import monitor
 from labelrank.steps.extract.engines import gpus, here, keeping
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
@@ -431,6 +432,32 @@ def test_no_more_is_downloaded_than_the_order_needs(settings, encoder):
     outcome = obtain(plan_of(settings, dataset, until_stable=0.8), settings)
     assert outcome.features.failures == ()
     assert len(outcome.features.y) <= len(near) < 1000
+
+
+def test_an_estimate_for_display_alone_is_made_where_it_is_a_small_share_of_the_work(settings, monkeypatch):
+    rng, made = np.random.default_rng(0), []
+    monkeypatch.setattr(monitor.Monitor, "_estimate", lambda self, rounds: made.append(rounds))
+
+    def estimates(n_features, sample_flops, **request):
+        made.clear()
+        work = plan_of(settings, made_dataset(), **request)
+        following = monitor.Monitor(work)
+        following._sample_flops = sample_flops
+        rounds = 0
+        for part in cut(work.dataset, seed=0, size=5, ends_at=lambda number: True):
+            X = rng.standard_normal((len(part.samples), n_features)).astype(np.float32)
+            keys = tuple(sample.key for sample in part.samples)
+            y = np.array([sample.label for sample in part.samples], np.int32)
+            following.take(part, FeatureSet(X, y, keys, work.dataset.class_names, {}))
+            rounds = part.rounds
+        following.finish(rounds)
+        return list(made)
+
+    assert estimates(3, 1e6) == [4, 8, 16, 32, 40]
+    # 200 images of a ViT-B take 10 s, and each estimate would take 2.4.
+    assert estimates(768, 35e9) == []
+    assert estimates(768, 35e11) == [4, 8, 16, 32, 40]
+    assert len(estimates(768, 35e9, until_stable=0.9)) > 5
 
 
 def test_stopping_when_stable_is_the_same_after_an_interruption(settings, tmp_path, encoder):
