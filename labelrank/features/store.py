@@ -207,8 +207,12 @@ def _texts(values: Sequence[str]) -> pa.Array:
     import pyarrow as pa
 
     encoded = [value.encode() for value in values]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
-    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+    ends = np.cumsum([0, *map(len, encoded)])
+    if ends[-1] > np.iinfo(np.int32).max:  # more than one array of texts can hold
+        return pa.array(values, pa.string())
+    return pa.StringArray.from_buffers(
+        len(encoded), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))
+    )
 
 
 def column_of(provenance: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ The gradients are written by hand: a head is one or two matrix products, and onl
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ from labelrank.finetune.head_math import (
 from labelrank.finetune.head_sizes import arms_at_once, values_of
 from labelrank.finetune.meanings import loss_towards, meaning_of, ordered_thresholds
 from labelrank.finetune.recipe import HeadRecipe
-from labelrank.finetune.runs import TOP, Epoch, Run
+from labelrank.finetune.runs import MAX_PROBABILITIES, TOP, Epoch, Run
 from labelrank.finetune.soft_targets import check_targets
 
 OnEpoch = Callable[[int, dict[str, np.ndarray]], None]
@@ -85,7 +86,7 @@ def train_heads(
     Args:
         targets: The targets of each arm, float32 (K, K) by label: row y is the distribution for a sample of class y.
             None: those of the recipe's meaning. Needs the meaning softmax without smoothing.
-        in_full: Arms whose runs have the probabilities of all classes.
+        in_full: Arms whose runs have a temperature, and of up to `MAX_PROBABILITIES` the probabilities of all classes.
 
     Returns:
         Runs whose `head` has kernel (D, n_columns) and bias (n_outputs,), or for ordinal thresholds (K - 1,); it takes
@@ -236,7 +237,8 @@ class _Block:
         nll = np.empty((len(self.arms), len(test.y)), np.float32)
         confidence = None if self._targets is None else np.empty(nll.shape, np.float32)
         shape = (len(test.y), self._positions.shape[1])
-        whole = {index: np.empty(shape, np.float32) for index, arm in enumerate(self.arms) if arm.name in self._in_full}
+        in_full = self._in_full if math.prod(shape) <= MAX_PROBABILITIES else ()
+        whole = {index: np.empty(shape, np.float32) for index, arm in enumerate(self.arms) if arm.name in in_full}
         alive, temperatures = self._alive, self._temperatures()
         with np.errstate(all="ignore"):
             for rows in self._windows(len(test.y)):

@@ -9,6 +9,8 @@ import numpy as np
 
 TOP = 5
 """Number of classes kept per prediction, best first."""
+MAX_PROBABILITIES = 50_000_000
+"""Of a run with more test rows x classes, the probabilities of all labels are not kept: 200 MB."""
 
 
 @dataclass(frozen=True)

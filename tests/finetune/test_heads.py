@@ -101,6 +101,18 @@ def test_rows_that_do_not_fit_into_memory_are_learned_from(tmp_path):
     assert tried["in files"].returncode == 0, tried["in files"].stderr[-2000:]
 
 
+def test_probabilities_of_too_many_rows_are_not_held_and_the_temperature_stays(monkeypatch):
+    arms = random_arms(2)
+    whole = train(arms, in_full=[arms[0].name])
+    monkeypatch.setattr(heads, "MAX_PROBABILITIES", len(TEST.y) * K - 1)
+    found = train(arms, in_full=[arms[0].name])
+    assert whole[0].log_probabilities is not None and whole[0].temperature is not None
+    assert [run.log_probabilities for run in found] == [None, None]
+    assert [run.temperature for run in found] == [run.temperature for run in whole]
+    for one, other in zip(found, whole, strict=True):
+        assert_same_run(one, other)
+
+
 def test_a_disk_without_room_for_rows_is_named(tmp_path, monkeypatch):
     path = tmp_path / "few.parquet"
     write_features(FeatureSet(TRAIN.X, TRAIN.y, tuple(map(str, range(100))), tuple("abcdef"), {}), path)

@@ -73,7 +73,7 @@ class Monitor:
             )
         if self.target is None and values > _MAX_MEAN_VALUES:
             return False
-        from labelrank.ranking.stability import OrderStability  # loads scikit-learn
+        from labelrank.ranking.stability import OrderStability  # loads SciPy's statistics
 
         if self._order is None:
             self._order = OrderStability(n_features, shrinkage=self._shrinkage, seed=self._seed)

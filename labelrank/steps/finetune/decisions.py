@@ -10,11 +10,11 @@ import numpy as np
 from labelrank.errors import RankingError, SettingsError
 from labelrank.finetune.decision import GEOMETRY, GIVEN, GROUPS, geometry_costs, group_costs, least_cost
 from labelrank.finetune.metrics import severity
-from labelrank.finetune.runs import Run
+from labelrank.finetune.runs import MAX_PROBABILITIES, Run
 from labelrank.finetune.statistics import paired_over_rows
 from labelrank.finetune.target_verdict import Pair
 from labelrank.notices import Notice
-from labelrank.steps.finetune.finished_runs import MAX_PROBABILITIES, KeptRuns
+from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material
 from labelrank.steps.finetune.report import Decided, Decisions
 from labelrank.steps.finetune.targets import ClassTargets

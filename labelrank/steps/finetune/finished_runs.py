@@ -13,11 +13,9 @@ import numpy as np
 
 from labelrank.errors import FinetuneError
 from labelrank.files import replacing
-from labelrank.finetune.runs import Epoch, Run
+from labelrank.finetune.runs import MAX_PROBABILITIES, Epoch, Run
 
 _HEAD, _ALL = "head.", "log_probabilities"
-MAX_PROBABILITIES = 50_000_000
-"""Of a run with more test rows x classes, the probabilities are not stored: 200 MB."""
 _CURVES = ("epoch", "train_loss", "val_loss", "val_accuracy")
 
 

@@ -24,7 +24,7 @@ from labelrank.notices import Notice
 from labelrank.progress import ShouldStop, Stage
 from labelrank.settings import Settings
 from labelrank.steps.finetune.best_model import Exporter, fc_norm_of
-from labelrank.steps.finetune.finished_runs import MAX_PROBABILITIES, KeptRuns
+from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.inputs import Material
 from labelrank.steps.finetune.progress import Live
 from labelrank.steps.finetune.request import GEOMETRY, SMOOTHING, Design
@@ -299,8 +299,7 @@ class Heads:
             block.arms,
             block.seeds,
             work.targets,
-            # What would not be stored is not computed either.
-            work.exporter.in_full if len(self._material.test.y) * self._n_classes <= MAX_PROBABILITIES else (),
+            work.exporter.in_full,
             follow,
             work.should_stop,
         )

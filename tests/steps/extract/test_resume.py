@@ -88,6 +88,20 @@ def parts_of(settings):
     return sorted((settings.workspace / "parts").glob("*/[!.]*.parquet"))
 
 
+def test_what_is_kept_in_parts_is_read_as_it_was_made_also_without_the_samples_that_failed(settings, encoder):
+    def read(sample):
+        if int(sample.key) % 7 == 3:
+            raise MediaError(f"{sample.key} is broken")
+
+    outcome = obtain(plan_of(settings, made_dataset(read=read)), settings)
+    assert len(list(outcome.path.glob("*.parquet"))) > 3
+    found, made = read_features(outcome.path), outcome.features
+    assert len(found.failures) == 29
+    assert (found.keys, found.rows, found.failures) == (made.keys, None, made.failures)
+    np.testing.assert_array_equal(found.y, made.y)
+    assert np.asarray(found.X).tobytes() == np.asarray(made.X).tobytes()
+
+
 # Parts
 
 
