@@ -169,10 +169,14 @@ def test_what_goes_wrong_in_a_worker_is_told_as_here(ray, settings):
 @pytest.mark.slow
 def test_where_all_workers_are_lost_the_finished_runs_are_kept(ray, settings, seed_by_seed, monkeypatch):
     class Ending(ray_runs._Worker):
-        """An actor that trains the first seed and then ends, each time it is started."""
+        """An actor that trains the first seed and, once that is kept, ends, each time it is started."""
 
         def make(self, call):
-            return super().make(call) if call[2] == (0,) else os._exit(1)
+            if call[2] == (0,):
+                return super().make(call)
+            while not [*self._settings.workspace.rglob("0000-*.safetensors")]:
+                time.sleep(0.05)
+            os._exit(1)
 
     material = material_of(settings, DESIGN)
     with monkeypatch.context() as patch, pytest.raises(FinetuneError, match="ended 4 times .* Finished runs are kept"):
