@@ -22,11 +22,12 @@ from labelrank.settings import Settings
 from labelrank.steps.extract.engines.ray_actors import answers
 from labelrank.steps.extract.engines.ray_cluster import Cluster, ray_module
 from labelrank.steps.finetune.best_model import Exporter
+from labelrank.steps.finetune.heads import Heads
 from labelrank.steps.finetune.inputs import Material, looked_up
 from labelrank.steps.finetune.progress import Live
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.run import prepared
-from labelrank.steps.finetune.train import Block, Heads, Here, Place, RunsWork, place_here
+from labelrank.steps.finetune.runs_engine import Block, Here, Place, RunsWork, place_here
 from labelrank.words import plural
 
 Call = tuple[Sequence[Any], tuple[str, ...], tuple[int, ...]]

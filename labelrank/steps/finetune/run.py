@@ -28,6 +28,7 @@ from labelrank.settings import Settings
 from labelrank.steps.extract.engines.keeping import now, versions
 from labelrank.steps.finetune.best_model import Exporter
 from labelrank.steps.finetune.decisions import Costs, costs_of, decide
+from labelrank.steps.finetune.end_to_end import EndToEnd
 from labelrank.steps.finetune.estimate import (
     NOMINAL_FLOPS,
     Described,
@@ -37,14 +38,15 @@ from labelrank.steps.finetune.estimate import (
     unknown_to_transformers,
 )
 from labelrank.steps.finetune.finished_runs import KeptRuns, without_extras
+from labelrank.steps.finetune.heads import Heads
 from labelrank.steps.finetune.inputs import Material, gather, sizes_of
 from labelrank.steps.finetune.progress import ComparisonResult, Live, LiveReport, OnReport
 from labelrank.steps.finetune.report import Data, Report
 from labelrank.steps.finetune.reporting import Facts, TargetsUsed, report_of
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import KEPT, write_results
+from labelrank.steps.finetune.runs_engine import Here, RunsEngine, RunsWork
 from labelrank.steps.finetune.targets import as_trained
-from labelrank.steps.finetune.train import EndToEnd, Heads, Here, RunsEngine, RunsWork
 from labelrank.times import TimeEstimate, Work
 
 KIND = "runs"

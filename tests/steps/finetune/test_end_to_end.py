@@ -15,7 +15,7 @@ from labelrank.patches.choosing import choosing_of, kept_text
 from labelrank.progress import Kind
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
-from labelrank.steps.finetune import train
+from labelrank.steps.finetune import heads, runs_engine
 from labelrank.steps.finetune.inputs import EncoderUsed, Material
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import read_report
@@ -195,7 +195,7 @@ def test_runs_of_another_backend_or_device_are_none_of_this_comparison(settings,
     monkeypatch.setattr(tuner, "on_gpu", lambda: True)
     assert compare(material, DESIGN, settings).report.device == "GPU"
     assert len(calls) == 12
-    monkeypatch.setattr(train, "select_backend", lambda *, training: "jax")
+    monkeypatch.setattr(runs_engine, "select_backend", lambda *, training: "jax")
     assert compare(material, DESIGN, settings).reused_runs == 0
     assert compare(material, DESIGN, settings).reused_runs == 6
     assert len(calls) == 18
@@ -295,7 +295,7 @@ def test_the_choice_of_encoders_is_made_once(settings, material, tuned, monkeypa
     with pytest.raises(Cancelled):
         compare(material, TARGETS, settings, should_stop=lambda: len(calls) == 2)
     before = tables["geometry"]
-    monkeypatch.setattr(train, "choose", lambda *_: pytest.fail("It is kept."))
+    monkeypatch.setattr(heads, "choose", lambda *_: pytest.fail("It is kept."))
     report = compare(material, TARGETS, settings).report
     assert [arm for arm, _ in calls] == [arm.name for arm in report.arms]
     assert (before == ClassTargets(material.train).geometry(report.targets.chosen.sharpness)).all()
