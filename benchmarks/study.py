@@ -45,7 +45,8 @@ from labelrank.settings import Settings
 from labelrank.steps.extract.plan import Plan, plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune.finished_runs import KeptRuns
-from labelrank.steps.finetune.inputs import Material, gather_files
+from labelrank.steps.finetune.inputs import gather_files
+from labelrank.steps.finetune.material import Material
 from labelrank.steps.finetune.report import Report, mean_over
 from labelrank.steps.finetune.reporting import CONTROL_NLL, CONTROL_ROWS
 from labelrank.steps.finetune.request import Design, Inputs

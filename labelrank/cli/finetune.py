@@ -106,7 +106,8 @@ def finetune(
     from labelrank.finetune.decision import COSTS, GIVEN
     from labelrank.label_map import read_label_map
     from labelrank.settings import Settings
-    from labelrank.steps.finetune.inputs import NO_MODEL, UNKNOWN_ENCODER, gather_files
+    from labelrank.steps.finetune.inputs import gather_files
+    from labelrank.steps.finetune.origins import NO_MODEL, UNKNOWN_ENCODER
     from labelrank.steps.finetune.ray_runs import RayRuns
     from labelrank.steps.finetune.reporting import FAILED_RUNS
     from labelrank.steps.finetune.request import HEADS_ALONE, ONE_HOT, Design, Inputs

@@ -19,7 +19,8 @@ from labelrank.models.checkpoint import Checkpoint
 from labelrank.models.runtime import build_encoder
 from labelrank.notices import Notice
 from labelrank.patches.choosing import kept_text
-from labelrank.steps.finetune.inputs import NO_MODEL, Material
+from labelrank.steps.finetune.material import Material
+from labelrank.steps.finetune.origins import NO_MODEL
 from labelrank.steps.finetune.request import ONE_HOT, Design
 from labelrank.steps.finetune.results import KERAS_MODEL, MODEL
 

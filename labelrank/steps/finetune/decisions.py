@@ -15,7 +15,7 @@ from labelrank.finetune.statistics import paired_over_rows
 from labelrank.finetune.target_verdict import Pair
 from labelrank.notices import Notice
 from labelrank.steps.finetune.finished_runs import KeptRuns
-from labelrank.steps.finetune.inputs import Material
+from labelrank.steps.finetune.material import Material
 from labelrank.steps.finetune.report import Decided, Decisions
 from labelrank.steps.finetune.targets import ClassTargets
 

@@ -16,7 +16,7 @@ from labelrank.progress import ShouldStop, Stage
 from labelrank.steps.finetune.best_model import fc_norm_of
 from labelrank.steps.finetune.finished_runs import KeptRuns
 from labelrank.steps.finetune.heads import Softness, spacing_of
-from labelrank.steps.finetune.inputs import Material
+from labelrank.steps.finetune.material import Material
 from labelrank.steps.finetune.progress import Live
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.runs_engine import Block, Place, RunsWork, place_here

@@ -18,7 +18,7 @@ from labelrank.finetune.runs import Run
 from labelrank.memory import free_memory_bytes
 from labelrank.progress import ShouldStop
 from labelrank.steps.finetune.finished_runs import KeptRuns
-from labelrank.steps.finetune.inputs import Material
+from labelrank.steps.finetune.material import Material
 from labelrank.steps.finetune.progress import Live
 from labelrank.steps.finetune.request import GEOMETRY, SMOOTHING, Design
 from labelrank.steps.finetune.runs_engine import Block, RunsWork

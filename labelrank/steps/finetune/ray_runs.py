@@ -23,7 +23,8 @@ from labelrank.steps.extract.engines.ray_actors import answers
 from labelrank.steps.extract.engines.ray_cluster import Cluster, ray_module
 from labelrank.steps.finetune.best_model import Exporter
 from labelrank.steps.finetune.heads import Heads
-from labelrank.steps.finetune.inputs import Material, looked_up
+from labelrank.steps.finetune.material import Material
+from labelrank.steps.finetune.origins import looked_up
 from labelrank.steps.finetune.progress import Live
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.run import prepared

@@ -39,7 +39,8 @@ from labelrank.steps.finetune.estimate import (
 )
 from labelrank.steps.finetune.finished_runs import KeptRuns, without_extras
 from labelrank.steps.finetune.heads import Heads
-from labelrank.steps.finetune.inputs import Material, gather, sizes_of
+from labelrank.steps.finetune.inputs import gather
+from labelrank.steps.finetune.material import Material, sizes_of
 from labelrank.steps.finetune.progress import ComparisonResult, Live, LiveReport, OnReport
 from labelrank.steps.finetune.report import Data, Report
 from labelrank.steps.finetune.reporting import Facts, TargetsUsed, report_of

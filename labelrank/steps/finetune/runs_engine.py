@@ -15,7 +15,7 @@ from labelrank.progress import ShouldStop
 from labelrank.settings import Settings
 from labelrank.steps.finetune.best_model import Exporter
 from labelrank.steps.finetune.finished_runs import KeptRuns
-from labelrank.steps.finetune.inputs import Material
+from labelrank.steps.finetune.material import Material
 from labelrank.steps.finetune.progress import Live
 from labelrank.steps.finetune.request import Design
 

@@ -16,7 +16,7 @@ from labelrank.progress import Kind
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
 from labelrank.steps.finetune import heads, runs_engine
-from labelrank.steps.finetune.inputs import EncoderUsed, Material
+from labelrank.steps.finetune.material import EncoderUsed, Material
 from labelrank.steps.finetune.request import Design
 from labelrank.steps.finetune.results import read_report
 from labelrank.steps.finetune.run import compare

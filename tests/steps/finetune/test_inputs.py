@@ -14,7 +14,8 @@ from labelrank.finetune.end_to_end import _BUILD_S
 from labelrank.notices import Notice
 from labelrank.steps.extract.plan import plan
 from labelrank.steps.extract.request import Request
-from labelrank.steps.finetune.inputs import NO_MODEL, gather, gather_files
+from labelrank.steps.finetune.inputs import gather, gather_files
+from labelrank.steps.finetune.origins import NO_MODEL
 from labelrank.steps.finetune.request import Design, Inputs
 from labelrank.steps.finetune.run import describe_material, unloadable
 from labelrank.steps.rank import RankRequest, rank
